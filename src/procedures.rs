@@ -63,8 +63,8 @@ pub trait Backend: Debug + Send + Sync {
     /// if calls are using every connection, so that load is not mistaken for an outage.
     fn ping(&self) -> BoxFuture<'_, Result<(), BackendError>>;
 
-    /// Applies the connection limits of a reloaded configuration.
-    fn resize(&self, _config: &DatabaseConfig) {}
+    /// Applies the connection limits and the password of a reloaded configuration.
+    fn reconfigure(&self, _config: &DatabaseConfig) {}
 
     /// Cancels running calls and closes all connections.
     fn close(&self) -> BoxFuture<'_, ()>;

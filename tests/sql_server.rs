@@ -23,6 +23,7 @@ mod cancels;
 mod code_pages;
 mod connections;
 mod faults;
+mod logins;
 mod pools;
 mod recreated_types;
 mod results;

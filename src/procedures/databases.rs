@@ -144,11 +144,11 @@ impl Databases {
         self.databases.get(&DatabaseKey::from_queue(queue))
     }
 
-    /// Applies the connection limits of a reloaded configuration.
-    pub fn resize(&self, configs: &BTreeMap<DatabaseKey, DatabaseConfig>) {
+    /// Applies the connection limits and the passwords of a reloaded configuration.
+    pub fn reconfigure(&self, configs: &BTreeMap<DatabaseKey, DatabaseConfig>) {
         for (key, database) in &self.databases {
             if let Some(config) = configs.get(key) {
-                database.backend.resize(config);
+                database.backend.reconfigure(config);
             }
         }
     }

@@ -102,9 +102,13 @@ impl Backend for Mssql {
         Box::pin(self.ping_once())
     }
 
-    fn resize(&self, config: &DatabaseConfig) {
-        if let DatabaseConfig::Mssql(config) = config {
-            self.pools.resize(config);
+    fn reconfigure(&self, config: &DatabaseConfig) {
+        let DatabaseConfig::Mssql(config) = config else { return };
+        if self.is_for(config) {
+            self.pools.reconfigure(config);
+        } else {
+            tracing::warn!(database = %self.name, "the database has another server, name or login \
+                in the new configuration: this takes effect after a restart");
         }
     }
 
@@ -116,6 +120,14 @@ impl Backend for Mssql {
 }
 
 impl Mssql {
+    /// Returns whether a configuration is for the same login to the same database.
+    fn is_for(&self, config: &MssqlConfig) -> bool {
+        let identity = |one: &MssqlConfig| {
+            (one.host.clone(), one.port, one.database.clone(), one.user.clone())
+        };
+        identity(&self.config) == identity(config)
+    }
+
     fn missing_text(&self) -> String {
         let MssqlConfig { database, user, .. } = &self.config;
         format!("no such procedure in the database {database} is visible to the login {user}")

@@ -256,11 +256,11 @@ async fn a_reload_changes_the_number_of_connections() {
     assert!(both(&caller).await >= Duration::from_millis(400));
     let mut config = server.config.clone();
     config.pools = vec![pool("fjord", 2, &["one"])];
-    caller.backend.resize(&fjord::config::procedures::DatabaseConfig::Mssql(config.clone()));
+    caller.backend.reconfigure(&fjord::config::procedures::DatabaseConfig::Mssql(config.clone()));
     assert!(both(&caller).await < Duration::from_millis(400));
     assert_eq!(state(&server).connections.load(Ordering::Acquire), 2);
     config.pools = vec![pool("fjord", 1, &["one"])];
-    caller.backend.resize(&fjord::config::procedures::DatabaseConfig::Mssql(config));
+    caller.backend.reconfigure(&fjord::config::procedures::DatabaseConfig::Mssql(config));
     both(&caller).await;
     eventually(SOON, TICK, || state(&server).connections.load(Ordering::Acquire) == 1).await;
 }

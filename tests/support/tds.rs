@@ -34,7 +34,7 @@ use request::{Given, TdsLogin};
 use schema::{Declaration, Schema};
 use values::Declared;
 
-/// The password that the server accepts.
+/// The password that the server accepts at first.
 pub(crate) const PASSWORD: &str = "a secret of the fake server";
 
 /// A running server. It stops when it is dropped.
@@ -58,6 +58,8 @@ pub(crate) struct FakeState {
     tls: Arc<rustls::ServerConfig>,
     /// The encryption level in the server's answer to PRELOGIN.
     pub(crate) encryption: Mutex<EncryptionLevel>,
+    /// The password that the server accepts.
+    pub(crate) password: Mutex<String>,
     /// The error number with which every login fails; 0 for none.
     pub(crate) login_error: AtomicU32,
     /// Whether read-only logins are refused, as if the replica were down.
@@ -229,6 +231,7 @@ impl FakeSqlServer {
             // SQL Server uses TLS 1.2 if TLS is negotiated within TDS.
             tls: Arc::new(certs.server_tls(&[&rustls::version::TLS12])),
             encryption: Mutex::new(EncryptionLevel::On),
+            password: Mutex::new(PASSWORD.to_owned()),
             login_error: AtomicU32::new(0),
             refuses_readers: AtomicBool::new(false),
             redirect: Mutex::default(),

@@ -2,6 +2,7 @@
 
 mod batch_rewrite;
 mod dial;
+mod login_password;
 mod prelogin;
 mod reply;
 mod socket;

@@ -35,6 +35,7 @@ pub(crate) enum TdsRequest {
 #[derive(Clone, Debug)]
 pub(crate) struct TdsLogin {
     pub(crate) user: String,
+    pub(crate) password: String,
     pub(crate) application: String,
     pub(crate) is_read_only: bool,
 }
@@ -48,8 +49,22 @@ impl TdsLogin {
                 .expect("the login has this text")
         };
         // MS-TDS 2.2.6.4: type flags at 26, then offset and length of host, user, password and application.
-        Self { user: text(40), application: text(48), is_read_only: payload[26] & 0x20 != 0 }
+        Self {
+            user: text(40),
+            password: password(payload),
+            application: text(48),
+            is_read_only: payload[26] & 0x20 != 0,
+        }
     }
+}
+
+/// Reads the obfuscated password: each byte has its halves exchanged, then XOR 0xA5.
+fn password(payload: &Bytes) -> String {
+    let number = |at: usize| usize::from(u16::from_le_bytes([payload[at], payload[at + 1]]));
+    let (offset, length) = (number(44), number(46));
+    let obfuscated = &payload[offset..offset + 2 * length];
+    let plain: Vec<u8> = obfuscated.iter().map(|byte| (byte ^ 0xa5).rotate_left(4)).collect();
+    read_utf16_string(&mut plain.as_slice(), length).expect("a password")
 }
 
 impl TdsRequest {

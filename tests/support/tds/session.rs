@@ -60,7 +60,11 @@ async fn login(stream: &mut ServerTlsStream, state: &FakeState) -> io::Result<Op
     state.attempts.fetch_add(1, Ordering::AcqRel);
     let mut reply = TdsReply::default();
     sleep(Duration::from_millis(state.login_ms.load(Ordering::Acquire))).await;
-    let error = state.login_error.load(Ordering::Acquire);
+    let is_accepted = *state.password.lock().expect("not poisoned") == login.password;
+    let error = match state.login_error.load(Ordering::Acquire) {
+        0 if !is_accepted => 18456,
+        error => error,
+    };
     if error != 0 {
         send(stream, reply.error(error, 14, "Login failed.", "").done(true)).await?;
         return Ok(None);

@@ -12,10 +12,12 @@ use tiberius::{AuthMethod, Config, EncryptionLevel, error::Error};
 use tokio::net::TcpStream;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
+use super::login_password::LoginPassword;
 use super::prelogin;
 use super::socket::{TcpProbe, TdsSocket};
 use super::stream::TdsStream;
 use super::stream_state::StreamState;
+use crate::config::Secret;
 use crate::config::procedures::MssqlConfig;
 use crate::procedures::mssql::error_numbers::{self, LoginFailure};
 use crate::tls::Connector;
@@ -37,13 +39,16 @@ pub(crate) type TdsClient = tiberius::Client<Compat<TdsStream>>;
 pub(crate) struct DialError {
     /// The class of the failure, which determines when the next attempt is made.
     pub(crate) failure: LoginFailure,
+    /// Whether the server refused the password, so that another password may be accepted.
+    refuses_password: bool,
     /// The cause, for the log.
     pub(crate) source: Box<dyn StdError + Send + Sync>,
 }
 
 impl DialError {
     fn unreachable(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self { failure: LoginFailure::Unreachable, source: source.into() }
+        let failure = LoginFailure::Unreachable;
+        Self { failure, refuses_password: false, source: source.into() }
     }
 }
 
@@ -51,12 +56,18 @@ impl DialError {
 #[derive(Debug)]
 pub(crate) struct Dialer {
     config: MssqlConfig,
+    password: LoginPassword,
     tls: Connector,
 }
 
 impl Dialer {
     pub(crate) fn new(config: MssqlConfig, tls: Connector) -> Self {
-        Self { config, tls }
+        Self { password: LoginPassword::new(config.password.clone()), config, tls }
+    }
+
+    /// Replaces the password. Returns whether it was replaced by a different one.
+    pub(crate) fn set_password(&self, password: &Secret) -> bool {
+        self.password.set(password)
     }
 
     /// Connects and logs in within `connect_timeout`. Safe to drop.
@@ -65,15 +76,39 @@ impl Dialer {
         application: &str,
     ) -> Result<(TdsClient, Arc<StreamState>), DialError> {
         let limit = self.config.connect_timeout;
-        let dialled = tokio::time::timeout(limit, self.follow(application)).await;
+        let dialled = tokio::time::timeout(limit, self.log_in(application)).await;
         dialled.unwrap_or_else(|elapsed| Err(DialError::unreachable(elapsed)))
     }
 
+    /// Logs in. If the server refuses the password, logs in once more if the file of the password
+    /// has changed.
+    async fn log_in(&self, application: &str) -> Result<(TdsClient, Arc<StreamState>), DialError> {
+        let password = self.password.current().await;
+        let failed = match self.follow(application, &password).await {
+            Err(error) if error.refuses_password => error,
+            ended => {
+                self.password.record_accepted(ended.is_ok(), &password);
+                return ended;
+            }
+        };
+        let Some(renewal) = self.password.renew(&password).await else { return Err(failed) };
+        let ended = self.follow(application, renewal.password()).await;
+        match &ended {
+            Err(error) if error.refuses_password => renewal.record_refused(),
+            _ => self.password.record_accepted(ended.is_ok(), renewal.password()),
+        }
+        ended
+    }
+
     /// Logs in, following redirects from an availability group's listener or a gateway.
-    async fn follow(&self, application: &str) -> Result<(TdsClient, Arc<StreamState>), DialError> {
+    async fn follow(
+        &self,
+        application: &str,
+        password: &Secret,
+    ) -> Result<(TdsClient, Arc<StreamState>), DialError> {
         let (mut host, mut port) = (self.config.host.clone(), self.config.port);
         for _ in 0..=REDIRECTS_MAX {
-            match self.login(&host, port, application).await {
+            match self.login((&host, port), application, password).await {
                 Err(LoginError::Redirected { host: next, port: at }) => (host, port) = (next, at),
                 Err(LoginError::Failed(error)) => return Err(error),
                 Ok(connection) => return Ok(connection),
@@ -84,9 +119,9 @@ impl Dialer {
 
     async fn login(
         &self,
-        host: &str,
-        port: u16,
+        (host, port): (&str, u16),
         application: &str,
+        password: &Secret,
     ) -> Result<(TdsClient, Arc<StreamState>), LoginError> {
         let mut stream = connect_tcp(host, port).await.map_err(DialError::unreachable)?;
         set_options(&stream).map_err(DialError::unreachable)?;
@@ -100,29 +135,32 @@ impl Dialer {
         tls.get_mut().0.end_handshake();
         let state = Arc::new(StreamState::new(tcp));
         let tds = TdsStream::new(tls, Arc::clone(&state), prelogin_answer);
-        let driver = self.driver_config(host, port, application);
+        let driver = self.driver_config((host, port), application, password);
         // Boxed because the handshake's future is large and rarely needed.
         match Box::pin(tiberius::Client::connect(driver, tds.compat())).await {
             Ok(client) => Ok((client, state)),
             Err(Error::Routing { host, port }) => Err(LoginError::Redirected { host, port }),
             Err(error) => {
                 let failure = error_numbers::login_failure(&error);
-                Err(DialError { failure, source: error.into() }.into())
+                let refuses_password = error_numbers::refuses_password(&error);
+                Err(DialError { failure, refuses_password, source: error.into() }.into())
             }
         }
     }
 
-    fn driver_config(&self, host: &str, port: u16, application: &str) -> Config {
+    fn driver_config(
+        &self,
+        (host, port): (&str, u16),
+        application: &str,
+        password: &Secret,
+    ) -> Config {
         let mut driver = Config::new();
         driver.host(host);
         driver.port(port);
         driver.database(&self.config.database);
         driver.application_name(application);
         driver.readonly(self.config.read_only);
-        driver.authentication(AuthMethod::sql_server(
-            &self.config.user,
-            self.config.password.expose(),
-        ));
+        driver.authentication(AuthMethod::sql_server(&self.config.user, password.expose()));
         // The stream is already encrypted.
         driver.encryption(EncryptionLevel::NotSupported);
         // fjord's deadlines limit the whole call; the driver's timeouts restart with every token.
