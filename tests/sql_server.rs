@@ -12,7 +12,8 @@ use fjord::future::BoxFuture;
 use fjord::lifecycle::Cancel;
 use fjord::procedures::{
     Argument, Backend, BackendError, BackendErrorKind, Call, CallError, Cell, ExpectedProcedure,
-    OwnedCell, ProcedureResult, RowSink, SentErrorKind, SinkError, Transaction, mssql,
+    OwnedCell, ProcedureResult, RowSink, SentErrorKind, SessionContext, SinkError, Transaction,
+    mssql,
 };
 use tokio::time::Instant;
 
@@ -27,6 +28,7 @@ mod logins;
 mod pools;
 mod recreated_types;
 mod results;
+mod session_context;
 mod types;
 
 /// The time limit of calls that must not time out.
@@ -110,6 +112,9 @@ struct ProcedureCaller {
     queue: QueueName,
     may_repeat: bool,
     transaction: Transaction,
+    /// The caller's name and the further values for the session context.
+    principal: Option<&'static str>,
+    session_values: Vec<Argument>,
 }
 
 impl ProcedureCaller {
@@ -120,6 +125,18 @@ impl ProcedureCaller {
             queue: QueueName::new("suite").expect("a name"),
             may_repeat: false,
             transaction: Transaction::None,
+            principal: None,
+            session_values: Vec::new(),
+        }
+    }
+
+    fn session(&self) -> SessionContext<'_> {
+        SessionContext {
+            request_id: Some("request-1"),
+            trace_id: None,
+            endpoint: Some("suite"),
+            principal: self.principal,
+            values: &self.session_values,
         }
     }
 
@@ -169,7 +186,8 @@ impl ProcedureCaller {
         let deadline = Instant::now() + time;
         let (may_repeat, transaction) = (self.may_repeat, self.transaction);
         let (queue, procedure) = (&self.queue, &procedure);
-        let call = Call { queue, procedure, arguments, deadline, may_repeat, transaction };
+        let session = self.session();
+        let call = Call { queue, procedure, arguments, session, deadline, may_repeat, transaction };
         self.backend.call(call, answer, cancel).await
     }
 }

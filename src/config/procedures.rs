@@ -23,7 +23,7 @@ pub enum DatabaseConfig {
     /// Embedded `SQLite`, with SQL files instead of stored procedures.
     Sqlite(SqliteConfig),
     /// SQL Server.
-    Mssql(MssqlConfig),
+    Mssql(Box<MssqlConfig>),
 }
 
 /// The settings of an `SQLite` database: `[procedures.databases.<name>.sqlite]`.
@@ -58,6 +58,8 @@ pub struct MssqlConfig {
     pub certificate_name: Option<String>,
     /// Whether all connections are read-only (`ApplicationIntent=ReadOnly`).
     pub read_only: bool,
+    /// The facts about a call that are set in the session context.
+    pub session_context: Vec<SessionKey>,
     /// The maximum number of concurrent connections across all pools.
     pub connections_max: usize,
     /// The connection pools for the queues of this database, the one with the default program name
@@ -111,6 +113,55 @@ pub enum MssqlEncryption {
     TrustAny,
 }
 
+/// A fact about a call that is set in the session context. The session context has it under the
+/// same name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionKey {
+    /// The request's id.
+    RequestId,
+    /// The trace id.
+    TraceId,
+    /// The endpoint's id.
+    Endpoint,
+    /// The name of the authenticated caller.
+    Principal,
+}
+
+impl SessionKey {
+    /// All facts.
+    pub const ALL: [Self; 4] = [Self::RequestId, Self::TraceId, Self::Endpoint, Self::Principal];
+
+    /// Returns the name in the configuration and in the session context.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RequestId => "request_id",
+            Self::TraceId => "trace_id",
+            Self::Endpoint => "endpoint",
+            Self::Principal => "principal",
+        }
+    }
+
+    fn read(table: &mut SettingsTable<'_>) -> Vec<Self> {
+        let all = Self::ALL.map(|key| key.as_str().to_owned()).to_vec();
+        let names = table.get_or("session_context", all.clone());
+        let mut keys = Vec::new();
+        for name in names {
+            match Self::ALL.into_iter().find(|key| key.as_str() == name) {
+                Some(key) if keys.contains(&key) => {
+                    table.error("session_context", format!("{name} is given more than once"));
+                }
+                Some(key) => keys.push(key),
+                None => {
+                    let expected = format!("expected some of {}, found {name}", all.join(", "));
+                    table.error("session_context", expected);
+                }
+            }
+        }
+        keys
+    }
+}
+
 impl ProceduresConfig {
     pub(super) fn read(table: &mut SettingsTable<'_>) -> Self {
         let databases =
@@ -144,7 +195,7 @@ impl DatabaseConfig {
             }
             Some(BackendKind::Mssql) => {
                 table.optional_table("sqlite", |other| SqliteConfig::read(other.ignore_files()));
-                Some(Self::Mssql(table.table("mssql", MssqlConfig::read)))
+                Some(Self::Mssql(Box::new(table.table("mssql", MssqlConfig::read))))
             }
             None => {
                 table.optional_table("mssql", |other| MssqlConfig::read(other.ignore_files()));
@@ -183,6 +234,7 @@ impl MssqlConfig {
             encryption: MssqlEncryption::read(table),
             certificate_name: table.get("certificate_name"),
             read_only: table.get_or("read_only", false),
+            session_context: SessionKey::read(table),
             connections_max: table.get_limited("connections_max", limits::MSSQL_CONNECTIONS_MAX),
             pools: Vec::new(),
             connect_timeout: table.get_limited("connect_timeout", limits::MSSQL_CONNECT_TIMEOUT),

@@ -95,8 +95,8 @@ pub fn configs(
     }
     for queue in worker.queues.values().filter(|queue| queue.reads_only) {
         if let Some(DatabaseConfig::Mssql(config)) = procedures.databases.get(queue.database()) {
-            let config = MssqlConfig { read_only: true, ..config.clone() };
-            configs.insert(DatabaseKey::from_queue(queue), DatabaseConfig::Mssql(config));
+            let config = MssqlConfig { read_only: true, ..(**config).clone() };
+            configs.insert(DatabaseKey::from_queue(queue), DatabaseConfig::Mssql(Box::new(config)));
         }
     }
     configs

@@ -26,6 +26,7 @@ mod reply;
 mod request;
 pub(crate) mod schema;
 mod session;
+mod session_context;
 mod stream;
 mod values;
 
@@ -74,6 +75,8 @@ pub(crate) struct FakeState {
     pub(crate) fallback_reads: AtomicUsize,
     /// Whether the server identifies itself as Babelfish.
     pub(crate) is_babelfish: AtomicBool,
+    /// Whether the server has no session context, as before version 2016.
+    pub(crate) lacks_session_context: AtomicBool,
     /// The code page of the database's collation.
     pub(crate) code_page: AtomicI64,
     /// The recreated table types, oldest first.
@@ -239,6 +242,7 @@ impl FakeSqlServer {
             locks_parameters_view: AtomicBool::new(false),
             fallback_reads: AtomicUsize::new(0),
             is_babelfish: AtomicBool::new(false),
+            lacks_session_context: AtomicBool::new(false),
             code_page: AtomicI64::new(1252),
             recreated: Mutex::default(),
             recreate_later: Mutex::default(),

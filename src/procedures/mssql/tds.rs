@@ -2,6 +2,7 @@
 
 mod batch_rewrite;
 mod dial;
+mod joined_calls;
 mod login_password;
 mod prelogin;
 mod reply;
@@ -11,5 +12,6 @@ mod stream_state;
 
 pub(super) use batch_rewrite::BatchRewrite;
 pub(super) use dial::{Dialer, TdsClient};
+pub(super) use joined_calls::{SessionValue, set_session_values};
 pub(super) use reply::TransactionReport;
 pub(super) use stream_state::{NothingSent, SomethingSent, StreamState};

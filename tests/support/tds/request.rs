@@ -10,6 +10,9 @@ use super::values::{Declared, Sql, WireType, read};
 /// The procedure number of `sp_executesql`.
 const EXECUTE_SQL: u16 = 10;
 
+/// The byte between two calls of a message.
+const SEPARATOR: u8 = 0xff;
+
 /// An argument of a call.
 #[derive(Clone, Debug)]
 pub(crate) struct Given {
@@ -74,20 +77,30 @@ impl TdsRequest {
         Self::Batch(read_utf16_string(&mut payload, length).expect("the batch is UTF-16"))
     }
 
-    pub(crate) fn call(mut payload: Bytes, state: &FakeState) -> Self {
+    /// Parses the calls of a message, which are separated by a byte.
+    pub(crate) fn calls(mut payload: Bytes, state: &FakeState) -> Vec<Self> {
         skip_headers(&mut payload);
+        let mut calls = vec![Self::call(&mut payload, state)];
+        while payload.has_remaining() {
+            payload.advance(1);
+            calls.push(Self::call(&mut payload, state));
+        }
+        calls
+    }
+
+    fn call(payload: &mut Bytes, state: &FakeState) -> Self {
         let is_number = payload[..2] == [0xff, 0xff];
         let name = if is_number {
             payload.advance(2);
             assert_eq!(payload.get_u16_le(), EXECUTE_SQL, "no other number is queried");
             None
         } else {
-            read_us_varchar(&mut payload)
+            read_us_varchar(payload)
         };
         payload.advance(2);
         let mut given = Vec::new();
-        while payload.has_remaining() {
-            given.push(Given::read(&mut payload, state));
+        while payload.has_remaining() && payload[0] != SEPARATOR {
+            given.push(Given::read(payload, state));
         }
         if let Some(name) = name {
             return Self::TdsCall(name.replace(['[', ']'], ""), given);

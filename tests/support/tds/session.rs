@@ -18,6 +18,7 @@ use super::procedures::{self, FakeResult, FakeSession};
 use super::reply::TdsReply;
 use super::request::{self, Given, TdsLogin, TdsRequest};
 use super::schema::Declaration;
+use super::session_context;
 use super::stream::{accept, read_message, write_message, write_messages};
 use super::values::{Declared, Sql};
 
@@ -33,12 +34,22 @@ pub(super) async fn serve(tcp: TcpStream, state: &FakeState) -> io::Result<()> {
         let mut reply = TdsReply::default();
         if message.resets {
             session.context = None;
+            if !state.is_babelfish.load(Ordering::Acquire) {
+                session.values.clear();
+            }
             session.transaction = FakeTransaction::default();
             reply.was_reset();
         }
         let request = match message.kind {
             PacketType::SqlBatch => TdsRequest::batch(message.payload),
-            PacketType::Rpc => TdsRequest::call(message.payload, state),
+            PacketType::Rpc => {
+                let mut calls = TdsRequest::calls(message.payload, state);
+                let last = calls.pop().expect("a call");
+                for call in calls {
+                    session_context::set(state, &mut session, call, &mut reply);
+                }
+                last
+            }
             PacketType::Attention => {
                 // A cancel is acknowledged even if nothing is running.
                 state.attentions.fetch_add(1, Ordering::AcqRel);
@@ -329,7 +340,10 @@ fn batch(state: &FakeState, text: &str, reply: &mut TdsReply) {
         }
         let is_babelfish = state.is_babelfish.load(Ordering::Acquire);
         let babelfish = if is_babelfish { Sql::Int(1) } else { Sql::Null };
-        reply.single("", "int", babelfish);
+        let is_old = state.lacks_session_context.load(Ordering::Acquire);
+        let procedure = if is_old { Sql::Null } else { Sql::Int(-461) };
+        reply.columns(&[("", "int"), ("", "int")]);
+        reply.row(&[("int", babelfish), ("int", procedure)]);
     } else if let Some((check, rest)) = text.split_once("DECLARE @P AS ") {
         if check.is_empty() {
             metadata::table_columns(state, rest, reply);

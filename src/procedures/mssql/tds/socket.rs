@@ -15,6 +15,10 @@ use tokio::net::TcpStream;
 pub(super) const HEADER_BYTES: usize = 8;
 /// The maximum packet length before the login negotiates a packet size.
 const HANDSHAKE_PACKET_BYTES_MAX: usize = 4096;
+/// The maximum packet length. The driver negotiates its default packet size.
+pub(super) const PACKET_BYTES_MAX: usize = 4096;
+/// The packet type of a remote procedure call.
+pub(super) const RPC: u8 = 0x03;
 /// The packet type of PRELOGIN, which also carries the TLS handshake (MS-TDS 2.2.6.5).
 pub(super) const PRELOGIN: u8 = 0x12;
 /// The status bit of the last packet of a message.

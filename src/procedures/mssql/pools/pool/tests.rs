@@ -16,6 +16,7 @@ fn pool() -> Arc<Pool> {
         encryption: MssqlEncryption::TrustAny,
         certificate_name: None,
         read_only: false,
+        session_context: Vec::new(),
         connections_max: 2,
         pools: Vec::new(),
         connect_timeout: Duration::from_secs(1),
