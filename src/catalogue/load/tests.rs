@@ -328,8 +328,8 @@ fn constraints_must_apply_to_their_type() {
 fn values_of_the_session_context_are_validated() {
     let session = |rest: &str| {
         format!(
-            r#"{{"e":{{"route":"GET /a","procedure":"a.b","auth":"public","parameters":{{
-            "p":{{"type":"string","in":"claim","sessionContext":true}},{rest}}}}}}}"#
+            r#"{{"route":"POST /a","procedure":"a.b","auth":"public","parameters":{{
+            "p":{{"type":"string","in":"claim","sessionContext":true}},{rest}}}}}"#
         )
     };
     let other = |rest: &str| session(&format!(r#""q":{{"type":"string",{rest}}}"#));
