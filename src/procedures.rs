@@ -20,7 +20,7 @@ pub mod pool_sizes;
 pub mod session_context;
 pub mod sqlite;
 
-pub use arguments::CallArguments;
+pub use arguments::RequestArguments;
 pub use description::ProcedureDescription;
 pub use error::{
     BackendError, BackendErrorKind, BadArgument, CallError, DatabaseError, SentError,

@@ -7,7 +7,7 @@ use crate::catalogue::{Endpoint, Parameter, ParameterType, ParameterValue};
 
 /// The values of a request, by destination.
 #[derive(Clone, Debug, Default)]
-pub struct CallArguments {
+pub struct RequestArguments {
     /// The arguments of the procedure.
     pub procedure: Vec<Argument>,
     /// The values for the session context.
@@ -19,8 +19,8 @@ pub struct CallArguments {
 pub fn arguments(
     endpoint: &Endpoint,
     values: Vec<(usize, ParameterValue<'static>)>,
-) -> CallArguments {
-    let mut arguments = CallArguments::default();
+) -> RequestArguments {
+    let mut arguments = RequestArguments::default();
     for (index, value) in values {
         let Some(parameter) = endpoint.parameters.get(index) else { continue };
         let argument = Argument {

@@ -1,3 +1,5 @@
+//! Tests of messages with several calls.
+
 use super::*;
 
 const RESET: u8 = 0x08;
