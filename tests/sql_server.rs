@@ -25,10 +25,12 @@ mod code_pages;
 mod connections;
 mod faults;
 mod logins;
+mod named_instances;
 mod pools;
 mod recreated_types;
 mod results;
 mod session_context;
+mod strict_encryption;
 mod types;
 
 /// The time limit of calls that must not time out.

@@ -46,6 +46,8 @@ pub struct MssqlConfig {
     pub host: String,
     /// The server's TCP port.
     pub port: u16,
+    /// The named instance, whose port SQL Server Browser knows. It replaces `port`.
+    pub instance: Option<MssqlInstance>,
     /// The name of the database on the server.
     pub database: String,
     /// The SQL login.
@@ -74,6 +76,9 @@ pub struct MssqlConfig {
     /// The maximum number of retries after a deadlock or a snapshot isolation conflict.
     pub deadlock_retries: u32,
 }
+
+/// The maximum length of an instance's name.
+const INSTANCE_BYTES_MAX: usize = 16;
 
 /// The default program name of connections, as shown by `sys.dm_exec_sessions`.
 pub const APPLICATION_NAME: &str = "fjord";
@@ -109,6 +114,8 @@ impl PoolConfig {
 pub enum MssqlEncryption {
     /// TLS; the server's certificate is verified.
     Required(ClientTlsConfig),
+    /// TLS before anything else (TDS 8); the server's certificate is verified.
+    Strict(ClientTlsConfig),
     /// TLS; any certificate is accepted (`insecure_trust_any = true`).
     TrustAny,
 }
@@ -228,6 +235,7 @@ impl MssqlConfig {
         Self {
             host: table.get_required("host"),
             port: table.get_limited("port", limits::MSSQL_PORT),
+            instance: MssqlInstance::read(table),
             database: table.get_required("database"),
             user: table.get_required("user"),
             password: table.get_secret("password").unwrap_or_else(|| Secret::new(String::new())),
@@ -246,6 +254,31 @@ impl MssqlConfig {
     }
 }
 
+/// A named instance of SQL Server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MssqlInstance {
+    /// The name of the instance.
+    pub name: String,
+    /// The UDP port of SQL Server Browser on the server.
+    pub browser_port: u16,
+}
+
+impl MssqlInstance {
+    fn read(table: &mut SettingsTable<'_>) -> Option<Self> {
+        let browser_port = table.get_limited("browser_port", limits::MSSQL_BROWSER_PORT);
+        let name: String = table.get("instance")?;
+        if table.has("port") {
+            table.error("instance", "expected either instance or port, found both".to_owned());
+        }
+        let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '$' | '#');
+        if name.is_empty() || name.len() > INSTANCE_BYTES_MAX || !name.chars().all(is_allowed) {
+            let expected = "expected 1 to 16 letters and digits of ASCII, '_', '$' or '#'";
+            table.error("instance", expected.to_owned());
+        }
+        Some(Self { name, browser_port })
+    }
+}
+
 impl MssqlEncryption {
     fn read(table: &mut SettingsTable<'_>) -> Self {
         let trust_any = table.get_or("insecure_trust_any", false);
@@ -255,7 +288,17 @@ impl MssqlEncryption {
         } else if trust_any {
             table.warn("insecure_trust_any", "the certificate of SQL Server is not verified");
         }
+        let choices = [("mandatory", false), ("strict", true)];
+        let is_strict = table.get_choice("encrypt", &choices, "mandatory").unwrap_or(false);
+        if is_strict && trust_any {
+            let expected = "is true and encrypt is strict: expected one of the two";
+            table.error("insecure_trust_any", expected.to_owned());
+        }
         let tls = table.table("tls", ClientTlsConfig::read);
-        if trust_any { Self::TrustAny } else { Self::Required(tls) }
+        match (trust_any, is_strict) {
+            (true, _) => Self::TrustAny,
+            (false, true) => Self::Strict(tls),
+            (false, false) => Self::Required(tls),
+        }
     }
 }

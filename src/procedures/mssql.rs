@@ -40,7 +40,7 @@ const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(30);
 /// `BackendError` if the TLS files cannot be used.
 pub fn connect(config: &MssqlConfig, name: &str) -> Result<Arc<dyn Backend>, BackendError> {
     let tls = match &config.encryption {
-        MssqlEncryption::Required(files) => Connector::new(files),
+        MssqlEncryption::Required(files) | MssqlEncryption::Strict(files) => Connector::new(files),
         MssqlEncryption::TrustAny => Connector::trusting_any(),
     };
     let tls = tls.map_err(|error| BackendError::caused_by(BackendErrorKind::Unavailable, error))?;
@@ -123,7 +123,8 @@ impl Mssql {
     /// Returns whether a configuration is for the same login to the same database.
     fn is_for(&self, config: &MssqlConfig) -> bool {
         let identity = |one: &MssqlConfig| {
-            (one.host.clone(), one.port, one.database.clone(), one.user.clone())
+            let server = (one.host.clone(), one.port, one.instance.clone());
+            (server, one.database.clone(), one.user.clone())
         };
         identity(&self.config) == identity(config)
     }

@@ -134,7 +134,7 @@ async fn the_context_is_set_with_every_form_of_a_call() {
 }
 
 #[tokio::test]
-async fn the_context_costs_no_round_trip_and_can_be_switched_off() {
+async fn the_facts_about_a_call_can_be_switched_off() {
     let mut server = fake_server().await;
     server.config.session_context = Vec::new();
     let caller = named(&server);

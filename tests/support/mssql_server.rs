@@ -61,6 +61,7 @@ fn config(host: String, port: u16, encryption: MssqlEncryption) -> MssqlConfig {
     MssqlConfig {
         host,
         port,
+        instance: None,
         database: "fjord".to_owned(),
         user: "fjord".to_owned(),
         password: Secret::new(PASSWORD.to_owned()),

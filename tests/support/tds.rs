@@ -57,6 +57,10 @@ pub(crate) struct FakeSqlServer {
 pub(crate) struct FakeState {
     schema: Schema,
     tls: Arc<rustls::ServerConfig>,
+    /// The TLS configuration of strict encryption (TDS 8): TLS 1.3 and an application protocol.
+    strict_tls: Arc<rustls::ServerConfig>,
+    /// Whether TLS comes before anything else, as with "Force Strict Encryption".
+    pub(crate) is_strict: AtomicBool,
     /// The encryption level in the server's answer to PRELOGIN.
     pub(crate) encryption: Mutex<EncryptionLevel>,
     /// The password that the server accepts.
@@ -229,10 +233,14 @@ impl FakeSqlServer {
         let ours = Schema::read(procedures::ONLY_HERE);
         schema.procedures.extend(ours.procedures);
         schema.table_types.extend(ours.table_types);
+        let mut strict_tls = certs.server_tls(&[&rustls::version::TLS13]);
+        strict_tls.alpn_protocols = vec![stream::TDS_8.to_vec()];
         let state = Arc::new(FakeState {
             schema,
             // SQL Server uses TLS 1.2 if TLS is negotiated within TDS.
             tls: Arc::new(certs.server_tls(&[&rustls::version::TLS12])),
+            strict_tls: Arc::new(strict_tls),
+            is_strict: AtomicBool::new(false),
             encryption: Mutex::new(EncryptionLevel::On),
             password: Mutex::new(PASSWORD.to_owned()),
             login_error: AtomicU32::new(0),

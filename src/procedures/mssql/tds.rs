@@ -1,6 +1,8 @@
 //! Opens connections to SQL Server below the driver, and tracks the bytes sent and received.
 
+mod addresses;
 mod batch_rewrite;
+mod browser;
 mod dial;
 mod joined_calls;
 mod login_password;

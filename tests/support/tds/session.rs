@@ -19,7 +19,7 @@ use super::reply::TdsReply;
 use super::request::{self, Given, TdsLogin, TdsRequest};
 use super::schema::Declaration;
 use super::session_context;
-use super::stream::{accept, read_message, write_message, write_messages};
+use super::stream::{accept, accept_strict, read_message, write_message, write_messages};
 use super::values::{Declared, Sql};
 
 type ServerTlsStream = TlsStream<DuplexStream>;
@@ -27,7 +27,11 @@ type ServerTlsStream = TlsStream<DuplexStream>;
 /// Serves a connection until it is closed.
 pub(super) async fn serve(tcp: TcpStream, state: &FakeState) -> io::Result<()> {
     let level = *state.encryption.lock().expect("not poisoned");
-    let mut stream = accept(tcp, state.tls.clone(), level).await?;
+    let mut stream = if state.is_strict.load(Ordering::Acquire) {
+        accept_strict(tcp, state.strict_tls.clone(), level).await?
+    } else {
+        accept(tcp, state.tls.clone(), level).await?
+    };
     let Some(mut session) = login(&mut stream, state).await? else { return Ok(()) };
     loop {
         let message = read_message(&mut stream).await?;

@@ -2,30 +2,32 @@
 
 use std::error::Error as StdError;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use futures_util::future::select_ok;
 use socket2::{SockRef, TcpKeepalive};
 use tiberius::{AuthMethod, Config, EncryptionLevel, error::Error};
 use tokio::net::TcpStream;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
+use super::addresses::resolve;
+use super::browser;
 use super::login_password::LoginPassword;
 use super::prelogin;
 use super::socket::{TcpProbe, TdsSocket};
 use super::stream::TdsStream;
 use super::stream_state::StreamState;
 use crate::config::Secret;
-use crate::config::procedures::MssqlConfig;
+use crate::config::procedures::{MssqlConfig, MssqlEncryption};
 use crate::procedures::mssql::error_numbers::{self, LoginFailure};
-use crate::tls::Connector;
+use crate::tls::{ClientStream, Connector};
 
+/// The application protocol (ALPN) of TDS 8.
+const TDS_8: &[u8] = b"tds/8.0";
 /// The maximum number of redirects before the attempt fails.
 const REDIRECTS_MAX: usize = 3;
-/// The maximum number of addresses of a host name. All are tried at the same time.
-const ADDRESSES_MAX: usize = 8;
 /// The idle time before the first keep-alive probe, and the pause between probes. Cloud networks
 /// drop idle connections after four minutes.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
@@ -106,7 +108,13 @@ impl Dialer {
         application: &str,
         password: &Secret,
     ) -> Result<(TdsClient, Arc<StreamState>), DialError> {
-        let (mut host, mut port) = (self.config.host.clone(), self.config.port);
+        let mut host = self.config.host.clone();
+        let mut port = match &self.config.instance {
+            None => self.config.port,
+            Some(instance) => {
+                browser::find_port(&host, instance).await.map_err(DialError::unreachable)?
+            }
+        };
         for _ in 0..=REDIRECTS_MAX {
             match self.login((&host, port), application, password).await {
                 Err(LoginError::Redirected { host: next, port: at }) => (host, port) = (next, at),
@@ -123,18 +131,18 @@ impl Dialer {
         application: &str,
         password: &Secret,
     ) -> Result<(TdsClient, Arc<StreamState>), LoginError> {
-        let mut stream = connect_tcp(host, port).await.map_err(DialError::unreachable)?;
+        let stream = connect_tcp(host, port).await.map_err(DialError::unreachable)?;
         set_options(&stream).map_err(DialError::unreachable)?;
-        let prelogin_answer =
-            prelogin::negotiate(&mut stream).await.map_err(DialError::unreachable)?;
         let tcp = Arc::new(TcpProbe::new(&stream).map_err(DialError::unreachable)?);
-        let socket = TdsSocket::new(stream, Arc::clone(&tcp));
         let is_first = host == self.config.host;
         let name = self.config.certificate_name.as_deref().filter(|_| is_first).unwrap_or(host);
-        let mut tls = self.tls.connect(name, socket).await.map_err(DialError::unreachable)?;
-        tls.get_mut().0.end_handshake();
+        let (tls, prelogin) = if matches!(self.config.encryption, MssqlEncryption::Strict(_)) {
+            self.encrypt_first(name, stream, &tcp).await?
+        } else {
+            self.negotiate_first(name, stream, &tcp).await?
+        };
         let state = Arc::new(StreamState::new(tcp));
-        let tds = TdsStream::new(tls, Arc::clone(&state), prelogin_answer);
+        let tds = TdsStream::new(tls, Arc::clone(&state), prelogin);
         let driver = self.driver_config((host, port), application, password);
         // Boxed because the handshake's future is large and rarely needed.
         match Box::pin(tiberius::Client::connect(driver, tds.compat())).await {
@@ -146,6 +154,35 @@ impl Dialer {
                 Err(DialError { failure, refuses_password, source: error.into() }.into())
             }
         }
+    }
+
+    /// Exchanges PRELOGIN packets, then starts TLS inside TDS. Returns the server's PRELOGIN answer.
+    async fn negotiate_first(
+        &self,
+        name: &str,
+        mut stream: TcpStream,
+        tcp: &Arc<TcpProbe>,
+    ) -> Result<(ClientStream<TdsSocket>, BytesMut), DialError> {
+        let prelogin = prelogin::negotiate(&mut stream, false).await;
+        let prelogin = prelogin.map_err(DialError::unreachable)?;
+        let socket = TdsSocket::new(stream, Arc::clone(tcp));
+        let mut tls = self.tls.connect(name, socket).await.map_err(DialError::unreachable)?;
+        tls.get_mut().0.end_handshake();
+        Ok((tls, prelogin))
+    }
+
+    /// Starts TLS, then exchanges PRELOGIN packets inside it (TDS 8).
+    async fn encrypt_first(
+        &self,
+        name: &str,
+        stream: TcpStream,
+        tcp: &Arc<TcpProbe>,
+    ) -> Result<(ClientStream<TdsSocket>, BytesMut), DialError> {
+        let socket = TdsSocket::without_packets(stream, Arc::clone(tcp));
+        let tls = self.tls.connect_with_alpn(name, vec![TDS_8.to_vec()], socket).await;
+        let mut tls = tls.map_err(DialError::unreachable)?;
+        let prelogin = prelogin::negotiate(&mut tls, true).await;
+        Ok((tls, prelogin.map_err(DialError::unreachable)?))
     }
 
     fn driver_config(
@@ -190,11 +227,7 @@ fn set_options(stream: &TcpStream) -> io::Result<()> {
 
 /// Connects to the first address to answer. An availability group's listener has one per subnet.
 async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
-    let addresses: Vec<SocketAddr> =
-        tokio::net::lookup_host((host, port)).await?.take(ADDRESSES_MAX).collect();
-    if addresses.is_empty() {
-        return Err(io::ErrorKind::AddrNotAvailable.into());
-    }
-    let attempts = addresses.into_iter().map(|address| Box::pin(TcpStream::connect(address)));
+    let attempts =
+        resolve(host, port).await?.into_iter().map(|address| Box::pin(TcpStream::connect(address)));
     select_ok(attempts).await.map(|(stream, _)| stream)
 }

@@ -3,8 +3,7 @@
 use std::io;
 
 use bytes::{BufMut, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::socket::{END_OF_MESSAGE, HEADER_BYTES, PRELOGIN};
 
@@ -32,8 +31,15 @@ pub(super) enum PreloginError {
     NotEncrypted,
 }
 
-/// Requests encryption. Changes the server's answer so that the driver does not start TLS itself.
-pub(super) async fn negotiate(stream: &mut TcpStream) -> Result<BytesMut, PreloginError> {
+/// Exchanges PRELOGIN packets. Requests encryption, which the server must confirm unless the stream
+/// is already encrypted. Changes the server's answer so that the driver does not start TLS itself.
+pub(super) async fn negotiate<S>(
+    stream: &mut S,
+    is_encrypted: bool,
+) -> Result<BytesMut, PreloginError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     stream.write_all(&request()).await?;
     stream.flush().await?;
     let mut answer = BytesMut::zeroed(HEADER_BYTES);
@@ -51,6 +57,8 @@ pub(super) async fn negotiate(stream: &mut TcpStream) -> Result<BytesMut, Prelog
     let encryption = encryption_of(payload).ok_or(PreloginError::NotTds)?;
     match *encryption {
         ENCRYPT_ON | ENCRYPT_REQUIRED => *encryption = ENCRYPT_NOT_SUPPORTED,
+        // TLS came first (TDS 8), so the server's setting has no effect.
+        _ if is_encrypted => *encryption = ENCRYPT_NOT_SUPPORTED,
         _ => return Err(PreloginError::NotEncrypted),
     }
     Ok(answer)

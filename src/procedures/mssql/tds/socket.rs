@@ -89,6 +89,11 @@ impl TdsSocket {
         }
     }
 
+    /// Creates a socket whose TLS handshake is not wrapped in packets (TDS 8).
+    pub(super) fn without_packets(stream: TcpStream, tcp: Arc<TcpProbe>) -> Self {
+        Self { wraps: false, unwraps: false, ..Self::new(stream, tcp) }
+    }
+
     /// Ends the handshake: from then on, records are written without packets.
     pub(super) fn end_handshake(&mut self) {
         self.wraps = false;

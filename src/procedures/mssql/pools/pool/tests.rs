@@ -10,6 +10,7 @@ fn pool() -> Arc<Pool> {
     let config = MssqlConfig {
         host: "127.0.0.1".to_owned(),
         port: 1433,
+        instance: None,
         database: "d".to_owned(),
         user: "u".to_owned(),
         password: Secret::new("p".to_owned()),
