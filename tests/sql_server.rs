@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::support::mssql_server::SqlServer;
 
+mod access_tokens;
 mod at_most_once;
 mod cancels;
 mod code_pages;

@@ -10,6 +10,10 @@ use super::settings::SettingsTable;
 use super::tls::ClientTlsConfig;
 use crate::catalogue::QueueName;
 
+mod entra;
+
+pub use entra::TokenSource;
+
 /// The databases, by name. Queues use the database named `default` unless they select another one.
 #[derive(Clone, Debug)]
 pub struct ProceduresConfig {
@@ -54,6 +58,8 @@ pub struct MssqlConfig {
     pub user: String,
     /// The login's password.
     pub password: Secret,
+    /// The source of access tokens, which replace `user` and `password`.
+    pub tokens: Option<TokenSource>,
     /// The encryption of the connections.
     pub encryption: MssqlEncryption,
     /// The name in the server's certificate, if it differs from `host`.
@@ -228,16 +234,28 @@ impl SqliteConfig {
 
 impl MssqlConfig {
     fn read(table: &mut SettingsTable<'_>) -> Self {
-        if !table.has_secret("password") {
+        let uses_tokens = table.has_table("entra");
+        let has_password = table.has("user") || table.has("password") || table.has("password_file");
+        if uses_tokens && has_password {
+            let expected = "expected either user and password or an entra table, found both";
+            table.error("entra", expected.to_owned());
+        } else if !uses_tokens && !table.has_secret("password") {
             table
                 .error("password_file", "is missing: expected a file with the password".to_owned());
         }
+        let mut tokens = None;
+        table.optional_table("entra", |entra| tokens = TokenSource::read(entra));
         Self {
             host: table.get_required("host"),
             port: table.get_limited("port", limits::MSSQL_PORT),
             instance: MssqlInstance::read(table),
             database: table.get_required("database"),
-            user: table.get_required("user"),
+            user: if uses_tokens {
+                table.get("user").unwrap_or_default()
+            } else {
+                table.get_required("user")
+            },
+            tokens,
             password: table.get_secret("password").unwrap_or_else(|| Secret::new(String::new())),
             encryption: MssqlEncryption::read(table),
             certificate_name: table.get("certificate_name"),

@@ -124,14 +124,15 @@ impl Mssql {
     fn is_for(&self, config: &MssqlConfig) -> bool {
         let identity = |one: &MssqlConfig| {
             let server = (one.host.clone(), one.port, one.instance.clone());
-            (server, one.database.clone(), one.user.clone())
+            (server, one.database.clone(), one.user.clone(), one.tokens.clone())
         };
         identity(&self.config) == identity(config)
     }
 
     fn missing_text(&self) -> String {
-        let MssqlConfig { database, user, .. } = &self.config;
-        format!("no such procedure in the database {database} is visible to the login {user}")
+        let MssqlConfig { database, user, tokens, .. } = &self.config;
+        let login = if tokens.is_some() { "of the access token" } else { user };
+        format!("no such procedure in the database {database} is visible to the login {login}")
     }
 
     async fn describe_all(&self, pattern: &str) -> Result<Vec<ProcedureDescription>, BackendError> {

@@ -65,6 +65,7 @@ fn config(host: String, port: u16, encryption: MssqlEncryption) -> MssqlConfig {
         database: "fjord".to_owned(),
         user: "fjord".to_owned(),
         password: Secret::new(PASSWORD.to_owned()),
+        tokens: None,
         encryption,
         certificate_name: None,
         read_only: false,

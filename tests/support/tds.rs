@@ -65,6 +65,8 @@ pub(crate) struct FakeState {
     pub(crate) encryption: Mutex<EncryptionLevel>,
     /// The password that the server accepts.
     pub(crate) password: Mutex<String>,
+    /// The access tokens that the server refuses.
+    pub(crate) refused_tokens: Mutex<Vec<String>>,
     /// The error number with which every login fails; 0 for none.
     pub(crate) login_error: AtomicU32,
     /// Whether read-only logins are refused, as if the replica were down.
@@ -243,6 +245,7 @@ impl FakeSqlServer {
             is_strict: AtomicBool::new(false),
             encryption: Mutex::new(EncryptionLevel::On),
             password: Mutex::new(PASSWORD.to_owned()),
+            refused_tokens: Mutex::default(),
             login_error: AtomicU32::new(0),
             refuses_readers: AtomicBool::new(false),
             redirect: Mutex::default(),

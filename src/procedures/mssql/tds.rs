@@ -1,5 +1,6 @@
 //! Opens connections to SQL Server below the driver, and tracks the bytes sent and received.
 
+mod access_tokens;
 mod addresses;
 mod batch_rewrite;
 mod browser;
@@ -11,6 +12,7 @@ mod reply;
 mod socket;
 mod stream;
 mod stream_state;
+mod token_source;
 
 pub(super) use batch_rewrite::BatchRewrite;
 pub(super) use dial::{Dialer, TdsClient};

@@ -39,6 +39,8 @@ pub(crate) enum TdsRequest {
 pub(crate) struct TdsLogin {
     pub(crate) user: String,
     pub(crate) password: String,
+    /// The access token, if the login has one.
+    pub(crate) token: Option<String>,
     pub(crate) application: String,
     pub(crate) is_read_only: bool,
 }
@@ -55,10 +57,28 @@ impl TdsLogin {
         Self {
             user: text(40),
             password: password(payload),
+            token: token(payload),
             application: text(48),
             is_read_only: payload[26] & 0x20 != 0,
         }
     }
+}
+
+/// Reads the access token from the features of a login (MS-TDS 2.2.6.4, FEDAUTH).
+fn token(payload: &Bytes) -> Option<String> {
+    // Bit 4 of the third flags: there are features, whose place is at the offset in 56.
+    if payload[27] & 0x10 == 0 {
+        return None;
+    }
+    let at = usize::from(u16::from_le_bytes([payload[56], payload[57]]));
+    let start = usize::try_from(payload.slice(at..).get_u32_le()).expect("an offset");
+    let mut features = payload.slice(start..);
+    assert_eq!(features.get_u8(), 2, "the only feature is FEDAUTH");
+    let _length = features.get_u32_le();
+    // The library is a security token, and the echo says what PRELOGIN said.
+    assert_eq!(features.get_u8(), 1 << 1 | 1);
+    let length = usize::try_from(features.get_u32_le()).expect("a length");
+    Some(read_utf16_string(&mut features, length / 2).expect("a token"))
 }
 
 /// Reads the obfuscated password: each byte has its halves exchanged, then XOR 0xA5.

@@ -75,7 +75,10 @@ async fn login(stream: &mut ServerTlsStream, state: &FakeState) -> io::Result<Op
     state.attempts.fetch_add(1, Ordering::AcqRel);
     let mut reply = TdsReply::default();
     sleep(Duration::from_millis(state.login_ms.load(Ordering::Acquire))).await;
-    let is_accepted = *state.password.lock().expect("not poisoned") == login.password;
+    let is_accepted = match &login.token {
+        None => *state.password.lock().expect("not poisoned") == login.password,
+        Some(token) => !state.refused_tokens.lock().expect("not poisoned").contains(token),
+    };
     let error = match state.login_error.load(Ordering::Acquire) {
         0 if !is_accepted => 18456,
         error => error,

@@ -91,8 +91,7 @@ pub(crate) async fn accept(
     level: EncryptionLevel,
 ) -> io::Result<TlsStream<DuplexStream>> {
     let hello = read_message(&mut tcp).await?;
-    PreLogin::decode(hello.payload).map_err(io::Error::other)?;
-    let answer = PreLogin::new().with_encryption(level).encode();
+    let answer = prelogin_answer(hello.payload, level)?;
     write_message(&mut tcp, PacketType::TabularResult, answer, true).await?;
     let (ours, mut theirs) = tokio::io::duplex(PIPE_BYTES);
     let accepting = TlsAcceptor::from(tls).accept(ours);
@@ -137,6 +136,16 @@ pub(crate) async fn accept(
     Ok(stream)
 }
 
+/// Returns the answer to PRELOGIN. It confirms an access token if one was announced.
+fn prelogin_answer(request: Bytes, level: EncryptionLevel) -> io::Result<Bytes> {
+    let request = PreLogin::decode(request).map_err(io::Error::other)?;
+    let mut answer = PreLogin::new().with_encryption(level);
+    if request.fed_auth_required {
+        answer = answer.with_fed_auth_required(true);
+    }
+    Ok(answer.encode())
+}
+
 /// Performs the TLS handshake first, and answers PRELOGIN inside it (TDS 8).
 pub(crate) async fn accept_strict(
     mut tcp: TcpStream,
@@ -151,8 +160,7 @@ pub(crate) async fn accept_strict(
         return Err(io::Error::other("the client does not offer tds/8.0"));
     }
     let hello = read_message(&mut stream).await?;
-    PreLogin::decode(hello.payload).map_err(io::Error::other)?;
-    let answer = PreLogin::new().with_encryption(level).encode();
+    let answer = prelogin_answer(hello.payload, level)?;
     write_message(&mut stream, PacketType::TabularResult, answer, true).await?;
     Ok(stream)
 }

@@ -12,10 +12,11 @@ use tiberius::{AuthMethod, Config, EncryptionLevel, error::Error};
 use tokio::net::TcpStream;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
+use super::access_tokens::AccessTokens;
 use super::addresses::resolve;
 use super::browser;
 use super::login_password::LoginPassword;
-use super::prelogin;
+use super::prelogin::{self, PreloginOptions};
 use super::socket::{TcpProbe, TdsSocket};
 use super::stream::TdsStream;
 use super::stream_state::StreamState;
@@ -59,12 +60,14 @@ impl DialError {
 pub(crate) struct Dialer {
     config: MssqlConfig,
     password: LoginPassword,
+    tokens: Option<AccessTokens>,
     tls: Connector,
 }
 
 impl Dialer {
     pub(crate) fn new(config: MssqlConfig, tls: Connector) -> Self {
-        Self { password: LoginPassword::new(config.password.clone()), config, tls }
+        let tokens = config.tokens.clone().map(AccessTokens::new);
+        Self { password: LoginPassword::new(config.password.clone()), tokens, config, tls }
     }
 
     /// Replaces the password. Returns whether it was replaced by a different one.
@@ -85,6 +88,9 @@ impl Dialer {
     /// Logs in. If the server refuses the password, logs in once more if the file of the password
     /// has changed.
     async fn log_in(&self, application: &str) -> Result<(TdsClient, Arc<StreamState>), DialError> {
+        if let Some(tokens) = &self.tokens {
+            return self.log_in_with_token(application, tokens).await;
+        }
         let password = self.password.current().await;
         let failed = match self.follow(application, &password).await {
             Err(error) if error.refuses_password => error,
@@ -102,11 +108,25 @@ impl Dialer {
         ended
     }
 
+    /// Logs in with an access token. A token that is refused is not used again.
+    async fn log_in_with_token(
+        &self,
+        application: &str,
+        tokens: &AccessTokens,
+    ) -> Result<(TdsClient, Arc<StreamState>), DialError> {
+        let token = tokens.current().await.map_err(DialError::unreachable)?;
+        let ended = self.follow(application, &token).await;
+        if ended.as_ref().is_err_and(|error| error.refuses_password) {
+            tokens.discard(&token).await;
+        }
+        ended
+    }
+
     /// Logs in, following redirects from an availability group's listener or a gateway.
     async fn follow(
         &self,
         application: &str,
-        password: &Secret,
+        secret: &Secret,
     ) -> Result<(TdsClient, Arc<StreamState>), DialError> {
         let mut host = self.config.host.clone();
         let mut port = match &self.config.instance {
@@ -116,7 +136,7 @@ impl Dialer {
             }
         };
         for _ in 0..=REDIRECTS_MAX {
-            match self.login((&host, port), application, password).await {
+            match self.login((&host, port), application, secret).await {
                 Err(LoginError::Redirected { host: next, port: at }) => (host, port) = (next, at),
                 Err(LoginError::Failed(error)) => return Err(error),
                 Ok(connection) => return Ok(connection),
@@ -129,7 +149,7 @@ impl Dialer {
         &self,
         (host, port): (&str, u16),
         application: &str,
-        password: &Secret,
+        secret: &Secret,
     ) -> Result<(TdsClient, Arc<StreamState>), LoginError> {
         let stream = connect_tcp(host, port).await.map_err(DialError::unreachable)?;
         set_options(&stream).map_err(DialError::unreachable)?;
@@ -143,7 +163,7 @@ impl Dialer {
         };
         let state = Arc::new(StreamState::new(tcp));
         let tds = TdsStream::new(tls, Arc::clone(&state), prelogin);
-        let driver = self.driver_config((host, port), application, password);
+        let driver = self.driver_config((host, port), application, secret);
         // Boxed because the handshake's future is large and rarely needed.
         match Box::pin(tiberius::Client::connect(driver, tds.compat())).await {
             Ok(client) => Ok((client, state)),
@@ -156,6 +176,10 @@ impl Dialer {
         }
     }
 
+    fn prelogin(&self, is_encrypted: bool) -> PreloginOptions {
+        PreloginOptions { is_encrypted, has_token: self.tokens.is_some() }
+    }
+
     /// Exchanges PRELOGIN packets, then starts TLS inside TDS. Returns the server's PRELOGIN answer.
     async fn negotiate_first(
         &self,
@@ -163,7 +187,7 @@ impl Dialer {
         mut stream: TcpStream,
         tcp: &Arc<TcpProbe>,
     ) -> Result<(ClientStream<TdsSocket>, BytesMut), DialError> {
-        let prelogin = prelogin::negotiate(&mut stream, false).await;
+        let prelogin = prelogin::negotiate(&mut stream, self.prelogin(false)).await;
         let prelogin = prelogin.map_err(DialError::unreachable)?;
         let socket = TdsSocket::new(stream, Arc::clone(tcp));
         let mut tls = self.tls.connect(name, socket).await.map_err(DialError::unreachable)?;
@@ -181,7 +205,7 @@ impl Dialer {
         let socket = TdsSocket::without_packets(stream, Arc::clone(tcp));
         let tls = self.tls.connect_with_alpn(name, vec![TDS_8.to_vec()], socket).await;
         let mut tls = tls.map_err(DialError::unreachable)?;
-        let prelogin = prelogin::negotiate(&mut tls, true).await;
+        let prelogin = prelogin::negotiate(&mut tls, self.prelogin(true)).await;
         Ok((tls, prelogin.map_err(DialError::unreachable)?))
     }
 
@@ -189,7 +213,7 @@ impl Dialer {
         &self,
         (host, port): (&str, u16),
         application: &str,
-        password: &Secret,
+        secret: &Secret,
     ) -> Config {
         let mut driver = Config::new();
         driver.host(host);
@@ -197,7 +221,11 @@ impl Dialer {
         driver.database(&self.config.database);
         driver.application_name(application);
         driver.readonly(self.config.read_only);
-        driver.authentication(AuthMethod::sql_server(&self.config.user, password.expose()));
+        driver.authentication(if self.tokens.is_some() {
+            AuthMethod::aad_token(secret.expose())
+        } else {
+            AuthMethod::sql_server(&self.config.user, secret.expose())
+        });
         // The stream is already encrypted.
         driver.encryption(EncryptionLevel::NotSupported);
         // fjord's deadlines limit the whole call; the driver's timeouts restart with every token.

@@ -11,6 +11,7 @@ fn pool() -> Arc<Pool> {
         host: "127.0.0.1".to_owned(),
         port: 1433,
         instance: None,
+        tokens: None,
         database: "d".to_owned(),
         user: "u".to_owned(),
         password: Secret::new("p".to_owned()),
