@@ -17,13 +17,16 @@ pub mod description;
 mod error;
 pub mod mssql;
 pub mod pool_sizes;
+pub mod session_context;
 pub mod sqlite;
 
+pub use arguments::RequestArguments;
 pub use description::ProcedureDescription;
 pub use error::{
     BackendError, BackendErrorKind, BadArgument, CallError, DatabaseError, SentError,
     SentErrorKind, ServerErrorClass,
 };
+pub use session_context::SessionContext;
 
 /// A database system that runs procedures.
 pub trait Backend: Debug + Send + Sync {
@@ -63,8 +66,8 @@ pub trait Backend: Debug + Send + Sync {
     /// if calls are using every connection, so that load is not mistaken for an outage.
     fn ping(&self) -> BoxFuture<'_, Result<(), BackendError>>;
 
-    /// Applies the connection limits of a reloaded configuration.
-    fn resize(&self, _config: &DatabaseConfig) {}
+    /// Applies the connection limits and the password of a reloaded configuration.
+    fn reconfigure(&self, _config: &DatabaseConfig) {}
 
     /// Cancels running calls and closes all connections.
     fn close(&self) -> BoxFuture<'_, ()>;
@@ -97,6 +100,7 @@ impl ExpectedProcedure {
             arguments: endpoint
                 .parameters
                 .iter()
+                .filter(|parameter| !parameter.session_context)
                 .map(|parameter| (Arc::clone(&parameter.argument), parameter.kind))
                 .collect(),
             outputs: endpoint.outputs.clone(),
@@ -113,6 +117,8 @@ pub struct Call<'a> {
     pub procedure: &'a ProcedureName,
     /// The arguments. A missing argument takes the procedure's default.
     pub arguments: &'a [Argument],
+    /// The facts about the call for the session context. Databases without one ignore it.
+    pub session: SessionContext<'a>,
     /// The time at which the caller stops waiting.
     pub deadline: Instant,
     /// Whether a second execution is harmless. If not, a sent call is retried only if rolled back.

@@ -4,7 +4,7 @@
 //! one in `FJORD_TEST_MSSQL`, or else the fake server of the tests in a runtime of its own.
 //!
 //! The backend resets the connection in each call; the driver does not. The cost of a reset is measured separately,
-//! with two connections without TLS, one of which is reset like the backend's. The benchmark fails if the throughput of the
+//! with two connections without TLS, one of which is reset like the backend's. So is the cost of the session context. The benchmark fails if the throughput of the
 //! backend is below 0.9 times that of direct calls with a reset.
 
 #[expect(dead_code, unused_imports, reason = "other tests use the rest of it")]
@@ -28,7 +28,8 @@ use fjord::catalogue::{ParameterType, ParameterValue, ProcedureName, QueueName};
 use fjord::config::procedures::MssqlConfig;
 use fjord::lifecycle::Cancel;
 use fjord::procedures::{
-    Argument, Backend, Call, CallError, Cell, RowSink, SinkError, Transaction, mssql,
+    Argument, Backend, Call, CallError, Cell, RowSink, SessionContext, SinkError, Transaction,
+    mssql,
 };
 use futures_util::TryStreamExt;
 use support::mssql_server::{self, SqlServer};
@@ -79,9 +80,19 @@ impl RowSink for JsonRows {
     }
 }
 
+/// The facts about a call, as a worker passes them.
+const SESSION: SessionContext<'static> = SessionContext {
+    request_id: Some("01997f3c-8a55-7cc0-9d59-0f6b1d6c7e42"),
+    trace_id: Some("0af7651916cd43dd8448eb211c80319c"),
+    endpoint: Some("horse-get"),
+    principal: Some("clinic.example"),
+    values: &[],
+};
+
 async fn through_backend(
     backend: &Arc<dyn Backend>,
     workload: Workload,
+    session: SessionContext<'_>,
 ) -> Result<Duration, CallError> {
     #[expect(clippy::expect_used, reason = "the names are valid")]
     let (queue, procedure) = (
@@ -103,6 +114,7 @@ async fn through_backend(
             queue: &queue,
             procedure: &procedure,
             arguments: &arguments,
+            session,
             deadline,
             may_repeat: false,
             transaction: Transaction::None,
@@ -161,11 +173,12 @@ async fn costs(
     for round in 0..ROUNDS {
         // The order alternates, so that neither is always measured after the other.
         let (backend_time, driver_time) = if round % 2 == 0 {
-            let backend_time = through_backend(backend, workload).await.ok()?;
+            let backend_time =
+                through_backend(backend, workload, SessionContext::default()).await.ok()?;
             (backend_time, direct(&mut client, workload).await.ok()?)
         } else {
             let driver_time = direct(&mut client, workload).await.ok()?;
-            (through_backend(backend, workload).await.ok()?, driver_time)
+            (through_backend(backend, workload, SessionContext::default()).await.ok()?, driver_time)
         };
         if round >= WARM_UP {
             bare.push(driver_time.as_secs_f64() / backend_time.as_secs_f64());
@@ -173,6 +186,28 @@ async fn costs(
         }
     }
     Some(CallCosts { vs_plain: median(bare)?, vs_resetting: median(resetting)?, reset_us })
+}
+
+/// Measures the cost of setting the session context of a call. Returns the median over the rounds,
+/// in microseconds.
+async fn session_context(backend: &Arc<dyn Backend>, workload: Workload) -> Option<f64> {
+    let mut costs = Vec::new();
+    for round in 0..ROUNDS {
+        let (with, without) = if round % 2 == 0 {
+            let with = through_backend(backend, workload, SESSION).await.ok()?;
+            (with, through_backend(backend, workload, SessionContext::default()).await.ok()?)
+        } else {
+            let without =
+                through_backend(backend, workload, SessionContext::default()).await.ok()?;
+            (through_backend(backend, workload, SESSION).await.ok()?, without)
+        };
+        if round >= WARM_UP {
+            costs.push(
+                (with.as_secs_f64() - without.as_secs_f64()) * 1e6 / f64::from(workload.calls),
+            );
+        }
+    }
+    median(costs)
 }
 
 /// Measures the duration of a connection reset. Returns the median over the rounds, in microseconds.
@@ -234,12 +269,14 @@ fn main() -> ExitCode {
                 is_good = false;
                 continue;
             };
+            let session = session_context(&backend, workload).await.unwrap_or(f64::NAN);
             let reset = costs.reset_us.map_or_else(
                 || "not measured, because the server requires TLS".to_owned(),
                 |us| format!("{us:.0} µs"),
             );
             println!(
-                "{:>8}({:>4}): {:.3} × plain calls, {:.3} × calls with a reset; duration of a reset: {reset}",
+                "{:>8}({:>4}): {:.3} × plain calls, {:.3} × calls with a reset; duration of a reset: {reset}; \
+                    of a session context: {session:.0} µs",
                 workload.procedure, workload.value, costs.vs_plain, costs.vs_resetting
             );
             is_good &= costs.vs_resetting >= RATIO_MIN;

@@ -28,7 +28,9 @@ use fjord::catalogue::{ParameterType, ParameterValue, ProcedureName, QueueName};
 use fjord::cli::Role;
 use fjord::config::procedures::MssqlConfig;
 use fjord::lifecycle::{Cancel, Tasks};
-use fjord::procedures::{Argument, Backend, Call, Cell, RowSink, SinkError, Transaction, mssql};
+use fjord::procedures::{
+    Argument, Backend, Call, Cell, RowSink, SessionContext, SinkError, Transaction, mssql,
+};
 use fjord::telemetry::{Format, exposition};
 use rand::RngExt;
 use support::mssql_server::{self, SqlServer};
@@ -125,6 +127,7 @@ impl QueueCaller {
             queue: &self.queue,
             procedure: &self.procedure,
             arguments: &arguments,
+            session: SessionContext::default(),
             deadline: Instant::now() + Duration::from_secs(10),
             may_repeat: false,
             transaction: Transaction::None,

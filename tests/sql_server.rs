@@ -12,20 +12,26 @@ use fjord::future::BoxFuture;
 use fjord::lifecycle::Cancel;
 use fjord::procedures::{
     Argument, Backend, BackendError, BackendErrorKind, Call, CallError, Cell, ExpectedProcedure,
-    OwnedCell, ProcedureResult, RowSink, SentErrorKind, SinkError, Transaction, mssql,
+    OwnedCell, ProcedureResult, RowSink, SentErrorKind, SessionContext, SinkError, Transaction,
+    mssql,
 };
 use tokio::time::Instant;
 
 use crate::support::mssql_server::SqlServer;
 
+mod access_tokens;
 mod at_most_once;
 mod cancels;
 mod code_pages;
 mod connections;
 mod faults;
+mod logins;
+mod named_instances;
 mod pools;
 mod recreated_types;
 mod results;
+mod session_context;
+mod strict_encryption;
 mod types;
 
 /// The time limit of calls that must not time out.
@@ -109,6 +115,9 @@ struct ProcedureCaller {
     queue: QueueName,
     may_repeat: bool,
     transaction: Transaction,
+    /// The caller's name and the further values for the session context.
+    principal: Option<&'static str>,
+    session_values: Vec<Argument>,
 }
 
 impl ProcedureCaller {
@@ -119,6 +128,18 @@ impl ProcedureCaller {
             queue: QueueName::new("suite").expect("a name"),
             may_repeat: false,
             transaction: Transaction::None,
+            principal: None,
+            session_values: Vec::new(),
+        }
+    }
+
+    fn session(&self) -> SessionContext<'_> {
+        SessionContext {
+            request_id: Some("request-1"),
+            trace_id: None,
+            endpoint: Some("suite"),
+            principal: self.principal,
+            values: &self.session_values,
         }
     }
 
@@ -168,7 +189,8 @@ impl ProcedureCaller {
         let deadline = Instant::now() + time;
         let (may_repeat, transaction) = (self.may_repeat, self.transaction);
         let (queue, procedure) = (&self.queue, &procedure);
-        let call = Call { queue, procedure, arguments, deadline, may_repeat, transaction };
+        let session = self.session();
+        let call = Call { queue, procedure, arguments, session, deadline, may_repeat, transaction };
         self.backend.call(call, answer, cancel).await
     }
 }

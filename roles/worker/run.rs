@@ -183,8 +183,8 @@ impl WorkerProcess {
         (!expected.is_empty()).then(|| database.verification(name, expected))
     }
 
-    /// Reloads the configuration and the catalogue, and applies the new limits and log settings. An
-    /// error changes nothing. New queues and endpoints require a restart, which loses no request.
+    /// Reloads the configuration and the catalogue, and applies the new limits, passwords and log
+    /// settings. An error changes nothing. New queues and endpoints require a restart, which loses no request.
     fn reload(&mut self, sources: &Sources) {
         let lines = |errors: Vec<crate::config::ConfigError>| -> Vec<String> {
             errors.iter().map(ToString::to_string).collect()
@@ -195,7 +195,7 @@ impl WorkerProcess {
         let result = match loaded {
             Ok((catalogue, config)) => {
                 log_connection_limits(&config, &catalogue);
-                self.databases.resize(&pool_sizes::database_configs(&config, &catalogue));
+                self.databases.reconfigure(&pool_sizes::database_configs(&config, &catalogue));
                 for queue in self.queues.iter() {
                     if let Some(limits) = config.worker.queue(&queue.subjects.name) {
                         queue.set_limit(limits.concurrency);

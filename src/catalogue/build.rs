@@ -24,6 +24,7 @@ use crate::units::{BYTES_EXPECTED, DURATION_EXPECTED, parse_bytes, parse_duratio
 mod constraints;
 mod cors;
 mod parameters;
+mod session_context;
 
 /// The largest value of `attempts`.
 const ATTEMPTS_CEILING: u32 = 20;

@@ -88,6 +88,8 @@ pub struct ParameterDefinition {
     /// The name of the procedure's parameter, or of the table type's column. Default: the same name.
     #[serde(rename = "as")]
     pub argument: Option<String>,
+    /// Whether the value is set in SQL Server's session context, where `SESSION_CONTEXT(N'name')` returns it as text, instead of being passed to the procedure. Only with `in: claim` or `in: context`.
+    pub session_context: bool,
     /// One sentence about the parameter.
     pub description: Option<String>,
     /// Whether the parameter must be present. Always true for path parameters.

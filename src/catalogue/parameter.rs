@@ -16,6 +16,9 @@ pub struct Parameter {
     pub argument: Arc<str>,
     /// Where the value comes from.
     pub source: ParameterSource,
+    /// Whether the value is set in the database's session context, under the name `argument`, and
+    /// not passed to the procedure.
+    pub session_context: bool,
     /// The type.
     pub kind: ParameterType,
     /// Whether the parameter must be present and not `null`.

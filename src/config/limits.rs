@@ -176,6 +176,8 @@ pub const CONCURRENCY: Limit<usize> = size(16, 1, 10_000);
 pub const SQLITE_CONNECTIONS_MAX: Limit<usize> = size(8, 1, 256);
 /// `procedures.databases.<name>.mssql.port`.
 pub const MSSQL_PORT: Limit<u16> = port(1_433, 1, u16::MAX);
+/// `procedures.databases.<name>.mssql.browser_port`.
+pub const MSSQL_BROWSER_PORT: Limit<u16> = port(1_434, 1, u16::MAX);
 /// `procedures.databases.<name>.mssql.connections_max`. With up to four processors, SQL Server has
 /// 512 worker threads by default. Further calls would wait unseen inside SQL Server.
 pub const MSSQL_CONNECTIONS_MAX: Limit<usize> = size(512, 1, 10_000);

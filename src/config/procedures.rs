@@ -10,6 +10,10 @@ use super::settings::SettingsTable;
 use super::tls::ClientTlsConfig;
 use crate::catalogue::QueueName;
 
+mod entra;
+
+pub use entra::TokenSource;
+
 /// The databases, by name. Queues use the database named `default` unless they select another one.
 #[derive(Clone, Debug)]
 pub struct ProceduresConfig {
@@ -23,7 +27,7 @@ pub enum DatabaseConfig {
     /// Embedded `SQLite`, with SQL files instead of stored procedures.
     Sqlite(SqliteConfig),
     /// SQL Server.
-    Mssql(MssqlConfig),
+    Mssql(Box<MssqlConfig>),
 }
 
 /// The settings of an `SQLite` database: `[procedures.databases.<name>.sqlite]`.
@@ -46,18 +50,24 @@ pub struct MssqlConfig {
     pub host: String,
     /// The server's TCP port.
     pub port: u16,
+    /// The named instance, whose port SQL Server Browser knows. It replaces `port`.
+    pub instance: Option<MssqlInstance>,
     /// The name of the database on the server.
     pub database: String,
     /// The SQL login.
     pub user: String,
     /// The login's password.
     pub password: Secret,
+    /// The source of access tokens, which replace `user` and `password`.
+    pub tokens: Option<TokenSource>,
     /// The encryption of the connections.
     pub encryption: MssqlEncryption,
     /// The name in the server's certificate, if it differs from `host`.
     pub certificate_name: Option<String>,
     /// Whether all connections are read-only (`ApplicationIntent=ReadOnly`).
     pub read_only: bool,
+    /// The facts about a call that are set in the session context.
+    pub session_context: Vec<SessionKey>,
     /// The maximum number of concurrent connections across all pools.
     pub connections_max: usize,
     /// The connection pools for the queues of this database, the one with the default program name
@@ -72,6 +82,9 @@ pub struct MssqlConfig {
     /// The maximum number of retries after a deadlock or a snapshot isolation conflict.
     pub deadlock_retries: u32,
 }
+
+/// The maximum length of an instance's name.
+const INSTANCE_BYTES_MAX: usize = 16;
 
 /// The default program name of connections, as shown by `sys.dm_exec_sessions`.
 pub const APPLICATION_NAME: &str = "fjord";
@@ -107,8 +120,59 @@ impl PoolConfig {
 pub enum MssqlEncryption {
     /// TLS; the server's certificate is verified.
     Required(ClientTlsConfig),
+    /// TLS before anything else (TDS 8); the server's certificate is verified.
+    Strict(ClientTlsConfig),
     /// TLS; any certificate is accepted (`insecure_trust_any = true`).
     TrustAny,
+}
+
+/// A fact about a call that is set in the session context. The session context has it under the
+/// same name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionKey {
+    /// The request's id.
+    RequestId,
+    /// The trace id.
+    TraceId,
+    /// The endpoint's id.
+    Endpoint,
+    /// The name of the authenticated caller.
+    Principal,
+}
+
+impl SessionKey {
+    /// All facts.
+    pub const ALL: [Self; 4] = [Self::RequestId, Self::TraceId, Self::Endpoint, Self::Principal];
+
+    /// Returns the name in the configuration and in the session context.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RequestId => "request_id",
+            Self::TraceId => "trace_id",
+            Self::Endpoint => "endpoint",
+            Self::Principal => "principal",
+        }
+    }
+
+    fn read(table: &mut SettingsTable<'_>) -> Vec<Self> {
+        let all = Self::ALL.map(|key| key.as_str().to_owned()).to_vec();
+        let names = table.get_or("session_context", all.clone());
+        let mut keys = Vec::new();
+        for name in names {
+            match Self::ALL.into_iter().find(|key| key.as_str() == name) {
+                Some(key) if keys.contains(&key) => {
+                    table.error("session_context", format!("{name} is given more than once"));
+                }
+                Some(key) => keys.push(key),
+                None => {
+                    let expected = format!("expected some of {}, found {name}", all.join(", "));
+                    table.error("session_context", expected);
+                }
+            }
+        }
+        keys
+    }
 }
 
 impl ProceduresConfig {
@@ -144,7 +208,7 @@ impl DatabaseConfig {
             }
             Some(BackendKind::Mssql) => {
                 table.optional_table("sqlite", |other| SqliteConfig::read(other.ignore_files()));
-                Some(Self::Mssql(table.table("mssql", MssqlConfig::read)))
+                Some(Self::Mssql(Box::new(table.table("mssql", MssqlConfig::read))))
             }
             None => {
                 table.optional_table("mssql", |other| MssqlConfig::read(other.ignore_files()));
@@ -170,19 +234,33 @@ impl SqliteConfig {
 
 impl MssqlConfig {
     fn read(table: &mut SettingsTable<'_>) -> Self {
-        if !table.has_secret("password") {
+        let uses_tokens = table.has_table("entra");
+        let has_password = table.has("user") || table.has("password") || table.has("password_file");
+        if uses_tokens && has_password {
+            let expected = "expected either user and password or an entra table, found both";
+            table.error("entra", expected.to_owned());
+        } else if !uses_tokens && !table.has_secret("password") {
             table
                 .error("password_file", "is missing: expected a file with the password".to_owned());
         }
+        let mut tokens = None;
+        table.optional_table("entra", |entra| tokens = TokenSource::read(entra));
         Self {
             host: table.get_required("host"),
             port: table.get_limited("port", limits::MSSQL_PORT),
+            instance: MssqlInstance::read(table),
             database: table.get_required("database"),
-            user: table.get_required("user"),
+            user: if uses_tokens {
+                table.get("user").unwrap_or_default()
+            } else {
+                table.get_required("user")
+            },
+            tokens,
             password: table.get_secret("password").unwrap_or_else(|| Secret::new(String::new())),
             encryption: MssqlEncryption::read(table),
             certificate_name: table.get("certificate_name"),
             read_only: table.get_or("read_only", false),
+            session_context: SessionKey::read(table),
             connections_max: table.get_limited("connections_max", limits::MSSQL_CONNECTIONS_MAX),
             pools: Vec::new(),
             connect_timeout: table.get_limited("connect_timeout", limits::MSSQL_CONNECT_TIMEOUT),
@@ -191,6 +269,31 @@ impl MssqlConfig {
                 .get_limited("connection_age_max", limits::MSSQL_CONNECTION_AGE_MAX),
             deadlock_retries: table.get_limited("deadlock_retries", limits::MSSQL_DEADLOCK_RETRIES),
         }
+    }
+}
+
+/// A named instance of SQL Server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MssqlInstance {
+    /// The name of the instance.
+    pub name: String,
+    /// The UDP port of SQL Server Browser on the server.
+    pub browser_port: u16,
+}
+
+impl MssqlInstance {
+    fn read(table: &mut SettingsTable<'_>) -> Option<Self> {
+        let browser_port = table.get_limited("browser_port", limits::MSSQL_BROWSER_PORT);
+        let name: String = table.get("instance")?;
+        if table.has("port") {
+            table.error("instance", "expected either instance or port, found both".to_owned());
+        }
+        let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '$' | '#');
+        if name.is_empty() || name.len() > INSTANCE_BYTES_MAX || !name.chars().all(is_allowed) {
+            let expected = "expected 1 to 16 letters and digits of ASCII, '_', '$' or '#'";
+            table.error("instance", expected.to_owned());
+        }
+        Some(Self { name, browser_port })
     }
 }
 
@@ -203,7 +306,17 @@ impl MssqlEncryption {
         } else if trust_any {
             table.warn("insecure_trust_any", "the certificate of SQL Server is not verified");
         }
+        let choices = [("mandatory", false), ("strict", true)];
+        let is_strict = table.get_choice("encrypt", &choices, "mandatory").unwrap_or(false);
+        if is_strict && trust_any {
+            let expected = "is true and encrypt is strict: expected one of the two";
+            table.error("insecure_trust_any", expected.to_owned());
+        }
         let tls = table.table("tls", ClientTlsConfig::read);
-        if trust_any { Self::TrustAny } else { Self::Required(tls) }
+        match (trust_any, is_strict) {
+            (true, _) => Self::TrustAny,
+            (false, true) => Self::Strict(tls),
+            (false, false) => Self::Required(tls),
+        }
     }
 }

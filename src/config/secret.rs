@@ -4,6 +4,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::layers::read_text;
+use super::limits;
+
 /// A secret. `Debug` hides it, and there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Arc<SecretText>);
@@ -34,6 +37,22 @@ impl Secret {
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         self.0.file.as_deref()
+    }
+
+    /// Reads the secret again from its file. Returns a copy if it was not read from a file. Blocks
+    /// the thread.
+    ///
+    /// # Errors
+    /// A message that names the file, if it cannot be read or is empty.
+    pub fn read_again(&self) -> Result<Self, String> {
+        let Some(path) = self.file() else { return Ok(self.clone()) };
+        let text = read_text(path, limits::SECRET_FILE_BYTES_MAX);
+        let text = text.map_err(|error| format!("{}: {error}", path.display()))?;
+        let secret = Self::from_file(path, &text);
+        if secret.expose().is_empty() {
+            return Err(format!("{}: expected a secret, found an empty file", path.display()));
+        }
+        Ok(secret)
     }
 
     /// Returns the secret as plain text. Call this only where the plain text is needed.

@@ -95,8 +95,8 @@ pub fn configs(
     }
     for queue in worker.queues.values().filter(|queue| queue.reads_only) {
         if let Some(DatabaseConfig::Mssql(config)) = procedures.databases.get(queue.database()) {
-            let config = MssqlConfig { read_only: true, ..config.clone() };
-            configs.insert(DatabaseKey::from_queue(queue), DatabaseConfig::Mssql(config));
+            let config = MssqlConfig { read_only: true, ..(**config).clone() };
+            configs.insert(DatabaseKey::from_queue(queue), DatabaseConfig::Mssql(Box::new(config)));
         }
     }
     configs
@@ -144,11 +144,11 @@ impl Databases {
         self.databases.get(&DatabaseKey::from_queue(queue))
     }
 
-    /// Applies the connection limits of a reloaded configuration.
-    pub fn resize(&self, configs: &BTreeMap<DatabaseKey, DatabaseConfig>) {
+    /// Applies the connection limits and the passwords of a reloaded configuration.
+    pub fn reconfigure(&self, configs: &BTreeMap<DatabaseKey, DatabaseConfig>) {
         for (key, database) in &self.databases {
             if let Some(config) = configs.get(key) {
-                database.backend.resize(config);
+                database.backend.reconfigure(config);
             }
         }
     }

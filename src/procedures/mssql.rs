@@ -40,7 +40,7 @@ const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(30);
 /// `BackendError` if the TLS files cannot be used.
 pub fn connect(config: &MssqlConfig, name: &str) -> Result<Arc<dyn Backend>, BackendError> {
     let tls = match &config.encryption {
-        MssqlEncryption::Required(files) => Connector::new(files),
+        MssqlEncryption::Required(files) | MssqlEncryption::Strict(files) => Connector::new(files),
         MssqlEncryption::TrustAny => Connector::trusting_any(),
     };
     let tls = tls.map_err(|error| BackendError::caused_by(BackendErrorKind::Unavailable, error))?;
@@ -102,9 +102,13 @@ impl Backend for Mssql {
         Box::pin(self.ping_once())
     }
 
-    fn resize(&self, config: &DatabaseConfig) {
-        if let DatabaseConfig::Mssql(config) = config {
-            self.pools.resize(config);
+    fn reconfigure(&self, config: &DatabaseConfig) {
+        let DatabaseConfig::Mssql(config) = config else { return };
+        if self.is_for(config) {
+            self.pools.reconfigure(config);
+        } else {
+            tracing::warn!(database = %self.name, "the database has another server, name or login \
+                in the new configuration: this takes effect after a restart");
         }
     }
 
@@ -116,9 +120,19 @@ impl Backend for Mssql {
 }
 
 impl Mssql {
+    /// Returns whether a configuration is for the same login to the same database.
+    fn is_for(&self, config: &MssqlConfig) -> bool {
+        let identity = |one: &MssqlConfig| {
+            let server = (one.host.clone(), one.port, one.instance.clone());
+            (server, one.database.clone(), one.user.clone(), one.tokens.clone())
+        };
+        identity(&self.config) == identity(config)
+    }
+
     fn missing_text(&self) -> String {
-        let MssqlConfig { database, user, .. } = &self.config;
-        format!("no such procedure in the database {database} is visible to the login {user}")
+        let MssqlConfig { database, user, tokens, .. } = &self.config;
+        let login = if tokens.is_some() { "of the access token" } else { user };
+        format!("no such procedure in the database {database} is visible to the login {login}")
     }
 
     async fn describe_all(&self, pattern: &str) -> Result<Vec<ProcedureDescription>, BackendError> {

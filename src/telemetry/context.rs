@@ -31,6 +31,12 @@ tokio::task_local! {
 /// The value for a task that serves no request.
 static NO_REQUEST: LazyLock<Arc<RequestIds>> = LazyLock::new(Arc::default);
 
+/// Returns the trace id of a valid `traceparent`.
+#[must_use]
+pub fn trace_id(traceparent: &str) -> Option<&str> {
+    traceparent::trace_id(traceparent)
+}
+
 /// Runs a future for a request. Cancel safe if the future is. Lines logged while the future is
 /// dropped contain the ids as well.
 ///

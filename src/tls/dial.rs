@@ -86,10 +86,26 @@ impl Connector {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
+        self.connect_with_alpn(name, Vec::new(), io).await
+    }
+
+    /// Performs the handshake like `connect`, and offers application protocols (ALPN).
+    ///
+    /// # Errors
+    /// Returns the reason why the handshake failed.
+    pub async fn connect_with_alpn<IO>(
+        &self,
+        name: &str,
+        protocols: Vec<Vec<u8>>,
+        io: IO,
+    ) -> io::Result<ClientStream<IO>>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
         let name = ServerName::try_from(name.to_owned())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let connector = self.current();
-        connector.connect(name, io).await
+        connector.with_alpn(protocols).connect(name, io).await
     }
 }
 

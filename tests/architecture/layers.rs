@@ -20,7 +20,14 @@ const DRIVERS: &[(&str, &[&str])] = &[
     ("opentelemetry_proto", &["src/telemetry/traces"]),
     ("prost", &["src/telemetry/traces"]),
     ("proxy_header", &["roles/gateway/edge/listener"]),
-    ("reqwest", &["roles/gateway/admission/auth/jwt/key_fetcher", "src/telemetry/traces"]),
+    (
+        "reqwest",
+        &[
+            "roles/gateway/admission/auth/jwt/key_fetcher",
+            "src/procedures/mssql/tds/token_source",
+            "src/telemetry/traces",
+        ],
+    ),
     ("rusqlite", &["src/procedures/sqlite"]),
     // `main` selects the crypto provider of the process. The trace exporter gets its TLS configuration from its caller.
     ("rustls", &["src/tls", "src/main.rs", "src/telemetry/traces"]),

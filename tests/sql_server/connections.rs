@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use fjord::lifecycle::Cancel;
-use fjord::procedures::{Call, Cell, OwnedCell, RowSink, SentErrorKind, SinkError, Transaction};
+use fjord::procedures::{
+    Call, Cell, OwnedCell, RowSink, SentErrorKind, SessionContext, SinkError, Transaction,
+};
 use tokio::time::{Instant, timeout};
 
 use super::{LONG, ProcedureCaller, int, name, sent_error, text};
@@ -83,6 +85,7 @@ fn a_result_is_never_completely_in_memory() {
                 queue,
                 procedure: &procedure,
                 arguments: &arguments,
+                session: SessionContext::default(),
                 deadline,
                 may_repeat: false,
                 transaction: Transaction::None,

@@ -12,7 +12,7 @@ use fjord::config::{Config, ProceduresConfig, Sources};
 use fjord::lifecycle::{Cancel, Tasks};
 use fjord::procedures::databases::{self, Databases};
 use fjord::procedures::{
-    BackendErrorKind, ExpectedProcedure, OwnedCell, SentErrorKind, ServerErrorClass, Transaction,
+    BackendErrorKind, ExpectedProcedure, OwnedCell, SentErrorKind, ServerErrorClass,
 };
 use tds_protocol::prelogin::EncryptionLevel;
 
@@ -289,7 +289,8 @@ async fn read_only_queues_have_their_own_connections() {
     };
     let config = Config::load(&sources).expect("the configuration is valid").config;
     let procedures = ProceduresConfig {
-        databases: [("default".to_owned(), DatabaseConfig::Mssql(server.config.clone()))].into(),
+        databases: [("default".to_owned(), DatabaseConfig::Mssql(server.config.clone().into()))]
+            .into(),
     };
     let tasks = Tasks::new();
     let databases = Databases::open(&databases::configs(&procedures, &config.worker), &tasks)
@@ -299,7 +300,7 @@ async fn read_only_queues_have_their_own_connections() {
         let limits = config.worker.queue(&queue).expect("a queue");
         let backend = Arc::clone(&databases.get(limits).expect("a database").backend);
         assert!(
-            ProcedureCaller { backend, queue, may_repeat: false, transaction: Transaction::None }
+            ProcedureCaller { backend, queue, ..ProcedureCaller::new(&server) }
                 .call("nothing", &[])
                 .await
                 .is_ok(),

@@ -9,7 +9,7 @@ use fjord::catalogue::{ProcedureName, QueueName};
 use fjord::config::procedures::PoolConfig;
 use fjord::lifecycle::{Cancel, Tasks};
 use fjord::procedures::{
-    BackendErrorKind, Call, CallError, OwnedCell, ProcedureResult, Transaction,
+    BackendErrorKind, Call, CallError, OwnedCell, ProcedureResult, SessionContext, Transaction,
 };
 use futures_util::future::join_all;
 use futures_util::poll;
@@ -39,6 +39,7 @@ async fn write(
         queue: &caller.queue,
         procedure: &procedure,
         arguments: &arguments,
+        session: SessionContext::default(),
         deadline: Instant::now() + LONG,
         may_repeat: false,
         transaction: Transaction::None,
@@ -256,11 +257,13 @@ async fn a_reload_changes_the_number_of_connections() {
     assert!(both(&caller).await >= Duration::from_millis(400));
     let mut config = server.config.clone();
     config.pools = vec![pool("fjord", 2, &["one"])];
-    caller.backend.resize(&fjord::config::procedures::DatabaseConfig::Mssql(config.clone()));
+    caller
+        .backend
+        .reconfigure(&fjord::config::procedures::DatabaseConfig::Mssql(config.clone().into()));
     assert!(both(&caller).await < Duration::from_millis(400));
     assert_eq!(state(&server).connections.load(Ordering::Acquire), 2);
     config.pools = vec![pool("fjord", 1, &["one"])];
-    caller.backend.resize(&fjord::config::procedures::DatabaseConfig::Mssql(config));
+    caller.backend.reconfigure(&fjord::config::procedures::DatabaseConfig::Mssql(config.into()));
     both(&caller).await;
     eventually(SOON, TICK, || state(&server).connections.load(Ordering::Acquire) == 1).await;
 }

@@ -9,7 +9,7 @@ use fjord::catalogue::{ParameterType, ParameterValue, ResultKind};
 use fjord::lifecycle::Cancel;
 use fjord::procedures::{
     Argument, BackendErrorKind, BadArgument, Call, ExpectedProcedure, OwnedCell, SentErrorKind,
-    ServerErrorClass, Transaction,
+    ServerErrorClass, SessionContext, Transaction,
 };
 use fjord::roles::worker::JobProgress;
 use fjord::roles::worker::execution::procedure::json_sink::JsonSink;
@@ -104,7 +104,9 @@ async fn rows_stay_in_the_database_until_the_client_reads_them() {
         let deadline = Instant::now() + LONG;
         let (queue, procedure, arguments) = (&caller.queue, &procedure, &arguments[..]);
         let transaction = Transaction::None;
-        let call = Call { queue, procedure, arguments, deadline, may_repeat: false, transaction };
+        let session = SessionContext::default();
+        let may_repeat = false;
+        let call = Call { queue, procedure, arguments, session, deadline, may_repeat, transaction };
         let (mut pieces, cancel) = (Vec::new(), Cancel::new());
         let mut call = caller.backend.call(call, &mut answer, &cancel);
         let early = tokio::time::timeout(Duration::from_millis(500), &mut call).await;

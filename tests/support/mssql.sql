@@ -128,6 +128,10 @@ GO
 -- When Babelfish 4 resets a session, it keeps the session context.
 CREATE PROCEDURE fjord_test.recalls AS SELECT CASE WHEN @@VERSION LIKE '%Babelfish%' THEN NULL ELSE CAST(SESSION_CONTEXT(N'fjord') AS nvarchar(20)) END AS v, APPLOCK_MODE('public', N'fjord', 'Session') AS held
 GO
+CREATE PROCEDURE fjord_test.who @key nvarchar(128) AS SELECT CAST(SESSION_CONTEXT(@key) AS nvarchar(4000)) AS v
+GO
+CREATE PROCEDURE fjord_test.claims_to_be @name nvarchar(100) AS EXEC sp_set_session_context N'principal', @name
+GO
 CREATE PROCEDURE fjord_test.leaves_open AS BEGIN BEGIN TRANSACTION; UPDATE fjord_test.things SET name = N'open' WHERE id = 1; THROW 50409, 'left open', 1; END
 GO
 CREATE PROCEDURE fjord_test.transactions AS SELECT @@TRANCOUNT AS v

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fjord::config::Secret;
-use fjord::config::procedures::{MssqlConfig, MssqlEncryption};
+use fjord::config::procedures::{MssqlConfig, MssqlEncryption, SessionKey};
 use fjord::config::tls::ClientTlsConfig;
 use tokio::sync::OnceCell;
 use tokio_util::compat::TokioAsyncWriteCompatExt;
@@ -61,12 +61,15 @@ fn config(host: String, port: u16, encryption: MssqlEncryption) -> MssqlConfig {
     MssqlConfig {
         host,
         port,
+        instance: None,
         database: "fjord".to_owned(),
         user: "fjord".to_owned(),
         password: Secret::new(PASSWORD.to_owned()),
+        tokens: None,
         encryption,
         certificate_name: None,
         read_only: false,
+        session_context: SessionKey::ALL.to_vec(),
         connections_max: 4,
         pools: Vec::new(),
         connect_timeout: Duration::from_secs(5),

@@ -26,6 +26,7 @@ mod reply;
 mod request;
 pub(crate) mod schema;
 mod session;
+mod session_context;
 mod stream;
 mod values;
 
@@ -34,7 +35,7 @@ use request::{Given, TdsLogin};
 use schema::{Declaration, Schema};
 use values::Declared;
 
-/// The password that the server accepts.
+/// The password that the server accepts at first.
 pub(crate) const PASSWORD: &str = "a secret of the fake server";
 
 /// A running server. It stops when it is dropped.
@@ -56,8 +57,16 @@ pub(crate) struct FakeSqlServer {
 pub(crate) struct FakeState {
     schema: Schema,
     tls: Arc<rustls::ServerConfig>,
+    /// The TLS configuration of strict encryption (TDS 8): TLS 1.3 and an application protocol.
+    strict_tls: Arc<rustls::ServerConfig>,
+    /// Whether TLS comes before anything else, as with "Force Strict Encryption".
+    pub(crate) is_strict: AtomicBool,
     /// The encryption level in the server's answer to PRELOGIN.
     pub(crate) encryption: Mutex<EncryptionLevel>,
+    /// The password that the server accepts.
+    pub(crate) password: Mutex<String>,
+    /// The access tokens that the server refuses.
+    pub(crate) refused_tokens: Mutex<Vec<String>>,
     /// The error number with which every login fails; 0 for none.
     pub(crate) login_error: AtomicU32,
     /// Whether read-only logins are refused, as if the replica were down.
@@ -72,6 +81,8 @@ pub(crate) struct FakeState {
     pub(crate) fallback_reads: AtomicUsize,
     /// Whether the server identifies itself as Babelfish.
     pub(crate) is_babelfish: AtomicBool,
+    /// Whether the server has no session context, as before version 2016.
+    pub(crate) lacks_session_context: AtomicBool,
     /// The code page of the database's collation.
     pub(crate) code_page: AtomicI64,
     /// The recreated table types, oldest first.
@@ -224,11 +235,17 @@ impl FakeSqlServer {
         let ours = Schema::read(procedures::ONLY_HERE);
         schema.procedures.extend(ours.procedures);
         schema.table_types.extend(ours.table_types);
+        let mut strict_tls = certs.server_tls(&[&rustls::version::TLS13]);
+        strict_tls.alpn_protocols = vec![stream::TDS_8.to_vec()];
         let state = Arc::new(FakeState {
             schema,
             // SQL Server uses TLS 1.2 if TLS is negotiated within TDS.
             tls: Arc::new(certs.server_tls(&[&rustls::version::TLS12])),
+            strict_tls: Arc::new(strict_tls),
+            is_strict: AtomicBool::new(false),
             encryption: Mutex::new(EncryptionLevel::On),
+            password: Mutex::new(PASSWORD.to_owned()),
+            refused_tokens: Mutex::default(),
             login_error: AtomicU32::new(0),
             refuses_readers: AtomicBool::new(false),
             redirect: Mutex::default(),
@@ -236,6 +253,7 @@ impl FakeSqlServer {
             locks_parameters_view: AtomicBool::new(false),
             fallback_reads: AtomicUsize::new(0),
             is_babelfish: AtomicBool::new(false),
+            lacks_session_context: AtomicBool::new(false),
             code_page: AtomicI64::new(1252),
             recreated: Mutex::default(),
             recreate_later: Mutex::default(),

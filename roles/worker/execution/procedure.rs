@@ -11,9 +11,9 @@ use crate::outcome::Outcome;
 use crate::problem::{Problem, ProblemKind};
 use crate::procedures::arguments::arguments;
 use crate::procedures::databases::Database;
-use crate::procedures::{Call, CallError, ProcedureResult, Transaction};
+use crate::procedures::{Call, CallError, ProcedureResult, SessionContext, Transaction};
 use crate::roles::worker::observation::spans;
-use crate::telemetry::traces;
+use crate::telemetry::{context, traces};
 
 use super::handler::{HandlerContext, HandlerError, Job, QueueHandler};
 use super::job_result::JobResult;
@@ -81,7 +81,14 @@ impl ProcedureHandler {
         let call = Call {
             queue: &endpoint.queue,
             procedure,
-            arguments: &arguments,
+            arguments: &arguments.procedure,
+            session: SessionContext {
+                request_id: Some(&*job.request.request_id).filter(|id| !id.is_empty()),
+                trace_id: job.request.traceparent.as_deref().and_then(context::trace_id),
+                endpoint: Some(job.request.endpoint.as_str()),
+                principal: job.request.principal.as_deref(),
+                values: &arguments.session,
+            },
             deadline,
             may_repeat: job.request.execution == Execution::AtLeastOnce,
             transaction,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::{HeaderName, Method};
 
-use super::{Route, constraints};
+use super::{Route, constraints, session_context};
 use crate::catalogue::definition::ParameterDefinition;
 use crate::catalogue::definition::json::{ObjectOnly, OrderedMembers};
 use crate::catalogue::error::EndpointErrors;
@@ -74,6 +74,7 @@ pub(super) fn parameters(
     }
     check_headers(&parameters, errors);
     check_arguments("parameters", &parameters, errors);
+    session_context::check(&parameters, errors);
     parameters
 }
 
@@ -165,6 +166,7 @@ fn parameter(
         argument: argument.into(),
         name: name.into(),
         source,
+        session_context: definition.session_context,
         kind,
         required,
         default: None,

@@ -325,6 +325,39 @@ fn constraints_must_apply_to_their_type() {
 }
 
 #[test]
+fn values_of_the_session_context_are_validated() {
+    let session = |rest: &str| {
+        format!(
+            r#"{{"route":"POST /a","procedure":"a.b","auth":"public","parameters":{{
+            "p":{{"type":"string","in":"claim","sessionContext":true}},{rest}}}}}"#
+        )
+    };
+    let other = |rest: &str| session(&format!(r#""q":{{"type":"string",{rest}}}"#));
+    check(
+        &other(r#""in":"query","sessionContext":true"#),
+        "parameters.q.sessionContext: expected only",
+    );
+    for reserved in ["request_id", "Principal"] {
+        let text = format!(r#""in":"claim","sessionContext":true,"as":"{reserved}""#);
+        check(&other(&text), "parameters.q.as: expected another name");
+    }
+    check(
+        &session(r#""q":{"type":"binary","in":"claim","sessionContext":true}"#),
+        "parameters.q.type: expected a type other",
+    );
+    let many: Vec<String> = (0..64)
+        .map(|n| format!(r#""q{n}":{{"type":"string","in":"claim","sessionContext":true}}"#))
+        .collect();
+    check(&session(&many.join(",")), "parameters: expected at most 64");
+    check(
+        &session(
+            r#""q":{"type":"table","in":"body","columns":{"c":{"type":"string","sessionContext":true}}}"#,
+        ),
+        "parameters.q.columns.c.sessionContext: expected none",
+    );
+}
+
+#[test]
 fn tables_are_validated() {
     check(&with_parameter(r#""type":"table""#), "parameters.p.columns: missing");
     check(&with_parameter(r#""type":"table","columns":{}"#), "parameters.p.columns: missing");

@@ -11,5 +11,6 @@ mod execute;
 mod failed_attempt;
 mod failure;
 mod retry;
+mod session_context;
 mod statement;
 mod transaction;

@@ -164,6 +164,12 @@ pub(super) fn login_failure(error: &Error) -> LoginFailure {
     }
 }
 
+/// Returns whether the server refused the password, so that another one may be accepted.
+pub(super) fn refuses_password(error: &Error) -> bool {
+    // Wrong password; password expired; password must be changed.
+    matches!(error.code(), Some(18456 | 18487 | 18488))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

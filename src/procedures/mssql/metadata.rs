@@ -8,7 +8,7 @@ mod signatures;
 mod table_query;
 
 pub(super) use describe::describe;
-pub(super) use server::{NarrowText, ServerProbe, ServerTraits};
+pub(super) use server::{NarrowText, ServerProbe, ServerTraits, SessionContextKind};
 pub(super) use signature::{Signature, SqlParameter, SqlParameterType};
 pub(super) use signature_query::PROCEDURES_PER_QUERY;
 pub(super) use signatures::{SignatureLookup, Signatures};

@@ -96,9 +96,10 @@ impl Pools {
         self.factory.connection_cost()
     }
 
-    /// Changes the limits of the pools. New pools and changed assignments of queues take effect
-    /// only after a restart.
-    pub(super) fn resize(&self, config: &MssqlConfig) {
+    /// Changes the password, and the limits of the pools. New pools and changed assignments of
+    /// queues take effect only after a restart.
+    pub(super) fn reconfigure(&self, config: &MssqlConfig) {
+        self.factory.set_password(&config.password);
         for one in &config.pools {
             if let Some(pool) = self.all().find(|pool| pool.application() == one.application_name) {
                 pool.set_connections_max(one.connections_max);

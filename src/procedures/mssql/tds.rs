@@ -1,14 +1,21 @@
 //! Opens connections to SQL Server below the driver, and tracks the bytes sent and received.
 
+mod access_tokens;
+mod addresses;
 mod batch_rewrite;
+mod browser;
 mod dial;
+mod joined_calls;
+mod login_password;
 mod prelogin;
 mod reply;
 mod socket;
 mod stream;
 mod stream_state;
+mod token_source;
 
 pub(super) use batch_rewrite::BatchRewrite;
 pub(super) use dial::{Dialer, TdsClient};
+pub(super) use joined_calls::{SessionValue, set_session_values};
 pub(super) use reply::TransactionReport;
 pub(super) use stream_state::{NothingSent, SomethingSent, StreamState};

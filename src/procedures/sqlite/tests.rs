@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::catalogue::{ParameterType, ParameterValue, QueueName};
 use crate::procedures::{
-    Argument, Cell, OwnedCell, SentError, ServerErrorClass, SinkError, Transaction,
+    Argument, Cell, OwnedCell, SentError, ServerErrorClass, SessionContext, SinkError, Transaction,
 };
 
 mod interruptions;
@@ -100,6 +100,7 @@ async fn call(
                 queue: &queue,
                 procedure: &procedure,
                 arguments,
+                session: SessionContext::default(),
                 deadline,
                 may_repeat: false,
                 transaction: Transaction::None,

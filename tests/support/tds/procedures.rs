@@ -8,6 +8,7 @@ use super::FakeState;
 use super::database::{self, FakeTransaction};
 use super::reply::TdsReply;
 use super::request::Given;
+use super::session_context::FakeSessionContext;
 use super::values::{Declared, Sql};
 
 /// Procedures that only the fake server has. `numbered` stands for every `numbered_N`.
@@ -42,6 +43,8 @@ pub(crate) struct FakeSession {
     pub(crate) id: i64,
     pub(crate) application: String,
     pub(crate) context: Option<String>,
+    /// The values of `sp_set_session_context`, apart from that of the procedure `remembers`.
+    pub(crate) values: FakeSessionContext,
     pub(crate) transaction: FakeTransaction,
 }
 
@@ -124,9 +127,8 @@ pub(crate) fn run(
             session.transaction.count += 1;
             FakeResult::Slow(Duration::from_millis(arguments.int("@ms").unsigned_abs()))
         }
-        "application" | "remembers" | "recalls" | "leaves_open" | "transactions" | "process" => {
-            session_state(bare, &arguments, session, reply)
-        }
+        "application" | "who" | "claims_to_be" | "remembers" | "recalls" | "leaves_open"
+        | "transactions" | "process" => session_state(bare, &arguments, session, reply),
         "defaults" => {
             let a = arguments.get("@a").cloned().unwrap_or(Sql::Int(7));
             let b = arguments.get("@b").cloned().unwrap_or_else(|| text("seven"));
@@ -357,6 +359,16 @@ fn session_state(
     match name {
         "application" => {
             reply.single("name", "nvarchar(128)", text(&session.application));
+        }
+        "who" => {
+            let kind = "nvarchar(4000)";
+            reply.single("v", kind, session.values.get(&arguments.text("@key")));
+        }
+        "claims_to_be" => {
+            let name = text(&arguments.text("@name"));
+            if let Err(number) = session.values.set("principal", name, false) {
+                return FakeResult::Raised(number, 16, "The key is read-only.".into());
+            }
         }
         "remembers" => session.context = Some(arguments.text("@v")),
         "recalls" => {

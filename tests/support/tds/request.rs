@@ -10,6 +10,9 @@ use super::values::{Declared, Sql, WireType, read};
 /// The procedure number of `sp_executesql`.
 const EXECUTE_SQL: u16 = 10;
 
+/// The byte between two calls of a message.
+const SEPARATOR: u8 = 0xff;
+
 /// An argument of a call.
 #[derive(Clone, Debug)]
 pub(crate) struct Given {
@@ -35,6 +38,9 @@ pub(crate) enum TdsRequest {
 #[derive(Clone, Debug)]
 pub(crate) struct TdsLogin {
     pub(crate) user: String,
+    pub(crate) password: String,
+    /// The access token, if the login has one.
+    pub(crate) token: Option<String>,
     pub(crate) application: String,
     pub(crate) is_read_only: bool,
 }
@@ -48,8 +54,40 @@ impl TdsLogin {
                 .expect("the login has this text")
         };
         // MS-TDS 2.2.6.4: type flags at 26, then offset and length of host, user, password and application.
-        Self { user: text(40), application: text(48), is_read_only: payload[26] & 0x20 != 0 }
+        Self {
+            user: text(40),
+            password: password(payload),
+            token: token(payload),
+            application: text(48),
+            is_read_only: payload[26] & 0x20 != 0,
+        }
     }
+}
+
+/// Reads the access token from the features of a login (MS-TDS 2.2.6.4, FEDAUTH).
+fn token(payload: &Bytes) -> Option<String> {
+    // Bit 4 of the third flags: there are features, whose place is at the offset in 56.
+    if payload[27] & 0x10 == 0 {
+        return None;
+    }
+    let at = usize::from(u16::from_le_bytes([payload[56], payload[57]]));
+    let start = usize::try_from(payload.slice(at..).get_u32_le()).expect("an offset");
+    let mut features = payload.slice(start..);
+    assert_eq!(features.get_u8(), 2, "the only feature is FEDAUTH");
+    let _length = features.get_u32_le();
+    // The library is a security token, and the echo says what PRELOGIN said.
+    assert_eq!(features.get_u8(), 1 << 1 | 1);
+    let length = usize::try_from(features.get_u32_le()).expect("a length");
+    Some(read_utf16_string(&mut features, length / 2).expect("a token"))
+}
+
+/// Reads the obfuscated password: each byte has its halves exchanged, then XOR 0xA5.
+fn password(payload: &Bytes) -> String {
+    let number = |at: usize| usize::from(u16::from_le_bytes([payload[at], payload[at + 1]]));
+    let (offset, length) = (number(44), number(46));
+    let obfuscated = &payload[offset..offset + 2 * length];
+    let plain: Vec<u8> = obfuscated.iter().map(|byte| (byte ^ 0xa5).rotate_left(4)).collect();
+    read_utf16_string(&mut plain.as_slice(), length).expect("a password")
 }
 
 impl TdsRequest {
@@ -59,20 +97,30 @@ impl TdsRequest {
         Self::Batch(read_utf16_string(&mut payload, length).expect("the batch is UTF-16"))
     }
 
-    pub(crate) fn call(mut payload: Bytes, state: &FakeState) -> Self {
+    /// Parses the calls of a message, which are separated by a byte.
+    pub(crate) fn calls(mut payload: Bytes, state: &FakeState) -> Vec<Self> {
         skip_headers(&mut payload);
+        let mut calls = vec![Self::call(&mut payload, state)];
+        while payload.has_remaining() {
+            payload.advance(1);
+            calls.push(Self::call(&mut payload, state));
+        }
+        calls
+    }
+
+    fn call(payload: &mut Bytes, state: &FakeState) -> Self {
         let is_number = payload[..2] == [0xff, 0xff];
         let name = if is_number {
             payload.advance(2);
             assert_eq!(payload.get_u16_le(), EXECUTE_SQL, "no other number is queried");
             None
         } else {
-            read_us_varchar(&mut payload)
+            read_us_varchar(payload)
         };
         payload.advance(2);
         let mut given = Vec::new();
-        while payload.has_remaining() {
-            given.push(Given::read(&mut payload, state));
+        while payload.has_remaining() && payload[0] != SEPARATOR {
+            given.push(Given::read(payload, state));
         }
         if let Some(name) = name {
             return Self::TdsCall(name.replace(['[', ']'], ""), given);

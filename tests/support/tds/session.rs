@@ -18,7 +18,8 @@ use super::procedures::{self, FakeResult, FakeSession};
 use super::reply::TdsReply;
 use super::request::{self, Given, TdsLogin, TdsRequest};
 use super::schema::Declaration;
-use super::stream::{accept, read_message, write_message, write_messages};
+use super::session_context;
+use super::stream::{accept, accept_strict, read_message, write_message, write_messages};
 use super::values::{Declared, Sql};
 
 type ServerTlsStream = TlsStream<DuplexStream>;
@@ -26,19 +27,33 @@ type ServerTlsStream = TlsStream<DuplexStream>;
 /// Serves a connection until it is closed.
 pub(super) async fn serve(tcp: TcpStream, state: &FakeState) -> io::Result<()> {
     let level = *state.encryption.lock().expect("not poisoned");
-    let mut stream = accept(tcp, state.tls.clone(), level).await?;
+    let mut stream = if state.is_strict.load(Ordering::Acquire) {
+        accept_strict(tcp, state.strict_tls.clone(), level).await?
+    } else {
+        accept(tcp, state.tls.clone(), level).await?
+    };
     let Some(mut session) = login(&mut stream, state).await? else { return Ok(()) };
     loop {
         let message = read_message(&mut stream).await?;
         let mut reply = TdsReply::default();
         if message.resets {
             session.context = None;
+            if !state.is_babelfish.load(Ordering::Acquire) {
+                session.values.clear();
+            }
             session.transaction = FakeTransaction::default();
             reply.was_reset();
         }
         let request = match message.kind {
             PacketType::SqlBatch => TdsRequest::batch(message.payload),
-            PacketType::Rpc => TdsRequest::call(message.payload, state),
+            PacketType::Rpc => {
+                let mut calls = TdsRequest::calls(message.payload, state);
+                let last = calls.pop().expect("a call");
+                for call in calls {
+                    session_context::set(state, &mut session, call, &mut reply);
+                }
+                last
+            }
             PacketType::Attention => {
                 // A cancel is acknowledged even if nothing is running.
                 state.attentions.fetch_add(1, Ordering::AcqRel);
@@ -60,7 +75,14 @@ async fn login(stream: &mut ServerTlsStream, state: &FakeState) -> io::Result<Op
     state.attempts.fetch_add(1, Ordering::AcqRel);
     let mut reply = TdsReply::default();
     sleep(Duration::from_millis(state.login_ms.load(Ordering::Acquire))).await;
-    let error = state.login_error.load(Ordering::Acquire);
+    let is_accepted = match &login.token {
+        None => *state.password.lock().expect("not poisoned") == login.password,
+        Some(token) => !state.refused_tokens.lock().expect("not poisoned").contains(token),
+    };
+    let error = match state.login_error.load(Ordering::Acquire) {
+        0 if !is_accepted => 18456,
+        error => error,
+    };
     if error != 0 {
         send(stream, reply.error(error, 14, "Login failed.", "").done(true)).await?;
         return Ok(None);
@@ -325,7 +347,10 @@ fn batch(state: &FakeState, text: &str, reply: &mut TdsReply) {
         }
         let is_babelfish = state.is_babelfish.load(Ordering::Acquire);
         let babelfish = if is_babelfish { Sql::Int(1) } else { Sql::Null };
-        reply.single("", "int", babelfish);
+        let is_old = state.lacks_session_context.load(Ordering::Acquire);
+        let procedure = if is_old { Sql::Null } else { Sql::Int(-461) };
+        reply.columns(&[("", "int"), ("", "int")]);
+        reply.row(&[("int", babelfish), ("int", procedure)]);
     } else if let Some((check, rest)) = text.split_once("DECLARE @P AS ") {
         if check.is_empty() {
             metadata::table_columns(state, rest, reply);

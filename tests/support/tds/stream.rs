@@ -13,6 +13,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 const PACKET_BYTES: usize = 4096;
+/// The application protocol of strict encryption.
+pub(super) const TDS_8: &[u8] = b"tds/8.0";
 const PIPE_BYTES: usize = 1 << 16;
 
 /// A message, assembled from the packets of a request.
@@ -89,8 +91,7 @@ pub(crate) async fn accept(
     level: EncryptionLevel,
 ) -> io::Result<TlsStream<DuplexStream>> {
     let hello = read_message(&mut tcp).await?;
-    PreLogin::decode(hello.payload).map_err(io::Error::other)?;
-    let answer = PreLogin::new().with_encryption(level).encode();
+    let answer = prelogin_answer(hello.payload, level)?;
     write_message(&mut tcp, PacketType::TabularResult, answer, true).await?;
     let (ours, mut theirs) = tokio::io::duplex(PIPE_BYTES);
     let accepting = TlsAcceptor::from(tls).accept(ours);
@@ -132,6 +133,35 @@ pub(crate) async fn accept(
         }
         tokio::io::copy_bidirectional(&mut tcp, &mut theirs).await
     });
+    Ok(stream)
+}
+
+/// Returns the answer to PRELOGIN. It confirms an access token if one was announced.
+fn prelogin_answer(request: Bytes, level: EncryptionLevel) -> io::Result<Bytes> {
+    let request = PreLogin::decode(request).map_err(io::Error::other)?;
+    let mut answer = PreLogin::new().with_encryption(level);
+    if request.fed_auth_required {
+        answer = answer.with_fed_auth_required(true);
+    }
+    Ok(answer.encode())
+}
+
+/// Performs the TLS handshake first, and answers PRELOGIN inside it (TDS 8).
+pub(crate) async fn accept_strict(
+    mut tcp: TcpStream,
+    tls: Arc<rustls::ServerConfig>,
+    level: EncryptionLevel,
+) -> io::Result<TlsStream<DuplexStream>> {
+    let (ours, mut theirs) = tokio::io::duplex(PIPE_BYTES);
+    let _pump = Tasks::new()
+        .spawn(async move { tokio::io::copy_bidirectional(&mut tcp, &mut theirs).await });
+    let mut stream = TlsAcceptor::from(tls).accept(ours).await?;
+    if stream.get_ref().1.alpn_protocol() != Some(TDS_8) {
+        return Err(io::Error::other("the client does not offer tds/8.0"));
+    }
+    let hello = read_message(&mut stream).await?;
+    let answer = prelogin_answer(hello.payload, level)?;
+    write_message(&mut stream, PacketType::TabularResult, answer, true).await?;
     Ok(stream)
 }
 

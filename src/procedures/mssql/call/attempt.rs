@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use super::bind;
 use super::execute::{self, ExecutionError, RequestForm};
 use super::failure::{AttemptFailure, NotSentFailure, RetryReason, StopCause};
-use super::transaction;
+use super::{session_context, transaction};
 use crate::lifecycle::Cancel;
 use crate::procedures::mssql::metadata::{ServerTraits, Signature, SignatureLookup};
 use crate::procedures::mssql::pools::Lease;
@@ -117,7 +117,12 @@ impl Mssql {
         let AttemptContext { call, cancel, .. } = context;
         let Some(connection) = lease.connection() else { return Err(unavailable().into()) };
         let stream = Arc::clone(&connection.stream);
-        let (rewrites, form) = match self.request(call, &signature, traits) {
+        let request = self.request(call, &signature, traits).and_then(|request| {
+            let (keys, earlier) = (&self.config.session_context, &mut connection.session_keys);
+            let kind = traits.session_context;
+            Ok((request, session_context::encode(call, keys, kind, earlier)?))
+        });
+        let ((rewrites, form), preceding) = match request {
             Ok(request) => request,
             Err(error) => {
                 lease.keep();
@@ -134,7 +139,7 @@ impl Mssql {
             return Err(BackendError::new(BackendErrorKind::Cancelled).into());
         }
         let Some(connection) = lease.connection() else { return Err(unavailable().into()) };
-        stream.start_call(rewrites);
+        stream.start_call(rewrites, preceding);
         let client = &mut connection.client;
         let execution = async {
             let result = execute::execute(client, form, &signature, rows).await;

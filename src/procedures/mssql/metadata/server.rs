@@ -9,8 +9,10 @@ use tiberius::error::Error;
 use crate::procedures::mssql::error_numbers;
 use crate::procedures::mssql::tds::TdsClient;
 
-/// A query for which Babelfish returns 1 and SQL Server returns NULL.
-const QUERY: &str = "SELECT CAST(SERVERPROPERTY('Babelfish') AS int)";
+/// A query for which Babelfish returns 1, and SQL Server NULL. The second column is the id of a
+/// procedure that SQL Server has since version 2016.
+const QUERY: &str = "SELECT CAST(SERVERPROPERTY('Babelfish') AS int), \
+    OBJECT_ID(N'sys.sp_set_session_context')";
 
 /// The traits that differ between the kinds of servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +23,19 @@ pub(crate) struct ServerTraits {
     pub(crate) narrow_text: NarrowText,
     /// Whether the server reports transactions. If not, a roll-back is harder to prove.
     pub(crate) reports_commits: bool,
+    /// The session context.
+    pub(crate) session_context: SessionContextKind,
+}
+
+/// How values can be set in the session context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SessionContextKind {
+    /// The server has no session context.
+    Missing,
+    /// Values can be read-only, because the reset of the connection removes them.
+    Reset,
+    /// The reset of the connection keeps the values, so they are overwritten. Babelfish does this.
+    Kept,
 }
 
 /// The encoding in which text is passed for table columns that are stored in a code page.
@@ -36,11 +51,12 @@ pub(crate) enum NarrowText {
 }
 
 /// The traits assumed while the kind of server is not known: untyped NULLs are accepted, as on SQL
-/// Server, and commits are not reported, as on Babelfish.
+/// Server, and commits are not reported and the session context is kept, as on Babelfish.
 const UNKNOWN: ServerTraits = ServerTraits {
     refuses_untyped_null: false,
     narrow_text: NarrowText::Unknown,
     reports_commits: false,
+    session_context: SessionContextKind::Kept,
 };
 
 /// Detects the traits of a database's server once.
@@ -74,12 +90,22 @@ impl ServerProbe {
             }
             answer => answer?,
         };
-        let value = row.as_ref().and_then(|row| row.cells().next().map(|(_, value)| value));
-        let is_babelfish = value == Some(&ColumnData::I32(Some(1)));
+        let mut values = row.iter().flat_map(tiberius::Row::cells).map(|(_, value)| value);
+        let is_babelfish = values.next() == Some(&ColumnData::I32(Some(1)));
+        let has_session_context = matches!(values.next(), Some(ColumnData::I32(Some(_))));
+        let session_context = match (is_babelfish, has_session_context) {
+            (true, _) => SessionContextKind::Kept,
+            (false, true) => SessionContextKind::Reset,
+            (false, false) => SessionContextKind::Missing,
+        };
+        if session_context == SessionContextKind::Missing {
+            tracing::warn!("the server has no session context: calls do not set who is calling");
+        }
         let traits = ServerTraits {
             refuses_untyped_null: is_babelfish,
             narrow_text: if is_babelfish { NarrowText::ByDriver } else { NarrowText::AsNvarchar },
             reports_commits: !is_babelfish,
+            session_context,
         };
         Ok(*self.traits.get_or_init(|| traits))
     }

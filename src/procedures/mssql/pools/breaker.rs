@@ -58,6 +58,13 @@ impl Breaker {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = State::default();
     }
 
+    /// Ends the pause after a failure, because the next attempt may succeed. Further attempts wait
+    /// until it has ended.
+    pub(super) fn end_pause(&self, now: Instant) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.open_until = state.open_until.map(|until| until.min(now));
+    }
+
     /// Records a failed attempt. Returns whether this is the first failure of an outage.
     pub(super) fn record_failure(&self, failure: LoginFailure, now: Instant) -> bool {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -106,5 +113,17 @@ mod tests {
         breaker.record_failure(LoginFailure::Refused, start);
         assert!(!breaker.try_admit(start + PAUSE_REFUSED.mul_f64(0.79), ATTEMPT));
         assert!(breaker.try_admit(start + PAUSE_REFUSED.mul_f64(1.21), ATTEMPT));
+    }
+
+    #[test]
+    fn one_attempt_is_admitted_after_a_pause_was_ended() {
+        let breaker = Breaker::default();
+        let start = Instant::now();
+        breaker.end_pause(start);
+        assert!(!breaker.is_open(start));
+        breaker.record_failure(LoginFailure::Refused, start);
+        breaker.end_pause(start);
+        assert!(breaker.try_admit(start, ATTEMPT));
+        assert!(!breaker.try_admit(start, ATTEMPT));
     }
 }

@@ -12,6 +12,8 @@ pub(crate) struct TdsConnection {
     pub(crate) client: Box<TdsClient>,
     /// The state of the client's stream.
     pub(crate) stream: Arc<StreamState>,
+    /// The keys that calls have set in a session context that the reset does not clear.
+    pub(crate) session_keys: Vec<Arc<str>>,
     /// The time at which the connection reaches its maximum age.
     pub(super) retires: Instant,
     /// The time at which the connection last became idle.
@@ -21,7 +23,13 @@ pub(crate) struct TdsConnection {
 impl TdsConnection {
     /// Wraps a connection that was just opened.
     pub(super) fn new(client: TdsClient, stream: Arc<StreamState>, retires: Instant) -> Self {
-        Self { client: Box::new(client), stream, retires, returned: Instant::now() }
+        Self {
+            client: Box::new(client),
+            stream,
+            session_keys: Vec::new(),
+            retires,
+            returned: Instant::now(),
+        }
     }
 }
 

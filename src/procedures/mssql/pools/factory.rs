@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::breaker::{Breaker, jittered};
 use super::connection::TdsConnection;
+use crate::config::Secret;
 use crate::config::procedures::MssqlConfig;
 use crate::procedures::mssql::tds::Dialer;
 use crate::procedures::{BackendError, BackendErrorKind};
@@ -84,6 +85,14 @@ impl ConnectionFactory {
             dials: Semaphore::new(DIALS_MAX),
             login: telemetry::histogram(&names::BACKEND_LOGIN, &labels),
             state: Mutex::default(),
+        }
+    }
+
+    /// Uses another password from the next login on. If it differs, the next login is not delayed
+    /// by earlier failures.
+    pub(super) fn set_password(&self, password: &Secret) {
+        if self.dialer.set_password(password) {
+            self.breaker.end_pause(Instant::now());
         }
     }
 

@@ -5,10 +5,7 @@
 
 use bytes::{Buf, BufMut, BytesMut};
 
-use super::socket::{END_OF_MESSAGE, HEADER_BYTES};
-
-/// The maximum packet length. The driver negotiates its default packet size.
-const PACKET_BYTES_MAX: usize = 4096;
+use super::socket::{END_OF_MESSAGE, HEADER_BYTES, PACKET_BYTES_MAX};
 
 /// The text of one of the driver's batches, and its replacement.
 #[derive(Clone, Debug, PartialEq, Eq)]

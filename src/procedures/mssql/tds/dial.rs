@@ -2,28 +2,33 @@
 
 use std::error::Error as StdError;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use futures_util::future::select_ok;
 use socket2::{SockRef, TcpKeepalive};
 use tiberius::{AuthMethod, Config, EncryptionLevel, error::Error};
 use tokio::net::TcpStream;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
-use super::prelogin;
+use super::access_tokens::AccessTokens;
+use super::addresses::resolve;
+use super::browser;
+use super::login_password::LoginPassword;
+use super::prelogin::{self, PreloginOptions};
 use super::socket::{TcpProbe, TdsSocket};
 use super::stream::TdsStream;
 use super::stream_state::StreamState;
-use crate::config::procedures::MssqlConfig;
+use crate::config::Secret;
+use crate::config::procedures::{MssqlConfig, MssqlEncryption};
 use crate::procedures::mssql::error_numbers::{self, LoginFailure};
-use crate::tls::Connector;
+use crate::tls::{ClientStream, Connector};
 
+/// The application protocol (ALPN) of TDS 8.
+const TDS_8: &[u8] = b"tds/8.0";
 /// The maximum number of redirects before the attempt fails.
 const REDIRECTS_MAX: usize = 3;
-/// The maximum number of addresses of a host name. All are tried at the same time.
-const ADDRESSES_MAX: usize = 8;
 /// The idle time before the first keep-alive probe, and the pause between probes. Cloud networks
 /// drop idle connections after four minutes.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
@@ -37,13 +42,16 @@ pub(crate) type TdsClient = tiberius::Client<Compat<TdsStream>>;
 pub(crate) struct DialError {
     /// The class of the failure, which determines when the next attempt is made.
     pub(crate) failure: LoginFailure,
+    /// Whether the server refused the password, so that another password may be accepted.
+    refuses_password: bool,
     /// The cause, for the log.
     pub(crate) source: Box<dyn StdError + Send + Sync>,
 }
 
 impl DialError {
     fn unreachable(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self { failure: LoginFailure::Unreachable, source: source.into() }
+        let failure = LoginFailure::Unreachable;
+        Self { failure, refuses_password: false, source: source.into() }
     }
 }
 
@@ -51,12 +59,20 @@ impl DialError {
 #[derive(Debug)]
 pub(crate) struct Dialer {
     config: MssqlConfig,
+    password: LoginPassword,
+    tokens: Option<AccessTokens>,
     tls: Connector,
 }
 
 impl Dialer {
     pub(crate) fn new(config: MssqlConfig, tls: Connector) -> Self {
-        Self { config, tls }
+        let tokens = config.tokens.clone().map(AccessTokens::new);
+        Self { password: LoginPassword::new(config.password.clone()), tokens, config, tls }
+    }
+
+    /// Replaces the password. Returns whether it was replaced by a different one.
+    pub(crate) fn set_password(&self, password: &Secret) -> bool {
+        self.password.set(password)
     }
 
     /// Connects and logs in within `connect_timeout`. Safe to drop.
@@ -65,15 +81,62 @@ impl Dialer {
         application: &str,
     ) -> Result<(TdsClient, Arc<StreamState>), DialError> {
         let limit = self.config.connect_timeout;
-        let dialled = tokio::time::timeout(limit, self.follow(application)).await;
+        let dialled = tokio::time::timeout(limit, self.log_in(application)).await;
         dialled.unwrap_or_else(|elapsed| Err(DialError::unreachable(elapsed)))
     }
 
+    /// Logs in. If the server refuses the password, logs in once more if the file of the password
+    /// has changed.
+    async fn log_in(&self, application: &str) -> Result<(TdsClient, Arc<StreamState>), DialError> {
+        if let Some(tokens) = &self.tokens {
+            return self.log_in_with_token(application, tokens).await;
+        }
+        let password = self.password.current().await;
+        let failed = match self.follow(application, &password).await {
+            Err(error) if error.refuses_password => error,
+            ended => {
+                self.password.record_accepted(ended.is_ok(), &password);
+                return ended;
+            }
+        };
+        let Some(renewal) = self.password.renew(&password).await else { return Err(failed) };
+        let ended = self.follow(application, renewal.password()).await;
+        match &ended {
+            Err(error) if error.refuses_password => renewal.record_refused(),
+            _ => self.password.record_accepted(ended.is_ok(), renewal.password()),
+        }
+        ended
+    }
+
+    /// Logs in with an access token. A token that is refused is not used again.
+    async fn log_in_with_token(
+        &self,
+        application: &str,
+        tokens: &AccessTokens,
+    ) -> Result<(TdsClient, Arc<StreamState>), DialError> {
+        let token = tokens.current().await.map_err(DialError::unreachable)?;
+        let ended = self.follow(application, &token).await;
+        if ended.as_ref().is_err_and(|error| error.refuses_password) {
+            tokens.discard(&token).await;
+        }
+        ended
+    }
+
     /// Logs in, following redirects from an availability group's listener or a gateway.
-    async fn follow(&self, application: &str) -> Result<(TdsClient, Arc<StreamState>), DialError> {
-        let (mut host, mut port) = (self.config.host.clone(), self.config.port);
+    async fn follow(
+        &self,
+        application: &str,
+        secret: &Secret,
+    ) -> Result<(TdsClient, Arc<StreamState>), DialError> {
+        let mut host = self.config.host.clone();
+        let mut port = match &self.config.instance {
+            None => self.config.port,
+            Some(instance) => {
+                browser::find_port(&host, instance).await.map_err(DialError::unreachable)?
+            }
+        };
         for _ in 0..=REDIRECTS_MAX {
-            match self.login(&host, port, application).await {
+            match self.login((&host, port), application, secret).await {
                 Err(LoginError::Redirected { host: next, port: at }) => (host, port) = (next, at),
                 Err(LoginError::Failed(error)) => return Err(error),
                 Ok(connection) => return Ok(connection),
@@ -84,45 +147,85 @@ impl Dialer {
 
     async fn login(
         &self,
-        host: &str,
-        port: u16,
+        (host, port): (&str, u16),
         application: &str,
+        secret: &Secret,
     ) -> Result<(TdsClient, Arc<StreamState>), LoginError> {
-        let mut stream = connect_tcp(host, port).await.map_err(DialError::unreachable)?;
+        let stream = connect_tcp(host, port).await.map_err(DialError::unreachable)?;
         set_options(&stream).map_err(DialError::unreachable)?;
-        let prelogin_answer =
-            prelogin::negotiate(&mut stream).await.map_err(DialError::unreachable)?;
         let tcp = Arc::new(TcpProbe::new(&stream).map_err(DialError::unreachable)?);
-        let socket = TdsSocket::new(stream, Arc::clone(&tcp));
         let is_first = host == self.config.host;
         let name = self.config.certificate_name.as_deref().filter(|_| is_first).unwrap_or(host);
-        let mut tls = self.tls.connect(name, socket).await.map_err(DialError::unreachable)?;
-        tls.get_mut().0.end_handshake();
+        let (tls, prelogin) = if matches!(self.config.encryption, MssqlEncryption::Strict(_)) {
+            self.encrypt_first(name, stream, &tcp).await?
+        } else {
+            self.negotiate_first(name, stream, &tcp).await?
+        };
         let state = Arc::new(StreamState::new(tcp));
-        let tds = TdsStream::new(tls, Arc::clone(&state), prelogin_answer);
-        let driver = self.driver_config(host, port, application);
+        let tds = TdsStream::new(tls, Arc::clone(&state), prelogin);
+        let driver = self.driver_config((host, port), application, secret);
         // Boxed because the handshake's future is large and rarely needed.
         match Box::pin(tiberius::Client::connect(driver, tds.compat())).await {
             Ok(client) => Ok((client, state)),
             Err(Error::Routing { host, port }) => Err(LoginError::Redirected { host, port }),
             Err(error) => {
                 let failure = error_numbers::login_failure(&error);
-                Err(DialError { failure, source: error.into() }.into())
+                let refuses_password = error_numbers::refuses_password(&error);
+                Err(DialError { failure, refuses_password, source: error.into() }.into())
             }
         }
     }
 
-    fn driver_config(&self, host: &str, port: u16, application: &str) -> Config {
+    fn prelogin(&self, is_encrypted: bool) -> PreloginOptions {
+        PreloginOptions { is_encrypted, has_token: self.tokens.is_some() }
+    }
+
+    /// Exchanges PRELOGIN packets, then starts TLS inside TDS. Returns the server's PRELOGIN answer.
+    async fn negotiate_first(
+        &self,
+        name: &str,
+        mut stream: TcpStream,
+        tcp: &Arc<TcpProbe>,
+    ) -> Result<(ClientStream<TdsSocket>, BytesMut), DialError> {
+        let prelogin = prelogin::negotiate(&mut stream, self.prelogin(false)).await;
+        let prelogin = prelogin.map_err(DialError::unreachable)?;
+        let socket = TdsSocket::new(stream, Arc::clone(tcp));
+        let mut tls = self.tls.connect(name, socket).await.map_err(DialError::unreachable)?;
+        tls.get_mut().0.end_handshake();
+        Ok((tls, prelogin))
+    }
+
+    /// Starts TLS, then exchanges PRELOGIN packets inside it (TDS 8).
+    async fn encrypt_first(
+        &self,
+        name: &str,
+        stream: TcpStream,
+        tcp: &Arc<TcpProbe>,
+    ) -> Result<(ClientStream<TdsSocket>, BytesMut), DialError> {
+        let socket = TdsSocket::without_packets(stream, Arc::clone(tcp));
+        let tls = self.tls.connect_with_alpn(name, vec![TDS_8.to_vec()], socket).await;
+        let mut tls = tls.map_err(DialError::unreachable)?;
+        let prelogin = prelogin::negotiate(&mut tls, self.prelogin(true)).await;
+        Ok((tls, prelogin.map_err(DialError::unreachable)?))
+    }
+
+    fn driver_config(
+        &self,
+        (host, port): (&str, u16),
+        application: &str,
+        secret: &Secret,
+    ) -> Config {
         let mut driver = Config::new();
         driver.host(host);
         driver.port(port);
         driver.database(&self.config.database);
         driver.application_name(application);
         driver.readonly(self.config.read_only);
-        driver.authentication(AuthMethod::sql_server(
-            &self.config.user,
-            self.config.password.expose(),
-        ));
+        driver.authentication(if self.tokens.is_some() {
+            AuthMethod::aad_token(secret.expose())
+        } else {
+            AuthMethod::sql_server(&self.config.user, secret.expose())
+        });
         // The stream is already encrypted.
         driver.encryption(EncryptionLevel::NotSupported);
         // fjord's deadlines limit the whole call; the driver's timeouts restart with every token.
@@ -152,11 +255,7 @@ fn set_options(stream: &TcpStream) -> io::Result<()> {
 
 /// Connects to the first address to answer. An availability group's listener has one per subnet.
 async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
-    let addresses: Vec<SocketAddr> =
-        tokio::net::lookup_host((host, port)).await?.take(ADDRESSES_MAX).collect();
-    if addresses.is_empty() {
-        return Err(io::ErrorKind::AddrNotAvailable.into());
-    }
-    let attempts = addresses.into_iter().map(|address| Box::pin(TcpStream::connect(address)));
+    let attempts =
+        resolve(host, port).await?.into_iter().map(|address| Box::pin(TcpStream::connect(address)));
     select_ok(attempts).await.map(|(stream, _)| stream)
 }

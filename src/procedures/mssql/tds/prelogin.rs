@@ -3,14 +3,15 @@
 use std::io;
 
 use bytes::{BufMut, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::socket::{END_OF_MESSAGE, HEADER_BYTES, PRELOGIN};
 
 /// The maximum length of an answer. A typical answer has a few dozen bytes.
 const ANSWER_BYTES_MAX: usize = 4096;
 const ENCRYPTION: u8 = 0x01;
+/// The option that announces an access token (FEDAUTHREQUIRED).
+const FEDERATED: u8 = 0x06;
 const TERMINATOR: u8 = 0xff;
 const ENCRYPT_ON: u8 = 0x01;
 const ENCRYPT_NOT_SUPPORTED: u8 = 0x02;
@@ -32,9 +33,25 @@ pub(super) enum PreloginError {
     NotEncrypted,
 }
 
-/// Requests encryption. Changes the server's answer so that the driver does not start TLS itself.
-pub(super) async fn negotiate(stream: &mut TcpStream) -> Result<BytesMut, PreloginError> {
-    stream.write_all(&request()).await?;
+/// The conditions of a PRELOGIN exchange.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct PreloginOptions {
+    /// Whether the stream is already encrypted.
+    pub(super) is_encrypted: bool,
+    /// Whether the login has an access token instead of a password.
+    pub(super) has_token: bool,
+}
+
+/// Exchanges PRELOGIN packets. Requests encryption, which the server must confirm unless the stream
+/// is already encrypted. Changes the server's answer so that the driver does not start TLS itself.
+pub(super) async fn negotiate<S>(
+    stream: &mut S,
+    conditions: PreloginOptions,
+) -> Result<BytesMut, PreloginError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    stream.write_all(&request(conditions.has_token)).await?;
     stream.flush().await?;
     let mut answer = BytesMut::zeroed(HEADER_BYTES);
     stream.read_exact(&mut answer).await?;
@@ -51,21 +68,26 @@ pub(super) async fn negotiate(stream: &mut TcpStream) -> Result<BytesMut, Prelog
     let encryption = encryption_of(payload).ok_or(PreloginError::NotTds)?;
     match *encryption {
         ENCRYPT_ON | ENCRYPT_REQUIRED => *encryption = ENCRYPT_NOT_SUPPORTED,
+        // TLS came first (TDS 8), so the server's setting has no effect.
+        _ if conditions.is_encrypted => *encryption = ENCRYPT_NOT_SUPPORTED,
         _ => return Err(PreloginError::NotEncrypted),
     }
     Ok(answer)
 }
 
-/// Builds the PRELOGIN packet: encryption, no instance name, no MARS.
-fn request() -> BytesMut {
+/// Builds the PRELOGIN packet: encryption, no instance name, no MARS, maybe an access token.
+fn request(has_token: bool) -> BytesMut {
     // The token and the data of each option.
-    let options: [(u8, &[u8]); 5] = [
+    let options: [(u8, &[u8]); 6] = [
         (0x00, &[0, 0, 0, 0, 0, 0]),
         (ENCRYPTION, &[ENCRYPT_ON]),
         (0x02, &[0]),
         (0x03, &[0, 0, 0, 0]),
         (0x04, &[0]),
+        (FEDERATED, &[1]),
     ];
+    let options = options.into_iter().filter(|(token, _)| has_token || *token != FEDERATED);
+    let options: Vec<_> = options.collect();
     let mut offset = options.len() * OPTION_BYTES + 1;
     let mut index = BytesMut::new();
     let mut data = BytesMut::new();
@@ -107,7 +129,7 @@ mod tests {
 
     #[test]
     fn the_request_asks_for_encryption() {
-        let mut packet = request();
+        let mut packet = request(false);
         let length = packet.len();
         assert_eq!(packet.get(2..4), Some(u16::try_from(length).unwrap().to_be_bytes().as_slice()));
         let payload = packet.get_mut(HEADER_BYTES..).unwrap();

@@ -15,6 +15,10 @@ use tokio::net::TcpStream;
 pub(super) const HEADER_BYTES: usize = 8;
 /// The maximum packet length before the login negotiates a packet size.
 const HANDSHAKE_PACKET_BYTES_MAX: usize = 4096;
+/// The maximum packet length. The driver negotiates its default packet size.
+pub(super) const PACKET_BYTES_MAX: usize = 4096;
+/// The packet type of a remote procedure call.
+pub(super) const RPC: u8 = 0x03;
 /// The packet type of PRELOGIN, which also carries the TLS handshake (MS-TDS 2.2.6.5).
 pub(super) const PRELOGIN: u8 = 0x12;
 /// The status bit of the last packet of a message.
@@ -83,6 +87,11 @@ impl TdsSocket {
             header_read: 0,
             payload_left: 0,
         }
+    }
+
+    /// Creates a socket whose TLS handshake is not wrapped in packets (TDS 8).
+    pub(super) fn without_packets(stream: TcpStream, tcp: Arc<TcpProbe>) -> Self {
+        Self { wraps: false, unwraps: false, ..Self::new(stream, tcp) }
     }
 
     /// Ends the handshake: from then on, records are written without packets.

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use crate::tls::ClientStream;
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::joined_calls::JoinedCalls;
 use super::reply::ReplyTracker;
-use super::socket::{END_OF_MESSAGE, HEADER_BYTES, PRELOGIN, TdsSocket};
+use super::socket::{END_OF_MESSAGE, HEADER_BYTES, PRELOGIN, RPC, TdsSocket};
 use super::stream_state::StreamState;
 
 /// The status bit that makes the server reset the connection before it executes the request (MS-TDS
@@ -20,8 +21,6 @@ use super::stream_state::StreamState;
 const RESET_CONNECTION: u8 = 0x08;
 /// The packet type of a batch.
 const BATCH: u8 = 0x01;
-/// The packet type of a remote procedure call.
-const RPC: u8 = 0x03;
 /// The packet types that may carry the reset bit.
 const REQUESTS: [u8; 2] = [BATCH, RPC];
 /// The complete packet that cancels a request (MS-TDS 2.2.1.7). Its packet number is ignored.
@@ -60,6 +59,8 @@ pub(crate) struct TdsStream {
     is_last: bool,
     /// The length of the current packet, if it contains a complete batch.
     batch_bytes: Option<usize>,
+    /// The current message, if remote procedure calls are added to it.
+    joined: Option<JoinedCalls>,
     pending: PendingAction,
     reply: ReplyTracker,
     /// Bytes that arrived after the end of an answer.
@@ -84,6 +85,7 @@ impl TdsStream {
             is_dropped: false,
             is_last: true,
             batch_bytes: None,
+            joined: None,
             pending: PendingAction::None,
             reply: ReplyTracker::default(),
             surplus: BytesMut::new(),
@@ -105,8 +107,10 @@ impl TdsStream {
             } else {
                 let room = BUFFERED_BYTES_MAX.saturating_sub(self.buffered.len());
                 let (part, rest) = from.split_at(self.payload_left.min(from.len()).min(room));
-                if !self.is_dropped {
-                    self.buffered.extend_from_slice(part);
+                match &mut self.joined {
+                    Some(joined) => joined.push(part, &mut self.buffered),
+                    None if !self.is_dropped => self.buffered.extend_from_slice(part),
+                    None => {}
                 }
                 self.payload_left -= part.len();
                 from = rest;
@@ -122,18 +126,22 @@ impl TdsStream {
         self.payload_left = usize::from(length).saturating_sub(HEADER_BYTES);
         let begins = std::mem::replace(&mut self.is_last, status & END_OF_MESSAGE != 0);
         self.is_dropped = self.drops_prelogin && kind == PRELOGIN;
+        let mut preceding = Bytes::new();
         if begins && !self.is_dropped {
             self.pending = PendingAction::Settle;
             self.state.begin_request();
             if kind == RPC {
-                self.state.begin_procedure_call();
+                preceding = self.state.begin_procedure_call();
             }
         }
         let is_batch = begins && self.is_last && kind == BATCH;
         self.batch_bytes = is_batch.then_some(usize::from(length));
         let resets = REQUESTS.contains(&kind) && self.state.take_reset();
-        if !self.is_dropped {
-            let status = if resets { status | RESET_CONNECTION } else { status };
+        let status = if resets { status | RESET_CONNECTION } else { status };
+        if !preceding.is_empty() {
+            self.joined = Some(JoinedCalls::new(preceding, status & !END_OF_MESSAGE));
+        }
+        if !self.is_dropped && self.joined.is_none() {
             let [high, low] = length.to_be_bytes();
             self.buffered.extend_from_slice(&[kind, status, high, low]);
             self.buffered.extend_from_slice(&self.header);
@@ -144,6 +152,9 @@ impl TdsStream {
 
     fn end_packet(&mut self) {
         if self.payload_left == 0 && self.is_last {
+            if let Some(joined) = self.joined.take() {
+                joined.end(&mut self.buffered);
+            }
             if let Some(bytes) = self.batch_bytes.take() {
                 self.rewrite_batch(bytes);
             }

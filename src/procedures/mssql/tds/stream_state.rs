@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use super::batch_rewrite::BatchRewrite;
 use super::reply::{ReplyEnd, TransactionReport};
@@ -16,6 +16,8 @@ pub(crate) struct StreamState {
     tcp: Arc<TcpProbe>,
     state: Mutex<State>,
     rewrites: Mutex<Vec<Arc<BatchRewrite>>>,
+    /// The remote procedure calls that precede the call in its message.
+    preceding: Mutex<Bytes>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -75,7 +77,12 @@ enum Attention {
 
 impl StreamState {
     pub(super) fn new(tcp: Arc<TcpProbe>) -> Self {
-        Self { tcp, state: Mutex::default(), rewrites: Mutex::default() }
+        Self {
+            tcp,
+            state: Mutex::default(),
+            rewrites: Mutex::default(),
+            preceding: Mutex::default(),
+        }
     }
 
     /// Makes the next request reset the connection first.
@@ -87,15 +94,18 @@ impl StreamState {
     pub(crate) fn start_lease(&self) {
         let written = self.tcp.written();
         self.rewrites().clear();
+        self.preceding().clear();
         let mut state = self.state();
         (state.lease_start, state.call) = (written, CallMessage::None);
     }
 
     /// Announces a call: the next remote procedure call on the wire is the call, even if the call
     /// is sent as a statement (`sp_executesql`). Batches that the driver sends first, to query the
-    /// columns of table types, are not part of the call; `rewrites` has their replacements.
-    pub(crate) fn start_call(&self, rewrites: Vec<Arc<BatchRewrite>>) {
+    /// columns of table types, are not part of the call; `rewrites` has their replacements. The
+    /// remote procedure calls in `preceding` are sent before the call, in its message.
+    pub(crate) fn start_call(&self, rewrites: Vec<Arc<BatchRewrite>>, preceding: Bytes) {
         *self.rewrites() = rewrites;
+        *self.preceding() = preceding;
         let mut state = self.state();
         (state.call, state.has_committed) = (CallMessage::Expected, false);
         state.report = TransactionReport::Nothing;
@@ -118,13 +128,17 @@ impl StreamState {
     }
 
     /// Records the start of a remote procedure call, before any part of it is written. All earlier
-    /// requests were written, because they were answered.
-    pub(super) fn begin_procedure_call(&self) {
+    /// requests were written, because they were answered. Returns the remote procedure calls that
+    /// precede it in its message.
+    pub(super) fn begin_procedure_call(&self) -> Bytes {
         let written = self.tcp.written();
         let mut state = self.state();
-        if state.call == CallMessage::Expected {
-            (state.call, state.call_start) = (CallMessage::Begun, written);
+        if state.call != CallMessage::Expected {
+            return Bytes::new();
         }
+        (state.call, state.call_start) = (CallMessage::Begun, written);
+        drop(state);
+        std::mem::take(&mut *self.preceding())
     }
 
     /// Returns proof that a byte of the call has left this process, or that none has.
@@ -222,6 +236,10 @@ impl StreamState {
             Attention::Sent => Attention::None,
             Attention::None | Attention::Wanted | Attention::Doubtful => Attention::Doubtful,
         };
+    }
+
+    fn preceding(&self) -> MutexGuard<'_, Bytes> {
+        self.preceding.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn rewrites(&self) -> MutexGuard<'_, Vec<Arc<BatchRewrite>>> {

@@ -11,6 +11,7 @@ async fn run(
         queue: &QueueName::new("test").unwrap(),
         procedure: &ProcedureName::new(&format!("t.{name}")).unwrap(),
         arguments: &[],
+        session: SessionContext::default(),
         deadline: Instant::now() + Duration::from_secs(20),
         may_repeat: false,
         transaction,

@@ -296,6 +296,7 @@ fn a_bad_argument_is_reported_with_the_name_that_the_client_uses() {
         name: name.into(),
         argument: argument.into(),
         source,
+        session_context: false,
         kind: ParameterType::String,
         required: false,
         default: None,

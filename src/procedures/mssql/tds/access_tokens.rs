@@ -1,0 +1,208 @@
+//! Access tokens of Microsoft Entra ID: one is fetched at a time, and used until shortly before it
+//! expires.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use tokio::sync::Mutex;
+
+use super::token_source;
+use crate::config::Secret;
+use crate::config::procedures::TokenSource;
+
+/// The time before its expiry at which a token is replaced. A failed attempt is repeated after
+/// `RETRY`, and the old token stays in use until it expires.
+const RENEW_BEFORE: Duration = Duration::from_mins(5);
+const RETRY: Duration = Duration::from_secs(30);
+/// A token that expires sooner is not used, because the login may take as long.
+const LEFT_MIN: Duration = Duration::from_secs(10);
+/// The maximum length of a token.
+const TOKEN_BYTES_MAX: usize = 16 * 1024;
+
+/// The access tokens of a database's logins.
+#[derive(Debug)]
+pub(super) struct AccessTokens {
+    source: TokenSource,
+    /// Held while a token is fetched, so that other logins wait for it.
+    current: Mutex<Option<AccessToken>>,
+}
+
+/// A token that has not expired.
+#[derive(Clone, Debug)]
+struct AccessToken {
+    text: Secret,
+    expires: SystemTime,
+    renews: SystemTime,
+}
+
+/// The reason there is no token. The text contains no part of a token.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TokenError {
+    /// The source failed.
+    #[error("cannot get an access token: {0}")]
+    Source(String),
+    /// The source returned something that is not a token.
+    #[error("the access token is not valid: expected a JWT with exp, or JSON with access_token")]
+    Invalid,
+    /// The token has expired or is about to.
+    #[error("the access token has expired")]
+    Expired,
+}
+
+impl AccessTokens {
+    pub(super) fn new(source: TokenSource) -> Self {
+        Self { source, current: Mutex::default() }
+    }
+
+    /// Returns a token that has not expired, fetching one if necessary. Waits while another login
+    /// fetches one. Safe to drop.
+    pub(super) async fn current(&self) -> Result<Secret, TokenError> {
+        let mut current = self.current.lock().await;
+        let now = SystemTime::now();
+        let usable = current.as_ref().filter(|one| one.expires > now + LEFT_MIN).cloned();
+        if let Some(token) = usable.as_ref().filter(|one| one.renews > now) {
+            return Ok(token.text.clone());
+        }
+        let fetched = token_source::fetch(&self.source).await.map_err(TokenError::Source);
+        match fetched.and_then(|bytes| AccessToken::parse(&bytes, now)) {
+            Ok(token) => {
+                let text = token.text.clone();
+                *current = Some(token);
+                Ok(text)
+            }
+            Err(error) => {
+                let Some(token) = usable else { return Err(error) };
+                tracing::warn!(%error, "cannot renew the access token: the old one stays in use");
+                *current = Some(AccessToken { renews: now + RETRY, ..token.clone() });
+                Ok(token.text)
+            }
+        }
+    }
+
+    /// Discards a token that the server refused.
+    pub(super) async fn discard(&self, refused: &Secret) {
+        let mut current = self.current.lock().await;
+        current.take_if(|one| one.text.expose() == refused.expose());
+    }
+}
+
+/// The JSON of the metadata service (`access_token`) or of the Azure CLI (`accessToken`).
+#[derive(Deserialize)]
+struct TokenAnswer {
+    #[serde(alias = "accessToken")]
+    access_token: String,
+}
+
+/// The claim of a token that is needed here. The server verifies the token.
+#[derive(Deserialize)]
+struct Expiry {
+    exp: u64,
+}
+
+impl AccessToken {
+    /// Parses a token, bare or in JSON.
+    fn parse(bytes: &[u8], now: SystemTime) -> Result<Self, TokenError> {
+        let text = std::str::from_utf8(bytes).map_err(|_| TokenError::Invalid)?.trim();
+        let answer: TokenAnswer;
+        let token = if text.starts_with('{') {
+            answer = serde_json::from_str(text).map_err(|_| TokenError::Invalid)?;
+            answer.access_token.as_str()
+        } else {
+            text
+        };
+        let is_token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '=');
+        if token.len() > TOKEN_BYTES_MAX || !token.chars().all(is_token) {
+            return Err(TokenError::Invalid);
+        }
+        let claims = token.split('.').nth(1).ok_or(TokenError::Invalid)?;
+        let claims = claims.trim_end_matches('=');
+        let claims = URL_SAFE_NO_PAD.decode(claims).map_err(|_| TokenError::Invalid)?;
+        let Expiry { exp } = serde_json::from_slice(&claims).map_err(|_| TokenError::Invalid)?;
+        let expires =
+            UNIX_EPOCH.checked_add(Duration::from_secs(exp)).ok_or(TokenError::Invalid)?;
+        let left = expires.duration_since(now).map_err(|_| TokenError::Expired)?;
+        if left <= LEFT_MIN {
+            return Err(TokenError::Expired);
+        }
+        // A token that is short-lived from the start is used for half of its time.
+        let renews = expires - RENEW_BEFORE.min(left / 2);
+        Ok(Self { text: Secret::new(token.to_owned()), expires, renews })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn jwt(claims: &str) -> String {
+        format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims))
+    }
+
+    fn parse(text: &str) -> Result<AccessToken, TokenError> {
+        AccessToken::parse(text.as_bytes(), UNIX_EPOCH + Duration::from_secs(1000))
+    }
+
+    #[test]
+    fn a_token_is_renewed_five_minutes_or_half_its_time_before_it_expires() {
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        for (exp, renews) in [(4600, 4300), (1100, 1050), (1600, 1300), (1601, 1301)] {
+            let token = parse(&jwt(&format!("{{\"exp\":{exp}}}"))).unwrap();
+            assert_eq!((token.expires, token.renews), (at(exp), at(renews)));
+        }
+    }
+
+    #[tokio::test]
+    async fn logins_at_the_same_time_share_one_token() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("log");
+        let exp = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 3600;
+        let token = jwt(&format!("{{\"exp\":{exp}}}"));
+        let script = format!("echo run >> {}; echo {token}", log.display());
+        let command = ["/bin/sh", "-c", &script].map(str::to_owned).to_vec();
+        let tokens = AccessTokens::new(TokenSource::Command(command));
+        let shared = futures_util::future::join_all((0..8).map(|_| tokens.current())).await;
+        assert!(shared.into_iter().all(|one| one.unwrap().expose() == token));
+        assert_eq!(std::fs::read_to_string(&log).unwrap(), "run\n");
+        // A refused token is not used again, and the refusal of another token has no effect.
+        tokens.discard(&Secret::new("other".to_owned())).await;
+        tokens.current().await.unwrap();
+        assert_eq!(std::fs::read_to_string(&log).unwrap(), "run\n");
+        tokens.discard(&Secret::new(token)).await;
+        tokens.current().await.unwrap();
+        assert_eq!(std::fs::read_to_string(&log).unwrap(), "run\nrun\n");
+    }
+
+    #[test]
+    fn only_tokens_that_have_not_expired_are_accepted() {
+        let valid = jwt("{\"exp\":4600,\"sub\":\"x\"}");
+        for text in [
+            valid.clone(),
+            format!("{valid}\n"),
+            format!("{{\"access_token\":\"{valid}\",\"expires_on\":\"4600\"}}"),
+            format!("{{\"accessToken\":\"{valid}\"}}"),
+        ] {
+            assert_eq!(parse(&text).unwrap().text.expose(), valid);
+        }
+        for exp in [0, 999, 1000, 1010] {
+            let text = jwt(&format!("{{\"exp\":{exp}}}"));
+            assert!(matches!(parse(&text), Err(TokenError::Expired)), "{exp}");
+        }
+        for invalid in [
+            String::new(),
+            "token".to_owned(),
+            jwt("{}"),
+            jwt("{\"exp\":\"4600\"}"),
+            jwt("{\"exp\":-1}"),
+            jwt(&format!("{{\"exp\":{}}}", u64::MAX)),
+            format!("{valid} {valid}"),
+            format!("{{\"token\":\"{valid}\"}}"),
+            format!("{{\"access_token\":\"{valid}"),
+            format!("{valid}{}", "x".repeat(TOKEN_BYTES_MAX)),
+        ] {
+            assert!(matches!(parse(&invalid), Err(TokenError::Invalid)), "{invalid:.80}");
+        }
+        assert!(matches!(AccessToken::parse(&[0xff], UNIX_EPOCH), Err(TokenError::Invalid)));
+    }
+}

@@ -1,0 +1,149 @@
+//! Promise: a replaced password is used without a restart, and no login fails often enough to lock
+//! the account.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use fjord::config::Secret;
+use fjord::config::procedures::{DatabaseConfig, MssqlConfig};
+use fjord::procedures::BackendErrorKind;
+use futures_util::future::join_all;
+
+use super::{ProcedureCaller, int, unsent_error};
+use crate::support::eventually::{SOON, TICK, eventually};
+use crate::support::mssql_server::{SqlServer, fake_server};
+use crate::support::tds::{FakeState, PASSWORD};
+
+const ROTATED: &str = "the next secret of the fake server";
+
+/// The fake server, with a password in a file.
+struct ServerWithFile {
+    server: SqlServer,
+    file: PathBuf,
+    _directory: tempfile::TempDir,
+}
+
+impl ServerWithFile {
+    async fn start() -> Self {
+        let mut server = fake_server().await;
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("password");
+        fs::write(&file, PASSWORD).expect("a file");
+        server.config.password = read(&file);
+        Self { server, file, _directory: directory }
+    }
+
+    fn state(&self) -> Arc<FakeState> {
+        Arc::clone(&self.server.fake.as_ref().expect("the fake server").state)
+    }
+
+    /// Changes the password that the server accepts, and closes all connections.
+    async fn rotate(&self, password: &str) {
+        password.clone_into(&mut self.state().password.lock().expect("not poisoned"));
+        self.close_connections().await;
+    }
+
+    async fn close_connections(&self) {
+        self.state().close_connections();
+        let count = || self.state().connections.load(Ordering::Acquire);
+        eventually(SOON, TICK, || count() == 0).await;
+    }
+
+    fn attempts(&self) -> usize {
+        self.state().attempts.load(Ordering::Acquire)
+    }
+
+    fn reloaded(&self) -> DatabaseConfig {
+        let password = read(&self.file);
+        DatabaseConfig::Mssql(MssqlConfig { password, ..self.server.config.clone() }.into())
+    }
+}
+
+fn read(file: &Path) -> Secret {
+    Secret::from_file(file, &fs::read_to_string(file).expect("a file"))
+}
+
+#[tokio::test]
+async fn a_rotated_password_is_read_from_its_file() {
+    let one = ServerWithFile::start().await;
+    let caller = ProcedureCaller::new(&one.server);
+    caller.call("nothing", &[]).await.expect("an answer");
+    fs::write(&one.file, format!("{ROTATED}\n")).expect("a file");
+    one.rotate(ROTATED).await;
+    caller.call("nothing", &[]).await.expect("an answer");
+    // The first login, the one with the old password, and the one with the new password.
+    assert_eq!(one.attempts(), 3);
+    // Later connections use the new password from the beginning.
+    one.close_connections().await;
+    caller.call("nothing", &[]).await.expect("an answer");
+    assert_eq!(one.attempts(), 4);
+}
+
+#[tokio::test]
+async fn a_changed_file_with_a_wrong_password_costs_one_attempt() {
+    let mut one = ServerWithFile::start().await;
+    one.server.config.connections_max = 64;
+    one.state().login_ms.store(50, Ordering::Release);
+    let caller = ProcedureCaller::new(&one.server);
+    // With a connection open, several others are opened at the same time.
+    caller.call("nothing", &[]).await.expect("an answer");
+    fs::write(&one.file, "not the password").expect("a file");
+    ROTATED.clone_into(&mut one.state().password.lock().expect("not poisoned"));
+    let slow = [int("ms", 300)];
+    for answer in join_all((0..16).map(|_| caller.call("slow", &slow))).await {
+        answer.expect("the open connection serves the call");
+    }
+    // One for the open connection, four at the same time, and one with the password from the file.
+    let attempts = one.attempts();
+    assert!(attempts <= 6, "{attempts} logins");
+    let accepted = one.state().logins();
+    assert_eq!(accepted, 1);
+}
+
+#[tokio::test]
+async fn an_unchanged_file_costs_no_further_attempt() {
+    let one = ServerWithFile::start().await;
+    one.rotate(ROTATED).await;
+    let caller = ProcedureCaller::new(&one.server);
+    for contents in [PASSWORD, ""] {
+        fs::write(&one.file, contents).expect("a file");
+        let before = one.attempts();
+        let caller = if before == 0 { &caller } else { &ProcedureCaller::new(&one.server) };
+        for answer in join_all((0..8).map(|_| caller.call("nothing", &[]))).await {
+            assert_eq!(unsent_error(answer), BackendErrorKind::Unavailable);
+        }
+        assert_eq!(one.attempts() - before, 1, "with {contents:?} in the file");
+    }
+}
+
+#[tokio::test]
+async fn a_reload_with_another_password_logs_in_at_once() {
+    let one = ServerWithFile::start().await;
+    one.rotate(ROTATED).await;
+    let caller = ProcedureCaller::new(&one.server);
+    assert_eq!(unsent_error(caller.call("nothing", &[]).await), BackendErrorKind::Unavailable);
+    // A reload with the same password does not end the pause.
+    caller.backend.reconfigure(&one.reloaded());
+    assert_eq!(unsent_error(caller.call("nothing", &[]).await), BackendErrorKind::Unavailable);
+    assert_eq!(one.attempts(), 1);
+    fs::write(&one.file, ROTATED).expect("a file");
+    caller.backend.reconfigure(&one.reloaded());
+    caller.call("nothing", &[]).await.expect("an answer");
+    assert_eq!(one.attempts(), 2);
+}
+
+#[tokio::test]
+async fn a_reload_with_another_login_does_not_change_the_password() {
+    let one = ServerWithFile::start().await;
+    let caller = ProcedureCaller::new(&one.server);
+    let other = MssqlConfig {
+        user: "somebody else".to_owned(),
+        password: Secret::new("of somebody else".to_owned()),
+        ..one.server.config.clone()
+    };
+    caller.backend.reconfigure(&DatabaseConfig::Mssql(other.into()));
+    caller.call("nothing", &[]).await.expect("an answer");
+    assert_eq!(one.attempts(), 1);
+}

@@ -1,0 +1,175 @@
+//! Promise: a procedure reads in the session context who is calling, in the same round trip as its
+//! call, and never reads a value of another call.
+
+use std::sync::atomic::Ordering;
+
+use fjord::procedures::{Argument, BackendErrorKind, OwnedCell, SentErrorKind, Transaction};
+
+use super::{LONG, ProcedureCaller, int, sent_error, text, unsent_error};
+use crate::support::mssql_server::{SqlServer, fake_server, servers};
+
+/// A call of this caller, which has a name.
+fn named(server: &SqlServer) -> ProcedureCaller {
+    ProcedureCaller { principal: Some("Jörg 𝄞"), ..ProcedureCaller::new(server) }
+}
+
+/// Returns the value of a key in the session context of a call.
+async fn value(caller: &ProcedureCaller, key: &str) -> OwnedCell {
+    caller.call("who", &[text("key", key)]).await.expect("an answer").cell().clone()
+}
+
+fn known(value: &str) -> OwnedCell {
+    OwnedCell::Text(value.to_owned())
+}
+
+/// The same connections, used by a caller without a name.
+fn nameless(caller: &ProcedureCaller) -> ProcedureCaller {
+    ProcedureCaller { principal: None, session_values: Vec::new(), ..caller.clone() }
+}
+
+#[tokio::test]
+async fn a_procedure_knows_who_is_calling() {
+    for mut server in servers().await {
+        server.config.connections_max = 1;
+        let caller = named(&server);
+        for _ in 0..3 {
+            assert_eq!(value(&caller, "principal").await, known("Jörg 𝄞"), "{}", server.name);
+            assert_eq!(value(&caller, "request_id").await, known("request-1"));
+            assert_eq!(value(&caller, "endpoint").await, known("suite"));
+            assert_eq!(value(&caller, "trace_id").await, OwnedCell::Null);
+            assert_eq!(value(&nameless(&caller), "principal").await, OwnedCell::Null);
+        }
+    }
+}
+
+#[tokio::test]
+async fn values_of_an_endpoint_are_set_and_removed() {
+    for mut server in servers().await {
+        server.config.connections_max = 1;
+        let values: Vec<Argument> = vec![text("tenant", "s7"), int("level", 3)];
+        let caller = ProcedureCaller { session_values: values, ..named(&server) };
+        assert_eq!(value(&caller, "tenant").await, known("s7"), "{}", server.name);
+        assert_eq!(value(&caller, "level").await, known("3"));
+        for key in ["tenant", "level"] {
+            assert_eq!(value(&nameless(&caller), key).await, OwnedCell::Null, "{}", server.name);
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_value_is_left_by_a_call_that_failed_or_was_stopped() {
+    for mut server in servers().await {
+        server.config.connections_max = 1;
+        let caller = named(&server);
+        let next = nameless(&caller);
+        let process = value(&caller, "principal").await;
+        assert_eq!(process, known("Jörg 𝄞"));
+        sent_error(caller.call("doubles", &[]).await);
+        assert_eq!(value(&next, "principal").await, OwnedCell::Null, "{}: error", server.name);
+        let deadline = std::time::Duration::from_millis(200);
+        let slow = [int("ms", 1500)];
+        let cancel = fjord::lifecycle::Cancel::new();
+        let error = sent_error(caller.call_within(deadline, &cancel, "slow", &slow).await);
+        assert_eq!(error, SentErrorKind::TimedOut);
+        let stopped = next.call_within(LONG, &cancel, "who", &[text("key", "principal")]).await;
+        let stopped = stopped.expect("an answer");
+        assert_eq!(*stopped.cell(), OwnedCell::Null, "{}: deadline", server.name);
+    }
+}
+
+/// On Babelfish, a reset keeps the session context.
+#[tokio::test]
+async fn no_value_is_left_where_a_reset_keeps_the_session_context() {
+    let mut server = fake_server().await;
+    server.config.connections_max = 1;
+    let state = &server.fake.as_ref().expect("the fake server").state;
+    state.is_babelfish.store(true, Ordering::Release);
+    let values = vec![text("tenant", "s7")];
+    let caller = ProcedureCaller { session_values: values, ..named(&server) };
+    for _ in 0..2 {
+        assert_eq!(value(&caller, "tenant").await, known("s7"));
+        assert_eq!(value(&caller, "principal").await, known("Jörg 𝄞"));
+        for key in ["tenant", "principal"] {
+            assert_eq!(value(&nameless(&caller), key).await, OwnedCell::Null);
+        }
+    }
+    assert_eq!(state.logins(), 1);
+}
+
+#[tokio::test]
+async fn a_procedure_cannot_change_the_name_of_the_caller() {
+    for mut server in servers().await {
+        if server.is_babelfish {
+            continue;
+        }
+        server.config.connections_max = 1;
+        let caller = named(&server);
+        let error = sent_error(caller.call("claims_to_be", &[text("name", "admin")]).await);
+        assert!(matches!(error, SentErrorKind::Server { number: 15664, .. }), "{error}");
+        // Another call can be made by another caller on the same connection.
+        let other = ProcedureCaller { principal: Some("other"), ..caller.clone() };
+        assert_eq!(value(&other, "principal").await, known("other"), "{}", server.name);
+    }
+}
+
+#[tokio::test]
+async fn the_context_is_set_with_every_form_of_a_call() {
+    for mut server in servers().await {
+        server.config.connections_max = 1;
+        let caller = named(&server);
+        // A message of several packets.
+        let long = "ä".repeat(9000);
+        let answer = caller.call("echo_nvarchar_max", &[text("v", &long)]).await.expect("a text");
+        assert_eq!(*answer.cell(), known(&long), "{}", server.name);
+        // A statement, which returns the OUTPUT parameters as rows.
+        let outputs = [int("given", 1)];
+        let answer = caller.call("outputs", &outputs).await.expect("outputs");
+        assert_eq!(answer.result.return_status, -3, "{}", server.name);
+        // A transaction, whose BEGIN is a message of its own.
+        let within = ProcedureCaller { transaction: Transaction::Committed, ..caller.clone() };
+        assert_eq!(value(&within, "principal").await, known("Jörg 𝄞"), "{}", server.name);
+        let answer = caller.call("returns", &[int("status", 7)]).await.expect("a status");
+        assert_eq!(answer.result.return_status, 7, "{}", server.name);
+    }
+}
+
+#[tokio::test]
+async fn the_facts_about_a_call_can_be_switched_off() {
+    let mut server = fake_server().await;
+    server.config.session_context = Vec::new();
+    let caller = named(&server);
+    assert_eq!(value(&caller, "principal").await, OwnedCell::Null);
+    // Values that an endpoint declares are set nevertheless.
+    let values = vec![text("tenant", "s7")];
+    let caller = ProcedureCaller { session_values: values, ..caller };
+    assert_eq!(value(&caller, "tenant").await, known("s7"));
+}
+
+#[tokio::test]
+async fn a_value_that_is_too_long_is_refused_before_the_call() {
+    let server = fake_server().await;
+    let longest = "ä".repeat(4000);
+    let caller = |value: &str| {
+        let values = vec![text("tenant", value)];
+        ProcedureCaller { session_values: values, ..named(&server) }
+    };
+    assert_eq!(value(&caller(&longest), "tenant").await, known(&longest));
+    let error = unsent_error(caller(&format!("{longest}ä")).call("nothing", &[]).await);
+    let BackendErrorKind::Arguments(bad) = error else { panic!("{error}") };
+    assert_eq!(bad[0].argument, "tenant");
+    let state = &server.fake.as_ref().expect("the fake server").state;
+    assert_eq!(state.runs("fjord_test.nothing"), 0);
+}
+
+#[tokio::test]
+async fn a_server_without_a_session_context_refuses_only_endpoints_that_need_it() {
+    let server = fake_server().await;
+    let state = &server.fake.as_ref().expect("the fake server").state;
+    state.lacks_session_context.store(true, Ordering::Release);
+    let caller = named(&server);
+    caller.call("nothing", &[]).await.expect("an answer");
+    let needing = ProcedureCaller { session_values: vec![text("tenant", "s7")], ..caller };
+    let error = unsent_error(needing.call("nothing", &[]).await);
+    assert!(matches!(error, BackendErrorKind::Mismatch { .. }), "{error}");
+    assert_eq!(state.runs("fjord_test.nothing"), 1);
+}

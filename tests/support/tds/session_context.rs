@@ -1,0 +1,74 @@
+//! Simulates the session context of a connection.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+
+use bytes::BufMut;
+
+use super::FakeState;
+use super::procedures::FakeSession;
+use super::reply::TdsReply;
+use super::request::{Given, TdsRequest};
+use super::values::Sql;
+
+/// The error of a key that cannot be set because it is read-only.
+const READ_ONLY: u32 = 15664;
+/// The status bits of the end of a call that others follow, and of a failed one.
+const MORE_IN_BATCH: u16 = 0x81;
+const ERROR: u16 = 0x02;
+
+/// The values of a session context, and whether they are read-only.
+#[derive(Debug, Default)]
+pub(crate) struct FakeSessionContext(HashMap<String, (Sql, bool)>);
+
+impl FakeSessionContext {
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Sql {
+        self.0.get(key).map_or(Sql::Null, |(value, _)| value.clone())
+    }
+
+    /// Sets a value. Fails with an error number if the key is read-only.
+    pub(crate) fn set(&mut self, key: &str, value: Sql, is_read_only: bool) -> Result<(), u32> {
+        if self.0.get(key).is_some_and(|(_, is_read_only)| *is_read_only) {
+            return Err(READ_ONLY);
+        }
+        self.0.insert(key.to_owned(), (value, is_read_only));
+        Ok(())
+    }
+}
+
+/// Executes a call of `sp_set_session_context` that precedes another call in its message.
+pub(super) fn set(
+    state: &FakeState,
+    session: &mut FakeSession,
+    call: TdsRequest,
+    reply: &mut TdsReply,
+) {
+    let TdsRequest::TdsCall(name, given) = call else { panic!("{call:?} precedes a call") };
+    assert_eq!(name, "sp_set_session_context", "the only call that precedes another");
+    let find = |name: &str| given.iter().find(|one: &&Given| one.name == name);
+    let Some(Sql::Text(key)) = find("@key").map(|one| &one.value) else { panic!("no key") };
+    let value = find("@value").expect("a value").value.clone();
+    let is_read_only = find("@read_only").is_some_and(|one| one.value == Sql::Int(1));
+    let set = if state.lacks_session_context.load(Ordering::Acquire) {
+        Err(2812)
+    } else {
+        session.values.set(key, value, is_read_only)
+    };
+    let status = match set {
+        Ok(()) => {
+            reply.return_status(0);
+            MORE_IN_BATCH
+        }
+        Err(number) => {
+            reply.error(number, 16, "The key cannot be set.", &name);
+            MORE_IN_BATCH | ERROR
+        }
+    };
+    reply.0.put_u8(0xfe);
+    reply.0.put_u16_le(status);
+    reply.0.put_slice(&[0; 10]);
+}
