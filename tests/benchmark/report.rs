@@ -108,7 +108,7 @@ impl BenchReport {
         for ((concurrency, http), times) in self.of_go() {
             println!("{http:?} {concurrency:>4}: both roles {times:.2}");
         }
-        println!("\nWhat fjord adds at concurrency 1 to the p50 of HTTPS and NATS (reach: 60 us)");
+        println!("\nWhat fjord adds at concurrency 1 to the p50 of HTTPS and NATS (target: 60 us)");
         for http in [BenchHttp::H1, BenchHttp::H2] {
             let added = self.added(http);
             if !added.is_nan() {
