@@ -212,7 +212,7 @@ async fn every_variant_of_a_request_gets_the_callers_own_document() {
         assert_eq!(
             small.header("access-control-allow-origin"),
             "",
-            "pages of other origins cannot read it"
+            "pages from other origins cannot read it"
         );
         let mut text = String::new();
         flate2::read::GzDecoder::new(&small.body[..]).read_to_string(&mut text).unwrap();

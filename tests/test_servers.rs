@@ -59,7 +59,7 @@ async fn a_server_with_client_certificates_rejects_other_clients() {
     let other = Certs::new(&directory.path().join("other"));
     assert!(
         connect(&server.url(), &certs, Some(&other.client)).await.is_none(),
-        "a certificate of another authority"
+        "a certificate from another authority"
     );
 }
 

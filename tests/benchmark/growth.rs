@@ -34,9 +34,9 @@ const LARGE: [(&str, FleetSize, [usize; 2]); 6] = [
     ("10 -> 10,000 endpoints", FleetSize { endpoints: 10_000, ..SMALL }, [MIDDLE, MIDDLE]),
     ("100 -> 10,000 connections", FleetSize { connections: 10_000, ..SMALL }, [MIDDLE, MIDDLE]),
     ("1 -> 16 workers", FleetSize { workers: 16, ..SMALL }, [MIDDLE, MIDDLE]),
-    ("1 -> 16 workers, as busy", FleetSize { workers: 16, ..SMALL }, [MIDDLE / 4, MIDDLE * 4]),
+    ("1 -> 16 workers, scaled load", FleetSize { workers: 16, ..SMALL }, [MIDDLE / 4, MIDDLE * 4]),
     ("1 -> 4 gateways", FleetSize { gateways: 4, ..SMALL }, [MIDDLE, MIDDLE]),
-    ("1 -> 4 gateways, as busy", FleetSize { gateways: 4, ..SMALL }, [MIDDLE, MIDDLE * 4]),
+    ("1 -> 4 gateways, scaled load", FleetSize { gateways: 4, ..SMALL }, [MIDDLE, MIDDLE * 4]),
 ];
 
 /// The options of the benchmark.
@@ -64,7 +64,7 @@ impl GrowthBenchmark {
             }
             let [small, large] = [(&fleets[0], &samples[0]), (&fleets[1], &samples[1])]
                 .map(|(fleet, samples)| fleet.cpu(samples));
-            print!("{name:<26} {:>3} -> {:>3} in flight:", requests[0], requests[1]);
+            print!("{name:<28} {:>3} -> {:>3} in flight:", requests[0], requests[1]);
             let is_same = requests[0] == requests[1];
             let roles = [
                 ("gateway", size.gateways > SMALL.gateways),

@@ -148,7 +148,7 @@ async fn behind_nginx(requests: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn curl_gets_early_responses() {
     let hint = "on Debian, apt-get install curl";
-    let Some(curl) = find("curl", "curl", "early answers at curl", hint) else { return };
+    let Some(curl) = find("curl", "curl", "early answers with curl", hint) else { return };
     let fleet = fleet().await;
     let directory = TempDir::new().expect("a temporary directory");
     let url = super::url(&fleet, "/v1/guarded");
@@ -204,7 +204,7 @@ for _ in range(30):
 #[tokio::test(flavor = "multi_thread")]
 async fn pythons_http_client_gets_early_responses() {
     let hint = "on Debian, apt-get install python3";
-    let what = "early answers at Python's http.client";
+    let what = "early answers with Python's http.client";
     let Some(python) = find("python3", "python", what, hint) else { return };
     let fleet = fleet().await;
     let port = fleet.gateways[0].https().port().to_string();
@@ -242,7 +242,7 @@ function post(key, size) {
 #[tokio::test(flavor = "multi_thread")]
 async fn node_gets_early_responses() {
     let hint = "https://nodejs.org";
-    let Some(node) = find("node", "node", "early answers at Node", hint) else { return };
+    let Some(node) = find("node", "node", "early answers with Node", hint) else { return };
     let fleet = fleet().await;
     let port = fleet.gateways[0].https().port().to_string();
     let output = run(&node, &["-e", NODE, &port, KEY], LIMIT).await;

@@ -204,7 +204,7 @@ impl Dispatcher {
     pub fn reload(&self, config: SessionConfig, queue_names: &[QueueName]) {
         for name in queue_names {
             let created = self.queues.get_or_create(name);
-            debug_assert!(created.is_ok(), "a checked queue name forms a subject");
+            debug_assert!(created.is_ok(), "a valid queue name always makes a valid subject");
         }
         self.services.retry_budget.set_limits(config.retry_percent, config.retry_floor);
         self.services.config.store(Arc::new(config));

@@ -199,7 +199,7 @@ fn an_invalid_key_of_an_issuer_is_skipped_but_not_a_secret_one() {
         assert_eq!(keys.len(), 1, "{odd}");
         assert!(
             from_jwks(&set, KeyOrigin::Operator, &all()).is_err(),
-            "in a file of the operator it is an error: {odd}"
+            "in the operator's file, it is an error: {odd}"
         );
     }
     let secret = json!({ "keys": [good, with(&json!({"d": "AA"}))] }).to_string();
