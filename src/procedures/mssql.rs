@@ -15,6 +15,7 @@ use super::{
     Backend, BackendError, BackendErrorKind, Call, CallError, ExpectedProcedure,
     ProcedureDescription, ProcedureResult, RowSink, VerifyCallback,
 };
+use crate::catalogue::ProcedureName;
 use crate::config::procedures::{DatabaseConfig, MssqlConfig, MssqlEncryption};
 use crate::future::BoxFuture;
 use crate::lifecycle::Cancel;
@@ -116,7 +117,11 @@ impl Backend for Mssql {
 }
 
 impl Mssql {
-    fn missing_text(&self) -> String {
+    /// Describes why there is no procedure of this name.
+    fn missing_text(&self, procedure: &ProcedureName) -> String {
+        if let Some(reason) = self.signatures.other_object(procedure) {
+            return reason;
+        }
         let MssqlConfig { database, user, .. } = &self.config;
         format!("no such procedure in the database {database} is visible to the login {user}")
     }

@@ -222,8 +222,7 @@ impl FakeSqlServer {
         let address = listener.local_addr().expect("the listener has an address");
         let mut schema = Schema::read(schema::SQL);
         let ours = Schema::read(procedures::ONLY_HERE);
-        schema.procedures.extend(ours.procedures);
-        schema.table_types.extend(ours.table_types);
+        schema.extend(ours);
         let state = Arc::new(FakeState {
             schema,
             // SQL Server uses TLS 1.2 if TLS is negotiated within TDS.
