@@ -218,6 +218,8 @@ pub enum Cell<'a> {
     Number(&'a str),
     /// Text, including dates (RFC 3339) and UUIDs (lower case).
     Text(&'a str),
+    /// The text of a JSON value, which becomes part of the answer as it is.
+    Json(&'a str),
     /// Bytes, encoded as base64 in JSON.
     Binary(&'a [u8]),
 }
@@ -235,6 +237,8 @@ pub enum OwnedCell {
     Float(f64),
     /// An exact number as the text of a JSON number.
     Number(String),
+    /// The text of a JSON value.
+    Json(String),
     /// Text.
     Text(String),
     /// Bytes.
@@ -251,6 +255,7 @@ impl OwnedCell {
             Self::Int(value) => Cell::Int(*value),
             Self::Float(value) => Cell::Float(*value),
             Self::Number(text) => Cell::Number(text),
+            Self::Json(text) => Cell::Json(text),
             Self::Text(text) => Cell::Text(text),
             Self::Binary(bytes) => Cell::Binary(bytes),
         }

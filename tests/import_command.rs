@@ -66,6 +66,24 @@ async fn all_procedures_of_sql_server_become_a_valid_catalogue() {
     let errors: Vec<&str> = errors.lines().filter(is_mismatch).collect();
     assert!(errors.is_empty(), "{errors:#?}");
 
+    // Names are quoted where they need it.
+    let procedures: Vec<&str> = entries
+        .as_object()
+        .expect("an object")
+        .values()
+        .filter_map(|entry| entry["procedure"].as_str())
+        .collect();
+    for name in ["fjord_test.[Sales by Year]", "fjord_test.[a.b]]c[d]", "fjord_test.größe_lesen"]
+    {
+        assert!(procedures.contains(&name), "{name} in {procedures:?}");
+    }
+    let year = &entries["sales-by-year"]["parameters"];
+    assert_eq!(year, &json!({ "größe": { "in": "body", "type": "int32", "required": true } }));
+
+    let left_out =
+        "skipped: fjord_test.quoted_type: the catalogue has no type for @rows fjord_test.[my list]";
+    assert!(text(&output.stderr).contains(left_out), "{}", text(&output.stderr));
+
     // A second import finds no new procedures, and does not overwrite the file.
     let again = fjord(directory.path(), &["import", "--auth", "public"]);
     assert_eq!(again.status.code(), Some(1));

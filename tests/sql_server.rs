@@ -25,8 +25,10 @@ mod cancels;
 mod code_pages;
 mod connections;
 mod faults;
+mod limits;
 mod logins;
 mod named_instances;
+mod names;
 mod pools;
 mod recreated_types;
 mod results;
@@ -104,6 +106,7 @@ fn owned_cell(cell: Cell<'_>) -> OwnedCell {
         Cell::Float(number) => OwnedCell::Float(number),
         Cell::Number(text) => OwnedCell::Number(text.to_owned()),
         Cell::Text(text) => OwnedCell::Text(text.to_owned()),
+        Cell::Json(text) => OwnedCell::Json(text.to_owned()),
         Cell::Binary(bytes) => OwnedCell::Binary(bytes.to_owned()),
     }
 }

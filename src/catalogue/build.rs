@@ -16,7 +16,7 @@ use super::definition::{
 };
 use super::endpoint::{Endpoint, Execution, OnDisconnect, RateLimit, ResultKind, StatusMap};
 use super::error::EndpointErrors;
-use super::names::{EndpointId, ProcedureName, QueueName, is_identifier};
+use super::names::{EndpointId, ProcedureName, QueueName, eq_ignore_case, is_parameter_name};
 use super::parameter::{Parameter, ParameterSource};
 use super::route;
 use crate::units::{BYTES_EXPECTED, DURATION_EXPECTED, parse_bytes, parse_duration};
@@ -214,9 +214,9 @@ fn outputs(
     let mut outputs: Vec<String> = Vec::with_capacity(written.len());
     for name in written {
         let name = name.strip_prefix('@').unwrap_or(&name);
-        if !is_identifier(name) {
+        if !is_parameter_name(name) {
             errors.add("outputs", format!("{name:?}: expected the name of an OUTPUT parameter"));
-        } else if outputs.iter().any(|other| other.eq_ignore_ascii_case(name)) {
+        } else if outputs.iter().any(|other| eq_ignore_case(other, name)) {
             errors.add("outputs", format!("{name:?} is given more than once"));
         } else {
             outputs.push(name.to_owned());

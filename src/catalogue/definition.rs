@@ -37,7 +37,7 @@ pub struct EndpointDefinition {
     pub queue: Option<String>,
     /// The name of the worker's handler. Default: `procedure`.
     pub handler: Option<String>,
-    /// The stored procedure, `schema.name`. Required for the handler `procedure`.
+    /// The stored procedure, `schema.name`. A part with other characters than letters, digits, `_`, `$`, `#` and `@` is in brackets: `dbo.[Sales by Year]`. Required for the handler `procedure`.
     pub procedure: Option<String>,
     /// The parameters that a caller sends, by name.
     pub parameters: OrderedMembers<ObjectOnly<ParameterDefinition>>,

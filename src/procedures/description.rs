@@ -1,12 +1,14 @@
 //! The database's description of a procedure, from which `fjord import` creates a catalogue entry.
 
-use crate::catalogue::ParameterType;
+use crate::catalogue::{ParameterType, ProcedureName};
 
 /// The database's description of a procedure.
 #[derive(Clone, Debug)]
 pub struct ProcedureDescription {
-    /// The name as `schema.name`, in the database's spelling.
+    /// The name as the catalogue writes it, in the database's spelling.
     pub name: String,
+    /// The two parts of the name, without brackets.
+    pub parts: (String, String),
     /// The parameters in declaration order, or the reason that no endpoint can call the procedure.
     pub parameters: Result<Vec<ParameterDescription>, String>,
 }
@@ -28,6 +30,25 @@ pub struct ParameterDescription {
     pub columns: Vec<ParameterDescription>,
     /// Whether this is an OUTPUT parameter.
     pub is_output: bool,
+}
+
+impl ProcedureDescription {
+    /// Creates the description of a procedure whose name consists of these parts.
+    #[must_use]
+    pub fn new(
+        (schema, procedure): (&str, &str),
+        parameters: Result<Vec<ParameterDescription>, String>,
+    ) -> Self {
+        let parts = (schema.to_owned(), procedure.to_owned());
+        match ProcedureName::from_parts(schema, procedure) {
+            Ok(name) => Self { name: name.as_str().to_owned(), parts, parameters },
+            Err(error) => {
+                // The name can contain control characters.
+                let name = format!("{schema:?}.{procedure:?}");
+                Self { name, parts, parameters: Err(error.to_string()) }
+            }
+        }
+    }
 }
 
 impl ParameterDescription {

@@ -15,6 +15,7 @@ use super::{
     Backend, BackendError, BackendErrorKind, Call, CallError, ExpectedProcedure,
     ProcedureDescription, ProcedureResult, RowSink, VerifyCallback,
 };
+use crate::catalogue::ProcedureName;
 use crate::config::procedures::{DatabaseConfig, MssqlConfig, MssqlEncryption};
 use crate::future::BoxFuture;
 use crate::lifecycle::Cancel;
@@ -129,7 +130,11 @@ impl Mssql {
         identity(&self.config) == identity(config)
     }
 
-    fn missing_text(&self) -> String {
+    /// Describes why there is no procedure of this name.
+    fn missing_text(&self, procedure: &ProcedureName) -> String {
+        if let Some(reason) = self.signatures.other_object(procedure) {
+            return reason;
+        }
         let MssqlConfig { database, user, tokens, .. } = &self.config;
         let login = if tokens.is_some() { "of the access token" } else { user };
         format!("no such procedure in the database {database} is visible to the login {login}")

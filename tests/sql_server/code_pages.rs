@@ -103,8 +103,10 @@ async fn a_text_is_stored_unchanged_or_refused() {
         }
         let arguments = [text("a", "seven"), text("b", &"x".repeat(21))];
         let error = unsent_error(caller.call("defaults", &arguments).await);
-        let expected =
-            vec![bad("a", None, "a value of int"), bad("b", None, "longer than nvarchar(20)")];
+        let expected = vec![
+            bad("a", None, "expected an integer for int"),
+            bad("b", None, "longer than nvarchar(20)"),
+        ];
         assert_eq!(error, BackendErrorKind::Arguments(expected), "{}", server.name);
         assert_eq!(before, process(&caller).await, "{}: another connection", server.name);
     }

@@ -157,10 +157,14 @@ async fn a_repeatable_call_is_retried_with_the_changed_signature() {
 }
 
 #[tokio::test]
-async fn a_type_without_a_json_representation_is_returned_as_bytes() {
+async fn a_column_of_a_clr_type_is_an_error_that_names_a_way_out() {
     let server = fake_server().await;
-    let answer = ProcedureCaller::new(&server).call("shape", &[]).await.expect("the call succeeds");
-    assert_eq!(*answer.cell(), OwnedCell::Binary(vec![1, 2, 3]));
+    let caller = ProcedureCaller::new(&server);
+    let SentErrorKind::Undecodable(reason) = sent_error(caller.call("shape", &[]).await) else {
+        panic!("another error")
+    };
+    assert!(reason.contains("'v' has a CLR type") && reason.contains(".ToString()"), "{reason}");
+    caller.call("nothing", &[]).await.expect("another connection");
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use fjord::roles::worker::execution::procedure::json_sink::JsonSink;
 use tokio::time::Instant;
 
 use super::{LONG, ProcedureCaller, given, int, name, sent_error, text, unsent_error};
-use crate::support::mssql_server::servers;
+use crate::support::mssql_server::{fake_server, servers};
 
 fn text_cell(text: &str) -> OwnedCell {
     OwnedCell::Text(text.to_owned())
@@ -188,7 +188,7 @@ async fn a_table_is_passed_by_column_name() {
         assert!(error.contains("colour") && error.contains("id, name, price, at"), "{error}");
         let bad = things(&[("id", ParameterType::String)], vec![vec![word("x")]]);
         let error = unsent_error(caller.call("lists", &[bad]).await);
-        let expected = "a value of int".to_owned();
+        let expected = "expected an integer for int".to_owned();
         assert_eq!(
             error,
             BackendErrorKind::Arguments(vec![BadArgument {
@@ -346,4 +346,69 @@ async fn the_procedures_of_many_queues_are_verified_with_few_queries() {
         let answer = caller.call("echo_int", &[int("v", 7)]).await.expect("the call succeeds");
         assert_eq!(*answer.output("out"), OwnedCell::Int(7), "{}", server.name);
     }
+}
+
+/// The driver declares an OUTPUT parameter only as wide as its value, so text would be cut at 4,000
+/// characters, and a decimal would overflow.
+#[tokio::test]
+async fn a_procedure_with_a_table_returns_its_outputs_completely() {
+    for server in servers().await {
+        let caller = ProcedureCaller::new(&server);
+        let columns = [("id", ParameterType::Int32), ("price", ParameterType::Decimal)];
+        let row = |id, price: &str| {
+            let price = ParameterValue::Decimal(price.to_owned().into());
+            vec![ParameterValue::Integer(id), price]
+        };
+        let rows = things(&columns, vec![row(1, "9999999.99"), row(2, "0.02")]);
+        let rows = Argument { name: "rows".into(), ..rows };
+        for note in [ParameterValue::Text("é".into()), ParameterValue::Null] {
+            let expected = match &note {
+                ParameterValue::Null => OwnedCell::Null,
+                _ => text_cell("é"),
+            };
+            let answer = caller.call("sums", &[rows.clone(), given("note", note)]).await;
+            let answer = answer.unwrap_or_else(|e| panic!("{}: {e} {e:?}", server.name));
+            assert_eq!(answer.sets, [[[OwnedCell::Int(2), expected]]], "{}", server.name);
+            assert_eq!(answer.result.return_status, 5, "{}", server.name);
+            assert_eq!(*answer.output("text"), text_cell(&"ab".repeat(5000)), "{}", server.name);
+            let total = OwnedCell::Number("10000000.0100".to_owned());
+            assert_eq!(*answer.output("total"), total, "{}", server.name);
+        }
+    }
+}
+
+/// A table-valued parameter must have all columns of its type, and no value for generated ones.
+#[tokio::test]
+async fn rows_of_a_table_with_an_identity_are_inserted() {
+    let server = fake_server().await;
+    let caller = ProcedureCaller::new(&server);
+    let columns = [("text", ParameterType::String), ("price", ParameterType::Decimal)];
+    let lines = |columns: &[(&str, ParameterType)], rows| Argument {
+        name: "rows".into(),
+        ..things(columns, rows)
+    };
+    let row = |text: &str, price: &str| {
+        let price = ParameterValue::Decimal(price.to_owned().into());
+        vec![ParameterValue::Text(text.to_owned().into()), price]
+    };
+    let rows = vec![row("é; --", "9999999.99"), vec![ParameterValue::Null, ParameterValue::Null]];
+    let answer = caller.call("lines", &[lines(&columns, rows)]).await.expect("lines");
+    let price = OwnedCell::Number("9999999.99".to_owned());
+    let first = vec![OwnedCell::Int(1), text_cell("é; --"), price];
+    let second = vec![OwnedCell::Int(2), OwnedCell::Null, OwnedCell::Null];
+    assert_eq!(answer.sets, [[first, second]]);
+    let most = caller.call("lines", &[lines(&columns, vec![row("a", "1"); 950])]).await;
+    assert_eq!(most.expect("950 rows").sets[0].len(), 950);
+    let error = caller.call("lines", &[lines(&columns, vec![row("a", "1"); 951])]).await;
+    let BackendErrorKind::Arguments(bad) = unsent_error(error) else { panic!("another error") };
+    assert!(bad[0].reason.starts_with("more than 950 rows: "), "{bad:?}");
+    let wrong = vec![row("日", "1"), row("a", "0.001")];
+    let error = caller.call("lines", &[lines(&columns, wrong)]).await;
+    let BackendErrorKind::Arguments(bad) = unsent_error(error) else { panic!("another error") };
+    let cells: Vec<_> = bad.into_iter().filter_map(|one| one.cell).collect();
+    assert_eq!(cells, [(0, "text".to_owned()), (1, "price".to_owned())]);
+    let generated = [("line", ParameterType::Int32)];
+    let error = caller.call("lines", &[lines(&generated, Vec::new())]).await;
+    let error = unsent_error(error).to_string();
+    assert!(error.contains("line in the catalogue, but text, price in the database"), "{error}");
 }

@@ -147,3 +147,17 @@ CREATE PROCEDURE fjord_test.keeps @word nvarchar(20), @commits int, @begins int 
 GO
 CREATE PROCEDURE fjord_test.kept_count @word nvarchar(20) AS SELECT COUNT(*) AS n FROM fjord_test.kept WHERE word = @word
 GO
+CREATE TYPE fjord_test.[order] AS TABLE ([sort order] int NULL, größe nvarchar(20) NULL)
+GO
+CREATE PROCEDURE fjord_test.[Sales by Year] @größe int AS SELECT @größe AS größe
+GO
+CREATE PROCEDURE fjord_test.[a.b]]c[d] @1 int, @a$b#c@d int AS SELECT @1 + @a$b#c@d AS v
+GO
+CREATE PROCEDURE fjord_test.größe_lesen AS SELECT N'ß' AS v
+GO
+CREATE PROCEDURE fjord_test.[order by] @rows fjord_test.[order] READONLY AS SELECT [sort order], größe FROM @rows
+GO
+CREATE PROCEDURE fjord_test.[it's; -- out] @text nvarchar(max) OUTPUT AS SET @text = N'out'
+GO
+CREATE PROCEDURE fjord_test.sums @rows fjord_test.thing_list READONLY, @note varchar(10), @text nvarchar(max) OUTPUT, @total decimal(20, 4) OUTPUT AS BEGIN SELECT @text = REPLICATE(CAST(N'ab' AS nvarchar(max)), 5000), @total = SUM(price) FROM @rows; SELECT COUNT(*) AS n, @note AS note FROM @rows; RETURN 5; END
+GO

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use fjord::catalogue::names::quoted;
 use fjord::config::Secret;
 use fjord::config::procedures::{MssqlConfig, MssqlEncryption, SessionKey};
 use fjord::config::tls::ClientTlsConfig;
@@ -164,7 +165,7 @@ async fn create_objects(config: &MssqlConfig) -> bool {
         let names = names.into_first_result().await.expect("the query returns names");
         let names: Vec<_> = names.iter().filter_map(|row| row.get::<&str, _>(0)).collect();
         for name in names {
-            let drop = format!("DROP {kind} fjord_test.[{name}]");
+            let drop = format!("DROP {kind} fjord_test.{}", quoted(name));
             run(&mut client, &drop).await.unwrap_or_else(|error| panic!("{error}: {drop}"));
         }
     }

@@ -233,8 +233,7 @@ impl FakeSqlServer {
         let address = listener.local_addr().expect("the listener has an address");
         let mut schema = Schema::read(schema::SQL);
         let ours = Schema::read(procedures::ONLY_HERE);
-        schema.procedures.extend(ours.procedures);
-        schema.table_types.extend(ours.table_types);
+        schema.extend(ours);
         let mut strict_tls = certs.server_tls(&[&rustls::version::TLS13]);
         strict_tls.alpn_protocols = vec![stream::TDS_8.to_vec()];
         let state = Arc::new(FakeState {

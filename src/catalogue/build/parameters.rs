@@ -9,7 +9,7 @@ use super::{Route, constraints, session_context};
 use crate::catalogue::definition::ParameterDefinition;
 use crate::catalogue::definition::json::{ObjectOnly, OrderedMembers};
 use crate::catalogue::error::EndpointErrors;
-use crate::catalogue::names::{ProcedureName, is_identifier};
+use crate::catalogue::names::{ProcedureName, is_parameter_name, is_sql_name};
 use crate::catalogue::parameter::{Parameter, ParameterSource, ParameterType};
 use crate::catalogue::route::{self, Segment};
 
@@ -124,7 +124,7 @@ fn check_headers(parameters: &[Parameter], errors: &mut EndpointErrors<'_>) {
 fn check_arguments(key: &str, parameters: &[Parameter], errors: &mut EndpointErrors<'_>) {
     let mut seen: HashMap<String, &str> = HashMap::new();
     for parameter in parameters {
-        if let Some(other) = seen.insert(parameter.argument.to_ascii_lowercase(), &parameter.name) {
+        if let Some(other) = seen.insert(parameter.argument.to_lowercase(), &parameter.name) {
             let expected = format!("the same argument as {other:?}: expected another name");
             errors.add(format!("{key}.{}.as", parameter.name), expected);
         }
@@ -146,12 +146,12 @@ fn parameter(
     });
     check_name(&name, key, source, errors);
     check_source(kind, key, source, errors);
-    let argument = definition.argument.as_deref().unwrap_or(&name);
-    let argument = argument.strip_prefix('@').unwrap_or(argument);
-    if !is_identifier(argument) {
-        let expected = "expected the name of the procedure's parameter: a letter or '_', then letters, digits or '_'";
-        errors.add(format!("{key}.as"), expected);
-    }
+    let argument = argument(&name, definition.argument.as_deref(), source)
+        .unwrap_or_else(|expected| {
+            errors.add(format!("{key}.as"), expected);
+            &name
+        })
+        .into();
     if source == ParameterSource::Path && definition.required == Some(false) {
         errors.add(format!("{key}.required"), "a path parameter is always required");
     }
@@ -163,7 +163,7 @@ fn parameter(
     let table_type = table_type(definition.table_type.as_deref(), kind, key, errors);
     let constraints = constraints::constraints(&definition, kind, key, errors);
     let mut parameter = Parameter {
-        argument: argument.into(),
+        argument,
         name: name.into(),
         source,
         session_context: definition.session_context,
@@ -178,6 +178,23 @@ fn parameter(
     constraints::add_allowed(&mut parameter, definition.allowed, key, errors);
     constraints::add_default(&mut parameter, definition.default, key, errors);
     parameter
+}
+
+/// Returns the name of the procedure's parameter without `@`, or of the table type's column.
+fn argument<'a>(
+    name: &'a str,
+    written: Option<&'a str>,
+    source: ParameterSource,
+) -> Result<&'a str, &'static str> {
+    let argument = written.unwrap_or(name);
+    let argument = argument.strip_prefix('@').unwrap_or(argument);
+    if source == ParameterSource::Column {
+        let expected = "expected the name of the table type's column: 1 to 128 characters, none of them a control character";
+        if is_sql_name(argument) { Ok(argument) } else { Err(expected) }
+    } else {
+        let expected = "expected the name of the procedure's parameter: letters, digits, '_', '$', '#' and '@'";
+        if is_parameter_name(argument) { Ok(argument) } else { Err(expected) }
+    }
 }
 
 fn check_name(name: &str, key: &str, source: ParameterSource, errors: &mut EndpointErrors<'_>) {
@@ -255,7 +272,10 @@ fn table_type(
         errors.add(format!("{key}.tableType"), "expected only with the type `table`");
     }
     if ProcedureName::new(name).is_err() {
-        errors.add(format!("{key}.tableType"), "expected schema.type, e.g. \"dbo.horse_list\"");
+        errors.add(
+            format!("{key}.tableType"),
+            "expected schema.type, e.g. \"dbo.horse_list\" or \"dbo.[horse list]\"",
+        );
     }
     Some(name.into())
 }

@@ -6,11 +6,14 @@ use serde_json::Value;
 use super::existing::ExistingEndpoints;
 use super::procedure_name::{ProcedureVerb, verb, words};
 use crate::catalogue::ParameterType;
-use crate::catalogue::names::is_identifier;
+use crate::catalogue::names::{is_parameter_name, is_sql_name};
 use crate::procedures::description::{ParameterDescription, ProcedureDescription};
 
 /// The maximum length in bytes of a `binary` that can be a query parameter.
 const QUERY_LENGTH_MAX: usize = 1_000;
+
+/// The limit for numbers that distinguish procedures whose names suggest the same route or id.
+const NUMBERS_MAX: usize = 1_000;
 
 /// Entries by id, in the order of the file.
 #[derive(Debug)]
@@ -91,7 +94,7 @@ pub(super) fn create<'a>(
     let parameters = described.parameters.as_ref().map_err(Clone::clone)?;
     let (inputs, outputs): (Vec<_>, Vec<_>) =
         parameters.iter().partition(|parameter| !parameter.is_output);
-    let (schema, name) = described.name.split_once('.').unwrap_or(("", &described.name));
+    let (schema, name) = &described.parts;
     let words = words(name);
     let (verb, noun) = verb(&words);
     let fits_query = inputs.iter().all(|parameter| fits_query(parameter));
@@ -109,15 +112,18 @@ pub(super) fn create<'a>(
     let key = key.map(|parameter| &*parameter.name);
     let tail = key.map(|key| format!("/{{{key}}}")).unwrap_or_default();
     let schema = words_of(schema);
-    let full = words.join("-");
-    let candidates = [
-        format!("{method} {prefix}/{}{tail}", noun.join("-")),
-        format!("{method} {prefix}/{schema}/{}{tail}", noun.join("-")),
-        format!("{method} {prefix}/{schema}/{full}{tail}"),
-    ];
-    let route = candidates.into_iter().find(|route| !existing.has_route(route));
-    let ids = [full.clone(), format!("{schema}-{full}")];
-    let id = ids.into_iter().find(|id| !existing.has_id(id));
+    let (full, noun) = (or_procedure(words.join("-")), or_procedure(noun.join("-")));
+    let suggestions =
+        [format!("/{noun}"), format!("/{schema}/{noun}"), format!("/{schema}/{full}")];
+    let numbered = (2..NUMBERS_MAX).map(|number| format!("/{schema}/{full}-{number}"));
+    let mut routes = suggestions
+        .into_iter()
+        .chain(numbered)
+        .map(|path| format!("{method} {prefix}{path}{tail}"));
+    let route = routes.find(|route| !existing.has_route(route));
+    let numbered = (2..NUMBERS_MAX).map(|number| format!("{schema}-{full}-{number}"));
+    let mut ids = [full.clone(), format!("{schema}-{full}")].into_iter().chain(numbered);
+    let id = ids.find(|id| !existing.has_id(id));
     let (Some(route), Some(id)) = (route, id) else {
         return Err("all routes or ids that its name suggests are in use".to_owned());
     };
@@ -143,8 +149,15 @@ pub(super) fn create<'a>(
     Ok((id, entry))
 }
 
+/// Returns the words of a schema. A name in another script has none.
 fn words_of(schema: &str) -> String {
-    words(schema).join("-")
+    let words = words(schema).join("-");
+    if words.is_empty() { "schema".to_owned() } else { words }
+}
+
+/// Returns the words of a procedure's name. A name in another script has none.
+fn or_procedure(words: String) -> String {
+    if words.is_empty() { "procedure".to_owned() } else { words }
 }
 
 fn imported<'a>(
@@ -154,8 +167,9 @@ fn imported<'a>(
     let mut parameters = Vec::new();
     for parameter in described {
         let ParameterDescription { name, declared, .. } = parameter;
-        if !is_identifier(name) {
-            return Err(format!("the name @{name} is not a plain identifier"));
+        let is_column = location(parameter).is_none();
+        if !(if is_column { is_sql_name(name) } else { is_parameter_name(name) }) {
+            return Err(format!("the catalogue cannot contain the name {name:?}"));
         }
         let kind = parameter
             .kind
@@ -188,5 +202,7 @@ fn fits_query(parameter: &ParameterDescription) -> bool {
 
 /// Returns whether the parameter can be a segment of the path.
 fn fits_path(parameter: &ParameterDescription) -> bool {
-    fits_query(parameter) && parameter.kind != Some(ParameterType::Binary)
+    // The name becomes part of the route.
+    let is_plain = parameter.name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+    is_plain && fits_query(parameter) && parameter.kind != Some(ParameterType::Binary)
 }

@@ -21,6 +21,8 @@ const TRANSACTION_ENDED: [u32; 3] = [266, 3902, 3903];
 /// "Data type is unknown" in a remote procedure call: this server does not accept an untyped NULL.
 const UNKNOWN_DATA_TYPE: u32 = 8009;
 
+/// A statement names a column that its table does not have.
+const INVALID_COLUMN: u32 = 207;
 /// "Trying to pass a table-valued parameter with … column(s)": the table type was just recreated.
 const OTHER_COLUMNS: u32 = 500;
 
@@ -145,6 +147,12 @@ pub(super) fn is_unknown_object(token: &TokenError) -> bool {
 /// Returns whether the procedure's parameters may have changed since they were read.
 pub(super) fn doubts_signature(token: &TokenError) -> bool {
     class_of(token.code()) == ServerErrorClass::Mismatch || token.code() == OTHER_COLUMNS
+}
+
+/// Returns whether a statement names a column that does not exist. This is also the error of a
+/// statement that inserts rows into a table type whose columns have changed.
+pub(super) fn lacks_column(token: &TokenError) -> bool {
+    token.code() == INVALID_COLUMN
 }
 
 /// The cause of a failed connection attempt, which determines when the next one is made.

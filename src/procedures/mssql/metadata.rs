@@ -1,6 +1,7 @@
 //! Queries the database for procedure signatures and the kind of server.
 
 mod describe;
+mod object_kind;
 mod server;
 mod signature;
 mod signature_query;
@@ -9,7 +10,7 @@ mod table_query;
 
 pub(super) use describe::describe;
 pub(super) use server::{NarrowText, ServerProbe, ServerTraits, SessionContextKind};
-pub(super) use signature::{Signature, SqlParameter, SqlParameterType};
+pub(super) use signature::{Signature, SqlParameter, SqlParameterType, unsupported_table_type};
 pub(super) use signature_query::PROCEDURES_PER_QUERY;
 pub(super) use signatures::{SignatureLookup, Signatures};
 pub(super) use table_query::TableQuery;

@@ -7,9 +7,10 @@ mod code_page;
 mod decimal;
 mod decode;
 mod encode;
+mod reason;
 
 pub(super) use code_page::CodePage;
-pub(super) use decode::{RowDecoder, owned, owned_as_declared};
+pub(super) use decode::{RowDecoder, owned};
 pub(super) use encode::{EncodeError, encode, has_typed_null, null};
 
 /// The longest `nvarchar` that is not `nvarchar(max)`.
@@ -69,6 +70,10 @@ pub(super) enum SqlType {
     /// `uniqueidentifier`.
     Guid,
     Xml,
+    /// `json`, which a driver without support for it exchanges as text.
+    Json,
+    /// `vector`, which a driver without support for it exchanges as the text of a JSON array.
+    Vector,
     /// `sql_variant`.
     Variant,
     /// A type without a JSON representation, identified by its name.
@@ -129,20 +134,35 @@ impl SqlType {
             "datetimeoffset" => Self::DateTimeOffset(scale),
             "uniqueidentifier" => Self::Guid,
             "xml" => Self::Xml,
+            "json" => Self::Json,
+            "vector" => Self::Vector,
             "sql_variant" => Self::Variant,
             other => Self::Other(other.to_owned()),
         }
     }
 
-    /// Returns the `nvarchar` type that can hold every value of this type, or `None` if this is not
-    /// a text type with a code page.
+    /// Returns the `nvarchar` type that can hold every value of this type, or `None` if the driver
+    /// does not exchange this type as text in a code page.
     pub(super) fn as_nvarchar(&self) -> Option<Self> {
         match self {
             Self::Text { length, code_page, .. } if *code_page != CodePage::UTF_16 => {
                 let length = length.filter(|length| *length <= NVARCHAR_MAX);
                 Some(Self::Text { name: "nvarchar", length, code_page: CodePage::UTF_16 })
             }
+            Self::Json | Self::Vector => {
+                let code_page = CodePage::UTF_16;
+                Some(Self::Text { name: "nvarchar", length: None, code_page })
+            }
             _ => None,
+        }
+    }
+
+    /// Returns the declaration of a variable for a value of this type. Text stands for the types
+    /// that the driver exchanges as text.
+    pub(super) fn variable_type(&self) -> String {
+        match self {
+            Self::Json | Self::Vector => "nvarchar(max)".to_owned(),
+            sql => sql.to_string(),
         }
     }
 
@@ -185,6 +205,8 @@ impl fmt::Display for SqlType {
             Self::DateTimeOffset(scale) => write!(f, "datetimeoffset({scale})"),
             Self::Guid => f.write_str("uniqueidentifier"),
             Self::Xml => f.write_str("xml"),
+            Self::Json => f.write_str("json"),
+            Self::Vector => f.write_str("vector"),
             Self::Variant => f.write_str("sql_variant"),
             Self::Other(name) => f.write_str(name),
         }

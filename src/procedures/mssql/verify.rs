@@ -108,7 +108,7 @@ impl Mssql {
     fn compare(&self, expected: &ExpectedProcedure) -> Result<(), BackendError> {
         let difference = match self.signatures.known(&expected.procedure) {
             Some(signature) => signature.difference(expected),
-            None => Some(self.missing_text()),
+            None => Some(self.missing_text(&expected.procedure)),
         };
         difference
             .map_or(Ok(()), |text| Err(BackendError::mismatch(expected.procedure.as_str(), text)))

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use tokio::time::Instant;
 
-use super::Sqlite;
-use crate::catalogue::{ParameterType, ProcedureName};
+use super::{Sqlite, procedure};
+use crate::catalogue::ParameterType;
 use crate::config::worker::matches_pattern;
 use crate::procedures::description::{ParameterDescription, ProcedureDescription};
 use crate::procedures::{BackendError, BackendErrorKind};
@@ -22,15 +22,20 @@ impl Sqlite {
         deadline: Instant,
     ) -> Result<Vec<ProcedureDescription>, BackendError> {
         let mut descriptions = Vec::new();
-        for name in self.names().await?.into_iter().filter(|name| matches_pattern(pattern, name)) {
-            let parameters = match ProcedureName::new(&name) {
-                Ok(procedure) => match self.procedure(&procedure, deadline, &self.closing).await {
-                    Ok(procedure) => Ok(parameters(&procedure)),
-                    Err(error) => Err(error.to_string()),
-                },
-                Err(error) => Err(error.to_string()),
+        for file in self.names().await? {
+            let Ok(name) = procedure::name_of(&file) else {
+                if matches_pattern(pattern, &file) {
+                    descriptions.push(unnamed(&file));
+                }
+                continue;
             };
-            descriptions.push(ProcedureDescription { name, parameters });
+            let parts = (name.schema(), name.procedure());
+            if matches_pattern(pattern, &format!("{}.{}", parts.0, parts.1)) {
+                let loaded = self.procedure(&name, deadline, &self.closing).await;
+                let parameters = loaded.map(|procedure| parameters(&procedure));
+                let parameters = parameters.map_err(|error| error.to_string());
+                descriptions.push(ProcedureDescription::new(parts, parameters));
+            }
         }
         Ok(descriptions)
     }
@@ -55,7 +60,14 @@ fn names(directory: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-fn parameters(procedure: &super::procedure::SqliteProcedure) -> Vec<ParameterDescription> {
+/// Describes a file whose name is not that of a procedure.
+fn unnamed(file: &str) -> ProcedureDescription {
+    let reason = "the name of its file is not that of a procedure, schema.name".to_owned();
+    let (name, parts) = (format!("{file:?}"), (String::new(), file.to_owned()));
+    ProcedureDescription { name, parts, parameters: Err(reason) }
+}
+
+fn parameters(procedure: &procedure::SqliteProcedure) -> Vec<ParameterDescription> {
     let taken = procedure.parameters().into_iter().map(|name| ParameterDescription {
         kind: Some(ParameterType::String),
         ..ParameterDescription::new(name, DECLARED)

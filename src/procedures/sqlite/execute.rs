@@ -246,7 +246,7 @@ fn set<T>(entries: &mut Vec<(String, T)>, name: &str, value: T) {
 
 fn size(cell: &OwnedCell) -> usize {
     match cell {
-        OwnedCell::Number(text) | OwnedCell::Text(text) => text.len(),
+        OwnedCell::Number(text) | OwnedCell::Json(text) | OwnedCell::Text(text) => text.len(),
         OwnedCell::Binary(bytes) => bytes.len(),
         OwnedCell::Null | OwnedCell::Bool(_) | OwnedCell::Int(_) | OwnedCell::Float(_) => 0,
     }

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
+use crate::catalogue::ProcedureName;
+use crate::catalogue::names::NameError;
 use crate::procedures::{Argument, BackendError, ExpectedProcedure};
 
 use super::{error_codes, script, types};
@@ -60,15 +62,27 @@ pub(super) fn load(
     Ok(procedure)
 }
 
+/// Returns the name of a procedure's file without `.sql`: the procedure's name as the catalogue
+/// writes it, in which characters that a file name cannot contain are percent-encoded.
+fn file_of(name: &str) -> String {
+    name.replace('%', "%25").replace('/', "%2F").replace('\\', "%5C")
+}
+
+/// Returns the procedure that a file is named after, in the opposite direction of `file_of`.
+pub(super) fn name_of(file: &str) -> Result<ProcedureName, NameError> {
+    ProcedureName::new(&file.replace("%5C", "\\").replace("%2F", "/").replace("%25", "%"))
+}
+
 fn read(directory: &Path, name: &str) -> Result<String, BackendError> {
-    let path = directory.join(format!("{name}.sql"));
+    let file = file_of(name);
+    let path = directory.join(format!("{file}.sql"));
     let too_large = || BackendError::mismatch(name, "its file is larger than 1 MiB");
     match std::fs::metadata(&path) {
         Ok(file) if file.len() > FILE_BYTES_MAX => return Err(too_large()),
         _ => {}
     }
     std::fs::read_to_string(&path).map_err(|error| {
-        BackendError::mismatch(name, format!("its file {name}.sql cannot be read: {error}"))
+        BackendError::mismatch(name, format!("its file {file}.sql cannot be read: {error}"))
     })
 }
 
@@ -169,4 +183,26 @@ fn list(names: &BTreeSet<&str>) -> String {
         return "none".to_owned();
     }
     names.iter().map(|name| format!("@{name}")).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_has_a_file_of_its_own_in_the_directory() {
+        for (written, file) in [
+            ("dbo.horse_get", "dbo.horse_get"),
+            ("dbo.[Sales by Year]", "dbo.[Sales by Year]"),
+            ("dbo.[../../etc/passwd]", "dbo.[..%2F..%2Fetc%2Fpasswd]"),
+            (r"dbo.[a\b]", "dbo.[a%5Cb]"),
+            ("dbo.[100%2F]", "dbo.[100%252F]"),
+            ("dbo.größe", "dbo.größe"),
+        ] {
+            let name = ProcedureName::new(written).unwrap();
+            assert_eq!(file_of(name.as_str()), file);
+            assert_eq!(name_of(file).unwrap(), name);
+        }
+        assert!(name_of("readme").is_err());
+    }
 }

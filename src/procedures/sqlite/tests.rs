@@ -139,6 +139,7 @@ impl RowSink for CollectedSets {
             Cell::Int(value) => OwnedCell::Int(value),
             Cell::Float(value) => OwnedCell::Float(value),
             Cell::Number(text) => OwnedCell::Number(text.to_owned()),
+            Cell::Json(text) => OwnedCell::Json(text.to_owned()),
             Cell::Text(text) => OwnedCell::Text(text.to_owned()),
             Cell::Binary(bytes) => OwnedCell::Binary(bytes.to_vec()),
         });

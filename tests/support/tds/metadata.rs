@@ -8,13 +8,13 @@ use tokio::time::sleep;
 use super::FakeState;
 use super::reply::TdsReply;
 use super::request::Given;
-use super::schema::{Declaration, unquoted};
+use super::schema::{Declaration, ResolvedObject, take_name, unquoted};
 use super::values::{Declared, Sql};
 
 /// The interval between checks for the release of a lock.
 const LOCK_TICK: Duration = Duration::from_millis(10);
 /// The column types of a parameter's row. The first column is the procedure's index in the query.
-const PARAMETER_COLUMNS: [&str; 13] = [
+const PARAMETER_COLUMNS: [&str; 15] = [
     "int",
     "int",
     "nvarchar(128)",
@@ -28,6 +28,8 @@ const PARAMETER_COLUMNS: [&str; 13] = [
     "nvarchar(128)",
     "int",
     "int",
+    "nvarchar(2)",
+    "nvarchar(1035)",
 ];
 
 /// Answers a query for the parameters of procedures, or for the columns of table types.
@@ -55,35 +57,47 @@ pub(super) async fn answer(state: &FakeState, text: &str, values: &[Given], repl
         while names.iter().any(|name| state.locked.lock().expect("not poisoned").contains(name)) {
             sleep(LOCK_TICK).await;
         }
-        parameters_of(state, &names, reply);
+        parameters_of(state, &names, text.contains("sys.synonyms"), reply);
     }
     reply.done_procedure(false);
 }
 
 fn procedure_name(given: &Given) -> String {
     match &given.value {
-        Sql::Text(name) => name.replace(['[', ']'], ""),
-        other => panic!("{other:?} is not a procedure name"),
+        Sql::Text(name) => take_name(name).0,
+        other => panic!("{other:?} is no procedure's name"),
     }
 }
 
-fn parameters_of(state: &FakeState, names: &[String], reply: &mut TdsReply) {
+fn parameters_of(state: &FakeState, names: &[String], synonyms: bool, reply: &mut TdsReply) {
     reply.columns(&PARAMETER_COLUMNS.map(|kind| ("", kind)));
     for (place, name) in names.iter().enumerate() {
-        let place = Sql::Int(i64::try_from(place).expect("the index fits i64"));
-        for row in parameter_rows(state, name) {
-            let row = std::iter::once(place.clone()).chain(row);
+        let place = Sql::Int(i64::try_from(place).expect("few"));
+        let object = state.schema.resolve(name);
+        let object = match &object.synonym {
+            // The query for servers without synonyms finds the synonym itself.
+            Some(_) if !synonyms => ResolvedObject { name: None, code: Some("SN"), synonym: None },
+            _ => object,
+        };
+        let text = |text: Option<&str>| text.map_or(Sql::Null, |text| Sql::Text(text.to_owned()));
+        let about = [text(object.code), text(object.synonym.as_deref())];
+        for row in parameter_rows(state, object.name.as_deref().unwrap_or(name)) {
+            let row = std::iter::once(place.clone()).chain(row).chain(about.clone());
             let row: Vec<_> = PARAMETER_COLUMNS.into_iter().zip(row).collect();
             reply.row(&row);
         }
     }
 }
 
-/// Returns the parameter rows of a procedure, without the first column.
+/// Returns a procedure's rows without the first column and those about the object.
 fn parameter_rows(state: &FakeState, name: &str) -> Vec<[Sql; 12]> {
     let is_dropped = state.dropped.lock().expect("not poisoned").iter().any(|one| one == name);
     let Some(parameters) = state.schema.procedure(name).filter(|_| !is_dropped) else {
-        return vec![[const { Sql::Null }; 12]];
+        let mut values = [const { Sql::Null }; 12];
+        if state.schema.resolve(name).name.is_some() && !is_dropped {
+            values[0] = Sql::Int(1);
+        }
+        return vec![values];
     };
     let mut parameters = parameters.clone();
     if name.ends_with(".changed") && state.is_changed.load(Ordering::Acquire) {
@@ -123,7 +137,7 @@ fn parameter_rows(state: &FakeState, name: &str) -> Vec<[Sql; 12]> {
 }
 
 fn columns_of(state: &FakeState, values: &[Given], reply: &mut TdsReply) {
-    const TYPES: [&str; 9] = [
+    const TYPES: [&str; 10] = [
         "int",
         "nvarchar(128)",
         "nvarchar(128)",
@@ -131,6 +145,7 @@ fn columns_of(state: &FakeState, values: &[Given], reply: &mut TdsReply) {
         "smallint",
         "tinyint",
         "tinyint",
+        "int",
         "int",
         "int",
     ];
@@ -151,6 +166,7 @@ fn columns_of(state: &FakeState, values: &[Given], reply: &mut TdsReply) {
                 Sql::Int(scale),
                 one.declared.code_page().map_or(Sql::Null, |page| Sql::Int(page.into())),
                 Sql::Int(object),
+                Sql::Int(one.is_generated.into()),
             ];
             let row: Vec<_> = TYPES.into_iter().zip(row).collect();
             reply.row(&row);
@@ -169,7 +185,8 @@ pub(super) fn checked_table_columns(
         let after = check.split_once(from).expect("the query checks the type").1;
         after.split_once(to).expect("the query checks the type").0.to_owned()
     };
-    let now = state.type_id(&between("TYPE_ID(N'", "')"));
+    let name = between("TYPE_ID(N'", "')").replace("''", "'");
+    let now = state.type_id(&take_name(&name).0);
     let now = now.and_then(|id| state.table_type(id)).map(|(_, object)| object);
     if now == between("type_table_object_id = ", ")").parse().ok() {
         table_columns(state, rest, reply);
@@ -182,9 +199,9 @@ pub(super) fn checked_table_columns(
 /// Answers `type;SELECT TOP 0 columns FROM @P` with the types of the columns or of their casts.
 pub(super) fn table_columns(state: &FakeState, rest: &str, reply: &mut TdsReply) {
     state.column_reads.fetch_add(1, Ordering::AcqRel);
-    let (name, select) = rest.split_once(";SELECT TOP 0 ").expect("the query selects columns");
-    let columns = state.columns(name);
-    let selected = select.strip_suffix(" FROM @P").expect("the query selects from @P");
+    let (name, select) = rest.split_once(";SELECT TOP 0 ").expect("a query for columns");
+    let columns = state.columns(&take_name(name).0);
+    let selected = select.strip_suffix(" FROM @P").expect("of the variable");
     let types: Option<Vec<Declared>> = if selected == "*" {
         Some(columns.iter().map(|one| one.declared.clone()).collect())
     } else {

@@ -32,6 +32,20 @@ CREATE PROCEDURE fjord_test.replaced @number int, @procedure nvarchar(50) AS
 CREATE PROCEDURE fjord_test.runs @script nvarchar(200) AS
 CREATE PROCEDURE fjord_test.shape AS
 CREATE PROCEDURE fjord_test.numbered @ms int, @total int OUTPUT AS
+CREATE TYPE fjord_test.[my list] AS TABLE (n int NULL)
+CREATE PROCEDURE fjord_test.echo_json @v json, @out json OUTPUT AS
+CREATE PROCEDURE fjord_test.echo_vector @v vector(3), @out vector(3) OUTPUT AS
+CREATE TYPE fjord_test.line_list AS TABLE (line int IDENTITY(1, 1), [text] varchar(20) NULL, price decimal(9, 2) NULL, doubled AS (price * 2))
+CREATE PROCEDURE fjord_test.lines @rows fjord_test.line_list READONLY AS
+CREATE TYPE fjord_test.document_list AS TABLE (x xml NULL, j json NULL)
+CREATE PROCEDURE fjord_test.documents @rows fjord_test.document_list READONLY AS
+CREATE PROCEDURE fjord_test.quoted_type @rows fjord_test.[my list] READONLY AS
+CREATE VIEW fjord_test.a_view AS
+CREATE FUNCTION fjord_test.a_function AS
+CREATE SYNONYM fjord_test.[other name] FOR [fjord_test].[Sales by Year]
+CREATE SYNONYM fjord_test.table_synonym FOR fjord_test.things
+CREATE SYNONYM fjord_test.elsewhere FOR [other].[dbo].[returns]
+CREATE SYNONYM fjord_test.nowhere_synonym FOR fjord_test.not_there
 CREATE PROCEDURE ledger.write @ms int, @request_id nvarchar(100) AS";
 
 /// The number of characters in each row of FOR JSON text.
@@ -121,7 +135,13 @@ pub(crate) fn run(
     match bare {
         "narrow_out" => FakeResult::Returned(0, vec![("@v".into(), text(&arguments.text("@v")))]),
         "sets" | "many" | "json" => sets(bare, &arguments, reply),
-        "lists" | "names" | "codes" | "pages" | "longs" => tables(state, bare, &arguments, reply),
+        "Sales by Year" | "a.b]c[d" | "größe_lesen" | "it's; -- out" => {
+            odd_names(bare, &arguments, reply)
+        }
+        "sums" => sums(&arguments, reply),
+        "lists" | "names" | "codes" | "pages" | "longs" | "order by" | "documents" | "lines" => {
+            tables(state, bare, &arguments, reply)
+        }
         "throws" | "rows_then_error" | "doubles" | "divides" => errors(bare, &arguments, reply),
         "begins" => {
             session.transaction.count += 1;
@@ -168,6 +188,23 @@ pub(crate) fn run(
         }
         other => panic!("no procedure {other}"),
     }
+}
+
+/// Executes the procedures whose names need quoting.
+fn odd_names(name: &str, arguments: &GivenArguments<'_>, reply: &mut TdsReply) -> FakeResult {
+    match name {
+        "Sales by Year" => {
+            reply.single("größe", "int", Sql::Int(arguments.int("@größe")));
+        }
+        "a.b]c[d" => {
+            reply.single("v", "int", Sql::Int(arguments.int("@1") + arguments.int("@a$b#c@d")));
+        }
+        "größe_lesen" => {
+            reply.single("v", "nvarchar(1)", text("ß"));
+        }
+        _ => return FakeResult::Returned(0, vec![("@text".into(), text("out"))]),
+    }
+    DONE
 }
 
 /// Returns values of types that few drivers support completely.
@@ -259,6 +296,11 @@ fn tables(
 ) -> FakeResult {
     let (table, columns): (_, &[(&str, &str)]) = match name {
         "names" => ("@names", &[("name", "nvarchar(100)")]),
+        "lines" => {
+            ("@rows", &[("line", "int"), ("text", "varchar(20)"), ("price", "decimal(9, 2)")])
+        }
+        "documents" => ("@rows", &[("x", "xml"), ("j", "json")]),
+        "order by" => ("@rows", &[("sort order", "int"), ("größe", "nvarchar(20)")]),
         "codes" => {
             ("@codes", &[("code", "varchar(5)"), ("kana", "varchar(5) COLLATE Japanese_CI_AS")])
         }
@@ -298,6 +340,22 @@ fn tables(
         }
     }
     DONE
+}
+
+/// Returns the number of rows of a table, their sum, and more text than fits into `nvarchar(4000)`.
+fn sums(arguments: &GivenArguments<'_>, reply: &mut TdsReply) -> FakeResult {
+    let Some(Sql::Table(rows)) = arguments.get("@rows") else { panic!("no table") };
+    let price = |row: &Vec<Sql>| match row[2] {
+        Sql::Decimal(number, 2) => number * 100,
+        ref other => panic!("{other:?} is no price"),
+    };
+    let note = arguments.get("@note").cloned().unwrap_or(Sql::Null);
+    reply.columns(&[("n", "int"), ("note", "varchar(10)")]);
+    let count = Sql::Int(i64::try_from(rows.len()).expect("few"));
+    reply.row(&[("int", count), ("varchar(10)", note)]);
+    let total = Sql::Decimal(rows.iter().map(price).sum(), 4);
+    let outputs = vec![("@text".into(), Sql::Text("ab".repeat(5000))), ("@total".into(), total)];
+    FakeResult::Returned(5, outputs)
 }
 
 fn errors(name: &str, arguments: &GivenArguments<'_>, reply: &mut TdsReply) -> FakeResult {

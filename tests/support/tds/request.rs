@@ -4,7 +4,7 @@ use bytes::{Buf, Bytes};
 use tds_protocol::codec::{read_b_varchar, read_us_varchar, read_utf16_string};
 
 use super::FakeState;
-use super::schema::{Declaration, Schema};
+use super::schema::{Declaration, Schema, take_name};
 use super::values::{Declared, Sql, WireType, read};
 
 /// The procedure number of `sp_executesql`.
@@ -122,8 +122,8 @@ impl TdsRequest {
         while payload.has_remaining() && payload[0] != SEPARATOR {
             given.push(Given::read(payload, state));
         }
-        if let Some(name) = name {
-            return Self::TdsCall(name.replace(['[', ']'], ""), given);
+        if let Some(name) = name.filter(|name| name != "sp_executesql") {
+            return Self::TdsCall(take_name(&name).0, given);
         }
         let mut given = given.into_iter();
         let Some(Given { value: Sql::Text(text), .. }) = given.next() else {
@@ -184,17 +184,15 @@ pub(crate) fn called(
     values: &[Given],
     schema: &Schema,
 ) -> (String, Vec<Given>, Vec<Declaration>) {
-    let value = |word: &str| match word.strip_prefix("@P") {
-        Some(number) => {
-            values[number.parse::<usize>().expect("the placeholder has a number") - 1].value.clone()
-        }
-        None => Sql::Null,
+    let value = |word: &str| {
+        let found = values.iter().find(|one| one.name == word);
+        assert!(found.is_some() || word == "NULL", "{word} was not passed");
+        found.map_or(Sql::Null, |one| one.value.clone())
     };
-    let exec = text.split("EXEC @fjord_return = ").nth(1).expect("the batch has a call");
-    let exec = exec.split(';').next().expect("the call ends with a semicolon");
-    let (name, arguments) = exec.split_once(' ').unwrap_or((exec, ""));
-    let name = name.replace(['[', ']'], "");
-    let declared = schema.procedure(&name).expect("the procedure exists");
+    let exec = text.split("EXEC @fjord_return = ").nth(1).expect("a call");
+    let (name, arguments) = take_name(exec);
+    let arguments = arguments.split(';').next().expect("one statement");
+    let declared = schema.procedure(&name).expect("a procedure");
     let mut given = Vec::new();
     let mut outputs = Vec::new();
     for argument in arguments.split(", ").filter(|argument| !argument.is_empty()) {
@@ -210,6 +208,12 @@ pub(crate) fn called(
             }
             None => word,
         };
+        if word.starts_with("@fjord_table_") {
+            let value = inserted(text, word, &|word| value(word));
+            let (name, is_output, is_untyped) = (parameter.to_owned(), false, false);
+            given.push(Given { name, is_output, value, is_untyped });
+            continue;
+        }
         if let Some(variable) = variable {
             let one =
                 declared.iter().find(|one| one.name == parameter).expect("the parameter exists");
@@ -230,4 +234,20 @@ pub(crate) fn called(
         });
     }
     (name, given, outputs)
+}
+
+/// Returns the rows that a statement inserts into a variable, in the order of the named columns. The
+/// first column of the type is an IDENTITY.
+fn inserted(text: &str, variable: &str, value: &dyn Fn(&str) -> Sql) -> Sql {
+    let mut rows = Vec::new();
+    for part in text.split(&format!("INSERT INTO {variable} ")).skip(1) {
+        let values = part.split_once(" VALUES ").expect("values").1;
+        let values = values.split(';').next().expect("one statement");
+        for row in values.split("(CAST(").skip(1) {
+            let cells = row.split("CAST(").map(|cell| cell.split(" AS ").next().expect("a value"));
+            let identity = Sql::Int(i64::try_from(rows.len()).expect("few") + 1);
+            rows.push(std::iter::once(identity).chain(cells.map(value)).collect());
+        }
+    }
+    Sql::Table(rows)
 }

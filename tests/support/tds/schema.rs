@@ -13,6 +13,8 @@ pub(crate) struct Declaration {
     pub(crate) name: String,
     pub(crate) declared: Declared,
     pub(crate) is_output: bool,
+    /// Whether the server generates the column.
+    pub(crate) is_generated: bool,
 }
 
 /// The objects of a script.
@@ -21,6 +23,29 @@ pub(crate) struct Schema {
     pub(crate) procedures: HashMap<String, Vec<Declaration>>,
     /// The table types in order of creation. The index determines the id.
     pub(crate) table_types: Vec<(String, Vec<Declaration>)>,
+    /// The type codes of objects that are no procedures, by name.
+    others: HashMap<String, &'static str>,
+    /// The names of synonyms, and those of their base objects as they were written.
+    synonyms: HashMap<String, String>,
+}
+
+/// The kinds of objects that are no procedures, with their type codes.
+const OTHERS: [(&str, &str); 4] = [
+    ("CREATE TABLE ", "U "),
+    ("CREATE VIEW ", "V "),
+    ("CREATE FUNCTION ", "FN"),
+    ("CREATE SEQUENCE ", "SO"),
+];
+
+/// An object of `sys.all_objects`, or the base object of a synonym.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ResolvedObject {
+    /// The object's name, if there is such an object in this database.
+    pub(crate) name: Option<String>,
+    /// The type code of the object.
+    pub(crate) code: Option<&'static str>,
+    /// The base object as the synonym names it.
+    pub(crate) synonym: Option<String>,
 }
 
 impl Schema {
@@ -28,21 +53,52 @@ impl Schema {
         let mut schema = Self::default();
         for line in sql.lines() {
             if let Some(rest) = line.strip_prefix("CREATE PROCEDURE ") {
-                let (name, rest) = rest.split_once(' ').expect("the declaration has a name");
-                let parameters = format!(" {rest} ");
-                let parameters = parameters
-                    .split_once(" AS ")
-                    .expect("the declaration has AS after its parameters")
-                    .0;
-                schema.procedures.insert(name.to_owned(), declarations(parameters));
+                let (name, rest) = take_name(rest);
+                let parameters = format!("{rest} ");
+                let parameters = parameters.split_once(" AS ").expect("parameters, then AS").0;
+                schema.procedures.insert(name, declarations(parameters));
             } else if let Some(rest) = line.strip_prefix("CREATE TYPE ") {
-                let (name, rest) =
-                    rest.split_once(" AS TABLE (").expect("the declaration has a table type");
-                let columns = rest.strip_suffix(')').expect("the columns are in parentheses");
-                schema.table_types.push((name.to_owned(), declarations(columns)));
+                let (name, rest) = take_name(rest);
+                let columns = rest.strip_prefix(" AS TABLE (").expect("a table type");
+                let columns = columns.strip_suffix(')').expect("columns in parentheses");
+                schema.table_types.push((name, declarations(columns)));
+            } else if let Some(rest) = line.strip_prefix("CREATE SYNONYM ") {
+                let (name, rest) = take_name(rest);
+                let base = rest.strip_prefix(" FOR ").expect("a base object");
+                schema.synonyms.insert(name, base.to_owned());
+            }
+            for (prefix, code) in OTHERS {
+                if let Some(rest) = line.strip_prefix(prefix) {
+                    schema.others.insert(take_name(rest).0, code);
+                }
             }
         }
         schema
+    }
+
+    /// Adds the objects of another script.
+    pub(crate) fn extend(&mut self, more: Self) {
+        self.procedures.extend(more.procedures);
+        self.table_types.extend(more.table_types);
+        self.others.extend(more.others);
+        self.synonyms.extend(more.synonyms);
+    }
+
+    /// Finds an object. A synonym stands for its base object if that is in this database.
+    pub(crate) fn resolve(&self, name: &str) -> ResolvedObject {
+        let synonym = self.synonyms.get(name).cloned();
+        let base = match &synonym {
+            None => Some(name.to_owned()),
+            // A name with three parts names an object of another database.
+            Some(base) => {
+                Some(take_name(base)).filter(|(_, rest)| rest.is_empty()).map(|one| one.0)
+            }
+        };
+        let code = base.as_deref().and_then(|base| match self.procedure(base) {
+            Some(_) => Some("P "),
+            None => self.others.get(base).copied(),
+        });
+        ResolvedObject { name: base.filter(|_| code.is_some()), code, synonym }
     }
 
     /// Returns the parameters of a procedure. `numbered_7` has the parameters of `numbered`, unless it has its own.
@@ -75,12 +131,50 @@ pub(super) fn declarations(text: &str) -> Vec<Declaration> {
 }
 
 fn declaration(text: &str) -> Declaration {
-    let (name, rest) = text.split_once(' ').expect("the declaration has a name and a type");
+    let (name, rest) = match text.strip_prefix('[') {
+        Some(_) => take_part(text),
+        None => text.split_once(' ').map(|(name, rest)| (name.to_owned(), rest)).expect("a type"),
+    };
+    let rest = rest.trim_start();
+    if rest.starts_with("AS (") {
+        return Declaration {
+            name,
+            declared: Declared::parse("int"),
+            is_output: false,
+            is_generated: true,
+        };
+    }
+    let is_generated = rest.contains(" IDENTITY");
+    let rest = rest.split(" IDENTITY").next().expect("a type");
     let is_output = rest.ends_with(" OUTPUT");
     let kind = rest.split(" = ").next().expect("the declaration has a type");
     let kind =
         kind.trim_end_matches(" OUTPUT").trim_end_matches(" READONLY").trim_end_matches(" NULL");
-    Declaration { name: unquoted(name), declared: Declared::parse(kind), is_output }
+    Declaration { name, declared: Declared::parse(kind), is_output, is_generated }
+}
+
+/// Parses a qualified name at the start of a text. Returns it as `schema.name` without brackets, and
+/// the rest.
+pub(crate) fn take_name(text: &str) -> (String, &str) {
+    let (schema, rest) = take_part(text);
+    match rest.strip_prefix('.') {
+        Some(rest) => {
+            let (name, rest) = take_part(rest);
+            (format!("{schema}.{name}"), rest)
+        }
+        None => (schema, rest),
+    }
+}
+
+fn take_part(text: &str) -> (String, &str) {
+    let Some(inside) = text.strip_prefix('[') else {
+        let is_end = |c: char| !c.is_alphanumeric() && !matches!(c, '_' | '$' | '#' | '@');
+        let (part, rest) = text.split_at(text.find(is_end).unwrap_or(text.len()));
+        return (part.to_owned(), rest);
+    };
+    let hidden = inside.replace("]]", "\u{0}\u{0}");
+    let (part, _) = hidden.split_once(']').expect("a closing bracket");
+    (part.replace("\u{0}\u{0}", "]"), inside.split_at(part.len() + 1).1)
 }
 
 /// Removes the brackets of a name.

@@ -144,7 +144,9 @@ async fn answer(
             send(stream, &mut reply).await?;
             return Ok(true);
         }
-        TdsRequest::TdsCall(name, given) => (name, given, None),
+        TdsRequest::TdsCall(name, given) => {
+            (state.schema.resolve(&name).name.unwrap_or(name), given, None)
+        }
     };
     if given.iter().any(|one| one.value == Sql::OtherColumns) {
         let text = "Trying to pass a table-valued parameter with other columns than its type has.";
@@ -331,7 +333,8 @@ fn batch(state: &FakeState, text: &str, reply: &mut TdsReply) {
         reply.columns(&["nvarchar(128)"; 2].map(|kind| ("", kind)));
         let mut names: Vec<_> = state.schema.procedures.keys().collect();
         names.sort();
-        for (schema, name) in names.iter().filter_map(|name| name.split_once('.')) {
+        let parts = names.iter().filter_map(|name| name.split_once('.'));
+        for (schema, name) in parts {
             let row = [schema, name].map(|part| ("nvarchar(128)", Sql::Text(part.to_owned())));
             reply.row(&row);
         }

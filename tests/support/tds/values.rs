@@ -4,6 +4,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tds_protocol::rpc::TypeInfo;
 
 use super::collations::Collation;
+use super::schema::take_name;
 
 /// A value, independent of its type on the wire.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +39,11 @@ pub(crate) struct Declared {
 impl Declared {
     pub(crate) fn parse(text: &str) -> Self {
         let (text, collation) = text.split_once(" COLLATE ").unwrap_or((text, ""));
+        if text.contains('[') {
+            // The name of a table type.
+            let (name, numbers) = (take_name(text.trim()).0, Vec::new());
+            return Self { name, numbers, is_max: false, collation: None };
+        }
         let (name, inside) =
             text.trim().trim_end_matches(')').split_once('(').unwrap_or((text, ""));
         let numbers = inside.split(',').filter_map(|one| one.trim().parse().ok()).collect();
@@ -73,7 +79,8 @@ impl Declared {
     pub(crate) fn described(&self) -> (i64, i64, i64) {
         let (first, second) = (i64::from(self.number(0)), i64::from(self.number(1)));
         match self.name.as_str() {
-            _ if self.is_max || self.name == "xml" => (-1, 0, 0),
+            _ if self.is_max || matches!(self.name.as_str(), "xml" | "json") => (-1, 0, 0),
+            "vector" => (8 + 4 * first, 0, 0),
             "nchar" | "nvarchar" => (first * 2, 0, 0),
             "decimal" | "numeric" => (17, first, second),
             "time" | "datetime2" | "datetimeoffset" => (8, 27, first),
@@ -103,6 +110,7 @@ impl Declared {
             "varchar" => sized(0xa7, length, true),
             "nchar" => sized(0xef, length * 2, true),
             "nvarchar" if self.is_max => sized(0xe7, 0xffff, true),
+            "json" | "vector" => sized(0xe7, 0xffff, true),
             "nvarchar" => sized(0xe7, length * 2, true),
             "binary" => sized(0xad, length, false),
             "varbinary" => sized(0xa5, length, false),

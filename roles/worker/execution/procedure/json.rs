@@ -18,7 +18,7 @@ pub(super) fn write(out: &mut Vec<u8>, cell: Cell<'_>) -> Result<(), SinkError> 
         // JSON has neither NaN nor infinity.
         Cell::Float(number) if !number.is_finite() => return Err(SinkError::Shape),
         Cell::Float(number) => encode(out, &number)?,
-        Cell::Number(text) => out.extend_from_slice(text.as_bytes()),
+        Cell::Number(text) | Cell::Json(text) => out.extend_from_slice(text.as_bytes()),
         Cell::Text(text) => write_text(out, text)?,
         Cell::Binary(bytes) => {
             out.push(b'"');

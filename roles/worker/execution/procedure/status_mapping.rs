@@ -4,6 +4,7 @@
 use bytes::Bytes;
 
 use crate::catalogue::endpoint::is_bodiless;
+use crate::catalogue::names::eq_ignore_case;
 use crate::catalogue::violations::JsonPointer;
 use crate::catalogue::{Endpoint, Execution, ParameterSource, ResultKind};
 use crate::envelope::Final;
@@ -261,7 +262,7 @@ fn violation(endpoint: &Endpoint, bad: &BadArgument) -> Violation {
         return Violation::of_body(pointer.to_string(), reason);
     };
     let mut columns = parameter.columns.iter();
-    let named = columns.find(|one| one.argument.eq_ignore_ascii_case(column));
+    let named = columns.find(|one| eq_ignore_case(&one.argument, column));
     let name = named.map_or(column.as_str(), |one| &*one.name);
     Violation::of_body(pointer.index(*row).key(name).to_string(), reason)
 }

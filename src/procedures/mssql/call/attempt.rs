@@ -272,7 +272,7 @@ impl Mssql {
 
     /// Returns the error for a procedure that does not exist.
     pub(super) fn missing(&self, call: &Call<'_>) -> BackendError {
-        BackendError::mismatch(call.procedure.as_str(), self.missing_text())
+        BackendError::mismatch(call.procedure.as_str(), self.missing_text(call.procedure))
     }
 }
 

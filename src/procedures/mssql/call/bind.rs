@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use tiberius::{ColumnData, Command, SqlTableDataRow, TableValueRow};
 
-use crate::catalogue::names::is_identifier;
+use crate::catalogue::names::eq_ignore_case;
 use crate::catalogue::violations::VIOLATIONS_MAX;
 use crate::catalogue::{ParameterValue, ProcedureName};
 use crate::procedures::mssql::metadata::{
-    NarrowText, Signature, SqlParameter, SqlParameterType, TableQuery,
+    NarrowText, Signature, SqlParameter, SqlParameterType, TableQuery, unsupported_table_type,
 };
 use crate::procedures::mssql::tds::BatchRewrite;
 use crate::procedures::mssql::types::{self, CodePage, EncodeError, SqlType};
@@ -27,16 +27,33 @@ pub(super) struct BoundParameter<'a> {
 pub(super) enum BoundValue<'a> {
     /// A single value of the given type.
     Scalar(&'a SqlType, ColumnData<'a>),
-    /// A table of the named type.
-    Table(&'a str, Vec<TableRow<'a>>),
+    /// A table.
+    Table {
+        /// The name of the type for SQL.
+        quoted: &'a str,
+        /// The name of the type for the driver.
+        driver_name: &'a str,
+        rows: Vec<TableRow<'a>>,
+    },
+    /// A table whose rows are inserted by a statement.
+    InsertedTable {
+        /// The name of the type for SQL.
+        quoted: &'a str,
+        /// The columns to insert.
+        columns: &'a [(String, SqlType)],
+        rows: Vec<TableRow<'a>>,
+    },
 }
 
 /// The maximum size of a `(max)` cell. The driver takes the marker for `max`, 0xFFFF, as a length.
 const MAX_CELL_BYTES: usize = 0xffff;
+/// The maximum number of cells that a statement inserts: each is a parameter, and a request can have
+/// at most 2,100.
+const INSERTED_CELLS_MAX: usize = 1900;
 
 /// A row of a table-valued parameter.
 #[derive(Debug)]
-pub(super) struct TableRow<'a>(Vec<ColumnData<'a>>);
+pub(super) struct TableRow<'a>(pub(super) Vec<ColumnData<'a>>);
 
 impl<'a> TableValueRow<'a> for TableRow<'a> {
     fn bind_fields(&self, row: &mut SqlTableDataRow<'a>) {
@@ -58,10 +75,14 @@ impl BoundParameter<'_> {
             if !types::has_typed_null(sql) && *value == types::null(sql))
     }
 
-    /// Returns whether this is an OUTPUT parameter that is declared only as wide as its value.
-    pub(super) fn is_narrow_output(&self) -> bool {
-        self.parameter.is_output
-            && matches!(&self.data, BoundValue::Scalar(sql, _) if !types::has_typed_null(sql))
+    /// Returns whether only a statement can pass this: an OUTPUT parameter that the driver declares
+    /// only as wide as its value, or a table whose rows are inserted.
+    pub(super) fn needs_statement(&self) -> bool {
+        match &self.data {
+            BoundValue::Scalar(sql, _) => self.parameter.is_output && !types::has_typed_null(sql),
+            BoundValue::Table { .. } => false,
+            BoundValue::InsertedTable { .. } => true,
+        }
     }
 }
 
@@ -83,6 +104,7 @@ pub(super) fn bind<'a>(
     }
     let mut bound = Vec::with_capacity(signature.parameters.len());
     let mut errors = ArgumentErrors::default();
+    let mut cells_left = INSERTED_CELLS_MAX;
     for parameter in &signature.parameters {
         let argument = call.arguments.iter().find(|argument| {
             signature.parameter(&argument.name).is_some_and(|one| std::ptr::eq(one, parameter))
@@ -101,15 +123,45 @@ pub(super) fn bind<'a>(
                     }
                 }
             }
-            (Some(argument), SqlParameterType::Table { name, columns, .. }) => {
+            (Some(argument), table @ SqlParameterType::Table { columns, .. }) => {
                 let rows =
                     table_rows(call.procedure, argument, (columns, narrow_text), &mut errors)?;
-                BoundValue::Table(type_name(argument, name, call.procedure)?, rows)
+                bound_table(call, argument, (table, rows, &mut cells_left), &mut errors)?
             }
         };
         bound.push(BoundParameter { parameter, data });
     }
     if errors.0.is_empty() { Ok(bound) } else { Err(BackendErrorKind::Arguments(errors.0).into()) }
+}
+
+/// Chooses how a table is passed.
+fn bound_table<'a>(
+    call: &Call<'_>,
+    argument: &Argument,
+    (table, rows, cells_left): (&'a SqlParameterType, Vec<TableRow<'a>>, &mut usize),
+    errors: &mut ArgumentErrors,
+) -> Result<BoundValue<'a>, BackendError> {
+    match table {
+        SqlParameterType::Table { quoted, columns, is_inserted: true, .. } => {
+            let rows_max = *cells_left / columns.len().max(1);
+            *cells_left = cells_left.saturating_sub(rows.len().saturating_mul(columns.len()));
+            if rows.len() > rows_max {
+                let reason = format!(
+                    "more than {rows_max} rows: the type of this table has columns that the server generates"
+                );
+                errors.add(&argument.name, None, EncodeError(reason));
+            }
+            Ok(BoundValue::InsertedTable { quoted, columns, rows })
+        }
+        SqlParameterType::Table { quoted, driver_name: Some(driver_name), .. } => {
+            Ok(BoundValue::Table { quoted, driver_name, rows })
+        }
+        SqlParameterType::Table { name, driver_name: None, .. } => {
+            let difference = unsupported_table_type(&argument.name, name);
+            Err(BackendError::mismatch(call.procedure.as_str(), difference))
+        }
+        SqlParameterType::Scalar(sql) => Ok(BoundValue::Scalar(sql, types::null(sql))),
+    }
 }
 
 /// Returns the rewrites of the driver's column queries for a call with tables. Fails if a table has
@@ -159,7 +211,7 @@ pub(super) fn command<'a>(
     procedure: &ProcedureName,
     bound: Vec<BoundParameter<'a>>,
 ) -> Command<'a> {
-    let mut command = Command::new(format!("[{}].[{}]", procedure.schema(), procedure.procedure()));
+    let mut command = Command::new(procedure.quoted());
     for BoundParameter { parameter, data } in bound {
         let name = Cow::Borrowed(parameter.name.as_str());
         match data {
@@ -167,7 +219,12 @@ pub(super) fn command<'a>(
                 command.bind_out_param(name, value);
             }
             BoundValue::Scalar(_, value) => command.bind_param(name, value),
-            BoundValue::Table(kind, rows) => command.bind_table_with_dbtype(name, kind, rows),
+            BoundValue::Table { driver_name, rows, .. } => {
+                command.bind_table_with_dbtype(name, driver_name, rows);
+            }
+            BoundValue::InsertedTable { .. } => {
+                debug_assert!(false, "a call that inserts rows is sent as a statement");
+            }
         }
     }
     command
@@ -191,7 +248,7 @@ fn table_rows<'a>(
         }
     };
     let given = &argument.columns;
-    let is_column = |name: &Arc<str>| columns.iter().any(|(one, _)| one.eq_ignore_ascii_case(name));
+    let is_column = |name: &Arc<str>| columns.iter().any(|(one, _)| eq_ignore_case(one, name));
     if let Some((unknown, _)) = given.iter().find(|(name, _)| !is_column(name)) {
         let names: Vec<&str> = columns.iter().map(|(name, _)| name.as_str()).collect();
         let (table, names) = (&argument.name, names.join(", "));
@@ -202,7 +259,7 @@ fn table_rows<'a>(
     }
     let indices: Vec<Option<usize>> = columns
         .iter()
-        .map(|(name, _)| given.iter().position(|(one, _)| one.eq_ignore_ascii_case(name)))
+        .map(|(name, _)| given.iter().position(|(one, _)| eq_ignore_case(one, name)))
         .collect();
     let mut encoded = Vec::with_capacity(rows.len());
     for (number, row) in rows.iter().enumerate() {
@@ -252,6 +309,14 @@ fn encode_cell<'a>(
                 )
             }
         }
+        // The driver ends an empty `xml` too early, and cannot write text for it into a table.
+        (ColumnData::String(Some(_)), SqlType::Xml) => {
+            return Err(EncodeError("an empty xml cannot be passed in a table".to_owned()));
+        }
+        (ColumnData::String(Some(text)), SqlType::Json | SqlType::Vector) => {
+            let pairs = CodePage::UTF_16.length(text).unwrap_or(usize::MAX);
+            (pairs.saturating_mul(2), "bytes of UTF-16")
+        }
         (ColumnData::Binary(Some(bytes)), SqlType::Binary { length: None, .. }) => {
             (bytes.len(), "bytes")
         }
@@ -263,21 +328,4 @@ fn encode_cell<'a>(
         )));
     }
     Ok(cell)
-}
-
-/// Returns the table type's name. It must not need quoting, because the driver does not quote it.
-fn type_name<'a>(
-    argument: &Argument,
-    name: &'a str,
-    procedure: &ProcedureName,
-) -> Result<&'a str, BackendError> {
-    let is_plain = name
-        .split_once('.')
-        .is_some_and(|(schema, name)| is_identifier(schema) && is_identifier(name));
-    if is_plain {
-        return Ok(name);
-    }
-    let parameter = &argument.name;
-    let difference = format!("the name of the table type of @{parameter} needs quoting");
-    Err(BackendError::mismatch(procedure.as_str(), difference))
 }

@@ -5,7 +5,7 @@ use tiberius::error::{Error, TokenError};
 use tiberius::{Column, Row};
 
 use super::bind::{self, BoundParameter};
-use super::statement::{self, RETURN_COLUMN, Statement};
+use super::statement::{self, RETURN_COLUMN, Statement, StatementRequest};
 use crate::catalogue::ProcedureName;
 use crate::procedures::mssql::metadata::{Signature, SqlParameterType};
 use crate::procedures::mssql::tds::TdsClient;
@@ -63,8 +63,8 @@ pub(super) fn form<'a>(
 ) -> Result<RequestForm<'a>, BackendError> {
     let needs_types = bound
         .iter()
-        .any(|one| one.is_narrow_output() || (refuses_untyped_null && one.is_untyped_null()));
-    if needs_types && statement::can_pass(&bound) {
+        .any(|one| one.needs_statement() || (refuses_untyped_null && one.is_untyped_null()));
+    if needs_types {
         statement::statement(procedure, bound).map(RequestForm::Statement)
     } else {
         Ok(RequestForm::Rpc(bind::command(procedure, bound)))
@@ -108,8 +108,7 @@ async fn execute_rpc(
             result.return_status = status.cast_signed();
         } else if let Some(value) = item.as_return_value() {
             let name = value.name().trim_start_matches('@');
-            let sql = scalar_type(signature, name);
-            let cell = types::owned_as_declared(name, value.data(), sql)?;
+            let cell = types::owned(name, value.data(), scalar_type(signature, name))?;
             result.outputs.push((name.to_owned(), cell));
         }
     }
@@ -122,29 +121,75 @@ async fn execute_statement(
     signature: &Signature,
     rows: &mut dyn RowSink,
 ) -> Result<ProcedureResult, ExecutionError> {
-    let mut result = ProcedureResult::default();
-    let mut decoder = RowDecoder::default();
-    let mut is_added = false;
-    let mut stream = statement.query.query(client).await?;
-    while let Some(item) = stream.try_next().await? {
-        if let Some(set) = item.as_metadata() {
-            is_added = set.columns().first().is_some_and(|one| one.name() == RETURN_COLUMN)
-                && set.columns().len() == statement.outputs.len() + 1;
-            if !is_added {
-                rows.begin_set(&column_names(set.columns()))?;
+    let Statement { request, outputs } = statement;
+    let mut reader = StatementReader {
+        signature,
+        outputs: &outputs,
+        result: ProcedureResult::default(),
+        decoder: RowDecoder::default(),
+        is_added: false,
+    };
+    match request {
+        StatementRequest::Query(query) => {
+            let mut stream = query.query(client).await?;
+            while let Some(item) = stream.try_next().await? {
+                if let Some(set) = item.as_metadata() {
+                    reader.begin_set(set.columns(), rows)?;
+                } else if let Some(row) = item.as_row() {
+                    reader.row(row, rows).await?;
+                }
             }
-        } else if let Some(row) = item.as_row() {
-            if is_added {
-                read_results(row, &statement.outputs, signature, &mut result)?;
-            } else {
-                decoder.decode(row, |cells| rows.row(cells).map_err(ExecutionError::from))?;
-                if rows.is_full() {
-                    rows.drain().await?;
+        }
+        StatementRequest::Command(command) => {
+            let mut stream = command.exec(client).await?;
+            while let Some(item) = stream.try_next().await? {
+                // The RETURN status is that of `sp_executesql`.
+                if let Some(set) = item.as_metadata() {
+                    reader.begin_set(set.columns(), rows)?;
+                } else if let Some(row) = item.as_row() {
+                    reader.row(row, rows).await?;
                 }
             }
         }
     }
-    Ok(result)
+    Ok(reader.result)
+}
+
+/// Reads the answer of a statement.
+#[derive(Debug)]
+struct StatementReader<'a> {
+    signature: &'a Signature,
+    outputs: &'a [String],
+    result: ProcedureResult,
+    decoder: RowDecoder,
+    /// Whether the current set is the one that the statement adds.
+    is_added: bool,
+}
+
+impl StatementReader<'_> {
+    fn begin_set(
+        &mut self,
+        columns: &[Column],
+        rows: &mut dyn RowSink,
+    ) -> Result<(), ExecutionError> {
+        self.is_added = columns.first().is_some_and(|one| one.name() == RETURN_COLUMN)
+            && columns.len() == self.outputs.len() + 1;
+        if !self.is_added {
+            rows.begin_set(&column_names(columns))?;
+        }
+        Ok(())
+    }
+
+    async fn row(&mut self, row: &Row, rows: &mut dyn RowSink) -> Result<(), ExecutionError> {
+        if self.is_added {
+            return read_results(row, self.outputs, self.signature, &mut self.result);
+        }
+        self.decoder.decode(row, |cells| rows.row(cells).map_err(ExecutionError::from))?;
+        if rows.is_full() {
+            rows.drain().await?;
+        }
+        Ok(())
+    }
 }
 
 /// Reads the result set that the statement adds: the RETURN status, then the OUTPUT parameters.

@@ -139,14 +139,16 @@ impl Mssql {
         } else if error_numbers::refuses_untyped_null(&token) {
             let is_known = self.untyped_null_refused.swap(true, Ordering::Relaxed);
             (!is_known).then_some(RetryReason::UntypedNull)
-        } else if error_numbers::doubts_signature(&token) {
+        } else if error_numbers::doubts_signature(&token)
+            || (used.inserts_rows() && error_numbers::lacks_column(&token))
+        {
             // Reading the signature again also updates it for later calls.
             let Some(current) = self.read_signature_again(&mut lease, context).await else {
                 lease.discard("broken");
                 return error_numbers::from_token(token).into();
             };
             if current.is_none() {
-                missing = Some(self.missing_text());
+                missing = Some(self.missing_text(call.procedure));
             }
             current.is_some_and(|current| *current != *used).then_some(RetryReason::Signature)
         } else {

@@ -6,30 +6,54 @@
 //! contains only the procedure's name, and parameter and type names that were read from the
 //! database and checked; every value is a parameter.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
-use tiberius::{ColumnData, Query};
+use tiberius::{ColumnData, Command, Query};
 
-use super::bind::{BoundParameter, BoundValue};
+use super::bind::{BoundParameter, BoundValue, TableRow};
 use crate::catalogue::ProcedureName;
+use crate::catalogue::names::{is_parameter_name, quoted};
 use crate::procedures::BackendError;
-use crate::procedures::mssql::types;
+use crate::procedures::mssql::types::{self, SqlType};
 
 /// The column with the RETURN status. Its name identifies the result set that the statement adds.
 pub(super) const RETURN_COLUMN: &str = "fjord return";
+
+/// The maximum number of rows of an INSERT with values.
+const ROWS_PER_INSERT: usize = 1000;
 
 /// A statement that calls a procedure.
 #[derive(Debug)]
 pub(super) struct Statement<'a> {
     /// The statement with the values of its parameters.
-    pub(super) query: Query<'a>,
+    pub(super) request: StatementRequest<'a>,
     /// The OUTPUT parameters, in the order of their columns after the RETURN status.
     pub(super) outputs: Vec<String>,
 }
 
-/// Returns whether a statement can pass these arguments. Tables cannot be passed.
-pub(super) fn can_pass(bound: &[BoundParameter<'_>]) -> bool {
-    bound.iter().all(|one| matches!(one.data, BoundValue::Scalar(..)))
+/// The form in which a statement is sent.
+#[derive(Debug)]
+pub(super) enum StatementRequest<'a> {
+    /// A query whose parameters have the types that the driver derives from the values.
+    Query(Query<'a>),
+    /// A call of `sp_executesql` by name: only there, a parameter can be a table.
+    Command(Command<'a>),
+}
+
+/// The parts of a statement.
+#[derive(Debug)]
+struct Parts<'a> {
+    declared: String,
+    arguments: String,
+    results: String,
+    /// The tables that the statement fills, each declared and filled.
+    inserts: String,
+    inserted_tables: usize,
+    values: Vec<(&'a SqlType, ColumnData<'a>)>,
+    tables: Vec<(&'a str, Vec<TableRow<'a>>)>,
+    /// The declarations of the tables as parameters.
+    table_declarations: String,
+    outputs: Vec<String>,
 }
 
 /// Builds the statement for a call.
@@ -37,54 +61,141 @@ pub(super) fn statement<'a>(
     procedure: &ProcedureName,
     bound: Vec<BoundParameter<'a>>,
 ) -> Result<Statement<'a>, BackendError> {
-    let mut variables = String::from("DECLARE @fjord_return int");
-    let mut arguments = String::new();
-    let mut results = format!("SELECT @fjord_return AS [{RETURN_COLUMN}]");
-    let mut values: Vec<ColumnData<'a>> = Vec::new();
-    let mut outputs = Vec::new();
+    let mut parts = Parts {
+        declared: String::from("DECLARE @fjord_return int"),
+        arguments: String::new(),
+        results: format!("SELECT @fjord_return AS [{RETURN_COLUMN}]"),
+        inserts: String::new(),
+        inserted_tables: 0,
+        values: Vec::new(),
+        tables: Vec::new(),
+        table_declarations: String::new(),
+        outputs: Vec::new(),
+    };
     for BoundParameter { parameter, data } in bound {
-        let BoundValue::Scalar(sql, value) = data else { continue };
         let name = &parameter.name;
-        if !is_plain(name) {
-            let difference = format!("the parameter name {name} needs quoting");
+        if !name.strip_prefix('@').is_some_and(is_parameter_name) {
+            let difference = format!("the parameter name {name} cannot be part of a statement");
             return Err(BackendError::mismatch(procedure.as_str(), difference));
         }
-        let passed = if value == types::null(sql) {
-            "NULL".to_owned()
-        } else {
-            values.push(value);
-            format!("@P{}", values.len())
-        };
-        let separator = if arguments.is_empty() { "" } else { "," };
-        let written = if parameter.is_output {
-            let variable = format!("@fjord_{}", outputs.len());
-            outputs.push(parameter.bare_name().to_owned());
-            // The driver cannot read text in every code page.
-            let result = sql
-                .as_nvarchar()
-                .map_or_else(|| variable.clone(), |wide| format!("CAST({variable} AS {wide})"));
-            write!(variables, ", {variable} {sql} = {passed}")
-                .and_then(|()| write!(results, ", {result}"))
-                .and_then(|()| write!(arguments, "{separator} {name} = {variable} OUTPUT"))
-        } else {
-            write!(arguments, "{separator} {name} = {passed}")
-        };
-        debug_assert!(written.is_ok(), "writing to a string does not fail");
+        match data {
+            BoundValue::Scalar(sql, value) if parameter.is_output => {
+                parts.add_output((name, parameter.bare_name()), sql, value);
+            }
+            BoundValue::Scalar(sql, value) => {
+                let passed = parts.add_value(sql, value);
+                parts.add_argument(format_args!("{name} = {passed}"));
+            }
+            BoundValue::InsertedTable { quoted, columns, rows } => {
+                let variable = parts.add_inserted_table(quoted, columns, rows);
+                parts.add_argument(format_args!("{name} = {variable}"));
+            }
+            BoundValue::Table { quoted, driver_name, rows } => {
+                let number = parts.tables.len();
+                parts.tables.push((driver_name, rows));
+                parts.add_argument(format_args!("{name} = @T{number}"));
+                let declaration = format_args!(", @T{number} {quoted} READONLY");
+                append(&mut parts.table_declarations, declaration);
+            }
+        }
     }
-    let (schema, name) = (procedure.schema(), procedure.procedure());
-    let text =
-        format!("{variables}; EXEC @fjord_return = [{schema}].[{name}]{arguments}; {results};");
-    let mut query = Query::new(text);
-    for value in values {
-        query.bind(value);
-    }
-    Ok(Statement { query, outputs })
+    Ok(parts.statement(procedure))
 }
 
-/// Returns whether a parameter's name can be part of a statement without quoting.
-fn is_plain(name: &str) -> bool {
-    name.strip_prefix('@').is_some_and(|bare| {
-        !bare.is_empty()
-            && bare.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '$' | '#' | '@'))
-    })
+impl<'a> Parts<'a> {
+    /// Adds a value as a parameter of the statement. Returns the expression for it.
+    fn add_value(&mut self, sql: &'a SqlType, value: ColumnData<'a>) -> String {
+        if value == types::null(sql) {
+            return "NULL".to_owned();
+        }
+        self.values.push((sql, value));
+        format!("@P{}", self.values.len())
+    }
+
+    fn add_argument(&mut self, argument: fmt::Arguments<'_>) {
+        let separator = if self.arguments.is_empty() { "" } else { "," };
+        append(&mut self.arguments, format_args!("{separator} {argument}"));
+    }
+
+    fn add_output(&mut self, (name, bare): (&str, &str), sql: &'a SqlType, value: ColumnData<'a>) {
+        let passed = self.add_value(sql, value);
+        let variable = format!("@fjord_{}", self.outputs.len());
+        self.outputs.push(bare.to_owned());
+        let variable_type = sql.variable_type();
+        append(&mut self.declared, format_args!(", {variable} {variable_type} = {passed}"));
+        // The driver cannot read text in every code page.
+        match sql.as_nvarchar() {
+            Some(wide) => append(&mut self.results, format_args!(", CAST({variable} AS {wide})")),
+            None => append(&mut self.results, format_args!(", {variable}")),
+        }
+        self.add_argument(format_args!("{name} = {variable} OUTPUT"));
+    }
+
+    /// Declares a variable for a table and inserts its rows. Returns the variable.
+    fn add_inserted_table(
+        &mut self,
+        quoted_type: &str,
+        columns: &'a [(String, SqlType)],
+        rows: Vec<TableRow<'a>>,
+    ) -> String {
+        let variable = format!("@fjord_table_{}", self.inserted_tables);
+        self.inserted_tables += 1;
+        append(&mut self.inserts, format_args!("; DECLARE {variable} AS {quoted_type}"));
+        let names: Vec<String> = columns.iter().map(|(name, _)| quoted(name)).collect();
+        let names = names.join(", ");
+        for (index, TableRow(cells)) in rows.into_iter().enumerate() {
+            if index % ROWS_PER_INSERT == 0 {
+                let insert = format_args!("; INSERT INTO {variable} ({names}) VALUES ");
+                append(&mut self.inserts, insert);
+            } else {
+                self.inserts.push_str(", ");
+            }
+            let mut separator = "(";
+            for ((_, sql), cell) in columns.iter().zip(cells) {
+                // The rows of an INSERT are converted to a common type before they are stored.
+                let passed = self.add_value(sql, cell);
+                let wide = sql.as_nvarchar();
+                let wide = wide.as_ref().unwrap_or(sql);
+                append(&mut self.inserts, format_args!("{separator}CAST({passed} AS {wide})"));
+                separator = ", ";
+            }
+            self.inserts.push(')');
+        }
+        variable
+    }
+
+    fn statement(self, procedure: &ProcedureName) -> Statement<'a> {
+        let Self { declared, inserts, arguments, results, values, tables, outputs, .. } = self;
+        let procedure = procedure.quoted();
+        let text =
+            format!("{declared}{inserts}; EXEC @fjord_return = {procedure}{arguments}; {results};");
+        if tables.is_empty() {
+            let mut query = Query::new(text);
+            for (_, value) in values {
+                query.bind(value);
+            }
+            return Statement { request: StatementRequest::Query(query), outputs };
+        }
+        let mut declarations = self.table_declarations;
+        for (index, (sql, _)) in values.iter().enumerate() {
+            let declaration = format_args!(", @P{} {}", index + 1, sql.variable_type());
+            append(&mut declarations, declaration);
+        }
+        let declarations = declarations.strip_prefix(", ").unwrap_or_default().to_owned();
+        let mut command = Command::new("sp_executesql");
+        command.bind_param("@stmt", text);
+        command.bind_param("@params", declarations);
+        for (index, (driver_name, rows)) in tables.into_iter().enumerate() {
+            command.bind_table_with_dbtype(format!("@T{index}"), driver_name, rows);
+        }
+        for (index, (_, value)) in values.into_iter().enumerate() {
+            command.bind_param(format!("@P{}", index + 1), value);
+        }
+        Statement { request: StatementRequest::Command(command), outputs }
+    }
+}
+
+fn append(into: &mut String, text: fmt::Arguments<'_>) {
+    let written = into.write_fmt(text);
+    debug_assert!(written.is_ok(), "writing to a string does not fail");
 }

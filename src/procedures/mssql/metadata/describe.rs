@@ -24,14 +24,17 @@ pub(crate) async fn describe(
     let rows = client.simple_query(PROCEDURES).await?.into_first_result().await?;
     let names = rows.iter().filter_map(|row| {
         let (schema, name) = (row.try_get::<&str, _>(0).ok()??, row.try_get::<&str, _>(1).ok()??);
-        Some(format!("{schema}.{name}"))
+        Some((schema.to_owned(), name.to_owned()))
     });
-    let names: Vec<String> = names.filter(|name| matches_pattern(pattern, name)).collect();
-    let checked: Vec<_> = names.iter().map(|name| ProcedureName::new(name)).collect();
+    let is_match =
+        |(schema, name): &(String, String)| matches_pattern(pattern, &format!("{schema}.{name}"));
+    let names: Vec<(String, String)> = names.filter(is_match).collect();
+    let checked: Vec<_> =
+        names.iter().map(|(schema, name)| ProcedureName::from_parts(schema, name)).collect();
     let procedures: Vec<ProcedureName> = checked.iter().flatten().cloned().collect();
     let mut signatures = known.read_all(client, &procedures).await?.into_iter();
     let mut descriptions = Vec::new();
-    for (name, procedure) in names.into_iter().zip(checked) {
+    for ((schema, name), procedure) in names.iter().zip(checked) {
         let parameters = match procedure {
             Ok(_) => match signatures.next().flatten() {
                 Some(signature) => Ok(signature.parameters.iter().map(parameter).collect()),
@@ -39,7 +42,7 @@ pub(crate) async fn describe(
             },
             Err(error) => Err(error.to_string()),
         };
-        descriptions.push(ProcedureDescription { name, parameters });
+        descriptions.push(ProcedureDescription::new((schema, name), parameters));
     }
     Ok(descriptions)
 }
@@ -48,6 +51,9 @@ fn parameter(parameter: &SqlParameter) -> ParameterDescription {
     let name = parameter.bare_name();
     let described = match &parameter.declared {
         SqlParameterType::Scalar(sql) => scalar(name, sql),
+        SqlParameterType::Table { name: kind, driver_name: None, is_inserted: false, .. } => {
+            ParameterDescription::new(name, format!("{kind}: the driver cannot pass its name"))
+        }
         SqlParameterType::Table { name: kind, columns, .. } => ParameterDescription {
             kind: Some(ParameterType::Table),
             columns: columns.iter().map(|(name, sql)| scalar(name, sql)).collect(),
@@ -74,6 +80,7 @@ fn scalar(name: &str, sql: &SqlType) -> ParameterDescription {
         | SqlType::DateTime2(_)
         | SqlType::DateTimeOffset(_) => P::Datetime,
         SqlType::Guid => P::Uuid,
+        SqlType::Json | SqlType::Vector => P::Json,
         SqlType::Other(_) => return ParameterDescription::new(name, sql.to_string()),
     };
     let range = match sql {

@@ -2,6 +2,7 @@
 
 use super::table_query::TableQuery;
 use crate::catalogue::ParameterType;
+use crate::catalogue::names::eq_ignore_case;
 use crate::procedures::ExpectedProcedure;
 use crate::procedures::mssql::types::{CodePage, SqlType};
 
@@ -29,10 +30,18 @@ pub(crate) enum SqlParameterType {
     Scalar(SqlType),
     /// A table.
     Table {
-        /// The name of the table type, as `schema.type`.
+        /// The name of the table type, `schema.type`, with brackets around each part that needs
+        /// them.
         name: String,
-        /// The names and types of the columns, in order.
+        /// The name for SQL, with brackets around both parts.
+        quoted: String,
+        /// The name in the driver's form, without brackets; `None` if the driver cannot pass it.
+        driver_name: Option<String>,
+        /// The names and types of the columns, in order, without those that the server generates.
         columns: Vec<(String, SqlType)>,
+        /// Whether the server generates columns: an IDENTITY, a computed column or a rowversion.
+        /// A table-valued parameter cannot leave out a column, so the rows are inserted.
+        is_inserted: bool,
         /// The replacements for the driver's column query; `None` if no columns were read.
         query: Option<TableQuery>,
     },
@@ -52,7 +61,14 @@ impl Signature {
         let mut all = self.parameters.iter();
         all.clone()
             .find(|parameter| parameter.bare_name() == name)
-            .or_else(|| all.find(|parameter| parameter.bare_name().eq_ignore_ascii_case(name)))
+            .or_else(|| all.find(|parameter| eq_ignore_case(parameter.bare_name(), name)))
+    }
+
+    /// Returns whether a call inserts the rows of a table by the names of its columns.
+    pub(crate) fn inserts_rows(&self) -> bool {
+        self.parameters.iter().any(|parameter| {
+            matches!(parameter.declared, SqlParameterType::Table { is_inserted: true, .. })
+        })
     }
 
     /// Lists the names of the parameters, for a message.
@@ -80,10 +96,17 @@ impl Signature {
         let mut differences = Vec::new();
         for (name, kind) in &expected.arguments {
             let parameter = self.parameter(name);
-            if parameter.is_some_and(|parameter| accepts(&parameter.declared, *kind)) {
-                continue;
-            }
             let declared = match parameter.map(|parameter| &parameter.declared) {
+                Some(SqlParameterType::Table {
+                    name: table,
+                    driver_name: None,
+                    is_inserted: false,
+                    ..
+                }) => {
+                    differences.push(unsupported_table_type(name, table));
+                    continue;
+                }
+                Some(declared) if accepts(declared, *kind) => continue,
                 None => format!("the procedure has {}", self.names()),
                 Some(SqlParameterType::Scalar(sql)) => format!("the procedure declares {sql}"),
                 Some(SqlParameterType::Table { name, .. }) => {
@@ -107,6 +130,13 @@ impl Signature {
         }
         (!differences.is_empty()).then(|| differences.join("; "))
     }
+}
+
+/// Describes a table type whose name the driver cannot pass.
+pub(crate) fn unsupported_table_type(parameter: &str, table: &str) -> String {
+    format!(
+        "@{parameter} has the table type {table}, whose name the driver cannot pass: it can have letters, digits, '_', '@' and '#' only"
+    )
 }
 
 /// Returns whether a value of the catalogue's type can be converted to the declared type.
@@ -140,6 +170,7 @@ fn accepts(declared: &SqlParameterType, given: ParameterType) -> bool {
             matches!(given, P::Datetime | P::Date | P::String)
         }
         S::Guid => matches!(given, P::Uuid | P::String),
-        S::Xml => matches!(given, P::String | P::Json),
+        S::Xml | S::Vector => matches!(given, P::String | P::Json),
+        S::Json => !matches!(given, P::Table | P::Binary),
     }
 }

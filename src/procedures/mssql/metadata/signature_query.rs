@@ -7,15 +7,32 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tiberius::{ColumnData, Row, ToSql, error::Error};
 
+use super::object_kind;
 use super::signature::{Signature, SqlParameter, SqlParameterType};
-use super::table_query::TableQuery;
+use super::table_query::{self, TableQuery};
 use crate::catalogue::ProcedureName;
 use crate::procedures::mssql::error_numbers;
 use crate::procedures::mssql::tds::TdsClient;
 use crate::procedures::mssql::types::{CodePage, SqlType, TypeDescription};
 
-/// The views that list parameters. SQL Server has both, Babelfish only the second.
-const VIEWS: [&str; 2] = ["sys.parameters", "sys.all_parameters"];
+/// The forms of the query. SQL Server answers both, Babelfish only the second.
+const FORMS: [QueryForm; 2] = [
+    QueryForm { view: "sys.parameters", synonym: SYNONYM, base: BASE, synonyms: SYNONYMS },
+    QueryForm {
+        view: "sys.all_parameters",
+        synonym: "CAST(NULL AS nvarchar(1035))",
+        base: "o.id",
+        synonyms: "",
+    },
+];
+/// The SQL expressions for the object that a synonym stands for. The id of an object of another
+/// database would be that of an unrelated object in this one.
+const SYNONYMS: &str = "LEFT JOIN sys.synonyms AS y ON y.object_id = o.id ";
+const SYNONYM: &str = "y.base_object_name";
+const BASE: &str = "CASE WHEN y.object_id IS NULL THEN o.id \
+     WHEN PARSENAME(y.base_object_name, 4) IS NULL \
+     AND COALESCE(PARSENAME(y.base_object_name, 3), DB_NAME()) = DB_NAME() \
+     THEN OBJECT_ID(y.base_object_name) END";
 /// The SQL expression for a parameter's code page. Parameters use the database's collation.
 const DATABASE_CODE_PAGE: &str = "CAST(COLLATIONPROPERTY(CAST(DATABASEPROPERTYEX(DB_NAME(), \
      'Collation') AS nvarchar(128)), 'CodePage') AS int)";
@@ -24,21 +41,49 @@ pub(crate) const PROCEDURES_PER_QUERY: usize = 128;
 /// The number of table types per query. A request can have at most 2,100 parameters.
 const TABLE_TYPES_PER_QUERY: usize = 1000;
 
+/// The parts of the query for parameters that differ between servers.
+#[derive(Clone, Copy, Debug)]
+struct QueryForm {
+    /// The view that lists parameters.
+    view: &'static str,
+    /// The expression for the name of a synonym's base object.
+    synonym: &'static str,
+    /// The expression for the id of the object itself, or of a synonym's base object.
+    base: &'static str,
+    /// The join with the synonyms.
+    synonyms: &'static str,
+}
+
+/// The object that has the name of a procedure.
+#[derive(Clone, Debug)]
+pub(super) enum NamedObject {
+    /// A procedure.
+    Procedure(Arc<Signature>),
+    /// Anything else: the reason that it cannot be called.
+    Other(String),
+    /// No object that the login can see.
+    Missing,
+}
+
 /// Builds the query for the parameters of `procedures` procedures, in order. A procedure without
 /// parameters has one row without a parameter name; a missing one has a row without an id.
-fn parameters_query(view: &str, procedures: usize) -> String {
+fn parameters_query(form: QueryForm, procedures: usize) -> String {
+    let QueryForm { view, synonym, base, synonyms } = form;
     let mut ids = String::new();
     for place in 0..procedures {
         let separator = if place == 0 { "" } else { ", " };
         append(&mut ids, format_args!("{separator}({place}, OBJECT_ID(@P{}))", place + 1));
     }
     format!(
-        "SELECT o.place, o.id, p.name, TYPE_NAME(p.user_type_id), TYPE_NAME(p.system_type_id), \
+        "SELECT r.place, r.id, p.name, TYPE_NAME(p.user_type_id), TYPE_NAME(p.system_type_id), \
          p.max_length, p.precision, p.scale, p.is_output, t.is_table_type, \
-         SCHEMA_NAME(t.schema_id), p.user_type_id, {DATABASE_CODE_PAGE} FROM (VALUES {ids}) AS o (place, id) \
-         LEFT JOIN {view} AS p ON p.object_id = o.id AND p.parameter_id > 0 \
+         SCHEMA_NAME(t.schema_id), p.user_type_id, {DATABASE_CODE_PAGE}, \
+         b.type, r.synonym FROM (SELECT o.place, {base} AS id, {synonym} AS synonym \
+         FROM (VALUES {ids}) AS o (place, id) {synonyms}) AS r \
+         LEFT JOIN sys.all_objects AS b ON b.object_id = r.id \
+         LEFT JOIN {view} AS p ON p.object_id = r.id AND p.parameter_id > 0 \
          LEFT JOIN sys.types AS t ON t.user_type_id = p.user_type_id \
-         ORDER BY o.place, p.parameter_id"
+         ORDER BY r.place, p.parameter_id"
     )
 }
 
@@ -52,7 +97,9 @@ fn columns_query(types: usize) -> String {
     format!(
         "SELECT t.user_type_id, c.name, TYPE_NAME(c.user_type_id), TYPE_NAME(c.system_type_id), \
          c.max_length, c.precision, c.scale, \
-         CAST(COLLATIONPROPERTY(c.collation_name, 'CodePage') AS int), t.type_table_object_id \
+         CAST(COLLATIONPROPERTY(c.collation_name, 'CodePage') AS int), t.type_table_object_id, \
+         CAST(CASE WHEN c.is_identity = 1 OR c.is_computed = 1 \
+         OR TYPE_NAME(c.system_type_id) = N'timestamp' THEN 1 ELSE 0 END AS int) \
          FROM sys.table_types AS t \
          JOIN sys.columns AS c ON c.object_id = t.type_table_object_id \
          WHERE t.user_type_id IN ({ids}) ORDER BY t.user_type_id, c.column_id"
@@ -65,17 +112,16 @@ fn append(into: &mut String, text: fmt::Arguments<'_>) {
 }
 
 /// Reads the signatures of at most `PROCEDURES_PER_QUERY` procedures, with one query, plus one for
-/// the table types among their parameters. Returns `None` for a procedure that does not exist. Sets
-/// `lacks_parameters_view` if the server lacks the first view. If this future is dropped, the
-/// connection must be discarded.
+/// the table types among their parameters. Sets `lacks_parameters_view` if the server does not
+/// answer the first form of the query. If this future is dropped, the connection must be discarded.
 pub(super) async fn read(
     client: &mut TdsClient,
     procedures: &[ProcedureName],
     lacks_parameters_view: &AtomicBool,
-) -> Result<Vec<Option<Arc<Signature>>>, Error> {
+) -> Result<Vec<NamedObject>, Error> {
     let rows = parameter_rows(client, procedures, lacks_parameters_view).await?;
     let tables = read_table_types(client, &rows).await?;
-    Ok(signatures(procedures.len(), &rows, &tables))
+    Ok(objects(procedures, &rows, &tables))
 }
 
 async fn parameter_rows(
@@ -83,13 +129,12 @@ async fn parameter_rows(
     procedures: &[ProcedureName],
     lacks_parameters_view: &AtomicBool,
 ) -> Result<Vec<Row>, Error> {
-    let name = |one: &ProcedureName| format!("[{}].[{}]", one.schema(), one.procedure());
-    let names: Vec<String> = procedures.iter().map(name).collect();
-    let [view, fallback] = VIEWS.map(|view| parameters_query(view, procedures.len()));
+    let names: Vec<String> = procedures.iter().map(ProcedureName::quoted).collect();
+    let [query, fallback] = FORMS.map(|form| parameters_query(form, procedures.len()));
     if lacks_parameters_view.load(Ordering::Relaxed) {
         return rows(client, &fallback, &names).await;
     }
-    let refusal = match rows(client, &view, &names).await {
+    let refusal = match rows(client, &query, &names).await {
         Err(Error::Server(refusal)) => refusal,
         result => return result,
     };
@@ -97,7 +142,7 @@ async fn parameter_rows(
     let number = refusal.code();
     if error_numbers::is_unknown_object(&refusal) {
         lacks_parameters_view.store(true, Ordering::Relaxed);
-        let [view, fallback] = VIEWS;
+        let [view, fallback] = FORMS.map(|form| form.view);
         tracing::info!(number, "the server has no {view}: {fallback} is queried instead");
     } else {
         tracing::debug!(number, "a query for parameters failed, another one was answered");
@@ -119,6 +164,8 @@ async fn rows<T: ToSql>(
 struct TableType {
     object_id: i64,
     columns: Vec<(String, SqlType)>,
+    /// Whether the server generates further columns.
+    is_inserted: bool,
 }
 
 /// Table types by their type id.
@@ -137,29 +184,46 @@ async fn read_table_types(client: &mut TdsClient, parameters: &[Row]) -> Result<
             let name = text(&column, 1).unwrap_or_default().to_owned();
             let table = tables.entry(id).or_default();
             table.object_id = number(&column, 8).unwrap_or_default();
-            table.columns.push((name, scalar(&column, 2, 7)));
+            if number(&column, 9) == Some(1) {
+                table.is_inserted = true;
+            } else {
+                table.columns.push((name, scalar(&column, 2, 7)));
+            }
         }
     }
     Ok(tables)
 }
 
-/// Builds the signatures of `count` procedures from their rows.
-fn signatures(count: usize, rows: &[Row], tables: &TableTypes) -> Vec<Option<Arc<Signature>>> {
-    let mut signatures: Vec<Option<Signature>> = vec![None; count];
+/// Builds the objects that have the names of these procedures, from their rows.
+fn objects(procedures: &[ProcedureName], rows: &[Row], tables: &TableTypes) -> Vec<NamedObject> {
+    let mut objects: Vec<Option<Result<Signature, String>>> = vec![None; procedures.len()];
     for row in rows {
         let index = number(row, 0).and_then(|index| usize::try_from(index).ok());
-        let Some(slot) = index.and_then(|index| signatures.get_mut(index)) else { continue };
+        let Some((index, procedure)) = index.and_then(|one| Some((one, procedures.get(one)?)))
+        else {
+            continue;
+        };
+        let Some(object) = objects.get_mut(index) else { continue };
+        if let Some(reason) = object_kind::reason(procedure, text(row, 13), text(row, 14)) {
+            *object = Some(Err(reason));
+        }
         if number(row, 1).is_none() {
             continue;
         }
-        let signature = slot.get_or_insert_with(|| Signature { parameters: Vec::new() });
-        if let Some(name) = text(row, 2) {
+        let signature =
+            object.get_or_insert_with(|| Ok(Signature { parameters: Vec::new() })).as_mut();
+        if let (Ok(signature), Some(name)) = (signature, text(row, 2)) {
             let is_output = number(row, 8) == Some(1);
             let declared = declared_type(row, tables);
             signature.parameters.push(SqlParameter { name: name.to_owned(), declared, is_output });
         }
     }
-    signatures.into_iter().map(|signature| signature.map(Arc::new)).collect()
+    let object = |object: Option<Result<Signature, String>>| match object {
+        Some(Ok(signature)) => NamedObject::Procedure(Arc::new(signature)),
+        Some(Err(reason)) => NamedObject::Other(reason),
+        None => NamedObject::Missing,
+    };
+    objects.into_iter().map(object).collect()
 }
 
 fn declared_type(row: &Row, tables: &TableTypes) -> SqlParameterType {
@@ -167,11 +231,21 @@ fn declared_type(row: &Row, tables: &TableTypes) -> SqlParameterType {
         return SqlParameterType::Scalar(scalar(row, 3, 12));
     }
     let table = number(row, 11).and_then(|id| tables.get(&id));
-    let (schema, name) = (text(row, 10).unwrap_or("dbo"), text(row, 3).unwrap_or_default());
-    let name = format!("{schema}.{name}");
-    let query = table.map(|table| TableQuery::new(&name, table.object_id, &table.columns));
+    let (schema, bare) = (text(row, 10).unwrap_or("dbo"), text(row, 3).unwrap_or_default());
     let columns = table.map(|table| table.columns.clone()).unwrap_or_default();
-    SqlParameterType::Table { name, columns, query }
+    let is_inserted = table.is_some_and(|table| table.is_inserted);
+    let Ok(name) = ProcedureName::from_parts(schema, bare) else {
+        let name = format!("{schema:?}.{bare:?}");
+        let (quoted, driver_name, query) = (name.clone(), None, None);
+        return SqlParameterType::Table { name, quoted, driver_name, columns, is_inserted, query };
+    };
+    let driver_name = table_query::driver_name(&name);
+    let query =
+        table.filter(|_| !is_inserted).zip(driver_name.as_deref()).map(|(table, driver_name)| {
+            TableQuery::new((&name, driver_name), table.object_id, &table.columns)
+        });
+    let (name, quoted) = (name.as_str().to_owned(), name.quoted());
+    SqlParameterType::Table { name, quoted, driver_name, columns, is_inserted, query }
 }
 
 /// Builds a type from its name, base type, length, precision and scale, in consecutive columns

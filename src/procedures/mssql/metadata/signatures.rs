@@ -8,7 +8,7 @@ use tiberius::error::Error;
 use tokio::sync::OwnedMutexGuard;
 
 use super::signature::Signature;
-use super::signature_query::{self, PROCEDURES_PER_QUERY};
+use super::signature_query::{self, NamedObject, PROCEDURES_PER_QUERY};
 use crate::catalogue::ProcedureName;
 use crate::procedures::mssql::tds::TdsClient;
 
@@ -35,6 +35,8 @@ pub(crate) enum SignatureLookup {
 #[derive(Debug, Default)]
 pub(crate) struct Signatures {
     known: Mutex<HashMap<ProcedureName, Arc<Signature>>>,
+    /// For names of other objects, the reason that they cannot be called.
+    others: Mutex<HashMap<ProcedureName, String>>,
     pending: Mutex<HashMap<ProcedureName, PendingRead>>,
     lacks_parameters_view: AtomicBool,
     /// Whether an unknown code page has been logged.
@@ -50,6 +52,11 @@ impl Signatures {
     /// Returns whether the signature has been read.
     pub(crate) fn is_known(&self, procedure: &ProcedureName) -> bool {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).contains_key(procedure)
+    }
+
+    /// Returns the reason that the name cannot be called, if it is that of another kind of object.
+    pub(crate) fn other_object(&self, procedure: &ProcedureName) -> Option<String> {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner).get(procedure).cloned()
     }
 
     /// Forgets a signature, unless it has been replaced by a newer one.
@@ -96,8 +103,8 @@ impl Signatures {
     ) -> Result<Vec<Option<Arc<Signature>>>, Error> {
         let mut all = Vec::with_capacity(procedures.len());
         for chunk in procedures.chunks(PROCEDURES_PER_QUERY) {
-            let signatures =
-                signature_query::read(client, chunk, &self.lacks_parameters_view).await?;
+            let objects = signature_query::read(client, chunk, &self.lacks_parameters_view).await?;
+            let signatures = self.record_others(chunk, objects);
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             for (procedure, signature) in chunk.iter().zip(&signatures) {
                 match signature {
@@ -120,6 +127,27 @@ impl Signatures {
             all.extend(signatures);
         }
         Ok(all)
+    }
+
+    /// Records which names are those of other objects, and returns the signatures of the procedures.
+    fn record_others(
+        &self,
+        procedures: &[ProcedureName],
+        objects: Vec<NamedObject>,
+    ) -> Vec<Option<Arc<Signature>>> {
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        let signature = |(procedure, object): (&ProcedureName, NamedObject)| {
+            others.remove(procedure);
+            match object {
+                NamedObject::Procedure(signature) => Some(signature),
+                NamedObject::Other(reason) => {
+                    others.insert(procedure.clone(), reason);
+                    None
+                }
+                NamedObject::Missing => None,
+            }
+        };
+        procedures.iter().zip(objects).map(signature).collect()
     }
 
     /// Logs once that text in an unknown code page is limited to ASCII.

@@ -9,6 +9,8 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use crate::catalogue::ProcedureName;
+use crate::catalogue::names::quoted;
 use crate::procedures::mssql::tds::BatchRewrite;
 use crate::procedures::mssql::types::SqlType;
 
@@ -25,29 +27,45 @@ pub(crate) struct TableQuery {
     pub(crate) wide: Option<Arc<BatchRewrite>>,
 }
 
+/// Returns a table type's name in the form that the driver takes, `schema.type` without brackets:
+/// it sends both parts in the call as they are, split at the first dot. Returns `None` for a name
+/// that the driver refuses.
+pub(super) fn driver_name(name: &ProcedureName) -> Option<String> {
+    let (schema, table_type) = (name.schema(), name.procedure());
+    let is_taken = |c: char| c.is_alphanumeric() || matches!(c, '_' | '@' | '#');
+    let is_taken =
+        schema.chars().all(is_taken) && table_type.chars().all(|c| is_taken(c) || c == '.');
+    is_taken.then(|| format!("{schema}.{table_type}"))
+}
+
 impl TableQuery {
-    pub(super) fn new(name: &str, object_id: i64, columns: &[(String, SqlType)]) -> Self {
+    /// Creates the replacements. `driver_name` is the name in the driver's query, without brackets.
+    pub(super) fn new(
+        (name, driver_name): (&ProcedureName, &str),
+        object_id: i64,
+        columns: &[(String, SqlType)],
+    ) -> Self {
         let mut selected = String::new();
         let mut has_narrow_text = false;
         for (column, sql) in columns {
             let separator = if selected.is_empty() { "" } else { ", " };
-            let column = column.replace(']', "]]");
+            let column = quoted(column);
             let written = if let Some(wide) = sql.as_nvarchar() {
                 has_narrow_text = true;
-                write!(selected, "{separator}CAST([{column}] AS {wide})")
+                write!(selected, "{separator}CAST({column} AS {wide})")
             } else {
-                write!(selected, "{separator}[{column}]")
+                write!(selected, "{separator}{column}")
             };
             debug_assert!(written.is_ok(), "writing to a string does not fail");
         }
         let rewrite = |selected: &str| {
-            let quoted = name.replace('\'', "''");
+            let (text, quoted) = (name.as_str().replace('\'', "''"), name.quoted());
             Arc::new(BatchRewrite {
-                original: format!("DECLARE @P AS {name};SELECT TOP 0 * FROM @P"),
+                original: format!("DECLARE @P AS {driver_name};SELECT TOP 0 * FROM @P"),
                 replacement: format!(
-                    "IF NOT EXISTS (SELECT 1 FROM sys.table_types WHERE user_type_id = TYPE_ID(N'{quoted}') \
+                    "IF NOT EXISTS (SELECT 1 FROM sys.table_types WHERE user_type_id = TYPE_ID(N'{text}') \
                      AND type_table_object_id = {object_id}) THROW {TYPE_CHANGED}, N'the table type was recreated', 1;\
-                     DECLARE @P AS {name};SELECT TOP 0 {selected} FROM @P"
+                     DECLARE @P AS {quoted};SELECT TOP 0 {selected} FROM @P"
                 ),
             })
         };
@@ -75,21 +93,52 @@ mod tests {
             ("max".to_owned(), text("varchar", None, 0)),
         ];
         let original = "DECLARE @P AS dbo.t;SELECT TOP 0 * FROM @P";
+        let name = ProcedureName::new("dbo.t").unwrap();
+        let query = |id, columns: &[_]| TableQuery::new((&name, "dbo.t"), id, columns);
         let check = "IF NOT EXISTS (SELECT 1 FROM sys.table_types WHERE user_type_id = TYPE_ID(N'dbo.t') \
                      AND type_table_object_id = 7) THROW 50000, N'the table type was recreated', 1;";
-        let wide = TableQuery::new("dbo.t", 7, &columns).wide.unwrap();
+        let wide = query(7, &columns).wide.unwrap();
         assert_eq!(wide.original, original);
         assert_eq!(
             wide.replacement.strip_prefix(check).unwrap(),
-            "DECLARE @P AS dbo.t;SELECT TOP 0 [id], CAST([a]]b] AS nvarchar(5)), \
+            "DECLARE @P AS [dbo].[t];SELECT TOP 0 [id], CAST([a]]b] AS nvarchar(5)), \
              CAST([kana] AS nvarchar(5)), [wide], CAST([long] AS nvarchar(max)), CAST([max] AS nvarchar(max)) FROM @P"
         );
         for without in [&columns[..1], &columns[3..4]] {
-            let query = TableQuery::new("dbo.t", 7, without);
+            let query = query(7, without);
             assert_eq!(query.wide, None);
             assert_eq!(query.plain.original, original);
-            assert_eq!(query.plain.replacement.strip_prefix(check).unwrap(), original);
+            assert_eq!(
+                query.plain.replacement.strip_prefix(check).unwrap(),
+                "DECLARE @P AS [dbo].[t];SELECT TOP 0 * FROM @P"
+            );
         }
-        assert_ne!(TableQuery::new("dbo.t", 7, &columns), TableQuery::new("dbo.t", 8, &columns));
+        assert_ne!(query(7, &columns), query(8, &columns));
+    }
+
+    #[test]
+    fn the_driver_takes_names_without_special_characters() {
+        for (schema, table_type, taken) in [
+            ("dbo", "order", Some("dbo.order")),
+            ("größen", "日本", Some("größen.日本")),
+            ("dbo", "a.b", Some("dbo.a.b")),
+            ("a.b", "c", None),
+            ("dbo", "a b", None),
+            ("dbo", "a]b", None),
+            ("dbo", "a$b", None),
+        ] {
+            let name = ProcedureName::from_parts(schema, table_type).unwrap();
+            assert_eq!(driver_name(&name).as_deref(), taken, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_name_of_a_type_is_quoted_as_sql_and_as_text() {
+        let name = ProcedureName::from_parts("dbo", "it's").unwrap();
+        let query = TableQuery::new((&name, "dbo.it's"), 7, &[]);
+        assert_eq!(query.plain.original, "DECLARE @P AS dbo.it's;SELECT TOP 0 * FROM @P");
+        let replacement = &query.plain.replacement;
+        assert!(replacement.contains("TYPE_ID(N'dbo.[it''s]')"), "{replacement}");
+        assert!(replacement.contains("DECLARE @P AS [dbo].[it's];"), "{replacement}");
     }
 }

@@ -14,8 +14,14 @@ const DATETIME_STEPS: u64 = 300;
 const DAYS_TO_1900: i64 = 693_595;
 /// Days from 1900-01-01 to 1753-01-01, the first day of `datetime`.
 const DATETIME_DAYS_MIN: i64 = -53_690;
+/// The format of a date and time without an offset.
+const LOCAL: &str = "%Y-%m-%dT%H:%M:%S%.f";
 /// The maximum number of fractional digits of `time`, `datetime2` and `datetimeoffset`.
 const SCALE_MAX: u8 = 7;
+/// The largest offset of a `datetimeoffset`, in minutes.
+const OFFSET_MINUTES_MAX: i16 = 14 * 60;
+/// The steps of `datetime` in a minute.
+const DATETIME_STEPS_PER_MINUTE: u64 = 60 * DATETIME_STEPS;
 
 /// A point in time: UTC days since 0001-01-01 and nanoseconds of the day, and the offset in minutes
 /// east of Greenwich.
@@ -31,7 +37,7 @@ impl Moment {
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (utc, offset) = if let Ok(moment) = DateTime::parse_from_rfc3339(text) {
             (moment.naive_utc(), moment.offset().local_minus_utc() / 60)
-        } else if let Ok(moment) = NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f") {
+        } else if let Ok(moment) = NaiveDateTime::parse_from_str(text, LOCAL) {
             (moment, 0)
         } else {
             (parse_date(text)?.and_time(NaiveTime::MIN), 0)
@@ -57,7 +63,21 @@ impl Moment {
         Some(DateTime2::new(date_of(days)?, Time::new(steps, scale)))
     }
 
+    /// Returns whether SQL Server can store the offset.
+    pub(super) fn has_possible_offset(self) -> bool {
+        (-OFFSET_MINUTES_MAX..=OFFSET_MINUTES_MAX).contains(&self.offset)
+    }
+
+    /// Returns whether the moment is before a day in UTC.
+    pub(super) fn is_before(self, day: Date) -> bool {
+        self.days < i64::from(day.days())
+    }
+
     pub(super) fn datetimeoffset(self, scale: u8) -> Option<DateTimeOffset> {
+        // SQL Server stores neither a larger offset nor a local date outside of its range.
+        if !self.has_possible_offset() || !self.has_local_date(scale) {
+            return None;
+        }
         // On the wire, the time is in UTC, followed by the offset (MS-TDS 2.2.5.5.1.9).
         Some(DateTimeOffset::new(self.datetime2(scale)?, self.offset))
     }
@@ -70,12 +90,43 @@ impl Moment {
     }
 
     pub(super) fn smalldatetime(self) -> Option<SmallDateTime> {
-        let seconds = rounded(self.nanos, 1);
-        let minutes = (seconds + 30) / 60;
+        // As SQL Server converts text: 29.998 s is rounded down and 29.999 s up, because the text is
+        // a `datetime` first.
+        let (days, steps) = self.steps(DATETIME_STEPS);
+        let minutes = (steps + DATETIME_STEPS_PER_MINUTE / 2) / DATETIME_STEPS_PER_MINUTE;
         let (carry, minutes) = if minutes == MINUTES_PER_DAY { (1, 0) } else { (0, minutes) };
-        let days = u16::try_from(self.days + carry - DAYS_TO_1900).ok()?;
+        let days = u16::try_from(days + carry - DAYS_TO_1900).ok()?;
         Some(SmallDateTime::new(days, u16::try_from(minutes).ok()?))
     }
+}
+
+impl Moment {
+    /// Returns whether the date at the moment's own offset is in the range of SQL Server.
+    fn has_local_date(self, scale: u8) -> bool {
+        let (days, steps) = self.steps(10_u64.pow(u32::from(scale.min(SCALE_MAX))));
+        let per_minute = 60 * 10_u64.pow(u32::from(scale.min(SCALE_MAX)));
+        let minutes = i64::try_from(steps / per_minute).unwrap_or_default();
+        let day = i64::try_from(MINUTES_PER_DAY).unwrap_or(i64::MAX);
+        date_of(days + (minutes + i64::from(self.offset)).div_euclid(day)).is_some()
+    }
+}
+
+/// Returns whether a text is a date, whatever its year.
+pub(super) fn is_date(text: &str) -> bool {
+    parse_date(text).is_some()
+}
+
+/// Returns whether a text is a date and time, whatever its year.
+pub(super) fn is_moment(text: &str) -> bool {
+    DateTime::parse_from_rfc3339(text).is_ok()
+        || NaiveDateTime::parse_from_str(text, LOCAL).is_ok()
+        || is_date(text)
+}
+
+/// Returns whether the seconds of a text are 60.
+pub(super) fn is_leap_second(text: &str) -> bool {
+    let time = text.split(['T', 't']).next_back().unwrap_or_default();
+    time.get(5..8) == Some(":60")
 }
 
 /// Parses `YYYY-MM-DD` for `date`.
@@ -196,4 +247,42 @@ fn write_steps(steps: u64, per_second: u64, into: &mut String) -> Option<()> {
         into.truncate(into.trim_end_matches('0').len());
     }
     Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The limits are those of the documentation of `smalldatetime`.
+    #[test]
+    fn a_smalldatetime_is_rounded_once() {
+        for (text, minutes) in [
+            ("2024-02-29T12:34:29.499Z", 754),
+            ("2024-02-29T12:34:29.5Z", 754),
+            ("2024-02-29T12:34:29.998Z", 754),
+            ("2024-02-29T12:34:29.999Z", 755),
+            ("2024-02-29T12:34:30Z", 755),
+            ("2024-02-29T23:59:29Z", 1439),
+        ] {
+            let at = Moment::parse(text).unwrap().smalldatetime().unwrap();
+            assert_eq!(u64::from(at.seconds_fragments()), minutes, "{text}");
+        }
+        let last = |text| Moment::parse(text).unwrap().smalldatetime();
+        assert!(last("2079-06-06T23:59:29.998Z").is_some());
+        assert!(last("2079-06-06T23:59:29.999Z").is_none());
+    }
+
+    #[test]
+    fn an_offset_is_within_14_hours_and_the_local_date_in_range() {
+        for (text, fits) in [
+            ("2024-01-01T00:00:00+14:00", true),
+            ("2024-01-01T00:00:00+14:01", false),
+            ("2024-01-01T00:00:00-14:00", true),
+            ("2024-01-01T00:00:00-14:01", false),
+            ("9999-12-31T23:59:59.9999999Z", true),
+            ("0001-01-01T00:00:00Z", true),
+        ] {
+            assert_eq!(Moment::parse(text).unwrap().datetimeoffset(7).is_some(), fits, "{text}");
+        }
+    }
 }

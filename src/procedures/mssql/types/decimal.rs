@@ -10,8 +10,8 @@ use tiberius::numeric::Numeric;
 use crate::catalogue::ParameterValue;
 
 /// The maximum number of digits of `money` and of `smallmoney`.
-const MONEY_DIGITS: u8 = 19;
-const SMALLMONEY_DIGITS: u8 = 10;
+pub(super) const MONEY_DIGITS: u8 = 19;
+pub(super) const SMALLMONEY_DIGITS: u8 = 10;
 /// The decimal places of `money` and `smallmoney`.
 pub(super) const MONEY_SCALE: u8 = 4;
 /// The maximum number of digits of a `decimal`.
@@ -130,6 +130,40 @@ pub(super) fn parse(text: &str, precision: u8, scale: u8, excess: ExcessDigits) 
     }
     let limit = 10_i128.checked_pow(u32::from(precision))?;
     (value < limit).then_some(if negative { -value } else { value })
+}
+
+/// The difference between a text and a number that a type can hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NumberProblem {
+    /// The number fits.
+    None,
+    /// The text is not a number.
+    NotANumber,
+    /// The number has too many digits after the decimal point.
+    ExcessDigits,
+    /// The number has too many digits before the decimal point.
+    OutOfRange,
+}
+
+/// Returns why `parse` refuses a text.
+pub(super) fn problem(text: &str, precision: u8, scale: u8) -> NumberProblem {
+    let fits = |excess| parse(text, precision, scale, excess).is_some();
+    if fits(ExcessDigits::Refuse) {
+        NumberProblem::None
+    } else if fits(ExcessDigits::Round) {
+        NumberProblem::ExcessDigits
+    } else if is_number(text) {
+        NumberProblem::OutOfRange
+    } else {
+        NumberProblem::NotANumber
+    }
+}
+
+/// Returns whether a text is a number of any size.
+pub(super) fn is_number(text: &str) -> bool {
+    // The words that stand for infinity and NaN have letters first.
+    text.trim_start_matches(['+', '-']).starts_with(|c: char| c.is_ascii_digit() || c == '.')
+        && text.parse::<f64>().is_ok()
 }
 
 /// Writes a scaled integer as a decimal number with `scale` decimal places.

@@ -5,12 +5,14 @@ use std::ops::Range;
 use tiberius::{ColumnData, ColumnType, Row};
 use uuid::Uuid;
 
-use super::{CodePage, SqlType, clock, decimal};
+use super::{SqlType, clock, decimal};
 use crate::procedures::{Cell, OwnedCell, SentError, SentErrorKind};
 
-/// The largest `money` value that is read exactly. The driver reads `money` as a double, whose four
-/// decimal places are inexact beyond 2^53 / 10^4.
-const MONEY_EXACT_MAX: f64 = 900_719_925_474.099;
+/// The limit below which `money` is read exactly, 2^39. The driver reads `money` as a double. From
+/// this limit on, doubles are further apart than the fourth decimal place.
+const MONEY_EXACT_LIMIT: f64 = 549_755_813_888.0;
+/// The limit of `money`, 2^63 / 10^4.
+const MONEY_LIMIT: f64 = 922_337_203_685_477.6;
 
 /// Decodes rows to cells. Values that need formatting are written to one text buffer. The memory of
 /// the buffer and the cells is reused for each row.
@@ -41,7 +43,15 @@ impl RowDecoder {
         self.written.clear();
         let mut cells: Vec<Cell<'_>> = std::mem::take(&mut self.spare);
         for (column, value) in row.cells() {
-            let is_money = matches!(column.column_type(), ColumnType::Money | ColumnType::Money4);
+            let kind = column.column_type();
+            let is_money = matches!(kind, ColumnType::Money | ColumnType::Money4);
+            match kind {
+                ColumnType::Udt if !is_null(value) => return Err(clr_value(column.name()).into()),
+                ColumnType::SSVariant if may_be_inexact_money(value) => {
+                    return Err(undecodable(column.name()).into());
+                }
+                _ => {}
+            }
             // Most values need no formatting.
             if let Some(cell) = as_is(value, is_money) {
                 cells.push(cell);
@@ -76,25 +86,6 @@ impl WrittenText {
     }
 }
 
-/// Converts an OUTPUT value that the driver read in its declared type. The driver decodes UTF-8
-/// text with the code page of the collation's language, which corrupts non-ASCII text.
-pub(crate) fn owned_as_declared(
-    name: &str,
-    value: &ColumnData<'_>,
-    sql: Option<&SqlType>,
-) -> Result<OwnedCell, SentError> {
-    match (value, sql) {
-        (ColumnData::String(Some(text)), Some(SqlType::Text { code_page, .. }))
-            if *code_page == CodePage::UTF_8 && !text.is_ascii() =>
-        {
-            Err(SentError::new(SentErrorKind::Undecodable(format!(
-                "'{name}' is varchar in UTF-8, of which the driver can read only ASCII: declare it as nvarchar"
-            ))))
-        }
-        _ => owned(name, value, sql),
-    }
-}
-
 /// Converts the value of an OUTPUT parameter.
 pub(crate) fn owned(
     name: &str,
@@ -102,6 +93,19 @@ pub(crate) fn owned(
     sql: Option<&SqlType>,
 ) -> Result<OwnedCell, SentError> {
     let is_money = matches!(sql, Some(SqlType::Money | SqlType::SmallMoney));
+    match (sql, value) {
+        (Some(SqlType::Json | SqlType::Vector), ColumnData::String(Some(text))) => {
+            return match serde_json::from_str::<serde::de::IgnoredAny>(text) {
+                Ok(_) => Ok(OwnedCell::Json(text.to_string())),
+                Err(_) => Err(undecodable(name)),
+            };
+        }
+        (Some(SqlType::Other(_)), value) if !is_null(value) => return Err(clr_value(name)),
+        (Some(SqlType::Variant), value) if may_be_inexact_money(value) => {
+            return Err(undecodable(name));
+        }
+        _ => {}
+    }
     let mut text = String::new();
     let cell = match as_is(value, is_money) {
         Some(cell) => cell,
@@ -113,6 +117,7 @@ pub(crate) fn owned(
         Cell::Int(number) => OwnedCell::Int(number),
         Cell::Float(number) => OwnedCell::Float(number),
         Cell::Number(text) => OwnedCell::Number(text.to_owned()),
+        Cell::Json(text) => OwnedCell::Json(text.to_owned()),
         Cell::Text(text) => OwnedCell::Text(text.to_owned()),
         Cell::Binary(bytes) => OwnedCell::Binary(bytes.to_owned()),
     })
@@ -123,6 +128,26 @@ fn undecodable(name: &str) -> SentError {
     SentError::new(SentErrorKind::Undecodable(format!(
         "{place} has a value that JSON cannot represent exactly"
     )))
+}
+
+/// Returns the error for a value of a CLR type.
+fn clr_value(name: &str) -> SentError {
+    SentError::new(SentErrorKind::Undecodable(format!(
+        "'{name}' has a CLR type such as hierarchyid or geography, of which the driver reads only bytes: \
+         the procedure can return its text with .ToString()"
+    )))
+}
+
+fn is_null(value: &ColumnData<'_>) -> bool {
+    matches!(value, ColumnData::Binary(None) | ColumnData::String(None))
+}
+
+/// Returns whether a double of a `sql_variant` may be a `money` value whose digits were lost: the
+/// driver reads `money` and `float` of a `sql_variant` alike. Below the limit, the shortest digits
+/// of the double are those of the `money` value.
+fn may_be_inexact_money(value: &ColumnData<'_>) -> bool {
+    matches!(value, ColumnData::F64(Some(number))
+        if (MONEY_EXACT_LIMIT..=MONEY_LIMIT).contains(&number.abs()))
 }
 
 /// Formats a value that `as_is` does not return. Returns `None` if the value has no exact
@@ -193,7 +218,7 @@ fn int<'a>(number: Option<i64>) -> Cell<'a> {
 #[expect(clippy::cast_possible_truncation, reason = "checked: a whole number below 2^53")]
 fn scaled_money(number: f64) -> Option<i128> {
     // This comparison is also false for NaN.
-    (number.abs() <= MONEY_EXACT_MAX).then(|| (number * 1e4).round() as i128)
+    (number.abs() < MONEY_EXACT_LIMIT).then(|| (number * 1e4).round() as i128)
 }
 
 #[cfg(test)]
@@ -207,7 +232,7 @@ mod tests {
 
     #[test]
     fn money_keeps_its_four_decimal_places_or_is_an_error() {
-        for exact in [0_i64, 1, -1, 9_007_199_254_740_989, -123_456_789_012_345, 2_147_483_647] {
+        for exact in [0_i64, 1, -1, 5_497_558_138_879_999, -123_456_789_012_345, 2_147_483_647] {
             #[expect(clippy::cast_precision_loss, reason = "as the driver does")]
             let driver = exact as f64 / 1e4;
             let mut text = String::new();
@@ -218,17 +243,48 @@ mod tests {
     }
 
     #[test]
-    fn output_in_utf_8_is_ascii_or_an_error() {
-        let sql = |code_page| SqlType::Text { name: "varchar", length: Some(9), code_page };
-        // The driver reads the two bytes of an é as these two characters.
-        let value = ColumnData::String(Some("Ã©".into()));
-        let error = owned_as_declared("x", &value, Some(&sql(CodePage::UTF_8))).unwrap_err();
-        assert!(matches!(error.kind, SentErrorKind::Undecodable(_)), "{error:?}");
-        for (text, code_page) in [("abc", CodePage::UTF_8), ("é", CodePage::new(Some(1252)))] {
-            let value = ColumnData::String(Some(text.into()));
-            let cell = owned_as_declared("x", &value, Some(&sql(code_page)));
-            assert_eq!(cell.unwrap(), OwnedCell::Text(text.to_owned()));
+    fn an_output_of_json_is_nested_and_of_a_vector_an_array() {
+        let value = |text: &str| ColumnData::String(Some(text.to_owned().into()));
+        for (sql, text) in [(SqlType::Json, "{\"a\":[1]}"), (SqlType::Vector, "[1.0e+000,-2.5]")] {
+            let cell = owned("x", &value(text), Some(&sql)).unwrap();
+            assert_eq!(cell, OwnedCell::Json(text.to_owned()));
+            assert_eq!(owned("x", &ColumnData::String(None), Some(&sql)).unwrap(), OwnedCell::Null);
         }
+        let error = owned("x", &value("{"), Some(&SqlType::Json)).unwrap_err();
+        assert!(matches!(error.kind, SentErrorKind::Undecodable(_)), "{error:?}");
+    }
+
+    /// The driver reads `money` in a `sql_variant` as a double, like `float`.
+    #[test]
+    fn a_double_in_a_variant_is_exact_whatever_it_was_or_an_error() {
+        for (number, is_exact) in [
+            (0.1, true),
+            (-123_456.789_1, true),
+            (549_755_813_887.999_9, true),
+            (549_755_813_888.000_1, false),
+            (900_000_000_000.25, false),
+            (922_337_203_685_477.6, false),
+            (1e15, true),
+            (-1.797e308, true),
+        ] {
+            let value = ColumnData::F64(Some(number));
+            assert_eq!(may_be_inexact_money(&value), !is_exact, "{number}");
+        }
+    }
+
+    /// Two values that differ in the last place are the same double beyond the limit.
+    #[test]
+    fn money_is_exact_up_to_the_limit_and_not_beyond() {
+        #[expect(clippy::cast_precision_loss, reason = "as the driver does")]
+        let driver = |scaled: i64| scaled as f64 / 1e4;
+        let limit = 5_497_558_138_879_999_i64;
+        for scaled in (limit - 100_000..=limit).chain(-limit..=-limit + 100_000) {
+            assert_eq!(scaled_money(driver(scaled)), Some(i128::from(scaled)));
+        }
+        let same =
+            (limit..limit + 100).any(|one| driver(one).to_bits() == driver(one + 1).to_bits());
+        assert!(same, "the limit can be raised");
+        assert_eq!(scaled_money(driver(limit + 2)), None);
     }
 
     #[test]

@@ -1,0 +1,418 @@
+//! Promise: each SQL type takes its smallest and largest value in both directions. A value beyond
+//! them is refused before the call is sent, with the reason.
+
+use std::sync::Arc;
+
+use fjord::catalogue::{ParameterType, ParameterValue};
+use fjord::procedures::{Argument, BackendErrorKind, BadArgument, OwnedCell};
+
+use super::{ProcedureCaller, given, unsent_error};
+use crate::support::mssql_server::{fake_server, servers};
+
+/// The limits of a type: the procedure, the values that are returned as they are sent, with their
+/// cells, and the values that are refused, with the reasons.
+struct TypeLimits {
+    procedure: &'static str,
+    fits: Vec<(ParameterValue<'static>, OwnedCell)>,
+    refused: Vec<(ParameterValue<'static>, &'static str)>,
+}
+
+fn limits(
+    procedure: &'static str,
+    fits: Vec<(ParameterValue<'static>, OwnedCell)>,
+    refused: Vec<(ParameterValue<'static>, &'static str)>,
+) -> TypeLimits {
+    TypeLimits { procedure, fits, refused }
+}
+
+fn integer(number: i64) -> (ParameterValue<'static>, OwnedCell) {
+    (ParameterValue::Integer(number), OwnedCell::Int(number))
+}
+
+fn digits(text: &str) -> ParameterValue<'static> {
+    ParameterValue::Decimal(text.to_owned().into())
+}
+
+fn number(text: &str) -> (ParameterValue<'static>, OwnedCell) {
+    (digits(text), OwnedCell::Number(text.to_owned()))
+}
+
+fn words(text: &str) -> ParameterValue<'static> {
+    ParameterValue::Text(text.to_owned().into())
+}
+
+fn same(text: &str) -> (ParameterValue<'static>, OwnedCell) {
+    (words(text), OwnedCell::Text(text.to_owned()))
+}
+
+fn becomes(sent: &str, returned: &str) -> (ParameterValue<'static>, OwnedCell) {
+    (words(sent), OwnedCell::Text(returned.to_owned()))
+}
+
+fn bytes(length: usize) -> ParameterValue<'static> {
+    ParameterValue::Binary(vec![7; length].into())
+}
+
+fn same_bytes(length: usize) -> (ParameterValue<'static>, OwnedCell) {
+    (bytes(length), OwnedCell::Binary(vec![7; length]))
+}
+
+fn integers() -> Vec<TypeLimits> {
+    let bit = |bit| (ParameterValue::Boolean(bit), OwnedCell::Bool(bit));
+    let whole = |number| ParameterValue::Integer(number);
+    vec![
+        limits(
+            "echo_bit",
+            vec![bit(false), bit(true)],
+            vec![
+                (whole(-1), "expected true, false, 0 or 1 for bit"),
+                (whole(2), "expected true, false, 0 or 1 for bit"),
+            ],
+        ),
+        limits(
+            "echo_tinyint",
+            vec![integer(0), integer(255)],
+            vec![
+                (whole(-1), "outside tinyint: 0 to 255"),
+                (whole(256), "outside tinyint: 0 to 255"),
+                (digits("1.5"), "a fraction is not possible in tinyint"),
+            ],
+        ),
+        limits(
+            "echo_smallint",
+            vec![integer(-32768), integer(32767)],
+            vec![
+                (whole(-32769), "outside smallint: -32768 to 32767"),
+                (whole(32768), "outside smallint: -32768 to 32767"),
+            ],
+        ),
+        limits(
+            "echo_int",
+            vec![integer(-2_147_483_648), integer(2_147_483_647)],
+            vec![
+                (whole(-2_147_483_649), "outside int: -2147483648 to 2147483647"),
+                (whole(2_147_483_648), "outside int: -2147483648 to 2147483647"),
+            ],
+        ),
+        limits(
+            "echo_bigint",
+            vec![integer(i64::MIN), integer(i64::MAX)],
+            vec![
+                (
+                    digits("-9223372036854775809"),
+                    "outside bigint: -9223372036854775808 to 9223372036854775807",
+                ),
+                (
+                    digits("9223372036854775808"),
+                    "outside bigint: -9223372036854775808 to 9223372036854775807",
+                ),
+            ],
+        ),
+    ]
+}
+
+fn numbers() -> Vec<TypeLimits> {
+    vec![
+        limits(
+            "echo_decimal_38_10",
+            vec![
+                number("-9999999999999999999999999999.9999999999"),
+                number("9999999999999999999999999999.9999999999"),
+                number("0.0000000001"),
+            ],
+            vec![
+                (
+                    digits("10000000000000000000000000000"),
+                    "outside decimal(38, 10): at most 28 digits before the decimal point",
+                ),
+                (
+                    digits("0.00000000001"),
+                    "more than 10 digits after the decimal point of decimal(38, 10)",
+                ),
+            ],
+        ),
+        limits(
+            "echo_numeric_9_2",
+            vec![number("-9999999.99"), number("9999999.99")],
+            vec![
+                (
+                    digits("10000000.00"),
+                    "outside numeric(9, 2): at most 7 digits before the decimal point",
+                ),
+                (
+                    digits("-9999999.991"),
+                    "more than 2 digits after the decimal point of numeric(9, 2)",
+                ),
+            ],
+        ),
+        limits(
+            "echo_money",
+            vec![number("-549755813887.9999"), number("549755813887.9999")],
+            vec![
+                (
+                    digits("922337203685477.5808"),
+                    "outside money: -922337203685477.5808 to 922337203685477.5807",
+                ),
+                (
+                    digits("-922337203685477.5809"),
+                    "outside money: -922337203685477.5808 to 922337203685477.5807",
+                ),
+                (digits("0.00001"), "more than 4 digits after the decimal point of money"),
+            ],
+        ),
+        limits(
+            "echo_smallmoney",
+            vec![number("-214748.3648"), number("214748.3647")],
+            vec![
+                (digits("214748.3648"), "outside smallmoney: -214748.3648 to 214748.3647"),
+                (digits("-214748.3649"), "outside smallmoney: -214748.3648 to 214748.3647"),
+            ],
+        ),
+    ]
+}
+
+fn doubles() -> Vec<TypeLimits> {
+    let double = |number| (ParameterValue::Number(number), OwnedCell::Float(number));
+    vec![
+        limits(
+            "echo_real",
+            vec![
+                (
+                    ParameterValue::Number(f64::from(f32::MAX)),
+                    OwnedCell::Number(f32::MAX.to_string()),
+                ),
+                (
+                    ParameterValue::Number(f64::from(f32::MIN_POSITIVE)),
+                    OwnedCell::Number(f32::MIN_POSITIVE.to_string()),
+                ),
+            ],
+            vec![
+                (ParameterValue::Number(3.5e38), "outside real: -3.40e38 to 3.40e38"),
+                (ParameterValue::Number(-3.5e38), "outside real: -3.40e38 to 3.40e38"),
+            ],
+        ),
+        limits(
+            "echo_float",
+            vec![double(f64::MAX), double(f64::MIN), double(f64::MIN_POSITIVE)],
+            vec![(digits("1e309"), "outside float: -1.79e308 to 1.79e308")],
+        ),
+    ]
+}
+
+fn texts() -> Vec<TypeLimits> {
+    vec![
+        limits(
+            "echo_char_10",
+            vec![same("0123456789"), becomes("", "          ")],
+            vec![(words("0123456789a"), "longer than char(10)")],
+        ),
+        limits(
+            "echo_varchar_5",
+            vec![same(""), same("é€abc")],
+            vec![
+                (words("abcdef"), "longer than varchar(5)"),
+                (words("€abcde"), "longer than varchar(5): 6 bytes in code page 1252"),
+                (words("日"), "U+65E5 cannot be represented in code page 1252"),
+            ],
+        ),
+        limits(
+            "echo_nchar_10",
+            vec![same("𝄞𝄞𝄞𝄞𝄞")],
+            vec![(words("𝄞𝄞𝄞𝄞𝄞a"), "longer than nchar(10)")],
+        ),
+        limits(
+            "echo_nvarchar_50",
+            vec![same(&"ä".repeat(50))],
+            vec![(words(&"ä".repeat(51)), "longer than nvarchar(50)")],
+        ),
+        limits(
+            "echo_binary_4",
+            vec![same_bytes(4)],
+            vec![
+                (bytes(5), "longer than binary(4): 5 bytes"),
+                (words("x"), "expected binary data for binary(4)"),
+            ],
+        ),
+        limits(
+            "echo_varbinary_50",
+            vec![same_bytes(0), same_bytes(50)],
+            vec![(bytes(51), "longer than varbinary(50): 51 bytes")],
+        ),
+        limits("echo_varbinary_max", vec![same_bytes(0), same_bytes(8001)], Vec::new()),
+        limits("echo_xml", vec![same(""), same("<a/>")], vec![(bytes(1), "expected text for xml")]),
+        limits(
+            "echo_uniqueidentifier",
+            vec![
+                same("00000000-0000-0000-0000-000000000000"),
+                same("ffffffff-ffff-ffff-ffff-ffffffffffff"),
+            ],
+            vec![(words("0"), "expected a UUID for uniqueidentifier")],
+        ),
+    ]
+}
+
+fn moments() -> Vec<TypeLimits> {
+    vec![
+        limits(
+            "echo_date",
+            vec![same("0001-01-01"), same("9999-12-31")],
+            vec![
+                (words("0000-12-31"), "outside date: 0001-01-01 to 9999-12-31"),
+                (words("2023-02-29"), "expected YYYY-MM-DD for date"),
+            ],
+        ),
+        limits(
+            "echo_time_7",
+            vec![same("00:00:00"), same("23:59:59.999999")],
+            vec![
+                (words("24:00:00"), "expected HH:MM:SS for time"),
+                (words("23:59:60"), "a leap second is not possible in time"),
+            ],
+        ),
+        limits(
+            "echo_datetime",
+            vec![
+                same("1753-01-01T00:00:00Z"),
+                same("9999-12-31T23:59:59.997Z"),
+                becomes("2024-02-29T12:34:56.9989Z", "2024-02-29T12:34:57Z"),
+            ],
+            vec![
+                (words("1752-12-31T23:59:59.99Z"), "before 1753-01-01, the first day of datetime"),
+                (
+                    words("9999-12-31T23:59:59.999Z"),
+                    "after 9999-12-31T23:59:59.997, the end of datetime",
+                ),
+            ],
+        ),
+        limits(
+            "echo_smalldatetime",
+            vec![
+                same("1900-01-01T00:00:00Z"),
+                same("2079-06-06T23:59:00Z"),
+                becomes("2024-02-29T12:34:29.998Z", "2024-02-29T12:34:00Z"),
+                becomes("2024-02-29T12:34:29.999Z", "2024-02-29T12:35:00Z"),
+            ],
+            vec![
+                (
+                    words("1899-12-31T23:59:29Z"),
+                    "before 1900-01-01, the first day of smalldatetime",
+                ),
+                (words("2079-06-06T23:59:30Z"), "after 2079-06-06T23:59, the end of smalldatetime"),
+            ],
+        ),
+    ]
+}
+
+fn long_moments() -> Vec<TypeLimits> {
+    vec![
+        limits(
+            "echo_datetime2_7",
+            vec![same("0001-01-01T00:00:00Z"), same("9999-12-31T23:59:59.999999Z")],
+            vec![(
+                words("0001-01-01T00:00:00+00:01"),
+                "outside datetime2: 0001-01-01 to 9999-12-31 in UTC",
+            )],
+        ),
+        limits(
+            "echo_datetimeoffset_6",
+            vec![
+                same("2024-01-01T00:00:00+14:00"),
+                same("2024-01-01T00:00:00-14:00"),
+                same("9999-12-31T23:59:59.999999+00:00"),
+            ],
+            vec![
+                (
+                    words("2024-01-01T00:00:00+14:01"),
+                    "outside -14:00 to +14:00, the offsets of datetimeoffset(6)",
+                ),
+                (
+                    words("9999-12-31T23:59:59.9999999Z"),
+                    "after 9999-12-31, the end of datetimeoffset(6)",
+                ),
+            ],
+        ),
+    ]
+}
+
+async fn walk(caller: &ProcedureCaller, server: &str, all: Vec<TypeLimits>) {
+    for TypeLimits { procedure, fits, refused } in all {
+        for (value, cell) in fits {
+            let answer = caller.call(procedure, &[given("v", value.clone())]).await;
+            let answer =
+                answer.unwrap_or_else(|error| panic!("{server}: {procedure} {value:?}: {error:?}"));
+            assert_eq!(*answer.cell(), cell, "{server}: {procedure} as a column");
+            assert_eq!(*answer.output("out"), cell, "{server}: {procedure} as OUTPUT");
+        }
+        for (value, reason) in refused {
+            let error = unsent_error(caller.call(procedure, &[given("v", value.clone())]).await);
+            let (argument, reason) = ("v".to_owned(), reason.to_owned());
+            let bad = BadArgument { argument, cell: None, reason };
+            let expected = BackendErrorKind::Arguments(vec![bad]);
+            assert_eq!(error, expected, "{server}: {procedure} {value:?}");
+        }
+        let null = caller.call(procedure, &[given("v", ParameterValue::Null)]).await.expect("NULL");
+        assert_eq!(*null.cell(), OwnedCell::Null, "{server}: {procedure}");
+    }
+}
+
+#[tokio::test]
+async fn every_type_takes_its_limits_and_refuses_what_is_beyond() {
+    for server in servers().await {
+        let caller = ProcedureCaller::new(&server);
+        let all = [integers(), numbers(), doubles(), texts(), moments(), long_moments()]
+            .into_iter()
+            .flatten()
+            .collect();
+        walk(&caller, server.name, all).await;
+    }
+}
+
+/// Babelfish has no such types. The fake server exchanges them as text, as SQL Server 2025 does with
+/// drivers that do not support them.
+#[tokio::test]
+async fn json_and_vectors_are_passed_as_json() {
+    let server = fake_server().await;
+    let caller = ProcedureCaller::new(&server);
+    for (procedure, sent, reason) in [
+        ("echo_json", "{\"a\":[1,null]}", "expected JSON for json"),
+        ("echo_vector", "[0.1,-2,3e1]", "expected an array of numbers for vector"),
+    ] {
+        for value in [words(sent), ParameterValue::Json(sent.to_owned().into())] {
+            let answer = caller.call(procedure, &[given("v", value)]).await.expect(procedure);
+            assert_eq!(*answer.output("out"), OwnedCell::Json(sent.to_owned()), "{procedure}");
+        }
+        let error = unsent_error(caller.call(procedure, &[given("v", words("[1,"))]).await);
+        let (argument, reason) = ("v".to_owned(), reason.to_owned());
+        let bad = BadArgument { argument, cell: None, reason };
+        assert_eq!(error, BackendErrorKind::Arguments(vec![bad]), "{procedure}");
+    }
+}
+
+/// Builds an argument with a row of documents.
+fn document(xml: &str, json: &str) -> Argument {
+    let columns = [("x".into(), ParameterType::String), ("j".into(), ParameterType::String)];
+    let rows = vec![vec![words(xml), words(json)]];
+    Argument { columns: Arc::new(columns), ..given("rows", ParameterValue::Table(rows)) }
+}
+
+/// The driver ends an empty `xml` too early.
+#[tokio::test]
+async fn an_empty_xml_is_refused_in_a_table() {
+    let server = fake_server().await;
+    let caller = ProcedureCaller::new(&server);
+    let answer = caller.call("documents", &[document("<a/>", "{\"ä\":\"日\"}")]).await;
+    let row = answer.expect("documents").sets.remove(0).remove(0);
+    let texts = ["<a/>", "{\"ä\":\"日\"}"].map(|text| OwnedCell::Text(text.to_owned()));
+    assert_eq!(row, texts);
+    let error = unsent_error(caller.call("documents", &[document("", "{")]).await);
+    let bad = |column: &str, reason: &str| BadArgument {
+        argument: "rows".to_owned(),
+        cell: Some((0, column.to_owned())),
+        reason: reason.to_owned(),
+    };
+    let expected = vec![
+        bad("x", "an empty xml cannot be passed in a table"),
+        bad("j", "expected JSON for json"),
+    ];
+    assert_eq!(error, BackendErrorKind::Arguments(expected));
+}
