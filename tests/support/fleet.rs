@@ -120,6 +120,7 @@ pub(crate) struct FjordProcess {
     role: &'static str,
     directory: PathBuf,
     environment: Vec<(&'static str, String)>,
+    executable: PathBuf,
 }
 
 impl FjordProcess {
@@ -139,7 +140,7 @@ impl FjordProcess {
         command.envs(environment.iter().map(|(name, value)| (*name, value)));
         let process = Process::start(role, command, &directory.join("log"));
         let (directory, environment) = (directory.to_owned(), environment.to_vec());
-        Self { process, role, directory, environment }
+        Self { process, role, directory, environment, executable: executable.to_owned() }
     }
 
     /// Returns the role of the process.
@@ -189,12 +190,13 @@ impl FjordProcess {
         .await;
     }
 
-    /// Kills the process and starts it again with the same files and environment. Its
+    /// Kills the process and starts it again with the same executable, files and environment. Its
     /// listeners get new ports.
     pub(crate) fn restart(&mut self) {
         self.process.kill();
         fs::remove_file(self.directory.join("log")).expect("the log file can be removed");
-        *self = Self::start_with(self.role, &self.directory, &self.environment);
+        let Self { role, directory, environment, executable, .. } = self;
+        *self = Self::start_with(role, directory, environment, executable);
     }
 
     /// Sends SIGTERM and waits until the process has ended.
