@@ -1,6 +1,8 @@
 //! Tests for loading configurations and reporting their errors.
 
 use std::ffi::OsString;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use tempfile::TempDir;
@@ -67,6 +69,22 @@ fn a_gateway_needs_only_certificates_and_servers() {
     let tls = loaded.config.gateway.tls.unwrap();
     assert_eq!(tls.certificates[0].certificate, directory.path().join("a.pem"));
     assert!(!loaded.warnings.is_empty(), "a key that every user can read causes a warning");
+    for (mode, warnings) in [(0o640, 0), (0o642, 1), (0o641, 1)] {
+        let key = directory.path().join("a.key");
+        std::fs::set_permissions(&key, Permissions::from_mode(mode)).unwrap();
+        let loaded = Config::load(&sources(directory.path(), Some(Role::Gateway))).unwrap();
+        assert_eq!(loaded.warnings.len(), warnings, "{mode:o}: {:?}", loaded.warnings);
+    }
+}
+
+#[test]
+fn a_lost_connection_is_replaced_within_two_pings_and_a_reconnect() {
+    let config = load_toml(
+        "[messaging.nats]\nping_interval = '60s'\nreconnect_delay_max = '5s'\n\
+         connect_timeout = '3s'\n",
+    );
+    let time_max = config.messaging.transport.reconnect_time_max();
+    assert_eq!(time_max, std::time::Duration::from_secs(128));
 }
 
 #[test]
