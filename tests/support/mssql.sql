@@ -151,7 +151,7 @@ CREATE TYPE fjord_test.[order] AS TABLE ([sort order] int NULL, größe nvarchar
 GO
 CREATE PROCEDURE fjord_test.[Sales by Year] @größe int AS SELECT @größe AS größe
 GO
-CREATE PROCEDURE fjord_test.[a.b]]c[d] @1 int, @a$b#c@d int AS SELECT @1 + @a$b#c@d AS v
+CREATE PROCEDURE fjord_test.[a.b] @1 int, @a$b int AS SELECT @1 + @a$b AS v
 GO
 CREATE PROCEDURE fjord_test.größe_lesen AS SELECT N'ß' AS v
 GO

@@ -39,6 +39,7 @@ CREATE TYPE fjord_test.line_list AS TABLE (line int IDENTITY(1, 1), [text] varch
 CREATE PROCEDURE fjord_test.lines @rows fjord_test.line_list READONLY AS
 CREATE TYPE fjord_test.document_list AS TABLE (x xml NULL, j json NULL)
 CREATE PROCEDURE fjord_test.documents @rows fjord_test.document_list READONLY AS
+CREATE PROCEDURE fjord_test.[a]]b[c] @a#b@c int AS
 CREATE PROCEDURE fjord_test.quoted_type @rows fjord_test.[my list] READONLY AS
 CREATE VIEW fjord_test.a_view AS
 CREATE FUNCTION fjord_test.a_function AS
@@ -135,7 +136,7 @@ pub(crate) fn run(
     match bare {
         "narrow_out" => FakeResult::Returned(0, vec![("@v".into(), text(&arguments.text("@v")))]),
         "sets" | "many" | "json" => sets(bare, &arguments, reply),
-        "Sales by Year" | "a.b]c[d" | "größe_lesen" | "it's; -- out" => {
+        "Sales by Year" | "a.b" | "a]b[c" | "größe_lesen" | "it's; -- out" => {
             odd_names(bare, &arguments, reply)
         }
         "sums" => sums(&arguments, reply),
@@ -196,8 +197,11 @@ fn odd_names(name: &str, arguments: &GivenArguments<'_>, reply: &mut TdsReply) -
         "Sales by Year" => {
             reply.single("größe", "int", Sql::Int(arguments.int("@größe")));
         }
-        "a.b]c[d" => {
-            reply.single("v", "int", Sql::Int(arguments.int("@1") + arguments.int("@a$b#c@d")));
+        "a.b" => {
+            reply.single("v", "int", Sql::Int(arguments.int("@1") + arguments.int("@a$b")));
+        }
+        "a]b[c" => {
+            reply.single("v", "int", Sql::Int(arguments.int("@a#b@c")));
         }
         "größe_lesen" => {
             reply.single("v", "nvarchar(1)", text("ß"));
