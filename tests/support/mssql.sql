@@ -102,6 +102,11 @@ CREATE PROCEDURE fjord_test.rows_then_error AS BEGIN SELECT 1 AS a; THROW 50500,
 GO
 CREATE PROCEDURE fjord_test.doubles AS BEGIN DELETE FROM fjord_test.things WHERE id = 1; INSERT INTO fjord_test.things VALUES (1, N'one'); INSERT INTO fjord_test.things VALUES (1, N'two'); END
 GO
+-- Without TRY, the procedure continues after the failed statement.
+CREATE PROCEDURE fjord_test.doubles_then_throws AS BEGIN DELETE FROM fjord_test.things WHERE id = 2; INSERT INTO fjord_test.things VALUES (2, N'one'); INSERT INTO fjord_test.things VALUES (2, N'two'); IF @@ERROR <> 0 THROW 50422, 'already there', 1; END
+GO
+CREATE PROCEDURE fjord_test.prints AS BEGIN PRINT 'before'; SELECT 1 AS v; PRINT 'after'; END
+GO
 -- Commits a row by itself, and may then become a deadlock victim.
 CREATE PROCEDURE fjord_test.deadlocks AS BEGIN SET NOCOUNT ON; INSERT INTO fjord_test.audit (who) VALUES ('a'); BEGIN TRAN; UPDATE fjord_test.locks SET n = n + 1 WHERE id = 1; UPDATE fjord_test.locks SET n = n + 1 WHERE id = 2; COMMIT; END
 GO
@@ -160,4 +165,12 @@ GO
 CREATE PROCEDURE fjord_test.[it's; -- out] @text nvarchar(max) OUTPUT AS SET @text = N'out'
 GO
 CREATE PROCEDURE fjord_test.sums @rows fjord_test.thing_list READONLY, @note varchar(10), @text nvarchar(max) OUTPUT, @total decimal(20, 4) OUTPUT AS BEGIN SELECT @text = REPLICATE(CAST(N'ab' AS nvarchar(max)), 5000), @total = SUM(price) FROM @rows; SELECT COUNT(*) AS n, @note AS note FROM @rows; RETURN 5; END
+GO
+CREATE PROCEDURE fjord_test.inserts_then_throws @word nvarchar(20) AS BEGIN INSERT INTO fjord_test.kept VALUES (@word); THROW 50422, 'no', 1; END
+GO
+CREATE PROCEDURE fjord_test.inserts_null AS INSERT INTO fjord_test.kept VALUES (NULL)
+GO
+CREATE PROCEDURE fjord_test.inserts_long @word nvarchar(100) AS INSERT INTO fjord_test.kept VALUES (@word)
+GO
+CREATE PROCEDURE fjord_test.same @a nvarchar(20), @b nvarchar(20) AS SELECT CASE WHEN @a = @b THEN 1 ELSE 0 END AS v
 GO
