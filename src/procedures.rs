@@ -174,6 +174,10 @@ pub trait RowSink: Send {
     /// Records how long the call waited for a connection. Called at most once per attempt.
     fn add_connection_wait(&mut self, _wait: Duration) {}
 
+    /// Records a message that the procedure sent, such as the text of PRINT, for the log. Their
+    /// number and size are bounded for each attempt.
+    fn add_message(&mut self, _message: &DatabaseError) {}
+
     /// Returns whether `drain` must be awaited before the next row.
     fn is_full(&self) -> bool {
         false

@@ -12,7 +12,9 @@ use super::support::client::{ClientOptions, HttpVersion, send};
 use super::support::eventually::{SOON, eventually_some};
 use super::support::fjord_binary;
 use super::support::fleet::{FjordProcess, Fleet, FleetOptions};
+use super::support::mssql_server::fake_server;
 use super::support::pseudo_terminal::PseudoTerminal;
+use super::support::tds::PASSWORD;
 
 const CANARY: &str = "Canary7351";
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -81,6 +83,57 @@ async fn the_message_of_a_database_is_logged_once_it_is_enabled() {
     eventually_some("the message is logged", SOON, async || {
         client.send(Method::POST, &path, &json!({})).await.is(500);
         worker.process.log().contains(&format!("refused: {CANARY}")).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_messages_of_a_procedure_are_logged_with_the_request_id_and_their_text_once_enabled() {
+    let server = fake_server().await.fake.expect("the fake server");
+    let worker_toml = format!(
+        "[worker.queues]\nprints = {{ database = 'sql' }}\noverrules = {{ database = 'sql' }}\n\
+         [procedures.databases.sql]\nbackend = 'mssql'\n\
+         [procedures.databases.sql.mssql]\nhost = '127.0.0.1'\nport = {}\n\
+         database = 'd'\nuser = 'u'\npassword = '{PASSWORD}'\ntls.ca = '{}'\n",
+        server.address.port(),
+        server.ca.display(),
+    );
+    let catalogue = r#"{
+        "prints": { "route": "GET /v1/prints", "procedure": "fjord_test.prints",
+                    "result": "value", "auth": "public" },
+        "overrules": { "route": "GET /v1/overrules", "procedure": "fjord_test.doubles_then_throws",
+                       "result": "none", "auth": "public" } }"#;
+    let catalogue = Some(("prints.json", catalogue));
+    let log_filter = "debug";
+    let options = FleetOptions { log_filter, catalogue, worker_toml, ..FleetOptions::default() };
+    let mut fleet = Fleet::start(options).await;
+    let client = fleet.client().with_header("x-request-id", "who-prints");
+    let worker = &mut fleet.workers[0];
+    client.get("/v1/prints").await.is(200);
+    let messages = |worker: &FjordProcess| -> Vec<Value> {
+        let lines = lines_of(worker, "who-prints").into_iter();
+        lines.filter(|line| line["message"] == "the procedure sent a message").collect()
+    };
+    let lines = eventually_some("both messages are logged", SOON, async || {
+        Some(messages(worker)).filter(|lines| lines.len() >= 2)
+    })
+    .await;
+    for line in lines {
+        let origin = line["origin"].as_str().expect("an origin");
+        assert!(origin.starts_with("message 0, severity 0"), "{line}");
+        assert_eq!((&line["level"], &line["text"]), (&json!("DEBUG"), &Value::Null), "{line}");
+    }
+    // A failed statement before the procedure's own error does not decide.
+    let problem = client.get("/v1/overrules").await;
+    assert_eq!(problem.is_problem(422, "refused")["detail"], "already there");
+
+    let file = worker.directory().join("worker.toml");
+    let text = fs::read_to_string(&file).expect("the configuration");
+    fs::write(&file, text.replace("[log]\n", "[log]\ndatabase_messages = true\n")).expect("a file");
+    worker.process.signal(Signal::HUP);
+    eventually_some("the text is logged", SOON, async || {
+        client.get("/v1/prints").await.is(200);
+        messages(worker).iter().any(|line| line["text"] == "after").then_some(())
     })
     .await;
 }

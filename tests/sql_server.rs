@@ -11,8 +11,9 @@ use fjord::catalogue::{ParameterType, ParameterValue, ProcedureName, QueueName};
 use fjord::future::BoxFuture;
 use fjord::lifecycle::Cancel;
 use fjord::procedures::{
-    Argument, Backend, BackendError, BackendErrorKind, Call, CallError, Cell, ExpectedProcedure,
-    OwnedCell, ProcedureResult, RowSink, SentErrorKind, SessionContext, SinkError, Transaction,
+    Argument, Backend, BackendError, BackendErrorKind, Call, CallError, Cell, DatabaseError,
+    ExpectedProcedure, OwnedCell, ProcedureResult, RowSink, SentErrorKind, SessionContext,
+    SinkError, Transaction,
     mssql,
 };
 use tokio::time::Instant;
@@ -24,6 +25,7 @@ mod at_most_once;
 mod cancels;
 mod code_pages;
 mod connections;
+mod errors;
 mod faults;
 mod limits;
 mod logins;
@@ -46,6 +48,8 @@ struct CallAnswer {
     columns: Vec<Vec<String>>,
     result: ProcedureResult,
     restarts: usize,
+    /// The origin and the text of each message that the procedure sent.
+    messages: Vec<String>,
     rows_max: Option<usize>,
 }
 
@@ -70,6 +74,10 @@ impl RowSink for CallAnswer {
         self.columns.clear();
         self.restarts += 1;
         true
+    }
+
+    fn add_message(&mut self, message: &DatabaseError) {
+        self.messages.push(format!("{message}: {}", message.message()));
     }
 
     fn drain(&mut self) -> BoxFuture<'_, Result<(), SinkError>> {

@@ -146,7 +146,8 @@ pub enum SentErrorKind {
 pub enum ServerErrorClass {
     /// A violated unique, foreign key or check constraint: 409.
     Conflict,
-    /// A conflict under snapshot isolation that outlasted all retries and was rolled back: 409.
+    /// A conflict under snapshot isolation, or on a memory-optimized table, that outlasted all
+    /// retries and was rolled back: 409.
     SnapshotConflict,
     /// A value that cannot be converted or is out of range: 400.
     BadValue,
@@ -156,14 +157,14 @@ pub enum ServerErrorClass {
     Permission,
     /// A deadlock that outlasted all retries and was rolled back: 500.
     Deadlock,
-    /// A temporary lack of memory, locks or capacity: 500 if the call was sent. A retry can
-    /// succeed.
+    /// A temporary lack of memory, locks or capacity that outlasted all retries: 504 if the call
+    /// was sent.
     Transient,
     /// All other errors: 500.
     Other,
 }
 
-/// The source of a `SentError` that the database reported. `Display` and `Debug` omit the message,
+/// What the database reported: the source of a `SentError`, or a message. `Display` and `Debug` omit the message,
 /// which can contain values from the request.
 pub struct DatabaseError {
     origin: String,

@@ -101,6 +101,11 @@ async fn each_error_number_has_its_class() {
     for (number, class) in [
         (2601, ServerErrorClass::Conflict),
         (547, ServerErrorClass::Conflict),
+        (41302, ServerErrorClass::SnapshotConflict),
+        (241, ServerErrorClass::BadValue),
+        (242, ServerErrorClass::BadValue),
+        (515, ServerErrorClass::BadValue),
+        (9420, ServerErrorClass::BadValue),
         (245, ServerErrorClass::BadValue),
         (8114, ServerErrorClass::BadValue),
         (8115, ServerErrorClass::BadValue),

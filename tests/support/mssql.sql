@@ -102,6 +102,11 @@ CREATE PROCEDURE fjord_test.rows_then_error AS BEGIN SELECT 1 AS a; THROW 50500,
 GO
 CREATE PROCEDURE fjord_test.doubles AS BEGIN DELETE FROM fjord_test.things WHERE id = 1; INSERT INTO fjord_test.things VALUES (1, N'one'); INSERT INTO fjord_test.things VALUES (1, N'two'); END
 GO
+-- Without TRY, the procedure continues after the failed statement.
+CREATE PROCEDURE fjord_test.doubles_then_throws AS BEGIN DELETE FROM fjord_test.things WHERE id = 2; INSERT INTO fjord_test.things VALUES (2, N'one'); INSERT INTO fjord_test.things VALUES (2, N'two'); IF @@ERROR <> 0 THROW 50422, 'already there', 1; END
+GO
+CREATE PROCEDURE fjord_test.prints AS BEGIN PRINT 'before'; SELECT 1 AS v; PRINT 'after'; END
+GO
 -- Commits a row by itself, and may then become a deadlock victim.
 CREATE PROCEDURE fjord_test.deadlocks AS BEGIN SET NOCOUNT ON; INSERT INTO fjord_test.audit (who) VALUES ('a'); BEGIN TRAN; UPDATE fjord_test.locks SET n = n + 1 WHERE id = 1; UPDATE fjord_test.locks SET n = n + 1 WHERE id = 2; COMMIT; END
 GO

@@ -2,6 +2,7 @@
 
 use tiberius::error::{Error, TokenError};
 
+use super::server_message::{MessageLog, ServerMessage};
 use crate::procedures::{
     BackendError, BackendErrorKind, DatabaseError, SentError, SentErrorKind, ServerErrorClass,
 };
@@ -14,8 +15,6 @@ const BABELFISH_UNMAPPED: u32 = 33_557_097;
 const FATAL_CLASS: u8 = 20;
 /// The call is the deadlock victim: its transaction is rolled back, but not its earlier commits.
 const DEADLOCK_VICTIM: u32 = 1205;
-/// An update conflicted under snapshot isolation, and its transaction is rolled back.
-const SNAPSHOT_CONFLICT: u32 = 3960;
 /// 266: a procedure changed the transaction count. 3902, 3903: COMMIT or ROLLBACK without BEGIN.
 const TRANSACTION_ENDED: [u32; 3] = [266, 3902, 3903];
 /// "Data type is unknown" in a remote procedure call: this server does not accept an untyped NULL.
@@ -29,51 +28,79 @@ const OTHER_COLUMNS: u32 = 500;
 /// "Invalid object name": a query names a table or view that does not exist.
 const UNKNOWN_OBJECT: u32 = 208;
 
-/// Returns the class of an error number.
+/// Returns the class of an error number. docs/ERRORS.md lists the numbers with their sources.
 fn class_of(number: u32) -> ServerErrorClass {
     match number {
         // Unique index, unique or primary key; foreign key or check constraint.
         2601 | 2627 | 547 => ServerErrorClass::Conflict,
-        SNAPSHOT_CONFLICT => ServerErrorClass::SnapshotConflict,
-        // Conversion failed; error converting; overflow; truncated (8152, 2628); integer overflow.
-        245 | 8114 | 8115 | 8152 | 2628 | 220 => ServerErrorClass::BadValue,
+        // Snapshot isolation; memory-optimized tables: commit dependency, update conflict,
+        // repeatable read, serializable, number of commit dependencies.
+        3960 | 41301 | 41302 | 41305 | 41325 | 41839 => ServerErrorClass::SnapshotConflict,
+        // Overflow of an integer (220, 244, 248) or of another type (8115); money (235, 236);
+        // date or time (241, 242, 295, 296); conversion failed (245, 8114), also to
+        // uniqueidentifier (8169).
+        220 | 235 | 236 | 241 | 242 | 244 | 245 | 248 | 295 | 296 | 8114 | 8115 | 8169
+        // NULL in a column that does not allow it; truncated (2628, 8152); XML; JSON.
+        | 515 | 2628 | 8152 | 9400..=9499 | 13609 => ServerErrorClass::BadValue,
         // Parameter missing; too many; unknown; unknown procedure; parameter of a statement
         // missing.
         201 | 8144 | 8145 | 2812 | 8178 => ServerErrorClass::Mismatch,
         // No permission on the object, on a column, in the database.
         229 | 230 | 916 => ServerErrorClass::Permission,
         DEADLOCK_VICTIM => ServerErrorClass::Deadlock,
-        // Out of memory or locks; lock or memory timeout; Azure's resource limits and throttling.
-        701 | 802 | 1204 | 1222 | 8645 | 8651 | 10928 | 10929 | 40501 | 49918..=49920 => {
-            ServerErrorClass::Transient
-        }
+        // Out of memory or locks; lock or memory timeout.
+        701 | 802 | 1204 | 1222 | 8645 | 8651 => ServerErrorClass::Transient,
+        number if is_throttling(number) => ServerErrorClass::Transient,
         _ => ServerErrorClass::Other,
     }
 }
 
-/// Converts the error token of a call that was sent.
-#[expect(clippy::needless_pass_by_value, reason = "the error replaces the token")]
-pub(super) fn from_token(token: TokenError) -> SentError {
-    let number = token.code();
-    let kind = if is_fatal(&token) {
-        SentErrorKind::Lost
-    } else if number >= USER_ERROR_MIN && number != BABELFISH_UNMAPPED {
-        SentErrorKind::User { number, message: token.message().to_owned() }
-    } else {
-        SentErrorKind::Server { number, class: class_of(number) }
-    };
-    SentError::caused_by(kind, database_error(&token))
+/// Returns whether Azure limits the resources of the database, or moves the database elsewhere.
+fn is_throttling(number: u32) -> bool {
+    matches!(number, 10928 | 10929 | 40501 | 40613 | 49918..=49920)
 }
 
-/// Describes an error token for the log.
-fn database_error(token: &TokenError) -> DatabaseError {
-    let (number, severity, state) = (token.code(), token.class(), token.state());
-    let mut origin = format!("error {number}, severity {severity}, state {state}");
-    if !token.procedure().is_empty() {
-        origin.push_str(", procedure ");
-        origin.push_str(token.procedure());
+/// Returns whether a procedure raised the error itself.
+fn is_user_error(number: u32) -> bool {
+    number >= USER_ERROR_MIN && number != BABELFISH_UNMAPPED
+}
+
+/// Returns the error of an answer that decides what became of the call. `first` is the error that
+/// the driver reported.
+///
+/// An error that closes the connection comes first, then the last error that the procedure raised
+/// itself, because it knows what the errors before it mean. Otherwise, the loss of the transaction
+/// outranks the first error.
+pub(super) fn deciding_error(first: ServerMessage, log: &MessageLog) -> ServerMessage {
+    let by_last = log.errors_by_last();
+    let raised = by_last.iter().rfind(|error| is_user_error(error.number)).copied();
+    let decides = |test: fn(&ServerMessage) -> bool| log.errors().find(|error| test(error));
+    let deciding = decides(closes_connection)
+        .or(raised)
+        .or_else(|| decides(|error| is_deadlock(error) || is_snapshot_conflict(error)));
+    deciding.cloned().unwrap_or(first)
+}
+
+/// Returns the error of a call that was sent, from the error that decides. `log` has all errors of
+/// the answer.
+pub(super) fn sent_error(error: &ServerMessage, log: &MessageLog) -> SentError {
+    let number = error.number;
+    let class = class_of(number);
+    let kind = if class != ServerErrorClass::Transient && closes_connection(error) {
+        SentErrorKind::Lost
+    } else if is_user_error(number) {
+        SentErrorKind::User { number, message: error.text.clone() }
+    } else {
+        SentErrorKind::Server { number, class }
+    };
+    let mut origin = error.origin("error");
+    let others = log.errors().map(|other| other.number).filter(|other| *other != number);
+    let others: Vec<String> = others.map(|number| number.to_string()).collect();
+    if !others.is_empty() {
+        origin.push_str(", with other errors: ");
+        origin.push_str(&others.join(", "));
     }
-    DatabaseError::new(format!("{origin}, line {}", token.line()), token.message())
+    SentError::caused_by(kind, DatabaseError::new(origin, error.text.clone()))
 }
 
 /// Converts the error token of one of fjord's own queries before the call is sent.
@@ -110,21 +137,40 @@ pub(super) fn unwritable_cell(error: &Error) -> Option<&'static str> {
 
 /// Returns whether the server closes the connection with this error.
 pub(super) fn is_fatal(token: &TokenError) -> bool {
+    is_fatal_number(token.code(), token.class())
+}
+
+/// Returns whether the server closes the connection with this error.
+pub(super) fn closes_connection(error: &ServerMessage) -> bool {
+    is_fatal_number(error.number, error.class)
+}
+
+fn is_fatal_number(number: u32, class: u8) -> bool {
     // 596: session killed; 6005: server shutting down; 40197, 40613: database being moved (Azure).
-    token.class() >= FATAL_CLASS || matches!(token.code(), 596 | 6005 | 40197 | 40613)
+    class >= FATAL_CLASS || matches!(number, 596 | 6005 | 40197 | 40613)
 }
 
-pub(super) fn is_deadlock(token: &TokenError) -> bool {
-    token.code() == DEADLOCK_VICTIM
+pub(super) fn is_deadlock(error: &ServerMessage) -> bool {
+    class_of(error.number) == ServerErrorClass::Deadlock
 }
 
-pub(super) fn is_snapshot_conflict(token: &TokenError) -> bool {
-    token.code() == SNAPSHOT_CONFLICT
+pub(super) fn is_snapshot_conflict(error: &ServerMessage) -> bool {
+    class_of(error.number) == ServerErrorClass::SnapshotConflict
+}
+
+/// Returns whether memory, locks or capacity were temporarily missing.
+pub(super) fn is_transient(error: &ServerMessage) -> bool {
+    class_of(error.number) == ServerErrorClass::Transient
+}
+
+/// Returns whether a retry must wait until the database has more capacity.
+pub(super) fn asks_for_pause(error: &ServerMessage) -> bool {
+    is_throttling(error.number)
 }
 
 /// Returns whether a procedure ended a transaction that it did not begin.
-pub(super) fn ends_transaction(token: &TokenError) -> bool {
-    TRANSACTION_ENDED.contains(&token.code())
+pub(super) fn ends_transaction(log: &MessageLog) -> bool {
+    log.errors().any(|error| TRANSACTION_ENDED.contains(&error.number))
 }
 
 /// Returns the error for a procedure that ended the worker's transaction.
@@ -135,8 +181,8 @@ pub(super) fn transaction_ended() -> SentError {
 }
 
 /// Returns whether the server refused the call because of an untyped NULL.
-pub(super) fn refuses_untyped_null(token: &TokenError) -> bool {
-    token.code() == UNKNOWN_DATA_TYPE
+pub(super) fn refuses_untyped_null(error: &ServerMessage) -> bool {
+    error.number == UNKNOWN_DATA_TYPE
 }
 
 /// Returns whether a query failed because a view does not exist on this server.
@@ -145,14 +191,14 @@ pub(super) fn is_unknown_object(token: &TokenError) -> bool {
 }
 
 /// Returns whether the procedure's parameters may have changed since they were read.
-pub(super) fn doubts_signature(token: &TokenError) -> bool {
-    class_of(token.code()) == ServerErrorClass::Mismatch || token.code() == OTHER_COLUMNS
+pub(super) fn doubts_signature(error: &ServerMessage) -> bool {
+    class_of(error.number) == ServerErrorClass::Mismatch || error.number == OTHER_COLUMNS
 }
 
 /// Returns whether a statement names a column that does not exist. This is also the error of a
 /// statement that inserts rows into a table type whose columns have changed.
-pub(super) fn lacks_column(token: &TokenError) -> bool {
-    token.code() == INVALID_COLUMN
+pub(super) fn lacks_column(error: &ServerMessage) -> bool {
+    error.number == INVALID_COLUMN
 }
 
 /// The cause of a failed connection attempt, which determines when the next one is made.
@@ -179,25 +225,4 @@ pub(super) fn refuses_password(error: &Error) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_error_number_has_its_class() {
-        let table: [(&[u32], ServerErrorClass); 8] = [
-            (&[2601, 2627, 547], ServerErrorClass::Conflict),
-            (&[3960], ServerErrorClass::SnapshotConflict),
-            (&[245, 8114, 8115, 8152, 2628, 220], ServerErrorClass::BadValue),
-            (&[201, 8144, 8145, 2812], ServerErrorClass::Mismatch),
-            (&[229], ServerErrorClass::Permission),
-            (&[1205], ServerErrorClass::Deadlock),
-            (&[701, 1222, 8645, 10928, 40501, 49919], ServerErrorClass::Transient),
-            (&[8134, 515, 266, 208], ServerErrorClass::Other),
-        ];
-        for (numbers, class) in table {
-            for number in numbers {
-                assert_eq!(class_of(*number), class, "{number}");
-            }
-        }
-    }
-}
+mod tests;

@@ -13,6 +13,8 @@ mod socket;
 mod stream;
 mod stream_state;
 mod token_source;
+mod tokens;
+mod value_format;
 
 pub(super) use batch_rewrite::BatchRewrite;
 pub(super) use dial::{Dialer, TdsClient};

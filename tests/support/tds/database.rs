@@ -18,6 +18,11 @@ impl Audit {
         rows.iter().filter(|row| *row == word).count()
     }
 
+    /// Adds a row in autocommit mode.
+    pub(crate) fn add(&self, word: &str) {
+        self.commit(&mut vec![word.to_owned()]);
+    }
+
     fn commit(&self, rows: &mut Vec<String>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).append(rows);
     }
@@ -136,8 +141,8 @@ pub(super) fn batch(
 /// Executes the procedure `runs`, whose argument is a script of statements separated by semicolons.
 ///
 /// The statements are `INSERT word`, `BEGIN`, `COMMIT`, `ROLLBACK`, `ROW n`, `DROP` (closes the
-/// connection), `RAISE number` (continues after the error), and `THROW number [procedure]` (ends
-/// the procedure). At the end of a script, `THROW number procedure times` throws only in the first
+/// connection), `RAISE number` (continues after the error), `PRINT word [times]`, and
+/// `THROW number [procedure]` (ends the procedure). At the end of a script, `THROW number procedure times` throws only in the first
 /// `times` executions. `SET AUTOCOMMIT` (`IMPLICIT_TRANSACTIONS OFF`) and `SET XACT_ABORT` (`ON`)
 /// last until the procedure ends.
 pub(super) fn run(
@@ -190,6 +195,10 @@ fn statements(
                 reply.error(number.parse().expect("a number"), 16, "raised", "runs");
                 Ok(())
             }
+            ["PRINT", text, rest @ ..] => {
+                print(text, rest, reply);
+                Ok(())
+            }
             ["ROLLBACK"] => transaction.roll_back(),
             ["ROW", number] => {
                 reply.single("n", "int", Sql::Int(number.parse().expect("a number")));
@@ -225,6 +234,14 @@ fn statements(
         FakeResult::Returned(0, Vec::new())
     } else {
         raised(266, "runs", Vec::new())
+    }
+}
+
+/// Sends the text of PRINT one or more times.
+fn print(text: &str, rest: &[&str], reply: &mut TdsReply) {
+    let times = rest.first().map_or(1, |times| times.parse().expect("a number of times"));
+    for _ in 0..times {
+        reply.info(text, "runs");
     }
 }
 

@@ -142,7 +142,9 @@ pub(crate) fn run(
         "lists" | "names" | "codes" | "pages" | "longs" | "order by" | "documents" | "lines" => {
             tables(state, bare, &arguments, reply)
         }
-        "throws" | "rows_then_error" | "doubles" | "divides" => errors(bare, &arguments, reply),
+        "throws" | "rows_then_error" | "doubles" | "doubles_then_throws" | "prints" | "divides" => {
+            errors(bare, &arguments, reply)
+        }
         "begins" => {
             session.transaction.count += 1;
             FakeResult::Slow(Duration::from_millis(arguments.int("@ms").unsigned_abs()))
@@ -368,6 +370,16 @@ fn errors(name: &str, arguments: &GivenArguments<'_>, reply: &mut TdsReply) -> F
         "rows_then_error" => {
             reply.single("a", "int", Sql::Int(1));
             FakeResult::Raised(50500, 16, "after rows".into())
+        }
+        "doubles_then_throws" => {
+            // The failed statement sends its error, and the procedure continues.
+            reply.error(2627, 14, "Violation of PRIMARY KEY constraint", name);
+            reply.info("The statement has been terminated.", name);
+            FakeResult::Raised(50422, 16, "already there".into())
+        }
+        "prints" => {
+            reply.info("before", name).single("v", "int", Sql::Int(1)).info("after", name);
+            DONE
         }
         "doubles" => FakeResult::Raised(2627, 14, "Violation of PRIMARY KEY constraint".into()),
         _ if arguments.int("@by") == 0 => {

@@ -45,6 +45,21 @@ impl TdsReply {
         message: &str,
         procedure: &str,
     ) -> &mut Self {
+        self.message(0xaa, (number, class), message, procedure)
+    }
+
+    /// Writes a message of severity 0, such as the text of PRINT.
+    pub(crate) fn info(&mut self, message: &str, procedure: &str) -> &mut Self {
+        self.message(0xab, (0, 0), message, procedure)
+    }
+
+    fn message(
+        &mut self,
+        token: u8,
+        (number, class): (u32, u8),
+        message: &str,
+        procedure: &str,
+    ) -> &mut Self {
         let mut body = BytesMut::new();
         body.put_u32_le(number);
         body.put_u8(1);
@@ -53,7 +68,7 @@ impl TdsReply {
         write_b_varchar(&mut body, "endpoint");
         write_b_varchar(&mut body, procedure);
         body.put_u32_le(1);
-        self.token(0xaa, &body)
+        self.token(token, &body)
     }
 
     /// Acknowledges the reset of the connection.

@@ -1,4 +1,4 @@
-//! Logs failed calls. A persistent cause is logged once per endpoint, and then only at `debug`. The
+//! Logs failed calls, and the messages of procedures. A persistent cause is logged once per endpoint, and then only at `debug`. The
 //! messages of a database are left out unless the operator has enabled them, because they can
 //! contain values from requests ("The duplicate key value is (…)").
 
@@ -58,6 +58,16 @@ pub(super) fn log_failure(job: &Job, error: &dyn Error, level: FailureLevel) {
         }
         FailureLevel::Warn => tracing::warn!(endpoint, cause, "the procedure failed"),
         FailureLevel::Debug => tracing::debug!(endpoint, cause, "the procedure failed"),
+    }
+}
+
+/// Logs a message that a procedure sent. Its text can contain values from requests.
+pub(super) fn log_message(message: &DatabaseError) {
+    if LOGS_DATABASE_MESSAGES.load(Ordering::Relaxed) {
+        let text = message.message();
+        tracing::debug!(origin = %message, text, "the procedure sent a message");
+    } else {
+        tracing::debug!(origin = %message, "the procedure sent a message");
     }
 }
 

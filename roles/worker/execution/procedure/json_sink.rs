@@ -8,9 +8,10 @@ use bytes::Bytes;
 
 use crate::catalogue::ResultKind;
 use crate::future::BoxFuture;
-use crate::procedures::{Cell, OwnedCell, ProcedureResult, RowSink, SinkError};
+use crate::procedures::{Cell, DatabaseError, OwnedCell, ProcedureResult, RowSink, SinkError};
 use crate::roles::worker::execution::handler::JobProgress;
 
+use super::failure_log::log_message;
 use super::json::{self, MemberNames};
 
 /// The buffer has a spare capacity of `1 / SPARE_DIVISOR` of a chunk. Without it, the row that
@@ -297,6 +298,10 @@ impl JsonSink {
 }
 
 impl RowSink for JsonSink {
+    fn add_message(&mut self, message: &DatabaseError) {
+        log_message(message);
+    }
+
     fn add_connection_wait(&mut self, wait: Duration) {
         self.waited += wait;
     }

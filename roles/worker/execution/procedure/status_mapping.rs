@@ -161,14 +161,16 @@ fn map_sent(job: &Job, error: &SentError) -> SentCallResult {
 /// Returns the effect of a call that ended with a database error. Unless the whole call was rolled
 /// back, statements before the error may have been committed, regardless of the error number.
 fn effect(job: &Job, error: &SentError) -> Effect {
-    // A call that lost a conflict may succeed if it is sent again, so it does not count as
+    // A call that lost a conflict or lacked resources may succeed if it is sent again, so it does not count as
     // executed. Its effect is unknown, because only a refusal can report `not-executed`. A dry run
     // that was rolled back counts as executed even after a conflict: sending it again does no harm.
     let may_succeed = !job.request.dry_run
         && matches!(
             error.kind,
             SentErrorKind::Server {
-                class: ServerErrorClass::Deadlock | ServerErrorClass::SnapshotConflict,
+                class: ServerErrorClass::Deadlock
+                    | ServerErrorClass::SnapshotConflict
+                    | ServerErrorClass::Transient,
                 ..
             }
         );
@@ -213,9 +215,12 @@ fn map_server_error(
         ServerErrorClass::Mismatch | ServerErrorClass::Permission => {
             (FailureLevel::Mismatch, ProblemKind::Internal)
         }
-        ServerErrorClass::Transient | ServerErrorClass::Other => {
-            (FailureLevel::Error, ProblemKind::Internal)
-        }
+        // The call may succeed later, but it may already have had effects.
+        ServerErrorClass::Transient => match job.request.execution {
+            Execution::AtLeastOnce => (FailureLevel::Warn, ProblemKind::AttemptTimedOut),
+            Execution::AtMostOnce => (FailureLevel::Warn, ProblemKind::OutcomeUnknown),
+        },
+        ServerErrorClass::Other => (FailureLevel::Error, ProblemKind::Internal),
     };
     let outcome = outcome_of(class);
     if let Some(status) = job.endpoint.status.errors.get(&number) {

@@ -13,10 +13,11 @@ use super::{session_context, transaction};
 use crate::lifecycle::Cancel;
 use crate::procedures::mssql::metadata::{ServerTraits, Signature, SignatureLookup};
 use crate::procedures::mssql::pools::Lease;
+use crate::procedures::mssql::server_message::MessageLog;
 use crate::procedures::mssql::tds::{BatchRewrite, StreamState};
 use crate::procedures::mssql::{Mssql, error_numbers};
 use crate::procedures::{
-    BackendError, BackendErrorKind, Call, ProcedureResult, RowSink, Transaction,
+    BackendError, BackendErrorKind, Call, DatabaseError, ProcedureResult, RowSink, Transaction,
 };
 
 /// A call, and the conditions that may end an attempt early.
@@ -157,6 +158,8 @@ impl Mssql {
             () = cancelled_before_sending(cancel, &stream) => Err(StopCause::Cancelled),
             executed = self.until_stopped(context, execution) => executed,
         };
+        let mut log = stream.take_messages();
+        report_messages(&mut log, rows);
         let step = match executed {
             Ok(Ok(result)) => {
                 lease.keep();
@@ -170,7 +173,8 @@ impl Mssql {
                 self.end_unsent(lease, context, (step, &signature), proof).await,
             ),
             Ok(proof) => {
-                AttemptFailure::Sent(self.end_sent(lease, context, (step, &signature), proof).await)
+                let failed = (step, &*signature);
+                AttemptFailure::Sent(self.end_sent(lease, context, failed, (log, proof)).await)
             }
         })
     }
@@ -273,6 +277,17 @@ impl Mssql {
     /// Returns the error for a procedure that does not exist.
     pub(super) fn missing(&self, call: &Call<'_>) -> BackendError {
         BackendError::mismatch(call.procedure.as_str(), self.missing_text(call.procedure))
+    }
+}
+
+/// Passes the messages that the procedure sent so far to the sink, for the log.
+fn report_messages(log: &mut MessageLog, rows: &mut dyn RowSink) {
+    let (messages, dropped) = log.take_messages();
+    for message in messages {
+        rows.add_message(&DatabaseError::new(message.origin("message"), message.text));
+    }
+    if dropped > 0 {
+        rows.add_message(&DatabaseError::new(format!("{dropped} further messages"), ""));
     }
 }
 

@@ -11,6 +11,7 @@ use super::failure::{NotSentFailure, RetryReason, SentFailure};
 use super::transaction;
 use crate::procedures::mssql::metadata::Signature;
 use crate::procedures::mssql::pools::Lease;
+use crate::procedures::mssql::server_message::MessageLog;
 use crate::procedures::mssql::tds::{NothingSent, SomethingSent};
 use crate::procedures::mssql::{Mssql, error_numbers};
 use crate::procedures::{BackendError, BackendErrorKind, SentError, SentErrorKind};
@@ -87,7 +88,7 @@ impl Mssql {
         lease: Lease,
         context: AttemptContext<'_>,
         (failed, used): (FailedStep, &Signature),
-        _proof: SomethingSent,
+        (log, _proof): (MessageLog, SomethingSent),
     ) -> SentFailure {
         let (error, is_call) = match failed {
             FailedStep::Stopped(cause) => {
@@ -99,7 +100,7 @@ impl Mssql {
         };
         match error {
             ExecutionError::Server(token) => {
-                let mut failure = self.refused(lease, context, token, used).await;
+                let mut failure = self.refused(lease, context, (token, log), used).await;
                 // It is unknown whether a failed COMMIT or ROLLBACK took effect.
                 failure.error.is_rolled_back &= is_call;
                 failure
@@ -121,12 +122,19 @@ impl Mssql {
         &self,
         mut lease: Lease,
         context: AttemptContext<'_>,
-        token: TokenError,
+        (token, log): (TokenError, MessageLog),
         used: &Signature,
     ) -> SentFailure {
-        if error_numbers::is_fatal(&token) {
+        let error = error_numbers::deciding_error(token.into(), &log);
+        let failed = error_numbers::sent_error(&error, &log);
+        if error_numbers::closes_connection(&error) {
             lease.discard("fatal");
-            return lost(error_numbers::from_token(token));
+            let retry = RetryReason::contention(&error);
+            return if retry.is_some() {
+                SentFailure { error: failed, retry }
+            } else {
+                lost(failed)
+            };
         }
         let call = context.call;
         let mut missing = None;
@@ -134,18 +142,18 @@ impl Mssql {
         // The report must be read before any other request is sent on the connection.
         let report =
             lease.connection().filter(|_| reports).map(|one| one.stream.transaction_report());
-        let retry = if let Some(reason) = RetryReason::contention(&token) {
+        let retry = if let Some(reason) = RetryReason::contention(&error) {
             Some(reason)
-        } else if error_numbers::refuses_untyped_null(&token) {
+        } else if error_numbers::refuses_untyped_null(&error) {
             let is_known = self.untyped_null_refused.swap(true, Ordering::Relaxed);
             (!is_known).then_some(RetryReason::UntypedNull)
-        } else if error_numbers::doubts_signature(&token)
-            || (used.inserts_rows() && error_numbers::lacks_column(&token))
+        } else if error_numbers::doubts_signature(&error)
+            || (used.inserts_rows() && error_numbers::lacks_column(&error))
         {
             // Reading the signature again also updates it for later calls.
             let Some(current) = self.read_signature_again(&mut lease, context).await else {
                 lease.discard("broken");
-                return error_numbers::from_token(token).into();
+                return failed.into();
             };
             if current.is_none() {
                 missing = Some(self.missing_text(call.procedure));
@@ -154,18 +162,15 @@ impl Mssql {
         } else {
             None
         };
-        let Some(connection) = lease.connection() else {
-            return error_numbers::from_token(token).into();
-        };
+        let Some(connection) = lease.connection() else { return failed.into() };
         let undoing = transaction::undo(connection, call.transaction, report);
         let Ok(undoes_all) = self.until_stopped(context, undoing).await else {
             lease.discard("rollback");
-            return error_numbers::from_token(token).into();
+            return failed.into();
         };
-        let is_rolled_back = lease.keep_rolled_back().await
-            && undoes_all
-            && !error_numbers::ends_transaction(&token);
-        let mut error = SentError { is_rolled_back, ..error_numbers::from_token(token) };
+        let is_rolled_back =
+            lease.keep_rolled_back().await && undoes_all && !error_numbers::ends_transaction(&log);
+        let mut error = SentError { is_rolled_back, ..failed };
         if let Some(difference) = missing {
             let procedure = call.procedure.as_str().to_owned();
             error.kind = SentErrorKind::Mismatch { procedure, difference };

@@ -1,9 +1,15 @@
 //! Failures of an attempt: one type for an unsent call, another for one sent at least in part.
 
-use tiberius::error::TokenError;
+use std::time::Duration;
 
 use crate::procedures::mssql::error_numbers;
+use crate::procedures::mssql::server_message::ServerMessage;
 use crate::procedures::{BackendError, BackendErrorKind, SentError, SentErrorKind};
+
+/// The pause before a call is retried that lost a conflict with others.
+const CONTENTION_PAUSE: Duration = Duration::from_millis(20);
+/// The pause before a call is retried that the database had no capacity for.
+const THROTTLED_PAUSE: Duration = Duration::from_secs(1);
 
 /// The failure of an attempt.
 #[derive(Debug)]
@@ -41,6 +47,10 @@ pub(super) enum RetryReason {
     Deadlock,
     /// The server rolled the transaction back because of a conflict under snapshot isolation.
     Snapshot,
+    /// Memory or locks were temporarily missing.
+    Resources,
+    /// The database limits the resources of its clients, or is being moved.
+    Throttled,
     /// The procedure's parameters have changed since they were read.
     Signature,
     /// The server does not accept untyped NULLs.
@@ -50,20 +60,29 @@ pub(super) enum RetryReason {
 }
 
 impl RetryReason {
-    /// Returns the reason if the error is a deadlock or a conflict under snapshot isolation.
-    pub(super) fn contention(token: &TokenError) -> Option<Self> {
-        if error_numbers::is_deadlock(token) {
+    /// Returns the reason if the error is not caused by the call itself: another call got in its
+    /// way, or resources were missing.
+    pub(super) fn contention(error: &ServerMessage) -> Option<Self> {
+        if error_numbers::is_deadlock(error) {
             Some(Self::Deadlock)
-        } else if error_numbers::is_snapshot_conflict(token) {
+        } else if error_numbers::is_snapshot_conflict(error) {
             Some(Self::Snapshot)
+        } else if error_numbers::asks_for_pause(error) {
+            Some(Self::Throttled)
+        } else if error_numbers::is_transient(error) {
+            Some(Self::Resources)
         } else {
             None
         }
     }
 
-    /// Returns whether other calls on the same rows caused the failure, so that a retry must wait.
-    pub(super) fn is_contention(self) -> bool {
-        matches!(self, Self::Deadlock | Self::Snapshot)
+    /// Returns the pause before the first retry. `None` if a retry need not wait.
+    pub(super) fn pause(self) -> Option<Duration> {
+        match self {
+            Self::Deadlock | Self::Snapshot | Self::Resources => Some(CONTENTION_PAUSE),
+            Self::Throttled => Some(THROTTLED_PAUSE),
+            Self::Unsent | Self::Signature | Self::UntypedNull | Self::Lost => None,
+        }
     }
 
     /// Returns the label for the metric.
@@ -72,6 +91,8 @@ impl RetryReason {
             Self::Unsent => "unsent",
             Self::Deadlock => "deadlock",
             Self::Snapshot => "snapshot",
+            Self::Resources => "resources",
+            Self::Throttled => "throttled",
             Self::Signature => "signature",
             Self::UntypedNull => "untyped-null",
             Self::Lost => "lost",

@@ -3,9 +3,7 @@
 //! A call that was not sent can safely be retried. A call that was sent is retried only if a second
 //! execution is harmless (`Call::may_repeat`), or if all work of the first one was rolled back.
 
-use std::time::Duration;
-
-use tokio::time::sleep_until;
+use tokio::time::{Instant, sleep_until};
 
 use super::failure::{AttemptFailure, RetryReason, SentFailure};
 use crate::lifecycle::Cancel;
@@ -14,8 +12,6 @@ use crate::procedures::mssql::pools::jittered;
 use crate::procedures::{Call, CallError, ProcedureResult, RowSink, SentError};
 use crate::telemetry::{self, names};
 
-/// The pause before a deadlock victim is retried. It grows with each retry and is varied at random.
-const DEADLOCK_PAUSE: Duration = Duration::from_millis(20);
 /// The maximum number of retries of a call after its connection broke before the call was sent.
 const UNSENT_RETRIES: u32 = 3;
 
@@ -71,13 +67,16 @@ impl Mssql {
             if !self.may_retry(retry, &mut counts) {
                 return Err(failure.error);
             }
-            if retry.is_some_and(RetryReason::is_contention) {
-                let pause = jittered(DEADLOCK_PAUSE.saturating_mul(counts.contention));
+            if let Some(pause) = retry.and_then(RetryReason::pause) {
+                // The pause grows with each retry and is varied at random.
+                let end = Instant::now() + jittered(pause.saturating_mul(counts.contention));
+                if end >= call.deadline {
+                    return Err(failure.error);
+                }
                 tokio::select! {
                     biased;
                     () = cancel.cancelled() => return Err(failure.error),
-                    () = sleep_until(call.deadline) => return Err(failure.error),
-                    () = tokio::time::sleep(pause) => {}
+                    () = sleep_until(end) => {}
                 }
             }
             failure = match self.attempt(call, rows, cancel, false).await {
@@ -96,9 +95,10 @@ impl Mssql {
     fn may_retry(&self, reason: Option<RetryReason>, counts: &mut RetryCounts) -> bool {
         let Some(reason) = reason else { return false };
         let (count, limit) = match reason {
-            RetryReason::Deadlock | RetryReason::Snapshot => {
-                (&mut counts.contention, self.config.deadlock_retries)
-            }
+            RetryReason::Deadlock
+            | RetryReason::Snapshot
+            | RetryReason::Resources
+            | RetryReason::Throttled => (&mut counts.contention, self.config.deadlock_retries),
             RetryReason::Unsent => (&mut counts.unsent, UNSENT_RETRIES),
             RetryReason::Signature => (&mut counts.signature, 1),
             RetryReason::UntypedNull => (&mut counts.untyped_null, 1),

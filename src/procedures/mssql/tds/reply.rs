@@ -1,7 +1,8 @@
-//! Follows the server's packets: detects the end of an answer, the acknowledgement of a cancel, and
-//! reports of transactions.
+//! Follows the server's packets: detects the end of an answer, the acknowledgement of a cancel,
+//! reports of transactions, and messages.
 
 use super::socket::{END_OF_MESSAGE, HEADER_BYTES};
+use super::tokens::{ScannedMessage, TokenScanner};
 
 /// The token that ends an answer, or acknowledges a cancel (MS-TDS 2.2.7.6).
 const DONE: u8 = 0xfd;
@@ -54,6 +55,7 @@ pub(super) struct ReplyTracker {
     transactions: usize,
     /// Whether a commit was reported.
     commits: bool,
+    scanner: TokenScanner,
 }
 
 /// The last bytes of a message, right-aligned in the array.
@@ -132,7 +134,13 @@ impl ReplyTracker {
         (bytes.len() - rest.len(), None)
     }
 
+    /// Takes the errors and messages found in what has been followed.
+    pub(super) fn take_messages(&mut self) -> Vec<ScannedMessage> {
+        self.scanner.take_found()
+    }
+
     fn push(&mut self, part: &[u8]) {
+        self.scanner.follow(part);
         for byte in part {
             if self.transaction_read == TRANSACTION.len() && reports_transaction(*byte) {
                 self.transactions = self.transactions.saturating_add(1);
@@ -161,6 +169,7 @@ impl ReplyTracker {
             (acknowledges(tail), report)
         };
         self.is_last = false;
+        self.scanner.restart();
         (self.tail_length, self.transaction_read, self.transactions) = (0, 0, 0);
         ReplyEnd { acknowledges, commits: std::mem::take(&mut self.commits), report }
     }

@@ -11,7 +11,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::joined_calls::JoinedCalls;
-use super::reply::ReplyTracker;
+use super::reply::{ReplyEnd, ReplyTracker};
 use super::socket::{END_OF_MESSAGE, HEADER_BYTES, PRELOGIN, RPC, TdsSocket};
 use super::stream_state::StreamState;
 
@@ -200,6 +200,7 @@ impl TdsStream {
             }
             let (count, end) = self.reply.follow(&self.surplus);
             self.surplus.advance(count);
+            self.record_messages();
             match end {
                 None if is_cancelling => {}
                 Some(end) if is_cancelling && end.acknowledges => {
@@ -228,6 +229,22 @@ impl TdsStream {
             self.pending = PendingAction::None;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Records the messages found in the bytes that were followed last.
+    fn record_messages(&mut self) {
+        let messages = self.reply.take_messages();
+        if !messages.is_empty() {
+            self.state.record_messages(messages);
+        }
+    }
+
+    /// Records what was found in the bytes that were followed last.
+    fn record_reply(&mut self, end: Option<ReplyEnd>) {
+        self.record_messages();
+        if let Some(end) = end {
+            self.state.record_answer(end);
+        }
     }
 
     fn poll_buffered(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -259,9 +276,7 @@ impl AsyncRead for TdsStream {
             let part = this.surplus.get(..buffer.remaining()).unwrap_or(&this.surplus);
             let (count, end) = this.reply.follow(part);
             buffer.put_slice(&this.surplus.split_to(count));
-            if let Some(end) = end {
-                this.state.record_answer(end);
-            }
+            this.record_reply(end);
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
@@ -273,9 +288,7 @@ impl AsyncRead for TdsStream {
             this.surplus.extend_from_slice(arrived.get(count..).unwrap_or_default());
             buffer.set_filled(before + count);
         }
-        if let Some(end) = end {
-            this.state.record_answer(end);
-        }
+        this.record_reply(end);
         Poll::Ready(Ok(()))
     }
 }

@@ -7,6 +7,8 @@ use bytes::{Bytes, BytesMut};
 use super::batch_rewrite::BatchRewrite;
 use super::reply::{ReplyEnd, TransactionReport};
 use super::socket::TcpProbe;
+use super::tokens::ScannedMessage;
+use crate::procedures::mssql::server_message::MessageLog;
 
 /// The requests and answers of a connection, and the progress of a cancel.
 ///
@@ -18,6 +20,8 @@ pub(crate) struct StreamState {
     rewrites: Mutex<Vec<Arc<BatchRewrite>>>,
     /// The remote procedure calls that precede the call in its message.
     preceding: Mutex<Bytes>,
+    /// The errors and messages received since the call's message began.
+    messages: Mutex<MessageLog>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -82,6 +86,7 @@ impl StreamState {
             state: Mutex::default(),
             rewrites: Mutex::default(),
             preceding: Mutex::default(),
+            messages: Mutex::default(),
         }
     }
 
@@ -106,6 +111,7 @@ impl StreamState {
     pub(crate) fn start_call(&self, rewrites: Vec<Arc<BatchRewrite>>, preceding: Bytes) {
         *self.rewrites() = rewrites;
         *self.preceding() = preceding;
+        self.take_messages();
         let mut state = self.state();
         (state.call, state.has_committed) = (CallMessage::Expected, false);
         state.report = TransactionReport::Nothing;
@@ -229,6 +235,26 @@ impl StreamState {
         }
     }
 
+    /// Takes the errors and messages received since the call's message began.
+    pub(crate) fn take_messages(&self) -> MessageLog {
+        std::mem::take(&mut *self.messages())
+    }
+
+    /// Records errors and messages. Those of other requests, before the call, are discarded.
+    pub(super) fn record_messages(&self, messages: Vec<ScannedMessage>) {
+        if self.state().call != CallMessage::Begun {
+            return;
+        }
+        let mut log = self.messages();
+        for ScannedMessage { is_error, message } in messages {
+            if is_error {
+                log.add_error(message);
+            } else {
+                log.add_message(message);
+            }
+        }
+    }
+
     /// Records that the server acknowledged a cancel.
     pub(super) fn record_acknowledgement(&self) {
         let mut state = self.state();
@@ -244,6 +270,10 @@ impl StreamState {
 
     fn rewrites(&self) -> MutexGuard<'_, Vec<Arc<BatchRewrite>>> {
         self.rewrites.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn messages(&self) -> MutexGuard<'_, MessageLog> {
+        self.messages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
