@@ -13,8 +13,7 @@ use fjord::lifecycle::Cancel;
 use fjord::procedures::{
     Argument, Backend, BackendError, BackendErrorKind, Call, CallError, Cell, DatabaseError,
     ExpectedProcedure, OwnedCell, ProcedureResult, RowSink, SentErrorKind, SessionContext,
-    SinkError, Transaction,
-    mssql,
+    SinkError, Transaction, mssql,
 };
 use tokio::time::Instant;
 

@@ -24,15 +24,21 @@ use super::{
     ProcedureDescription, ProcedureResult, RowSink, SentErrorKind, VerifyCallback,
 };
 
+mod collation;
+mod column_length;
 mod connection;
+mod decimal;
+mod declaration;
 mod describe;
 mod error_codes;
 mod execute;
+mod lexer;
 mod procedure;
 mod script;
 mod supervisor;
 #[cfg(test)]
 mod tests;
+mod transaction;
 mod types;
 
 use connection::{DatabaseFile, SqliteConnection};
@@ -238,11 +244,7 @@ impl Sqlite {
         let acquired = self.acquire(procedure.writes, deadline, cancel).await;
         rows.add_connection_wait(started.elapsed());
         let (permit, connection) = acquired?;
-        let arguments = call
-            .arguments
-            .iter()
-            .map(|argument| (argument.name.to_string(), types::bind(argument)))
-            .collect();
+        let arguments = procedure.bind(call.arguments);
         let (events, received) = tokio::sync::mpsc::channel(supervisor::EVENTS_MAX);
         let (name, transaction) = (name.to_string(), call.transaction);
         let task = execute::CallTask { name, procedure, arguments, events, transaction };

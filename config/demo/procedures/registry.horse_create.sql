@@ -1,3 +1,6 @@
+-- Horse and passport are created together, or not at all.
+BEGIN TRANSACTION;
+
 SELECT throw(50001, 'the dam must be a registered mare') AS "@check"
 WHERE @dam IS NOT NULL AND NOT EXISTS (SELECT 1 FROM horse WHERE ueln = @dam AND sex = 'mare');
 
@@ -14,5 +17,7 @@ SELECT printf('NL%08d', 1 + (SELECT CAST(substr(max(number), 3) AS INTEGER) FROM
 
 INSERT INTO passport (number, document, ueln, issuer, issued, slaughter)
 VALUES (@passport, newid(), @ueln, 'Demo Stud Book', date(), 0);
+
+COMMIT;
 
 SELECT ueln, name, registered_at FROM horse WHERE ueln = @ueln;

@@ -1,3 +1,6 @@
+-- The transfer and the owner of the horse are changed together, and the key is checked with them.
+BEGIN TRANSACTION;
+
 -- The key was used before: the answer of the first time, and nothing else happens.
 SELECT id AS "@id" FROM ownership_transfer
 WHERE principal = @principal AND idempotency_key = @idempotency_key;
@@ -24,6 +27,8 @@ SELECT @id, ueln, owner, @to_owner, @price, strftime('%Y-%m-%dT%H:%M:%SZ', coale
 FROM horse WHERE @is_new AND ueln = @ueln;
 
 UPDATE horse SET owner = @to_owner WHERE @is_new AND ueln = @ueln;
+
+COMMIT;
 
 SELECT id, ueln, from_owner, to_owner, price, sold_at FROM ownership_transfer WHERE id = @id;
 

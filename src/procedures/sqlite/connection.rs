@@ -10,7 +10,7 @@ use rusqlite::{Connection, InterruptHandle};
 
 use crate::procedures::{BackendError, BackendErrorKind};
 
-use super::error_codes;
+use super::{collation, column_length, error_codes};
 
 /// The lowest error number that a procedure may raise, as for SQL Server's THROW.
 const USER_NUMBER_MIN: i64 = 50_000;
@@ -48,6 +48,7 @@ pub(super) struct CallControl {
 struct State {
     is_stopped: bool,
     thrown: Option<(u32, String)>,
+    is_truncated: bool,
 }
 
 impl CallControl {
@@ -72,6 +73,16 @@ impl CallControl {
     /// Returns the error that the procedure raised, and removes it.
     pub(super) fn take_thrown(&self) -> Option<(u32, String)> {
         self.lock().thrown.take()
+    }
+
+    /// Records that text does not fit its column.
+    fn note_truncation(&self) {
+        self.lock().is_truncated = true;
+    }
+
+    /// Returns whether the call failed because text does not fit its column.
+    pub(super) fn is_truncated(&self) -> bool {
+        self.lock().is_truncated
     }
 
     /// Blocks until `time` has passed or the call is stopped. Returns whether it was stopped.
@@ -110,13 +121,16 @@ pub(super) fn open(file: &DatabaseFile) -> Result<SqliteConnection, BackendError
     connection
         .execute_batch("PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;")
         .map_err(error_codes::before_running)?;
+    // The schema can use the collation.
+    collation::add(&connection).map_err(error_codes::before_running)?;
     if let Some(schema) = &file.schema {
         create_schema(&connection, schema)?;
     }
-    let waiter = Arc::clone(&control);
+    let (waiter, checked) = (Arc::clone(&control), Arc::clone(&control));
     connection
         .busy_handler(Some(move |_tries| !waiter.wait(LOCK_RETRY)))
         .and_then(|()| add_functions(&connection, &control))
+        .and_then(|()| column_length::check(&connection, move || checked.note_truncation()))
         .map_err(error_codes::before_running)?;
     connection.set_prepared_statement_cache_capacity(PREPARED_MAX);
     let interrupt = Arc::new(connection.get_interrupt_handle());

@@ -5,14 +5,16 @@ use std::path::Path;
 
 use tokio::time::Instant;
 
+use super::declaration::DeclaredParameter;
+use super::procedure::SqliteProcedure;
 use super::{Sqlite, procedure};
 use crate::catalogue::ParameterType;
 use crate::config::worker::matches_pattern;
 use crate::procedures::description::{ParameterDescription, ProcedureDescription};
 use crate::procedures::{BackendError, BackendErrorKind};
 
-/// The declared type of every parameter, because `SQLite` parameters are untyped.
-const DECLARED: &str = "any";
+/// The type of a parameter that is not declared, because `SQLite` parameters are untyped.
+const UNDECLARED: &str = "any";
 
 impl Sqlite {
     /// Describes the procedures whose `schema.name` matches `pattern`.
@@ -33,7 +35,7 @@ impl Sqlite {
             if matches_pattern(pattern, &format!("{}.{}", parts.0, parts.1)) {
                 let loaded = self.procedure(&name, deadline, &self.closing).await;
                 let parameters = loaded.map(|procedure| parameters(&procedure));
-                let parameters = parameters.map_err(|error| error.to_string());
+                let parameters = parameters.map_err(unreadable);
                 descriptions.push(ProcedureDescription::new(parts, parameters));
             }
         }
@@ -62,15 +64,58 @@ fn names(directory: &Path) -> io::Result<Vec<String>> {
 
 /// Describes a file whose name is not that of a procedure.
 fn unnamed(file: &str) -> ProcedureDescription {
-    let reason = "the name of its file is not that of a procedure, schema.name".to_owned();
+    let reason =
+        "the name of its file is not that of a procedure, schema.name; rename it".to_owned();
     let (name, parts) = (format!("{file:?}"), (String::new(), file.to_owned()));
     ProcedureDescription { name, parts, parameters: Err(reason) }
 }
 
-fn parameters(procedure: &procedure::SqliteProcedure) -> Vec<ParameterDescription> {
-    let taken = procedure.parameters().into_iter().map(|name| ParameterDescription {
-        kind: Some(ParameterType::String),
-        ..ParameterDescription::new(name, DECLARED)
-    });
-    taken.collect()
+/// Describes why a procedure cannot be read, and what can be done about it.
+fn unreadable(error: BackendError) -> String {
+    match error.kind {
+        BackendErrorKind::Mismatch { difference, .. } => format!("{difference}; correct its file"),
+        kind => format!("{kind}; import it again later"),
+    }
+}
+
+fn parameters(procedure: &SqliteProcedure) -> Vec<ParameterDescription> {
+    match procedure.parameters() {
+        Ok(declared) => declared.iter().map(described).collect(),
+        Err(names) => names
+            .into_iter()
+            .map(|name| ParameterDescription {
+                kind: Some(ParameterType::String),
+                ..ParameterDescription::new(name, UNDECLARED)
+            })
+            .collect(),
+    }
+}
+
+/// Describes a declared parameter. The columns of a table are not declared, so it has no type.
+fn described(parameter: &DeclaredParameter) -> ParameterDescription {
+    let DeclaredParameter { name, declared, is_output, .. } = parameter;
+    let kind = match declared.name.as_str() {
+        "bit" => Some(ParameterType::Boolean),
+        "tinyint" | "smallint" | "int" => Some(ParameterType::Int32),
+        "bigint" => Some(ParameterType::Int64),
+        "decimal" | "numeric" | "money" | "smallmoney" => Some(ParameterType::Decimal),
+        "real" | "float" => Some(ParameterType::Number),
+        "char" | "varchar" | "nchar" | "nvarchar" | "text" | "ntext" | "xml" => {
+            Some(ParameterType::String)
+        }
+        "binary" | "varbinary" => Some(ParameterType::Binary),
+        "date" => Some(ParameterType::Date),
+        "time" => Some(ParameterType::Time),
+        "datetime" | "smalldatetime" | "datetime2" | "datetimeoffset" => {
+            Some(ParameterType::Datetime)
+        }
+        "uniqueidentifier" => Some(ParameterType::Uuid),
+        _ => None,
+    };
+    ParameterDescription {
+        kind,
+        length_max: declared.text_length(),
+        is_output: *is_output,
+        ..ParameterDescription::new(name, declared.to_string())
+    }
 }

@@ -26,6 +26,38 @@ pub(super) fn while_running(error: rusqlite::Error) -> SentError {
     SentError::caused_by(kind, DatabaseError::new(origin, error.to_string()))
 }
 
+/// Returns the error of a procedure that does not begin and end its transactions in pairs, with SQL
+/// Server's number.
+pub(super) fn transaction_count(error: TransactionCountError) -> SentError {
+    let (number, text) = match error {
+        TransactionCountError::Changed => {
+            (266, "the procedure ended with another number of transactions than it began with")
+        }
+        TransactionCountError::NothingToCommit => (3902, "COMMIT without BEGIN TRANSACTION"),
+        TransactionCountError::NothingToRollBack => (3903, "ROLLBACK without BEGIN TRANSACTION"),
+    };
+    SentError::caused_by(
+        SentErrorKind::Server { number, class: ServerErrorClass::Other },
+        DatabaseError::new(text, ""),
+    )
+}
+
+/// Returns the error of text that is longer than its column, with SQL Server's number.
+pub(super) fn truncated() -> SentErrorKind {
+    SentErrorKind::Server { number: 2628, class: ServerErrorClass::BadValue }
+}
+
+/// A transaction that was begun or ended without its counterpart.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum TransactionCountError {
+    /// The procedure, or a RETURN in it, left a transaction open, or it ended the worker's.
+    Changed,
+    /// There was no transaction to commit.
+    NothingToCommit,
+    /// There was no transaction to roll back.
+    NothingToRollBack,
+}
+
 fn number(error: ffi::Error) -> u32 {
     error.extended_code.unsigned_abs()
 }

@@ -1,4 +1,4 @@
-//! Executes the statements of a procedure in one transaction, on a blocking thread.
+//! Executes the statements of a procedure on a blocking thread.
 
 use std::sync::Arc;
 
@@ -7,12 +7,14 @@ use rusqlite::{CachedStatement, Connection, Rows};
 use tokio::sync::mpsc::Sender;
 
 use crate::procedures::{
-    BackendError, CallError, OwnedCell, ProcedureResult, SentError, SentErrorKind, Transaction,
+    CallError, OwnedCell, ProcedureResult, SentError, SentErrorKind, Transaction,
 };
 
 use super::connection::{CallControl, SqliteConnection};
 use super::error_codes;
-use super::procedure::{self, SqliteProcedure, SqliteStatement};
+use super::procedure::{self, ProcedureStep, SqliteProcedure, SqliteStatement};
+use super::script::TransactionStatement;
+use super::transaction::CallTransactions;
 use super::types::{self, ColumnHint};
 
 /// The maximum number of rows per batch.
@@ -41,16 +43,16 @@ pub(super) struct CallTask {
     pub(super) procedure: Arc<SqliteProcedure>,
     pub(super) arguments: Vec<(String, SqlValue)>,
     pub(super) events: Sender<RowEvent>,
-    /// The requested transaction. Every call runs in one, so this only decides whether it is rolled
-    /// back at the end.
+    /// The transaction in which the call runs. Without one, each statement commits by itself.
     pub(super) transaction: Transaction,
 }
 
-/// Executes the procedure in a transaction, and commits it or rolls it back. Blocks the thread.
+/// Executes the procedure. Rolls back what a failed procedure has not committed. Blocks the thread.
 pub(super) fn execute(
     connection: &mut SqliteConnection,
     task: CallTask,
 ) -> Result<ProcedureResult, CallError> {
+    let is_whole = task.transaction != Transaction::None;
     let result = transact(&connection.handle, &connection.control, task);
     let is_rolled_back =
         connection.handle.is_autocommit() || connection.handle.execute_batch("ROLLBACK").is_ok();
@@ -62,9 +64,10 @@ pub(super) fn execute(
             connection.is_broken |= is_lost;
             let kind = match connection.control.take_thrown() {
                 Some((number, message)) => SentErrorKind::User { number, message },
+                None if connection.control.is_truncated() => error_codes::truncated(),
                 None => error.kind,
             };
-            let is_rolled_back = is_rolled_back && !is_lost;
+            let is_rolled_back = is_whole && is_rolled_back && !is_lost;
             SentError { kind, is_rolled_back, ..error }.into()
         }
     })
@@ -75,48 +78,52 @@ fn transact(
     control: &CallControl,
     task: CallTask,
 ) -> Result<ProcedureResult, CallError> {
-    let mut prepared = Vec::with_capacity(task.procedure.statements.len());
-    for statement in &task.procedure.statements {
-        let ready = connection
-            .prepare_cached(&statement.sql)
-            .map_err(|error| error_codes::while_preparing(&task.name, error))?;
-        prepared.push((statement, ready));
+    let mut prepared = Vec::with_capacity(task.procedure.steps.len());
+    for step in &task.procedure.steps {
+        prepared.push(match step {
+            ProcedureStep::Statement(statement) => {
+                let ready = connection
+                    .prepare_cached(&statement.sql)
+                    .map_err(|error| error_codes::while_preparing(&task.name, error))?;
+                PreparedStep::Statement(statement, ready)
+            }
+            ProcedureStep::Transaction(statement) => PreparedStep::Transaction(*statement),
+        });
     }
-    // A single read is a transaction of its own.
-    let is_single_read = prepared.len() == 1 && !task.procedure.writes;
-    if !is_single_read {
-        begin(connection, task.procedure.writes)?;
-    }
+    let mut transactions =
+        CallTransactions::begin(connection, task.transaction, task.procedure.writes)?;
     let mut call = RunningCall {
         control,
         events: task.events,
         variables: task.arguments,
         result: ProcedureResult::default(),
     };
-    for (statement, ready) in &mut prepared {
+    for step in &mut prepared {
         call.check_stopped()?;
-        if call.execute(statement, ready)? {
-            break;
+        match step {
+            PreparedStep::Transaction(statement) => transactions.execute(*statement)?,
+            PreparedStep::Statement(statement, ready) => {
+                transactions.begin_statement(statement.writes)?;
+                let ends = call.execute(statement, ready)?;
+                transactions.end_statement(statement.writes)?;
+                if ends {
+                    break;
+                }
+            }
         }
     }
     drop(prepared);
-    call.check_stopped()?;
-    if !is_single_read {
-        let end = if task.transaction == Transaction::RolledBack { "ROLLBACK" } else { "COMMIT" };
-        connection.execute_batch(end).map_err(error_codes::while_running)?;
+    if task.transaction != Transaction::None {
+        call.check_stopped()?;
     }
+    transactions.finish()?;
     Ok(call.result)
 }
 
-/// Begins the transaction. A transaction that will write takes the write lock at the start, because
-/// taking it later can fail after other statements have run.
-fn begin(connection: &Connection, writes: bool) -> Result<(), BackendError> {
-    let sql = if writes { "BEGIN IMMEDIATE" } else { "BEGIN" };
-    connection
-        .prepare_cached(sql)
-        .and_then(|mut statement| statement.raw_execute())
-        .map(drop)
-        .map_err(error_codes::before_running)
+/// A step with its prepared statement.
+enum PreparedStep<'a, 'c> {
+    Statement(&'a SqliteStatement, CachedStatement<'c>),
+    Transaction(TransactionStatement),
 }
 
 struct RunningCall<'a> {

@@ -4,12 +4,15 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use rusqlite::Connection;
+use rusqlite::types::Value as SqlValue;
 
-use crate::catalogue::ProcedureName;
 use crate::catalogue::names::NameError;
-use crate::procedures::{Argument, BackendError, ExpectedProcedure};
+use crate::catalogue::{ParameterValue, ProcedureName};
+use crate::procedures::{Argument, BackendError, BackendErrorKind, BadArgument, ExpectedProcedure};
 
-use super::{error_codes, script, types};
+use super::declaration::{self, DeclaredParameter};
+use super::script::{self, ScriptStatement, TransactionStatement};
+use super::{error_codes, types};
 
 /// The maximum size of a procedure's file, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -18,13 +21,24 @@ pub(super) const RETURN: &str = "return";
 
 #[derive(Debug)]
 pub(super) struct SqliteProcedure {
-    pub(super) statements: Vec<SqliteStatement>,
-    /// Whether any statement writes. If so, the procedure takes the write lock first.
+    pub(super) steps: Vec<ProcedureStep>,
+    /// Whether any statement writes. If so, a transaction takes the write lock first.
     pub(super) writes: bool,
-    /// The parameters that no earlier statement sets.
+    /// The parameters that no earlier statement sets, or the declared ones.
     inputs: BTreeSet<String>,
+    /// The parameters that the file's head declares, if it has one.
+    declared: Option<Vec<DeclaredParameter>>,
     /// The variables that the statements set.
     variables: BTreeSet<String>,
+}
+
+/// A step of a procedure.
+#[derive(Debug)]
+pub(super) enum ProcedureStep {
+    /// Executes a statement.
+    Statement(SqliteStatement),
+    /// Begins or ends a transaction.
+    Transaction(TransactionStatement),
 }
 
 /// A statement of a procedure.
@@ -35,6 +49,7 @@ pub(super) struct SqliteStatement {
     pub(super) parameters: Vec<String>,
     /// Whether the columns set variables instead of forming a result set.
     pub(super) assigns: bool,
+    pub(super) writes: bool,
 }
 
 /// Returns the variable that a column sets, if any: `@id` sets `id`.
@@ -49,15 +64,27 @@ pub(super) fn load(
     name: &str,
 ) -> Result<SqliteProcedure, BackendError> {
     let text = read(directory, name)?;
-    let texts = script::statements(&text).map_err(|error| BackendError::mismatch(name, error))?;
+    let mismatch = |error: String| BackendError::mismatch(name, error);
+    let head = declaration::head(&text, name).map_err(mismatch)?;
+    let body = head.as_ref().map_or(text.as_str(), |(_, body)| *body);
+    let texts = script::statements(body).map_err(mismatch)?;
     let mut procedure = SqliteProcedure {
-        statements: Vec::with_capacity(texts.len()),
+        steps: Vec::with_capacity(texts.len()),
         writes: false,
         inputs: BTreeSet::new(),
+        declared: None,
         variables: BTreeSet::new(),
     };
-    for sql in texts {
-        inspect(&mut procedure, connection, name, sql)?;
+    for statement in texts {
+        match statement {
+            ScriptStatement::Sql(sql) => inspect(&mut procedure, connection, name, sql)?,
+            ScriptStatement::Transaction(one) => {
+                procedure.steps.push(ProcedureStep::Transaction(one));
+            }
+        }
+    }
+    if let Some((declared, _)) = head {
+        procedure.declare(declared).map_err(mismatch)?;
     }
     Ok(procedure)
 }
@@ -114,37 +141,101 @@ fn inspect(
     }
     let assigns = !variables.is_empty();
     procedure.variables.extend(variables.into_iter().map(ToOwned::to_owned));
-    procedure.writes = procedure.writes || !prepared.readonly();
+    let writes = !prepared.readonly();
+    procedure.writes |= writes;
     drop(prepared);
-    procedure.statements.push(SqliteStatement { sql, parameters, assigns });
+    let statement = SqliteStatement { sql, parameters, assigns, writes };
+    procedure.steps.push(ProcedureStep::Statement(statement));
     Ok(())
 }
 
 impl SqliteProcedure {
-    /// Returns the input parameters, in order of first use.
-    pub(super) fn parameters(&self) -> Vec<&str> {
+    fn statements(&self) -> impl Iterator<Item = &SqliteStatement> {
+        self.steps.iter().filter_map(|step| match step {
+            ProcedureStep::Statement(statement) => Some(statement),
+            ProcedureStep::Transaction(_) => None,
+        })
+    }
+
+    /// Sets the parameters that the file's head declares.
+    fn declare(&mut self, declared: Vec<DeclaredParameter>) -> Result<(), String> {
+        let names: BTreeSet<String> = declared.iter().map(|one| one.name.clone()).collect();
+        if let Some(name) = self.inputs.difference(&names).next() {
+            return Err(format!("@{name} is used, but neither declared nor set before"));
+        }
+        self.inputs = names;
+        let outputs = declared.iter().filter(|one| one.is_output).map(|one| one.name.clone());
+        self.variables.extend(outputs);
+        self.declared = Some(declared);
+        Ok(())
+    }
+
+    /// Returns the declared parameters, or the names of the others in order of first use.
+    pub(super) fn parameters(&self) -> Result<&[DeclaredParameter], Vec<&str>> {
+        if let Some(declared) = &self.declared {
+            return Ok(declared);
+        }
         let mut parameters: Vec<&str> = Vec::new();
-        for name in self.statements.iter().flat_map(|statement| &statement.parameters) {
+        for name in self.statements().flat_map(|statement| &statement.parameters) {
             if self.inputs.contains(name) && !parameters.contains(&name.as_str()) {
                 parameters.push(name);
             }
         }
-        parameters
+        Err(parameters)
     }
 
-    /// Checks that all arguments of a call are parameters of the procedure.
+    /// Checks that all arguments of a call are parameters of the procedure and fit their declared
+    /// types, and that no required parameter is missing.
     pub(super) fn check_arguments(
         &self,
         name: &str,
         arguments: &[Argument],
     ) -> Result<(), BackendError> {
-        match arguments.iter().find(|argument| !self.inputs.contains(&*argument.name)) {
-            Some(argument) => Err(BackendError::mismatch(name, self.unknown(&argument.name))),
-            None => Ok(()),
+        let unknown = arguments.iter().find(|argument| !self.inputs.contains(&*argument.name));
+        if let Some(argument) = unknown {
+            return Err(BackendError::mismatch(name, self.unknown(&argument.name)));
         }
+        let is_given =
+            |one: &DeclaredParameter| arguments.iter().any(|given| *given.name == one.name);
+        let declared = self.declared.iter().flatten();
+        // SQL Server: 201.
+        if let Some(missing) = declared.clone().find(|one| one.is_required() && !is_given(one)) {
+            let text = format!("it expects @{}, which was not supplied", missing.name);
+            return Err(BackendError::mismatch(name, text));
+        }
+        let bad: Vec<BadArgument> = declared
+            .filter_map(|one| {
+                let given = arguments.iter().find(|given| *given.name == one.name)?;
+                let ParameterValue::Text(text) = &given.value else { return None };
+                let is_long = text.encode_utf16().count() > one.declared.text_length()?;
+                let reason = format!("longer than {}", one.declared);
+                is_long.then(|| BadArgument { argument: one.name.clone(), cell: None, reason })
+            })
+            .collect();
+        if bad.is_empty() { Ok(()) } else { Err(BackendErrorKind::Arguments(bad).into()) }
     }
 
-    /// Checks that the catalogue passes exactly the inputs and returns only variables that are set.
+    /// Returns the variables with which a call begins: its arguments, and the defaults of the
+    /// parameters that it does not pass.
+    pub(super) fn bind(&self, arguments: &[Argument]) -> Vec<(String, SqlValue)> {
+        let given = arguments.iter().map(|one| (one.name.to_string(), types::bind(one)));
+        let mut variables: Vec<(String, SqlValue)> = given.collect();
+        for one in self.declared.iter().flatten() {
+            let is_given = arguments.iter().any(|given| *given.name == one.name);
+            if let Some(value) = one.default.as_ref().filter(|_| !is_given) {
+                variables.push((one.name.clone(), value.clone()));
+            }
+        }
+        variables
+    }
+
+    /// Returns whether the catalogue must pass a parameter.
+    fn is_required(&self, name: &str) -> bool {
+        let declared = self.declared.iter().flatten().find(|one| one.name == name);
+        declared.is_none_or(DeclaredParameter::is_required)
+    }
+
+    /// Checks that the catalogue passes exactly the inputs, those with a default aside, and returns only variables that are set.
     pub(super) fn compare(&self, expected: &ExpectedProcedure) -> Result<(), BackendError> {
         let given: BTreeSet<&str> = expected.arguments.iter().map(|(name, _)| &**name).collect();
         let mut differences: Vec<String> = given
@@ -152,7 +243,8 @@ impl SqliteProcedure {
             .filter(|name| !self.inputs.contains(**name))
             .map(|name| self.unknown(name))
             .collect();
-        for name in self.inputs.iter().filter(|name| !given.contains(name.as_str())) {
+        let missing = self.inputs.iter().filter(|name| !given.contains(name.as_str()));
+        for name in missing.filter(|name| self.is_required(name)) {
             differences.push(format!(
                 "the procedure needs @{name}, but the catalogue passes {}",
                 list(&given)

@@ -3,11 +3,45 @@
 /// The keywords that can begin a statement. Others could change the connection or the schema.
 const ALLOWED: [&str; 7] = ["SELECT", "VALUES", "WITH", "INSERT", "REPLACE", "UPDATE", "DELETE"];
 
+/// A statement of a procedure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum ScriptStatement {
+    /// A statement that `SQLite` executes.
+    Sql(String),
+    /// A statement that begins or ends a transaction.
+    Transaction(TransactionStatement),
+}
+
+/// A statement that begins or ends a transaction, with T-SQL's meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TransactionStatement {
+    Begin,
+    Commit,
+    Rollback,
+}
+
+impl TransactionStatement {
+    /// Recognizes `BEGIN TRAN[SACTION]`, `COMMIT [TRAN[SACTION]]` and `ROLLBACK [TRAN[SACTION]]`.
+    fn parse(statement: &str) -> Option<Self> {
+        let mut words = statement.split_ascii_whitespace().map(str::to_ascii_uppercase);
+        let first = words.next()?;
+        let (noun, rest) = (words.next(), words.next());
+        let has_noun = matches!(noun.as_deref(), Some("TRAN" | "TRANSACTION"));
+        match first.as_str() {
+            _ if rest.is_some() || (noun.is_some() && !has_noun) => None,
+            "BEGIN" if has_noun => Some(Self::Begin),
+            "COMMIT" => Some(Self::Commit),
+            "ROLLBACK" => Some(Self::Rollback),
+            _ => None,
+        }
+    }
+}
+
 /// Splits SQL text at semicolons outside quotes and comments, and drops empty statements.
 ///
 /// # Errors
 /// Returns a message if a statement is not allowed or there is no statement.
-pub(super) fn statements(text: &str) -> Result<Vec<String>, String> {
+pub(super) fn statements(text: &str) -> Result<Vec<ScriptStatement>, String> {
     let mut found = Vec::new();
     let mut scanner = Scanner { rest: text };
     let mut statement = String::new();
@@ -26,19 +60,25 @@ pub(super) fn statements(text: &str) -> Result<Vec<String>, String> {
         }
     }
     push(&mut found, &mut statement, has_code);
-    for statement in &found {
+    let mut statements = Vec::with_capacity(found.len());
+    for statement in found {
+        if let Some(transaction) = TransactionStatement::parse(&statement) {
+            statements.push(ScriptStatement::Transaction(transaction));
+            continue;
+        }
         let word: String = statement.chars().take_while(char::is_ascii_alphabetic).collect();
         if !ALLOWED.iter().any(|allowed| allowed.eq_ignore_ascii_case(&word)) {
             return Err(format!(
-                "a statement begins with '{word}', but must begin with one of {}",
+                "a statement begins with '{word}', but must begin with one of {}, or be BEGIN TRANSACTION, COMMIT or ROLLBACK",
                 ALLOWED.join(", ")
             ));
         }
+        statements.push(ScriptStatement::Sql(statement));
     }
-    if found.is_empty() {
+    if !statements.iter().any(|statement| matches!(statement, ScriptStatement::Sql(_))) {
         return Err("the file has no statement".to_owned());
     }
-    Ok(found)
+    Ok(statements)
 }
 
 fn push(found: &mut Vec<String>, statement: &mut String, has_code: bool) {
@@ -104,7 +144,7 @@ impl<'a> Scanner<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::statements;
+    use super::{ScriptStatement, TransactionStatement, statements};
 
     #[test]
     fn a_file_is_split_at_semicolons_outside_quotes_and_comments() {
@@ -118,17 +158,40 @@ mod tests {
             ("SELECT 'open; ", &["SELECT 'open;"]),
         ];
         for (text, expected) in cases {
+            let expected: Vec<_> =
+                expected.iter().map(|sql| ScriptStatement::Sql((*sql).to_owned())).collect();
             assert_eq!(statements(text).unwrap(), expected, "{text}");
         }
     }
 
     #[test]
     fn a_statement_that_would_outlive_the_call_is_refused() {
-        for text in
-            ["COMMIT", "PRAGMA foreign_keys = 0", "SELECT 1; ATTACH 'x' AS y", "CREATE TABLE t (a)"]
-        {
+        for text in [
+            "BEGIN",
+            "BEGIN IMMEDIATE",
+            "COMMIT WORK",
+            "ROLLBACK TRANSACTION x",
+            "SAVEPOINT x",
+            "PRAGMA foreign_keys = 0",
+            "SELECT 1; ATTACH 'x' AS y",
+            "CREATE TABLE t (a)",
+        ] {
             assert!(statements(text).unwrap_err().contains("begins with"), "{text}");
         }
-        assert_eq!(statements(" -- nothing").unwrap_err(), "the file has no statement");
+        for text in [" -- nothing", "BEGIN TRANSACTION; COMMIT"] {
+            assert_eq!(statements(text).unwrap_err(), "the file has no statement");
+        }
+    }
+
+    #[test]
+    fn transactions_are_written_as_in_transact_sql() {
+        use TransactionStatement::{Begin, Commit, Rollback};
+        let text = "begin tran; BEGIN /* own */ TRANSACTION; SELECT 1; commit\n; COMMIT tran; \
+                    rollback; ROLLBACK TRANSACTION";
+        let found = statements(text).unwrap().into_iter().filter_map(|statement| match statement {
+            ScriptStatement::Transaction(one) => Some(one),
+            ScriptStatement::Sql(_) => None,
+        });
+        assert!(found.eq([Begin, Begin, Commit, Commit, Rollback, Rollback]));
     }
 }

@@ -10,7 +10,8 @@ const FLOOD: &str =
 #[tokio::test]
 async fn a_cancel_stops_a_call_within_100_ms() {
     for sql in [ENDLESS, FLOOD, "SELECT sleep_ms(60000) AS \"@slept\""] {
-        let sql = format!("INSERT INTO horse (name) VALUES ('Gone'); {sql}");
+        let sql =
+            format!("BEGIN TRANSACTION; INSERT INTO horse (name) VALUES ('Gone'); {sql}; COMMIT");
         let count = ("count", "SELECT count(*) FROM horse");
         let stable = Stable::with_connections(&[("slow", &sql), count], 1);
         let cancel = Cancel::new();
@@ -44,7 +45,11 @@ async fn a_call_ends_by_its_deadline() {
 
 #[tokio::test]
 async fn a_call_that_gets_no_connection_or_write_lock_in_time_executes_nothing() {
-    let slow = ("slow", "INSERT INTO horse (name) VALUES ('S'); SELECT sleep_ms(60000) AS s");
+    let slow = (
+        "slow",
+        "BEGIN TRANSACTION; INSERT INTO horse (name) VALUES ('S');
+         SELECT sleep_ms(60000) AS s; COMMIT",
+    );
     let write = ("write", "INSERT INTO horse (name) VALUES ('W')");
     let count = ("count", "SELECT count(*) FROM horse");
     for connections in [1, 2] {
@@ -77,8 +82,10 @@ async fn a_call_that_gets_no_connection_or_write_lock_in_time_executes_nothing()
 }
 
 #[tokio::test]
-async fn a_call_whose_answer_is_too_large_is_rolled_back() {
-    let flood = format!("INSERT INTO horse (name) VALUES ('Gone'); {FLOOD}");
+async fn an_open_transaction_of_a_call_whose_answer_is_too_large_is_rolled_back() {
+    let flood = format!(
+        "BEGIN TRANSACTION; INSERT INTO horse (name) VALUES ('Gone'); {FLOOD}; COMMIT TRANSACTION"
+    );
     let count = ("count", "SELECT count(*) FROM horse");
     let stable = Stable::with_connections(&[("flood", &flood), count], 1);
     let (cancel, mut seen) =

@@ -1,4 +1,4 @@
--- Writes one line in the transaction of the call, so that the ledger has one line for each committed execution,
+-- Writes one line, which is committed by itself, so that the ledger has one line for each execution,
 -- even if its answer was lost.
 SELECT sleep_ms(@ms) AS "@slept";
 INSERT INTO ledger (request_id) VALUES (@request_id);
