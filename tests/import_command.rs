@@ -47,6 +47,8 @@ fn on_endpoint(endpoint: &FakeSqlServer) -> String {
 async fn all_procedures_of_sql_server_become_a_valid_catalogue() {
     let endpoint = fake_server().await.fake.expect("this is the fake server");
     let directory = directory(&on_endpoint(&endpoint));
+    // The directory does not exist.
+    fs::remove_dir(directory.path().join("endpoints")).expect("an empty directory");
     let file = directory.path().join("endpoints/imported.json");
     let to_file = ["import", "--auth", "public", "--output", file.to_str().expect("a path")];
     let output = fjord(directory.path(), &to_file);
@@ -87,9 +89,9 @@ async fn all_procedures_of_sql_server_become_a_valid_catalogue() {
     // A second import finds no new procedures, and does not overwrite the file.
     let again = fjord(directory.path(), &["import", "--auth", "public"]);
     assert_eq!(again.status.code(), Some(1));
-    assert!(
-        text(&again.stderr).contains("skipped: fjord_test.lists: it is already in the catalogue")
-    );
+    let said = text(&again.stderr);
+    assert!(said.contains("skipped: fjord_test.lists: it is already in the catalogue"), "{said}");
+    assert!(said.contains("error: nothing to import"), "{said}");
     fs::write(&file, "{}").expect("the file can be written");
     let over = fjord(directory.path(), &to_file);
     assert_eq!(over.status.code(), Some(1), "{}", text(&over.stderr));
@@ -163,7 +165,12 @@ async fn names_determine_route_method_and_result() {
     let default = ["import", "--set", "catalogue.auth_default.methods=[\"api-key\"]"];
     let output = fjord(directory.path(), &default);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    assert!(text(&output.stderr).contains("skipped: race.broken"), "{}", text(&output.stderr));
+    let said = text(&output.stderr);
+    let skipped: Vec<&str> = said.lines().filter(|line| line.starts_with("skipped")).collect();
+    let [skipped] = skipped.as_slice() else { panic!("{said}") };
+    assert!(skipped.starts_with("skipped: race.broken: a statement begins with 'SELEC'"), "{said}");
+    assert!(skipped.ends_with("; correct its file"), "{said}");
+    assert!(said.contains("6 endpoints written") && said.contains("GET was chosen"), "{said}");
     let entries: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let describe = |id: &str| {
         let entry = &entries[id];
@@ -186,6 +193,45 @@ async fn names_determine_route_method_and_result() {
         assert_eq!(describe(id), expected);
     }
     assert!(entries["horse-get"].get("auth").is_none(), "the default applies");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_skipped_procedure_is_named_with_its_reason_and_a_way_out() {
+    let home = tempfile::tempdir().expect("a directory");
+    let procedures = home.path().join("procedures");
+    fs::create_dir(&procedures).expect("a directory");
+    for name in ["dbo.oddo", "dbo.very long name", "dbo.___"] {
+        fs::write(procedures.join(format!("{name}.sql")), "SELECT @ueln;").expect("a file");
+    }
+    let many: Vec<String> = (0..70).map(|n| format!("@p{n}")).collect();
+    let sql = format!("SELECT @päd, {}", many.join(", "));
+    fs::write(procedures.join("dbo.umlaut.sql"), sql).expect("a file");
+    let directory = directory(&format!(
+        "[procedures.databases.default]\nbackend = 'sqlite'\n\
+         [procedures.databases.default.sqlite]\nfile = '{}'\nprocedures = '{}'\n",
+        home.path().join("d.sqlite").display(),
+        procedures.display(),
+    ));
+    let output = fjord(directory.path(), &["import", "--auth", "public", "--prefix", "v1"]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let skipped: Vec<&str> = said.lines().filter(|line| line.starts_with("skipped: ")).collect();
+    assert_eq!(skipped.len(), 4, "{said}");
+    for line in &skipped {
+        assert!(!line.contains(": :") && !line.contains("endpoint \""), "{line}");
+        assert!(line.contains("; "), "no way out: {line}");
+    }
+    assert!(said.contains("matches 4 procedures, and none was imported"), "{said}");
+
+    // No GET was chosen, nothing is required, and one endpoint is not several.
+    fs::write(procedures.join("dbo.stop.sql"), "SELECT 1").expect("a file");
+    let output = fjord(directory.path(), &["import", "dbo.stop", "--auth", "public"]);
+    let said = text(&output.stderr);
+    assert!(said.contains("1 endpoint written"), "{said}");
+    assert!(!said.contains("GET") && !said.contains("required"), "{said}");
+    let output = fjord(directory.path(), &["import", "nothing.*", "--auth", "public"]);
+    let said = text(&output.stderr);
+    assert_eq!(said, "error: no procedure matches \"nothing.*\"\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,14 +1,15 @@
 //! `fjord import`: creates catalogue entries for the procedures of a database. Existing files are not changed.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio::time::timeout;
 
 use super::{EXIT_FAILED, EXIT_USAGE, Output, print_lines};
-use crate::catalogue;
+use crate::catalogue::{self, CatalogueError};
 use crate::cli::{AuthChoice, ImportArguments, Role};
 use crate::config::procedures::DatabaseConfig;
 use crate::config::worker::DEFAULT_DATABASE;
@@ -17,7 +18,7 @@ use crate::procedures::databases;
 use crate::procedures::description::ProcedureDescription;
 use crate::telemetry::chain;
 
-use entry::ImportedEndpoint;
+use entry::{ImportedEndpoint, WRAPPER};
 use existing::ExistingEndpoints;
 
 mod entry;
@@ -26,13 +27,6 @@ mod procedure_name;
 
 /// Longest wait for the database.
 const LIMIT: Duration = Duration::from_mins(1);
-
-/// The points that a person must review in the created entries.
-const ADVICE: [&str; 3] = [
-    "all parameters are required, because the database does not report defaults; remove \"required\" where there is one",
-    "GET was chosen by name; make sure that these procedures write nothing, because they may be executed more than once",
-    "results were guessed from names, with \"full\" as the fallback; set what each procedure returns",
-];
 
 /// Reads the procedures, writes the entries, and reports which procedures were skipped.
 pub(super) fn run(
@@ -75,25 +69,66 @@ pub(super) fn run(
     };
     let entries = entries(&described, arguments, &config.catalogue, &mut existing, output)?;
     if entries.is_empty() {
-        writeln!(output.err, "error: no new procedure matches {:?}", arguments.pattern)?;
+        let pattern = &arguments.pattern;
+        match described.len() {
+            0 => writeln!(output.err, "error: no procedure matches {pattern:?}")?,
+            count => writeln!(
+                output.err,
+                "error: nothing to import: {pattern:?} matches {}, and none was imported",
+                counted(count, "procedure")
+            )?,
+        }
         return Ok(ExitCode::from(EXIT_FAILED));
     }
+    let advice = advice(&entries);
     let count = entries.len();
     let mut text = serde_json::to_string_pretty(&entry::ImportedCatalogue(entries))?;
     text.push('\n');
     if let Some(path) = &arguments.output {
-        // An existing file is never overwritten, because a person might have edited it.
-        let written = File::create_new(path).and_then(|mut file| file.write_all(text.as_bytes()));
-        if let Err(error) = written {
+        if let Err(error) = write_new(path, &text) {
             writeln!(output.err, "error: cannot write {}: {error}", path.display())?;
             return Ok(ExitCode::from(EXIT_FAILED));
         }
     } else {
         output.out.write_all(text.as_bytes())?;
     }
-    writeln!(output.err, "{count} endpoints written")?;
-    print_lines(&mut output.err, "review", ADVICE)?;
+    writeln!(output.err, "{} written", counted(count, "endpoint"))?;
+    print_lines(&mut output.err, "review", advice)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Writes a new file, and creates its directory. An existing file is never overwritten, because a
+/// person might have edited it.
+fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        fs::create_dir_all(directory)?;
+    }
+    File::create_new(path)?.write_all(text.as_bytes())
+}
+
+/// Returns what a person must review in the created entries.
+fn advice(entries: &[(String, ImportedEndpoint<'_>)]) -> Vec<&'static str> {
+    let has_required = entries.iter().any(|(_, endpoint)| endpoint.requires_parameters());
+    let has_get = entries.iter().any(|(_, endpoint)| endpoint.route.starts_with("GET "));
+    let mut advice = Vec::new();
+    if has_required {
+        advice.push(
+            "all parameters are required, because the database does not report defaults; remove \"required\" where there is one",
+        );
+    }
+    if has_get {
+        advice.push(
+            "GET was chosen by name; make sure that these procedures write nothing, because they may be executed more than once",
+        );
+    }
+    advice.push(
+        "results were guessed from names, with \"full\" as the fallback; set what each procedure returns",
+    );
+    advice
 }
 
 /// Returns the matching procedures, or the reason why they cannot be read.
@@ -122,7 +157,8 @@ fn describe(
     }))
 }
 
-/// Creates an entry for each procedure that is not in the catalogue yet. Reports why the others are skipped.
+/// Creates an entry for each procedure that is not in the catalogue yet. Reports why the others are skipped, and what
+/// can be done about it.
 fn entries<'a>(
     described: &'a [ProcedureDescription],
     arguments: &ImportArguments,
@@ -138,17 +174,8 @@ fn entries<'a>(
         }
         let auth = arguments.auth.map(auth_json);
         let created = entry::create(procedure, &arguments.prefix, auth, existing);
-        let checked = created.and_then(|(id, entry)| {
-            let text =
-                serde_json::to_string(&entry::ImportedCatalogue(vec![(id.clone(), entry.clone())]))
-                    .map_err(|error| error.to_string())?;
-            match catalogue::load::parse(&[("", &text)], &config.defaults) {
-                Ok(_) => Ok((id, entry)),
-                Err(errors) => {
-                    Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
-                }
-            }
-        });
+        let checked =
+            created.and_then(|(id, entry)| check(&id, &entry, config).map(|()| (id, entry)));
         match checked {
             Ok((id, entry)) => {
                 existing.add(&id, &entry.route);
@@ -160,6 +187,24 @@ fn entries<'a>(
         }
     }
     Ok(entries)
+}
+
+/// Checks that the catalogue accepts an entry.
+fn check(id: &str, entry: &ImportedEndpoint<'_>, config: &CatalogueConfig) -> Result<(), String> {
+    let catalogue = entry::ImportedCatalogue(vec![(id.to_owned(), entry.clone())]);
+    let text = serde_json::to_string(&catalogue).map_err(|error| error.to_string())?;
+    let Err(errors) = catalogue::load::parse(&[("", &text)], &config.defaults) else {
+        return Ok(());
+    };
+    // There is no file yet, and the procedure stands for the endpoint.
+    let reasons = errors.iter().map(|CatalogueError { key, expected, .. }| match key.as_str() {
+        "" => expected.clone(),
+        key => format!("{key}: {expected}"),
+    });
+    Err(format!(
+        "{}; {WRAPPER}, or write its entry by hand",
+        reasons.collect::<Vec<_>>().join(", ")
+    ))
 }
 
 /// Returns the value of `auth` in the catalogue.

@@ -9,7 +9,8 @@ pub struct ProcedureDescription {
     pub name: String,
     /// The two parts of the name, without brackets.
     pub parts: (String, String),
-    /// The parameters in declaration order, or the reason that no endpoint can call the procedure.
+    /// The parameters in declaration order, or the reason that no endpoint can call the procedure
+    /// and, after a semicolon, what can be done about it.
     pub parameters: Result<Vec<ParameterDescription>, String>,
 }
 
@@ -45,7 +46,7 @@ impl ProcedureDescription {
             Err(error) => {
                 // The name can contain control characters.
                 let name = format!("{schema:?}.{procedure:?}");
-                Self { name, parts, parameters: Err(error.to_string()) }
+                Self { name, parts, parameters: Err(format!("{error}; rename it")) }
             }
         }
     }

@@ -25,6 +25,7 @@ mod call;
 mod error_numbers;
 mod metadata;
 mod pools;
+mod server_message;
 mod tds;
 mod types;
 mod verify;

@@ -15,6 +15,10 @@ const QUERY_LENGTH_MAX: usize = 1_000;
 /// The limit for numbers that distinguish procedures whose names suggest the same route or id.
 const NUMBERS_MAX: usize = 1_000;
 
+/// What can be done about a procedure that no endpoint can call as it is.
+pub(super) const WRAPPER: &str =
+    "write a procedure that the catalogue can call, and that calls this one";
+
 /// Entries by id, in the order of the file.
 #[derive(Debug)]
 pub(super) struct ImportedCatalogue<'a>(pub(super) Vec<(String, ImportedEndpoint<'a>)>);
@@ -40,6 +44,13 @@ pub(super) struct ImportedEndpoint<'a> {
     execution: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     auth: Option<Value>,
+}
+
+impl ImportedEndpoint<'_> {
+    /// Returns whether a parameter is marked as required.
+    pub(super) fn requires_parameters(&self) -> bool {
+        self.parameters.0.iter().any(|(_, parameter)| parameter.required.is_some())
+    }
 }
 
 /// Parameters by name, in the order of the procedure.
@@ -84,7 +95,7 @@ struct ImportedParameter<'a> {
 /// Creates the entry and its id.
 ///
 /// # Errors
-/// The reason why no entry can be created.
+/// The reason why no entry can be created, and what can be done about it.
 pub(super) fn create<'a>(
     described: &'a ProcedureDescription,
     prefix: &str,
@@ -125,7 +136,7 @@ pub(super) fn create<'a>(
     let mut ids = [full.clone(), format!("{schema}-{full}")].into_iter().chain(numbered);
     let id = ids.find(|id| !existing.has_id(id));
     let (Some(route), Some(id)) = (route, id) else {
-        return Err("all routes or ids that its name suggests are in use".to_owned());
+        return Err("all routes or ids that its name suggests are in use; pass another --prefix, or write its entry by hand".to_owned());
     };
     let rest = if matches!(method, "GET" | "DELETE") { "query" } else { "body" };
     let location = |parameter: &ParameterDescription| {
@@ -169,11 +180,13 @@ fn imported<'a>(
         let ParameterDescription { name, declared, .. } = parameter;
         let is_column = location(parameter).is_none();
         if !(if is_column { is_sql_name(name) } else { is_parameter_name(name) }) {
-            return Err(format!("the catalogue cannot contain the name {name:?}"));
+            return Err(format!("the catalogue cannot contain the name {name:?}; {WRAPPER}"));
         }
         let kind = parameter
             .kind
-            .ok_or_else(|| format!("the catalogue has no type for @{name} {declared}"))?;
+            .ok_or_else(|| {
+                format!("the catalogue has no type for @{name} {declared}; {WRAPPER} after converting text or binary")
+            })?;
         let columns: Vec<&ParameterDescription> = parameter.columns.iter().collect();
         let columns = (kind == ParameterType::Table).then(|| imported(&columns, &|_| None));
         let (minimum, maximum) = parameter.range.unzip();

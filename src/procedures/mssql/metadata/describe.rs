@@ -38,9 +38,11 @@ pub(crate) async fn describe(
         let parameters = match procedure {
             Ok(_) => match signatures.next().flatten() {
                 Some(signature) => Ok(signature.parameters.iter().map(parameter).collect()),
-                None => Err("the login has no permission to see its parameters".to_owned()),
+                None => Err("the login has no permission to see its parameters; grant it VIEW DEFINITION on the procedure".to_owned()),
             },
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(format!(
+                "the catalogue cannot express its name: {error}; write a procedure with such a name that calls this one"
+            )),
         };
         descriptions.push(ProcedureDescription::new((schema, name), parameters));
     }
