@@ -24,6 +24,7 @@ mod at_most_once;
 mod cancels;
 mod code_pages;
 mod connections;
+mod embedded;
 mod errors;
 mod faults;
 mod limits;

@@ -166,3 +166,11 @@ CREATE PROCEDURE fjord_test.[it's; -- out] @text nvarchar(max) OUTPUT AS SET @te
 GO
 CREATE PROCEDURE fjord_test.sums @rows fjord_test.thing_list READONLY, @note varchar(10), @text nvarchar(max) OUTPUT, @total decimal(20, 4) OUTPUT AS BEGIN SELECT @text = REPLICATE(CAST(N'ab' AS nvarchar(max)), 5000), @total = SUM(price) FROM @rows; SELECT COUNT(*) AS n, @note AS note FROM @rows; RETURN 5; END
 GO
+CREATE PROCEDURE fjord_test.inserts_then_throws @word nvarchar(20) AS BEGIN INSERT INTO fjord_test.kept VALUES (@word); THROW 50422, 'no', 1; END
+GO
+CREATE PROCEDURE fjord_test.inserts_null AS INSERT INTO fjord_test.kept VALUES (NULL)
+GO
+CREATE PROCEDURE fjord_test.inserts_long @word nvarchar(100) AS INSERT INTO fjord_test.kept VALUES (@word)
+GO
+CREATE PROCEDURE fjord_test.same @a nvarchar(20), @b nvarchar(20) AS SELECT CASE WHEN @a = @b THEN 1 ELSE 0 END AS v
+GO

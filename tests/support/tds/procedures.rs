@@ -112,6 +112,18 @@ impl GivenArguments<'_> {
     }
 }
 
+/// The procedures that fail, or send messages.
+const ERRORS: [&str; 8] = [
+    "throws",
+    "rows_then_error",
+    "doubles",
+    "doubles_then_throws",
+    "prints",
+    "divides",
+    "inserts_null",
+    "inserts_long",
+];
+
 /// Executes a procedure and adds its result sets to the reply.
 pub(crate) fn run(
     state: &FakeState,
@@ -142,9 +154,7 @@ pub(crate) fn run(
         "lists" | "names" | "codes" | "pages" | "longs" | "order by" | "documents" | "lines" => {
             tables(state, bare, &arguments, reply)
         }
-        "throws" | "rows_then_error" | "doubles" | "doubles_then_throws" | "prints" | "divides" => {
-            errors(bare, &arguments, reply)
-        }
+        _ if ERRORS.contains(&bare) => errors(bare, &arguments, reply),
         "begins" => {
             session.transaction.count += 1;
             FakeResult::Slow(Duration::from_millis(arguments.int("@ms").unsigned_abs()))
@@ -158,12 +168,9 @@ pub(crate) fn run(
             reply.row(&[("int", a), ("nvarchar(20)", b)]);
             DONE
         }
-        "returns" => {
-            let status = i32::try_from(arguments.int("@status")).expect("the status fits i32");
-            FakeResult::Returned(status, Vec::new())
-        }
+        "returns" => returns(&arguments),
         "nothing" => DONE,
-        "runs" | "keeps" | "kept_count" | "replaced" => {
+        "runs" | "keeps" | "kept_count" | "inserts_then_throws" | "replaced" => {
             audited(state, session, (bare, &arguments), reply)
         }
         "ledger.write" => {
@@ -185,7 +192,7 @@ pub(crate) fn run(
             reply.single("done", "int", Sql::Int(1));
             FakeResult::Slow(Duration::from_millis(arguments.int("@ms").unsigned_abs()))
         }
-        "shape" | "takes_variant" | "variant" | "narrow" | "oem" => {
+        "same" | "shape" | "takes_variant" | "variant" | "narrow" | "oem" => {
             odd_types(bare, &arguments, reply)
         }
         other => panic!("no procedure {other}"),
@@ -209,6 +216,14 @@ fn odd_names(name: &str, arguments: &GivenArguments<'_>, reply: &mut TdsReply) -
     DONE
 }
 
+fn returns(arguments: &GivenArguments<'_>) -> FakeResult {
+    if arguments.get("@status").is_none() {
+        return FakeResult::Raised(201, 16, "'returns' expects parameter '@status'".into());
+    }
+    let status = i32::try_from(arguments.int("@status")).expect("the status fits i32");
+    FakeResult::Returned(status, Vec::new())
+}
+
 /// Returns values of types that few drivers support completely.
 fn odd_types(name: &str, arguments: &GivenArguments<'_>, reply: &mut TdsReply) -> FakeResult {
     match name {
@@ -218,6 +233,10 @@ fn odd_types(name: &str, arguments: &GivenArguments<'_>, reply: &mut TdsReply) -
             reply.0.extend_from_slice(&[1, b's', 0, 1, b'g', 0, 0, 0, 1, b'v', 0]);
             reply.0.extend_from_slice(&[0xd1, 3, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 1, 2, 3]);
             reply.0.extend_from_slice(&[0, 0, 0, 0]);
+        }
+        "same" => {
+            let [one, other] = ["@a", "@b"].map(|name| collated(&arguments.text(name)));
+            reply.single("v", "int", Sql::Int((one == other).into()));
         }
         "oem" => {
             reply.single("v", "varchar(5) COLLATE SQL_Latin1_General_CP437_CI_AS", text("Ω"));
@@ -242,6 +261,11 @@ fn odd_types(name: &str, arguments: &GivenArguments<'_>, reply: &mut TdsReply) -
         }
     }
     DONE
+}
+
+/// Returns text as the default collation compares it: without case and trailing blanks.
+fn collated(text: &str) -> String {
+    text.trim_end_matches(' ').to_lowercase()
 }
 
 fn text(text: &str) -> Sql {
@@ -377,6 +401,10 @@ fn errors(name: &str, arguments: &GivenArguments<'_>, reply: &mut TdsReply) -> F
             reply.info("The statement has been terminated.", name);
             FakeResult::Raised(50422, 16, "already there".into())
         }
+        "inserts_null" => FakeResult::Raised(515, 16, "Cannot insert the value NULL".into()),
+        "inserts_long" => {
+            FakeResult::Raised(2628, 16, "String or binary data would be truncated".into())
+        }
         "prints" => {
             reply.info("before", name).single("v", "int", Sql::Int(1)).info("after", name);
             DONE
@@ -409,6 +437,10 @@ fn audited(
                 arguments.text("@word"),
                 "; BEGIN".repeat(begins)
             )
+        }
+        "inserts_then_throws" => {
+            state.audit.add(&arguments.text("@word"));
+            return FakeResult::Raised(50422, 16, "no".into());
         }
         "kept_count" => format!("ROW {}", state.audit.count(&arguments.text("@word"))),
         _ if state.is_changed.load(Ordering::Acquire) => {
