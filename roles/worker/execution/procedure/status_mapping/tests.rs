@@ -140,7 +140,7 @@ fn sent_errors() -> Vec<(SentErrorKind, ProblemKind, Outcome, Option<&'static st
         (server(C::Mismatch), internal, Outcome::SqlMismatch, None),
         (server(C::Permission), internal, Outcome::SqlPermission, None),
         (server(C::Deadlock), internal, Outcome::SqlDeadlock, None),
-        (server(C::Transient), internal, Outcome::SqlError, None),
+        (server(C::Transient), ProblemKind::AttemptTimedOut, Outcome::SqlError, None),
         (server(C::Other), internal, Outcome::SqlError, None),
         (
             K::Server { number: 2067, class: C::Conflict },
@@ -204,7 +204,7 @@ fn effect_of(result: JobResult) -> String {
 #[test]
 fn a_database_error_has_an_unknown_effect_unless_the_whole_call_was_rolled_back() {
     use ServerErrorClass as C;
-    let contention = [C::SnapshotConflict, C::Deadlock];
+    let contention = [C::SnapshotConflict, C::Deadlock, C::Transient];
     let others = [C::Conflict, C::BadValue, C::Mismatch, C::Permission, C::Other];
     for class in contention.into_iter().chain(others) {
         for number in [1, 2067] {
