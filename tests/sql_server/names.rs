@@ -64,9 +64,10 @@ async fn a_table_type_and_its_columns_can_be_reserved_words_or_have_blanks() {
     }
 }
 
+/// Babelfish needs seconds to read the kinds of objects, so they are not queried there.
 #[tokio::test]
 async fn an_object_that_is_no_procedure_is_refused_with_its_kind() {
-    for server in servers().await {
+    for server in servers().await.into_iter().filter(|server| !server.is_babelfish) {
         let caller = ProcedureCaller::new(&server);
         let reason = "fjord_test.things is a table, expected a procedure";
         let error = caller.verify(expected("things", &[])).await.expect_err("a table").to_string();
@@ -100,12 +101,12 @@ async fn a_synonym_is_called_with_the_parameters_of_its_procedure() {
     caller.verify(expected("[other name]", &wrong)).await.expect_err("an unknown parameter");
     let answer = caller.call("[other name]", &[int("größe", 9)]).await.expect("a synonym");
     assert_eq!(*answer.cell(), OwnedCell::Int(9));
-    // A server without these views has no synonyms; here, the synonym itself is found.
+    // The query for servers without synonyms does not follow them.
     let state = &server.fake.as_ref().expect("the fake server").state;
     state.lacks_parameters_view.store(true, Ordering::Release);
     let caller = ProcedureCaller::new(&server);
     let error = caller.verify(expected("[other name]", &parameters)).await.expect_err("a synonym");
-    assert!(error.to_string().contains("is a synonym, expected a procedure"), "{error}");
+    assert!(error.to_string().contains("has no such procedure"), "{error}");
 }
 
 /// The driver sends the name of a table type as it is, and refuses most special characters.

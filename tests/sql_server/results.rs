@@ -349,10 +349,10 @@ async fn the_procedures_of_many_queues_are_verified_with_few_queries() {
 }
 
 /// The driver declares an OUTPUT parameter only as wide as its value, so text would be cut at 4,000
-/// characters, and a decimal would overflow.
+/// characters, and a decimal would overflow. Babelfish does not pass a table to `sp_executesql`.
 #[tokio::test]
 async fn a_procedure_with_a_table_returns_its_outputs_completely() {
-    for server in servers().await {
+    for server in servers().await.into_iter().filter(|server| !server.is_babelfish) {
         let caller = ProcedureCaller::new(&server);
         let columns = [("id", ParameterType::Int32), ("price", ParameterType::Decimal)];
         let row = |id, price: &str| {

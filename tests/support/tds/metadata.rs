@@ -74,9 +74,10 @@ fn parameters_of(state: &FakeState, names: &[String], synonyms: bool, reply: &mu
     for (place, name) in names.iter().enumerate() {
         let place = Sql::Int(i64::try_from(place).expect("few"));
         let object = state.schema.resolve(name);
+        // The query for servers without synonyms neither follows them nor asks for the kind of object.
         let object = match &object.synonym {
-            // The query for servers without synonyms finds the synonym itself.
-            Some(_) if !synonyms => ResolvedObject { name: None, code: Some("SN"), synonym: None },
+            Some(_) if !synonyms => ResolvedObject::default(),
+            _ if !synonyms => ResolvedObject { code: None, ..object },
             _ => object,
         };
         let text = |text: Option<&str>| text.map_or(Sql::Null, |text| Sql::Text(text.to_owned()));

@@ -4,7 +4,7 @@ use futures_util::TryStreamExt;
 use tiberius::error::{Error, TokenError};
 use tiberius::{Column, Row};
 
-use super::bind::{self, BoundParameter};
+use super::bind::{self, BoundParameter, BoundValue};
 use super::statement::{self, RETURN_COLUMN, Statement, StatementRequest};
 use crate::catalogue::ProcedureName;
 use crate::procedures::mssql::metadata::{Signature, SqlParameterType};
@@ -64,7 +64,10 @@ pub(super) fn form<'a>(
     let needs_types = bound
         .iter()
         .any(|one| one.needs_statement() || (refuses_untyped_null && one.is_untyped_null()));
-    if needs_types {
+    let is_inserted = bound.iter().any(|one| matches!(one.data, BoundValue::InsertedTable { .. }));
+    let has_table = bound.iter().any(|one| matches!(one.data, BoundValue::Table { .. }));
+    // The servers that refuse untyped NULLs take a table only in a remote procedure call.
+    if is_inserted || (needs_types && !(refuses_untyped_null && has_table)) {
         statement::statement(procedure, bound).map(RequestForm::Statement)
     } else {
         Ok(RequestForm::Rpc(bind::command(procedure, bound)))

@@ -17,14 +17,26 @@ use crate::procedures::mssql::types::{CodePage, SqlType, TypeDescription};
 
 /// The forms of the query. SQL Server answers both, Babelfish only the second.
 const FORMS: [QueryForm; 2] = [
-    QueryForm { view: "sys.parameters", synonym: SYNONYM, base: BASE, synonyms: SYNONYMS },
+    QueryForm {
+        view: "sys.parameters",
+        synonym: SYNONYM,
+        base: BASE,
+        synonyms: SYNONYMS,
+        code: "b.type",
+        objects: OBJECTS,
+    },
     QueryForm {
         view: "sys.all_parameters",
         synonym: "CAST(NULL AS nvarchar(1035))",
         base: "o.id",
         synonyms: "",
+        // Babelfish needs seconds to read its view of all objects.
+        code: "CAST(NULL AS nvarchar(2))",
+        objects: "",
     },
 ];
+/// The join with the object, for its type code.
+const OBJECTS: &str = "LEFT JOIN sys.all_objects AS b ON b.object_id = r.id ";
 /// The SQL expressions for the object that a synonym stands for. The id of an object of another
 /// database would be that of an unrelated object in this one.
 const SYNONYMS: &str = "LEFT JOIN sys.synonyms AS y ON y.object_id = o.id ";
@@ -52,6 +64,10 @@ struct QueryForm {
     base: &'static str,
     /// The join with the synonyms.
     synonyms: &'static str,
+    /// The expression for the type code of the object.
+    code: &'static str,
+    /// The join with the objects.
+    objects: &'static str,
 }
 
 /// The object that has the name of a procedure.
@@ -68,7 +84,7 @@ pub(super) enum NamedObject {
 /// Builds the query for the parameters of `procedures` procedures, in order. A procedure without
 /// parameters has one row without a parameter name; a missing one has a row without an id.
 fn parameters_query(form: QueryForm, procedures: usize) -> String {
-    let QueryForm { view, synonym, base, synonyms } = form;
+    let QueryForm { view, synonym, base, synonyms, code, objects } = form;
     let mut ids = String::new();
     for place in 0..procedures {
         let separator = if place == 0 { "" } else { ", " };
@@ -78,10 +94,9 @@ fn parameters_query(form: QueryForm, procedures: usize) -> String {
         "SELECT r.place, r.id, p.name, TYPE_NAME(p.user_type_id), TYPE_NAME(p.system_type_id), \
          p.max_length, p.precision, p.scale, p.is_output, t.is_table_type, \
          SCHEMA_NAME(t.schema_id), p.user_type_id, {DATABASE_CODE_PAGE}, \
-         b.type, r.synonym FROM (SELECT o.place, {base} AS id, {synonym} AS synonym \
+         {code}, r.synonym FROM (SELECT o.place, {base} AS id, {synonym} AS synonym \
          FROM (VALUES {ids}) AS o (place, id) {synonyms}) AS r \
-         LEFT JOIN sys.all_objects AS b ON b.object_id = r.id \
-         LEFT JOIN {view} AS p ON p.object_id = r.id AND p.parameter_id > 0 \
+         {objects}LEFT JOIN {view} AS p ON p.object_id = r.id AND p.parameter_id > 0 \
          LEFT JOIN sys.types AS t ON t.user_type_id = p.user_type_id \
          ORDER BY r.place, p.parameter_id"
     )
