@@ -23,9 +23,9 @@ pub enum LinkState {
     /// The link is not connected or not yet proven by a probe. The transport reconnects on its own.
     Down,
     /// The server refuses a subscription that the process needs, so messages to it are lost.
-    Deaf,
+    SubscriptionRefused,
     /// The server is about to stop (lame duck mode). The transport reconnects on its own.
-    Leaving,
+    LameDuck,
 }
 
 impl Link {
@@ -35,7 +35,7 @@ impl Link {
     /// Returns whether messages can be sent now.
     #[must_use]
     pub fn is_up(self) -> bool {
-        matches!(self.state, LinkState::Up | LinkState::Leaving)
+        matches!(self.state, LinkState::Up | LinkState::LameDuck)
     }
 }
 

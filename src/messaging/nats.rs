@@ -256,7 +256,7 @@ impl Transport for Nats {
                 return Ok(());
             }
             loop {
-                // Messages can also be sent while the link is deaf.
+                // Messages can also be sent while a subscription is refused.
                 let connected = link.wait_for(|link| link.state != LinkState::Down);
                 let connected = timeout_at(end, connected).await;
                 let Ok(Ok(epoch)) = connected.map(|link| link.map(|link| link.epoch)) else {

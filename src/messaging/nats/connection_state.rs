@@ -99,9 +99,9 @@ impl ConnectionState {
         let link_state = if !state.is_proved {
             LinkState::Down
         } else if self.subscriptions.is_deaf() {
-            LinkState::Deaf
+            LinkState::SubscriptionRefused
         } else if state.is_leaving {
-            LinkState::Leaving
+            LinkState::LameDuck
         } else {
             LinkState::Up
         };
