@@ -30,7 +30,7 @@ use crate::roles::gateway::client::caller::Caller;
 use crate::roles::gateway::client::caller::Peer;
 use crate::roles::gateway::client::network::ClientNetwork;
 use crate::roles::gateway::dispatch::{
-    AnswerMemory, Dispatched, Dispatcher, StreamDriver, StreamingAnswer,
+    AnswerReservation, DispatchResult, Dispatcher, StreamDriver, StreamingAnswer,
 };
 use crate::roles::gateway::edge::connection::HttpService;
 use crate::roles::gateway::edge::connection::RequestBody;
@@ -182,13 +182,13 @@ impl Pipeline {
         drop(body);
         envelope.window = if envelope.dry_run { 0 } else { self.window(parts, &matched.endpoint) };
         log.enter(None);
-        let memory = AnswerMemory::new(parts.method != Method::HEAD, room);
-        match self.dispatcher.dispatch(&matched.endpoint, envelope, memory).await {
-            Dispatched::Complete(result) => {
+        let reservation = AnswerReservation::new(parts.method != Method::HEAD, room);
+        match self.dispatcher.dispatch(&matched.endpoint, envelope, reservation).await {
+            DispatchResult::Complete(result) => {
                 log.dispatched(&result);
                 Ok((session_response::complete(result, &matched.endpoint, log)?, None))
             }
-            Dispatched::Streaming(answer) => {
+            DispatchResult::Streaming(answer) => {
                 let StreamingAnswer { head, body, driver } = *answer;
                 let response = session_response::streamed(&head, body, &matched.endpoint)?;
                 Ok((response, Some(driver)))

@@ -14,7 +14,7 @@ pub struct QueueSubjects {
     /// The subject on which requests arrive.
     pub requests: Subject,
     /// The subject of membership queries, and of cancels for calls whose worker is unknown.
-    pub cancel: Subject,
+    pub broadcast: Subject,
     /// The subject on which gateways request missing answers.
     pub repeat: Subject,
     /// This worker's own subject, the prefix of the subjects of its jobs and offers.
@@ -37,7 +37,7 @@ impl QueueSubjects {
         let own = prefix.join(format_args!("{WORKERS_TOKEN}.{name}.{worker}"))?;
         Ok(Self {
             requests: prefix.join(format_args!("q.{name}"))?,
-            cancel: prefix.join(format_args!("cancel.{name}"))?,
+            broadcast: prefix.join(format_args!("cancel.{name}"))?,
             repeat: prefix.join(format_args!("{REPEAT_TOKEN}.{name}"))?,
             jobs: own.join("j")?,
             offers: own.join("o")?,

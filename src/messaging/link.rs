@@ -69,7 +69,7 @@ impl RoundTrip {
     /// Returns the time until which the silence of a process that reports every `interval` proves nothing: a stalled link
     /// delays its reports, and one arrives at the latest an interval after the stall.
     #[must_use]
-    pub fn silence_counts_from(&self, interval: Duration) -> Option<Instant> {
+    pub fn silence_excused_until(&self, interval: Duration) -> Option<Instant> {
         self.stalled_at.map(|stalled_at| stalled_at + interval)
     }
 }

@@ -163,7 +163,7 @@ impl World {
                     self.control(worker, job, control);
                 }
             }
-            Packet::CancelEverywhere { request, attempt } => {
+            Packet::BroadcastCancel { request, attempt } => {
                 for worker in 0..WORKERS {
                     let found = self.workers[worker]
                         .jobs

@@ -234,8 +234,8 @@ impl World {
         match event {
             WorldEvent::Begin(client) => self.begin(client),
             WorldEvent::WakeSession(client) => {
-                let silence_counts_from = self.link_stalled_at().map(|at| at + PROGRESS);
-                self.session_event(client, DriverEvent::Timer { silence_counts_from });
+                let silence_excused_until = self.link_stalled_at().map(|at| at + PROGRESS);
+                self.session_event(client, DriverEvent::Timer { silence_excused_until });
             }
             WorldEvent::EndPause(client) => self.end_pause(client),
             WorldEvent::ClientLeaves(client) => {

@@ -30,7 +30,7 @@ pub struct GatewayQueue {
     /// The subject on which the group receives requests.
     pub subject: Subject,
     /// The subject of messages to all workers: member queries, and cancels whose worker is unknown.
-    pub cancel: Subject,
+    pub broadcast: Subject,
     /// The subject on which workers are asked to send answers again.
     pub repeat: Subject,
     /// The prefix of the subjects of all its workers. Other workers get no messages about its
@@ -134,7 +134,7 @@ impl GatewayQueue {
         waiting_max: usize,
         now: Instant,
     ) -> QueueAdmission {
-        let first_reply = self.timing.needs(endpoint).first_reply.min(timeout / 2);
+        let first_reply = self.timing.estimate(endpoint).first_reply.min(timeout / 2);
         self.wait_queue.admit(timeout.saturating_sub(first_reply), waiting_max, now)
     }
 
@@ -148,7 +148,7 @@ impl GatewayQueue {
             number,
             name: name.clone(),
             subject: prefix.join(format_args!("q.{name}"))?,
-            cancel: prefix.join(format_args!("cancel.{name}"))?,
+            broadcast: prefix.join(format_args!("cancel.{name}"))?,
             repeat: prefix.join(format_args!("{REPEAT_TOKEN}.{name}"))?,
             workers: prefix.join(format_args!("{WORKERS_TOKEN}.{name}"))?,
             wait_queue: WaitQueue::new(gauge(&names::GATEWAY_WAITING, &label)),

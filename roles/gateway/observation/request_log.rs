@@ -17,7 +17,7 @@ use crate::roles::gateway::admission::auth::AuthRejection;
 use crate::roles::gateway::admission::prefer::TransactionEnd;
 use crate::roles::gateway::admission::rate_limit::RateLimitHeaders;
 use crate::roles::gateway::client::caller::Peer;
-use crate::roles::gateway::dispatch::DispatchResult;
+use crate::roles::gateway::dispatch::SessionSummary;
 use crate::roles::gateway::dispatch::session::SessionEnd;
 use crate::roles::gateway::observation::phases::RequestPhase;
 use crate::roles::gateway::observation::phases::RequestPhases;
@@ -121,13 +121,13 @@ impl RequestLog {
         self.trace.on_authenticated();
     }
 
-    pub(in crate::roles::gateway) fn dispatched(&mut self, result: &DispatchResult) {
+    pub(in crate::roles::gateway) fn dispatched(&mut self, result: &SessionSummary) {
         self.attempts = result.attempts;
         self.phases.set(RequestPhase::QueueWait, result.queue_wait);
         if let SessionEnd::Answer(answer) = &result.end {
-            self.phases.split(result.exchange, answer.phases);
-        } else if !result.exchange.is_zero() {
-            self.phases.split(result.exchange, None);
+            self.phases.split(result.exchange_time, answer.phases);
+        } else if !result.exchange_time.is_zero() {
+            self.phases.split(result.exchange_time, None);
         }
         self.enter(Some(RequestPhase::Response));
     }

@@ -106,7 +106,7 @@ impl ChunkSender {
                 Ok(Err(_)) => return Err(GatewaySilent),
                 Err(_) => {
                     let round_trip = replies.round_trip();
-                    match round_trip.silence_counts_from(self.progress_interval) {
+                    match round_trip.silence_excused_until(self.progress_interval) {
                         Some(later) if later > Instant::now() => limit = later,
                         _ => return Err(GatewaySilent),
                     }

@@ -29,7 +29,7 @@ pub async fn listen(
 ) -> Result<(), TransportError> {
     let subjects = &queue.subjects;
     let mut own = transport.subscribe(&subjects.own.all_below()).await?;
-    let mut cancels = transport.subscribe(&subjects.cancel).await?;
+    let mut cancels = transport.subscribe(&subjects.broadcast).await?;
     let mut repeats = transport.subscribe(&subjects.repeat).await?;
     let tasks = &executor.tasks;
     let (own_queue, own_executor) = (Arc::clone(queue), Arc::clone(executor));

@@ -6,13 +6,13 @@ use crate::roles::gateway::dispatch::replies::ReplyLimits;
 
 /// The memory that a request has reserved and that its answer can reserve.
 #[derive(Debug)]
-pub struct AnswerMemory {
+pub struct AnswerReservation {
     keeps_answer: bool,
     reservation: Reservation,
 }
 
-impl AnswerMemory {
-    /// Creates the memory of a request from its own reservation. Without `keeps_answer` (HEAD), an
+impl AnswerReservation {
+    /// Wraps the reservation of a request. Without `keeps_answer` (HEAD), an
     /// answer in parts has no body.
     #[must_use]
     pub fn new(keeps_answer: bool, reservation: Reservation) -> Self {
