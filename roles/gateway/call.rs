@@ -34,7 +34,8 @@ pub fn execute(
         let dispatcher = Dispatcher::start(&config, queues, transport, &tasks).await?;
         let started_at = Instant::now();
         let client = ClientNetwork::new(Ipv4Addr::LOCALHOST.into(), 0);
-        let reservation = AnswerReservation::new(true, ByteBudget::unbounded().nothing(client));
+        let reservation =
+            AnswerReservation::new(true, ByteBudget::unbounded().empty_reservation(client));
         let interrupted = async {
             if tokio::signal::ctrl_c().await.is_err() {
                 std::future::pending::<()>().await;

@@ -112,7 +112,7 @@ impl HttpService for Probe {
                 "/peer" => peer.certificate_names.join(",").into(),
                 _ => {
                     let client = ClientNetwork::new(peer.address, 56);
-                    let mut room = self.bytes.nothing(client);
+                    let mut room = self.bytes.empty_reservation(client);
                     let body = request.into_body();
                     match read_body(body, BODY_BYTES_MAX, &self.limits, &mut room).await {
                         Ok(body) => body,

@@ -214,7 +214,7 @@ impl SessionTask {
                     }
                 }
                 DriverAction::BeginAnswer(head) => {
-                    let reservation = self.reservation.another();
+                    let reservation = self.reservation.empty_for_same_client();
                     let window = self.request.window;
                     let (chunks, body) = BodySender::new(window, Cancel::new(), reservation);
                     self.chunks = Some(chunks);

@@ -157,9 +157,9 @@ async fn other_tasks_run_while_a_large_chunk_is_encoded() {
 #[tokio::test]
 async fn an_encoded_chunk_is_counted_until_it_is_sent() {
     let budget = ByteBudget::unbounded();
-    let room = budget.nothing(ClientNetwork::new([192, 0, 2, 1].into(), 56));
+    let room = budget.empty_reservation(ClientNetwork::new([192, 0, 2, 1].into(), 56));
     let (sender, chunks) = tokio::sync::mpsc::channel(2);
-    let received = room.another().holding(vec![b'x'; 100_000].into());
+    let received = room.empty_for_same_client().attach(vec![b'x'; 100_000].into());
     sender.try_send(StreamChunk::Bytes(received)).unwrap();
     sender.try_send(StreamChunk::End).unwrap();
     let consumed = tokio::sync::watch::Sender::new(0);
