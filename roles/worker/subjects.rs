@@ -49,13 +49,13 @@ impl QueueSubjects {
 
     /// Returns the subject on which grants and cancels for a job arrive.
     #[must_use]
-    pub fn of_job(&self, number: u64) -> Subject {
+    pub fn job_subject(&self, number: u64) -> Subject {
         self.jobs.join_numbers([number])
     }
 
     /// Returns the subject on which the answer to an offer arrives.
     #[must_use]
-    pub fn of_offer(&self, number: u64) -> Subject {
+    pub fn offer_subject(&self, number: u64) -> Subject {
         self.offers.join_numbers([number])
     }
 }

@@ -224,7 +224,7 @@ impl World {
         if self.violation.is_none() && !self.active.is_empty() {
             self.violation = Some(format!("sessions never ended: {:?}", self.active));
         }
-        let left = self.workers.iter().position(|worker| worker.slots.committed() > 0);
+        let left = self.workers.iter().position(|worker| worker.slots.occupied() > 0);
         if let (None, Some(worker)) = (&self.violation, left) {
             self.violation = Some(format!("worker {worker} reserves a slot for no request"));
         }

@@ -35,7 +35,7 @@ pub(super) struct ChunkSender {
 }
 
 /// The destination of a part, and the job that it belongs to.
-pub(super) struct PartRoute<'a> {
+pub(super) struct PartDestination<'a> {
     pub(super) replies: &'a ReplySender,
     pub(super) entry: &'a JobEntry,
     pub(super) to: &'a Subject,
@@ -122,15 +122,15 @@ impl ChunkSender {
     pub(super) async fn send(
         &mut self,
         bytes: Bytes,
-        route: PartRoute<'_>,
+        destination: PartDestination<'_>,
     ) -> Result<(), TransportError> {
-        self.acknowledged.get_or_insert_with(|| route.entry.watch_acknowledged());
+        self.acknowledged.get_or_insert_with(|| destination.entry.watch_acknowledged());
         self.sent += 1;
         self.last_heard = Instant::now();
         let head = (self.sent == 1).then(|| AnswerHead { status: 200, content_type: JSON.into() });
-        let control = Some(route.control);
+        let control = Some(destination.control);
         let part = Reply::Part { number: self.sent, bytes, head, control };
-        route.replies.send(part, route.to.clone()).await
+        destination.replies.send(part, destination.to.clone()).await
     }
 }
 

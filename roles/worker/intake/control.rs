@@ -117,7 +117,7 @@ fn handle(queue: &Arc<Queue>, executor: &Executor, message: Message) {
             None => queue.accept_offer(id, message),
             Some(_) => count_malformed(),
         },
-        Some(ControlTarget::Direct) if control.is_none() => queue.arrive(message),
+        Some(ControlTarget::Direct) if control.is_none() => queue.on_message(message),
         Some(ControlTarget::Direct) | None => count_malformed(),
     }
 }

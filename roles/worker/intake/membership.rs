@@ -173,7 +173,7 @@ impl GroupMembership {
                 () = &mut subscription_refused => return LeaveReason::SubscriptionRefused,
                 () = &mut reported => {}
                 message = subscription.next() => match message {
-                    Some(message) => queue.arrive(message),
+                    Some(message) => queue.on_message(message),
                     None => return LeaveReason::Closed,
                 },
                 () = queue.backlog_grew() => {}
@@ -198,7 +198,7 @@ impl GroupMembership {
             tracing::warn!(%queue, %error, "could not leave the queue group cleanly");
         }
         let end = Instant::now() + self.leave_timeout;
-        let arrive = |message| self.queue.arrive(message);
+        let arrive = |message| self.queue.on_message(message);
         while read_until_silent(&mut subscription, self.config.leave_idle, end, arrive).await {
             let left = end.saturating_duration_since(Instant::now());
             let mut flushed = pin!(self.transport.flush_within(left));
@@ -211,7 +211,7 @@ impl GroupMembership {
                     message = subscription.next() => match message {
                         Some(message) => {
                             is_silent = false;
-                            self.queue.arrive(message);
+                            self.queue.on_message(message);
                         }
                         None => return,
                     },
