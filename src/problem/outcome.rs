@@ -31,7 +31,7 @@ impl ProblemKind {
             Self::NotExecuted => Outcome::NotExecuted,
             Self::Busy => Outcome::Busy,
             Self::NoWorkers => Outcome::NoWorkers,
-            Self::Overloaded => Outcome::Shed,
+            Self::Overloaded => Outcome::Overloaded,
             Self::Draining => Outcome::Draining,
             Self::BusDown => Outcome::BusDown,
             Self::BackendDown => Outcome::BackendDown,
