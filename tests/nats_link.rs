@@ -102,7 +102,7 @@ async fn no_message_ends_a_client_permanently() {
     );
     // One message of each kind is enough.
     let kinds =
-        ["fjord.status", "$SRV.PING", "fjord.q.echo", "fjord.w.", "fjord.repeat", "_INBOX."];
+        ["fjord.status", "$SRV.PING", "fjord.q.echo", "fjord.w.", "fjord.resend", "_INBOX."];
     for kind in kinds {
         let subject = targets.iter().find(|subject| subject.starts_with(kind)).expect(kind);
         let subject = subject.replace('>', "1.2.3").replace('*', "x");

@@ -1,7 +1,7 @@
 //! The NATS subjects that this worker uses for one queue.
 
 use crate::catalogue::QueueName;
-use crate::envelope::{REPEAT_TOKEN, WORKERS_TOKEN};
+use crate::envelope::{RESEND_TOKEN, WORKERS_TOKEN};
 use crate::message::{Subject, SubjectError};
 
 /// The name of a queue, its index within this worker, and its subjects.
@@ -16,7 +16,7 @@ pub struct QueueSubjects {
     /// The subject of membership queries, and of cancels for calls whose worker is unknown.
     pub broadcast: Subject,
     /// The subject on which gateways request missing answers.
-    pub repeat: Subject,
+    pub resend: Subject,
     /// This worker's own subject, the prefix of the subjects of its jobs and offers.
     pub own: Subject,
     jobs: Subject,
@@ -38,7 +38,7 @@ impl QueueSubjects {
         Ok(Self {
             requests: prefix.join(format_args!("q.{name}"))?,
             broadcast: prefix.join(format_args!("cancel.{name}"))?,
-            repeat: prefix.join(format_args!("{REPEAT_TOKEN}.{name}"))?,
+            resend: prefix.join(format_args!("{RESEND_TOKEN}.{name}"))?,
             jobs: own.join("j")?,
             offers: own.join("o")?,
             own,

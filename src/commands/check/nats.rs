@@ -10,7 +10,7 @@ use crate::catalogue::QueueName;
 use crate::cli::Role;
 use crate::config::limits;
 use crate::config::messaging::{NatsConfig, TransportConfig};
-use crate::envelope::{REPEAT_TOKEN, WORKERS_TOKEN};
+use crate::envelope::{RESEND_TOKEN, WORKERS_TOKEN};
 use crate::fleet::query::STATUS_TOKEN;
 use crate::future::BoxFuture;
 use crate::message::{Subject, SubjectError};
@@ -67,7 +67,7 @@ fn trial(role: &CheckedRole, unused: &str) -> Result<Trial, SubjectError> {
             trial.publish.extend([
                 queue,
                 prefix.join(format_args!("cancel.{unused}"))?,
-                prefix.join(format_args!("{REPEAT_TOKEN}.{unused}"))?,
+                prefix.join(format_args!("{RESEND_TOKEN}.{unused}"))?,
             ]);
             for queue in queues(role) {
                 let job = prefix.join(format_args!("{WORKERS_TOKEN}.{queue}.{unused}.j.0"))?;
@@ -81,7 +81,7 @@ fn trial(role: &CheckedRole, unused: &str) -> Result<Trial, SubjectError> {
                 trial.subscribe.extend([
                     own.all_below(),
                     prefix.join(format_args!("cancel.{queue}"))?,
-                    prefix.join(format_args!("{REPEAT_TOKEN}.{queue}"))?,
+                    prefix.join(format_args!("{RESEND_TOKEN}.{queue}"))?,
                 ]);
             }
         }
@@ -129,7 +129,7 @@ fn evaluate(
 
 /// Returns whether the server refused a subject of the whole queue `name`.
 fn is_of_queue(refusal: &str, name: &str) -> bool {
-    let mut tokens = ["q", "cancel", REPEAT_TOKEN].into_iter();
+    let mut tokens = ["q", "cancel", RESEND_TOKEN].into_iter();
     tokens.any(|token| refusal.contains(&format!(".{token}.{name}")))
 }
 

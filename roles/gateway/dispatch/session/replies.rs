@@ -54,9 +54,9 @@ impl Session {
                 if self.is_eligible(attempt) {
                     self.attempts.set_control(attempt, Some(control.clone()));
                     self.set_running(attempt, context);
-                    let repeat =
-                        SessionAction::SendControl { to: control, control: Control::Repeat };
-                    context.actions.push(repeat);
+                    let resend =
+                        SessionAction::SendControl { to: control, control: Control::Resend };
+                    context.actions.push(resend);
                 }
             }
             Reply::Part { number, bytes, head, control } => {

@@ -98,8 +98,8 @@ impl Session {
             }
             // Parts are not resent, but the final is: it completes an answer that has all parts.
             Reply::Answered { control } if stream.is_from(attempt, Some(&control)) => {
-                let repeat = SessionAction::SendControl { to: control, control: Control::Repeat };
-                context.actions.push(repeat);
+                let resend = SessionAction::SendControl { to: control, control: Control::Resend };
+                context.actions.push(resend);
                 self.set_running(attempt, context);
             }
             Reply::Final(answer) if stream.is_from(attempt, answer.control.as_ref()) => {
