@@ -85,7 +85,7 @@ impl HttpService for Pipeline {
                 return response;
             }
             let log = RequestLog::begin(&parts, &peer, request_id);
-            context::scope(log.served(), self.handle_logged(&parts, body, &peer, log)).await
+            context::scope(log.log_context(), self.handle_logged(&parts, body, &peer, log)).await
         })
     }
 }

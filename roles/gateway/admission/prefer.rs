@@ -94,7 +94,7 @@ pub(in crate::roles::gateway) fn applied(
         }
         Some(TransactionEnd::Rollback) => {
             count(endpoint, "unproved");
-            if conditions::begins(&UNCONFIRMED, endpoint.id.as_str()) {
+            if conditions::raise(&UNCONFIRMED, endpoint.id.as_str()) {
                 tracing::error!(
                     endpoint = %endpoint.id, queue = %endpoint.queue, status = answer.status,
                     "a worker did not report that a dry run was rolled back: it does not support dry runs, \

@@ -284,7 +284,7 @@ impl SessionTask {
             return false;
         }
         if let Err(error) = reply
-            && conditions::begins(&MALFORMED, "replies")
+            && conditions::raise(&MALFORMED, "replies")
         {
             tracing::warn!(%error, "a reply violates the protocol");
         }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::catalogue::AuthMethod;
 use crate::catalogue::Endpoint;
 use crate::outcome::Outcome;
-use crate::telemetry::context::RequestIds;
+use crate::telemetry::context::LogContext;
 use crate::telemetry::trace_context::TraceContext;
 
 use crate::roles::gateway::admission::auth::AuthRejection;
@@ -99,8 +99,8 @@ impl RequestLog {
     }
 
     /// Returns the ids that every log line about the request carries.
-    pub(in crate::roles::gateway) fn served(&self) -> Arc<RequestIds> {
-        Arc::new(RequestIds {
+    pub(in crate::roles::gateway) fn log_context(&self) -> Arc<LogContext> {
+        Arc::new(LogContext {
             request_id: Arc::clone(self.request_id.shared()),
             traceparent: Arc::clone(self.trace.traceparent()),
         })

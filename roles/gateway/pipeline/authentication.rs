@@ -124,7 +124,7 @@ impl Pipeline {
             return Box::new(Rejection { challenge, ..problem.into() });
         };
         counter(&names::AUTH_FAILURES_LIMITED, &[endpoint(log)]).increment(1);
-        if conditions::begins(&TOO_MANY_FAILURES, "") {
+        if conditions::raise(&TOO_MANY_FAILURES, "") {
             tracing::warn!(client = %network, per_minute, "too many requests from a client failed authentication: \
                                                            responding with 429");
         }
@@ -143,7 +143,7 @@ pub(super) fn untrusted_connection(
     log: &mut RequestLog,
 ) -> Box<Rejection> {
     let failure = rejection.failure.as_str();
-    if conditions::begins(&UNTRUSTED_CONNECTIONS, failure) {
+    if conditions::raise(&UNTRUSTED_CONNECTIONS, failure) {
         tracing::warn!(failure, "closing a connection that a new handshake would refuse");
     }
     let rejection = record(rejection, log);

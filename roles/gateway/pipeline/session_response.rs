@@ -65,7 +65,7 @@ pub(super) fn streamed(
 /// Returns the outcome of a request whose answer was streamed, and logs a truncated response.
 pub(super) fn streamed_outcome(end: &SessionEnd) -> Outcome {
     if let SessionEnd::CutOff(outcome) = end
-        && conditions::begins(&TRUNCATED, outcome.as_str())
+        && conditions::raise(&TRUNCATED, outcome.as_str())
     {
         tracing::warn!(%outcome, "truncated a response: the rest was not received");
     }

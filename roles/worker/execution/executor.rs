@@ -259,7 +259,7 @@ impl JobTask {
         let (replies, entry, control) = (&self.executor.replies, &self.entry, self.control());
         let destination = PartDestination { replies, entry, to, control };
         if let Err(error) = sender.send(chunk, destination).await {
-            if conditions::begins(&UNSENT, "answers") {
+            if conditions::raise(&UNSENT, "answers") {
                 tracing::warn!(%error, queue = %self.queue.name, "an answer was cut off after its first parts were sent");
             }
             chunks.close();

@@ -126,7 +126,7 @@ fn handle(queue: &Arc<Queue>, executor: &Executor, message: Message) {
 
 fn count_malformed() {
     counter(&names::WORKER_MALFORMED, &[]).increment(1);
-    if conditions::begins(&MALFORMED, "control") {
+    if conditions::raise(&MALFORMED, "control") {
         tracing::warn!("a control message violates the protocol");
     }
 }

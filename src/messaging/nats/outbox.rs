@@ -135,12 +135,12 @@ async fn send_batches(
             match timeout(limit, publish(&client.inner, message)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
-                    if conditions::begins(&UNSENT, "refused") {
+                    if conditions::raise(&UNSENT, "refused") {
                         tracing::warn!(%error, "the NATS client refused a message");
                     }
                 }
                 Err(_) => {
-                    if conditions::begins(&UNSENT, "late") {
+                    if conditions::raise(&UNSENT, "late") {
                         tracing::warn!("the NATS client did not accept a message in time");
                     }
                 }

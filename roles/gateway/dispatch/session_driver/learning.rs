@@ -45,7 +45,7 @@ impl SessionDriver {
             _ => false,
         };
         if is_needed && !has_room {
-            if conditions::begins(&ANSWERS_DROPPED, "") {
+            if conditions::raise(&ANSWERS_DROPPED, "") {
                 tracing::warn!("dropping an answer: the byte budget is exhausted");
             }
             return SessionEvent::ReplyDropped { attempt };

@@ -44,10 +44,10 @@ pub(super) fn log_failure(job: &Job, error: &dyn Error, kind: FailureKind) {
     let cause = cause(error, LOGS_DATABASE_MESSAGES.load(Ordering::Relaxed));
     let endpoint = job.endpoint.id.as_str();
     match kind {
-        FailureKind::Mismatch if !conditions::begins(&MISMATCH, endpoint) => {
+        FailureKind::Mismatch if !conditions::raise(&MISMATCH, endpoint) => {
             tracing::debug!(endpoint, cause, "the procedure failed");
         }
-        FailureKind::Query if conditions::begins(&QUERY_REFUSED, endpoint) => {
+        FailureKind::Query if conditions::raise(&QUERY_REFUSED, endpoint) => {
             tracing::warn!(endpoint, cause, "a call was not sent: a query before it failed");
         }
         FailureKind::Query => {
