@@ -184,11 +184,11 @@ pub(super) fn config() -> SessionConfig {
     SessionConfig {
         accept_timeout: ACCEPT_TIMEOUT,
         progress_interval: PROGRESS,
-        probe_delay_min: Duration::from_millis(50),
-        probe_delay_max: Duration::from_millis(500),
+        queue_retry_delay_min: Duration::from_millis(50),
+        queue_retry_delay_max: Duration::from_millis(500),
         waiting_max: WAITING_MAX,
         retry_percent: 100,
-        retry_floor: 1_000_000,
+        retries_per_second_min: 1_000_000,
         window_parts: WINDOW,
         answer_bytes_max: 1 << 20,
     }

@@ -85,7 +85,7 @@ impl Dispatcher {
             replies,
             retry_budget: RetryBudget::new(
                 session.retry_percent,
-                session.retry_floor,
+                session.retries_per_second_min,
                 Instant::now(),
             ),
             config: ArcSwap::from_pointee(session),
@@ -208,7 +208,7 @@ impl Dispatcher {
             let created = self.queues.get_or_create(name);
             debug_assert!(created.is_ok(), "a valid queue name always makes a valid subject");
         }
-        self.services.retry_budget.set_limits(config.retry_percent, config.retry_floor);
+        self.services.retry_budget.set_limits(config.retry_percent, config.retries_per_second_min);
         self.services.config.store(Arc::new(config));
     }
 }

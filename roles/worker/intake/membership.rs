@@ -194,12 +194,14 @@ impl GroupMembership {
     /// to the server and back. Silence alone is not enough: the server may be stalled.
     async fn leave(&self, mut subscription: Box<dyn Subscription>) {
         let queue = &self.queue.subjects.name;
-        if let Err(error) = subscription.leave_after(self.config.leave_messages).await {
+        if let Err(error) = subscription.leave_after(self.config.unsubscribe_messages_max).await {
             tracing::warn!(%queue, %error, "could not leave the queue group cleanly");
         }
         let end = Instant::now() + self.leave_timeout;
         let arrive = |message| self.queue.on_message(message);
-        while read_until_silent(&mut subscription, self.config.leave_idle, end, arrive).await {
+        while read_until_silent(&mut subscription, self.config.unsubscribe_quiet_time, end, arrive)
+            .await
+        {
             let left = end.saturating_duration_since(Instant::now());
             let mut flushed = pin!(self.transport.flush_within(left));
             let mut ended = pin!(sleep_until(end));
