@@ -25,7 +25,7 @@ impl ProblemKind {
             Self::Misdirected => Outcome::Misdirected,
             Self::RateLimited => Outcome::RateLimited,
             Self::HeadersTooLarge => Outcome::HeadersTooLarge,
-            Self::Refused(_) => Outcome::SqlUser,
+            Self::ProcedureError(_) => Outcome::SqlUser,
             Self::Internal => Outcome::Internal,
             Self::BadAnswer => Outcome::BadAnswer,
             Self::NotExecuted => Outcome::NotExecuted,

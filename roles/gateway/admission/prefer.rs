@@ -54,7 +54,7 @@ pub(in crate::roles::gateway) fn transaction_end(
     if !headers.contains_key(PREFER) {
         return Ok(None);
     }
-    let refused = |detail| Err(Violation::of_parameter("header", "Prefer", detail));
+    let refused = |detail| Err(Violation::in_parameter("header", "Prefer", detail));
     let preferences = match Preferences::read(headers) {
         Ok(preferences) => preferences,
         Err(detail) => return refused(detail),

@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_problem_becomes_a_final_with_the_request_id() {
-        let problem = Problem::with_detail(ProblemKind::Refused(422), "too young");
+        let problem = Problem::with_detail(ProblemKind::ProcedureError(422), "too young");
         let result = JobResult::Problem { problem, outcome: Outcome::SqlUser };
         let answer = final_of(result.into_reply("r-1", 0));
         assert_eq!((answer.status, &*answer.content_type), (422, PROBLEM_JSON));

@@ -81,7 +81,7 @@ fn outcome(sent: Result<String, Problem>) -> String {
             assert_eq!(problem.kind.status(), StatusCode::BAD_REQUEST);
             let place = |violation: crate::problem::Violation| {
                 let name = violation.parameter.or(violation.pointer).unwrap_or_default();
-                format!("{}:{name}", violation.place)
+                format!("{}:{name}", violation.location)
             };
             problem.violations.into_iter().map(place).collect::<Vec<_>>().join(" ")
         }

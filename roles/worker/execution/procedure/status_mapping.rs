@@ -76,7 +76,7 @@ fn with_status(
         ..400 => return SentCallResult::Final(Final::whole(status, "", Bytes::new(), Outcome::Ok)),
         404 => ProblemKind::NoRow,
         409 => ProblemKind::Conflict,
-        status => ProblemKind::Refused(status),
+        status => ProblemKind::ProcedureError(status),
     };
     SentCallResult::Problem { problem: Problem { detail, effect, ..Problem::new(kind) }, outcome }
 }
@@ -210,7 +210,7 @@ fn map_server_error(
         ServerErrorClass::Conflict | ServerErrorClass::SnapshotConflict => {
             (FailureKind::Debug, ProblemKind::Conflict)
         }
-        ServerErrorClass::BadValue => (FailureKind::Warn, ProblemKind::Refused(400)),
+        ServerErrorClass::BadValue => (FailureKind::Warn, ProblemKind::ProcedureError(400)),
         ServerErrorClass::Deadlock => (FailureKind::Warn, ProblemKind::Internal),
         ServerErrorClass::Mismatch | ServerErrorClass::Permission => {
             (FailureKind::Mismatch, ProblemKind::Internal)
@@ -257,19 +257,19 @@ fn unusable(job: &Job, error: &SentError, outcome: Outcome) -> SentCallResult {
 fn violation(endpoint: &Endpoint, bad: &BadArgument) -> Violation {
     let BadArgument { argument, cell, reason } = bad;
     let Some(parameter) = endpoint.parameters.iter().find(|one| *one.argument == **argument) else {
-        return Violation::of_parameter("argument", argument, reason);
+        return Violation::in_parameter("argument", argument, reason);
     };
     if parameter.source != ParameterSource::Body {
-        return Violation::of_parameter(parameter.source.as_str(), &parameter.name, reason);
+        return Violation::in_parameter(parameter.source.as_str(), &parameter.name, reason);
     }
     let pointer = JsonPointer::ROOT.key(&parameter.name);
     let Some((row, column)) = cell else {
-        return Violation::of_body(pointer.to_string(), reason);
+        return Violation::in_body(pointer.to_string(), reason);
     };
     let mut columns = parameter.columns.iter();
     let named = columns.find(|one| eq_ignore_case(&one.argument, column));
     let name = named.map_or(column.as_str(), |one| &*one.name);
-    Violation::of_body(pointer.index(*row).key(name).to_string(), reason)
+    Violation::in_body(pointer.index(*row).key(name).to_string(), reason)
 }
 
 #[cfg(test)]
