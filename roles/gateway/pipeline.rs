@@ -15,6 +15,7 @@ use crate::in_flight::Admission;
 use crate::problem::{Problem, ProblemKind};
 use crate::telemetry::{context, counter, names};
 
+use crate::roles::gateway::active_config::ActiveConfig;
 use crate::roles::gateway::admission::accept;
 use crate::roles::gateway::admission::auth::Authenticator;
 use crate::roles::gateway::admission::cors;
@@ -41,7 +42,6 @@ use crate::roles::gateway::observation::request_log::RequestLog;
 use crate::roles::gateway::response;
 use crate::roles::gateway::response::RequestId;
 use crate::roles::gateway::response::Response;
-use crate::roles::gateway::snapshot::Snapshot;
 
 mod authentication;
 mod rejection;
@@ -57,7 +57,7 @@ const IN_FLIGHT_RETRY_AFTER: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Pipeline {
     /// Catalogue, routes, keys and limits. A reload replaces them together.
-    pub snapshot: ArcSwap<Snapshot>,
+    pub active_config: ArcSwap<ActiveConfig>,
     /// Dispatches requests to workers.
     pub dispatcher: Dispatcher,
     /// The rate limits.
@@ -79,7 +79,7 @@ impl HttpService for Pipeline {
     ) -> BoxFuture<'a, Response> {
         Box::pin(async move {
             let (parts, body) = request.into_parts();
-            if self.snapshot.load().is_health_check(parts.uri.path())
+            if self.active_config.load().is_health_check(parts.uri.path())
                 && let Some(response) = self.health.respond(&parts.method)
             {
                 return response;
@@ -144,20 +144,20 @@ impl Pipeline {
         log: &mut RequestLog,
     ) -> Result<(Response, Option<StreamDriver>), Box<Rejection>> {
         // Loaded before the TLS settings are read: a reload replaces the TLS settings first.
-        let snapshot = self.snapshot.load_full();
+        let active_config = self.active_config.load_full();
         let checked = Authenticator::check_connection(peer);
         let peer = &*checked.map_err(|rejection| untrusted_connection(rejection, log))?;
-        let matched = match snapshot.router.find(&parts.method, parts.uri.path()) {
+        let matched = match active_config.router.find(&parts.method, parts.uri.path()) {
             RouteLookup::Matched(matched) => matched,
             RouteLookup::Malformed(problem) => return Err(problem.into()),
             RouteLookup::Options { allow } => {
                 let mut response = options(&allow);
-                cors::answer_preflight(&snapshot.router, parts, response.headers_mut());
+                cors::answer_preflight(&active_config.router, parts, response.headers_mut());
                 return Ok((response, None));
             }
             RouteLookup::NotFound => {
                 // Boxed because it is rare: its future would enlarge that of every request.
-                let page = Box::pin(self.documentation(&snapshot, parts, peer, log));
+                let page = Box::pin(self.documentation(&active_config, parts, peer, log));
                 return page.await.map(|page| (page, None));
             }
             RouteLookup::MethodNotAllowed { allow } => {
@@ -166,7 +166,7 @@ impl Pipeline {
             }
         };
         log.endpoint = Some(Arc::clone(&matched.endpoint));
-        let caller = self.admit(&snapshot, &parts.headers, peer, log).await?;
+        let caller = self.admit(&active_config, &parts.headers, peer, log).await?;
         log.enter(Some(RequestPhase::Parameters));
         if !accept::allows_json(&parts.headers) {
             return Err(Problem::new(ProblemKind::NotAcceptable).into());
@@ -174,9 +174,9 @@ impl Pipeline {
         log.transaction_end = prefer::transaction_end(&parts.headers, &matched.endpoint)
             .map_err(|violation| Problem::invalid(vec![violation]))?;
         let bytes_max = matched.endpoint.body_bytes_max;
-        let client = ClientNetwork::new(peer.address, snapshot.http.ipv6_prefix_bits);
+        let client = ClientNetwork::new(peer.address, active_config.http.ipv6_prefix_bits);
         let mut room = self.bytes.enter(client)?;
-        let body = read_body(body, bytes_max, &snapshot.http, &mut room).await?;
+        let body = read_body(body, bytes_max, &active_config.http, &mut room).await?;
         let request = MatchedRequest { parts, matched: &matched, body: &body };
         let mut envelope = request.envelope(&caller, peer, log)?;
         drop(body);
@@ -214,7 +214,7 @@ impl Pipeline {
     /// Returns the endpoint of a cross-origin request that was rejected before routing.
     fn cors_endpoint(&self, parts: &Parts) -> Option<Arc<Endpoint>> {
         parts.headers.get(header::ORIGIN)?;
-        match self.snapshot.load().router.find(&parts.method, parts.uri.path()) {
+        match self.active_config.load().router.find(&parts.method, parts.uri.path()) {
             RouteLookup::Matched(matched) => Some(matched.endpoint),
             _ => None,
         }

@@ -22,7 +22,7 @@ pub(super) fn source(pipeline: &Arc<Pipeline>, readiness: &Readiness) -> ReportS
             not_ready: reasons.chain(readiness.notes()).collect(),
             in_flight: count(pipeline.in_flight.held()),
             in_flight_max: count(pipeline.in_flight.limit()),
-            queues: queues(&pipeline.snapshot.load().catalogue),
+            queues: queues(&pipeline.active_config.load().catalogue),
             ..Report::new(identity)
         }
     })
