@@ -15,7 +15,7 @@ use fjord::admin::Readiness;
 use fjord::cli::Role;
 use fjord::config::messaging::TransportConfig;
 use fjord::config::{Config, Sources};
-use fjord::in_flight::Admission;
+use fjord::in_flight::ConcurrencyLimit;
 use fjord::lifecycle::{Cancel, Tasks};
 use fjord::messaging::{self, Transport, nats};
 use fjord::roles::gateway::active_config::ActiveConfig;
@@ -94,7 +94,7 @@ async fn gateway(config: &Config, tasks: &Tasks) -> SocketAddr {
         ),
         dispatcher,
         rates: RateLimiter::new(),
-        in_flight: Admission::new(100, gauge(&names::GATEWAY_IN_FLIGHT, &[])),
+        in_flight: ConcurrencyLimit::new(100, gauge(&names::GATEWAY_IN_FLIGHT, &[])),
         bytes: ByteBudget::new(&config.gateway.http),
         health: HealthCheck::new(Readiness::new()),
     };

@@ -11,7 +11,7 @@ use http::{HeaderValue, Method, StatusCode, Version, header};
 use crate::catalogue::{Endpoint, Execution};
 use crate::envelope::Request as Envelope;
 use crate::future::BoxFuture;
-use crate::in_flight::Admission;
+use crate::in_flight::ConcurrencyLimit;
 use crate::problem::{Problem, ProblemKind};
 use crate::telemetry::{context, counter, names};
 
@@ -63,7 +63,7 @@ pub struct Pipeline {
     /// The rate limits.
     pub rates: RateLimiter,
     /// The limit on concurrent requests.
-    pub in_flight: Admission,
+    pub in_flight: ConcurrencyLimit,
     /// The limit on the memory of requests and responses.
     pub bytes: ByteBudget,
     /// The health check for load balancers.
@@ -99,8 +99,8 @@ impl Pipeline {
         peer: &Peer,
         mut log: RequestLog,
     ) -> Response {
-        let entered = self.in_flight.enter();
-        let answered = match &entered {
+        let acquired = self.in_flight.acquire();
+        let answered = match &acquired {
             Ok(_guard) => self.respond(parts, body, peer, &mut log).await,
             Err(problem) => {
                 let reason = [(names::REASON, "in_flight".to_owned())];
@@ -129,7 +129,7 @@ impl Pipeline {
                 log.dispatched(result);
                 log.outcome = session_response::streamed_outcome(&result.end);
                 log.end(status);
-                drop(entered);
+                drop(acquired);
             }),
             None => log.end(status),
         }

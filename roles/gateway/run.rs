@@ -13,7 +13,7 @@ use crate::cli::Role;
 use crate::config::messaging::TransportConfig;
 use crate::config::{Config, Sources};
 use crate::fleet;
-use crate::in_flight::Admission;
+use crate::in_flight::ConcurrencyLimit;
 use crate::lifecycle::{Cancel, Signal, Signals, Tasks, systemd};
 use crate::messaging::{self, Transport};
 use crate::roles::RunError;
@@ -90,7 +90,7 @@ impl GatewayProcess {
                 json!({
                     "role": "gateway",
                     "version": env!("CARGO_PKG_VERSION"),
-                    "in_flight": pipeline.in_flight.held(),
+                    "in_flight": pipeline.in_flight.in_use(),
                     "endpoints": pipeline.active_config.load().catalogue.endpoints().len(),
                 })
             })
@@ -170,7 +170,7 @@ impl GatewayProcess {
     /// Reports "not ready", drains the listener, stops the tasks and flushes the last messages.
     async fn drain(self) {
         let lifecycle = &self.config.lifecycle;
-        tracing::info!(in_flight = self.pipeline.in_flight.held(), "draining");
+        tracing::info!(in_flight = self.pipeline.in_flight.in_use(), "draining");
         systemd::stopping(lifecycle.drain_delay + lifecycle.drain_timeout + TASKS_WAIT);
         self.readiness.set("lifecycle", Err("draining".to_owned()));
         sleep(lifecycle.drain_delay).await;
@@ -217,7 +217,7 @@ async fn pipeline(
         active_config: ArcSwap::from_pointee(active_config),
         dispatcher,
         rates: RateLimiter::new(),
-        in_flight: Admission::new(config.gateway.http.requests_in_flight_max, in_flight),
+        in_flight: ConcurrencyLimit::new(config.gateway.http.requests_in_flight_max, in_flight),
         bytes: ByteBudget::new(&config.gateway.http),
         health: HealthCheck::new(readiness),
     })
