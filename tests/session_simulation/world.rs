@@ -178,7 +178,7 @@ impl World {
             cut_off: count(&|client| matches!(client.ends.first(), Some(SessionEnd::CutOff(_)))),
             outcome_unknown: count(&|client| has_status(client, 504)),
             executions: self.clients.iter().map(|client| client.executions).sum(),
-            answered_late: self.faults.load.map_or(0, |load| {
+            answered_after_warm_up: self.faults.load.map_or(0, |load| {
                 let from = self.start + load.warm_up;
                 let to = self.start + load.lasts;
                 self.answered_at.iter().filter(|at| **at >= from && **at < to).count()
