@@ -30,7 +30,7 @@ mod tds;
 mod types;
 mod verify;
 
-use metadata::{ServerProbe, Signatures};
+use metadata::{ServerDetector, SignatureCache};
 use pools::{Lease, Pools};
 
 /// The time limit for describing the procedures of a database.
@@ -51,8 +51,8 @@ pub fn connect(config: &MssqlConfig, name: &str) -> Result<Arc<dyn Backend>, Bac
         name: name.to_owned(),
         config: config.clone(),
         pools: Pools::new(config, name, dialer),
-        signatures: Signatures::default(),
-        server: ServerProbe::default(),
+        signatures: SignatureCache::default(),
+        server: ServerDetector::default(),
         untyped_null_refused: AtomicBool::new(false),
         closing: Cancel::new(),
     }))
@@ -64,8 +64,8 @@ struct Mssql {
     name: String,
     config: MssqlConfig,
     pools: Pools,
-    signatures: Signatures,
-    server: ServerProbe,
+    signatures: SignatureCache,
+    server: ServerDetector,
     /// Set once the server has refused an untyped NULL that its traits say it accepts.
     untyped_null_refused: AtomicBool,
     closing: Cancel,
