@@ -46,11 +46,11 @@ pub fn connect(config: &MssqlConfig, name: &str) -> Result<Arc<dyn Backend>, Bac
         MssqlEncryption::TrustAny => Connector::trusting_any(),
     };
     let tls = tls.map_err(|error| BackendError::caused_by(BackendErrorKind::Unavailable, error))?;
-    let dialer = tds::Dialer::new(config.clone(), tls);
+    let connector = tds::TdsConnector::new(config.clone(), tls);
     Ok(Arc::new(Mssql {
         name: name.to_owned(),
         config: config.clone(),
-        pools: Pools::new(config, name, dialer),
+        pools: Pools::new(config, name, connector),
         signatures: SignatureCache::default(),
         server: ServerDetector::default(),
         untyped_null_refused: AtomicBool::new(false),
