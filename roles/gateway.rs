@@ -3,6 +3,7 @@
 //! Requests pass through `edge`, `pipeline`, `admission` and `dispatch`; `observation` records
 //! them.
 
+pub mod active_config;
 pub mod admission;
 pub mod call;
 pub mod client;
@@ -13,4 +14,3 @@ pub mod pipeline;
 mod report;
 pub mod response;
 pub mod run;
-pub mod snapshot;

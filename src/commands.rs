@@ -9,11 +9,11 @@ use crate::config::{Config, Sources};
 
 use crate::endpoint_call::CallFunction;
 
-pub mod bus;
 pub mod call;
 mod check;
 mod config;
 mod import;
+pub mod nats_connection;
 pub mod openapi;
 pub mod routes;
 pub mod schema;

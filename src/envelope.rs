@@ -8,7 +8,7 @@ pub mod reply;
 pub mod request;
 pub mod worker;
 
-pub use control::{Control, DIRECT_TOKEN, REPEAT_NAMES_MAX, REPEAT_TOKEN};
+pub use control::{Control, DIRECT_TOKEN, RESEND_NAMES_MAX, RESEND_TOKEN};
 pub use phases::Phases;
 pub use reply::{AnswerHead, Final, RefusalReason, Reply};
 pub use request::Request;

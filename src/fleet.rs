@@ -25,11 +25,11 @@ const REPORT_AGE_MAX: Duration = Duration::from_millis(100);
 const HOST_FILE: &str = "/proc/sys/kernel/hostname";
 
 /// A function that creates the report of this process. Must not block.
-pub type ReportSource = Arc<dyn Fn(&Identity) -> Report + Send + Sync>;
+pub type ReportSource = Arc<dyn Fn(&ProcessIdentity) -> Report + Send + Sync>;
 
 /// The identity of a process.
 #[derive(Clone, Debug)]
-pub struct Identity {
+pub struct ProcessIdentity {
     /// The role.
     pub role: Role,
     /// A unique id: the last token of the inbox.
@@ -49,7 +49,7 @@ pub fn host_name() -> String {
     std::fs::read_to_string(HOST_FILE).unwrap_or_default().trim().to_owned()
 }
 
-impl Identity {
+impl ProcessIdentity {
     /// Creates the identity of this process, which starts now.
     #[must_use]
     pub fn new(role: Role, prefix: Subject, inbox: &Subject) -> Self {
@@ -73,7 +73,7 @@ impl Identity {
 /// This process as a member of the fleet, with the source of its reports.
 pub struct FleetMember {
     /// The identity of the process.
-    pub identity: Identity,
+    pub identity: ProcessIdentity,
     source: ReportSource,
     last: Mutex<Option<(Instant, Arc<Report>)>>,
 }
@@ -95,7 +95,7 @@ pub async fn serve_reports(
     transport: &Arc<dyn Transport>,
     tasks: &Tasks,
 ) -> Result<(), TransportError> {
-    let identity = Identity::new(role, config.prefix.clone(), &transport.inbox());
+    let identity = ProcessIdentity::new(role, config.prefix.clone(), &transport.inbox());
     let member = FleetMember::new(identity, source);
     query::serve(&member, transport, tasks).await?;
     if config.service_api {
@@ -107,7 +107,7 @@ pub async fn serve_reports(
 impl FleetMember {
     /// Creates a member.
     #[must_use]
-    pub fn new(identity: Identity, source: ReportSource) -> Arc<Self> {
+    pub fn new(identity: ProcessIdentity, source: ReportSource) -> Arc<Self> {
         Arc::new(Self { identity, source, last: Mutex::default() })
     }
 

@@ -1,4 +1,4 @@
-//! Admission: limits requests or connections in progress, and lets a drain wait for them.
+//! Limits requests or connections in progress, and lets a drain wait for them.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use crate::telemetry::Gauge;
 
 /// A counter that admits a limited number of holders. Clones share the count.
 #[derive(Clone)]
-pub struct Admission(Arc<SharedCount>);
+pub struct ConcurrencyLimit(Arc<SharedCount>);
 
 struct SharedCount {
     state: Mutex<State>,
@@ -19,11 +19,11 @@ struct SharedCount {
     gauge: Gauge,
 }
 
-/// The state of an admission. One lock protects all three fields, so that nothing is admitted after
+/// The state of an limit. One lock protects all three fields, so that nothing is admitted after
 /// a drain has seen a count of zero.
 #[derive(Clone, Copy, Debug)]
 struct State {
-    held: usize,
+    in_use: usize,
     limit: usize,
     is_closed: bool,
 }
@@ -31,44 +31,44 @@ struct State {
 /// The right of one holder to be in progress. Dropping it frees its place.
 #[derive(Debug)]
 #[must_use = "dropping the permit releases it"]
-pub struct AdmissionPermit(Admission);
+pub struct ConcurrencyPermit(ConcurrencyLimit);
 
-impl Admission {
-    /// Creates an empty admission. The gauge shows the count.
+impl ConcurrencyLimit {
+    /// Creates an empty limit. The gauge shows the count.
     #[must_use]
     pub fn new(limit: usize, gauge: Gauge) -> Self {
-        let state = Mutex::new(State { held: 0, limit, is_closed: false });
+        let state = Mutex::new(State { in_use: 0, limit, is_closed: false });
         Self(Arc::new(SharedCount { state, emptied: Notify::new(), gauge }))
     }
 
-    /// Admits a holder. Returns `None` if the limit is reached or the admission is closed.
+    /// Admits a holder. Returns `None` if the limit is reached or the limit is closed.
     #[must_use]
-    pub fn try_enter(&self) -> Option<AdmissionPermit> {
-        self.enter().ok()
+    pub fn try_acquire(&self) -> Option<ConcurrencyPermit> {
+        self.acquire().ok()
     }
 
     /// Admits a holder.
     ///
     /// # Errors
-    /// `Overloaded` if the limit is reached, `Draining` if the admission is closed.
-    pub fn enter(&self) -> Result<AdmissionPermit, Problem> {
+    /// `Overloaded` if the limit is reached, `Draining` if the limit is closed.
+    pub fn acquire(&self) -> Result<ConcurrencyPermit, Problem> {
         let mut state = self.state();
         if state.is_closed {
             return Err(Problem::new(ProblemKind::Draining));
         }
-        if state.held >= state.limit {
+        if state.in_use >= state.limit {
             return Err(Problem::new(ProblemKind::Overloaded));
         }
-        state.held += 1;
+        state.in_use += 1;
         self.report(*state);
         drop(state);
-        Ok(AdmissionPermit(self.clone()))
+        Ok(ConcurrencyPermit(self.clone()))
     }
 
     /// Returns the number of holders.
     #[must_use]
-    pub fn held(&self) -> usize {
-        self.state().held
+    pub fn in_use(&self) -> usize {
+        self.state().in_use
     }
 
     /// Returns the limit.
@@ -82,12 +82,12 @@ impl Admission {
         self.state().limit = limit;
     }
 
-    /// Closes the admission: nothing is admitted from then on.
+    /// Closes the limit: nothing is admitted from then on.
     pub fn close(&self) {
         self.state().is_closed = true;
     }
 
-    /// Returns whether the admission is closed.
+    /// Returns whether the limit is closed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.state().is_closed
@@ -103,7 +103,7 @@ impl Admission {
             let mut emptied = std::pin::pin!(self.0.emptied.notified());
             // Register before reading the count, so that no release in between is missed.
             emptied.as_mut().enable();
-            if self.held() == 0 {
+            if self.in_use() == 0 {
                 return;
             }
             emptied.await;
@@ -116,22 +116,22 @@ impl Admission {
 
     #[expect(clippy::cast_precision_loss, reason = "a count of requests is exact up to 2^53")]
     fn report(&self, state: State) {
-        self.0.gauge.set(state.held as f64);
+        self.0.gauge.set(state.in_use as f64);
     }
 }
 
-impl fmt::Debug for Admission {
+impl fmt::Debug for ConcurrencyLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Admission").field(&*self.state()).finish()
+        f.debug_tuple("ConcurrencyLimit").field(&*self.state()).finish()
     }
 }
 
-impl Drop for AdmissionPermit {
+impl Drop for ConcurrencyPermit {
     fn drop(&mut self) {
         let mut state = self.0.state();
-        state.held = state.held.saturating_sub(1);
+        state.in_use = state.in_use.saturating_sub(1);
         self.0.report(*state);
-        if state.held == 0 {
+        if state.in_use == 0 {
             self.0.0.emptied.notify_waiters();
         }
     }
@@ -141,48 +141,48 @@ impl Drop for AdmissionPermit {
 mod tests {
     use super::*;
 
-    fn new_admission(limit: usize) -> Admission {
-        Admission::new(limit, Gauge::noop())
+    fn new_limit(limit: usize) -> ConcurrencyLimit {
+        ConcurrencyLimit::new(limit, Gauge::noop())
     }
 
     #[test]
     fn the_limit_is_never_exceeded() {
-        let admission = new_admission(2);
-        let first = admission.try_enter().unwrap();
-        let _second = admission.try_enter().unwrap();
-        assert_eq!(admission.enter().unwrap_err().kind, ProblemKind::Overloaded);
+        let limit = new_limit(2);
+        let first = limit.try_acquire().unwrap();
+        let _second = limit.try_acquire().unwrap();
+        assert_eq!(limit.acquire().unwrap_err().kind, ProblemKind::Overloaded);
         drop(first);
-        assert!(admission.try_enter().is_some());
+        assert!(limit.try_acquire().is_some());
     }
 
     #[test]
     fn nothing_is_admitted_after_the_close() {
-        let admission = new_admission(2);
-        admission.close();
-        assert_eq!(admission.enter().unwrap_err().kind, ProblemKind::Draining);
+        let limit = new_limit(2);
+        limit.close();
+        assert_eq!(limit.acquire().unwrap_err().kind, ProblemKind::Draining);
     }
 
     #[test]
     fn a_lower_limit_keeps_existing_holders() {
-        let admission = new_admission(2);
-        let holders = [admission.try_enter(), admission.try_enter()];
-        admission.set_limit(1);
-        assert_eq!(admission.held(), 2);
+        let limit = new_limit(2);
+        let holders = [limit.try_acquire(), limit.try_acquire()];
+        limit.set_limit(1);
+        assert_eq!(limit.in_use(), 2);
         drop(holders);
-        let _one = admission.try_enter().unwrap();
-        assert!(admission.try_enter().is_none());
+        let _one = limit.try_acquire().unwrap();
+        assert!(limit.try_acquire().is_none());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_drain_ends_with_the_last_permit() {
-        let admission = new_admission(3);
-        let permits = [admission.try_enter(), admission.try_enter()];
-        assert!(!admission.wait_empty(Duration::from_secs(1)).await);
-        let (is_empty, ()) = tokio::join!(admission.wait_empty(Duration::from_secs(1)), async {
+        let limit = new_limit(3);
+        let permits = [limit.try_acquire(), limit.try_acquire()];
+        assert!(!limit.wait_empty(Duration::from_secs(1)).await);
+        let (is_empty, ()) = tokio::join!(limit.wait_empty(Duration::from_secs(1)), async {
             tokio::task::yield_now().await;
             drop(permits);
         });
         assert!(is_empty);
-        assert!(admission.wait_empty(Duration::ZERO).await, "without holders it returns at once");
+        assert!(limit.wait_empty(Duration::ZERO).await, "without holders it returns at once");
     }
 }

@@ -32,7 +32,7 @@ pub struct Problem {
 pub struct Violation {
     /// The location, such as `path`, `query`, `header` or `body`.
     #[serde(rename = "in")]
-    pub place: String,
+    pub location: String,
     /// The name of the parameter, except in a body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parameter: Option<String>,
@@ -46,9 +46,9 @@ pub struct Violation {
 impl Violation {
     /// Creates a violation of a named parameter outside the body.
     #[must_use]
-    pub fn of_parameter(place: &str, parameter: &str, detail: impl Into<String>) -> Self {
+    pub fn in_parameter(location: &str, parameter: &str, detail: impl Into<String>) -> Self {
         Self {
-            place: place.to_owned(),
+            location: location.to_owned(),
             parameter: Some(parameter.to_owned()),
             pointer: None,
             detail: detail.into(),
@@ -57,9 +57,9 @@ impl Violation {
 
     /// Creates a violation in the JSON body, at a JSON Pointer.
     #[must_use]
-    pub fn of_body(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+    pub fn in_body(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         Self {
-            place: "body".to_owned(),
+            location: "body".to_owned(),
             parameter: None,
             pointer: Some(pointer.into()),
             detail: detail.into(),

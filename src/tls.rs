@@ -7,7 +7,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
 mod client;
 mod client_certificate;
-mod dial;
+mod connector;
 mod file_version;
 mod names;
 mod pem;
@@ -18,7 +18,7 @@ mod trust_any;
 
 pub use client::client_config;
 pub use client_certificate::{ClientCertificate, ClientCertificateError};
-pub use dial::{ClientStream, Connector};
+pub use connector::{ClientStream, Connector};
 pub use reload::WATCH_INTERVAL;
 pub use server::{AcceptedTls, PreparedReload, ServerTls};
 

@@ -15,16 +15,16 @@ use fjord::admin::Readiness;
 use fjord::cli::Role;
 use fjord::config::messaging::TransportConfig;
 use fjord::config::{Config, Sources};
-use fjord::in_flight::Admission;
+use fjord::in_flight::ConcurrencyLimit;
 use fjord::lifecycle::{Cancel, Tasks};
 use fjord::messaging::{self, Transport, nats};
+use fjord::roles::gateway::active_config::ActiveConfig;
 use fjord::roles::gateway::admission::rate_limit::RateLimiter;
 use fjord::roles::gateway::client::byte_budget::ByteBudget;
 use fjord::roles::gateway::dispatch::Dispatcher;
 use fjord::roles::gateway::edge::health_check::HealthCheck;
 use fjord::roles::gateway::edge::listener::Listener;
 use fjord::roles::gateway::pipeline::Pipeline;
-use fjord::roles::gateway::snapshot::Snapshot;
 use fjord::roles::worker::HandlerContext;
 use fjord::roles::worker::execution::executor::Executor;
 use fjord::roles::worker::execution::handlers;
@@ -89,10 +89,12 @@ async fn gateway(config: &Config, tasks: &Tasks) -> SocketAddr {
     let dispatcher =
         Dispatcher::start(config, &[], transport, tasks).await.expect("a subscription");
     let pipeline = Pipeline {
-        snapshot: ArcSwap::from_pointee(Snapshot::load(config).expect("a valid catalogue")),
+        active_config: ArcSwap::from_pointee(
+            ActiveConfig::load(config).expect("a valid catalogue"),
+        ),
         dispatcher,
         rates: RateLimiter::new(),
-        in_flight: Admission::new(100, gauge(&names::GATEWAY_IN_FLIGHT, &[])),
+        in_flight: ConcurrencyLimit::new(100, gauge(&names::GATEWAY_IN_FLIGHT, &[])),
         bytes: ByteBudget::new(&config.gateway.http),
         health: HealthCheck::new(Readiness::new()),
     };

@@ -60,7 +60,7 @@ const VALUES: &[&str] = &[
     "deny",
     "cancel",
     "decline",
-    "repeat",
+    "resend",
     "at-most-once",
     "at-least-once",
     "0",
@@ -187,7 +187,7 @@ async fn a_worker_rejects_and_counts_malformed_messages() {
         others += 1.0;
     }
     // Messages without a reply subject or headers, on the subjects for requests, repeats and cancels.
-    for subject in ["fjord.q.echo", "fjord.repeat.echo", "fjord.cancel.echo"] {
+    for subject in ["fjord.q.echo", "fjord.resend.echo", "fjord.cancel.echo"] {
         nats.publish(subject, "\0\u{1}".into()).await.unwrap();
     }
     nats.flush().await.unwrap();

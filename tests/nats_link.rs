@@ -102,7 +102,7 @@ async fn no_message_ends_a_client_permanently() {
     );
     // One message of each kind is enough.
     let kinds =
-        ["fjord.status", "$SRV.PING", "fjord.q.echo", "fjord.w.", "fjord.repeat", "_INBOX."];
+        ["fjord.status", "$SRV.PING", "fjord.q.echo", "fjord.w.", "fjord.resend", "_INBOX."];
     for kind in kinds {
         let subject = targets.iter().find(|subject| subject.starts_with(kind)).expect(kind);
         let subject = subject.replace('>', "1.2.3").replace('*', "x");
@@ -170,7 +170,7 @@ async fn a_stopped_server_is_detected_within_two_pings() {
 }
 
 /// A subscription that the server revokes on reload.
-struct Revoked {
+struct RevokedPermissions {
     denied: &'static str,
     kind: &'static str,
     role: &'static str,
@@ -179,11 +179,21 @@ struct Revoked {
     outcome: &'static str,
 }
 
-const REVOKED: [Revoked; 4] = [
-    Revoked { denied: "fjord.q.*", kind: "queue", role: "worker", outcome: "no-workers" },
-    Revoked { denied: "_INBOX.*.r.>", kind: "inbox", role: "gateway", outcome: "bus-down" },
-    Revoked { denied: "fjord.w.>", kind: "control", role: "worker", outcome: "" },
-    Revoked { denied: "fjord.cancel.*", kind: "control", role: "worker", outcome: "" },
+const REVOKED: [RevokedPermissions; 4] = [
+    RevokedPermissions {
+        denied: "fjord.q.*",
+        kind: "queue",
+        role: "worker",
+        outcome: "no-workers",
+    },
+    RevokedPermissions {
+        denied: "_INBOX.*.r.>",
+        kind: "inbox",
+        role: "gateway",
+        outcome: "bus-down",
+    },
+    RevokedPermissions { denied: "fjord.w.>", kind: "control", role: "worker", outcome: "" },
+    RevokedPermissions { denied: "fjord.cancel.*", kind: "control", role: "worker", outcome: "" },
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -191,7 +201,7 @@ async fn a_revoked_subscription_is_reported_and_restored() {
     const NOTHING: &str = "nothing.at.all";
     let mut fleet = Fleet::start(denying(NOTHING)).await;
     let client = fleet.client();
-    for Revoked { denied, kind, role, outcome } in REVOKED {
+    for RevokedPermissions { denied, kind, role, outcome } in REVOKED {
         println!("{denied}");
         client.get("/v1/echo/a").await.is(200);
         fleet.nats.servers[0].edit(NOTHING, denied);

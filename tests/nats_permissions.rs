@@ -116,7 +116,7 @@ const USERS: [(&str, &[&str], &[&str]); 5] = [
     (
         "gateway",
         &["_INBOX_worker.x", "$SRV.PING", "fjord.status", "fjord.q.echo.x", "fjord.w.echo.x"],
-        &["fjord.q.echo", "fjord.w.>", "fjord.cancel.echo", "fjord.repeat.echo", "_INBOX_worker.>"],
+        &["fjord.q.echo", "fjord.w.>", "fjord.cancel.echo", "fjord.resend.echo", "_INBOX_worker.>"],
     ),
     (
         "worker",
@@ -124,7 +124,7 @@ const USERS: [(&str, &[&str], &[&str]); 5] = [
             "fjord.q.echo",
             "fjord.w.echo.x.j.1",
             "fjord.cancel.echo",
-            "fjord.repeat.echo",
+            "fjord.resend.echo",
             "fjord.status",
             "$SRV.PING",
             "_INBOX_gateway.x",
@@ -141,7 +141,7 @@ const USERS: [(&str, &[&str], &[&str]); 5] = [
             "fjord.w.reports.x.j.1",
             "fjord.w.payments.x.j.1",
             "fjord.cancel.reports",
-            "fjord.repeat.reports",
+            "fjord.resend.reports",
             "fjord.status",
             "$SRV.PING",
             "_INBOX_gateway.x",
@@ -156,8 +156,8 @@ const USERS: [(&str, &[&str], &[&str]); 5] = [
             "fjord.w.payments.x.>",
             "fjord.cancel.payments",
             "fjord.cancel.*",
-            "fjord.repeat.payments",
-            "fjord.repeat.*",
+            "fjord.resend.payments",
+            "fjord.resend.*",
             "fjord.>",
             "_INBOX_gateway.>",
             "_INBOX_worker-payments.>",
@@ -169,7 +169,7 @@ const USERS: [(&str, &[&str], &[&str]); 5] = [
         &[
             "fjord.q.echo",
             "fjord.w.echo.x.j.1",
-            "fjord.repeat.echo",
+            "fjord.resend.echo",
             "_INBOX_gateway.x",
             "_INBOX_worker.x",
         ],
@@ -177,7 +177,7 @@ const USERS: [(&str, &[&str], &[&str]); 5] = [
     ),
     (
         "caller",
-        &["fjord.repeat.echo", "fjord.status", "$SRV.PING", "_INBOX_gateway.x", "_INBOX_worker.x"],
+        &["fjord.resend.echo", "fjord.status", "$SRV.PING", "_INBOX_gateway.x", "_INBOX_worker.x"],
         &["fjord.q.echo", "fjord.w.>", "fjord.status", "_INBOX_gateway.>", "_INBOX_worker.>"],
     ),
 ];

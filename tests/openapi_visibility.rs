@@ -36,7 +36,7 @@ const ENDPOINTS: &str = r#"{
 /// Words that occur in the document only because of these endpoints.
 const WORDS: [&str; 6] = ["horses:read", "horses:write", "herd", "staff", "partner", "machines"];
 
-struct Documented {
+struct DocumentedGateway {
     fleet: Fleet,
     staff: Signer,
     partner: Signer,
@@ -44,7 +44,7 @@ struct Documented {
     _keys: [NamedTempFile; 2],
 }
 
-impl Documented {
+impl DocumentedGateway {
     async fn start(gateway_keys: &'static str) -> Self {
         let (staff, partner) = (Signer::p256("s").unwrap(), Signer::p256("p").unwrap());
         let keys = [&staff, &partner].map(|signer| {
@@ -138,7 +138,7 @@ async fn document(client: &Client) -> HttpResponse {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_caller_sees_only_the_endpoints_that_it_may_call() {
-    let documented = Documented::start("").await;
+    let documented = DocumentedGateway::start("").await;
     let callers = documented.callers();
     for (who, client, expected) in &callers {
         let answer = document(client).await;
@@ -168,7 +168,7 @@ async fn each_caller_sees_only_the_endpoints_that_it_may_call() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn invalid_credentials_are_refused_and_counted() {
-    let documented = Documented::start("").await;
+    let documented = DocumentedGateway::start("").await;
     let client = documented.fleet.client();
     let foreign = Signer::p256("s").unwrap().sign(&claims("anna", "", HOUR)).unwrap();
     let old = claims_of("https://nobody.example/", "anna", "", HOUR);
@@ -197,7 +197,7 @@ async fn invalid_credentials_are_refused_and_counted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_variant_of_a_request_gets_the_callers_own_document() {
-    let documented = Documented::start("").await;
+    let documented = DocumentedGateway::start("").await;
     for (who, client, expected) in documented.callers() {
         let whole = document(&client).await;
         let head = send(client.request(Method::HEAD, "/openapi.json")).await;
@@ -225,7 +225,7 @@ async fn every_variant_of_a_request_gets_the_callers_own_document() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_configuration_can_make_the_document_public_or_switch_it_off() {
-    let mut documented = Documented::start("documentation = 'public'\n").await;
+    let mut documented = DocumentedGateway::start("documentation = 'public'\n").await;
     let all = names(&["any-proof", "any-reader", "machines", "partner-only", "staff-only"]);
     let client = documented.fleet.client();
     assert_eq!(shown(&document(&client).await), all);

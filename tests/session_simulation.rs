@@ -135,14 +135,14 @@ fn options(execution: Execution) -> SessionOptions {
         session: SECOND * 10,
         attempts: 3,
         accept_timeout: SECOND,
-        silence: SECOND * 3,
+        progress_timeout: SECOND * 3,
         answer_bytes_max: 1 << 20,
         keeps_answer: true,
         window: 0,
     }
 }
 
-const START: SessionEvent = SessionEvent::Start { is_linked: true, may_try_group: true };
+const START: SessionEvent = SessionEvent::Start { is_linked: true, may_send_to_group: true };
 
 /// The worker that offered a slot is gone, but the queue may have other workers. The request must therefore not wait as if
 /// there were none.
@@ -188,7 +188,7 @@ fn a_refused_request_is_not_sent_again_after_its_client_has_disconnected() {
     let replied = |reply| SessionEvent::Reply { attempt: 1, reply: Ok(reply) };
     assert_eq!(step(START).len(), 1, "the request is sent");
     let claimed = step(replied(Reply::Claim { control: control.clone() }));
-    let grant = SessionAction::Tell { to: control.clone(), control: Control::Grant };
+    let grant = SessionAction::SendControl { to: control.clone(), control: Control::Grant };
     assert_eq!(claimed, [grant]);
     assert_eq!(step(SessionEvent::ClientGone), [], "a granted call may finish");
     let refused = Reply::Refused { reason: RefusalReason::Unavailable, control: Some(control) };

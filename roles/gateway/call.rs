@@ -13,7 +13,7 @@ use crate::messaging::TransportError;
 use super::client::ClientNetwork;
 use super::client::byte_budget::ByteBudget;
 use super::dispatch::session::SessionEnd;
-use super::dispatch::{AnswerMemory, Dispatcher};
+use super::dispatch::{AnswerReservation, Dispatcher};
 use super::observation::phases::{RequestPhase, RequestPhases};
 
 /// How long the messages at the end of a call may take to be sent.
@@ -34,21 +34,22 @@ pub fn execute(
         let dispatcher = Dispatcher::start(&config, queues, transport, &tasks).await?;
         let started_at = Instant::now();
         let client = ClientNetwork::new(Ipv4Addr::LOCALHOST.into(), 0);
-        let memory = AnswerMemory::new(true, ByteBudget::unbounded().nothing(client));
+        let reservation =
+            AnswerReservation::new(true, ByteBudget::unbounded().empty_reservation(client));
         let interrupted = async {
             if tokio::signal::ctrl_c().await.is_err() {
                 std::future::pending::<()>().await;
             }
         };
         // The request has no window, so its answer never streams.
-        let result = dispatcher.dispatch_until(&endpoint, request, memory, interrupted).await;
+        let result = dispatcher.dispatch_until(&endpoint, request, reservation, interrupted).await;
         let duration = started_at.elapsed();
         // A worker whose claim or offer came too late must get an answer.
         let _all_ended = tasks.wait(LAST_MESSAGES_LIMIT).await;
         let mut phases = RequestPhases::default();
         phases.set(RequestPhase::QueueWait, result.queue_wait);
         if let SessionEnd::Answer(answer) = &result.end {
-            phases.split(result.exchange, answer.phases);
+            phases.split(result.exchange_time, answer.phases);
         }
         let attempts = result.attempts;
         let answer = result.into_answer().map_err(|failure| failure.problem);

@@ -11,10 +11,11 @@ use http::{HeaderValue, Method, StatusCode, Version, header};
 use crate::catalogue::{Endpoint, Execution};
 use crate::envelope::Request as Envelope;
 use crate::future::BoxFuture;
-use crate::in_flight::Admission;
+use crate::in_flight::ConcurrencyLimit;
 use crate::problem::{Problem, ProblemKind};
 use crate::telemetry::{context, counter, names};
 
+use crate::roles::gateway::active_config::ActiveConfig;
 use crate::roles::gateway::admission::accept;
 use crate::roles::gateway::admission::auth::Authenticator;
 use crate::roles::gateway::admission::cors;
@@ -30,7 +31,7 @@ use crate::roles::gateway::client::caller::Caller;
 use crate::roles::gateway::client::caller::Peer;
 use crate::roles::gateway::client::network::ClientNetwork;
 use crate::roles::gateway::dispatch::{
-    AnswerMemory, Dispatched, Dispatcher, StreamDriver, StreamingAnswer,
+    AnswerReservation, DispatchResult, Dispatcher, StreamDriver, StreamingAnswer,
 };
 use crate::roles::gateway::edge::connection::HttpService;
 use crate::roles::gateway::edge::connection::RequestBody;
@@ -41,7 +42,6 @@ use crate::roles::gateway::observation::request_log::RequestLog;
 use crate::roles::gateway::response;
 use crate::roles::gateway::response::RequestId;
 use crate::roles::gateway::response::Response;
-use crate::roles::gateway::snapshot::Snapshot;
 
 mod authentication;
 mod rejection;
@@ -57,13 +57,13 @@ const IN_FLIGHT_RETRY_AFTER: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Pipeline {
     /// Catalogue, routes, keys and limits. A reload replaces them together.
-    pub snapshot: ArcSwap<Snapshot>,
+    pub active_config: ArcSwap<ActiveConfig>,
     /// Dispatches requests to workers.
     pub dispatcher: Dispatcher,
     /// The rate limits.
     pub rates: RateLimiter,
     /// The limit on concurrent requests.
-    pub in_flight: Admission,
+    pub in_flight: ConcurrencyLimit,
     /// The limit on the memory of requests and responses.
     pub bytes: ByteBudget,
     /// The health check for load balancers.
@@ -79,13 +79,13 @@ impl HttpService for Pipeline {
     ) -> BoxFuture<'a, Response> {
         Box::pin(async move {
             let (parts, body) = request.into_parts();
-            if self.snapshot.load().is_health_check(parts.uri.path())
+            if self.active_config.load().is_health_check(parts.uri.path())
                 && let Some(response) = self.health.respond(&parts.method)
             {
                 return response;
             }
             let log = RequestLog::begin(&parts, &peer, request_id);
-            context::scope(log.served(), self.handle_logged(&parts, body, &peer, log)).await
+            context::scope(log.log_context(), self.handle_logged(&parts, body, &peer, log)).await
         })
     }
 }
@@ -99,8 +99,8 @@ impl Pipeline {
         peer: &Peer,
         mut log: RequestLog,
     ) -> Response {
-        let entered = self.in_flight.enter();
-        let answered = match &entered {
+        let acquired = self.in_flight.acquire();
+        let answered = match &acquired {
             Ok(_guard) => self.respond(parts, body, peer, &mut log).await,
             Err(problem) => {
                 let reason = [(names::REASON, "in_flight".to_owned())];
@@ -129,7 +129,7 @@ impl Pipeline {
                 log.dispatched(result);
                 log.outcome = session_response::streamed_outcome(&result.end);
                 log.end(status);
-                drop(entered);
+                drop(acquired);
             }),
             None => log.end(status),
         }
@@ -144,20 +144,20 @@ impl Pipeline {
         log: &mut RequestLog,
     ) -> Result<(Response, Option<StreamDriver>), Box<Rejection>> {
         // Loaded before the TLS settings are read: a reload replaces the TLS settings first.
-        let snapshot = self.snapshot.load_full();
+        let active_config = self.active_config.load_full();
         let checked = Authenticator::check_connection(peer);
         let peer = &*checked.map_err(|rejection| untrusted_connection(rejection, log))?;
-        let matched = match snapshot.router.find(&parts.method, parts.uri.path()) {
+        let matched = match active_config.router.find(&parts.method, parts.uri.path()) {
             RouteLookup::Matched(matched) => matched,
             RouteLookup::Malformed(problem) => return Err(problem.into()),
             RouteLookup::Options { allow } => {
                 let mut response = options(&allow);
-                cors::answer_preflight(&snapshot.router, parts, response.headers_mut());
+                cors::answer_preflight(&active_config.router, parts, response.headers_mut());
                 return Ok((response, None));
             }
             RouteLookup::NotFound => {
                 // Boxed because it is rare: its future would enlarge that of every request.
-                let page = Box::pin(self.documentation(&snapshot, parts, peer, log));
+                let page = Box::pin(self.documentation(&active_config, parts, peer, log));
                 return page.await.map(|page| (page, None));
             }
             RouteLookup::MethodNotAllowed { allow } => {
@@ -166,7 +166,7 @@ impl Pipeline {
             }
         };
         log.endpoint = Some(Arc::clone(&matched.endpoint));
-        let caller = self.admit(&snapshot, &parts.headers, peer, log).await?;
+        let caller = self.admit(&active_config, &parts.headers, peer, log).await?;
         log.enter(Some(RequestPhase::Parameters));
         if !accept::allows_json(&parts.headers) {
             return Err(Problem::new(ProblemKind::NotAcceptable).into());
@@ -174,21 +174,21 @@ impl Pipeline {
         log.transaction_end = prefer::transaction_end(&parts.headers, &matched.endpoint)
             .map_err(|violation| Problem::invalid(vec![violation]))?;
         let bytes_max = matched.endpoint.body_bytes_max;
-        let client = ClientNetwork::new(peer.address, snapshot.http.ipv6_prefix_bits);
+        let client = ClientNetwork::new(peer.address, active_config.http.ipv6_prefix_bits);
         let mut room = self.bytes.enter(client)?;
-        let body = read_body(body, bytes_max, &snapshot.http, &mut room).await?;
+        let body = read_body(body, bytes_max, &active_config.http, &mut room).await?;
         let request = MatchedRequest { parts, matched: &matched, body: &body };
         let mut envelope = request.envelope(&caller, peer, log)?;
         drop(body);
         envelope.window = if envelope.dry_run { 0 } else { self.window(parts, &matched.endpoint) };
         log.enter(None);
-        let memory = AnswerMemory::new(parts.method != Method::HEAD, room);
-        match self.dispatcher.dispatch(&matched.endpoint, envelope, memory).await {
-            Dispatched::Complete(result) => {
+        let reservation = AnswerReservation::new(parts.method != Method::HEAD, room);
+        match self.dispatcher.dispatch(&matched.endpoint, envelope, reservation).await {
+            DispatchResult::Complete(result) => {
                 log.dispatched(&result);
                 Ok((session_response::complete(result, &matched.endpoint, log)?, None))
             }
-            Dispatched::Streaming(answer) => {
+            DispatchResult::Streaming(answer) => {
                 let StreamingAnswer { head, body, driver } = *answer;
                 let response = session_response::streamed(&head, body, &matched.endpoint)?;
                 Ok((response, Some(driver)))
@@ -214,7 +214,7 @@ impl Pipeline {
     /// Returns the endpoint of a cross-origin request that was rejected before routing.
     fn cors_endpoint(&self, parts: &Parts) -> Option<Arc<Endpoint>> {
         parts.headers.get(header::ORIGIN)?;
-        match self.snapshot.load().router.find(&parts.method, parts.uri.path()) {
+        match self.active_config.load().router.find(&parts.method, parts.uri.path()) {
             RouteLookup::Matched(matched) => Some(matched.endpoint),
             _ => None,
         }

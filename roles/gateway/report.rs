@@ -20,9 +20,9 @@ pub(super) fn source(pipeline: &Arc<Pipeline>, readiness: &Readiness) -> ReportS
             readiness.reasons().into_iter().map(|(part, reason)| (part.to_owned(), reason));
         Report {
             not_ready: reasons.chain(readiness.notes()).collect(),
-            in_flight: count(pipeline.in_flight.held()),
+            in_flight: count(pipeline.in_flight.in_use()),
             in_flight_max: count(pipeline.in_flight.limit()),
-            queues: queues(&pipeline.snapshot.load().catalogue),
+            queues: queues(&pipeline.active_config.load().catalogue),
             ..Report::new(identity)
         }
     })

@@ -156,7 +156,7 @@ pub(super) fn attach_reservation(response: &mut Response, reservation: &Reservat
     if let ResponseBody::Whole(body) = response.body()
         && Reservation::counts(body)
     {
-        response.extensions_mut().insert(Arc::new(reservation.another()));
+        response.extensions_mut().insert(Arc::new(reservation.empty_for_same_client()));
     }
 }
 
@@ -167,7 +167,7 @@ pub(super) fn count_compressed(response: &mut Response) {
         && response.headers().contains_key(header::CONTENT_ENCODING)
         && let ResponseBody::Whole(body) = response.body_mut()
     {
-        *body = reservation.holding(std::mem::take(body));
+        *body = reservation.attach(std::mem::take(body));
     }
 }
 

@@ -13,13 +13,14 @@ use crate::cli::Role;
 use crate::config::messaging::TransportConfig;
 use crate::config::{Config, Sources};
 use crate::fleet;
-use crate::in_flight::Admission;
+use crate::in_flight::ConcurrencyLimit;
 use crate::lifecycle::{Cancel, Signal, Signals, Tasks, systemd};
 use crate::messaging::{self, Transport};
 use crate::roles::RunError;
 use crate::telemetry::{counter, gauge, names};
 use crate::tls::{ServerTls, WATCH_INTERVAL};
 
+use crate::roles::gateway::active_config::ActiveConfig;
 use crate::roles::gateway::admission::rate_limit::RateLimiter;
 use crate::roles::gateway::client::byte_budget::ByteBudget;
 use crate::roles::gateway::dispatch::Dispatcher;
@@ -30,12 +31,11 @@ use crate::roles::gateway::edge::listener::RunningListener;
 use crate::roles::gateway::observation::request_log;
 use crate::roles::gateway::pipeline::Pipeline;
 use crate::roles::gateway::report;
-use crate::roles::gateway::snapshot::Snapshot;
 
 /// How long the drain waits for tasks that were cancelled.
 const TASKS_WAIT: Duration = Duration::from_secs(2);
 
-struct RunningGateway {
+struct GatewayProcess {
     config: Config,
     pipeline: Arc<Pipeline>,
     listener: RunningListener,
@@ -53,7 +53,7 @@ struct RunningGateway {
 pub async fn run(config: Config, sources: Sources) -> Result<(), RunError> {
     let mut signals =
         Signals::listen().map_err(|error| RunError::system("cannot listen for signals", error))?;
-    let mut gateway = RunningGateway::start(config).await?;
+    let mut gateway = GatewayProcess::start(config).await?;
     systemd::ready("serving");
     systemd::feed_watchdog(&gateway.tasks);
     while signals.next().await == Signal::Reload {
@@ -65,9 +65,9 @@ pub async fn run(config: Config, sources: Sources) -> Result<(), RunError> {
     Ok(())
 }
 
-impl RunningGateway {
+impl GatewayProcess {
     async fn start(config: Config) -> Result<Self, RunError> {
-        let snapshot = Snapshot::load(&config).map_err(RunError::Config)?;
+        let active_config = ActiveConfig::load(&config).map_err(RunError::Config)?;
         let tls = config.gateway.tls.as_ref().map(ServerTls::load).transpose();
         let tls = tls.map_err(|error| RunError::Config(vec![error.to_string()]))?;
         let admin = Admin::bind(&config.admin);
@@ -78,20 +78,20 @@ impl RunningGateway {
         let readiness = Readiness::new();
         let transport = connect(&config).await?;
         readiness.follow(transport.link(), &tasks);
-        snapshot.authenticator.fetch_issuer_keys(None, &readiness, &tasks, &stop);
+        active_config.authenticator.fetch_issuer_keys(None, &readiness, &tasks, &stop);
         if let Some(tls) = tls.clone() {
             drop(tasks.spawn_background(tls.watch(WATCH_INTERVAL, stop.clone())));
         }
         let pipeline =
-            Arc::new(pipeline(&config, snapshot, transport, readiness.clone(), &tasks).await?);
+            Arc::new(pipeline(&config, active_config, transport, readiness.clone(), &tasks).await?);
         let status = {
             let pipeline = Arc::clone(&pipeline);
             Arc::new(move || {
                 json!({
                     "role": "gateway",
                     "version": env!("CARGO_PKG_VERSION"),
-                    "in_flight": pipeline.in_flight.held(),
-                    "endpoints": pipeline.snapshot.load().catalogue.endpoints().len(),
+                    "in_flight": pipeline.in_flight.in_use(),
+                    "endpoints": pipeline.active_config.load().catalogue.endpoints().len(),
                 })
             })
         };
@@ -125,24 +125,24 @@ impl RunningGateway {
         let tls = self.tls.clone();
         let read = Config::load(sources).map_err(lines).and_then(|loaded| {
             let config = loaded.config;
-            let snapshot = Snapshot::load(&config)?;
+            let active_config = ActiveConfig::load(&config)?;
             let files = tls.as_ref().map(|tls| tls.prepare(config.gateway.tls.as_ref()));
             let files = files.transpose().map_err(|error| vec![error.to_string()])?;
-            Ok((config, snapshot, files))
+            Ok((config, active_config, files))
         });
         let result = match read {
-            Ok((config, snapshot, files)) => {
-                let old = self.pipeline.snapshot.load_full();
+            Ok((config, active_config, files)) => {
+                let old = self.pipeline.active_config.load_full();
                 let (tasks, stop) = (&self.tasks, &self.stop);
                 let old = Some(&old.authenticator);
-                snapshot.authenticator.fetch_issuer_keys(old, &self.readiness, tasks, stop);
-                let queues = queue_names(&snapshot);
-                let snapshot = Arc::new(snapshot);
-                let store_snapshot = || self.pipeline.snapshot.store(snapshot);
+                active_config.authenticator.fetch_issuer_keys(old, &self.readiness, tasks, stop);
+                let queues = queue_names(&active_config);
+                let active_config = Arc::new(active_config);
+                let store_config = || self.pipeline.active_config.store(active_config);
                 match files {
                     // The new snapshot must not accept certificates that only the old files trust.
-                    Some(files) => files.apply(store_snapshot),
-                    None => store_snapshot(),
+                    Some(files) => files.apply(store_config),
+                    None => store_config(),
                 }
                 self.pipeline.in_flight.set_limit(config.gateway.http.requests_in_flight_max);
                 self.pipeline.bytes.set(&config.gateway.http);
@@ -170,7 +170,7 @@ impl RunningGateway {
     /// Reports "not ready", drains the listener, stops the tasks and flushes the last messages.
     async fn drain(self) {
         let lifecycle = &self.config.lifecycle;
-        tracing::info!(in_flight = self.pipeline.in_flight.held(), "draining");
+        tracing::info!(in_flight = self.pipeline.in_flight.in_use(), "draining");
         systemd::stopping(lifecycle.drain_delay + lifecycle.drain_timeout + TASKS_WAIT);
         self.readiness.set("lifecycle", Err("draining".to_owned()));
         sleep(lifecycle.drain_delay).await;
@@ -190,8 +190,8 @@ impl RunningGateway {
 
 /// Returns the queues of a catalogue. They are created before their first requests, so that their
 /// metrics start at zero and rates count those requests.
-fn queue_names(snapshot: &Snapshot) -> Vec<QueueName> {
-    let endpoints = snapshot.catalogue.endpoints().iter();
+fn queue_names(active_config: &ActiveConfig) -> Vec<QueueName> {
+    let endpoints = active_config.catalogue.endpoints().iter();
     endpoints.map(|endpoint| endpoint.queue.clone()).collect()
 }
 
@@ -204,20 +204,20 @@ async fn connect(config: &Config) -> Result<Arc<dyn Transport>, RunError> {
 
 async fn pipeline(
     config: &Config,
-    snapshot: Snapshot,
+    active_config: ActiveConfig,
     transport: Arc<dyn Transport>,
     readiness: Readiness,
     tasks: &Tasks,
 ) -> Result<Pipeline, RunError> {
-    let dispatcher = Dispatcher::start(config, &queue_names(&snapshot), transport, tasks)
+    let dispatcher = Dispatcher::start(config, &queue_names(&active_config), transport, tasks)
         .await
         .map_err(|error| RunError::system("cannot subscribe to replies", error))?;
     let in_flight = gauge(&names::GATEWAY_IN_FLIGHT, &[]);
     Ok(Pipeline {
-        snapshot: ArcSwap::from_pointee(snapshot),
+        active_config: ArcSwap::from_pointee(active_config),
         dispatcher,
         rates: RateLimiter::new(),
-        in_flight: Admission::new(config.gateway.http.requests_in_flight_max, in_flight),
+        in_flight: ConcurrencyLimit::new(config.gateway.http.requests_in_flight_max, in_flight),
         bytes: ByteBudget::new(&config.gateway.http),
         health: HealthCheck::new(readiness),
     })

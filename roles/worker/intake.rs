@@ -6,5 +6,5 @@ pub mod membership;
 mod message;
 pub mod queue;
 pub mod round_trip;
-mod slot_pool;
+mod shared_slots;
 pub mod slots;

@@ -90,9 +90,10 @@ impl WorkerProcess {
         let (leave, stop) = (Cancel::new(), Cancel::new());
         failure_log::log_database_messages(config.log.database_messages);
         log_connection_limits(&config, &catalogue);
-        let places = pool_sizes::database_configs(&config, &catalogue);
-        let databases = Databases::open(&places, &tasks).map_err(|errors| {
-            let line = |(place, error): &(DatabaseKey, _)| format!("database {place}: {error}");
+        let databases = pool_sizes::database_configs(&config, &catalogue);
+        let databases = Databases::open(&databases, &tasks).map_err(|errors| {
+            let line =
+                |(database, error): &(DatabaseKey, _)| format!("database {database}: {error}");
             RunError::Config(errors.iter().map(line).collect())
         })?;
         let admin = Admin::bind(&config.admin);

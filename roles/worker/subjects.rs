@@ -1,7 +1,7 @@
 //! The NATS subjects that this worker uses for one queue.
 
 use crate::catalogue::QueueName;
-use crate::envelope::{REPEAT_TOKEN, WORKERS_TOKEN};
+use crate::envelope::{RESEND_TOKEN, WORKERS_TOKEN};
 use crate::message::{Subject, SubjectError};
 
 /// The name of a queue, its index within this worker, and its subjects.
@@ -14,9 +14,9 @@ pub struct QueueSubjects {
     /// The subject on which requests arrive.
     pub requests: Subject,
     /// The subject of membership queries, and of cancels for calls whose worker is unknown.
-    pub cancel: Subject,
+    pub broadcast: Subject,
     /// The subject on which gateways request missing answers.
-    pub repeat: Subject,
+    pub resend: Subject,
     /// This worker's own subject, the prefix of the subjects of its jobs and offers.
     pub own: Subject,
     jobs: Subject,
@@ -37,8 +37,8 @@ impl QueueSubjects {
         let own = prefix.join(format_args!("{WORKERS_TOKEN}.{name}.{worker}"))?;
         Ok(Self {
             requests: prefix.join(format_args!("q.{name}"))?,
-            cancel: prefix.join(format_args!("cancel.{name}"))?,
-            repeat: prefix.join(format_args!("{REPEAT_TOKEN}.{name}"))?,
+            broadcast: prefix.join(format_args!("cancel.{name}"))?,
+            resend: prefix.join(format_args!("{RESEND_TOKEN}.{name}"))?,
             jobs: own.join("j")?,
             offers: own.join("o")?,
             own,
@@ -49,13 +49,13 @@ impl QueueSubjects {
 
     /// Returns the subject on which grants and cancels for a job arrive.
     #[must_use]
-    pub fn of_job(&self, number: u64) -> Subject {
+    pub fn job_subject(&self, number: u64) -> Subject {
         self.jobs.join_numbers([number])
     }
 
     /// Returns the subject on which the answer to an offer arrives.
     #[must_use]
-    pub fn of_offer(&self, number: u64) -> Subject {
+    pub fn offer_subject(&self, number: u64) -> Subject {
         self.offers.join_numbers([number])
     }
 }

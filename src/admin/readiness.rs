@@ -42,8 +42,10 @@ impl Readiness {
             loop {
                 let state = match link.borrow_and_update().state {
                     LinkState::Down => Err("not connected to NATS".to_owned()),
-                    LinkState::Deaf => Err("NATS refuses a subscription: see the log".to_owned()),
-                    LinkState::Up | LinkState::Leaving => Ok(()),
+                    LinkState::SubscriptionRefused => {
+                        Err("NATS refuses a subscription: see the log".to_owned())
+                    }
+                    LinkState::Up | LinkState::LameDuck => Ok(()),
                 };
                 readiness.set("nats", state);
                 if link.changed().await.is_err() {

@@ -53,7 +53,7 @@ impl Violations {
     pub fn add_unknown(&mut self, source: ParameterSource, name: &str, detail: &'static str) {
         if !self.is_full() {
             let name: String = name.chars().take(NAME_CHARS_MAX).collect();
-            self.list.push(Violation::of_parameter(source.as_str(), &name, detail));
+            self.list.push(Violation::in_parameter(source.as_str(), &name, detail));
         }
     }
 
@@ -61,7 +61,7 @@ impl Violations {
     pub fn add_missing_header(&mut self, name: &str) {
         if !self.is_full() {
             let source = ParameterSource::Header.as_str();
-            self.list.push(Violation::of_parameter(source, name, REQUIRED));
+            self.list.push(Violation::in_parameter(source, name, REQUIRED));
         }
     }
 
@@ -85,9 +85,9 @@ impl Location<'_> {
     fn violation(self, detail: String) -> Violation {
         match self {
             Self::Parameter(parameter) => {
-                Violation::of_parameter(parameter.source.as_str(), &parameter.name, detail)
+                Violation::in_parameter(parameter.source.as_str(), &parameter.name, detail)
             }
-            Self::Json(pointer) => Violation::of_body(pointer.to_string(), detail),
+            Self::Json(pointer) => Violation::in_body(pointer.to_string(), detail),
         }
     }
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::bus::{self, Bus};
+use super::nats_connection::{self, NatsConnection};
 use super::{EXIT_FAILED, EXIT_USAGE, Output, print_lines};
 use crate::catalogue::validate;
 use crate::catalogue::violations::{GIVEN_TWICE, JsonPointer, Location, REQUIRED, Violations};
@@ -34,7 +34,7 @@ pub(super) fn run<O: Write, E: Write>(
     output: &mut Output<O, E>,
 ) -> io::Result<ExitCode> {
     // Both roles load all endpoints. Without `--role`, the gateway's configuration is preferred, because it controls the call.
-    let checked = check_arguments(arguments, &bus::sources(sources));
+    let checked = check_arguments(arguments, &nats_connection::sources(sources));
     let (config, endpoint, request) = match checked {
         Ok(checked) => checked,
         Err(errors) => {
@@ -43,26 +43,33 @@ pub(super) fn run<O: Write, E: Write>(
         }
     };
     let dry_run = request.dry_run;
-    bus::run(sources, "fjord call", output, async |bus: Bus, output: &mut Output<O, E>| {
-        let transport = Arc::clone(&bus.transport);
-        match call(EndpointCall { endpoint, request, config, transport }).await {
-            Ok(called) => {
-                print(&if dry_run { check_dry_run(called) } else { called }, arguments.json, output)
+    nats_connection::run(
+        sources,
+        "fjord call",
+        output,
+        async |connection: NatsConnection, output: &mut Output<O, E>| {
+            let transport = Arc::clone(&connection.transport);
+            match call(EndpointCall { endpoint, request, config, transport }).await {
+                Ok(called) => print(
+                    &if dry_run { check_dry_run(called) } else { called },
+                    arguments.json,
+                    output,
+                ),
+                Err(error) => {
+                    writeln!(output.err, "error: cannot make the call: {error}")?;
+                    Ok(ExitCode::from(EXIT_FAILED))
+                }
             }
-            Err(error) => {
-                writeln!(output.err, "error: cannot make the call: {error}")?;
-                Ok(ExitCode::from(EXIT_FAILED))
-            }
-        }
-    })
+        },
+    )
 }
 
-type CheckedCall = (Config, Arc<Endpoint>, Request);
+type PreparedCall = (Config, Arc<Endpoint>, Request);
 
 fn check_arguments(
     arguments: &CallArguments,
     sources: &Sources,
-) -> Result<CheckedCall, Vec<String>> {
+) -> Result<PreparedCall, Vec<String>> {
     let lines = |errors: Vec<crate::config::ConfigError>| -> Vec<String> {
         errors.iter().map(ToString::to_string).collect()
     };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::bus::{self, Bus};
+use super::nats_connection::{self, NatsConnection};
 use super::{EXIT_FAILED, Output};
 use crate::cli::StatusArguments;
 use crate::config::Sources;
@@ -33,27 +33,28 @@ pub(super) fn run(
     sources: &Sources,
     output: &mut Output<impl Write, impl Write>,
 ) -> io::Result<ExitCode> {
-    bus::run(sources, "fjord status", output, async |bus, output| {
-        watch(arguments, &bus, output).await
+    nats_connection::run(sources, "fjord status", output, async |connection, output| {
+        watch(arguments, &connection, output).await
     })
 }
 
 async fn watch(
     arguments: &StatusArguments,
-    bus: &Bus,
+    connection: &NatsConnection,
     output: &mut Output<impl Write, impl Write>,
 ) -> io::Result<ExitCode> {
-    let mut earlier = match take_snapshot(bus, 0, 0).await {
+    let mut earlier = match take_snapshot(connection, 0, 0).await {
         Ok(snapshot) => snapshot,
         Err(failure) => return failed(&failure, output),
     };
     let clears = arguments.watch && !arguments.json && io::stdout().is_terminal();
     loop {
         sleep(Duration::from_secs(arguments.interval)).await;
-        let later = match take_snapshot(bus, earlier.reports.len(), earlier.servers.len()).await {
-            Ok(later) => later,
-            Err(failure) => return failed(&failure, output),
-        };
+        let later =
+            match take_snapshot(connection, earlier.reports.len(), earlier.servers.len()).await {
+                Ok(later) => later,
+                Err(failure) => return failed(&failure, output),
+            };
         let view = FleetView::between(&earlier, &later);
         if clears {
             output.out.write_all(CLEAR.as_bytes())?;
@@ -78,17 +79,17 @@ fn failed(failure: &str, output: &mut Output<impl Write, impl Write>) -> io::Res
 
 /// Takes a snapshot. Fails if it contains no report.
 async fn take_snapshot(
-    bus: &Bus,
+    connection: &NatsConnection,
     expected: usize,
     servers_expected: usize,
 ) -> Result<FleetSnapshot, String> {
-    let snapshot = query(bus, expected, servers_expected).await?;
+    let snapshot = query(connection, expected, servers_expected).await?;
     if snapshot.reports.is_empty() {
         return Err(format!(
             "no reply on {prefix}.{}: no gateway or worker with the prefix {prefix} is connected to this NATS, or the \
              account is not permitted to publish there",
             fleet::query::STATUS_TOKEN,
-            prefix = bus.prefix
+            prefix = connection.prefix
         ));
     }
     Ok(snapshot)
@@ -96,17 +97,18 @@ async fn take_snapshot(
 
 /// Queries the fleet and the NATS servers.
 async fn query(
-    bus: &Bus,
+    connection: &NatsConnection,
     expected: usize,
     servers_expected: usize,
 ) -> Result<FleetSnapshot, String> {
     let servers = async {
-        match &bus.system {
+        match &connection.system {
             Some(system) => system::sample_all(&**system, servers_expected).await,
-            None => monitoring::sample_all(&bus.monitoring).await,
+            None => monitoring::sample_all(&connection.monitoring).await,
         }
     };
-    let reports = fleet::query::gather(&*bus.transport, &bus.prefix, expected, GATHER_LIMIT);
+    let reports =
+        fleet::query::gather(&*connection.transport, &connection.prefix, expected, GATHER_LIMIT);
     let (servers, reports) = tokio::join!(servers, reports);
     let reports = reports.map_err(|error| format!("cannot query the fleet: {error}"))?;
     Ok(FleetSnapshot { reports, servers })

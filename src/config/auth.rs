@@ -64,7 +64,7 @@ impl AuthConfig {
 
 fn read_issuers(table: &mut SettingsTable<'_>) -> BTreeMap<String, IssuerConfig> {
     table.table("jwt", |table| {
-        let issuers = table.own_named_tables(issuer::ONE_TABLE_EACH, IssuerConfig::read);
+        let issuers = table.entries_as_tables(issuer::ONE_TABLE_EACH, IssuerConfig::read);
         for (name, key, expected) in issuer::errors(&issuers) {
             // A missing key has already been reported.
             if key.is_empty() || table.has_inside(name, key) || key == "principal_prefix" {

@@ -98,15 +98,15 @@ pub struct SessionConfig {
     /// The interval of workers' progress reports. A worker that misses three is considered lost.
     pub progress_interval: Duration,
     /// The minimum delay before a request is sent again to a queue without a free slot or worker.
-    pub probe_delay_min: Duration,
+    pub queue_retry_delay_min: Duration,
     /// The maximum delay before a request is sent again to a queue without a free slot or worker.
-    pub probe_delay_max: Duration,
+    pub queue_retry_delay_max: Duration,
     /// The maximum number of requests that wait for one queue.
     pub waiting_max: usize,
     /// The number of retries allowed, as a percentage of requests.
     pub retry_percent: u32,
     /// The number of retries per second that is always allowed.
-    pub retry_floor: u32,
+    pub retries_per_second_min: u32,
     /// How many parts a worker may send ahead of the client. With 0, answers are not streamed.
     pub window_parts: u32,
     /// The maximum size in bytes of an answer collected from parts.
@@ -205,11 +205,14 @@ impl SessionConfig {
         Self {
             accept_timeout: table.get_limited("accept_timeout", limits::ACCEPT_TIMEOUT),
             progress_interval: table.get_limited("progress_interval", limits::PROGRESS_INTERVAL),
-            probe_delay_min: table.get_limited("probe_delay_min", limits::PROBE_DELAY_MIN),
-            probe_delay_max: table.get_limited("probe_delay_max", limits::PROBE_DELAY_MAX),
+            queue_retry_delay_min: table
+                .get_limited("queue_retry_delay_min", limits::QUEUE_RETRY_DELAY_MIN),
+            queue_retry_delay_max: table
+                .get_limited("queue_retry_delay_max", limits::QUEUE_RETRY_DELAY_MAX),
             waiting_max: table.get_limited("waiting_max", limits::WAITING_MAX),
             retry_percent: table.get_limited("retry_percent", limits::RETRY_PERCENT),
-            retry_floor: table.get_limited("retry_floor", limits::RETRY_FLOOR),
+            retries_per_second_min: table
+                .get_limited("retries_per_second_min", limits::RETRIES_PER_SECOND_MIN),
             window_parts: table.get_limited("window_parts", limits::WINDOW_PARTS),
             answer_bytes_max: table.get_bytes("answer_bytes_max", limits::ANSWER_BYTES_MAX),
         }

@@ -109,16 +109,16 @@ pub const COMPRESSION_BYTES_MIN: Limit<usize> = size(KIB, 1, MIB);
 pub const ACCEPT_TIMEOUT: Limit<Duration> = time(s(1), ms(50), s(60));
 /// `gateway.session.progress_interval` and `worker.progress_interval`.
 pub const PROGRESS_INTERVAL: Limit<Duration> = time(s(1), ms(50), s(60));
-/// `gateway.session.probe_delay_min`.
-pub const PROBE_DELAY_MIN: Limit<Duration> = time(ms(50), ms(1), s(10));
-/// `gateway.session.probe_delay_max`.
-pub const PROBE_DELAY_MAX: Limit<Duration> = time(s(1), ms(1), s(60));
+/// `gateway.session.queue_retry_delay_min`.
+pub const QUEUE_RETRY_DELAY_MIN: Limit<Duration> = time(ms(50), ms(1), s(10));
+/// `gateway.session.queue_retry_delay_max`.
+pub const QUEUE_RETRY_DELAY_MAX: Limit<Duration> = time(s(1), ms(1), s(60));
 /// `gateway.session.waiting_max`.
 pub const WAITING_MAX: Limit<usize> = size(10_000, 0, 1_000_000);
 /// `gateway.session.retry_percent`.
 pub const RETRY_PERCENT: Limit<u32> = count(20, 0, 100);
-/// `gateway.session.retry_floor`.
-pub const RETRY_FLOOR: Limit<u32> = count(10, 0, 10_000);
+/// `gateway.session.retries_per_second_min`.
+pub const RETRIES_PER_SECOND_MIN: Limit<u32> = count(10, 0, 10_000);
 /// `gateway.session.window_parts`. With two, one is in transit while the client reads the other.
 pub const WINDOW_PARTS: Limit<u32> = count(2, 0, 64);
 /// `gateway.session.answer_bytes_max` and `worker.answer_bytes_max`.
@@ -165,10 +165,10 @@ pub fn lengthened_timeout(configured: Duration, round_trip: Duration) -> Option<
 
 /// `worker.refused_max`.
 pub const REFUSED_MAX: Limit<usize> = size(4_096, 0, 1 << 20);
-/// `worker.leave_messages`. With 200, tests at thousands of messages per second lost no message.
-pub const LEAVE_MESSAGES: Limit<u64> = long(200, 1, 1 << 20);
-/// `worker.leave_idle`.
-pub const LEAVE_IDLE: Limit<Duration> = time(ms(500), ms(50), s(30));
+/// `worker.unsubscribe_messages_max`. With 200, tests lost no message at thousands per second.
+pub const UNSUBSCRIBE_MESSAGES_MAX: Limit<u64> = long(200, 1, 1 << 20);
+/// `worker.unsubscribe_quiet_time`.
+pub const UNSUBSCRIBE_QUIET_TIME: Limit<Duration> = time(ms(500), ms(50), s(30));
 /// `worker.queues.<queue>.concurrency`.
 pub const CONCURRENCY: Limit<usize> = size(16, 1, 10_000);
 
@@ -233,7 +233,7 @@ const _: () = {
     assert!(TIMEOUT_DEFAULT.default.as_millis() <= DRAIN_TIMEOUT.default.as_millis());
     let drain = DRAIN_DELAY.default.as_millis() + DRAIN_TIMEOUT.default.as_millis();
     assert!(drain < UNIT_STOP_TIMEOUT.as_millis(), "systemd waits for the drain");
-    assert!(PROBE_DELAY_MIN.default.as_millis() <= PROBE_DELAY_MAX.default.as_millis());
+    assert!(QUEUE_RETRY_DELAY_MIN.default.as_millis() <= QUEUE_RETRY_DELAY_MAX.default.as_millis());
     assert!(URI_BYTES_MAX.default < HEADER_BYTES_MAX.default);
     assert!(CONNECTIONS_PER_CLIENT_MAX.default <= CONNECTIONS_MAX.default);
     assert!(BUFFERED_BYTES_PER_CLIENT_MAX.default <= BUFFERED_BYTES_MAX.default);

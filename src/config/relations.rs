@@ -91,8 +91,8 @@ fn check_gateway(config: &Config, relations: &mut Relations<'_>) {
     relations.at_most(body, per_client);
     relations.at_most(("gateway.session.answer_bytes_max", session.answer_bytes_max), per_client);
     relations.at_most(
-        ("gateway.session.probe_delay_min", session.probe_delay_min),
-        ("gateway.session.probe_delay_max", session.probe_delay_max),
+        ("gateway.session.queue_retry_delay_min", session.queue_retry_delay_min),
+        ("gateway.session.queue_retry_delay_max", session.queue_retry_delay_max),
     );
     let attempt = ("catalogue.timeout_default", config.catalogue.defaults.timeout);
     relations.below(("gateway.session.accept_timeout", session.accept_timeout), attempt);

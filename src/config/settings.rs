@@ -188,7 +188,7 @@ impl<'a> SettingsTable<'a> {
 
     /// Reads this table, whose keys are names chosen by the operator and whose values are tables.
     /// Records one error with the message `expected` if any value is not a table.
-    pub(super) fn own_named_tables<R>(
+    pub(super) fn entries_as_tables<R>(
         &mut self,
         expected: &str,
         mut read: impl FnMut(&mut SettingsTable<'_>) -> R,

@@ -35,9 +35,9 @@ pub struct WorkerConfig {
     /// The maximum number of refused requests that a queue remembers in order to offer them a slot.
     pub refused_max: usize,
     /// The number of messages that can still arrive after leaving a group, so that none is lost.
-    pub leave_messages: u64,
+    pub unsubscribe_messages_max: u64,
     /// How long no message must arrive before the worker checks that it has left the queue group.
-    pub leave_idle: Duration,
+    pub unsubscribe_quiet_time: Duration,
     /// The part size in bytes. An answer is streamed once it reaches twice this size.
     pub part_bytes: usize,
     /// The maximum size of an answer in bytes.
@@ -94,8 +94,10 @@ impl WorkerConfig {
             claim_timeout: table.get_limited("claim_timeout", limits::CLAIM_TIMEOUT),
             offer_timeout: table.get_limited("offer_timeout", limits::OFFER_TIMEOUT),
             refused_max: table.get_limited("refused_max", limits::REFUSED_MAX),
-            leave_messages: table.get_limited("leave_messages", limits::LEAVE_MESSAGES),
-            leave_idle: table.get_limited("leave_idle", limits::LEAVE_IDLE),
+            unsubscribe_messages_max: table
+                .get_limited("unsubscribe_messages_max", limits::UNSUBSCRIBE_MESSAGES_MAX),
+            unsubscribe_quiet_time: table
+                .get_limited("unsubscribe_quiet_time", limits::UNSUBSCRIBE_QUIET_TIME),
             part_bytes: table.get_bytes("part_bytes", limits::PART_BYTES),
             answer_bytes_max: table.get_bytes("answer_bytes_max", limits::ANSWER_BYTES_MAX),
         }

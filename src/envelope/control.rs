@@ -16,21 +16,21 @@ pub enum Control {
     /// The offered slot is not needed: the worker may offer it to another gateway.
     Decline,
     /// A link was lost: the worker resends the answer of this job, or of the listed requests.
-    Repeat,
+    Resend,
     /// Asks every worker of a queue for a progress reply that names the worker's own subject.
-    Members,
+    QueryMembers,
     /// The client has taken the answer's parts up to this number: the worker may send more.
     Ack(u32),
 }
 
 /// The token, after a worker's own subject, for requests that bypass the queue group.
 pub const DIRECT_TOKEN: &str = "q";
-/// The token between prefix and queue in the subject of `Repeat`, shared by a queue's workers.
-pub const REPEAT_TOKEN: &str = "repeat";
-/// The maximum number of requests that one `Repeat` may list.
-pub const REPEAT_NAMES_MAX: usize = 32;
-/// The maximum length of the list in a `Repeat`, in bytes.
-const REPEAT_BYTES_MAX: usize = 4096;
+/// The token between prefix and queue in the subject of `Resend`, shared by a queue's workers.
+pub const RESEND_TOKEN: &str = "resend";
+/// The maximum number of requests that one `Resend` may list.
+pub const RESEND_NAMES_MAX: usize = 32;
+/// The maximum length of the list in a `Resend`, in bytes.
+const RESEND_BYTES_MAX: usize = 4096;
 
 impl Control {
     /// Returns the message's name on the wire.
@@ -41,8 +41,8 @@ impl Control {
             Self::Deny => "deny",
             Self::Cancel => "cancel",
             Self::Decline => "decline",
-            Self::Repeat => "repeat",
-            Self::Members => "members",
+            Self::Resend => "resend",
+            Self::QueryMembers => "members",
             Self::Ack(_) => "ack",
         }
     }
@@ -55,8 +55,8 @@ impl Control {
             "deny" => Some(Self::Deny),
             "cancel" => Some(Self::Cancel),
             "decline" => Some(Self::Decline),
-            "repeat" => Some(Self::Repeat),
-            "members" => Some(Self::Members),
+            "resend" => Some(Self::Resend),
+            "members" => Some(Self::QueryMembers),
             "ack" => from.get(headers::PART)?.parse().ok().map(Self::Ack),
             _ => None,
         }
@@ -75,27 +75,27 @@ impl Control {
         message
     }
 
-    /// Encodes a `Repeat` of requests, whose reply subjects start with `inbox` and one of `names`.
+    /// Encodes a `Resend` of requests, whose reply subjects start with `inbox` and one of `names`.
     #[must_use]
-    pub fn repeat(to: Subject, inbox: Subject, names: &[String]) -> Message {
-        debug_assert!(names.len() <= REPEAT_NAMES_MAX, "too many names for one message");
+    pub fn resend(to: Subject, inbox: Subject, names: &[String]) -> Message {
+        debug_assert!(names.len() <= RESEND_NAMES_MAX, "too many names for one message");
         let payload = names.join(" ").into();
-        Message { reply: Some(inbox), payload, ..Self::Repeat.message(to) }
+        Message { reply: Some(inbox), payload, ..Self::Resend.message(to) }
     }
 
-    /// Parses a `Repeat` that lists requests. Returns the subjects at or below which their answers
+    /// Parses a `Resend` that lists requests. Returns the subjects at or below which their answers
     /// were sent, or `None` if the message violates the protocol.
     #[must_use]
-    pub fn parse_repeat(message: &Message) -> Option<Vec<Subject>> {
+    pub fn parse_resend(message: &Message) -> Option<Vec<Subject>> {
         let inbox = message.reply.as_ref()?;
-        let is_repeat = Self::parse(&message.headers) == Some(Self::Repeat);
-        if !is_repeat || message.payload.len() > REPEAT_BYTES_MAX {
+        let is_resend = Self::parse(&message.headers) == Some(Self::Resend);
+        if !is_resend || message.payload.len() > RESEND_BYTES_MAX {
             return None;
         }
         let text = std::str::from_utf8(&message.payload).ok()?;
         let names = text.split_ascii_whitespace().map(|name| inbox.join(name).ok());
         let names: Option<Vec<_>> = names.collect();
-        names.filter(|names| (1..=REPEAT_NAMES_MAX).contains(&names.len()))
+        names.filter(|names| (1..=RESEND_NAMES_MAX).contains(&names.len()))
     }
 }
 
@@ -104,27 +104,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_repeat_lists_a_limited_number_of_requests() {
-        let (to, inbox) = (Subject::new("p.repeat.q").unwrap(), Subject::new("i.r").unwrap());
+    fn a_resend_lists_a_limited_number_of_requests() {
+        let (to, inbox) = (Subject::new("p.resend.q").unwrap(), Subject::new("i.r").unwrap());
         let parsed = |names: &[&str]| {
             let names: Vec<_> = names.iter().map(ToString::to_string).collect();
             let message = Message {
                 payload: names.join(" ").into(),
-                ..Control::repeat(to.clone(), inbox.clone(), &[])
+                ..Control::resend(to.clone(), inbox.clone(), &[])
             };
-            Control::parse_repeat(&message)
+            Control::parse_resend(&message)
         };
         let subjects = parsed(&["3.17", "3.18"]).unwrap();
         assert_eq!(
             subjects.iter().map(Subject::as_str).collect::<Vec<_>>(),
             ["i.r.3.17", "i.r.3.18"]
         );
-        assert!(parsed(&["1"; REPEAT_NAMES_MAX]).is_some());
-        for bad in [&["1"; REPEAT_NAMES_MAX + 1][..], &[], &["*"], &["3..1"]] {
+        assert!(parsed(&["1"; RESEND_NAMES_MAX]).is_some());
+        for bad in [&["1"; RESEND_NAMES_MAX + 1][..], &[], &["*"], &["3..1"]] {
             assert_eq!(parsed(bad), None, "{bad:?}");
         }
-        assert_eq!(parsed(&["1".repeat(REPEAT_BYTES_MAX + 1).as_str()]), None);
+        assert_eq!(parsed(&["1".repeat(RESEND_BYTES_MAX + 1).as_str()]), None);
         let other = Message { reply: Some(inbox), ..Control::Cancel.message(to) };
-        assert_eq!(Control::parse_repeat(&other), None);
+        assert_eq!(Control::parse_resend(&other), None);
     }
 }

@@ -42,7 +42,7 @@ pub enum Reply {
         direct: Subject,
     },
     /// The worker sent the answer and then lost its link. A gateway that has not received the
-    /// answer sends `repeat` to `control`.
+    /// answer sends `resend` to `control`.
     Answered {
         /// The job's control subject.
         control: Subject,

@@ -46,7 +46,8 @@ pub async fn serve(
             let report = member.report();
             let sent = match send(&*transport, &report, inbox.clone()).await {
                 Err(TransportError::TooLarge) => {
-                    let cut = Report { queues: Vec::new(), is_cut: true, ..(*report).clone() };
+                    let cut =
+                        Report { queues: Vec::new(), is_truncated: true, ..(*report).clone() };
                     send(&*transport, &cut, inbox).await
                 }
                 sent => sent,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::telemetry::{Distribution, names, snapshot};
 
-use super::Identity;
+use super::ProcessIdentity;
 
 /// The state of a process at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -35,7 +35,7 @@ pub struct Report {
     /// The databases of a worker.
     pub databases: Vec<DatabaseReport>,
     /// Whether the queues were omitted because they did not fit into one message.
-    pub is_cut: bool,
+    pub is_truncated: bool,
 }
 
 /// One queue in one process.
@@ -103,7 +103,7 @@ pub struct DatabaseReport {
 impl Report {
     /// Creates a report that contains only the identity.
     #[must_use]
-    pub fn new(identity: &Identity) -> Self {
+    pub fn new(identity: &ProcessIdentity) -> Self {
         Self {
             role: identity.role.as_str().to_owned(),
             id: identity.id.clone(),

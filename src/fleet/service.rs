@@ -15,7 +15,7 @@ use crate::message::{Message, Subject};
 use crate::messaging::{Subscription, Transport, TransportError};
 
 use super::report::QueueReport;
-use super::{FleetMember, Identity, Report};
+use super::{FleetMember, ProcessIdentity, Report};
 
 /// The first token of every subject of the API.
 const ROOT: &str = "$SRV";
@@ -40,7 +40,7 @@ impl ServiceRequest {
     }
 
     /// Returns the subjects of the request: for all services, this name, and this process.
-    fn subjects(self, identity: &Identity) -> [String; 3] {
+    fn subjects(self, identity: &ProcessIdentity) -> [String; 3] {
         let (request, name, id) = (self.token(), name(identity.role), &identity.id);
         [
             format!("{ROOT}.{request}"),
@@ -79,7 +79,7 @@ struct ServiceInstance<'a> {
 }
 
 impl<'a> ServiceInstance<'a> {
-    fn new(identity: &'a Identity, kind: &'static str) -> Self {
+    fn new(identity: &'a ProcessIdentity, kind: &'static str) -> Self {
         let metadata = BTreeMap::from([
             ("role", identity.role.as_str()),
             ("host", identity.host.as_str()),
@@ -228,7 +228,7 @@ fn answer(member: &FleetMember, request: ServiceRequest) -> Vec<u8> {
     }
 }
 
-fn info<'a>(identity: &'a Identity, report: &'a Report) -> InfoResponse<'a> {
+fn info<'a>(identity: &'a ProcessIdentity, report: &'a Report) -> InfoResponse<'a> {
     let endpoint = |queue: &'a QueueReport| EndpointInfo {
         name: &queue.name,
         subject: subject(&identity.prefix, queue),
@@ -242,7 +242,7 @@ fn info<'a>(identity: &'a Identity, report: &'a Report) -> InfoResponse<'a> {
     }
 }
 
-fn stats<'a>(identity: &'a Identity, report: &'a Report) -> StatsResponse<'a> {
+fn stats<'a>(identity: &'a ProcessIdentity, report: &'a Report) -> StatsResponse<'a> {
     let endpoint = |queue| EndpointStats::new(&identity.prefix, queue);
     StatsResponse {
         instance: ServiceInstance::new(identity, "io.nats.micro.v1.stats_response"),
@@ -275,7 +275,7 @@ mod tests {
 
     fn member(role: Role) -> Arc<FleetMember> {
         let text = |text| Subject::new(text).unwrap();
-        let identity = Identity::new(role, text("fjord"), &text("_INBOX.0123456789abcdef"));
+        let identity = ProcessIdentity::new(role, text("fjord"), &text("_INBOX.0123456789abcdef"));
         let queue = QueueReport {
             name: "horse-get".to_owned(),
             calls: 4,
@@ -285,7 +285,7 @@ mod tests {
             slots: Some(SlotsReport { limit: 8, running: 2, ..SlotsReport::default() }),
             demand: Some(DemandReport::default()),
         };
-        let source = move |identity: &Identity| Report {
+        let source = move |identity: &ProcessIdentity| Report {
             queues: vec![queue.clone()],
             ..Report::new(identity)
         };

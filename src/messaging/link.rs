@@ -23,9 +23,9 @@ pub enum LinkState {
     /// The link is not connected or not yet proven by a probe. The transport reconnects on its own.
     Down,
     /// The server refuses a subscription that the process needs, so messages to it are lost.
-    Deaf,
+    SubscriptionRefused,
     /// The server is about to stop (lame duck mode). The transport reconnects on its own.
-    Leaving,
+    LameDuck,
 }
 
 impl Link {
@@ -35,7 +35,7 @@ impl Link {
     /// Returns whether messages can be sent now.
     #[must_use]
     pub fn is_up(self) -> bool {
-        matches!(self.state, LinkState::Up | LinkState::Leaving)
+        matches!(self.state, LinkState::Up | LinkState::LameDuck)
     }
 }
 
@@ -69,7 +69,7 @@ impl RoundTrip {
     /// Returns the time until which the silence of a process that reports every `interval` proves nothing: a stalled link
     /// delays its reports, and one arrives at the latest an interval after the stall.
     #[must_use]
-    pub fn silence_counts_from(&self, interval: Duration) -> Option<Instant> {
+    pub fn silence_excused_until(&self, interval: Duration) -> Option<Instant> {
         self.stalled_at.map(|stalled_at| stalled_at + interval)
     }
 }

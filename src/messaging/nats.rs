@@ -28,6 +28,7 @@ mod convert;
 mod credentials;
 mod outbox;
 mod payload_limit;
+pub mod permission_check;
 mod probe;
 mod refusal;
 mod round_trip;
@@ -35,7 +36,6 @@ mod subscription;
 mod subscription_handle;
 mod subscriptions;
 mod supervisor;
-pub mod trial;
 
 use backoff::ReconnectBackoff;
 use client::NatsClient;
@@ -51,7 +51,7 @@ pub struct Nats {
     shared: Arc<NatsShared>,
     inbox: Subject,
     outbox: Outbox,
-    last_limit_query: payload_limit::LastQuery,
+    limit_query_throttle: payload_limit::QueryThrottle,
 }
 
 impl fmt::Debug for Nats {
@@ -96,7 +96,7 @@ pub async fn connect(
         shared,
         inbox,
         outbox,
-        last_limit_query: payload_limit::LastQuery::default(),
+        limit_query_throttle: payload_limit::QueryThrottle::default(),
     }))
 }
 
@@ -145,7 +145,7 @@ impl Nats {
         bytes: usize,
         message: Box<OutgoingMessage>,
     ) -> Result<(), TransportError> {
-        if payload_limit::has_grown(&self.shared, &self.last_limit_query, bytes).await {
+        if payload_limit::has_grown(&self.shared, &self.limit_query_throttle, bytes).await {
             self.send(*message).await
         } else {
             Err(TransportError::TooLarge)
@@ -256,7 +256,7 @@ impl Transport for Nats {
                 return Ok(());
             }
             loop {
-                // Messages can also be sent while the link is deaf.
+                // Messages can also be sent while a subscription is refused.
                 let connected = link.wait_for(|link| link.state != LinkState::Down);
                 let connected = timeout_at(end, connected).await;
                 let Ok(Ok(epoch)) = connected.map(|link| link.map(|link| link.epoch)) else {

@@ -47,7 +47,7 @@ pub enum ProblemKind {
     /// The request's headers are larger than allowed.
     HeadersTooLarge,
     /// The procedure rejected the request, with a status from the catalogue or the SQL error.
-    Refused(u16),
+    ProcedureError(u16),
     /// An error in fjord or in its configuration.
     Internal,
     /// The answer of a worker or of the database cannot be forwarded.
@@ -199,7 +199,7 @@ impl ProblemKind {
                 "headers-too-large",
                 "The request headers are too large",
             ),
-            Self::Refused(status) => definition(
+            Self::ProcedureError(status) => definition(
                 S::from_u16(status).unwrap_or(S::INTERNAL_SERVER_ERROR),
                 "refused",
                 "The procedure refused the request",

@@ -204,7 +204,7 @@ impl Database {
             BackendErrorKind::PoolTimedOut => &BUSY,
             _ => return,
         };
-        if conditions::begins(condition, &self.name) {
+        if conditions::raise(condition, &self.name) {
             let (database, cause) = (&*self.name, chain(error));
             tracing::warn!(database, cause, "calls are refused without being executed");
         }
@@ -235,7 +235,7 @@ impl AvailabilityMonitor {
                 since = Instant::now();
                 self.is_up.send_replace(Some(is_up));
             } else if is_up {
-                conditions::ends_if_quiet(&UNREACHABLE, name);
+                conditions::resolve_if_quiet(&UNREACHABLE, name);
             }
             sleep(jittered(if is_up { PING_PAUSE_UP } else { PING_PAUSE_DOWN })).await;
         }
@@ -251,7 +251,7 @@ impl AvailabilityMonitor {
             }
             Ok(()) if was_up.is_none() => tracing::debug!(database, "the database answers"),
             Ok(()) => {
-                let calls_refused = conditions::ends(&UNREACHABLE, database);
+                let calls_refused = conditions::resolve(&UNREACHABLE, database);
                 let seconds = lasted.as_secs_f64();
                 tracing::info!(database, queues, seconds, calls_refused, "the database answers");
             }

@@ -30,7 +30,7 @@ mod tds;
 mod types;
 mod verify;
 
-use metadata::{ServerProbe, Signatures};
+use metadata::{ServerDetector, SignatureCache};
 use pools::{Lease, Pools};
 
 /// The time limit for describing the procedures of a database.
@@ -46,13 +46,13 @@ pub fn connect(config: &MssqlConfig, name: &str) -> Result<Arc<dyn Backend>, Bac
         MssqlEncryption::TrustAny => Connector::trusting_any(),
     };
     let tls = tls.map_err(|error| BackendError::caused_by(BackendErrorKind::Unavailable, error))?;
-    let dialer = tds::Dialer::new(config.clone(), tls);
+    let connector = tds::TdsConnector::new(config.clone(), tls);
     Ok(Arc::new(Mssql {
         name: name.to_owned(),
         config: config.clone(),
-        pools: Pools::new(config, name, dialer),
-        signatures: Signatures::default(),
-        server: ServerProbe::default(),
+        pools: Pools::new(config, name, connector),
+        signatures: SignatureCache::default(),
+        server: ServerDetector::default(),
         untyped_null_refused: AtomicBool::new(false),
         closing: Cancel::new(),
     }))
@@ -64,8 +64,8 @@ struct Mssql {
     name: String,
     config: MssqlConfig,
     pools: Pools,
-    signatures: Signatures,
-    server: ServerProbe,
+    signatures: SignatureCache,
+    server: ServerDetector,
     /// Set once the server has refused an untyped NULL that its traits say it accepts.
     untyped_null_refused: AtomicBool,
     closing: Cancel,

@@ -22,8 +22,8 @@ const CONDITIONS_MAX: usize = 4096;
 pub struct Condition {
     /// The name in logs and in the metric.
     pub name: &'static str,
-    /// Whether the end is reported with `ends` or `ends_if_quiet`. Otherwise, the condition ends
-    /// when it no longer affects any request.
+    /// Whether the end is reported with `resolve` or `resolve_if_quiet`. Otherwise, the condition
+    /// ends when it no longer affects any request.
     pub has_reported_end: bool,
 }
 
@@ -60,7 +60,7 @@ fn state() -> MutexGuard<'static, State> {
 /// Records that a condition of `subject` affects a request. Returns whether it has just begun and
 /// must be logged; until it ends, further requests are only counted.
 #[must_use]
-pub fn begins(condition: &Condition, subject: &str) -> bool {
+pub fn raise(condition: &Condition, subject: &str) -> bool {
     let now = Instant::now();
     let mut state = state();
     let mut key = (condition.name, subject.to_owned());
@@ -86,7 +86,7 @@ pub fn begins(condition: &Condition, subject: &str) -> bool {
 
 /// Ends a condition. Returns how many requests it affected.
 #[must_use]
-pub fn ends(condition: &Condition, subject: &str) -> u64 {
+pub fn resolve(condition: &Condition, subject: &str) -> u64 {
     state()
         .remove(&(condition.name, subject.to_owned()))
         .map_or(0, |occurrence| occurrence.requests)
@@ -94,7 +94,7 @@ pub fn ends(condition: &Condition, subject: &str) -> u64 {
 
 /// Ends a condition and logs its end if it has affected no request for 10 seconds. For callers that
 /// only know that the condition may be over.
-pub fn ends_if_quiet(condition: &Condition, subject: &str) {
+pub fn resolve_if_quiet(condition: &Condition, subject: &str) {
     let key = (condition.name, subject.to_owned());
     let over =
         state().extract_if(.., |each, occurrence| *each == key && is_quiet(occurrence)).next();
@@ -133,28 +133,28 @@ mod tests {
         const REPORTED: Condition =
             Condition { name: "with a reported end", has_reported_end: true };
         assert!(
-            begins(&REPORTED, "a") && begins(&REPORTED, "b"),
+            raise(&REPORTED, "a") && raise(&REPORTED, "b"),
             "each subject has its own condition"
         );
-        assert!(!begins(&REPORTED, "a"));
-        ends_if_quiet(&REPORTED, "a");
-        assert!(!begins(&REPORTED, "a"), "it affected a request a moment ago");
+        assert!(!raise(&REPORTED, "a"));
+        resolve_if_quiet(&REPORTED, "a");
+        assert!(!raise(&REPORTED, "a"), "it affected a request a moment ago");
         tokio::time::advance(QUIET).await;
-        ends_if_quiet(&REPORTED, "a");
-        assert!(begins(&REPORTED, "a"), "it had ended");
-        assert_eq!(ends(&REPORTED, "b"), 1);
-        assert_eq!(ends(&REPORTED, "b"), 0);
+        resolve_if_quiet(&REPORTED, "a");
+        assert!(raise(&REPORTED, "a"), "it had ended");
+        assert_eq!(resolve(&REPORTED, "b"), 1);
+        assert_eq!(resolve(&REPORTED, "b"), 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_condition_without_a_reported_end_ends_after_a_quiet_time() {
         const UNREPORTED: Condition = Condition::new("without a reported end");
         let watching = crate::lifecycle::Tasks::new().spawn(watch());
-        assert!(begins(&UNREPORTED, ""));
+        assert!(raise(&UNREPORTED, ""));
         sleep(QUIET / 2).await;
-        assert!(!begins(&UNREPORTED, ""));
+        assert!(!raise(&UNREPORTED, ""));
         sleep(QUIET + 2 * CHECK_INTERVAL).await;
-        assert!(begins(&UNREPORTED, ""));
+        assert!(raise(&UNREPORTED, ""));
         watching.abort();
     }
 }

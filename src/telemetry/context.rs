@@ -7,16 +7,16 @@ use tokio::task::futures::TaskLocalFuture;
 
 use super::traceparent;
 
-/// The ids of a request.
+/// The ids of a request, which are part of every log line about it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RequestIds {
+pub struct LogContext {
     /// The request's id.
     pub request_id: Arc<str>,
     /// The request's `traceparent` (W3C Trace Context); empty if the sender set none.
     pub traceparent: Arc<str>,
 }
 
-impl RequestIds {
+impl LogContext {
     /// Returns the trace id; empty if there is no valid `traceparent`.
     #[must_use]
     pub fn trace_id(&self) -> &str {
@@ -25,11 +25,11 @@ impl RequestIds {
 }
 
 tokio::task_local! {
-    static REQUEST_IDS: Arc<RequestIds>;
+    static LOG_CONTEXT: Arc<LogContext>;
 }
 
 /// The value for a task that serves no request.
-static NO_REQUEST: LazyLock<Arc<RequestIds>> = LazyLock::new(Arc::default);
+static NO_REQUEST: LazyLock<Arc<LogContext>> = LazyLock::new(Arc::default);
 
 /// Returns the trace id of a valid `traceparent`.
 #[must_use]
@@ -41,24 +41,24 @@ pub fn trace_id(traceparent: &str) -> Option<&str> {
 /// dropped contain the ids as well.
 ///
 /// An `async fn` would store the future twice: as its argument and while it is awaited.
-pub fn scope<F: Future>(ids: Arc<RequestIds>, future: F) -> TaskLocalFuture<Arc<RequestIds>, F> {
-    REQUEST_IDS.scope(ids, future)
+pub fn scope<F: Future>(ids: Arc<LogContext>, future: F) -> TaskLocalFuture<Arc<LogContext>, F> {
+    LOG_CONTEXT.scope(ids, future)
 }
 
 /// Runs a function for a request.
-pub fn sync_scope<T>(ids: &Arc<RequestIds>, work: impl FnOnce() -> T) -> T {
-    REQUEST_IDS.sync_scope(Arc::clone(ids), work)
+pub fn sync_scope<T>(ids: &Arc<LogContext>, work: impl FnOnce() -> T) -> T {
+    LOG_CONTEXT.sync_scope(Arc::clone(ids), work)
 }
 
 /// Runs a future for the current task's request. Wrap futures in it before spawning them as tasks.
-pub fn inherit<F: Future>(future: F) -> TaskLocalFuture<Arc<RequestIds>, F> {
+pub fn inherit<F: Future>(future: F) -> TaskLocalFuture<Arc<LogContext>, F> {
     scope(current().unwrap_or_else(|| Arc::clone(&NO_REQUEST)), future)
 }
 
 /// Returns the ids of the request that the current task serves.
 #[must_use]
-pub fn current() -> Option<Arc<RequestIds>> {
-    REQUEST_IDS.try_with(Arc::clone).ok().filter(|ids| !Arc::ptr_eq(ids, &NO_REQUEST))
+pub fn current() -> Option<Arc<LogContext>> {
+    LOG_CONTEXT.try_with(Arc::clone).ok().filter(|ids| !Arc::ptr_eq(ids, &NO_REQUEST))
 }
 
 /// Adds the ids to a line of text that ends with a line break, unless it already has a request id.
@@ -87,7 +87,7 @@ mod tests {
     #[tokio::test]
     async fn the_log_line_of_a_request_contains_its_ids_once() {
         let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into();
-        let ids = RequestIds { request_id: "r\"1".into(), traceparent };
+        let ids = LogContext { request_id: "r\"1".into(), traceparent };
         assert_eq!(with_ids("a b=1\n"), "a b=1\n", "the task serves no request");
         assert_eq!(
             inherit(async { with_ids("a b=1\n") }).await,

@@ -100,7 +100,7 @@ async fn unread_answers_take_no_more_than_the_share_of_their_client() {
 async fn a_waiting_request_is_rejected_when_the_budget_has_no_room_for_an_answer() {
     const CALLS: usize = 5;
     let mut options = options_with_slow_readers();
-    options.gateway_toml.push_str("probe_delay_min = '1s'\nprobe_delay_max = '1s'\n");
+    options.gateway_toml.push_str("queue_retry_delay_min = '1s'\nqueue_retry_delay_max = '1s'\n");
     let (fleet, mut worker) = fleet_with_worker(options).await;
     let gateway = &fleet.gateways[0];
     let (mut clients, mut calls) = (Vec::new(), Vec::new());

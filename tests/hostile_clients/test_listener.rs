@@ -112,7 +112,7 @@ impl HttpService for Probe {
                 "/peer" => peer.certificate_names.join(",").into(),
                 _ => {
                     let client = ClientNetwork::new(peer.address, 56);
-                    let mut room = self.bytes.nothing(client);
+                    let mut room = self.bytes.empty_reservation(client);
                     let body = request.into_body();
                     match read_body(body, BODY_BYTES_MAX, &self.limits, &mut room).await {
                         Ok(body) => body,
@@ -355,11 +355,11 @@ fn config(options: &Options, tls: Option<ServerTlsConfig>) -> GatewayConfig {
         session: SessionConfig {
             accept_timeout: LONG,
             progress_interval: LONG,
-            probe_delay_min: LONG,
-            probe_delay_max: LONG,
+            queue_retry_delay_min: LONG,
+            queue_retry_delay_max: LONG,
             waiting_max: 1,
             retry_percent: 0,
-            retry_floor: 0,
+            retries_per_second_min: 0,
             window_parts: 0,
             answer_bytes_max: 1,
         },

@@ -253,7 +253,7 @@ async fn another_queues_offers_requests_and_controls_cannot_be_received() {
     let fleet = fleet(1).await;
     let (client, errors) = user(&fleet, "worker-reports").await;
     let mut kept = Vec::new();
-    for subject in ["fjord.w.*.>", "fjord.w.payments.>", "fjord.cancel.payments", "fjord.repeat.*"]
+    for subject in ["fjord.w.*.>", "fjord.w.payments.>", "fjord.cancel.payments", "fjord.resend.*"]
     {
         kept.push(client.subscribe(subject).await.expect("the client accepts it"));
         is_refused(&errors, "subscription", subject).await;

@@ -16,7 +16,7 @@ pub(super) enum Packet {
     /// A declined offer.
     Decline { worker: usize, life: u32, offer: OfferId },
     /// A cancel that all workers receive, because the gateway does not know which one runs the job.
-    CancelEverywhere { request: usize, attempt: u32 },
+    BroadcastCancel { request: usize, attempt: u32 },
     /// A message that asks a worker to identify itself.
     QueryMember { worker: usize },
     /// A message by which a worker identifies itself.

@@ -34,7 +34,7 @@ impl World {
             session: if self.faults.load.is_some() { TIMEOUT } else { TIMEOUT * 3 },
             attempts: 3,
             accept_timeout: self.queue.timing.accept_timeout(ACCEPT_TIMEOUT),
-            silence: PROGRESS * 3 + self.queue.timing.round_trip(),
+            progress_timeout: PROGRESS * 3 + self.queue.timing.round_trip(),
             answer_bytes_max: 1 << 20,
             keeps_answer: true,
             window,
@@ -55,8 +55,8 @@ impl World {
         let driver = SessionDriver::new(queue, endpoint, options, signals, self.now);
         self.clients[number].driver = Some(driver);
         self.active.insert(number);
-        let may_try_group = admission == QueueAdmission::TryGroup;
-        self.session_event(number, DriverEvent::Start { may_try_group });
+        let may_send_to_group = admission == QueueAdmission::SendNow;
+        self.session_event(number, DriverEvent::Start { may_send_to_group });
     }
 
     pub(super) fn session_event(&mut self, number: usize, event: DriverEvent) {
@@ -95,9 +95,9 @@ impl World {
         while let Some(Some(action)) = self.with_driver(number, SessionDriver::next_action) {
             match action {
                 DriverAction::Publish { attempt, to, .. } => self.publish(number, attempt, &to),
-                DriverAction::Tell { to, control } => self.tell(&to, control),
-                DriverAction::CancelEverywhere { attempt } => {
-                    self.send(Packet::CancelEverywhere { request: number, attempt });
+                DriverAction::SendControl { to, control } => self.tell(&to, control),
+                DriverAction::BroadcastCancel { attempt } => {
+                    self.send(Packet::BroadcastCancel { request: number, attempt });
                 }
                 DriverAction::FindMembers { query, pause } => {
                     if query {
@@ -184,11 +184,11 @@ pub(super) fn config() -> SessionConfig {
     SessionConfig {
         accept_timeout: ACCEPT_TIMEOUT,
         progress_interval: PROGRESS,
-        probe_delay_min: Duration::from_millis(50),
-        probe_delay_max: Duration::from_millis(500),
+        queue_retry_delay_min: Duration::from_millis(50),
+        queue_retry_delay_max: Duration::from_millis(500),
         waiting_max: WAITING_MAX,
         retry_percent: 100,
-        retry_floor: 1_000_000,
+        retries_per_second_min: 1_000_000,
         window_parts: WINDOW,
         answer_bytes_max: 1 << 20,
     }

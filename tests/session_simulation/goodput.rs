@@ -36,7 +36,7 @@ fn used(round_trip: u64, at_most_once: bool, calls: (Duration, Duration)) -> f64
     let (unknown, requests) = (total.outcome_unknown, total.requests);
     println!("round trip {round_trip} ms: {unknown} of {requests} have an unknown outcome");
     assert!(unknown * UNKNOWN_ONE_IN <= requests, "{round_trip} ms: {total:?}");
-    let answered = f64::from(u32::try_from(total.answered_late).unwrap());
+    let answered = f64::from(u32::try_from(total.answered_after_warm_up).unwrap());
     answered / f64::from(seeds) / MEASURED.as_secs_f64() / capacity
 }
 

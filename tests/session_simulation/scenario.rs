@@ -95,7 +95,7 @@ pub(super) struct RunReport {
     pub(super) outcome_unknown: usize,
     pub(super) executions: usize,
     /// The number of answers after the warm-up of a load.
-    pub(super) answered_late: usize,
+    pub(super) answered_after_warm_up: usize,
     pub(super) violation: Option<String>,
 }
 
@@ -107,6 +107,6 @@ impl RunReport {
         self.cut_off += other.cut_off;
         self.outcome_unknown += other.outcome_unknown;
         self.executions += other.executions;
-        self.answered_late += other.answered_late;
+        self.answered_after_warm_up += other.answered_after_warm_up;
     }
 }

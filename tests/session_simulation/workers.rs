@@ -73,7 +73,7 @@ impl SimulatedWorker {
 
     /// Returns a description of the worker if it violates an invariant.
     pub(super) fn violation(&self) -> Option<String> {
-        let (running, promised) = (self.slots.running(), self.slots.committed());
+        let (running, promised) = (self.slots.running(), self.slots.occupied());
         let is_violated = running != self.executing
             || running > LIMIT
             || promised > LIMIT + BACKLOG_MAX
@@ -132,13 +132,13 @@ impl World {
             Packet::Group { request, attempt } => {
                 let worker = self.rng.random_range(0..WORKERS);
                 let waiter = self.waiter(request, attempt);
-                let decision = self.workers[worker].slots.arrive(waiter);
+                let decision = self.workers[worker].slots.request_slot(waiter);
                 self.apply(worker, &decision, request, attempt);
             }
             Packet::Member { worker, life, request, attempt } => {
                 if self.workers[worker].life == life {
                     let waiter = self.waiter(request, attempt);
-                    let decision = self.workers[worker].slots.arrive(waiter);
+                    let decision = self.workers[worker].slots.request_slot(waiter);
                     self.apply(worker, &decision, request, attempt);
                 } else {
                     let reply = Reply::NoResponders;
@@ -163,7 +163,7 @@ impl World {
                     self.control(worker, job, control);
                 }
             }
-            Packet::CancelEverywhere { request, attempt } => {
+            Packet::BroadcastCancel { request, attempt } => {
                 for worker in 0..WORKERS {
                     let found = self.workers[worker]
                         .jobs

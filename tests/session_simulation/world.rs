@@ -178,7 +178,7 @@ impl World {
             cut_off: count(&|client| matches!(client.ends.first(), Some(SessionEnd::CutOff(_)))),
             outcome_unknown: count(&|client| has_status(client, 504)),
             executions: self.clients.iter().map(|client| client.executions).sum(),
-            answered_late: self.faults.load.map_or(0, |load| {
+            answered_after_warm_up: self.faults.load.map_or(0, |load| {
                 let from = self.start + load.warm_up;
                 let to = self.start + load.lasts;
                 self.answered_at.iter().filter(|at| **at >= from && **at < to).count()
@@ -224,7 +224,7 @@ impl World {
         if self.violation.is_none() && !self.active.is_empty() {
             self.violation = Some(format!("sessions never ended: {:?}", self.active));
         }
-        let left = self.workers.iter().position(|worker| worker.slots.committed() > 0);
+        let left = self.workers.iter().position(|worker| worker.slots.occupied() > 0);
         if let (None, Some(worker)) = (&self.violation, left) {
             self.violation = Some(format!("worker {worker} reserves a slot for no request"));
         }
@@ -234,8 +234,8 @@ impl World {
         match event {
             WorldEvent::Begin(client) => self.begin(client),
             WorldEvent::WakeSession(client) => {
-                let silence_counts_from = self.link_stalled_at().map(|at| at + PROGRESS);
-                self.session_event(client, DriverEvent::Timer { silence_counts_from });
+                let silence_excused_until = self.link_stalled_at().map(|at| at + PROGRESS);
+                self.session_event(client, DriverEvent::Timer { silence_excused_until });
             }
             WorldEvent::EndPause(client) => self.end_pause(client),
             WorldEvent::ClientLeaves(client) => {

@@ -31,7 +31,7 @@ mod stream;
 mod values;
 
 use collations::Collation;
-use request::{Given, TdsLogin};
+use request::{RpcParameter, TdsLogin};
 use schema::{Declaration, Schema};
 use values::Declared;
 
@@ -190,15 +190,15 @@ impl FakeState {
     }
 
     /// Converts arguments to the types of a procedure's parameters.
-    fn stored(&self, procedure: &str, given: Vec<Given>) -> Vec<Given> {
+    fn stored(&self, procedure: &str, given: Vec<RpcParameter>) -> Vec<RpcParameter> {
         let parameters = self.schema.procedure(procedure).expect("the procedure exists");
-        let one = |given: Given| {
+        let one = |given: RpcParameter| {
             // A replaced procedure has other parameter names.
             if !parameters.iter().any(|one| one.name == given.name) {
                 return given;
             }
             let value = self.parameter(procedure, &given.name).store(given.value);
-            Given { value, ..given }
+            RpcParameter { value, ..given }
         };
         given.into_iter().map(one).collect()
     }

@@ -17,7 +17,7 @@ pub fn from_headers(headers: &HeaderMap) -> Result<Option<String>, Violation> {
     let mut values = headers.get_all(NAME).iter();
     let Some(value) = values.next() else { return Ok(None) };
     let violation =
-        |detail: &str| Err(Violation::of_parameter("header", "Idempotency-Key", detail));
+        |detail: &str| Err(Violation::in_parameter("header", "Idempotency-Key", detail));
     if values.next().is_some() {
         return violation("expected at most one key");
     }

@@ -54,7 +54,7 @@ pub(in crate::roles::gateway) fn transaction_end(
     if !headers.contains_key(PREFER) {
         return Ok(None);
     }
-    let refused = |detail| Err(Violation::of_parameter("header", "Prefer", detail));
+    let refused = |detail| Err(Violation::in_parameter("header", "Prefer", detail));
     let preferences = match Preferences::read(headers) {
         Ok(preferences) => preferences,
         Err(detail) => return refused(detail),
@@ -94,7 +94,7 @@ pub(in crate::roles::gateway) fn applied(
         }
         Some(TransactionEnd::Rollback) => {
             count(endpoint, "unproved");
-            if conditions::begins(&UNCONFIRMED, endpoint.id.as_str()) {
+            if conditions::raise(&UNCONFIRMED, endpoint.id.as_str()) {
                 tracing::error!(
                     endpoint = %endpoint.id, queue = %endpoint.queue, status = answer.status,
                     "a worker did not report that a dry run was rolled back: it does not support dry runs, \

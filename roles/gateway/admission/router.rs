@@ -86,7 +86,7 @@ impl Router {
             Ok(path) => path,
             Err(expected) => {
                 let violation = Violation {
-                    place: "path".to_owned(),
+                    location: "path".to_owned(),
                     parameter: None,
                     pointer: None,
                     detail: expected.to_owned(),

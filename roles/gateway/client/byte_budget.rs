@@ -50,7 +50,7 @@ enum BudgetShare {
 /// The error for an exhausted budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the memory budget for requests and responses is exhausted")]
-pub struct NoRoom;
+pub struct BudgetExhausted;
 
 /// The bytes that one request has reserved. They are released when the reservation is dropped.
 #[derive(Debug)]
@@ -95,12 +95,12 @@ impl ByteBudget {
     /// # Errors
     /// `Overloaded` if they have.
     pub fn enter(&self, client: ClientNetwork) -> Result<Reservation, Problem> {
-        let room = self.nothing(client);
-        if room.others_leave_room() { Ok(room) } else { Err(overloaded()) }
+        let room = self.empty_reservation(client);
+        if room.budget_has_room() { Ok(room) } else { Err(overloaded()) }
     }
 
     /// Returns an empty reservation for a client.
-    pub fn nothing(&self, client: ClientNetwork) -> Reservation {
+    pub fn empty_reservation(&self, client: ClientNetwork) -> Reservation {
         Reservation { budget: self.clone(), client, bytes: 0 }
     }
 
@@ -117,7 +117,12 @@ impl ByteBudget {
     }
 
     /// Adds `more` bytes to a client's reservations if the share `within` allows it.
-    fn add(&self, client: ClientNetwork, more: usize, within: BudgetShare) -> Result<(), NoRoom> {
+    fn add(
+        &self,
+        client: ClientNetwork,
+        more: usize,
+        within: BudgetShare,
+    ) -> Result<(), BudgetExhausted> {
         if more == 0 {
             // An entry of zero bytes would never be removed.
             return Ok(());
@@ -126,7 +131,7 @@ impl ByteBudget {
         let held = self.0.held.load(Ordering::Relaxed);
         let own = clients.get(&client).copied().unwrap_or(0);
         if !self.fits(held, own, more, within) {
-            return Err(NoRoom);
+            return Err(BudgetExhausted);
         }
         clients.insert(client, own.saturating_add(more));
         self.store_held(held.saturating_add(more));
@@ -179,8 +184,8 @@ impl Reservation {
     /// Grows the reservation to `bytes`.
     ///
     /// # Errors
-    /// `NoRoom`; the reservation is then unchanged.
-    pub fn reach(&mut self, bytes: usize) -> Result<(), NoRoom> {
+    /// `BudgetExhausted`; the reservation is then unchanged.
+    pub fn grow_to(&mut self, bytes: usize) -> Result<(), BudgetExhausted> {
         if bytes > SMALL_BYTES && bytes > self.bytes {
             self.budget.add(self.client, bytes - self.bytes, BudgetShare::All)?;
             self.bytes = bytes;
@@ -190,7 +195,7 @@ impl Reservation {
 
     /// Returns whether the budget would have room without this reservation.
     #[must_use]
-    pub fn others_leave_room(&self) -> bool {
+    pub fn budget_has_room(&self) -> bool {
         let held = self.budget.0.held.load(Ordering::Relaxed).saturating_sub(self.bytes);
         // The fast path, without the lock: no client has more than all clients together.
         if self.budget.fits(held, held, 1, BudgetShare::All) {
@@ -203,8 +208,8 @@ impl Reservation {
     /// Grows the reservation by `bytes`, for an optional use, if half of the budget stays free.
     ///
     /// # Errors
-    /// `NoRoom`; the reservation is then unchanged.
-    pub fn grow_within_half(&mut self, bytes: usize) -> Result<(), NoRoom> {
+    /// `BudgetExhausted`; the reservation is then unchanged.
+    pub fn grow_optional(&mut self, bytes: usize) -> Result<(), BudgetExhausted> {
         self.budget.add(self.client, bytes, BudgetShare::Half)?;
         self.bytes += bytes;
         Ok(())
@@ -214,15 +219,15 @@ impl Reservation {
     /// that is only announced occupies no memory.
     ///
     /// # Errors
-    /// `NoRoom`.
-    pub fn could_reach(&self, bytes: usize) -> Result<(), NoRoom> {
+    /// `BudgetExhausted`.
+    pub fn can_grow_to(&self, bytes: usize) -> Result<(), BudgetExhausted> {
         if bytes <= SMALL_BYTES || bytes <= self.bytes {
             return Ok(());
         }
         let own = self.budget.clients().get(&self.client).copied().unwrap_or(0);
         let held = self.budget.0.held.load(Ordering::Relaxed);
         let fits = self.budget.fits(held, own, bytes - self.bytes, BudgetShare::All);
-        if fits { Ok(()) } else { Err(NoRoom) }
+        if fits { Ok(()) } else { Err(BudgetExhausted) }
     }
 
     /// Adds bytes that are already in memory, which leaves less room for later requests.
@@ -232,15 +237,15 @@ impl Reservation {
     }
 
     /// Returns an empty reservation for the same client.
-    pub fn another(&self) -> Self {
-        self.budget.nothing(self.client)
+    pub fn empty_for_same_client(&self) -> Self {
+        self.budget.empty_reservation(self.client)
     }
 
     /// Counts received bytes, even if they are few, for as long as they are referenced.
     ///
     /// # Errors
-    /// `NoRoom`; the bytes are then dropped.
-    pub fn keep(mut self, bytes: Bytes) -> Result<Bytes, NoRoom> {
+    /// `BudgetExhausted`; the bytes are then dropped.
+    pub fn try_attach(mut self, bytes: Bytes) -> Result<Bytes, BudgetExhausted> {
         let more = bytes.len().saturating_sub(self.bytes);
         self.budget.add(self.client, more, BudgetShare::All)?;
         self.bytes += more;
@@ -249,7 +254,7 @@ impl Reservation {
 
     /// Counts bytes already in memory, unless they are few, for as long as they are referenced.
     #[must_use]
-    pub fn holding(self, bytes: Bytes) -> Bytes {
+    pub fn attach(self, bytes: Bytes) -> Bytes {
         if Self::counts(&bytes) { self.hold(bytes) } else { bytes }
     }
 
@@ -307,16 +312,16 @@ mod tests {
     fn a_client_and_the_process_have_a_limit_each() {
         let budget = ByteBudget::bounded(3 * MIB, 2 * MIB);
         let mut first = budget.enter(client(1)).unwrap();
-        first.reach(2 * MIB).unwrap();
-        assert_eq!(first.reach(2 * MIB + 1), Err(NoRoom));
+        first.grow_to(2 * MIB).unwrap();
+        assert_eq!(first.grow_to(2 * MIB + 1), Err(BudgetExhausted));
         let refused = budget.enter(client(1)).unwrap_err();
         assert_eq!(
             (refused.kind, refused.retry_after),
             (ProblemKind::Overloaded, Some(RETRY_AFTER))
         );
         let mut second = budget.enter(client(2)).unwrap();
-        assert_eq!(second.reach(MIB + 1), Err(NoRoom));
-        second.reach(MIB).unwrap();
+        assert_eq!(second.grow_to(MIB + 1), Err(BudgetExhausted));
+        second.grow_to(MIB).unwrap();
         assert!(budget.enter(client(3)).is_err(), "no client can reserve more");
         drop(first);
         assert!(budget.enter(client(1)).is_ok());
@@ -328,30 +333,30 @@ mod tests {
     fn small_bodies_and_announced_bodies_are_not_counted() {
         let budget = ByteBudget::bounded(MIB, MIB);
         let mut room = budget.enter(client(1)).unwrap();
-        room.reach(SMALL_BYTES).unwrap();
+        room.grow_to(SMALL_BYTES).unwrap();
         room.add(0);
-        room.could_reach(MIB).unwrap();
-        assert_eq!(room.could_reach(MIB + 1), Err(NoRoom));
+        room.can_grow_to(MIB).unwrap();
+        assert_eq!(room.can_grow_to(MIB + 1), Err(BudgetExhausted));
         assert_eq!(held(&budget), (0, 0));
-        room.reach(SMALL_BYTES + 1).unwrap();
-        room.could_reach(MIB).unwrap();
+        room.grow_to(SMALL_BYTES + 1).unwrap();
+        room.can_grow_to(MIB).unwrap();
         assert_eq!(held(&budget), (SMALL_BYTES + 1, 1));
         let other = budget.enter(client(1)).unwrap();
-        other.could_reach(MIB - SMALL_BYTES - 1).unwrap();
-        assert_eq!(other.could_reach(MIB - SMALL_BYTES), Err(NoRoom));
+        other.can_grow_to(MIB - SMALL_BYTES - 1).unwrap();
+        assert_eq!(other.can_grow_to(MIB - SMALL_BYTES), Err(BudgetExhausted));
     }
 
     #[test]
     fn optional_uses_leave_half_of_the_budget() {
         let budget = ByteBudget::bounded(2 * MIB, MIB);
         let mut room = budget.enter(client(1)).unwrap();
-        room.grow_within_half(MIB / 2).unwrap();
-        assert_eq!(room.grow_within_half(1), Err(NoRoom));
+        room.grow_optional(MIB / 2).unwrap();
+        assert_eq!(room.grow_optional(1), Err(BudgetExhausted));
         let mut other = budget.enter(client(2)).unwrap();
-        other.grow_within_half(MIB / 2).unwrap();
+        other.grow_optional(MIB / 2).unwrap();
         let mut third = budget.enter(client(3)).unwrap();
-        assert_eq!(third.grow_within_half(1), Err(NoRoom), "half of the budget is reserved");
-        third.reach(MIB).unwrap();
+        assert_eq!(third.grow_optional(1), Err(BudgetExhausted), "half of the budget is reserved");
+        third.grow_to(MIB).unwrap();
         assert_eq!(held(&budget), (2 * MIB, 3));
     }
 
@@ -360,12 +365,15 @@ mod tests {
         let budget = ByteBudget::bounded(MIB, MIB);
         let mut room = budget.enter(client(1)).unwrap();
         room.add(3 * MIB / 4);
-        let small = room.another().holding(Bytes::from_static(b"small"));
-        let answer = room.holding(vec![0; MIB / 2].into());
+        let small = room.empty_for_same_client().attach(Bytes::from_static(b"small"));
+        let answer = room.attach(vec![0; MIB / 2].into());
         assert_eq!(held(&budget), (MIB / 2, 1), "the reservation shrinks to the bytes in memory");
-        let more = budget.nothing(client(1)).holding(vec![0; MIB].into());
+        let more = budget.empty_reservation(client(1)).attach(vec![0; MIB].into());
         assert_eq!(held(&budget), (3 * MIB / 2, 1), "bytes in memory count even beyond the limit");
-        assert_eq!(budget.nothing(client(2)).keep(vec![0; MIB / 2].into()), Err(NoRoom));
+        assert_eq!(
+            budget.empty_reservation(client(2)).try_attach(vec![0; MIB / 2].into()),
+            Err(BudgetExhausted)
+        );
         assert!(budget.enter(client(2)).is_err());
         let piece = answer.slice(..10);
         drop((answer, more));

@@ -17,7 +17,6 @@ use crate::message::SubjectError;
 use crate::messaging::{Transport, TransportError};
 use crate::problem::ProblemKind;
 
-use super::dispatch_result::DispatchResult;
 use super::message::SESSION_MESSAGES_MAX;
 use super::queues::wait_queue::QueueAdmission;
 use super::queues::{GatewayQueue, QueueRegistry};
@@ -26,7 +25,10 @@ use super::retry_budget::RetryBudget;
 use super::services::DispatchServices;
 use super::session::{SessionEnd, SessionOptions};
 use super::session_driver::{DriverEvent, SessionDriver, count_rejection};
-use super::session_task::{AnswerMemory, SessionGuard, SessionParts, SessionProgress, SessionTask};
+use super::session_summary::SessionSummary;
+use super::session_task::{
+    AnswerReservation, SessionGuard, SessionParts, SessionProgress, SessionTask,
+};
 use super::stream_driver::{StreamDriver, StreamingAnswer};
 use super::worker_monitor;
 
@@ -40,15 +42,15 @@ pub struct Dispatcher {
     services: Arc<DispatchServices>,
 }
 
-/// The answer to a dispatched request.
+/// The result of dispatching a request.
 #[derive(Debug)]
 #[expect(
     clippy::large_enum_variant,
     reason = "nearly every answer is complete, and boxing it would cost an allocation"
 )]
-pub enum Dispatched {
+pub enum DispatchResult {
     /// The session has ended.
-    Complete(DispatchResult),
+    Complete(SessionSummary),
     /// The answer has begun and is being streamed.
     Streaming(Box<StreamingAnswer>),
 }
@@ -56,7 +58,7 @@ pub enum Dispatched {
 /// A session that its queue has admitted.
 struct AdmittedSession {
     task: SessionTask,
-    may_try_group: bool,
+    may_send_to_group: bool,
 }
 
 impl Dispatcher {
@@ -83,7 +85,7 @@ impl Dispatcher {
             replies,
             retry_budget: RetryBudget::new(
                 session.retry_percent,
-                session.retry_floor,
+                session.retries_per_second_min,
                 Instant::now(),
             ),
             config: ArcSwap::from_pointee(session),
@@ -101,21 +103,21 @@ impl Dispatcher {
         &self,
         endpoint: &Endpoint,
         request: Request,
-        memory: AnswerMemory,
-    ) -> Dispatched {
-        let AdmittedSession { task, may_try_group } =
-            match self.create_session(endpoint, request, memory) {
+        reservation: AnswerReservation,
+    ) -> DispatchResult {
+        let AdmittedSession { task, may_send_to_group } =
+            match self.create_session(endpoint, request, reservation) {
                 Ok(admitted) => admitted,
-                Err(result) => return Dispatched::Complete(*result),
+                Err(result) => return DispatchResult::Complete(*result),
             };
         let mut guard = SessionGuard::new(task);
-        let Some(task) = guard.task() else { return Dispatched::Complete(internal_error()) };
-        match task.start(may_try_group).await {
+        let Some(task) = guard.task() else { return DispatchResult::Complete(internal_error()) };
+        match task.start(may_send_to_group).await {
             SessionProgress::AnswerBegun(head, body) => {
                 let driver = StreamDriver::new(guard, body.ended().clone());
-                Dispatched::Streaming(Box::new(StreamingAnswer { head, body, driver }))
+                DispatchResult::Streaming(Box::new(StreamingAnswer { head, body, driver }))
             }
-            SessionProgress::Ended(end) => Dispatched::Complete(match guard.take() {
+            SessionProgress::Ended(end) => DispatchResult::Complete(match guard.take() {
                 Some(task) => task.finish(end),
                 None => internal_error(),
             }),
@@ -128,16 +130,16 @@ impl Dispatcher {
         &self,
         endpoint: &Endpoint,
         request: Request,
-        memory: AnswerMemory,
+        reservation: AnswerReservation,
         disconnect: impl Future<Output = ()>,
-    ) -> DispatchResult {
-        let AdmittedSession { mut task, may_try_group } =
-            match self.create_session(endpoint, request, memory) {
+    ) -> SessionSummary {
+        let AdmittedSession { mut task, may_send_to_group } =
+            match self.create_session(endpoint, request, reservation) {
                 Ok(admitted) => admitted,
                 Err(result) => return *result,
             };
         let end = tokio::select! {
-            end = task.run_to_end(DriverEvent::Start { may_try_group }) => Some(end),
+            end = task.run_to_end(DriverEvent::Start { may_send_to_group }) => Some(end),
             () = disconnect => {
                 let end = task.run_to_end(DriverEvent::ClientGone);
                 timeout(DISCONNECT_LIMIT, end).await.ok()
@@ -155,8 +157,8 @@ impl Dispatcher {
         &self,
         endpoint: &Endpoint,
         request: Request,
-        memory: AnswerMemory,
-    ) -> Result<AdmittedSession, Box<DispatchResult>> {
+        reservation: AnswerReservation,
+    ) -> Result<AdmittedSession, Box<SessionSummary>> {
         let now = Instant::now();
         self.services.retry_budget.deposit(now);
         let Ok(queue) = self.queues.get_or_create(&endpoint.queue) else {
@@ -169,21 +171,21 @@ impl Dispatcher {
         if admission == QueueAdmission::Reject {
             count_rejection("queue");
             let retry_after = Some(queue.wait_queue.retry_after(now));
-            let result = DispatchResult::from_problem(ProblemKind::Overloaded, retry_after);
+            let result = SessionSummary::from_problem(ProblemKind::Overloaded, retry_after);
             return Err(Box::new(result));
         }
-        let options = session_options(endpoint, &request, &queue, &memory, &config);
+        let options = session_options(endpoint, &request, &queue, &reservation, &config);
         let (sender, messages) = mpsc::channel(SESSION_MESSAGES_MAX);
         let (id, signals) = (endpoint.id.clone(), sender.clone());
         let number = queue.number;
         let driver = SessionDriver::new(queue, id, options, signals, now);
-        let limits = memory.reply_limits(&request);
+        let limits = reservation.reply_limits(&request);
         let registration = self.services.replies.register(number, sender, limits);
         let services = Arc::clone(&self.services);
-        let parts = SessionParts { services, driver, request, registration, messages, memory };
+        let parts = SessionParts { services, driver, request, registration, messages, reservation };
         Ok(AdmittedSession {
             task: SessionTask::new(parts),
-            may_try_group: admission == QueueAdmission::TryGroup,
+            may_send_to_group: admission == QueueAdmission::SendNow,
         })
     }
 
@@ -206,20 +208,20 @@ impl Dispatcher {
             let created = self.queues.get_or_create(name);
             debug_assert!(created.is_ok(), "a valid queue name always makes a valid subject");
         }
-        self.services.retry_budget.set_limits(config.retry_percent, config.retry_floor);
+        self.services.retry_budget.set_limits(config.retry_percent, config.retries_per_second_min);
         self.services.config.store(Arc::new(config));
     }
 }
 
-fn internal_error() -> DispatchResult {
-    DispatchResult::from_problem(ProblemKind::Internal, None)
+fn internal_error() -> SessionSummary {
+    SessionSummary::from_problem(ProblemKind::Internal, None)
 }
 
 fn session_options(
     endpoint: &Endpoint,
     request: &Request,
     queue: &GatewayQueue,
-    memory: &AnswerMemory,
+    reservation: &AnswerReservation,
     config: &SessionConfig,
 ) -> SessionOptions {
     // A dry run is rolled back, so it is useless without a client that reads its answer.
@@ -231,9 +233,10 @@ fn session_options(
         session: endpoint.session,
         attempts: endpoint.attempts,
         accept_timeout: queue.timing.accept_timeout(config.accept_timeout),
-        silence: config.progress_interval * PROGRESS_MISSED_MAX + queue.timing.round_trip(),
+        progress_timeout: config.progress_interval * PROGRESS_MISSED_MAX
+            + queue.timing.round_trip(),
         answer_bytes_max: config.answer_bytes_max,
-        keeps_answer: memory.keeps_answer(),
+        keeps_answer: reservation.keeps_answer(),
         window: request.window,
     }
 }

@@ -35,7 +35,7 @@ pub enum QueueSignal {
     /// The waiter is now the oldest. After a delay, it may send its request to the group again.
     Head,
     /// The queue has members again. The waiter may send its request to the group now.
-    TryGroup,
+    SendToGroup,
     /// The waiter was evicted as the youngest waiter of a full queue.
     QueueFull,
     /// A worker offers the waiter a free slot at this subject.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::catalogue::{EndpointId, QueueName};
-use crate::envelope::{REPEAT_TOKEN, WORKERS_TOKEN};
+use crate::envelope::{RESEND_TOKEN, WORKERS_TOKEN};
 use crate::message::{Subject, SubjectError};
 use crate::telemetry::{Counter, Histogram, LabelValue, counter, gauge, histogram, names};
 
@@ -30,9 +30,9 @@ pub struct GatewayQueue {
     /// The subject on which the group receives requests.
     pub subject: Subject,
     /// The subject of messages to all workers: member queries, and cancels whose worker is unknown.
-    pub cancel: Subject,
+    pub broadcast: Subject,
     /// The subject on which workers are asked to send answers again.
-    pub repeat: Subject,
+    pub resend: Subject,
     /// The prefix of the subjects of all its workers. Other workers get no messages about its
     /// requests.
     pub workers: Subject,
@@ -134,7 +134,7 @@ impl GatewayQueue {
         waiting_max: usize,
         now: Instant,
     ) -> QueueAdmission {
-        let first_reply = self.timing.needs(endpoint).first_reply.min(timeout / 2);
+        let first_reply = self.timing.estimate(endpoint).first_reply.min(timeout / 2);
         self.wait_queue.admit(timeout.saturating_sub(first_reply), waiting_max, now)
     }
 
@@ -148,8 +148,8 @@ impl GatewayQueue {
             number,
             name: name.clone(),
             subject: prefix.join(format_args!("q.{name}"))?,
-            cancel: prefix.join(format_args!("cancel.{name}"))?,
-            repeat: prefix.join(format_args!("{REPEAT_TOKEN}.{name}"))?,
+            broadcast: prefix.join(format_args!("cancel.{name}"))?,
+            resend: prefix.join(format_args!("{RESEND_TOKEN}.{name}"))?,
             workers: prefix.join(format_args!("{WORKERS_TOKEN}.{name}"))?,
             wait_queue: WaitQueue::new(gauge(&names::GATEWAY_WAITING, &label)),
             members: Members::new(gauge(&names::GATEWAY_SUSPECTED, &label)),

@@ -29,7 +29,7 @@ pub(super) struct DispatchServices {
 impl DispatchServices {
     /// Asks all workers of a queue to identify themselves.
     pub(super) async fn query_members(&self, queue: &GatewayQueue) {
-        let mut message = Control::Members.message(queue.cancel.clone());
+        let mut message = Control::QueryMembers.message(queue.broadcast.clone());
         message.reply = Some(self.replies.members_subject(queue.number));
         self.publish_control(message).await;
     }

@@ -44,7 +44,7 @@ pub struct SessionOptions {
     /// The wait for the first reply to the first attempt. Later attempts wait at least as long.
     pub accept_timeout: Duration,
     /// The silence after which a worker that runs the call counts as lost.
-    pub silence: Duration,
+    pub progress_timeout: Duration,
     /// The maximum size, in bytes, of an answer that is assembled from parts.
     pub answer_bytes_max: usize,
     /// Whether the parts of an answer are kept. If not, an answer in parts has no body.
@@ -55,7 +55,7 @@ pub struct SessionOptions {
 
 /// The time that an attempt needs, estimated from earlier calls to the same endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AttemptNeeds {
+pub struct AttemptEstimate {
     /// The time until the first reply to the attempt.
     pub first_reply: Duration,
     /// The time until the answer to the attempt.
@@ -83,7 +83,7 @@ pub struct Session {
     accept_deadline: Instant,
     /// The time at which the session ends.
     deadline: Instant,
-    needs: AttemptNeeds,
+    estimate: AttemptEstimate,
     wait_reason: WaitReason,
     attempts: Attempts,
     /// The permission to execute an at-most-once request. The session grants it once, and again only
@@ -125,7 +125,7 @@ impl Session {
             state: State::Waiting,
             accept_deadline: now + options.timeout,
             deadline: now + options.session.max(options.timeout),
-            needs: AttemptNeeds::default(),
+            estimate: AttemptEstimate::default(),
             wait_reason: WaitReason::NoReply,
             attempts: Attempts::new(options.answer_bytes_max, options.keeps_answer),
             grant: None,
@@ -198,21 +198,21 @@ impl Session {
             SessionEvent::Start { is_linked: false, .. } => {
                 self.wait(WaitReason::BusDown, context);
             }
-            SessionEvent::Start { may_try_group: false, .. } => {
+            SessionEvent::Start { may_send_to_group: false, .. } => {
                 self.wait(WaitReason::NoWorkers, context);
             }
             SessionEvent::Start { .. } => self.send(Destination::Group, context),
-            SessionEvent::TryGroup if self.may_start(context.now) => {
+            SessionEvent::SendToGroup if self.may_start(context.now) => {
                 self.leave_queue_and_send(Destination::Group, context);
             }
-            SessionEvent::TryGroup | SessionEvent::QueueFull if !self.is_waiting() => {}
-            SessionEvent::TryGroup => self.out_of_time(context),
+            SessionEvent::SendToGroup | SessionEvent::QueueFull if !self.is_waiting() => {}
+            SessionEvent::SendToGroup => self.end_at_deadline(context),
             SessionEvent::QueueFull => self.overloaded(context),
             SessionEvent::SlotOffered(slot) if self.may_start(context.now) => {
                 self.leave_queue_and_send(Destination::OfferedSlot(slot), context);
             }
             SessionEvent::SlotOffered(to) => {
-                context.actions.push(SessionAction::Tell { to, control: Control::Decline });
+                context.actions.push(SessionAction::SendControl { to, control: Control::Decline });
             }
             SessionEvent::Reply { attempt, reply: Ok(reply) } => {
                 self.on_reply(attempt, reply, context);
@@ -220,11 +220,11 @@ impl Session {
             SessionEvent::Reply { attempt, reply: Err(_) }
             | SessionEvent::ReplyDropped { attempt } => self.on_unusable_reply(attempt, context),
             SessionEvent::PublishFailed { attempt, failure } => {
-                self.publish_failed(attempt, failure, context);
+                self.on_publish_failed(attempt, failure, context);
             }
             SessionEvent::ChunksConsumed(chunks) => self.chunks_consumed(chunks, context),
             SessionEvent::ClientGone => self.client_gone(context),
-            SessionEvent::Timer => self.timer(context),
+            SessionEvent::Timer => self.on_timer(context),
         }
     }
 
@@ -234,12 +234,12 @@ impl Session {
         match event {
             SessionEvent::SlotOffered(to)
             | SessionEvent::Reply { reply: Ok(Reply::Offer { direct: to }), .. } => {
-                context.actions.push(SessionAction::Tell { to, control: Control::Decline });
+                context.actions.push(SessionAction::SendControl { to, control: Control::Decline });
             }
             SessionEvent::Reply { reply: Ok(Reply::Claim { control: to }), .. } => {
-                let is_granted = self.grant.as_ref().is_some_and(|grant| grant.is_of(&to));
+                let is_granted = self.grant.as_ref().is_some_and(|grant| grant.was_given_to(&to));
                 if !is_granted {
-                    context.actions.push(SessionAction::Tell { to, control: Control::Deny });
+                    context.actions.push(SessionAction::SendControl { to, control: Control::Deny });
                 }
             }
             _ => {}
@@ -328,7 +328,7 @@ impl Session {
 
 fn cancel(attempt: OpenAttempt) -> SessionAction {
     match attempt.control {
-        Some(to) => SessionAction::Tell { to, control: Control::Cancel },
-        None => SessionAction::CancelEverywhere { attempt: attempt.number },
+        Some(to) => SessionAction::SendControl { to, control: Control::Cancel },
+        None => SessionAction::BroadcastCancel { attempt: attempt.number },
     }
 }

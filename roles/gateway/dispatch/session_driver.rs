@@ -64,7 +64,7 @@ pub struct ClosedSession {
     /// The wait until the last attempt was sent or, after a 503, until the session ended.
     pub queue_wait: Duration,
     /// The time from the end of that wait to the end of the session.
-    pub exchange: Duration,
+    pub exchange_time: Duration,
     /// The replies to claims and offers that the session did not handle before its end.
     pub messages: Vec<(Subject, Control)>,
 }
@@ -87,7 +87,7 @@ pub struct SessionDriver {
     /// The latest attempt that got a reply.
     replied: u32,
     /// Before this time, a silent worker is not treated as lost.
-    silence_counts_from: Instant,
+    silence_excused_until: Instant,
 }
 
 impl SessionDriver {
@@ -111,7 +111,7 @@ impl SessionDriver {
             recipient: None,
             unanswered: None,
             replied: 0,
-            silence_counts_from: now,
+            silence_excused_until: now,
         }
     }
 
@@ -143,18 +143,18 @@ impl SessionDriver {
     /// Handles one event. `next_action` then returns the resulting actions.
     pub fn handle(&mut self, event: DriverEvent, context: &mut DriverContext<'_>) {
         let session_event = match event {
-            DriverEvent::Start { may_try_group } => {
-                SessionEvent::Start { is_linked: context.is_linked, may_try_group }
+            DriverEvent::Start { may_send_to_group } => {
+                SessionEvent::Start { is_linked: context.is_linked, may_send_to_group }
             }
             DriverEvent::Reply(reply) => self.learn(reply, context),
             DriverEvent::Signal(QueueSignal::Head) => {
                 let round_trip = self.queue.timing.round_trip();
                 return self.waiter.on_head(round_trip, context);
             }
-            DriverEvent::Signal(QueueSignal::TryGroup) if context.is_linked => {
-                SessionEvent::TryGroup
+            DriverEvent::Signal(QueueSignal::SendToGroup) if context.is_linked => {
+                SessionEvent::SendToGroup
             }
-            DriverEvent::Signal(QueueSignal::TryGroup) => return,
+            DriverEvent::Signal(QueueSignal::SendToGroup) => return,
             DriverEvent::Signal(QueueSignal::QueueFull) => {
                 count_rejection("queue");
                 SessionEvent::QueueFull
@@ -169,8 +169,8 @@ impl SessionDriver {
             DriverEvent::ChunksConsumed(chunks) => SessionEvent::ChunksConsumed(chunks),
             DriverEvent::ClientGone => SessionEvent::ClientGone,
             DriverEvent::LinkUp => return self.waiter.try_now(context.now),
-            DriverEvent::Timer { silence_counts_from } => {
-                let Some(event) = self.on_timer(silence_counts_from, context) else { return };
+            DriverEvent::Timer { silence_excused_until } => {
+                let Some(event) = self.on_timer(silence_excused_until, context) else { return };
                 event
             }
         };
@@ -186,9 +186,11 @@ impl SessionDriver {
                 SessionAction::Publish { attempt, to, budget } => {
                     self.publish(attempt, to, budget, context)
                 }
-                SessionAction::Tell { to, control } => Some(DriverAction::Tell { to, control }),
-                SessionAction::CancelEverywhere { attempt } => {
-                    Some(DriverAction::CancelEverywhere { attempt })
+                SessionAction::SendControl { to, control } => {
+                    Some(DriverAction::SendControl { to, control })
+                }
+                SessionAction::BroadcastCancel { attempt } => {
+                    Some(DriverAction::BroadcastCancel { attempt })
                 }
                 SessionAction::JoinQueue(reason) => {
                     self.join_queue(reason, context);
@@ -260,12 +262,12 @@ impl SessionDriver {
         let wait_end = if was_not_executed { now } else { self.session.sent_at() };
         let queue_wait = wait_end.saturating_duration_since(self.started_at);
         self.queue.metrics.wait.record(queue_wait.as_secs_f64());
-        let exchange = now.saturating_duration_since(wait_end);
-        ClosedSession { retry_after, queue_wait, exchange, messages: replies }
+        let exchange_time = now.saturating_duration_since(wait_end);
+        ClosedSession { retry_after, queue_wait, exchange_time, messages: replies }
     }
 
     fn session_wake_at(&self) -> Instant {
-        self.session.wake_at().max(self.silence_counts_from)
+        self.session.wake_at().max(self.silence_excused_until)
     }
 
     fn step(&mut self, event: SessionEvent, context: &mut DriverContext<'_>) {
@@ -282,22 +284,22 @@ impl SessionDriver {
 
     fn on_timer(
         &mut self,
-        silence_counts_from: Option<Instant>,
+        silence_excused_until: Option<Instant>,
         context: &mut DriverContext<'_>,
     ) -> Option<SessionEvent> {
         let now = context.now;
         if self.waiter.try_at().is_some_and(|try_at| try_at < self.session_wake_at()) {
             let may_try = self.waiter.on_timer(&self.queue.wait_queue, context);
-            return may_try.then_some(SessionEvent::TryGroup);
+            return may_try.then_some(SessionEvent::SendToGroup);
         }
-        if now < self.silence_counts_from {
+        if now < self.silence_excused_until {
             return None;
         }
-        if let Some(counts_from) = silence_counts_from
+        if let Some(excused_until) = silence_excused_until
             && let Some(end) = self.session.silence_may_last_until()
         {
-            self.silence_counts_from = counts_from.min(end);
-            if now < self.silence_counts_from {
+            self.silence_excused_until = excused_until.min(end);
+            if now < self.silence_excused_until {
                 return None;
             }
         }
@@ -305,7 +307,7 @@ impl SessionDriver {
     }
 
     fn join_queue(&mut self, reason: WaitReason, context: &mut DriverContext<'_>) {
-        self.session.set_needs(self.queue.timing.needs(&self.endpoint));
+        self.session.set_estimate(self.queue.timing.estimate(&self.endpoint));
         let waiting_max = context.config.waiting_max;
         if !self.waiter.join(&self.queue.wait_queue, reason, waiting_max) {
             count_rejection("queue");
@@ -328,7 +330,7 @@ impl SessionDriver {
                 let recipient = self.queue.members.choose_recipient(context.now);
                 let subject = match &recipient {
                     Recipient::Member(direct) => direct.clone(),
-                    Recipient::Group | Recipient::GroupTrial => self.queue.subject.clone(),
+                    Recipient::Group | Recipient::GroupProbe => self.queue.subject.clone(),
                 };
                 self.recipient = Some(recipient);
                 subject
@@ -358,7 +360,7 @@ impl SessionDriver {
         if self.session.has_ended() {
             count_rejection("buffered_bytes");
         }
-        unused_slot.map(|to| DriverAction::Tell { to, control: Control::Decline })
+        unused_slot.map(|to| DriverAction::SendControl { to, control: Control::Decline })
     }
 }
 

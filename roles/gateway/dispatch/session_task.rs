@@ -13,7 +13,6 @@ use crate::roles::gateway::response::StreamedBody;
 use crate::telemetry::conditions::{self, MALFORMED};
 use crate::telemetry::context;
 
-use super::dispatch_result::DispatchResult;
 use super::message::{AttemptReply, SessionMessage};
 use super::replies::ReplyRegistration;
 use super::replies::rejections::ReplyRejection;
@@ -22,14 +21,15 @@ use super::session::SessionEnd;
 use super::session_driver::{
     ClosedSession, DriverAction, DriverContext, DriverEvent, SessionDriver,
 };
+use super::session_summary::SessionSummary;
 
-mod answer_memory;
+mod answer_reservation;
 mod attempt_spans;
 mod attempt_workers;
 mod body_sender;
 mod publish;
 
-pub use answer_memory::AnswerMemory;
+pub use answer_reservation::AnswerReservation;
 pub(super) use attempt_spans::AttemptSpans;
 use attempt_workers::AttemptWorkers;
 use body_sender::{BodyEvent, BodySender};
@@ -47,7 +47,7 @@ pub(super) struct SessionTask {
     /// The sender of the chunks of a streaming answer. `None` before the answer begins and after
     /// the client has disconnected.
     chunks: Option<BodySender>,
-    memory: AnswerMemory,
+    reservation: AnswerReservation,
 }
 
 /// The parts of a session task that its creator provides.
@@ -57,7 +57,7 @@ pub(super) struct SessionParts {
     pub(super) request: Request,
     pub(super) registration: ReplyRegistration,
     pub(super) messages: mpsc::Receiver<SessionMessage>,
-    pub(super) memory: AnswerMemory,
+    pub(super) reservation: AnswerReservation,
 }
 
 /// The point at which a session task returns to its caller.
@@ -110,7 +110,7 @@ impl Drop for SessionGuard {
 
 impl SessionTask {
     pub(super) fn new(parts: SessionParts) -> Self {
-        let SessionParts { services, driver, request, registration, messages, memory } = parts;
+        let SessionParts { services, driver, request, registration, messages, reservation } = parts;
         let queue = driver.queue();
         Self {
             spans: AttemptSpans::from_request(&request, &queue.name, &queue.subject),
@@ -122,7 +122,7 @@ impl SessionTask {
             messages,
             workers: AttemptWorkers::default(),
             chunks: None,
-            memory,
+            reservation,
         }
     }
 
@@ -136,8 +136,8 @@ impl SessionTask {
 
     /// Starts the session and runs it until it ends or its answer begins. If the returned future is
     /// dropped, the guard runs the session to its end.
-    pub(super) async fn start(&mut self, may_try_group: bool) -> SessionProgress {
-        self.run(DriverEvent::Start { may_try_group }).await
+    pub(super) async fn start(&mut self, may_send_to_group: bool) -> SessionProgress {
+        self.run(DriverEvent::Start { may_send_to_group }).await
     }
 
     /// Runs the session to its end, after its answer has begun.
@@ -176,13 +176,13 @@ impl SessionTask {
         &mut self,
         call: impl FnOnce(&mut SessionDriver, &mut DriverContext<'_>) -> T,
     ) -> T {
-        let memory = &self.memory;
+        let reservation = &self.reservation;
         let mut context = DriverContext {
             now: Instant::now(),
             config: &self.services.config.load(),
             retry_budget: &self.services.retry_budget,
             is_linked: self.link.borrow().is_up(),
-            has_answer_memory: &|| memory.has_room(),
+            has_answer_memory: &|| reservation.has_room(),
             random: &mut || rand::rng().random(),
         };
         call(&mut self.driver, &mut context)
@@ -196,11 +196,12 @@ impl SessionTask {
                 DriverAction::Publish { attempt, to, budget } => {
                     self.publish(attempt, to, budget).await;
                 }
-                DriverAction::Tell { to, control } => {
+                DriverAction::SendControl { to, control } => {
                     self.services.publish_control(control.message(to)).await;
                 }
-                DriverAction::CancelEverywhere { attempt } => {
-                    let mut message = Control::Cancel.message(self.driver.queue().cancel.clone());
+                DriverAction::BroadcastCancel { attempt } => {
+                    let mut message =
+                        Control::Cancel.message(self.driver.queue().broadcast.clone());
                     message.reply = Some(self.registration.reply_subject(attempt));
                     self.services.publish_control(message).await;
                 }
@@ -213,7 +214,7 @@ impl SessionTask {
                     }
                 }
                 DriverAction::BeginAnswer(head) => {
-                    let reservation = self.memory.another();
+                    let reservation = self.reservation.empty_for_same_client();
                     let window = self.request.window;
                     let (chunks, body) = BodySender::new(window, Cancel::new(), reservation);
                     self.chunks = Some(chunks);
@@ -265,7 +266,7 @@ impl SessionTask {
         let progress_interval = self.services.config.load().progress_interval;
         let round_trip = self.services.transport.round_trip();
         DriverEvent::Timer {
-            silence_counts_from: round_trip.silence_counts_from(progress_interval),
+            silence_excused_until: round_trip.silence_excused_until(progress_interval),
         }
     }
 
@@ -283,7 +284,7 @@ impl SessionTask {
             return false;
         }
         if let Err(error) = reply
-            && conditions::begins(&MALFORMED, "replies")
+            && conditions::raise(&MALFORMED, "replies")
         {
             tracing::warn!(%error, "a reply violates the protocol");
         }
@@ -299,7 +300,7 @@ impl SessionTask {
         if let SessionEnd::Answer(answer) = &mut end {
             let assembled_bytes = self.driver.session().assembled_bytes();
             if assembled_bytes > 0 {
-                self.memory.charge_assembled(answer, assembled_bytes);
+                self.reservation.charge_assembled(answer, assembled_bytes);
             }
             if let Some(chunks) = chunks {
                 chunks.finish();
@@ -309,9 +310,9 @@ impl SessionTask {
     }
 
     /// Closes the session and returns its result.
-    pub(super) fn finish(mut self, end: SessionEnd) -> DispatchResult {
+    pub(super) fn finish(mut self, end: SessionEnd) -> SessionSummary {
         let closed = self.driver.close(&end, &mut self.messages, Instant::now());
-        let ClosedSession { retry_after, queue_wait, exchange, messages } = closed;
+        let ClosedSession { retry_after, queue_wait, exchange_time, messages } = closed;
         if !messages.is_empty() {
             let services = Arc::clone(&self.services);
             let _detached = self.services.tasks.spawn(context::inherit(async move {
@@ -321,8 +322,8 @@ impl SessionTask {
             }));
         }
         let attempts = self.attempts_made();
-        let memory = Some(self.memory.into_reservation());
-        DispatchResult { end, retry_after, queue_wait, exchange, attempts, memory }
+        let reservation = Some(self.reservation.into_reservation());
+        SessionSummary { end, retry_after, queue_wait, exchange_time, attempts, reservation }
     }
 }
 

@@ -5,7 +5,7 @@ use crate::lifecycle::Cancel;
 use crate::roles::gateway::response::StreamedBody;
 use crate::telemetry::context;
 
-use super::dispatch_result::DispatchResult;
+use super::session_summary::SessionSummary;
 use super::session_task::SessionGuard;
 
 /// An answer that has begun.
@@ -39,7 +39,7 @@ impl StreamDriver {
     }
 
     /// Runs the session to its end in its own task and then calls `on_end`.
-    pub fn drive(mut self, on_end: impl FnOnce(&DispatchResult) + Send + 'static) {
+    pub fn drive(mut self, on_end: impl FnOnce(&SessionSummary) + Send + 'static) {
         let Some(services) = self.guard.task().map(|task| task.services().clone()) else {
             return;
         };

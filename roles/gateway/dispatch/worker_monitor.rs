@@ -31,7 +31,7 @@ pub(super) fn start(services: &Arc<DispatchServices>, queues: &Arc<QueueRegistry
                 let round_trip = queue.timing.round_trip();
                 let label = [(names::QUEUE, queue.name.to_string())];
                 gauge(&names::GATEWAY_ROUND_TRIP, &label).set(round_trip.as_secs_f64());
-                if queue.members.take_query(Instant::now()) {
+                if queue.members.start_query_if_due(Instant::now()) {
                     services.query_members(&queue).await;
                 }
                 slowest = slowest.max((round_trip, queue.timing.accept_timeout(configured)));

@@ -41,10 +41,10 @@ mod io;
 mod rejection;
 mod request;
 
-use activity::{Activity, Overdue, RunningRequest};
+use activity::{ConnectionActivity, Overdue, RunningRequest};
 use drive::{ConnectionOutcome, drive};
 use io::{
-    FrameCounter, OpenResponse, ResponseGate, ResponseTracker, StallTimeout, TcpBased,
+    FrameCounter, HasTcpSocket, OpenResponse, ResponseGate, ResponseTracker, StallTimeout,
     coalesce_writes,
 };
 pub use request::{RequestBody, read_body};
@@ -103,9 +103,9 @@ pub(in crate::roles::gateway) fn serve<IO>(
     shared: ConnectionContext,
 ) -> BoxFuture<'static, ()>
 where
-    IO: AsyncRead + AsyncWrite + TcpBased + Unpin + Send + 'static,
+    IO: AsyncRead + AsyncWrite + HasTcpSocket + Unpin + Send + 'static,
 {
-    let activity = Arc::new(Activity::new());
+    let activity = Arc::new(ConnectionActivity::new());
     let config = Arc::clone(&shared.config);
     let (tasks, stop) = (shared.tasks.clone(), shared.stop.clone());
     let stall_limit = config.limits.body_idle_timeout;
@@ -174,7 +174,7 @@ pub(in crate::roles::gateway) fn count_refused(reason: &'static str) {
 struct ConnectionService {
     negotiated: Negotiated,
     shared: ConnectionContext,
-    activity: Arc<Activity>,
+    activity: Arc<ConnectionActivity>,
     responses: ResponseTracker,
 }
 

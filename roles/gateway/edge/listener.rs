@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::config::GatewayConfig;
 use crate::future::BoxFuture;
-use crate::in_flight::{Admission, AdmissionPermit};
+use crate::in_flight::{ConcurrencyLimit, ConcurrencyPermit};
 use crate::lifecycle::{Cancel, Tasks};
 use crate::listen::{Acceptor, ListenError};
 use crate::telemetry::{self, names};
@@ -69,7 +69,7 @@ pub struct RunningListener {
 /// The state that the accept loop and the connections share.
 #[derive(Debug)]
 struct ListenerState {
-    connections: Admission,
+    connections: ConcurrencyLimit,
     per_client: ConnectionsPerClient,
     handshakes: Semaphore,
     config: ArcSwap<ConnectionConfig>,
@@ -107,7 +107,7 @@ impl Listener {
         let limits = &self.config.limits;
         let gauge = telemetry::gauge(&names::GATEWAY_CONNECTIONS, &[]);
         let state = Arc::new(ListenerState {
-            connections: Admission::new(limits.connections_max, gauge),
+            connections: ConcurrencyLimit::new(limits.connections_max, gauge),
             per_client: ConnectionsPerClient::new(limits.connections_per_client_max),
             handshakes: Semaphore::new(HANDSHAKES_MAX),
             config: ArcSwap::from_pointee(self.config),
@@ -146,7 +146,7 @@ impl RunningListener {
     /// Returns the number of open connections.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.state.connections.held()
+        self.state.connections.in_use()
     }
 
     /// Applies a new configuration to new connections. The address cannot be changed.
@@ -200,7 +200,7 @@ async fn accept(mut acceptor: Acceptor, state: Arc<ListenerState>) {
 
 /// Starts serving a connection, or closes it at a limit: queueing would only help the client that exhausted the limit.
 fn on_accept(stream: TcpStream, address: SocketAddr, state: &Arc<ListenerState>) {
-    let Some(guard) = state.connections.try_enter() else {
+    let Some(guard) = state.connections.try_acquire() else {
         return connection::count_refused("connections");
     };
     let address = address.ip().to_canonical();
@@ -238,7 +238,7 @@ fn admit_client(
         return Ok(None);
     }
     let client = ClientNetwork::new(address, config.limits.ipv6_prefix_bits);
-    let permit = state.per_client.try_enter(client);
+    let permit = state.per_client.try_acquire(client);
     permit.map(Some).ok_or_else(|| connection::count_refused("connections_per_client"))
 }
 
@@ -246,7 +246,7 @@ fn admit_client(
 struct PendingConnection {
     address: IpAddr,
     config: Arc<ConnectionConfig>,
-    guards: (AdmissionPermit, Option<ClientConnectionPermit>),
+    guards: (ConcurrencyPermit, Option<ClientConnectionPermit>),
 }
 
 impl PendingConnection {

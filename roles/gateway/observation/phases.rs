@@ -73,18 +73,18 @@ impl RequestPhases {
         }
     }
 
-    /// Splits `exchange`, the time from the last attempt to the answer, into its phases. The
+    /// Splits `exchange_time`, the time from the last attempt to the answer, into its phases. The
     /// durations that the worker `reported` are clamped to it.
     pub(in crate::roles::gateway) fn split(
         &mut self,
-        exchange: Duration,
+        exchange_time: Duration,
         reported: Option<phases::Phases>,
     ) {
-        let Some(reported) = reported else { return self.set(RequestPhase::Worker, exchange) };
-        let total = reported.total.min(exchange);
+        let Some(reported) = reported else { return self.set(RequestPhase::Worker, exchange_time) };
+        let total = reported.total.min(exchange_time);
         let sql = reported.call.min(total);
         let pool = reported.pool.min(total.saturating_sub(sql));
-        self.set(RequestPhase::Nats, exchange.saturating_sub(total));
+        self.set(RequestPhase::Nats, exchange_time.saturating_sub(total));
         self.set(RequestPhase::Worker, total.saturating_sub(sql).saturating_sub(pool));
         self.set(RequestPhase::PoolWait, pool);
         self.set(RequestPhase::Sql, sql);

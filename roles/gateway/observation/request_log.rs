@@ -10,14 +10,14 @@ use tokio::time::Instant;
 use crate::catalogue::AuthMethod;
 use crate::catalogue::Endpoint;
 use crate::outcome::Outcome;
-use crate::telemetry::context::RequestIds;
+use crate::telemetry::context::LogContext;
 use crate::telemetry::trace_context::TraceContext;
 
 use crate::roles::gateway::admission::auth::AuthRejection;
 use crate::roles::gateway::admission::prefer::TransactionEnd;
 use crate::roles::gateway::admission::rate_limit::RateLimitHeaders;
 use crate::roles::gateway::client::caller::Peer;
-use crate::roles::gateway::dispatch::DispatchResult;
+use crate::roles::gateway::dispatch::SessionSummary;
 use crate::roles::gateway::dispatch::session::SessionEnd;
 use crate::roles::gateway::observation::phases::RequestPhase;
 use crate::roles::gateway::observation::phases::RequestPhases;
@@ -99,8 +99,8 @@ impl RequestLog {
     }
 
     /// Returns the ids that every log line about the request carries.
-    pub(in crate::roles::gateway) fn served(&self) -> Arc<RequestIds> {
-        Arc::new(RequestIds {
+    pub(in crate::roles::gateway) fn log_context(&self) -> Arc<LogContext> {
+        Arc::new(LogContext {
             request_id: Arc::clone(self.request_id.shared()),
             traceparent: Arc::clone(self.trace.traceparent()),
         })
@@ -121,13 +121,13 @@ impl RequestLog {
         self.trace.on_authenticated();
     }
 
-    pub(in crate::roles::gateway) fn dispatched(&mut self, result: &DispatchResult) {
+    pub(in crate::roles::gateway) fn dispatched(&mut self, result: &SessionSummary) {
         self.attempts = result.attempts;
         self.phases.set(RequestPhase::QueueWait, result.queue_wait);
         if let SessionEnd::Answer(answer) = &result.end {
-            self.phases.split(result.exchange, answer.phases);
-        } else if !result.exchange.is_zero() {
-            self.phases.split(result.exchange, None);
+            self.phases.split(result.exchange_time, answer.phases);
+        } else if !result.exchange_time.is_zero() {
+            self.phases.split(result.exchange_time, None);
         }
         self.enter(Some(RequestPhase::Response));
     }

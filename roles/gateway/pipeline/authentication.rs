@@ -5,6 +5,7 @@ use http::request::Parts;
 use tokio::time::Instant;
 
 use crate::problem::{Problem, ProblemKind};
+use crate::roles::gateway::active_config::ActiveConfig;
 use crate::roles::gateway::admission::auth::AuthRejection;
 use crate::roles::gateway::admission::rate_limit::RateDecision;
 use crate::roles::gateway::client::caller::Caller;
@@ -14,7 +15,6 @@ use crate::roles::gateway::edge::documentation::DocumentationPage;
 use crate::roles::gateway::observation::request_log::RequestLog;
 use crate::roles::gateway::response::CloseReason;
 use crate::roles::gateway::response::Response;
-use crate::roles::gateway::snapshot::Snapshot;
 use crate::telemetry::conditions::{self, Condition};
 use crate::telemetry::{counter, names};
 
@@ -33,7 +33,7 @@ impl Pipeline {
     /// Authenticates the caller, checks its scopes and applies its rate limit.
     pub(super) async fn admit(
         &self,
-        snapshot: &Snapshot,
+        active_config: &ActiveConfig,
         headers: &HeaderMap,
         peer: &Peer,
         log: &mut RequestLog,
@@ -42,7 +42,7 @@ impl Pipeline {
             return Err(Problem::new(ProblemKind::Internal).into());
         };
         let endpoint = &*endpoint;
-        let authenticator = &snapshot.authenticator;
+        let authenticator = &active_config.authenticator;
         let mut found = authenticator.authenticate(endpoint, headers, peer);
         if let Err(rejection) = &found
             // Boxed because it is rare: its future would enlarge that of every request.
@@ -50,12 +50,12 @@ impl Pipeline {
         {
             found = authenticator.authenticate(endpoint, headers, peer);
         }
-        let caller = found.map_err(|rejection| self.reject(rejection, snapshot, peer, log))?;
+        let caller = found.map_err(|rejection| self.reject(rejection, active_config, peer, log))?;
         if let Some(principal) = &caller.principal {
             log.authenticated(principal);
         }
-        log.shows_timing = snapshot.shows_timing(&caller);
-        let network = ClientNetwork::new(peer.address, snapshot.http.ipv6_prefix_bits);
+        log.shows_timing = active_config.shows_timing(&caller);
+        let network = ClientNetwork::new(peer.address, active_config.http.ipv6_prefix_bits);
         match self.rates.admit(endpoint, &caller, network, Instant::now().into_std()) {
             RateDecision::Allowed { headers } => {
                 log.rate = headers;
@@ -73,19 +73,19 @@ impl Pipeline {
     /// Returns the documentation page at the request's path, limited to the caller's endpoints.
     pub(super) async fn documentation(
         &self,
-        snapshot: &Snapshot,
+        active_config: &ActiveConfig,
         parts: &Parts,
         peer: &Peer,
         log: &mut RequestLog,
     ) -> Result<Response, Box<Rejection>> {
-        let documentation = snapshot.documentation.as_ref();
+        let documentation = active_config.documentation.as_ref();
         let documents = match documentation.and_then(|it| it.page(&parts.method, parts.uri.path()))
         {
             Some(DocumentationPage::PerCaller(documents)) => documents,
             Some(DocumentationPage::Public(page)) => return Ok(page),
             None => return Err(Problem::new(ProblemKind::NoRoute).into()),
         };
-        let authenticator = &snapshot.authenticator;
+        let authenticator = &active_config.authenticator;
         let requirements = documents.requirements();
         let mut found = authenticator.permissions(requirements, &parts.headers, peer);
         if let Err(rejection) = &found
@@ -93,7 +93,8 @@ impl Pipeline {
         {
             found = authenticator.permissions(requirements, &parts.headers, peer);
         }
-        let permissions = found.map_err(|rejection| self.reject(rejection, snapshot, peer, log))?;
+        let permissions =
+            found.map_err(|rejection| self.reject(rejection, active_config, peer, log))?;
         if let Some(principal) = &permissions.principal {
             log.authenticated(principal);
         }
@@ -108,7 +109,7 @@ impl Pipeline {
     fn reject(
         &self,
         rejection: Box<AuthRejection>,
-        snapshot: &Snapshot,
+        active_config: &ActiveConfig,
         peer: &Peer,
         log: &mut RequestLog,
     ) -> Box<Rejection> {
@@ -117,14 +118,14 @@ impl Pipeline {
             // 503: the credential cannot be checked, which is not the caller's fault.
             return problem.into();
         }
-        let network = ClientNetwork::new(peer.address, snapshot.http.ipv6_prefix_bits);
-        let per_minute = snapshot.http.auth_failures_per_minute_max;
+        let network = ClientNetwork::new(peer.address, active_config.http.ipv6_prefix_bits);
+        let per_minute = active_config.http.auth_failures_per_minute_max;
         let now = Instant::now().into_std();
         let Err(wait) = self.rates.admit_rejection(network, per_minute, now) else {
             return Box::new(Rejection { challenge, ..problem.into() });
         };
         counter(&names::AUTH_FAILURES_LIMITED, &[endpoint(log)]).increment(1);
-        if conditions::begins(&TOO_MANY_FAILURES, "") {
+        if conditions::raise(&TOO_MANY_FAILURES, "") {
             tracing::warn!(client = %network, per_minute, "too many requests from a client failed authentication: \
                                                            responding with 429");
         }
@@ -143,7 +144,7 @@ pub(super) fn untrusted_connection(
     log: &mut RequestLog,
 ) -> Box<Rejection> {
     let failure = rejection.failure.as_str();
-    if conditions::begins(&UNTRUSTED_CONNECTIONS, failure) {
+    if conditions::raise(&UNTRUSTED_CONNECTIONS, failure) {
         tracing::warn!(failure, "closing a connection that a new handshake would refuse");
     }
     let rejection = record(rejection, log);

@@ -10,7 +10,7 @@ use crate::telemetry::conditions::{self, Condition};
 use crate::roles::gateway::admission::prefer;
 use crate::roles::gateway::admission::prefer::PREFERENCE_APPLIED;
 use crate::roles::gateway::dispatch::session::SessionEnd;
-use crate::roles::gateway::dispatch::{DispatchFailure, DispatchResult};
+use crate::roles::gateway::dispatch::{DispatchFailure, SessionSummary};
 use crate::roles::gateway::observation::request_log::RequestLog;
 use crate::roles::gateway::response;
 use crate::roles::gateway::response::Response;
@@ -24,11 +24,11 @@ const TRUNCATED: Condition = Condition::new("responses are truncated");
 
 /// Returns the response to a request whose session ended before anything was sent to the client.
 pub(super) fn complete(
-    mut result: DispatchResult,
+    mut result: SessionSummary,
     endpoint: &Endpoint,
     log: &mut RequestLog,
 ) -> Result<Response, Box<Rejection>> {
-    let memory = result.memory.take();
+    let reservation = result.reservation.take();
     let answer = match result.into_answer() {
         Ok(answer) => answer,
         Err(DispatchFailure { problem, outcome }) => {
@@ -43,8 +43,8 @@ pub(super) fn complete(
     if let Some(applied) = applied {
         response.headers_mut().insert(PREFERENCE_APPLIED, applied);
     }
-    if let Some(memory) = &memory {
-        response::attach_reservation(&mut response, memory);
+    if let Some(reservation) = &reservation {
+        response::attach_reservation(&mut response, reservation);
     }
     Ok(response)
 }
@@ -65,7 +65,7 @@ pub(super) fn streamed(
 /// Returns the outcome of a request whose answer was streamed, and logs a truncated response.
 pub(super) fn streamed_outcome(end: &SessionEnd) -> Outcome {
     if let SessionEnd::CutOff(outcome) = end
-        && conditions::begins(&TRUNCATED, outcome.as_str())
+        && conditions::raise(&TRUNCATED, outcome.as_str())
     {
         tracing::warn!(%outcome, "truncated a response: the rest was not received");
     }

@@ -10,7 +10,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::{mpsc, watch};
 
 use crate::lifecycle::Cancel;
-use crate::roles::gateway::client::byte_budget::NoRoom;
+use crate::roles::gateway::client::byte_budget::BudgetExhausted;
 use crate::roles::gateway::client::byte_budget::Reservation;
 
 /// The body of a response.
@@ -113,9 +113,9 @@ impl StreamedBody {
     /// Reserves the memory of an encoder.
     ///
     /// # Errors
-    /// `NoRoom`: the body must be sent unencoded, to leave memory for other responses.
-    pub fn reserve_encoder(&mut self, encoder_bytes: usize) -> Result<(), NoRoom> {
-        self.reservation.as_mut().map_or(Ok(()), |room| room.grow_within_half(encoder_bytes))
+    /// `BudgetExhausted`: the body must be sent unencoded, to leave memory for other responses.
+    pub fn reserve_encoder(&mut self, encoder_bytes: usize) -> Result<(), BudgetExhausted> {
+        self.reservation.as_mut().map_or(Ok(()), |room| room.grow_optional(encoder_bytes))
     }
 
     /// Encodes the body with `encoder`.
@@ -128,9 +128,9 @@ impl StreamedBody {
     /// Counts the bytes that the encoder has produced.
     fn count_encoded(&self, encoded: io::Result<Bytes>) -> Result<Frame<Bytes>, Truncated> {
         let encoded = encoded.map_err(|_| Truncated)?;
-        let reservation = self.reservation.as_ref().map(Reservation::another);
+        let reservation = self.reservation.as_ref().map(Reservation::empty_for_same_client);
         Ok(Frame::data(match reservation {
-            Some(reservation) => reservation.holding(encoded),
+            Some(reservation) => reservation.attach(encoded),
             None => encoded,
         }))
     }

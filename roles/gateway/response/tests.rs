@@ -127,9 +127,9 @@ fn the_id_of_a_client_is_used_only_if_it_is_valid() {
 
 /// An encoder that returns each chunk unchanged.
 #[derive(Debug)]
-struct Same;
+struct IdentityEncoder;
 
-impl BodyEncoder for Same {
+impl BodyEncoder for IdentityEncoder {
     fn encode(&mut self, bytes: &[u8]) -> std::io::Result<Bytes> {
         Ok(Bytes::copy_from_slice(bytes))
     }
@@ -145,7 +145,8 @@ async fn other_tasks_run_while_a_large_chunk_is_encoded() {
     sender.try_send(StreamChunk::Bytes(vec![b'x'; 300_000].into())).unwrap();
     let consumed = tokio::sync::watch::Sender::new(0);
     let seen = consumed.subscribe();
-    let body = StreamedBody::new(chunks, consumed, Cancel::new(), None).encoded(Box::new(Same));
+    let body =
+        StreamedBody::new(chunks, consumed, Cancel::new(), None).encoded(Box::new(IdentityEncoder));
     let mut body = ResponseBody::Streamed(body);
     for (length, chunks) in [(131_072, 0), (131_072, 0), (37_856, 1)] {
         let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
@@ -157,14 +158,14 @@ async fn other_tasks_run_while_a_large_chunk_is_encoded() {
 #[tokio::test]
 async fn an_encoded_chunk_is_counted_until_it_is_sent() {
     let budget = ByteBudget::unbounded();
-    let room = budget.nothing(ClientNetwork::new([192, 0, 2, 1].into(), 56));
+    let room = budget.empty_reservation(ClientNetwork::new([192, 0, 2, 1].into(), 56));
     let (sender, chunks) = tokio::sync::mpsc::channel(2);
-    let received = room.another().holding(vec![b'x'; 100_000].into());
+    let received = room.empty_for_same_client().attach(vec![b'x'; 100_000].into());
     sender.try_send(StreamChunk::Bytes(received)).unwrap();
     sender.try_send(StreamChunk::End).unwrap();
     let consumed = tokio::sync::watch::Sender::new(0);
-    let body =
-        StreamedBody::new(chunks, consumed, Cancel::new(), Some(room)).encoded(Box::new(Same));
+    let body = StreamedBody::new(chunks, consumed, Cancel::new(), Some(room))
+        .encoded(Box::new(IdentityEncoder));
     let mut body = ResponseBody::Streamed(body);
     for length in [100_000, 20_000] {
         let chunk = body.frame().await.unwrap().unwrap().into_data().unwrap();

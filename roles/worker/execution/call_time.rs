@@ -40,7 +40,7 @@ impl CallTime {
     /// Each refusal lowers the mean, so that calls that have become shorter are eventually tried
     /// again.
     #[must_use]
-    pub fn admit(&self, left: Duration) -> bool {
+    pub fn fits_within(&self, left: Duration) -> bool {
         let mean = self.mean.load(Ordering::Relaxed);
         let admits = Duration::from_nanos(mean) <= left;
         if !admits {
@@ -57,17 +57,17 @@ mod tests {
     #[test]
     fn every_call_is_admitted_until_one_has_ended() {
         let time = CallTime::default();
-        assert!(time.admit(Duration::ZERO));
+        assert!(time.fits_within(Duration::ZERO));
         time.record(Duration::from_millis(10));
-        assert!(time.admit(Duration::from_millis(10)));
-        assert!(!time.admit(Duration::from_millis(9)));
+        assert!(time.fits_within(Duration::from_millis(10)));
+        assert!(!time.fits_within(Duration::from_millis(9)));
     }
 
     #[test]
     fn a_call_is_tried_again_after_some_refusals() {
         let time = CallTime::default();
         time.record(Duration::from_secs(12));
-        let refusals = (0..100).take_while(|_| !time.admit(Duration::from_secs(1))).count();
+        let refusals = (0..100).take_while(|_| !time.fits_within(Duration::from_secs(1))).count();
         assert!((1..60).contains(&refusals), "{refusals}");
     }
 
@@ -76,15 +76,15 @@ mod tests {
         let time = CallTime::default();
         time.record(Duration::from_secs(1));
         time.record_at_least(Duration::from_millis(1));
-        assert!(!time.admit(Duration::from_millis(999)));
+        assert!(!time.fits_within(Duration::from_millis(999)));
         let time = CallTime::default();
         time.record_at_least(Duration::from_secs(3));
-        assert!(time.admit(Duration::ZERO), "no call has ended yet");
+        assert!(time.fits_within(Duration::ZERO), "no call has ended yet");
         time.record(Duration::from_secs(1));
         for _ in 0..100 {
             time.record_at_least(Duration::from_secs(3));
         }
-        assert!(!time.admit(Duration::from_secs(2)));
+        assert!(!time.fits_within(Duration::from_secs(2)));
     }
 
     #[test]
@@ -94,10 +94,10 @@ mod tests {
         for _ in 0..200 {
             time.record(Duration::from_millis(1));
         }
-        assert!(time.admit(Duration::from_millis(20)));
+        assert!(time.fits_within(Duration::from_millis(20)));
         time.record(Duration::MAX);
         assert!(
-            !time.admit(Duration::from_hours(1)),
+            !time.fits_within(Duration::from_hours(1)),
             "the longest time neither overflows nor is ignored"
         );
     }

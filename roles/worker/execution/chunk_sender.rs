@@ -35,7 +35,7 @@ pub(super) struct ChunkSender {
 }
 
 /// The destination of a part, and the job that it belongs to.
-pub(super) struct PartRoute<'a> {
+pub(super) struct PartDestination<'a> {
     pub(super) replies: &'a ReplySender,
     pub(super) entry: &'a JobEntry,
     pub(super) to: &'a Subject,
@@ -106,7 +106,7 @@ impl ChunkSender {
                 Ok(Err(_)) => return Err(GatewaySilent),
                 Err(_) => {
                     let round_trip = replies.round_trip();
-                    match round_trip.silence_counts_from(self.progress_interval) {
+                    match round_trip.silence_excused_until(self.progress_interval) {
                         Some(later) if later > Instant::now() => limit = later,
                         _ => return Err(GatewaySilent),
                     }
@@ -122,15 +122,15 @@ impl ChunkSender {
     pub(super) async fn send(
         &mut self,
         bytes: Bytes,
-        route: PartRoute<'_>,
+        destination: PartDestination<'_>,
     ) -> Result<(), TransportError> {
-        self.acknowledged.get_or_insert_with(|| route.entry.watch_acknowledged());
+        self.acknowledged.get_or_insert_with(|| destination.entry.watch_acknowledged());
         self.sent += 1;
         self.last_heard = Instant::now();
         let head = (self.sent == 1).then(|| AnswerHead { status: 200, content_type: JSON.into() });
-        let control = Some(route.control);
+        let control = Some(destination.control);
         let part = Reply::Part { number: self.sent, bytes, head, control };
-        route.replies.send(part, route.to.clone()).await
+        destination.replies.send(part, destination.to.clone()).await
     }
 }
 

@@ -24,7 +24,7 @@ use crate::telemetry::{context, counter, names};
 
 use super::call_time::CallTime;
 use super::chunk_channel::ChunkChannel;
-use super::chunk_sender::{self, ChunkSender, PartRoute};
+use super::chunk_sender::{self, ChunkSender, PartDestination};
 use super::handler::{Job, QueueHandler};
 use super::job_result::{JobReply, JobResult};
 use super::recent_replies::RecentReplies;
@@ -176,7 +176,7 @@ impl JobTask {
         let outcome = result.outcome();
         match result.into_reply(&request_id, sender.sent()) {
             JobReply::Refused(reason) => self.refuse(reason),
-            JobReply::Silence => {}
+            JobReply::NoReply => {}
             JobReply::Final(mut answer) => {
                 answer.phases = Some(progress.phases(began.elapsed()));
                 answer.is_rolled_back = progress.is_rolled_back();
@@ -257,9 +257,9 @@ impl JobTask {
     async fn send_chunk(&self, sender: &mut ChunkSender, chunk: Bytes, chunks: &ChunkChannel) {
         let Some(to) = &self.reply else { return };
         let (replies, entry, control) = (&self.executor.replies, &self.entry, self.control());
-        let route = PartRoute { replies, entry, to, control };
-        if let Err(error) = sender.send(chunk, route).await {
-            if conditions::begins(&UNSENT, "answers") {
+        let destination = PartDestination { replies, entry, to, control };
+        if let Err(error) = sender.send(chunk, destination).await {
+            if conditions::raise(&UNSENT, "answers") {
                 tracing::warn!(%error, queue = %self.queue.name, "an answer was cut off after its first parts were sent");
             }
             chunks.close();
@@ -285,6 +285,6 @@ impl JobTask {
     /// Returns the job's control subject, built on demand because most jobs never name it.
     fn control(&self) -> Subject {
         self.is_control_known.store(true, Ordering::Relaxed);
-        self.queue.of_job(self.entry.id.number)
+        self.queue.job_subject(self.entry.id.number)
     }
 }

@@ -63,7 +63,7 @@ pub enum JobReply {
     /// A refusal.
     Refused(RefusalReason),
     /// No reply.
-    Silence,
+    NoReply,
     /// A final.
     Final(Final),
 }
@@ -103,7 +103,7 @@ impl JobResult {
                 JobReply::Refused(RefusalReason::Expired)
             }
             Self::NotExecuted { .. } => JobReply::Refused(RefusalReason::Unavailable),
-            Self::Unanswered { .. } => JobReply::Silence,
+            Self::Unanswered { .. } => JobReply::NoReply,
             result @ (Self::Final(_) | Self::Problem { .. }) => {
                 JobReply::Final(result.into_final(request_id))
             }
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_problem_becomes_a_final_with_the_request_id() {
-        let problem = Problem::with_detail(ProblemKind::Refused(422), "too young");
+        let problem = Problem::with_detail(ProblemKind::ProcedureError(422), "too young");
         let result = JobResult::Problem { problem, outcome: Outcome::SqlUser };
         let answer = final_of(result.into_reply("r-1", 0));
         assert_eq!((answer.status, &*answer.content_type), (422, PROBLEM_JSON));
@@ -181,7 +181,7 @@ mod tests {
     fn a_lost_call_gets_no_reply_unless_parts_were_sent() {
         let problem = Problem::new(ProblemKind::BadAnswer);
         let result = JobResult::Unanswered { problem, outcome: Outcome::SqlLost };
-        assert_eq!(result.clone().into_reply("r", 0), JobReply::Silence);
+        assert_eq!(result.clone().into_reply("r", 0), JobReply::NoReply);
         assert_eq!(final_of(result.into_reply("r", 1)).status, 502);
     }
 }

@@ -98,7 +98,7 @@ impl Resender {
                 if let Reply::Part { control, .. } | Reply::Final(Final { control, .. }) =
                     &mut reply
                 {
-                    control.get_or_insert_with(|| queue.of_job(job.number));
+                    control.get_or_insert_with(|| queue.job_subject(job.number));
                 }
                 self.throttle.wait(reply.body_bytes()).await;
                 match self.replies.send(reply, to).await {
@@ -131,7 +131,7 @@ impl Resender {
         for page in finished.chunks(PAGE) {
             for (job, to) in page {
                 let Some(queue) = self.queues.get(job.queue) else { continue };
-                let control = queue.of_job(job.number);
+                let control = queue.job_subject(job.number);
                 self.replies.try_send(Reply::Answered { control }, to.clone());
             }
             sleep(PAGE_PAUSE).await;

@@ -23,7 +23,12 @@ pub trait SlotQueue: Debug + Send + Sync {
 
     /// Takes back a call's slot. `more` is the call's reply subject if further requests are waiting
     /// at its gateway.
-    fn release_slot(self: Arc<Self>, outcome: Outcome, took: Duration, more: Option<Subject>);
+    fn release_slot(
+        self: Arc<Self>,
+        outcome: Outcome,
+        took: Duration,
+        waiting_gateway: Option<Subject>,
+    );
 
     /// Removes a job from the backlog. Returns whether it was there.
     fn leave_backlog(&self, reply: &Subject) -> bool;
@@ -79,8 +84,8 @@ impl Slot {
     }
 
     /// Returns the slot and records how long it was held. See `SlotQueue::release_slot`.
-    pub fn release(mut self, outcome: Outcome, more: Option<Subject>) {
-        self.give_back(outcome, more);
+    pub fn release(mut self, outcome: Outcome, waiting_gateway: Option<Subject>) {
+        self.give_back(outcome, waiting_gateway);
     }
 
     /// Drops the slot without returning it, because the queue frees it itself.
@@ -88,7 +93,7 @@ impl Slot {
         self.queue = None;
     }
 
-    fn give_back(&mut self, outcome: Outcome, more: Option<Subject>) {
+    fn give_back(&mut self, outcome: Outcome, waiting_gateway: Option<Subject>) {
         let Some(queue) = self.queue.take() else { return };
         let took = self.since.elapsed();
         if outcome.is_complete() {
@@ -96,7 +101,7 @@ impl Slot {
         } else if outcome == Outcome::SqlTimeout {
             self.call_time.record_at_least(took);
         }
-        queue.release_slot(outcome, took, more);
+        queue.release_slot(outcome, took, waiting_gateway);
     }
 }
 

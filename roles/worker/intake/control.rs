@@ -29,8 +29,8 @@ pub async fn listen(
 ) -> Result<(), TransportError> {
     let subjects = &queue.subjects;
     let mut own = transport.subscribe(&subjects.own.all_below()).await?;
-    let mut cancels = transport.subscribe(&subjects.cancel).await?;
-    let mut repeats = transport.subscribe(&subjects.repeat).await?;
+    let mut cancels = transport.subscribe(&subjects.broadcast).await?;
+    let mut resends = transport.subscribe(&subjects.resend).await?;
     let tasks = &executor.tasks;
     let (own_queue, own_executor) = (Arc::clone(queue), Arc::clone(executor));
     let _detached = tasks.spawn_background(async move {
@@ -46,15 +46,17 @@ pub async fn listen(
                     cancel_queue.cancel(&reply);
                     jobs.cancel_by_reply(cancel_queue.subjects.index, &reply);
                 }
-                (Some(Control::Members), Some(reply)) => cancel_queue.announce_membership(reply),
+                (Some(Control::QueryMembers), Some(reply)) => {
+                    cancel_queue.announce_membership(reply);
+                }
                 _ => {}
             }
         }
     });
     let (index, repeat_executor) = (subjects.index, Arc::clone(executor));
     let _detached = tasks.spawn_background(async move {
-        while let Some(message) = repeats.next().await {
-            let Some(subjects) = Control::parse_repeat(&message) else {
+        while let Some(message) = resends.next().await {
+            let Some(subjects) = Control::parse_resend(&message) else {
                 count_malformed();
                 continue;
             };
@@ -104,10 +106,10 @@ fn handle(queue: &Arc<Queue>, executor: &Executor, message: Message) {
                 Some(Control::Deny) => jobs.consent(id, Consent::Denied),
                 Some(Control::Cancel) => jobs.cancel(id),
                 Some(Control::Ack(part)) => jobs.acknowledge(id, part),
-                Some(Control::Repeat) => executor.resend.request(id),
+                Some(Control::Resend) => executor.resend.request(id),
                 // Nobody received the claim, so no gateway can grant it.
                 None if message.no_responders => jobs.consent(id, Consent::Denied),
-                Some(Control::Decline | Control::Members) | None => count_malformed(),
+                Some(Control::Decline | Control::QueryMembers) | None => count_malformed(),
             }
         }
         Some(ControlTarget::Offer(id)) => match control {
@@ -117,14 +119,14 @@ fn handle(queue: &Arc<Queue>, executor: &Executor, message: Message) {
             None => queue.accept_offer(id, message),
             Some(_) => count_malformed(),
         },
-        Some(ControlTarget::Direct) if control.is_none() => queue.arrive(message),
+        Some(ControlTarget::Direct) if control.is_none() => queue.on_message(message),
         Some(ControlTarget::Direct) | None => count_malformed(),
     }
 }
 
 fn count_malformed() {
     counter(&names::WORKER_MALFORMED, &[]).increment(1);
-    if conditions::begins(&MALFORMED, "control") {
+    if conditions::raise(&MALFORMED, "control") {
         tracing::warn!("a control message violates the protocol");
     }
 }

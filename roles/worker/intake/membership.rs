@@ -51,9 +51,9 @@ enum LeaveReason {
     /// The worker is stopping.
     Stopped,
     /// The database does not answer, or no longer has the procedures.
-    Unfit,
+    DatabaseUnavailable,
     /// NATS refuses a subscription that the worker needs, for example for grants and cancels.
-    Deaf,
+    SubscriptionRefused,
     /// The transport has closed the subscription.
     Closed,
 }
@@ -63,14 +63,14 @@ impl GroupMembership {
     /// procedures, and again after leaving it for any reason but `stop`.
     pub async fn serve(mut self) {
         let mut is_back = false;
-        while self.wait_until_fit().await {
+        while self.wait_until_verified().await {
             match self.join().await {
                 Ok(subscription) => {
                     self.log_joined(is_back);
                     let reason = self.read(subscription).await;
                     self.log_left(reason);
-                    is_back = reason == LeaveReason::Unfit;
-                    if reason == LeaveReason::Deaf {
+                    is_back = reason == LeaveReason::DatabaseUnavailable;
+                    if reason == LeaveReason::SubscriptionRefused {
                         self.report(Err(SUBSCRIPTION_REFUSED.to_owned()));
                     }
                 }
@@ -83,7 +83,7 @@ impl GroupMembership {
     }
 
     /// Waits until the database has the procedures. Returns `false` if the worker stops first.
-    async fn wait_until_fit(&mut self) -> bool {
+    async fn wait_until_verified(&mut self) -> bool {
         while !self.stop.is_cancelled() {
             let Some(verification) = &mut self.verification else { return true };
             let why = match &*verification.borrow_and_update() {
@@ -113,8 +113,10 @@ impl GroupMembership {
     fn log_left(&self, reason: LeaveReason) {
         let queue = self.queue.subjects.name.as_str();
         match reason {
-            LeaveReason::Unfit => tracing::debug!(queue, ?reason, "left the queue group"),
-            LeaveReason::Stopped | LeaveReason::Deaf | LeaveReason::Closed => {
+            LeaveReason::DatabaseUnavailable => {
+                tracing::debug!(queue, ?reason, "left the queue group");
+            }
+            LeaveReason::Stopped | LeaveReason::SubscriptionRefused | LeaveReason::Closed => {
                 tracing::info!(queue, ?reason, "left the queue group");
             }
         }
@@ -144,7 +146,9 @@ impl GroupMembership {
         let reason = self.read_messages(&mut subscription).await;
         match reason {
             LeaveReason::Stopped => self.queue.drain(),
-            LeaveReason::Unfit | LeaveReason::Deaf => self.queue.set_unavailable(),
+            LeaveReason::DatabaseUnavailable | LeaveReason::SubscriptionRefused => {
+                self.queue.set_unavailable();
+            }
             LeaveReason::Closed => return reason,
         }
         self.leave(subscription).await;
@@ -154,8 +158,8 @@ impl GroupMembership {
     async fn read_messages(&mut self, subscription: &mut Box<dyn Subscription>) -> LeaveReason {
         // These futures are created once: creating them would dominate the cost of each message.
         let mut stopped = pin!(self.stop.cancelled());
-        let mut unfit = pin!(unfit(&mut self.verification));
-        let mut deaf = pin!(deaf(self.transport.link()));
+        let mut verification_failed = pin!(verification_failed(&mut self.verification));
+        let mut subscription_refused = pin!(subscription_refused(self.transport.link()));
         let (queue, readiness) = (&self.queue, &self.readiness);
         let mut reported =
             pin!(follow(subscription.served(), |state| report(queue, readiness, state)));
@@ -165,11 +169,11 @@ impl GroupMembership {
                 // Reasons to leave are polled before messages, so that a busy queue can be left.
                 biased;
                 () = &mut stopped => return LeaveReason::Stopped,
-                () = &mut unfit => return LeaveReason::Unfit,
-                () = &mut deaf => return LeaveReason::Deaf,
+                () = &mut verification_failed => return LeaveReason::DatabaseUnavailable,
+                () = &mut subscription_refused => return LeaveReason::SubscriptionRefused,
                 () = &mut reported => {}
                 message = subscription.next() => match message {
-                    Some(message) => queue.arrive(message),
+                    Some(message) => queue.on_message(message),
                     None => return LeaveReason::Closed,
                 },
                 () = queue.backlog_grew() => {}
@@ -190,12 +194,14 @@ impl GroupMembership {
     /// to the server and back. Silence alone is not enough: the server may be stalled.
     async fn leave(&self, mut subscription: Box<dyn Subscription>) {
         let queue = &self.queue.subjects.name;
-        if let Err(error) = subscription.leave_after(self.config.leave_messages).await {
+        if let Err(error) = subscription.leave_after(self.config.unsubscribe_messages_max).await {
             tracing::warn!(%queue, %error, "could not leave the queue group cleanly");
         }
         let end = Instant::now() + self.leave_timeout;
-        let arrive = |message| self.queue.arrive(message);
-        while read_until_silent(&mut subscription, self.config.leave_idle, end, arrive).await {
+        let arrive = |message| self.queue.on_message(message);
+        while read_until_silent(&mut subscription, self.config.unsubscribe_quiet_time, end, arrive)
+            .await
+        {
             let left = end.saturating_duration_since(Instant::now());
             let mut flushed = pin!(self.transport.flush_within(left));
             let mut ended = pin!(sleep_until(end));
@@ -207,7 +213,7 @@ impl GroupMembership {
                     message = subscription.next() => match message {
                         Some(message) => {
                             is_silent = false;
-                            self.queue.arrive(message);
+                            self.queue.on_message(message);
                         }
                         None => return,
                     },
@@ -273,8 +279,8 @@ async fn follow(mut served: watch::Receiver<bool>, report: impl Fn(Result<(), St
 }
 
 /// Waits until NATS refuses a subscription that the worker needs.
-async fn deaf(mut link: watch::Receiver<Link>) {
-    if link.wait_for(|link| link.state == LinkState::Deaf).await.is_err() {
+async fn subscription_refused(mut link: watch::Receiver<Link>) {
+    if link.wait_for(|link| link.state == LinkState::SubscriptionRefused).await.is_err() {
         std::future::pending::<()>().await;
     }
 }
@@ -291,15 +297,15 @@ async fn changed(verification: &mut Option<watch::Receiver<Verification>>) {
 }
 
 /// Waits until the verification fails. Never returns if the queue needs no database.
-async fn unfit(verification: &mut Option<watch::Receiver<Verification>>) {
-    let is_unfit = match verification {
+async fn verification_failed(verification: &mut Option<watch::Receiver<Verification>>) {
+    let has_failed = match verification {
         Some(verification) => verification
             .wait_for(|verification| *verification != Verification::Passed)
             .await
             .is_ok(),
         None => false,
     };
-    if !is_unfit {
+    if !has_failed {
         std::future::pending::<()>().await;
     }
 }

@@ -22,7 +22,7 @@ use crate::roles::worker::subjects::QueueSubjects;
 use crate::telemetry::context;
 
 use super::message::ReceivedMessage;
-use super::slot_pool::SlotPool;
+use super::shared_slots::SharedSlots;
 use super::slots::{Offer, OfferId, SlotDecision, SlotRequest, Slots};
 
 mod admission;
@@ -38,7 +38,7 @@ pub struct Queue {
     /// The name and subjects of the queue.
     pub subjects: Arc<QueueSubjects>,
     endpoints: BTreeMap<EndpointId, ServedEndpoint>,
-    slots: SlotPool<QueuedWork>,
+    slots: SharedSlots<QueuedWork>,
     /// Notified when the backlog grows, because the added request may be the next to expire.
     backlog_grew: Notify,
     metrics: QueueMetrics,
@@ -75,7 +75,7 @@ impl Queue {
         let load = Load::new(&subjects.name, Instant::now());
         Self {
             endpoints: endpoints.into_iter().map(|one| (one.endpoint.id.clone(), one)).collect(),
-            slots: SlotPool::new(slots, load),
+            slots: SharedSlots::new(slots, load),
             backlog_grew: Notify::new(),
             metrics: QueueMetrics::new(&subjects.name),
             executor,
@@ -110,13 +110,13 @@ impl Queue {
     }
 
     /// Accepts or refuses a message from the queue group.
-    pub fn arrive(self: &Arc<Self>, message: Message) {
+    pub fn on_message(self: &Arc<Self>, message: Message) {
         let message = ReceivedMessage::parse(message);
         let ids = Arc::clone(&message.ids);
         context::sync_scope(&ids, || match self.admit(message) {
             Ok(admitted) => {
                 let request = admitted.into_slot_request(Instant::now());
-                let decision = self.slots.update(|slots, _| slots.arrive(request));
+                let decision = self.slots.update(|slots, _| slots.request_slot(request));
                 self.carry_out(decision);
             }
             Err(rejected) => self.reject(rejected),
@@ -206,7 +206,7 @@ impl Queue {
     fn send_offers(&self, offers: impl IntoIterator<Item = Offer>) {
         for Offer { id, to } in offers {
             self.metrics.count_offer("made");
-            let direct = self.subjects.of_offer(id.0);
+            let direct = self.subjects.offer_subject(id.0);
             self.executor.replies.try_send(Reply::Offer { direct }, to);
         }
     }

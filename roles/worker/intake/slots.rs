@@ -111,8 +111,8 @@ impl<W> Slots<W> {
     }
 
     /// Decides whether to accept a request from the queue group.
-    pub fn arrive(&mut self, request: SlotRequest<W>) -> SlotDecision<W> {
-        if let Some(reason) = self.closed() {
+    pub fn request_slot(&mut self, request: SlotRequest<W>) -> SlotDecision<W> {
+        if let Some(reason) = self.refusal_reason() {
             return SlotDecision::Refuse(reason, request.work);
         }
         if !self.has_room(request.bytes, request.needs_consent) {
@@ -134,13 +134,13 @@ impl<W> Slots<W> {
     /// request takes any free slot.
     pub fn accept(&mut self, id: OfferId, request: SlotRequest<W>) -> SlotDecision<W> {
         self.offer_answered(id, request.since);
-        self.arrive(request)
+        self.request_slot(request)
     }
 
     /// Decides whether a request whose gateway has consented runs, waits or is refused.
     pub fn consent_granted(&mut self, request: SlotRequest<W>) -> SlotDecision<W> {
         self.end_claim(request.bytes);
-        match self.closed() {
+        match self.refusal_reason() {
             Some(reason) => SlotDecision::Refuse(reason, request.work),
             None => self.run_or_wait(request),
         }
@@ -155,16 +155,19 @@ impl<W> Slots<W> {
 
     /// Frees the slot of a call that has ended.
     ///
-    /// `more` is the call's reply subject if further requests are waiting at its gateway. Possibly
-    /// only other workers have refused them, which are still busy and do not know about this slot. If
-    /// this worker has refused no caller, the slot is therefore offered to that gateway.
-    pub fn finish(&mut self, now: Instant, more: Option<Subject>) -> FreedSlot<W> {
+    /// `waiting_gateway` is the call's reply subject if further requests are waiting at its
+    /// gateway. Possibly only other workers have refused them, which are still busy and do not know
+    /// about this slot. If this worker has refused no caller, the slot is therefore offered to that
+    /// gateway.
+    pub fn finish(&mut self, now: Instant, waiting_gateway: Option<Subject>) -> FreedSlot<W> {
         debug_assert!(self.running > 0, "finish without a running call");
         self.running = self.running.saturating_sub(1);
         self.last_finish = Some(now);
         let start = self.start_next();
-        if let Some(more) = more.filter(|_| !self.offers.has_refused() && self.is_open()) {
-            self.offers.remember(&more);
+        if let Some(waiting_gateway) =
+            waiting_gateway.filter(|_| !self.offers.has_refused() && self.is_open())
+        {
+            self.offers.remember(&waiting_gateway);
         }
         FreedSlot { start, offer: self.offer(now) }
     }
@@ -275,20 +278,20 @@ impl<W> Slots<W> {
     /// Returns the number of requests that are running or waiting for consent or for a slot, plus the
     /// number of open offers.
     #[must_use]
-    pub fn committed(&self) -> usize {
+    pub fn occupied(&self) -> usize {
         self.running + self.claiming + self.backlog.len() + self.offers.open_count()
     }
 
     /// Returns whether requests are accepted.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.closed().is_none()
+        self.refusal_reason().is_none()
     }
 
     /// Returns whether every slot is in use, reserved, or needed for an accepted request.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.committed() >= self.limit
+        self.occupied() >= self.limit
     }
 
     fn run_or_wait(&mut self, request: SlotRequest<W>) -> SlotDecision<W> {
@@ -319,16 +322,16 @@ impl<W> Slots<W> {
     /// Returns whether another request of `bytes` bytes fits into the slots or the backlog. Only a
     /// request that runs at once needs no memory; a single one always fits.
     fn has_room(&self, bytes: usize, needs_consent: bool) -> bool {
-        let committed = self.committed();
+        let occupied = self.occupied();
         let is_small = self.backlog_bytes == 0 || self.backlog_bytes + bytes <= BACKLOG_BYTES_MAX;
-        if committed < self.limit {
+        if occupied < self.limit {
             return is_small || !needs_consent;
         }
-        is_small && committed < self.limit + self.latency.backlog_max(self.limit)
+        is_small && occupied < self.limit + self.latency.backlog_max(self.limit)
     }
 
     /// Returns the reason why no request is accepted; `None` if requests are accepted.
-    fn closed(&self) -> Option<RefusalReason> {
+    fn refusal_reason(&self) -> Option<RefusalReason> {
         if self.is_draining {
             Some(RefusalReason::Draining)
         } else if self.is_available {

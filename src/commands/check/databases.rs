@@ -14,8 +14,8 @@ use crate::telemetry::chain;
 
 /// Returns a check for each database, and a second one for a SQL Server database from which some queue only reads.
 pub(super) fn checks(role: &CheckedRole) -> Vec<BoxFuture<'_, CheckResults>> {
-    let places = databases::configs(&role.config.procedures, &role.config.worker);
-    places
+    let databases = databases::configs(&role.config.procedures, &role.config.worker);
+    databases
         .into_iter()
         .map(|(place, config)| -> BoxFuture<'_, CheckResults> {
             Box::pin(check(role, place, config))

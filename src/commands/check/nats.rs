@@ -10,11 +10,11 @@ use crate::catalogue::QueueName;
 use crate::cli::Role;
 use crate::config::limits;
 use crate::config::messaging::{NatsConfig, TransportConfig};
-use crate::envelope::{REPEAT_TOKEN, WORKERS_TOKEN};
+use crate::envelope::{RESEND_TOKEN, WORKERS_TOKEN};
 use crate::fleet::query::STATUS_TOKEN;
 use crate::future::BoxFuture;
 use crate::message::{Subject, SubjectError};
-use crate::messaging::nats::trial::{self, Trial, TrialResult};
+use crate::messaging::nats::permission_check::{self, PermissionCheck, PermissionCheckResult};
 use crate::telemetry::chain;
 use crate::units::format_duration;
 
@@ -33,20 +33,20 @@ pub(super) fn checks(role: &CheckedRole) -> Vec<BoxFuture<'_, CheckResults>> {
 async fn check(role: &CheckedRole, nats: &NatsConfig, server: &str) -> CheckResults {
     let mut results = CheckResults::default();
     let name = role.role.as_str();
-    let place = format!("{name}: NATS server {}", trial::display_name(server));
+    let place = format!("{name}: NATS server {}", permission_check::display_name(server));
     // No queue, worker or call has this name, so messages to it reach no process.
     let unused = uuid::Uuid::new_v4().simple().to_string();
-    let Ok(trial) = trial(role, &unused) else {
+    let Ok(check) = permission_check(role, &unused) else {
         results.errors.push(format!("{place}: messaging.prefix is too long for a subject"));
         return results;
     };
-    match timeout(LIMIT, trial::run(nats, server, &trial)).await {
+    match timeout(LIMIT, permission_check::run(nats, server, &check)).await {
         Ok(Ok(result)) => evaluate(role, &place, &unused, &result, &mut results),
         Ok(Err(error)) => results.errors.push(format!("{place}: {}", chain(&error))),
         Err(_) => results.errors.push(format!("{place}: no answer within {LIMIT:?}")),
     }
     if results.errors.is_empty() {
-        let count = trial.subscribe.len() + trial.join.len() + trial.publish.len() + 1;
+        let count = check.subscribe.len() + check.queue_subscribe.len() + check.publish.len() + 1;
         let tls = if nats.tls.is_some() { "TLS, " } else { "" };
         results.passed.push(format!("{place}: {tls}credentials and {count} subjects are accepted"));
     }
@@ -55,38 +55,41 @@ async fn check(role: &CheckedRole, nats: &NatsConfig, server: &str) -> CheckResu
 
 /// Returns the subjects of a role that can be tested safely. Joining a real queue is not tested, because a request might
 /// arrive and be lost.
-fn trial(role: &CheckedRole, unused: &str) -> Result<Trial, SubjectError> {
+fn permission_check(role: &CheckedRole, unused: &str) -> Result<PermissionCheck, SubjectError> {
     let prefix = &role.config.messaging.prefix;
-    let mut trial = Trial { subscribe: vec![prefix.join(STATUS_TOKEN)?], ..Trial::default() };
+    let mut check = PermissionCheck {
+        subscribe: vec![prefix.join(STATUS_TOKEN)?],
+        ..PermissionCheck::default()
+    };
     if role.config.messaging.service_api {
-        trial.subscribe.push(Subject::new(SERVICE_SUBJECT)?);
+        check.subscribe.push(Subject::new(SERVICE_SUBJECT)?);
     }
     let queue = prefix.join(format_args!("q.{unused}"))?;
     match role.role {
         Role::Gateway => {
-            trial.publish.extend([
+            check.publish.extend([
                 queue,
                 prefix.join(format_args!("cancel.{unused}"))?,
-                prefix.join(format_args!("{REPEAT_TOKEN}.{unused}"))?,
+                prefix.join(format_args!("{RESEND_TOKEN}.{unused}"))?,
             ]);
             for queue in queues(role) {
                 let job = prefix.join(format_args!("{WORKERS_TOKEN}.{queue}.{unused}.j.0"))?;
-                trial.publish.push(job);
+                check.publish.push(job);
             }
         }
         Role::Worker => {
-            trial.join.push(queue);
+            check.queue_subscribe.push(queue);
             for queue in queues(role) {
                 let own = prefix.join(format_args!("{WORKERS_TOKEN}.{queue}.{unused}"))?;
-                trial.subscribe.extend([
+                check.subscribe.extend([
                     own.all_below(),
                     prefix.join(format_args!("cancel.{queue}"))?,
-                    prefix.join(format_args!("{REPEAT_TOKEN}.{queue}"))?,
+                    prefix.join(format_args!("{RESEND_TOKEN}.{queue}"))?,
                 ]);
             }
         }
     }
-    Ok(trial)
+    Ok(check)
 }
 
 /// Returns the queues of a role, each once.
@@ -98,7 +101,7 @@ fn evaluate(
     role: &CheckedRole,
     place: &str,
     unused: &str,
-    result: &TrialResult,
+    result: &PermissionCheckResult,
     results: &mut CheckResults,
 ) {
     for refusal in &result.refused {
@@ -129,7 +132,7 @@ fn evaluate(
 
 /// Returns whether the server refused a subject of the whole queue `name`.
 fn is_of_queue(refusal: &str, name: &str) -> bool {
-    let mut tokens = ["q", "cancel", REPEAT_TOKEN].into_iter();
+    let mut tokens = ["q", "cancel", RESEND_TOKEN].into_iter();
     tokens.any(|token| refusal.contains(&format!(".{token}.{name}")))
 }
 

@@ -95,7 +95,7 @@ fn saturated(processes: &[ProcessView], queues: &[QueueView]) -> Option<Bottlene
     };
     let queue = queues.iter().filter(is_saturated).max_by(worst)?;
     let serves = |process: &&ProcessView| {
-        process.is_cut || process.queues.iter().any(|served| served.name == queue.name)
+        process.is_truncated || process.queues.iter().any(|served| served.name == queue.name)
     };
     if let Some(found) = connections(processes.iter().filter(serves)) {
         return Some(found);

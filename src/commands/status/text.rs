@@ -164,7 +164,8 @@ fn server(server: &NatsServerView) -> Vec<String> {
 fn notes(view: &FleetView) -> Vec<String> {
     let notes = view.processes.iter().flat_map(|process| {
         let name = format!("{} {}", process.role, short(&process.id));
-        let cut = process.is_cut.then(|| format!("{name}: the queues do not fit into one message"));
+        let cut =
+            process.is_truncated.then(|| format!("{name}: the queues do not fit into one message"));
         let reasons =
             process.not_ready.iter().map(move |(part, why)| format!("{name}: {part}: {why}"));
         reasons.chain(cut).collect::<Vec<_>>()

@@ -28,7 +28,7 @@ pub(super) struct ProcessView {
     pub(super) queues: Vec<WorkerQueueView>,
     pub(super) databases: Vec<DatabaseView>,
     /// Whether the queues are missing because they did not fit into the report.
-    pub(super) is_cut: bool,
+    pub(super) is_truncated: bool,
 }
 
 /// Calls between two reports.
@@ -218,7 +218,7 @@ impl ProcessView {
             in_flight_max: now.in_flight_max,
             databases: now.databases.iter().map(database).collect(),
             queues: worker_queues,
-            is_cut: now.is_cut,
+            is_truncated: now.is_truncated,
             rates,
         }
     }

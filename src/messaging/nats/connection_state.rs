@@ -99,9 +99,9 @@ impl ConnectionState {
         let link_state = if !state.is_proved {
             LinkState::Down
         } else if self.subscriptions.is_deaf() {
-            LinkState::Deaf
+            LinkState::SubscriptionRefused
         } else if state.is_leaving {
-            LinkState::Leaving
+            LinkState::LameDuck
         } else {
             LinkState::Up
         };
@@ -146,7 +146,7 @@ impl ConnectionState {
                 self.change(|state| state.is_leaving = true);
             }
             Event::SlowConsumer(subscription) => {
-                if conditions::begins(&DROPPED, "") {
+                if conditions::raise(&DROPPED, "") {
                     tracing::error!(
                         subscription,
                         "messages were dropped because they were not read fast enough"
@@ -166,7 +166,7 @@ impl ConnectionState {
             ServerError::AuthorizationViolation | ServerError::SlowConsumer(_) => None,
         };
         let Some(refusal) = subscription else {
-            if conditions::begins(&REFUSED, repeated_part(&error.to_string())) {
+            if conditions::raise(&REFUSED, repeated_part(&error.to_string())) {
                 tracing::error!(%error, "NATS refused an operation; check the permissions of the account");
             }
             return;
@@ -174,7 +174,7 @@ impl ConnectionState {
         if self.subscriptions.refuse(&refusal) {
             // The server may report `TooMany` once for each subscription.
             if refusal != SubscriptionRefusal::TooMany
-                || conditions::begins(&REFUSED, "subscriptions")
+                || conditions::raise(&REFUSED, "subscriptions")
             {
                 tracing::error!(%error, "NATS refuses a subscription; retrying until it is accepted");
             }

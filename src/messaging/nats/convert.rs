@@ -57,7 +57,7 @@ pub(super) fn subject(from: &Subject) -> async_nats::Subject {
 /// Converts a received message.
 pub(super) fn received(message: async_nats::Message) -> Message {
     let headers = message.headers.map_or_else(Headers::default, |map| {
-        Headers::from_received(Box::new(ReadInPlace(map)) as Box<dyn ReceivedHeaders>)
+        Headers::from_received(Box::new(NatsHeaders(map)) as Box<dyn ReceivedHeaders>)
     });
     Message {
         subject: Subject::from_received(&message.subject),
@@ -70,9 +70,9 @@ pub(super) fn received(message: async_nats::Message) -> Message {
 
 /// Received headers, kept in the library's type.
 #[derive(Debug)]
-struct ReadInPlace(HeaderMap);
+struct NatsHeaders(HeaderMap);
 
-impl ReceivedHeaders for ReadInPlace {
+impl ReceivedHeaders for NatsHeaders {
     fn for_each<'a>(&'a self, visit: &mut dyn FnMut(&'a str, &'a str)) {
         for (name, values) in self.0.iter() {
             for value in values {

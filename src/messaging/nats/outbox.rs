@@ -56,7 +56,7 @@ impl Outbox {
     /// Queues a message without waiting. Returns it to be passed to `send` if it is isolated or the
     /// outbox is full.
     pub(super) fn try_send(&self, message: OutgoingMessage) -> Option<OutgoingMessage> {
-        if self.is_alone() {
+        if self.record_and_is_isolated() {
             return Some(message);
         }
         let Ok(permit) = self.sender.try_reserve() else { return Some(message) };
@@ -79,7 +79,7 @@ impl Outbox {
     }
 
     /// Records a message and returns whether it is isolated, so that queueing would only delay it.
-    fn is_alone(&self) -> bool {
+    fn record_and_is_isolated(&self) -> bool {
         let now = u64::try_from(self.opened.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let before = self.last.swap(now, Ordering::Relaxed);
         now.saturating_sub(before) > BURST_NANOS && self.waiting.load(Ordering::Acquire) == 0
@@ -135,12 +135,12 @@ async fn send_batches(
             match timeout(limit, publish(&client.inner, message)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
-                    if conditions::begins(&UNSENT, "refused") {
+                    if conditions::raise(&UNSENT, "refused") {
                         tracing::warn!(%error, "the NATS client refused a message");
                     }
                 }
                 Err(_) => {
-                    if conditions::begins(&UNSENT, "late") {
+                    if conditions::raise(&UNSENT, "late") {
                         tracing::warn!("the NATS client did not accept a message in time");
                     }
                 }

@@ -14,11 +14,11 @@ use crate::lifecycle::Tasks;
 /// The minimum interval between two queries.
 const QUERY_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The time of the last query.
+/// Limits how often the limit is queried.
 #[derive(Debug, Default)]
-pub(super) struct LastQuery(Mutex<Option<Instant>>);
+pub(super) struct QueryThrottle(Mutex<Option<Instant>>);
 
-impl LastQuery {
+impl QueryThrottle {
     /// Returns whether a query is allowed now, and if so, records it.
     fn try_start(&self, now: Instant) -> bool {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -35,10 +35,10 @@ impl LastQuery {
 /// returns `false`, and the query continues in the background.
 pub(super) async fn has_grown(
     shared: &Arc<NatsShared>,
-    last_query: &LastQuery,
+    throttle: &QueryThrottle,
     bytes: usize,
 ) -> bool {
-    if !last_query.try_start(Instant::now()) {
+    if !throttle.try_start(Instant::now()) {
         return false;
     }
     let (sender, result) = oneshot::channel();

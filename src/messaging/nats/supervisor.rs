@@ -288,17 +288,17 @@ impl NatsShared {
     async fn leave_stopping_servers(&self, client: &NatsClient) {
         let mut link = self.state.link();
         loop {
-            if link.wait_for(|link| link.state == LinkState::Leaving).await.is_err() {
+            if link.wait_for(|link| link.state == LinkState::LameDuck).await.is_err() {
                 std::future::pending::<()>().await;
             }
             let pause = rand::rng().random_range(Duration::ZERO..=LEAVE_SPREAD);
             sleep(pause).await;
-            if link.borrow().state == LinkState::Leaving
+            if link.borrow().state == LinkState::LameDuck
                 && let Err(error) = self.reconnect(client).await
             {
                 tracing::warn!(error, "cannot leave the NATS server that is about to stop");
             }
-            if link.wait_for(|link| link.state != LinkState::Leaving).await.is_err() {
+            if link.wait_for(|link| link.state != LinkState::LameDuck).await.is_err() {
                 std::future::pending::<()>().await;
             }
         }

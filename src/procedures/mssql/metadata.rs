@@ -9,8 +9,8 @@ mod signatures;
 mod table_query;
 
 pub(super) use describe::describe;
-pub(super) use server::{NarrowText, ServerProbe, ServerTraits, SessionContextKind};
+pub(super) use server::{ServerCapabilities, ServerDetector, SessionContextKind, VarcharEncoding};
 pub(super) use signature::{Signature, SqlParameter, SqlParameterType, unsupported_table_type};
 pub(super) use signature_query::PROCEDURES_PER_QUERY;
-pub(super) use signatures::{SignatureLookup, Signatures};
+pub(super) use signatures::{SignatureCache, SignatureLookup};
 pub(super) use table_query::TableQuery;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::tds::Dialer;
+use super::tds::TdsConnector;
 use crate::config::procedures::{APPLICATION_NAME, MssqlConfig, PoolConfig};
 use crate::procedures::BackendError;
 
@@ -38,8 +38,8 @@ pub(super) struct Pools {
 
 impl Pools {
     /// Creates empty pools, which open connections on demand.
-    pub(super) fn new(config: &MssqlConfig, name: &str, dialer: Dialer) -> Self {
-        let factory = Arc::new(ConnectionFactory::new(config, name, dialer));
+    pub(super) fn new(config: &MssqlConfig, name: &str, connector: TdsConnector) -> Self {
+        let factory = Arc::new(ConnectionFactory::new(config, name, connector));
         let connections_max = config.connections_max;
         let whole = PoolConfig { connections_max, ..PoolConfig::new(APPLICATION_NAME) };
         let mut configured = config.pools.iter();

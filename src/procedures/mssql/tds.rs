@@ -17,7 +17,7 @@ mod tokens;
 mod value_format;
 
 pub(super) use batch_rewrite::BatchRewrite;
-pub(super) use dial::{Dialer, TdsClient};
+pub(super) use dial::{TdsClient, TdsConnector};
 pub(super) use joined_calls::{SessionValue, set_session_values};
 pub(super) use reply::TransactionReport;
-pub(super) use stream_state::{NothingSent, SomethingSent, StreamState};
+pub(super) use stream_state::{NotSentProof, SentProof, StreamState};

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-mod clock;
 mod code_page;
+mod date_time;
 mod decimal;
 mod decode;
 mod encode;

@@ -24,7 +24,7 @@ const SCHEMA: &str = "
     CREATE TABLE [odd \"table] ([the code] VARCHAR(4), note NVARCHAR(2));
     INSERT INTO horse VALUES (1, 'Aisha', 1, '1234567890.10', NULL), (2, 'Balou', 0, NULL, 1);";
 
-struct Stable {
+struct TestDatabase {
     directory: TempDir,
     backend: Arc<dyn Backend>,
 }
@@ -38,7 +38,7 @@ fn config(directory: &Path, connections_max: usize) -> SqliteConfig {
     }
 }
 
-impl Stable {
+impl TestDatabase {
     fn with_connections(procedures: &[(&str, &str)], connections_max: usize) -> Self {
         let directory = TempDir::new().unwrap();
         std::fs::write(directory.path().join("schema.sql"), SCHEMA).unwrap();
@@ -183,13 +183,13 @@ fn text(value: &str) -> OwnedCell {
 
 #[tokio::test]
 async fn a_result_set_has_the_types_of_its_columns() {
-    let stable = Stable::new(&[(
+    let database = TestDatabase::new(&[(
         "all",
         "SELECT id, name, alive, price, dam FROM horse ORDER BY id;
          SELECT 1.5 AS real, x'00ff' AS bytes, '7.10' AS \"sum:decimal\", 1 AS \"yes:boolean\" WHERE 1;
          SELECT 1 AS none WHERE 0",
     )]);
-    let (result, seen) = stable.call("all", &[]).await;
+    let (result, seen) = database.call("all", &[]).await;
     assert_eq!(result.unwrap(), ProcedureResult::default());
     let horses = vec![
         vec![
@@ -226,7 +226,7 @@ async fn a_result_set_has_the_types_of_its_columns() {
 
 #[tokio::test]
 async fn a_value_of_every_type_is_passed_and_an_absent_argument_is_null() {
-    let stable = Stable::new(&[("in", "SELECT @v AS v, typeof(@v) AS t, :absent AS a")]);
+    let database = TestDatabase::new(&[("in", "SELECT @v AS v, typeof(@v) AS t, :absent AS a")]);
     let big = i64::MAX;
     let cases = [
         (
@@ -257,14 +257,14 @@ async fn a_value_of_every_type_is_passed_and_an_absent_argument_is_null() {
         (ParameterType::String, ParameterValue::Null, OwnedCell::Null, "null"),
     ];
     for (kind, value, expected, stored) in cases {
-        let rows = stable.rows("in", &[argument("v", kind, value)]).await;
+        let rows = database.rows("in", &[argument("v", kind, value)]).await;
         assert_eq!(rows, vec![vec![expected, text(stored), OwnedCell::Null]], "{kind:?}");
     }
 }
 
 #[tokio::test]
 async fn a_table_can_be_read_with_json_each() {
-    let stable = Stable::new(&[(
+    let database = TestDatabase::new(&[(
         "table",
         "SELECT r.value ->> 'n' AS n, r.value ->> 'd' AS d, r.value ->> 'b' AS b, r.value -> 'j' AS j
          FROM json_each(@rows) AS r",
@@ -295,7 +295,7 @@ async fn a_table_can_be_read_with_json_each() {
     };
     let null = OwnedCell::Null;
     assert_eq!(
-        stable.rows("table", &[table]).await,
+        database.rows("table", &[table]).await,
         vec![
             vec![OwnedCell::Int(i64::MIN), text("0.10"), text("aGk="), text("[1,2]")],
             vec![null.clone(), null.clone(), null, text("null")],
@@ -305,14 +305,14 @@ async fn a_table_can_be_read_with_json_each() {
 
 #[tokio::test]
 async fn variables_become_outputs_and_a_return_ends_the_procedure() {
-    let stable = Stable::new(&[(
+    let database = TestDatabase::new(&[(
         "flow",
         "SELECT coalesce(@limit, 5) AS \"@limit\", '1.50' AS \"@sum:decimal\";
          SELECT 3 AS \"@return\" WHERE @limit > 10;
          INSERT INTO horse (name) VALUES ('n' || @limit);
          SELECT last_insert_rowid() AS \"@id\"",
     )]);
-    let (result, seen) = stable.call("flow", &[]).await;
+    let (result, seen) = database.call("flow", &[]).await;
     let output = |name: &str, cell| (name.to_owned(), cell);
     let sum = output("sum", OwnedCell::Number("1.50".into()));
     assert_eq!(
@@ -327,7 +327,7 @@ async fn variables_become_outputs_and_a_return_ends_the_procedure() {
         }
     );
     assert!(seen.sets.is_empty());
-    let (result, _) = stable.call("flow", &[int("limit", 11)]).await;
+    let (result, _) = database.call("flow", &[int("limit", 11)]).await;
     let outputs = vec![output("limit", OwnedCell::Int(11)), sum];
     assert_eq!(result.unwrap(), ProcedureResult { outputs, return_status: 3 });
 }
@@ -382,24 +382,25 @@ async fn a_failed_call_has_its_error_kind_and_keeps_what_was_committed() {
     ];
     for (name, sql, expected) in cases {
         let count = ("count", "SELECT count(*) FROM horse");
-        let stable = Stable::with_connections(&[(name, &format!("{insert}{sql}")), count], 1);
-        let (result, _) = stable.call(name, &[]).await;
+        let database =
+            TestDatabase::with_connections(&[(name, &format!("{insert}{sql}")), count], 1);
+        let (result, _) = database.call(name, &[]).await;
         let error = sent(result.unwrap_err());
         assert_eq!(error.kind, expected, "{name}");
         assert!(!error.is_rolled_back, "{name}");
-        assert_eq!(stable.rows("count", &[]).await, vec![vec![OwnedCell::Int(3)]], "{name}");
+        assert_eq!(database.rows("count", &[]).await, vec![vec![OwnedCell::Int(3)]], "{name}");
     }
 }
 
-async fn verify(stable: &Stable, expected: ExpectedProcedure) -> Result<(), BackendError> {
+async fn verify(database: &TestDatabase, expected: ExpectedProcedure) -> Result<(), BackendError> {
     let mut all = Vec::new();
-    stable.backend.verify(&[expected], &mut |_, found| all.push(found)).await;
+    database.backend.verify(&[expected], &mut |_, found| all.push(found)).await;
     all.pop().unwrap()
 }
 
 #[tokio::test]
 async fn a_mismatch_names_what_catalogue_and_procedure_declare() {
-    let stable = Stable::new(&[
+    let database = TestDatabase::new(&[
         ("good", "SELECT @a AS a, @b AS b; SELECT 1 AS \"@out\""),
         ("status", "SELECT 1 AS \"@out\"; SELECT 2 AS \"@return\""),
         ("typo", "SELECT nam FROM horse"),
@@ -413,7 +414,7 @@ async fn a_mismatch_names_what_catalogue_and_procedure_declare() {
         arguments: arguments.iter().map(|name| ((*name).into(), ParameterType::Int32)).collect(),
         outputs: outputs.iter().map(ToString::to_string).collect(),
     };
-    verify(&stable, expected("good", &["a", "b"], &["out"])).await.unwrap();
+    verify(&database, expected("good", &["a", "b"], &["out"])).await.unwrap();
     let cases = [
         (
             expected("good", &["a", "c"], &[]),
@@ -434,9 +435,9 @@ async fn a_mismatch_names_what_catalogue_and_procedure_declare() {
         (expected("missing", &[], &[]), "its file t.missing.sql cannot be read"),
     ];
     for (procedure, expected) in cases {
-        let error = verify(&stable, procedure).await.unwrap_err();
+        let error = verify(&database, procedure).await.unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");
     }
-    let (result, _) = stable.call("good", &[int("c", 1)]).await;
+    let (result, _) = database.call("good", &[int("c", 1)]).await;
     assert!(matches!(unsent(result.unwrap_err()), BackendErrorKind::Mismatch { .. }));
 }

@@ -181,7 +181,7 @@ mod tests {
     use tracing_subscriber::layer::SubscriberExt as _;
 
     use super::*;
-    use crate::telemetry::context::{RequestIds, scope};
+    use crate::telemetry::context::{LogContext, scope};
 
     /// Returns the lines that `log` logs, parsed as JSON.
     fn logged(log: impl FnOnce()) -> Vec<serde_json::Value> {
@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn the_log_line_of_a_request_contains_its_ids_once() {
         let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into();
-        let ids = RequestIds { request_id: "r\"1".into(), traceparent };
+        let ids = LogContext { request_id: "r\"1".into(), traceparent };
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         let lines = logged(|| {
             runtime.block_on(scope(Arc::new(ids), async {

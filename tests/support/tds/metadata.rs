@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use super::FakeState;
 use super::reply::TdsReply;
-use super::request::Given;
+use super::request::RpcParameter;
 use super::schema::{Declaration, ResolvedObject, take_name, unquoted};
 use super::values::{Declared, Sql};
 
@@ -33,7 +33,12 @@ const PARAMETER_COLUMNS: [&str; 15] = [
 ];
 
 /// Answers a query for the parameters of procedures, or for the columns of table types.
-pub(super) async fn answer(state: &FakeState, text: &str, values: &[Given], reply: &mut TdsReply) {
+pub(super) async fn answer(
+    state: &FakeState,
+    text: &str,
+    values: &[RpcParameter],
+    reply: &mut TdsReply,
+) {
     state.signature_reads.fetch_add(1, Ordering::AcqRel);
     sleep(Duration::from_millis(state.signatures_ms.load(Ordering::Acquire))).await;
     if text.contains("sys.parameters") && state.lacks_parameters_view.load(Ordering::Acquire) {
@@ -62,7 +67,7 @@ pub(super) async fn answer(state: &FakeState, text: &str, values: &[Given], repl
     reply.done_procedure(false);
 }
 
-fn procedure_name(given: &Given) -> String {
+fn procedure_name(given: &RpcParameter) -> String {
     match &given.value {
         Sql::Text(name) => take_name(name).0,
         other => panic!("{other:?} is no procedure's name"),
@@ -137,7 +142,7 @@ fn parameter_rows(state: &FakeState, name: &str) -> Vec<[Sql; 12]> {
     parameters.iter().map(row).collect()
 }
 
-fn columns_of(state: &FakeState, values: &[Given], reply: &mut TdsReply) {
+fn columns_of(state: &FakeState, values: &[RpcParameter], reply: &mut TdsReply) {
     const TYPES: [&str; 10] = [
         "int",
         "nvarchar(128)",

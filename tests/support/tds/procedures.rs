@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::FakeState;
 use super::database::{self, FakeTransaction};
 use super::reply::TdsReply;
-use super::request::Given;
+use super::request::RpcParameter;
 use super::session_context::FakeSessionContext;
 use super::values::{Declared, Sql};
 
@@ -91,7 +91,7 @@ pub(crate) enum FakeResult {
 
 const DONE: FakeResult = FakeResult::Returned(0, Vec::new());
 
-struct GivenArguments<'a>(&'a [Given]);
+struct GivenArguments<'a>(&'a [RpcParameter]);
 
 impl GivenArguments<'_> {
     fn get(&self, name: &str) -> Option<&Sql> {
@@ -130,7 +130,7 @@ pub(crate) fn run(
     state: &FakeState,
     session: &mut FakeSession,
     name: &str,
-    given: &[Given],
+    given: &[RpcParameter],
     reply: &mut TdsReply,
 ) -> FakeResult {
     let arguments = GivenArguments(given);

@@ -15,7 +15,7 @@ const SEPARATOR: u8 = 0xff;
 
 /// An argument of a call.
 #[derive(Clone, Debug)]
-pub(crate) struct Given {
+pub(crate) struct RpcParameter {
     pub(crate) name: String,
     pub(crate) is_output: bool,
     pub(crate) value: Sql,
@@ -29,9 +29,9 @@ pub(crate) enum TdsRequest {
     /// A SQL batch.
     Batch(String),
     /// SQL with parameters.
-    Statement(String, Vec<Given>),
+    ExecuteSql(String, Vec<RpcParameter>),
     /// A remote procedure call.
-    TdsCall(String, Vec<Given>),
+    Rpc(String, Vec<RpcParameter>),
 }
 
 /// A login.
@@ -120,21 +120,21 @@ impl TdsRequest {
         payload.advance(2);
         let mut given = Vec::new();
         while payload.has_remaining() && payload[0] != SEPARATOR {
-            given.push(Given::read(payload, state));
+            given.push(RpcParameter::read(payload, state));
         }
         if let Some(name) = name.filter(|name| name != "sp_executesql") {
-            return Self::TdsCall(take_name(&name).0, given);
+            return Self::Rpc(take_name(&name).0, given);
         }
         let mut given = given.into_iter();
-        let Some(Given { value: Sql::Text(text), .. }) = given.next() else {
+        let Some(RpcParameter { value: Sql::Text(text), .. }) = given.next() else {
             panic!("a statement without its text")
         };
         // The second argument, if present, declares the parameters.
-        Self::Statement(text, given.skip(1).collect())
+        Self::ExecuteSql(text, given.skip(1).collect())
     }
 }
 
-impl Given {
+impl RpcParameter {
     fn read(from: &mut Bytes, state: &FakeState) -> Self {
         let name = read_b_varchar(from).expect("the request has a name");
         let flags = from.get_u8();
@@ -181,9 +181,9 @@ fn skip_headers(payload: &mut Bytes) {
 /// Parses a call in a statement: the procedure's name, the arguments and the OUTPUT parameters.
 pub(crate) fn called(
     text: &str,
-    values: &[Given],
+    values: &[RpcParameter],
     schema: &Schema,
-) -> (String, Vec<Given>, Vec<Declaration>) {
+) -> (String, Vec<RpcParameter>, Vec<Declaration>) {
     let value = |word: &str| {
         let found = values.iter().find(|one| one.name == word);
         assert!(found.is_some() || word == "NULL", "{word} was not passed");
@@ -211,7 +211,7 @@ pub(crate) fn called(
         if word.starts_with("@fjord_table_") {
             let value = inserted(text, word, &|word| value(word));
             let (name, is_output, is_untyped) = (parameter.to_owned(), false, false);
-            given.push(Given { name, is_output, value, is_untyped });
+            given.push(RpcParameter { name, is_output, value, is_untyped });
             continue;
         }
         if let Some(variable) = variable {
@@ -226,7 +226,7 @@ pub(crate) fn called(
             }
             outputs.push(one);
         }
-        given.push(Given {
+        given.push(RpcParameter {
             name: parameter.to_owned(),
             is_output: variable.is_some(),
             value: value(word),

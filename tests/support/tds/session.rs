@@ -16,7 +16,7 @@ use super::database::{self, FakeTransaction};
 use super::metadata;
 use super::procedures::{self, FakeResult, FakeSession};
 use super::reply::TdsReply;
-use super::request::{self, Given, TdsLogin, TdsRequest};
+use super::request::{self, RpcParameter, TdsLogin, TdsRequest};
 use super::schema::Declaration;
 use super::session_context;
 use super::stream::{accept, accept_strict, read_message, write_message, write_messages};
@@ -134,17 +134,17 @@ async fn answer(
             send(stream, reply.done(false)).await?;
             return Ok(true);
         }
-        TdsRequest::Statement(text, values) if text.contains("@fjord_return") => {
+        TdsRequest::ExecuteSql(text, values) if text.contains("@fjord_return") => {
             state.statements.fetch_add(1, Ordering::AcqRel);
             let (name, given, outputs) = request::called(&text, &values, &state.schema);
             (name, given, Some(outputs))
         }
-        TdsRequest::Statement(text, values) => {
+        TdsRequest::ExecuteSql(text, values) => {
             metadata::answer(state, &text, &values, &mut reply).await;
             send(stream, &mut reply).await?;
             return Ok(true);
         }
-        TdsRequest::TdsCall(name, given) => {
+        TdsRequest::Rpc(name, given) => {
             (state.schema.resolve(&name).name.unwrap_or(name), given, None)
         }
     };
@@ -194,7 +194,7 @@ async fn attention(stream: &mut ServerTlsStream, state: &FakeState) -> io::Resul
 
 struct TdsCall<'a> {
     name: &'a str,
-    given: &'a [Given],
+    given: &'a [RpcParameter],
     /// The OUTPUT parameters of a call that was sent as a statement.
     outputs: Option<Vec<Declaration>>,
 }

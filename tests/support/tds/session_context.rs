@@ -8,7 +8,7 @@ use bytes::BufMut;
 use super::FakeState;
 use super::procedures::FakeSession;
 use super::reply::TdsReply;
-use super::request::{Given, TdsRequest};
+use super::request::{RpcParameter, TdsRequest};
 use super::values::Sql;
 
 /// The error of a key that cannot be set because it is read-only.
@@ -47,9 +47,9 @@ pub(super) fn set(
     call: TdsRequest,
     reply: &mut TdsReply,
 ) {
-    let TdsRequest::TdsCall(name, given) = call else { panic!("{call:?} precedes a call") };
+    let TdsRequest::Rpc(name, given) = call else { panic!("{call:?} precedes a call") };
     assert_eq!(name, "sp_set_session_context", "the only call that precedes another");
-    let find = |name: &str| given.iter().find(|one: &&Given| one.name == name);
+    let find = |name: &str| given.iter().find(|one: &&RpcParameter| one.name == name);
     let Some(Sql::Text(key)) = find("@key").map(|one| &one.value) else { panic!("no key") };
     let value = find("@value").expect("a value").value.clone();
     let is_read_only = find("@read_only").is_some_and(|one| one.value == Sql::Int(1));

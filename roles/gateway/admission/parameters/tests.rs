@@ -31,7 +31,7 @@ const ENDPOINTS: &str = r#"
         "org": {"in":"claim","type":"int32","required":true}, "tags": {"in":"claim","type":"json"}, "office.town": {"in":"claim","type":"string","as":"town"},
         "request_id": {"in":"context"}, "client_ip": {"in":"context"}, "idempotency_key": {"in":"context"}}}"#;
 
-struct Sent<'a> {
+struct TestRequest<'a> {
     request: &'a str,
     headers: &'a [(&'a str, &'a str)],
     body: &'a [u8],
@@ -39,12 +39,12 @@ struct Sent<'a> {
 }
 
 /// Routes and checks a request.
-fn send(sent: &Sent<'_>) -> Result<String, Problem> {
+fn send(sent: &TestRequest<'_>) -> Result<String, Problem> {
     let router = Router::new(&catalogue(ENDPOINTS)).unwrap();
     send_to(&router, sent)
 }
 
-fn send_to(router: &Router, sent: &Sent<'_>) -> Result<String, Problem> {
+fn send_to(router: &Router, sent: &TestRequest<'_>) -> Result<String, Problem> {
     let (method, uri) = sent.request.split_once(' ').unwrap();
     let mut builder = Request::builder().method(method.parse::<Method>().unwrap()).uri(uri);
     for (name, value) in sent.headers {
@@ -81,7 +81,7 @@ fn outcome(sent: Result<String, Problem>) -> String {
             assert_eq!(problem.kind.status(), StatusCode::BAD_REQUEST);
             let place = |violation: crate::problem::Violation| {
                 let name = violation.parameter.or(violation.pointer).unwrap_or_default();
-                format!("{}:{name}", violation.place)
+                format!("{}:{name}", violation.location)
             };
             problem.violations.into_iter().map(place).collect::<Vec<_>>().join(" ")
         }
@@ -90,12 +90,12 @@ fn outcome(sent: Result<String, Problem>) -> String {
 
 fn get(uri: &str, headers: &[(&str, &str)]) -> String {
     let request = format!("GET {uri}");
-    outcome(send(&Sent { request: &request, headers, body: b"", claims: "{}" }))
+    outcome(send(&TestRequest { request: &request, headers, body: b"", claims: "{}" }))
 }
 
 fn post(body: impl AsRef<[u8]>) -> String {
     let headers = [("content-type", "application/json")];
-    outcome(send(&Sent {
+    outcome(send(&TestRequest {
         request: "POST /e",
         headers: &headers,
         body: body.as_ref(),
@@ -151,7 +151,7 @@ fn all_violations_of_a_request_are_reported_at_once() {
     check("/e/7?%FF=1", &[], "query:%FF");
     check("/e/7?id=7", &[], "query:id");
     check("/e/7", &[("x-trace", "a"), ("x-trace", "b")], "header:X-Trace");
-    let sent = Sent { request: "GET /e/7", headers: &[], body: b"{}", claims: "{}" };
+    let sent = TestRequest { request: "GET /e/7", headers: &[], body: b"{}", claims: "{}" };
     assert_eq!(outcome(send(&sent)), "body:");
 }
 
@@ -252,7 +252,7 @@ fn json_may_be_64_levels_deep() {
 #[test]
 fn a_body_must_be_json_in_utf_8() {
     let check = |headers: &[(&str, &str)], expected: &str| {
-        let sent = Sent { request: "POST /e", headers, body: br#"{"s":"x"}"#, claims: "{}" };
+        let sent = TestRequest { request: "POST /e", headers, body: br#"{"s":"x"}"#, claims: "{}" };
         assert_eq!(outcome(send(&sent)), expected, "{headers:?}");
     };
     let good = r#"{"s":"x"}"#;
@@ -272,7 +272,7 @@ fn a_body_must_be_json_in_utf_8() {
 #[test]
 fn claims_and_context_come_from_the_gateway() {
     let check = |claims: &str, expected: &str| {
-        let sent = Sent { request: "GET /claims", headers: &[], body: b"", claims };
+        let sent = TestRequest { request: "GET /claims", headers: &[], body: b"", claims };
         assert_eq!(outcome(send(&sent)), expected, "{claims}");
     };
     let context = r#""request_id":"r-1","client_ip":"127.0.0.1""#;
@@ -297,8 +297,12 @@ fn a_violation_never_contains_the_value() {
     ];
     for body in bodies {
         let headers = [("content-type", "application/json")];
-        let sent =
-            Sent { request: "POST /e", headers: &headers, body: body.as_bytes(), claims: "{}" };
+        let sent = TestRequest {
+            request: "POST /e",
+            headers: &headers,
+            body: body.as_bytes(),
+            claims: "{}",
+        };
         let problem = send(&sent).unwrap_err();
         assert!(!String::from_utf8(problem.to_json("r")).unwrap().contains(secret), "{body}");
     }

@@ -2,7 +2,7 @@
 //!
 //! NATS picks a member of a queue group at random, even one that is connected but hangs. When an
 //! attempt gets no reply, the gateway therefore asks all members to identify themselves and sends
-//! requests in turn to those that do, until trial requests show that the whole group replies.
+//! requests in turn to those that do, until probe requests show that the whole group replies.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -22,10 +22,10 @@ const ALIVE_WITHIN: Duration = Duration::from_secs(3);
 /// For this long after an unanswered attempt, the group gets requests only if no member replies.
 const GROUP_PAUSE: Duration = Duration::from_secs(10);
 /// After `GROUP_PAUSE`, one request per interval tests whether all members of the group reply.
-const GROUP_TRIAL_INTERVAL: Duration = Duration::from_secs(1);
+const GROUP_PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// Suspicions are logged at most this often, because a slow worker is suspected repeatedly.
 const LOG_INTERVAL: Duration = Duration::from_mins(1);
-/// The number of consecutive replies to trials after which the whole group is assumed to reply.
+/// The number of consecutive replies to probes after which the whole group is assumed to reply.
 const GROUP_REPLIES_MIN: u32 = 8;
 
 /// The recipient of a request.
@@ -35,7 +35,7 @@ pub enum Recipient {
     #[default]
     Group,
     /// The group, to test whether all of its members reply.
-    GroupTrial,
+    GroupProbe,
     /// One member that is known to reply, by its subject.
     Member(Subject),
 }
@@ -53,9 +53,9 @@ struct State {
     alive: Vec<QueueMember>,
     next: usize,
     queried_at: Option<Instant>,
-    /// The time from which trial requests may be sent to the group.
-    group_trial_at: Option<Instant>,
-    /// The number of replies to trials since the last attempt to the group that got no reply.
+    /// The time from which probe requests may be sent to the group.
+    group_probe_at: Option<Instant>,
+    /// The number of replies to probes since the last attempt to the group that got no reply.
     group_replies: u32,
     logged_at: Option<Instant>,
 }
@@ -63,7 +63,7 @@ struct State {
 #[derive(Debug)]
 struct QueueMember {
     /// The subject on which the member receives requests.
-    direct: Subject,
+    subject: Subject,
     replied_at: Instant,
 }
 
@@ -94,9 +94,9 @@ impl Members {
     }
 
     /// Records that an attempt to the group got no reply. Returns whether to log the suspicion.
-    pub fn suspect(&self, now: Instant) -> bool {
+    pub fn record_no_reply(&self, now: Instant) -> bool {
         let mut state = self.lock();
-        state.group_trial_at = Some(now + GROUP_PAUSE);
+        state.group_probe_at = Some(now + GROUP_PAUSE);
         state.group_replies = 0;
         self.suspected_metric.set(1.0);
         let is_new = !self.is_suspected.swap(true, Ordering::Relaxed);
@@ -110,7 +110,7 @@ impl Members {
 
     /// Returns whether to ask the members to identify themselves now, at most once per interval.
     #[must_use]
-    pub fn take_query(&self, now: Instant) -> bool {
+    pub fn start_query_if_due(&self, now: Instant) -> bool {
         if !self.is_suspected() {
             return false;
         }
@@ -124,24 +124,24 @@ impl Members {
     }
 
     /// Records a reply from the member with this subject.
-    pub fn record_reply(&self, direct: Subject, now: Instant) {
+    pub fn record_reply(&self, subject: Subject, now: Instant) {
         let mut state = self.lock();
-        if let Some(member) = state.alive.iter_mut().find(|member| member.direct == direct) {
+        if let Some(member) = state.alive.iter_mut().find(|member| member.subject == subject) {
             member.replied_at = now;
         } else if state.alive.len() < MEMBERS_MAX {
-            state.alive.push(QueueMember { direct, replied_at: now });
+            state.alive.push(QueueMember { subject, replied_at: now });
         }
     }
 
     /// Whether any member has replied recently.
     #[must_use]
-    pub fn any_alive(&self, now: Instant) -> bool {
+    pub fn has_responsive(&self, now: Instant) -> bool {
         self.lock().alive.iter().any(|member| member.is_alive(now))
     }
 
     /// Removes a member that did not reply.
-    pub fn remove(&self, direct: &Subject) {
-        self.lock().alive.retain(|member| member.direct != *direct);
+    pub fn remove(&self, subject: &Subject) {
+        self.lock().alive.retain(|member| member.subject != *subject);
     }
 
     /// Chooses the recipient of the next request.
@@ -151,18 +151,18 @@ impl Members {
             return Recipient::Group;
         }
         let mut state = self.lock();
-        if state.group_trial_at.is_none_or(|at| now >= at) {
-            state.group_trial_at = Some(now + GROUP_TRIAL_INTERVAL);
-            return Recipient::GroupTrial;
+        if state.group_probe_at.is_none_or(|at| now >= at) {
+            state.group_probe_at = Some(now + GROUP_PROBE_INTERVAL);
+            return Recipient::GroupProbe;
         }
         state.alive.retain(|member| member.is_alive(now));
         state.next = state.next.wrapping_add(1);
         let index = state.next.checked_rem(state.alive.len());
         let member = index.and_then(|index| state.alive.get(index));
-        member.map_or(Recipient::Group, |member| Recipient::Member(member.direct.clone()))
+        member.map_or(Recipient::Group, |member| Recipient::Member(member.subject.clone()))
     }
 
-    /// Records a reply to a trial of the group. Returns whether it ends the suspicion.
+    /// Records a reply to a probe of the group. Returns whether it ends the suspicion.
     pub fn record_group_reply(&self) -> bool {
         if !self.is_suspected() {
             return false;
@@ -200,15 +200,15 @@ impl Members {
 mod tests {
     use super::*;
 
-    fn direct(name: &str) -> Subject {
+    fn subject(name: &str) -> Subject {
         Subject::new(&format!("w.q.{name}.q")).unwrap()
     }
 
     fn suspected(now: Instant) -> Members {
         let members = Members::new(Gauge::noop());
-        assert!(members.suspect(now));
-        members.record_reply(direct("a"), now);
-        members.record_reply(direct("b"), now);
+        assert!(members.record_no_reply(now));
+        members.record_reply(subject("a"), now);
+        members.record_reply(subject("b"), now);
         members
     }
 
@@ -217,14 +217,17 @@ mod tests {
         let now = Instant::now();
         let members = Members::new(Gauge::noop());
         assert_eq!(members.choose_recipient(now), Recipient::Group);
-        assert!(!members.take_query(now));
+        assert!(!members.start_query_if_due(now));
         let members = suspected(now);
-        assert!(members.take_query(now) && !members.take_query(now), "once a second");
-        assert!(members.take_query(now + QUERY_INTERVAL));
+        assert!(
+            members.start_query_if_due(now) && !members.start_query_if_due(now),
+            "once a second"
+        );
+        assert!(members.start_query_if_due(now + QUERY_INTERVAL));
         let chosen = [(); 3].map(|()| members.choose_recipient(now));
-        assert_eq!(chosen, ["b", "a", "b"].map(|name| Recipient::Member(direct(name))));
-        members.remove(&direct("b"));
-        assert_eq!(members.choose_recipient(now), Recipient::Member(direct("a")));
+        assert_eq!(chosen, ["b", "a", "b"].map(|name| Recipient::Member(subject(name))));
+        members.remove(&subject("b"));
+        assert_eq!(members.choose_recipient(now), Recipient::Member(subject("a")));
         let later = now + ALIVE_WITHIN + Duration::from_millis(1);
         assert_eq!(members.choose_recipient(later), Recipient::Group, "no recent reply");
     }
@@ -234,24 +237,24 @@ mod tests {
         let now = Instant::now();
         let members = suspected(now);
         for second in 0..8 {
-            let at = now + GROUP_PAUSE + GROUP_TRIAL_INTERVAL * second;
-            members.record_reply(direct("a"), at);
+            let at = now + GROUP_PAUSE + GROUP_PROBE_INTERVAL * second;
+            members.record_reply(subject("a"), at);
             assert_eq!(
                 members.choose_recipient(at),
-                Recipient::GroupTrial,
-                "one request is sent as a trial"
+                Recipient::GroupProbe,
+                "one request is sent as a probe"
             );
             let next = members.choose_recipient(at);
-            assert_eq!(next, Recipient::Member(direct("a")), "and no other request is");
+            assert_eq!(next, Recipient::Member(subject("a")), "and no other request is");
             assert_eq!(members.record_group_reply(), second == 7);
         }
         assert!(!members.is_suspected());
         let members = suspected(now);
         members.record_group_reply();
-        assert!(!members.suspect(now + GROUP_PAUSE), "known already");
-        members.record_reply(direct("a"), now + GROUP_PAUSE);
+        assert!(!members.record_no_reply(now + GROUP_PAUSE), "known already");
+        members.record_reply(subject("a"), now + GROUP_PAUSE);
         let next = members.choose_recipient(now + GROUP_PAUSE);
-        assert_eq!(next, Recipient::Member(direct("a")), "the group is avoided again");
+        assert_eq!(next, Recipient::Member(subject("a")), "the group is avoided again");
         assert!(members.record_late_reply(), "it replies after all");
         assert!(!members.is_suspected());
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::catalogue::EndpointId;
-use crate::roles::gateway::dispatch::session::AttemptNeeds;
+use crate::roles::gateway::dispatch::session::AttemptEstimate;
 
 /// The length of a window. The round trip is the minimum of the current and the previous window.
 const MINIMUM_WINDOW: Duration = Duration::from_secs(10);
@@ -98,10 +98,10 @@ impl QueueTiming {
 
     /// Returns the time that an attempt is expected to need, or zero while that is unknown.
     #[must_use]
-    pub fn needs(&self, endpoint: &EndpointId) -> AttemptNeeds {
+    pub fn estimate(&self, endpoint: &EndpointId) -> AttemptEstimate {
         let state = self.lock();
         let times = state.endpoints.get(endpoint);
-        times.map_or_else(AttemptNeeds::default, |times| AttemptNeeds {
+        times.map_or_else(AttemptEstimate::default, |times| AttemptEstimate {
             first_reply: times.first_replies.quantile,
             answer: times.answers.quantile,
         })

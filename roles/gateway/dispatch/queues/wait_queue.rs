@@ -41,7 +41,7 @@ pub struct WaiterId(u64);
 #[derive(Debug, PartialEq, Eq)]
 pub enum QueueAdmission {
     /// Send the request to the group at once.
-    TryGroup,
+    SendNow,
     /// Let the request wait, because earlier requests found no members or no link.
     Wait,
     /// Reject the request: it would wait too long, or too many requests wait already.
@@ -96,19 +96,19 @@ impl WaitQueue {
         self.len() == 0
     }
 
-    /// Admits a request, unless it would wait longer than `patience` or `waiting_max` others wait.
+    /// Admits a request, unless it would wait longer than `wait_max` or `waiting_max` others wait.
     #[must_use]
-    pub fn admit(&self, patience: Duration, waiting_max: usize, now: Instant) -> QueueAdmission {
+    pub fn admit(&self, wait_max: Duration, waiting_max: usize, now: Instant) -> QueueAdmission {
         let state = self.lock();
         let waiters = state.waiters.len();
         if waiters == 0 {
-            return QueueAdmission::TryGroup;
+            return QueueAdmission::SendNow;
         }
-        let is_too_late = state.expected_wait(now).is_some_and(|wait| wait > patience);
+        let is_too_late = state.expected_wait(now).is_some_and(|wait| wait > wait_max);
         if waiters >= waiting_max || is_too_late {
             QueueAdmission::Reject
         } else if state.unregistered.is_empty() {
-            QueueAdmission::TryGroup
+            QueueAdmission::SendNow
         } else {
             QueueAdmission::Wait
         }
@@ -259,7 +259,7 @@ impl State {
         for id in &self.unregistered {
             // A waiter whose channel is full is woken by a later reply.
             let signals = self.waiters.get(id);
-            if signals.is_none_or(|signals| !finds_full(signals, QueueSignal::TryGroup)) {
+            if signals.is_none_or(|signals| !finds_full(signals, QueueSignal::SendToGroup)) {
                 woken.push(*id);
             }
             if woken.len() >= WAKE_PER_REPLY {

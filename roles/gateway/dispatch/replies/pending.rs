@@ -67,7 +67,10 @@ impl PendingRequest {
             Ok(Reply::Final(answer)) => (Reservation::counts(&answer.body), may_be_dropped),
             _ => return None,
         };
-        let charge = || ByteCharge { reservation: self.limits.reservation.another(), is_limited };
+        let charge = || ByteCharge {
+            reservation: self.limits.reservation.empty_for_same_client(),
+            is_limited,
+        };
         is_charged.then(charge)
     }
 
@@ -93,9 +96,9 @@ impl ByteCharge {
         };
         let received = std::mem::take(bytes);
         let charged = if self.is_limited {
-            self.reservation.keep(received)
+            self.reservation.try_attach(received)
         } else {
-            Ok(self.reservation.holding(received))
+            Ok(self.reservation.attach(received))
         };
         let has_room = charged.is_ok();
         *bytes = charged.unwrap_or_default();

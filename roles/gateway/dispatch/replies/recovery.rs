@@ -10,7 +10,7 @@ use std::time::Duration;
 use rand::RngExt;
 use tokio::time::{Instant, sleep};
 
-use crate::envelope::{Control, REPEAT_NAMES_MAX};
+use crate::envelope::{Control, RESEND_NAMES_MAX};
 use crate::lifecycle::Tasks;
 use crate::messaging::{self, Transport};
 
@@ -74,11 +74,11 @@ async fn request_answers(
 ) {
     // The answers reach the new subscription: the client library subscribes again before it sends
     // anything else, and servers keep that order.
-    for page in router.pending_requests(queue.number).chunks(REPEAT_NAMES_MAX) {
+    for page in router.pending_requests(queue.number).chunks(RESEND_NAMES_MAX) {
         if !is_same_link() {
             return;
         }
-        let message = Control::repeat(queue.repeat.clone(), router.base().clone(), page);
+        let message = Control::resend(queue.resend.clone(), router.base().clone(), page);
         if let Err(error) = transport.publish(message).await {
             tracing::debug!(%error, queue = %queue.name, "cannot request missing answers");
         }

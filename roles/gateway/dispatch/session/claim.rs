@@ -16,7 +16,7 @@ pub(super) struct Grant {
 
 impl Grant {
     /// Whether this is the grant of the job with this control subject.
-    pub(super) fn is_of(&self, control: &Subject) -> bool {
+    pub(super) fn was_given_to(&self, control: &Subject) -> bool {
         self.control.as_ref() == Some(control)
     }
 }
@@ -30,10 +30,10 @@ impl Session {
         control: Subject,
         context: &mut StepContext<'_>,
     ) {
-        let is_repeated = self.grant.as_ref().is_some_and(|grant| grant.is_of(&control));
+        let is_repeated = self.grant.as_ref().is_some_and(|grant| grant.was_given_to(&control));
         let is_first = self.grant.is_none() && self.attempts.is_open(attempt);
         if !is_repeated && !is_first {
-            let deny = SessionAction::Tell { to: control, control: Control::Deny };
+            let deny = SessionAction::SendControl { to: control, control: Control::Deny };
             return context.actions.push(deny);
         }
         if is_first {
@@ -43,13 +43,13 @@ impl Session {
             }
             self.set_running(attempt, context);
         }
-        context.actions.push(SessionAction::Tell { to: control, control: Control::Grant });
+        context.actions.push(SessionAction::SendControl { to: control, control: Control::Grant });
     }
 
     /// Whether a refusal comes from the granted job, which means that the job never started.
     pub(super) fn revokes_grant(&self, attempt: u32, control: Option<&Subject>) -> bool {
         let (Some(grant), Some(control)) = (&self.grant, control) else { return false };
-        grant.attempt == attempt && grant.is_of(control)
+        grant.attempt == attempt && grant.was_given_to(control)
     }
 
     /// Whether replies to this attempt count: it is open, and no other attempt was granted.
@@ -67,6 +67,7 @@ impl Session {
             // The worker runs the request without a claim, which counts as a grant.
             self.grant = Some(Grant { attempt, control: None });
         }
-        self.state = State::Running { attempt, lost_at: context.now + self.options.silence };
+        self.state =
+            State::Running { attempt, lost_at: context.now + self.options.progress_timeout };
     }
 }

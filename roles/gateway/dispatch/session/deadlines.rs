@@ -8,15 +8,15 @@ use tokio::time::Instant;
 use crate::catalogue::Execution;
 use crate::problem::ProblemKind;
 
-use super::{AttemptNeeds, Session, SessionEnd, State, StepContext};
+use super::{AttemptEstimate, Session, SessionEnd, State, StepContext};
 
 /// How long after its deadline the session still waits for the worker's own timeout reply.
 const ANSWER_GRACE: Duration = Duration::from_millis(100);
 
 impl Session {
     /// Sets the time that an attempt is expected to need.
-    pub fn set_needs(&mut self, needs: AttemptNeeds) {
-        self.needs = needs;
+    pub fn set_estimate(&mut self, estimate: AttemptEstimate) {
+        self.estimate = estimate;
     }
 
     /// Returns when the next `Timer` event is due.
@@ -47,22 +47,24 @@ impl Session {
         self.is_waiting() && now < self.waiting_deadline()
     }
 
-    pub(super) fn timer(&mut self, context: &mut StepContext<'_>) {
+    pub(super) fn on_timer(&mut self, context: &mut StepContext<'_>) {
         let now = context.now;
         match self.state {
-            State::Waiting if now >= self.waiting_deadline() => self.out_of_time(context),
-            State::Sent { .. } if now >= self.accept_deadline => self.out_of_time(context),
+            State::Waiting if now >= self.waiting_deadline() => self.end_at_deadline(context),
+            State::Sent { .. } if now >= self.accept_deadline => self.end_at_deadline(context),
             State::Running { .. } if now >= self.deadline + ANSWER_GRACE => {
-                self.out_of_time(context);
+                self.end_at_deadline(context);
             }
-            State::Sent { attempt, retry_at } if now >= retry_at => self.no_reply(attempt, context),
+            State::Sent { attempt, retry_at } if now >= retry_at => {
+                self.on_no_reply(attempt, context);
+            }
             State::Running { lost_at, .. } if now >= lost_at => self.worker_lost(context),
             State::Waiting | State::Sent { .. } | State::Running { .. } | State::Ended => {}
         }
     }
 
     /// Ends the session: no worker accepted the request in time, or its own deadline has passed.
-    pub(super) fn out_of_time(&mut self, context: &mut StepContext<'_>) {
+    pub(super) fn end_at_deadline(&mut self, context: &mut StepContext<'_>) {
         let may_run = match self.options.execution {
             Execution::AtMostOnce => self.grant.is_some(),
             Execution::AtLeastOnce => !self.attempts.none_open(),
@@ -90,8 +92,8 @@ impl Session {
             return self.accept_deadline;
         }
         let whole = self.options.session.max(self.options.timeout);
-        let first_reply = self.needs.first_reply.min(self.options.timeout / 2);
-        let answer = self.needs.answer.min(whole / 2);
+        let first_reply = self.estimate.first_reply.min(self.options.timeout / 2);
+        let answer = self.estimate.answer.min(whole / 2);
         (self.accept_deadline - first_reply).min(self.deadline - answer)
     }
 }

@@ -17,10 +17,10 @@ pub enum SessionEvent {
         /// Whether the link to the bus is up.
         is_linked: bool,
         /// Whether the request may be sent to the group at once. Otherwise it joins the wait queue.
-        may_try_group: bool,
+        may_send_to_group: bool,
     },
     /// The session may send its request to the group now.
-    TryGroup,
+    SendToGroup,
     /// The wait queue is full, and this session has lost its position or got none.
     QueueFull,
     /// A worker offers this session a free slot at this subject.
@@ -65,14 +65,14 @@ pub enum SessionAction {
         budget: Duration,
     },
     /// Send one worker a control message about its claim, job or offer.
-    Tell {
+    SendControl {
         /// The worker's subject.
         to: Subject,
         /// The message.
         control: Control,
     },
     /// Tell every worker of the queue to cancel this attempt, because its worker is unknown.
-    CancelEverywhere {
+    BroadcastCancel {
         /// The number of the attempt.
         attempt: u32,
     },

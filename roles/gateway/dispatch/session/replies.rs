@@ -17,7 +17,7 @@ impl Session {
         match reply {
             // Only the worker that offered the slot is gone. Other workers may still be there.
             Reply::NoResponders if self.attempt_at_offered_slot == Some(attempt) => {
-                self.refused(attempt, RefusalReason::Unavailable, context);
+                self.on_refused(attempt, RefusalReason::Unavailable, context);
             }
             Reply::NoResponders => {
                 self.attempts.close(attempt);
@@ -38,10 +38,10 @@ impl Session {
                     // Another copy was refused; the granted one continues.
                     return self.attempts.close(attempt);
                 }
-                self.refused(attempt, reason, context);
+                self.on_refused(attempt, reason, context);
             }
             Reply::Offer { direct } => {
-                let decline = SessionAction::Tell { to: direct, control: Control::Decline };
+                let decline = SessionAction::SendControl { to: direct, control: Control::Decline };
                 context.actions.push(decline);
             }
             Reply::Progress { control } => {
@@ -54,8 +54,9 @@ impl Session {
                 if self.is_eligible(attempt) {
                     self.attempts.set_control(attempt, Some(control.clone()));
                     self.set_running(attempt, context);
-                    let repeat = SessionAction::Tell { to: control, control: Control::Repeat };
-                    context.actions.push(repeat);
+                    let resend =
+                        SessionAction::SendControl { to: control, control: Control::Resend };
+                    context.actions.push(resend);
                 }
             }
             Reply::Part { number, bytes, head, control } => {

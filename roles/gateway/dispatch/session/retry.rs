@@ -18,7 +18,7 @@ const IMMEDIATE_RETRIES_MAX: u32 = 8;
 
 impl Session {
     /// Handles a refusal by a worker, which has not executed this attempt and will not execute it.
-    pub(super) fn refused(
+    pub(super) fn on_refused(
         &mut self,
         attempt: u32,
         reason: RefusalReason,
@@ -48,7 +48,7 @@ impl Session {
 
     /// Handles an attempt without a timely reply. No claim was granted, so an at-most-once request
     /// can safely be sent again; an at-least-once request may run twice by definition.
-    pub(super) fn no_reply(&mut self, attempt: u32, context: &mut StepContext<'_>) {
+    pub(super) fn on_no_reply(&mut self, attempt: u32, context: &mut StepContext<'_>) {
         self.wait_reason = WaitReason::NoReply;
         context.actions.push(SessionAction::NoReply(attempt));
         if self.may_resubmit(context) {
@@ -77,7 +77,7 @@ impl Session {
     }
 
     /// Handles an attempt that was certainly not sent.
-    pub(super) fn publish_failed(
+    pub(super) fn on_publish_failed(
         &mut self,
         attempt: u32,
         failure: PublishFailure,

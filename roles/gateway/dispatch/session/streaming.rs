@@ -43,7 +43,10 @@ impl AnswerStream {
 
     /// Returns the action that tells the worker how many parts the client has consumed.
     fn acknowledge(&self) -> SessionAction {
-        SessionAction::Tell { to: self.control.clone(), control: Control::Ack(self.consumed) }
+        SessionAction::SendControl {
+            to: self.control.clone(),
+            control: Control::Ack(self.consumed),
+        }
     }
 }
 
@@ -78,7 +81,7 @@ impl Session {
         match reply {
             Reply::Claim { control } => self.on_claim(attempt, control, context),
             Reply::Offer { direct } => {
-                let decline = SessionAction::Tell { to: direct, control: Control::Decline };
+                let decline = SessionAction::SendControl { to: direct, control: Control::Decline };
                 context.actions.push(decline);
             }
             Reply::Part { number, bytes, control, .. }
@@ -95,8 +98,8 @@ impl Session {
             }
             // Parts are not resent, but the final is: it completes an answer that has all parts.
             Reply::Answered { control } if stream.is_from(attempt, Some(&control)) => {
-                let repeat = SessionAction::Tell { to: control, control: Control::Repeat };
-                context.actions.push(repeat);
+                let resend = SessionAction::SendControl { to: control, control: Control::Resend };
+                context.actions.push(resend);
                 self.set_running(attempt, context);
             }
             Reply::Final(answer) if stream.is_from(attempt, answer.control.as_ref()) => {

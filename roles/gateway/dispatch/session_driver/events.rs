@@ -16,7 +16,7 @@ pub enum DriverEvent {
     /// The request was read and admitted.
     Start {
         /// Whether the request may be sent to the group at once. Otherwise it joins the wait queue.
-        may_try_group: bool,
+        may_send_to_group: bool,
     },
     /// A reply to one of the session's attempts.
     Reply(AttemptReply),
@@ -39,7 +39,7 @@ pub enum DriverEvent {
     Timer {
         /// Until this time, a silent worker is not treated as lost. `None` if the link to NATS has
         /// never stalled.
-        silence_counts_from: Option<Instant>,
+        silence_excused_until: Option<Instant>,
     },
 }
 
@@ -56,14 +56,14 @@ pub enum DriverAction {
         budget: Duration,
     },
     /// Send one worker a control message about its claim, job or offer.
-    Tell {
+    SendControl {
         /// The worker's subject.
         to: Subject,
         /// The message.
         control: Control,
     },
     /// Tell every worker of the queue to cancel this attempt.
-    CancelEverywhere {
+    BroadcastCancel {
         /// The number of the attempt.
         attempt: u32,
     },

@@ -45,7 +45,7 @@ impl SessionDriver {
             _ => false,
         };
         if is_needed && !has_room {
-            if conditions::begins(&ANSWERS_DROPPED, "") {
+            if conditions::raise(&ANSWERS_DROPPED, "") {
                 tracing::warn!("dropping an answer: the byte budget is exhausted");
             }
             return SessionEvent::ReplyDropped { attempt };
@@ -101,7 +101,7 @@ impl SessionDriver {
             };
         }
         let ends_suspicion = match recipient {
-            Some(Recipient::GroupTrial) => members.record_group_reply(),
+            Some(Recipient::GroupProbe) => members.record_group_reply(),
             _ => self.unanswered == Some(attempt) && members.record_late_reply(),
         };
         if ends_suspicion {
@@ -114,23 +114,23 @@ impl SessionDriver {
     pub(super) fn on_no_reply(&mut self, attempt: u32, now: Instant) -> Option<DriverAction> {
         let members = &self.queue.members;
         match self.recipient.take()? {
-            Recipient::Group | Recipient::GroupTrial => {}
+            Recipient::Group | Recipient::GroupProbe => {}
             Recipient::Member(member) => {
                 members.remove(&member);
                 return None;
             }
         }
         self.unanswered = Some(attempt);
-        if members.suspect(now) {
+        if members.record_no_reply(now) {
             tracing::warn!(
                 queue = %self.queue.name,
                 "a worker seems to hang: a request got no reply; sending requests to individual workers instead of \
                  the queue group"
             );
         }
-        let query = members.take_query(now);
+        let query = members.start_query_if_due(now);
         // Without the pause, NATS could deliver the resubmission to the same worker of the group.
-        let pause = (!members.any_alive(now))
+        let pause = (!members.has_responsive(now))
             .then(|| self.queue.timing.round_trip().max(MEMBER_REPLY_MIN) * 2);
         (query || pause.is_some()).then_some(DriverAction::FindMembers { query, pause })
     }

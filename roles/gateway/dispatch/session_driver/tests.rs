@@ -16,7 +16,7 @@ fn options() -> SessionOptions {
         session: SECOND * 10,
         attempts: 1,
         accept_timeout: SECOND,
-        silence: SECOND * 3,
+        progress_timeout: SECOND * 3,
         answer_bytes_max: 1024,
         keeps_answer: false,
         window: 0,
@@ -40,14 +40,14 @@ fn end_with(kind: ProblemKind) -> (Duration, ClosedSession) {
     for _ in 1..SESSIONS {
         closed = end_one();
     }
-    (queue.timing.needs(&endpoint).answer, closed)
+    (queue.timing.estimate(&endpoint).answer, closed)
 }
 
 #[test]
 fn a_request_that_expired_unexecuted_says_nothing_about_the_answer_time() {
     let (answer_time, closed) = end_with(ProblemKind::Expired);
     assert_eq!(answer_time, Duration::ZERO);
-    assert_eq!((closed.queue_wait, closed.exchange), (SECOND, Duration::ZERO));
+    assert_eq!((closed.queue_wait, closed.exchange_time), (SECOND, Duration::ZERO));
     assert!(closed.retry_after.is_some(), "the client may send it again");
 }
 
@@ -55,7 +55,7 @@ fn a_request_that_expired_unexecuted_says_nothing_about_the_answer_time() {
 fn a_call_that_timed_out_raises_the_expected_answer_time() {
     let (answer_time, closed) = end_with(ProblemKind::AttemptTimedOut);
     assert_eq!(answer_time, SECOND);
-    assert_eq!((closed.queue_wait, closed.exchange), (Duration::ZERO, SECOND));
+    assert_eq!((closed.queue_wait, closed.exchange_time), (Duration::ZERO, SECOND));
     assert_eq!(closed.retry_after, None, "it may have been executed");
 }
 

@@ -62,9 +62,9 @@ impl QueueWaiter {
     pub(super) fn on_head(&mut self, round_trip: Duration, context: &mut DriverContext<'_>) {
         let config = context.config;
         let delay = config
-            .probe_delay_min
+            .queue_retry_delay_min
             .saturating_mul(1 << self.tries.min(16))
-            .min(config.probe_delay_max)
+            .min(config.queue_retry_delay_max)
             .max(round_trip);
         let jitter = f64::midpoint(1.0, (context.random)());
         self.try_at = Some(context.now + delay.mul_f64(jitter));
@@ -94,7 +94,7 @@ impl QueueWaiter {
             self.is_trying = true;
             return true;
         }
-        self.try_at = Some(context.now + context.config.probe_delay_max);
+        self.try_at = Some(context.now + context.config.queue_retry_delay_max);
         false
     }
 

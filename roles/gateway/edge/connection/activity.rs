@@ -21,7 +21,7 @@ const QUERY_YIELDS: usize = 3;
 /// Each request updates these fields several times, so an update does not wake any task. A waiting task sleeps until the
 /// earliest instant at which its timeout could expire, and then checks again.
 #[derive(Debug)]
-pub(super) struct Activity {
+pub(super) struct ConnectionActivity {
     opened_at: Instant,
     running: AtomicUsize,
     has_served: AtomicBool,
@@ -48,8 +48,8 @@ pub(super) struct Activity {
     /// Whether the connection accepts no more requests.
     requests_ended: AtomicBool,
     /// The number of requests that arrived after `requests_ended` was set.
-    late_requests: AtomicU32,
-    /// Notified when `requests_ended` or `late_requests` changes.
+    requests_after_goaway: AtomicU32,
+    /// Notified when `requests_ended` or `requests_after_goaway` changes.
     requests_changed: Notify,
     /// Whether we have closed our side. The time until the peer closes its side has a separate limit.
     is_closed: AtomicBool,
@@ -66,9 +66,9 @@ pub(super) enum Overdue {
 
 /// A running request. It ends when this value is dropped.
 #[derive(Debug)]
-pub(super) struct RunningRequest(Arc<Activity>);
+pub(super) struct RunningRequest(Arc<ConnectionActivity>);
 
-impl Activity {
+impl ConnectionActivity {
     pub(super) fn new() -> Self {
         Self {
             opened_at: Instant::now(),
@@ -84,7 +84,7 @@ impl Activity {
             acknowledged: AtomicU64::new(0),
             is_queried: AtomicBool::new(false),
             requests_ended: AtomicBool::new(false),
-            late_requests: AtomicU32::new(0),
+            requests_after_goaway: AtomicU32::new(0),
             requests_changed: Notify::new(),
             is_closed: AtomicBool::new(false),
         }
@@ -97,7 +97,8 @@ impl Activity {
         is_new
     }
 
-    /// Waits until `end_requests` is called. Only one task may wait for this or for `late_requests` at a time.
+    /// Waits until `end_requests` is called. Only one task may wait for this or for
+    /// `requests_after_goaway` at a time.
     pub(super) async fn requests_ended(&self) {
         // `Notify` stores a permit, so a change between the check and the wait is not missed.
         while !self.requests_ended.load(Ordering::Acquire) {
@@ -106,8 +107,8 @@ impl Activity {
     }
 
     /// Waits until more than `most` requests have arrived after `end_requests`.
-    pub(super) async fn late_requests(&self, most: u32) {
-        while self.late_requests.load(Ordering::Acquire) <= most {
+    pub(super) async fn requests_after_goaway(&self, most: u32) {
+        while self.requests_after_goaway.load(Ordering::Acquire) <= most {
             self.requests_changed.notified().await;
         }
     }
@@ -118,7 +119,7 @@ impl Activity {
         self.running.fetch_add(1, Ordering::AcqRel);
         self.head_begun.store(false, Ordering::Release);
         if self.requests_ended.load(Ordering::Acquire) {
-            self.late_requests.fetch_add(1, Ordering::AcqRel);
+            self.requests_after_goaway.fetch_add(1, Ordering::AcqRel);
             self.requests_changed.notify_one();
         }
         if !self.has_served.swap(true, Ordering::AcqRel) {

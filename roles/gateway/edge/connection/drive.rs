@@ -10,7 +10,7 @@ use rand::RngExt;
 use crate::config::gateway::HttpLimits;
 use crate::lifecycle::Cancel;
 
-use super::activity::{Activity, Overdue};
+use super::activity::{ConnectionActivity, Overdue};
 use super::count_refused;
 
 /// The range of a connection's maximum age. The age is limited so that clients also move to gateways that were added later. It
@@ -34,10 +34,10 @@ pub(super) enum ConnectionOutcome {
 }
 
 /// Runs a connection until it ends or a request head is overdue. Shuts it down gracefully when it is idle or too old, when
-/// `Activity::end_requests` is called, or when the process stops.
+/// `ConnectionActivity::end_requests` is called, or when the process stops.
 pub(super) async fn drive<C>(
     mut connection: Pin<&mut C>,
-    activity: &Activity,
+    activity: &ConnectionActivity,
     overdue: impl Future<Output = Overdue>,
     limits: &HttpLimits,
     stop: &Cancel,
@@ -70,7 +70,7 @@ where
         result = &mut connection => closed(result),
         () = activity.until_unresponsive(grace) => unresponsive(),
         () = tokio::time::sleep(LAST_RESPONSES_MAX) => unresponsive(),
-        () = activity.late_requests(LATE_REQUESTS_PER_STREAM * limits.streams_max) => unresponsive(),
+        () = activity.requests_after_goaway(LATE_REQUESTS_PER_STREAM * limits.streams_max) => unresponsive(),
     }
 }
 

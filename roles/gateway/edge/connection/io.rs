@@ -11,6 +11,6 @@ mod write_coalescer;
 
 pub(super) use frame_counter::FrameCounter;
 pub(super) use response_gate::{OpenResponse, ResponseGate, ResponseTracker};
-pub(super) use socket::TcpBased;
+pub(super) use socket::HasTcpSocket;
 pub(super) use stall_timeout::{LINGER, LINGER_AT_STOP, LINGER_BYTES_MAX, StallTimeout};
 pub(super) use write_coalescer::coalesce_writes;

@@ -30,7 +30,7 @@ impl ConnectionsPerClient {
     }
 
     /// Counts a connection of a client, unless it has reached the limit.
-    pub(super) fn try_enter(&self, client: ClientNetwork) -> Option<ClientConnectionPermit> {
+    pub(super) fn try_acquire(&self, client: ClientNetwork) -> Option<ClientConnectionPermit> {
         let mut counts = self.counts();
         let limit = counts.limit;
         let held = counts.held.entry(client).or_insert(0);
@@ -70,10 +70,10 @@ mod tests {
     fn each_client_has_its_own_count_and_leaves_nothing_behind() {
         let limiter = ConnectionsPerClient::new(1);
         let client = |text: &str| ClientNetwork::new(text.parse().unwrap(), 56);
-        let first = limiter.try_enter(client("192.0.2.1"));
+        let first = limiter.try_acquire(client("192.0.2.1"));
         assert!(first.is_some());
-        assert!(limiter.try_enter(client("192.0.2.1")).is_none());
-        assert!(limiter.try_enter(client("192.0.2.2")).is_some());
+        assert!(limiter.try_acquire(client("192.0.2.1")).is_none());
+        assert!(limiter.try_acquire(client("192.0.2.2")).is_some());
         drop(first);
         assert!(limiter.counts().held.is_empty());
     }

@@ -51,7 +51,7 @@ impl JobTask {
                     true
                 }
                 Err(error) => {
-                    if conditions::begins(&UNSENT, "answers") {
+                    if conditions::raise(&UNSENT, "answers") {
                         tracing::error!(%error, queue = %self.queue.name, "an answer was not sent");
                     }
                     false

@@ -21,7 +21,7 @@ static LOGS_DATABASE_MESSAGES: AtomicBool = AtomicBool::new(false);
 
 /// The severity of a failure, which depends on who has to act on it.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum FailureLevel {
+pub(super) enum FailureKind {
     /// An operator has to act.
     Error,
     /// An operator has to act: every call fails because of the catalogue or a permission.
@@ -40,24 +40,24 @@ pub fn log_database_messages(are_logged: bool) {
 }
 
 /// Logs a failed call with its causes.
-pub(super) fn log_failure(job: &Job, error: &dyn Error, level: FailureLevel) {
+pub(super) fn log_failure(job: &Job, error: &dyn Error, kind: FailureKind) {
     let cause = cause(error, LOGS_DATABASE_MESSAGES.load(Ordering::Relaxed));
     let endpoint = job.endpoint.id.as_str();
-    match level {
-        FailureLevel::Mismatch if !conditions::begins(&MISMATCH, endpoint) => {
+    match kind {
+        FailureKind::Mismatch if !conditions::raise(&MISMATCH, endpoint) => {
             tracing::debug!(endpoint, cause, "the procedure failed");
         }
-        FailureLevel::Query if conditions::begins(&QUERY_REFUSED, endpoint) => {
+        FailureKind::Query if conditions::raise(&QUERY_REFUSED, endpoint) => {
             tracing::warn!(endpoint, cause, "a call was not sent: a query before it failed");
         }
-        FailureLevel::Query => {
+        FailureKind::Query => {
             tracing::debug!(endpoint, cause, "a call was not sent: a query before it failed");
         }
-        FailureLevel::Error | FailureLevel::Mismatch => {
+        FailureKind::Error | FailureKind::Mismatch => {
             tracing::error!(endpoint, cause, "the procedure failed");
         }
-        FailureLevel::Warn => tracing::warn!(endpoint, cause, "the procedure failed"),
-        FailureLevel::Debug => tracing::debug!(endpoint, cause, "the procedure failed"),
+        FailureKind::Warn => tracing::warn!(endpoint, cause, "the procedure failed"),
+        FailureKind::Debug => tracing::debug!(endpoint, cause, "the procedure failed"),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::procedures::{
 use crate::roles::worker::execution::handler::Job;
 use crate::roles::worker::execution::job_result::{JobResult, SentCallResult};
 
-use super::failure_log::{FailureLevel, log_failure};
+use super::failure_log::{FailureKind, log_failure};
 use super::json_sink::JsonSink;
 
 /// Error numbers that contain an HTTP status: 50404 stands for 404.
@@ -76,7 +76,7 @@ fn with_status(
         ..400 => return SentCallResult::Final(Final::whole(status, "", Bytes::new(), Outcome::Ok)),
         404 => ProblemKind::NoRow,
         409 => ProblemKind::Conflict,
-        status => ProblemKind::Refused(status),
+        status => ProblemKind::ProcedureError(status),
     };
     SentCallResult::Problem { problem: Problem { detail, effect, ..Problem::new(kind) }, outcome }
 }
@@ -96,32 +96,32 @@ fn map_unsent(job: &Job, error: &BackendError) -> JobResult {
         BackendErrorKind::Server {
             class: class @ (ServerErrorClass::Transient | ServerErrorClass::Deadlock),
             ..
-        } => (FailureLevel::Query, not_executed(ProblemKind::BackendDown, outcome_of(*class))),
+        } => (FailureKind::Query, not_executed(ProblemKind::BackendDown, outcome_of(*class))),
         BackendErrorKind::Server { class, .. } => {
             let problem = Problem::new(ProblemKind::Internal);
-            (FailureLevel::Error, reported(problem, outcome_of(*class)))
+            (FailureKind::Error, reported(problem, outcome_of(*class)))
         }
         BackendErrorKind::Arguments(bad) => {
             let violations = bad.iter().map(|one| violation(&job.endpoint, one)).collect();
-            (FailureLevel::Debug, reported(Problem::invalid(violations), Outcome::BadArgument))
+            (FailureKind::Debug, reported(Problem::invalid(violations), Outcome::BadArgument))
         }
         BackendErrorKind::Mismatch { .. } => {
             let problem = Problem::new(ProblemKind::Internal);
-            (FailureLevel::Mismatch, reported(problem, Outcome::SqlMismatch))
+            (FailureKind::Mismatch, reported(problem, Outcome::SqlMismatch))
         }
         BackendErrorKind::TimedOut => {
-            (FailureLevel::Debug, not_executed(ProblemKind::Expired, Outcome::Expired))
+            (FailureKind::Debug, not_executed(ProblemKind::Expired, Outcome::Expired))
         }
         BackendErrorKind::Cancelled => {
             let problem = Problem::new(ProblemKind::Cancelled);
-            (FailureLevel::Debug, reported(problem, Outcome::Cancelled))
+            (FailureKind::Debug, reported(problem, Outcome::Cancelled))
         }
         BackendErrorKind::PoolTimedOut => {
-            (FailureLevel::Debug, not_executed(ProblemKind::Busy, Outcome::PoolTimeout))
+            (FailureKind::Debug, not_executed(ProblemKind::Busy, Outcome::PoolTimeout))
         }
         // Logged only at `debug`, because `Database` logs the condition once.
         BackendErrorKind::Unavailable => {
-            (FailureLevel::Debug, not_executed(ProblemKind::BackendDown, Outcome::BackendDown))
+            (FailureKind::Debug, not_executed(ProblemKind::BackendDown, Outcome::BackendDown))
         }
     };
     log_failure(job, error, level);
@@ -134,7 +134,7 @@ fn map_sent(job: &Job, error: &SentError) -> SentCallResult {
         SentErrorKind::User { number, message } => map_user_error(job, error, *number, message),
         SentErrorKind::Server { number, class } => map_server_error(job, error, *number, *class),
         SentErrorKind::Mismatch { .. } => {
-            log_failure(job, error, FailureLevel::Mismatch);
+            log_failure(job, error, FailureKind::Mismatch);
             let problem = Problem::new(ProblemKind::Internal).with_effect(effect(job, error));
             SentCallResult::Problem { problem, outcome: Outcome::SqlMismatch }
         }
@@ -142,15 +142,15 @@ fn map_sent(job: &Job, error: &SentError) -> SentCallResult {
         SentErrorKind::Sink(SinkError::TooLarge) => unusable(job, error, Outcome::AnswerTooLarge),
         SentErrorKind::Sink(SinkError::Shape) => unusable(job, error, Outcome::AnswerShape),
         SentErrorKind::TimedOut => {
-            log_failure(job, error, FailureLevel::Debug);
+            log_failure(job, error, FailureKind::Debug);
             problem(ProblemKind::AttemptTimedOut, Outcome::SqlTimeout)
         }
         SentErrorKind::Cancelled | SentErrorKind::Sink(SinkError::Closed) => {
-            log_failure(job, error, FailureLevel::Debug);
+            log_failure(job, error, FailureKind::Debug);
             problem(ProblemKind::Cancelled, Outcome::Cancelled)
         }
         SentErrorKind::Lost if job.request.execution == Execution::AtLeastOnce => {
-            log_failure(job, error, FailureLevel::Warn);
+            log_failure(job, error, FailureKind::Warn);
             let problem = Problem::new(ProblemKind::BadAnswer);
             SentCallResult::Unanswered { problem, outcome: Outcome::SqlLost }
         }
@@ -186,7 +186,7 @@ fn map_user_error(job: &Job, error: &SentError, number: u32, message: &str) -> S
         let effect = is_open.then_some(Effect::Unknown);
         return with_status(status, Some(message.to_owned()), (Outcome::SqlUser, effect));
     }
-    log_failure(job, error, FailureLevel::Error);
+    log_failure(job, error, FailureKind::Error);
     let problem = Problem::new(ProblemKind::Internal).with_effect(effect(job, error));
     SentCallResult::Problem { problem, outcome: Outcome::SqlUser }
 }
@@ -208,23 +208,23 @@ fn map_server_error(
 ) -> SentCallResult {
     let (level, kind) = match class {
         ServerErrorClass::Conflict | ServerErrorClass::SnapshotConflict => {
-            (FailureLevel::Debug, ProblemKind::Conflict)
+            (FailureKind::Debug, ProblemKind::Conflict)
         }
-        ServerErrorClass::BadValue => (FailureLevel::Warn, ProblemKind::Refused(400)),
-        ServerErrorClass::Deadlock => (FailureLevel::Warn, ProblemKind::Internal),
+        ServerErrorClass::BadValue => (FailureKind::Warn, ProblemKind::ProcedureError(400)),
+        ServerErrorClass::Deadlock => (FailureKind::Warn, ProblemKind::Internal),
         ServerErrorClass::Mismatch | ServerErrorClass::Permission => {
-            (FailureLevel::Mismatch, ProblemKind::Internal)
+            (FailureKind::Mismatch, ProblemKind::Internal)
         }
         // The call may succeed later, but it may already have had effects.
         ServerErrorClass::Transient => match job.request.execution {
-            Execution::AtLeastOnce => (FailureLevel::Warn, ProblemKind::AttemptTimedOut),
-            Execution::AtMostOnce => (FailureLevel::Warn, ProblemKind::OutcomeUnknown),
+            Execution::AtLeastOnce => (FailureKind::Warn, ProblemKind::AttemptTimedOut),
+            Execution::AtMostOnce => (FailureKind::Warn, ProblemKind::OutcomeUnknown),
         },
-        ServerErrorClass::Other => (FailureLevel::Error, ProblemKind::Internal),
+        ServerErrorClass::Other => (FailureKind::Error, ProblemKind::Internal),
     };
     let outcome = outcome_of(class);
     if let Some(status) = job.endpoint.status.errors.get(&number) {
-        log_failure(job, error, FailureLevel::Debug);
+        log_failure(job, error, FailureKind::Debug);
         return with_status(*status, None, (outcome, Some(effect(job, error))));
     }
     log_failure(job, error, level);
@@ -245,7 +245,7 @@ fn outcome_of(class: ServerErrorClass) -> Outcome {
 
 /// Returns the result of a call that may have run, but whose answer cannot be forwarded.
 fn unusable(job: &Job, error: &SentError, outcome: Outcome) -> SentCallResult {
-    log_failure(job, error, FailureLevel::Error);
+    log_failure(job, error, FailureKind::Error);
     let kind = match job.request.execution {
         Execution::AtLeastOnce => ProblemKind::BadAnswer,
         Execution::AtMostOnce => ProblemKind::BadAnswerOutcomeUnknown,
@@ -257,19 +257,19 @@ fn unusable(job: &Job, error: &SentError, outcome: Outcome) -> SentCallResult {
 fn violation(endpoint: &Endpoint, bad: &BadArgument) -> Violation {
     let BadArgument { argument, cell, reason } = bad;
     let Some(parameter) = endpoint.parameters.iter().find(|one| *one.argument == **argument) else {
-        return Violation::of_parameter("argument", argument, reason);
+        return Violation::in_parameter("argument", argument, reason);
     };
     if parameter.source != ParameterSource::Body {
-        return Violation::of_parameter(parameter.source.as_str(), &parameter.name, reason);
+        return Violation::in_parameter(parameter.source.as_str(), &parameter.name, reason);
     }
     let pointer = JsonPointer::ROOT.key(&parameter.name);
     let Some((row, column)) = cell else {
-        return Violation::of_body(pointer.to_string(), reason);
+        return Violation::in_body(pointer.to_string(), reason);
     };
     let mut columns = parameter.columns.iter();
     let named = columns.find(|one| eq_ignore_case(&one.argument, column));
     let name = named.map_or(column.as_str(), |one| &*one.name);
-    Violation::of_body(pointer.index(*row).key(name).to_string(), reason)
+    Violation::in_body(pointer.index(*row).key(name).to_string(), reason)
 }
 
 #[cfg(test)]

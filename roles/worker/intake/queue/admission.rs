@@ -12,7 +12,7 @@ use crate::roles::worker::execution::handler::Job;
 use crate::roles::worker::execution::job_result::JobResult;
 use crate::roles::worker::intake::message::ReceivedMessage;
 use crate::telemetry::conditions::{self, Condition, MALFORMED};
-use crate::telemetry::context::RequestIds;
+use crate::telemetry::context::LogContext;
 use crate::telemetry::{counter, names};
 
 use super::Queue;
@@ -29,13 +29,13 @@ pub struct AdmittedRequest {
     /// How long calls to the request's endpoint take.
     pub(super) call_time: Arc<CallTime>,
     /// The ids that are logged with every line about the request.
-    pub(super) ids: Arc<RequestIds>,
+    pub(super) ids: Arc<LogContext>,
 }
 
 /// A message that is not admitted, with the cause and the subject to report it to.
 pub(super) struct RejectedMessage {
     cause: Cause,
-    ids: Arc<RequestIds>,
+    ids: Arc<LogContext>,
     reply: Option<Subject>,
 }
 
@@ -56,7 +56,7 @@ impl Queue {
         let request = match request {
             Ok(request) => request,
             Err(error) => {
-                if conditions::begins(&MALFORMED, queue.as_str()) {
+                if conditions::raise(&MALFORMED, queue.as_str()) {
                     tracing::warn!(%queue, %error, "a message violates the protocol");
                 }
                 let problem = Problem::with_detail(ProblemKind::InvalidRequest, error.to_string());
@@ -65,7 +65,7 @@ impl Queue {
         };
         let endpoint = &request.endpoint;
         let Some(served) = self.endpoints.get(endpoint) else {
-            if conditions::begins(&UNKNOWN_ENDPOINT, queue.as_str()) {
+            if conditions::raise(&UNKNOWN_ENDPOINT, queue.as_str()) {
                 tracing::error!(
                     %queue, %endpoint,
                     "a gateway sends requests for an endpoint that this worker's catalogue does not assign to this queue"
@@ -76,7 +76,7 @@ impl Queue {
             return Err(RejectedMessage { cause: Cause::Malformed(problem), ids, reply });
         };
         if request.dry_run && !served.endpoint.dry_run {
-            if conditions::begins(&NO_DRY_RUN, queue.as_str()) {
+            if conditions::raise(&NO_DRY_RUN, queue.as_str()) {
                 tracing::error!(
                     %queue, %endpoint,
                     "a gateway sends dry runs of an endpoint that does not permit them in this worker's catalogue"

@@ -134,7 +134,7 @@ impl Queue {
         match request.work {
             QueuedWork::Granted { assign, deadline, call_time } => {
                 let left = deadline.saturating_duration_since(Instant::now());
-                if !call_time.admit(left) {
+                if !call_time.fits_within(left) {
                     drop(assign.send(Err(RefusalReason::Busy)));
                     return Err(NotStarted::Settled);
                 }
@@ -153,7 +153,7 @@ impl Queue {
                 if timeout.is_zero() {
                     return Err(NotStarted::Refused(RefusalReason::Expired, reply.clone()));
                 }
-                if !admitted.call_time.admit(*timeout) {
+                if !admitted.call_time.fits_within(*timeout) {
                     return Err(NotStarted::Refused(RefusalReason::Busy, reply.clone()));
                 }
                 let ids = Arc::clone(&admitted.ids);
@@ -189,11 +189,16 @@ impl SlotQueue for Queue {
         self.send_offers(offer);
     }
 
-    fn release_slot(self: Arc<Self>, outcome: Outcome, took: Duration, more: Option<Subject>) {
+    fn release_slot(
+        self: Arc<Self>,
+        outcome: Outcome,
+        took: Duration,
+        waiting_gateway: Option<Subject>,
+    ) {
         self.metrics.record_call(outcome, took);
         let (freed, ahead) = self.slots.update(|slots, now| {
             slots.latency.record_call(took);
-            (slots.finish(now, more), slots.offer(now))
+            (slots.finish(now, waiting_gateway), slots.offer(now))
         });
         if freed.start.is_some() || freed.offer.is_some() || ahead.is_some() {
             self.use_slot(freed, ahead);

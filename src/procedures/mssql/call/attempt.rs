@@ -11,7 +11,7 @@ use super::execute::{self, ExecutionError, RequestForm};
 use super::failure::{AttemptFailure, NotSentFailure, RetryReason, StopCause};
 use super::{session_context, transaction};
 use crate::lifecycle::Cancel;
-use crate::procedures::mssql::metadata::{ServerTraits, Signature, SignatureLookup};
+use crate::procedures::mssql::metadata::{ServerCapabilities, Signature, SignatureLookup};
 use crate::procedures::mssql::pools::Lease;
 use crate::procedures::mssql::server_message::MessageLog;
 use crate::procedures::mssql::tds::{BatchRewrite, StreamState};
@@ -44,7 +44,7 @@ pub(super) enum FailedStep {
 #[derive(Debug)]
 struct PreparedConnection {
     lease: Lease,
-    traits: ServerTraits,
+    capabilities: ServerCapabilities,
     signature: Arc<Signature>,
 }
 
@@ -97,30 +97,30 @@ impl Mssql {
         }
     }
 
-    /// Reads the traits of the server and the procedure's signature, unless they are known.
+    /// Reads the capabilities of the server and the procedure's signature, unless they are known.
     async fn prepare(
         &self,
         lease: Lease,
         context: AttemptContext<'_>,
     ) -> Result<PreparedConnection, NotSentFailure> {
-        let (lease, traits) = self.detect_traits(lease, context).await?;
+        let (lease, capabilities) = self.detect_capabilities(lease, context).await?;
         let (lease, signature) = self.read_signature(lease, context).await?;
-        Ok(PreparedConnection { lease, traits, signature })
+        Ok(PreparedConnection { lease, capabilities, signature })
     }
 
     /// Makes the call on a connection, and leaves the connection either clean or closed.
     async fn execute(
         &self,
-        PreparedConnection { mut lease, traits, signature }: PreparedConnection,
+        PreparedConnection { mut lease, capabilities, signature }: PreparedConnection,
         rows: &mut dyn RowSink,
         context: AttemptContext<'_>,
     ) -> Result<ProcedureResult, AttemptFailure> {
         let AttemptContext { call, cancel, .. } = context;
         let Some(connection) = lease.connection() else { return Err(unavailable().into()) };
         let stream = Arc::clone(&connection.stream);
-        let request = self.request(call, &signature, traits).and_then(|request| {
+        let request = self.request(call, &signature, capabilities).and_then(|request| {
             let (keys, earlier) = (&self.config.session_context, &mut connection.session_keys);
-            let kind = traits.session_context;
+            let kind = capabilities.session_context;
             Ok((request, session_context::encode(call, keys, kind, earlier)?))
         });
         let ((rewrites, form), preceding) = match request {
@@ -134,7 +134,7 @@ impl Mssql {
             lease.keep();
             return Err(BackendError::new(BackendErrorKind::Cancelled).into());
         }
-        let mut lease = self.begin_transaction(lease, traits, context).await?;
+        let mut lease = self.begin_transaction(lease, capabilities, context).await?;
         if cancel.is_cancelled() {
             lease.keep_rolled_back().await;
             return Err(BackendError::new(BackendErrorKind::Cancelled).into());
@@ -184,12 +184,12 @@ impl Mssql {
         &self,
         call: &Call<'a>,
         signature: &'a Signature,
-        traits: ServerTraits,
+        capabilities: ServerCapabilities,
     ) -> Result<(Vec<Arc<BatchRewrite>>, RequestForm<'a>), BackendError> {
         let refuses_null =
-            traits.refuses_untyped_null || self.untyped_null_refused.load(Ordering::Relaxed);
-        let bound = bind::bind(call, signature, traits.narrow_text)?;
-        let rewrites = bind::rewrites(&bound, traits.narrow_text)?;
+            capabilities.refuses_untyped_null || self.untyped_null_refused.load(Ordering::Relaxed);
+        let bound = bind::bind(call, signature, capabilities.varchar_encoding)?;
+        let rewrites = bind::rewrites(&bound, capabilities.varchar_encoding)?;
         Ok((rewrites, execute::form(call.procedure, bound, refuses_null)?))
     }
 
@@ -216,19 +216,19 @@ impl Mssql {
         sleep_until(context.started + self.pools.connection_cost()).await;
     }
 
-    /// Returns the server's traits, detecting them if they are not known.
-    async fn detect_traits(
+    /// Returns the server's capabilities, detecting them if they are not known.
+    async fn detect_capabilities(
         &self,
         mut lease: Lease,
         context: AttemptContext<'_>,
-    ) -> Result<(Lease, ServerTraits), NotSentFailure> {
-        if let Some(traits) = self.server.known() {
-            return Ok((lease, traits));
+    ) -> Result<(Lease, ServerCapabilities), NotSentFailure> {
+        if let Some(capabilities) = self.server.known() {
+            return Ok((lease, capabilities));
         }
         let Some(connection) = lease.connection() else { return Err(unavailable().into()) };
         let detection = self.server.detect(&mut connection.client);
         match self.until_stopped(context, detection).await {
-            Ok(Ok(traits)) => Ok((lease, traits)),
+            Ok(Ok(capabilities)) => Ok((lease, capabilities)),
             failed => Err(preparation_failed(lease, failed.map(|answer| answer.map(drop))).await),
         }
     }
@@ -259,7 +259,7 @@ impl Mssql {
     async fn begin_transaction(
         &self,
         mut lease: Lease,
-        traits: ServerTraits,
+        capabilities: ServerCapabilities,
         context: AttemptContext<'_>,
     ) -> Result<Lease, NotSentFailure> {
         let transaction = context.call.transaction;
@@ -267,7 +267,8 @@ impl Mssql {
             return Ok(lease);
         }
         let Some(connection) = lease.connection() else { return Err(unavailable().into()) };
-        let begin = transaction::begin(&mut connection.client, transaction, traits.reports_commits);
+        let begin =
+            transaction::begin(&mut connection.client, transaction, capabilities.reports_commits);
         match self.until_stopped(context, begin).await {
             Ok(Ok(())) => Ok(lease),
             failed => Err(preparation_failed(lease, failed).await),
@@ -327,7 +328,7 @@ pub(super) fn broken_before_sending(lease: Lease, error: Error) -> NotSentFailur
     lease.discard("broken");
     NotSentFailure {
         error: BackendError::caused_by(BackendErrorKind::Unavailable, error),
-        retry: Some(RetryReason::Unsent),
+        retry: Some(RetryReason::LostBeforeSending),
     }
 }
 

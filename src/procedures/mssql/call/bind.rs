@@ -9,7 +9,7 @@ use crate::catalogue::names::eq_ignore_case;
 use crate::catalogue::violations::VIOLATIONS_MAX;
 use crate::catalogue::{ParameterValue, ProcedureName};
 use crate::procedures::mssql::metadata::{
-    NarrowText, Signature, SqlParameter, SqlParameterType, TableQuery, unsupported_table_type,
+    Signature, SqlParameter, SqlParameterType, TableQuery, VarcharEncoding, unsupported_table_type,
 };
 use crate::procedures::mssql::tds::BatchRewrite;
 use crate::procedures::mssql::types::{self, CodePage, EncodeError, SqlType};
@@ -94,7 +94,7 @@ impl BoundParameter<'_> {
 pub(super) fn bind<'a>(
     call: &Call<'a>,
     signature: &'a Signature,
-    narrow_text: NarrowText,
+    varchar_encoding: VarcharEncoding,
 ) -> Result<Vec<BoundParameter<'a>>, BackendError> {
     let mut arguments = call.arguments.iter();
     if let Some(unknown) = arguments.find(|one| signature.parameter(&one.name).is_none()) {
@@ -125,7 +125,7 @@ pub(super) fn bind<'a>(
             }
             (Some(argument), table @ SqlParameterType::Table { columns, .. }) => {
                 let rows =
-                    table_rows(call.procedure, argument, (columns, narrow_text), &mut errors)?;
+                    table_rows(call.procedure, argument, (columns, varchar_encoding), &mut errors)?;
                 bound_table(call, argument, (table, rows, &mut cells_left), &mut errors)?
             }
         };
@@ -168,19 +168,19 @@ fn bound_table<'a>(
 /// `varchar` columns and the kind of server is not known.
 pub(super) fn rewrites(
     bound: &[BoundParameter<'_>],
-    narrow_text: NarrowText,
+    varchar_encoding: VarcharEncoding,
 ) -> Result<Vec<Arc<BatchRewrite>>, BackendError> {
     let queries = bound.iter().filter_map(|one| match &one.parameter.declared {
         SqlParameterType::Table { query, .. } => query.as_ref(),
         SqlParameterType::Scalar(_) => None,
     });
-    let rewrite = |query: &TableQuery| match (&query.wide, narrow_text) {
-        (Some(_), NarrowText::Unknown) => {
+    let rewrite = |query: &TableQuery| match (&query.wide, varchar_encoding) {
+        (Some(_), VarcharEncoding::Unknown) => {
             let reason =
                 "the kind of server is not known, and the call has a table with varchar columns";
             Err(BackendError::caused_by(BackendErrorKind::Unavailable, reason))
         }
-        (Some(wide), NarrowText::AsNvarchar) => Ok(Arc::clone(wide)),
+        (Some(wide), VarcharEncoding::AsNvarchar) => Ok(Arc::clone(wide)),
         _ => Ok(Arc::clone(&query.plain)),
     };
     queries.map(rewrite).collect()
@@ -235,7 +235,7 @@ pub(super) fn command<'a>(
 fn table_rows<'a>(
     procedure: &ProcedureName,
     argument: &'a Argument,
-    (columns, narrow_text): (&[(String, SqlType)], NarrowText),
+    (columns, varchar_encoding): (&[(String, SqlType)], VarcharEncoding),
     errors: &mut ArgumentErrors,
 ) -> Result<Vec<TableRow<'a>>, BackendError> {
     let rows: &[Vec<ParameterValue<'static>>] = match &argument.value {
@@ -266,7 +266,7 @@ fn table_rows<'a>(
         let mut cells = Vec::with_capacity(columns.len());
         for ((column, sql), index) in columns.iter().zip(&indices) {
             let value = index.and_then(|index| row.get(index));
-            match value.map(|value| encode_cell(value, sql, narrow_text)) {
+            match value.map(|value| encode_cell(value, sql, varchar_encoding)) {
                 None => cells.push(types::null(sql)),
                 Some(Ok(cell)) => cells.push(cell),
                 Some(Err(error)) => errors.add(&argument.name, Some((number, column)), error),
@@ -284,12 +284,13 @@ fn table_rows<'a>(
 fn encode_cell<'a>(
     value: &'a ParameterValue<'_>,
     sql: &SqlType,
-    narrow_text: NarrowText,
+    varchar_encoding: VarcharEncoding,
 ) -> Result<ColumnData<'a>, EncodeError> {
     let cell = types::encode(value, sql)?;
     let (bytes, unit) = match (&cell, sql) {
         (ColumnData::String(Some(text)), SqlType::Text { code_page, length, .. }) => {
-            let by_driver = narrow_text == NarrowText::ByDriver && *code_page != CodePage::UTF_16;
+            let by_driver =
+                varchar_encoding == VarcharEncoding::ByDriver && *code_page != CodePage::UTF_16;
             if by_driver && !code_page.is_written_by_driver() && !text.is_ascii() {
                 let page = code_page.number();
                 return Err(EncodeError(format!(

@@ -12,7 +12,7 @@ use super::transaction;
 use crate::procedures::mssql::metadata::Signature;
 use crate::procedures::mssql::pools::Lease;
 use crate::procedures::mssql::server_message::MessageLog;
-use crate::procedures::mssql::tds::{NothingSent, SomethingSent};
+use crate::procedures::mssql::tds::{NotSentProof, SentProof};
 use crate::procedures::mssql::{Mssql, error_numbers};
 use crate::procedures::{BackendError, BackendErrorKind, SentError, SentErrorKind};
 
@@ -23,7 +23,7 @@ impl Mssql {
         mut lease: Lease,
         context: AttemptContext<'_>,
         (failed, used): (FailedStep, &Signature),
-        _proof: NothingSent,
+        _proof: NotSentProof,
     ) -> NotSentFailure {
         let error = match failed {
             FailedStep::Stopped(cause) => {
@@ -88,7 +88,7 @@ impl Mssql {
         lease: Lease,
         context: AttemptContext<'_>,
         (failed, used): (FailedStep, &Signature),
-        (log, _proof): (MessageLog, SomethingSent),
+        (log, _proof): (MessageLog, SentProof),
     ) -> SentFailure {
         let (error, is_call) = match failed {
             FailedStep::Stopped(cause) => {
@@ -138,7 +138,7 @@ impl Mssql {
         }
         let call = context.call;
         let mut missing = None;
-        let reports = self.server.known().is_some_and(|traits| traits.reports_commits);
+        let reports = self.server.known().is_some_and(|capabilities| capabilities.reports_commits);
         // The report must be read before any other request is sent on the connection.
         let report =
             lease.connection().filter(|_| reports).map(|one| one.stream.transaction_report());
@@ -194,5 +194,5 @@ impl Mssql {
 /// Returns the failure of a call that was sent. If its connection broke, a retry can succeed.
 fn lost(error: SentError) -> SentFailure {
     let is_lost = error.kind == SentErrorKind::Lost;
-    SentFailure { error, retry: is_lost.then_some(RetryReason::Lost) }
+    SentFailure { error, retry: is_lost.then_some(RetryReason::LostAfterSending) }
 }

@@ -42,7 +42,7 @@ pub(super) struct SentFailure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RetryReason {
     /// The connection broke before the call was sent.
-    Unsent,
+    LostBeforeSending,
     /// The server rolled the transaction back because of a deadlock.
     Deadlock,
     /// The server rolled the transaction back because of a conflict under snapshot isolation.
@@ -56,7 +56,7 @@ pub(super) enum RetryReason {
     /// The server does not accept untyped NULLs.
     UntypedNull,
     /// The connection broke during the call.
-    Lost,
+    LostAfterSending,
 }
 
 impl RetryReason {
@@ -81,21 +81,24 @@ impl RetryReason {
         match self {
             Self::Deadlock | Self::Snapshot | Self::Resources => Some(CONTENTION_PAUSE),
             Self::Throttled => Some(THROTTLED_PAUSE),
-            Self::Unsent | Self::Signature | Self::UntypedNull | Self::Lost => None,
+            Self::LostBeforeSending
+            | Self::Signature
+            | Self::UntypedNull
+            | Self::LostAfterSending => None,
         }
     }
 
     /// Returns the label for the metric.
     pub(super) fn as_str(self) -> &'static str {
         match self {
-            Self::Unsent => "unsent",
+            Self::LostBeforeSending => "unsent",
             Self::Deadlock => "deadlock",
             Self::Snapshot => "snapshot",
             Self::Resources => "resources",
             Self::Throttled => "throttled",
             Self::Signature => "signature",
             Self::UntypedNull => "untyped-null",
-            Self::Lost => "lost",
+            Self::LostAfterSending => "lost",
         }
     }
 }

@@ -99,10 +99,10 @@ impl Mssql {
             | RetryReason::Snapshot
             | RetryReason::Resources
             | RetryReason::Throttled => (&mut counts.contention, self.config.deadlock_retries),
-            RetryReason::Unsent => (&mut counts.unsent, UNSENT_RETRIES),
+            RetryReason::LostBeforeSending => (&mut counts.unsent, UNSENT_RETRIES),
             RetryReason::Signature => (&mut counts.signature, 1),
             RetryReason::UntypedNull => (&mut counts.untyped_null, 1),
-            RetryReason::Lost => (&mut counts.lost, 1),
+            RetryReason::LostAfterSending => (&mut counts.lost, 1),
         };
         *count += 1;
         if *count > limit {

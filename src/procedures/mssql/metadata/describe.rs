@@ -3,7 +3,7 @@
 use tiberius::error::Error;
 
 use super::signature::{SqlParameter, SqlParameterType};
-use super::signatures::Signatures;
+use super::signatures::SignatureCache;
 use crate::catalogue::{ParameterType, ProcedureName};
 use crate::config::worker::matches_pattern;
 use crate::procedures::description::{ParameterDescription, ProcedureDescription};
@@ -18,7 +18,7 @@ const PROCEDURES: &str = "SELECT SCHEMA_NAME(schema_id), name FROM sys.procedure
 /// connection must be discarded.
 pub(crate) async fn describe(
     client: &mut TdsClient,
-    known: &Signatures,
+    known: &SignatureCache,
     pattern: &str,
 ) -> Result<Vec<ProcedureDescription>, Error> {
     let rows = client.simple_query(PROCEDURES).await?.into_first_result().await?;

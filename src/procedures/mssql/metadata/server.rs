@@ -14,13 +14,13 @@ use crate::procedures::mssql::tds::TdsClient;
 const QUERY: &str = "SELECT CAST(SERVERPROPERTY('Babelfish') AS int), \
     OBJECT_ID(N'sys.sp_set_session_context')";
 
-/// The traits that differ between the kinds of servers.
+/// The capabilities that differ between the kinds of servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ServerTraits {
+pub(crate) struct ServerCapabilities {
     /// Whether the server refuses an untyped NULL in a remote procedure call.
     pub(crate) refuses_untyped_null: bool,
     /// The encoding in which text for the `char` and `varchar` columns of a table is passed.
-    pub(crate) narrow_text: NarrowText,
+    pub(crate) varchar_encoding: VarcharEncoding,
     /// Whether the server reports transactions. If not, a roll-back is harder to prove.
     pub(crate) reports_commits: bool,
     /// The session context.
@@ -40,7 +40,7 @@ pub(crate) enum SessionContextKind {
 
 /// The encoding in which text is passed for table columns that are stored in a code page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NarrowText {
+pub(crate) enum VarcharEncoding {
     /// The text is passed as `nvarchar`, and the server converts it, as it does for a parameter.
     AsNvarchar,
     /// The driver encodes the text in the code page of the column's collation. Babelfish needs this
@@ -50,31 +50,31 @@ pub(crate) enum NarrowText {
     Unknown,
 }
 
-/// The traits assumed while the kind of server is not known: untyped NULLs are accepted, as on SQL
-/// Server, and commits are not reported and the session context is kept, as on Babelfish.
-const UNKNOWN: ServerTraits = ServerTraits {
+/// The capabilities assumed while the kind of server is not known: untyped NULLs are accepted, as
+/// on SQL Server, and commits are not reported and the session context is kept, as on Babelfish.
+const UNKNOWN: ServerCapabilities = ServerCapabilities {
     refuses_untyped_null: false,
-    narrow_text: NarrowText::Unknown,
+    varchar_encoding: VarcharEncoding::Unknown,
     reports_commits: false,
     session_context: SessionContextKind::Kept,
 };
 
-/// Detects the traits of a database's server once.
+/// Detects the capabilities of a database's server once.
 #[derive(Debug, Default)]
-pub(crate) struct ServerProbe {
-    traits: OnceLock<ServerTraits>,
+pub(crate) struct ServerDetector {
+    capabilities: OnceLock<ServerCapabilities>,
     is_refusal_logged: AtomicBool,
 }
 
-impl ServerProbe {
-    /// Returns the traits if they have been detected.
-    pub(crate) fn known(&self) -> Option<ServerTraits> {
-        self.traits.get().copied()
+impl ServerDetector {
+    /// Returns the capabilities if they have been detected.
+    pub(crate) fn known(&self) -> Option<ServerCapabilities> {
+        self.capabilities.get().copied()
     }
 
     /// Queries the server. An error is not cached: the next call queries again. If this future is
     /// dropped, the connection must be discarded.
-    pub(crate) async fn detect(&self, client: &mut TdsClient) -> Result<ServerTraits, Error> {
+    pub(crate) async fn detect(&self, client: &mut TdsClient) -> Result<ServerCapabilities, Error> {
         // The error can arrive before or after the row's columns.
         let answer = async { client.simple_query(QUERY).await?.into_row().await }.await;
         let row = match answer {
@@ -101,12 +101,16 @@ impl ServerProbe {
         if session_context == SessionContextKind::Missing {
             tracing::warn!("the server has no session context: calls do not set who is calling");
         }
-        let traits = ServerTraits {
+        let capabilities = ServerCapabilities {
             refuses_untyped_null: is_babelfish,
-            narrow_text: if is_babelfish { NarrowText::ByDriver } else { NarrowText::AsNvarchar },
+            varchar_encoding: if is_babelfish {
+                VarcharEncoding::ByDriver
+            } else {
+                VarcharEncoding::AsNvarchar
+            },
             reports_commits: !is_babelfish,
             session_context,
         };
-        Ok(*self.traits.get_or_init(|| traits))
+        Ok(*self.capabilities.get_or_init(|| capabilities))
     }
 }

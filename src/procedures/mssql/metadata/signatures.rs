@@ -33,7 +33,7 @@ pub(crate) enum SignatureLookup {
 
 /// The signatures read so far, at most one per procedure.
 #[derive(Debug, Default)]
-pub(crate) struct Signatures {
+pub(crate) struct SignatureCache {
     known: Mutex<HashMap<ProcedureName, Arc<Signature>>>,
     /// For names of other objects, the reason that they cannot be called.
     others: Mutex<HashMap<ProcedureName, String>>,
@@ -43,7 +43,7 @@ pub(crate) struct Signatures {
     is_unknown_logged: AtomicBool,
 }
 
-impl Signatures {
+impl SignatureCache {
     /// Returns the signature that was read most recently.
     pub(crate) fn known(&self, procedure: &ProcedureName) -> Option<Arc<Signature>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).get(procedure).cloned()

@@ -12,7 +12,7 @@ use super::breaker::{Breaker, jittered};
 use super::connection::TdsConnection;
 use crate::config::Secret;
 use crate::config::procedures::MssqlConfig;
-use crate::procedures::mssql::tds::Dialer;
+use crate::procedures::mssql::tds::TdsConnector;
 use crate::procedures::{BackendError, BackendErrorKind};
 use crate::telemetry::{self, Histogram, names};
 
@@ -29,7 +29,7 @@ const COST_WEIGHT: u32 = 8;
 pub(super) struct ConnectionFactory {
     database: String,
     config: MssqlConfig,
-    dialer: Dialer,
+    connector: TdsConnector,
     /// Blocks new connections while the database cannot be reached or refuses the login.
     pub(super) breaker: Breaker,
     dials: Semaphore,
@@ -75,12 +75,12 @@ impl StdError for ConnectFailure {
 }
 
 impl ConnectionFactory {
-    pub(super) fn new(config: &MssqlConfig, database: &str, dialer: Dialer) -> Self {
+    pub(super) fn new(config: &MssqlConfig, database: &str, connector: TdsConnector) -> Self {
         let labels = [(names::DATABASE, database.to_owned())];
         Self {
             database: database.to_owned(),
             config: config.clone(),
-            dialer,
+            connector,
             breaker: Breaker::default(),
             dials: Semaphore::new(DIALS_MAX),
             login: telemetry::histogram(&names::BACKEND_LOGIN, &labels),
@@ -91,7 +91,7 @@ impl ConnectionFactory {
     /// Uses another password from the next login on. If it differs, the next login is not delayed
     /// by earlier failures.
     pub(super) fn set_password(&self, password: &Secret) {
-        if self.dialer.set_password(password) {
+        if self.connector.set_password(password) {
             self.breaker.end_pause(Instant::now());
         }
     }
@@ -149,7 +149,7 @@ impl ConnectionFactory {
             return None;
         }
         let started = Instant::now();
-        let dialled = self.dialer.dial(application).await;
+        let dialled = self.connector.dial(application).await;
         match dialled {
             Ok((client, stream)) => {
                 self.breaker.record_success();

@@ -43,7 +43,7 @@ struct State {
     /// connections stay idle and expire.
     idle: Vec<TdsConnection>,
     open: usize,
-    dialling: usize,
+    connecting: usize,
     waiting: usize,
     waiting_in_front: usize,
     connections_max: usize,
@@ -89,7 +89,7 @@ impl Pool {
             state: Mutex::new(State {
                 idle: Vec::new(),
                 open: 0,
-                dialling: 0,
+                connecting: 0,
                 waiting: 0,
                 waiting_in_front: 0,
                 connections_max,
@@ -187,14 +187,14 @@ impl Pool {
             if state.is_closed {
                 return false;
             }
-            let can_serve = state.open + state.dialling > 0;
+            let can_serve = state.open + state.connecting > 0;
             // The first connection tests the login: a wrong password costs one attempt, not four.
             let dials_max = if state.open == 0 { 1 } else { DIALS_MAX };
-            let is_needed = state.waiting > state.dialling + state.idle.len();
-            let has_room = state.open + state.dialling < state.connections_max;
+            let is_needed = state.waiting > state.connecting + state.idle.len();
+            let has_room = state.open + state.connecting < state.connections_max;
             if !is_needed
                 || !has_room
-                || state.dialling >= dials_max
+                || state.connecting >= dials_max
                 || Handle::try_current().is_err()
             {
                 return can_serve;
@@ -205,9 +205,9 @@ impl Pool {
                 }
                 return can_serve;
             }
-            state.dialling += 1;
+            state.connecting += 1;
             drop(state);
-            let dial = DialTask(Some(Arc::clone(self)));
+            let dial = ConnectTask(Some(Arc::clone(self)));
             let _detached = Tasks::new().spawn_background(dial.run());
         }
     }
@@ -360,16 +360,16 @@ impl Drop for WaiterGuard<'_> {
     }
 }
 
-/// A task that opens one connection, counted in `dialling` until it ends or the runtime drops it.
-struct DialTask(Option<Arc<Pool>>);
+/// A task that opens one connection, counted in `connecting` until it ends or the runtime drops it.
+struct ConnectTask(Option<Arc<Pool>>);
 
-impl DialTask {
+impl ConnectTask {
     async fn run(mut self) {
         let Some(pool) = self.0.clone() else { return };
         let opened = pool.factory.open(&pool.application).await;
         self.0 = None;
         let mut state = pool.lock();
-        state.dialling -= 1;
+        state.connecting -= 1;
         if let Some(connection) = opened.filter(|_| !state.is_closed) {
             state.open += 1;
             state.idle.push(connection);
@@ -383,10 +383,10 @@ impl DialTask {
     }
 }
 
-impl Drop for DialTask {
+impl Drop for ConnectTask {
     fn drop(&mut self) {
         if let Some(pool) = self.0.take() {
-            pool.lock().dialling -= 1;
+            pool.lock().connecting -= 1;
         }
     }
 }

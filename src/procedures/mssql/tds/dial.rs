@@ -39,7 +39,7 @@ pub(crate) type TdsClient = tiberius::Client<Compat<TdsStream>>;
 
 /// The reason a connection could not be opened. No call was sent.
 #[derive(Debug)]
-pub(crate) struct DialError {
+pub(crate) struct ConnectError {
     /// The class of the failure, which determines when the next attempt is made.
     pub(crate) failure: LoginFailure,
     /// Whether the server refused the password, so that another password may be accepted.
@@ -48,7 +48,7 @@ pub(crate) struct DialError {
     pub(crate) source: Box<dyn StdError + Send + Sync>,
 }
 
-impl DialError {
+impl ConnectError {
     fn unreachable(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         let failure = LoginFailure::Unreachable;
         Self { failure, refuses_password: false, source: source.into() }
@@ -57,14 +57,14 @@ impl DialError {
 
 /// Opens connections to one database.
 #[derive(Debug)]
-pub(crate) struct Dialer {
+pub(crate) struct TdsConnector {
     config: MssqlConfig,
     password: LoginPassword,
     tokens: Option<AccessTokens>,
     tls: Connector,
 }
 
-impl Dialer {
+impl TdsConnector {
     pub(crate) fn new(config: MssqlConfig, tls: Connector) -> Self {
         let tokens = config.tokens.clone().map(AccessTokens::new);
         Self { password: LoginPassword::new(config.password.clone()), tokens, config, tls }
@@ -79,15 +79,18 @@ impl Dialer {
     pub(crate) async fn dial(
         &self,
         application: &str,
-    ) -> Result<(TdsClient, Arc<StreamState>), DialError> {
+    ) -> Result<(TdsClient, Arc<StreamState>), ConnectError> {
         let limit = self.config.connect_timeout;
         let dialled = tokio::time::timeout(limit, self.log_in(application)).await;
-        dialled.unwrap_or_else(|elapsed| Err(DialError::unreachable(elapsed)))
+        dialled.unwrap_or_else(|elapsed| Err(ConnectError::unreachable(elapsed)))
     }
 
     /// Logs in. If the server refuses the password, logs in once more if the file of the password
     /// has changed.
-    async fn log_in(&self, application: &str) -> Result<(TdsClient, Arc<StreamState>), DialError> {
+    async fn log_in(
+        &self,
+        application: &str,
+    ) -> Result<(TdsClient, Arc<StreamState>), ConnectError> {
         if let Some(tokens) = &self.tokens {
             return self.log_in_with_token(application, tokens).await;
         }
@@ -113,8 +116,8 @@ impl Dialer {
         &self,
         application: &str,
         tokens: &AccessTokens,
-    ) -> Result<(TdsClient, Arc<StreamState>), DialError> {
-        let token = tokens.current().await.map_err(DialError::unreachable)?;
+    ) -> Result<(TdsClient, Arc<StreamState>), ConnectError> {
+        let token = tokens.current().await.map_err(ConnectError::unreachable)?;
         let ended = self.follow(application, &token).await;
         if ended.as_ref().is_err_and(|error| error.refuses_password) {
             tokens.discard(&token).await;
@@ -127,12 +130,12 @@ impl Dialer {
         &self,
         application: &str,
         secret: &Secret,
-    ) -> Result<(TdsClient, Arc<StreamState>), DialError> {
+    ) -> Result<(TdsClient, Arc<StreamState>), ConnectError> {
         let mut host = self.config.host.clone();
         let mut port = match &self.config.instance {
             None => self.config.port,
             Some(instance) => {
-                browser::find_port(&host, instance).await.map_err(DialError::unreachable)?
+                browser::find_port(&host, instance).await.map_err(ConnectError::unreachable)?
             }
         };
         for _ in 0..=REDIRECTS_MAX {
@@ -142,7 +145,7 @@ impl Dialer {
                 Ok(connection) => return Ok(connection),
             }
         }
-        Err(DialError::unreachable("the server redirects more than three times"))
+        Err(ConnectError::unreachable("the server redirects more than three times"))
     }
 
     async fn login(
@@ -151,9 +154,9 @@ impl Dialer {
         application: &str,
         secret: &Secret,
     ) -> Result<(TdsClient, Arc<StreamState>), LoginError> {
-        let stream = connect_tcp(host, port).await.map_err(DialError::unreachable)?;
-        set_options(&stream).map_err(DialError::unreachable)?;
-        let tcp = Arc::new(TcpProbe::new(&stream).map_err(DialError::unreachable)?);
+        let stream = connect_tcp(host, port).await.map_err(ConnectError::unreachable)?;
+        set_options(&stream).map_err(ConnectError::unreachable)?;
+        let tcp = Arc::new(TcpProbe::new(&stream).map_err(ConnectError::unreachable)?);
         let is_first = host == self.config.host;
         let name = self.config.certificate_name.as_deref().filter(|_| is_first).unwrap_or(host);
         let (tls, prelogin) = if matches!(self.config.encryption, MssqlEncryption::Strict(_)) {
@@ -171,7 +174,7 @@ impl Dialer {
             Err(error) => {
                 let failure = error_numbers::login_failure(&error);
                 let refuses_password = error_numbers::refuses_password(&error);
-                Err(DialError { failure, refuses_password, source: error.into() }.into())
+                Err(ConnectError { failure, refuses_password, source: error.into() }.into())
             }
         }
     }
@@ -186,11 +189,11 @@ impl Dialer {
         name: &str,
         mut stream: TcpStream,
         tcp: &Arc<TcpProbe>,
-    ) -> Result<(ClientStream<TdsSocket>, BytesMut), DialError> {
+    ) -> Result<(ClientStream<TdsSocket>, BytesMut), ConnectError> {
         let prelogin = prelogin::negotiate(&mut stream, self.prelogin(false)).await;
-        let prelogin = prelogin.map_err(DialError::unreachable)?;
+        let prelogin = prelogin.map_err(ConnectError::unreachable)?;
         let socket = TdsSocket::new(stream, Arc::clone(tcp));
-        let mut tls = self.tls.connect(name, socket).await.map_err(DialError::unreachable)?;
+        let mut tls = self.tls.connect(name, socket).await.map_err(ConnectError::unreachable)?;
         tls.get_mut().0.end_handshake();
         Ok((tls, prelogin))
     }
@@ -201,12 +204,12 @@ impl Dialer {
         name: &str,
         stream: TcpStream,
         tcp: &Arc<TcpProbe>,
-    ) -> Result<(ClientStream<TdsSocket>, BytesMut), DialError> {
+    ) -> Result<(ClientStream<TdsSocket>, BytesMut), ConnectError> {
         let socket = TdsSocket::without_packets(stream, Arc::clone(tcp));
         let tls = self.tls.connect_with_alpn(name, vec![TDS_8.to_vec()], socket).await;
-        let mut tls = tls.map_err(DialError::unreachable)?;
+        let mut tls = tls.map_err(ConnectError::unreachable)?;
         let prelogin = prelogin::negotiate(&mut tls, self.prelogin(true)).await;
-        Ok((tls, prelogin.map_err(DialError::unreachable)?))
+        Ok((tls, prelogin.map_err(ConnectError::unreachable)?))
     }
 
     fn driver_config(
@@ -237,11 +240,11 @@ impl Dialer {
 
 enum LoginError {
     Redirected { host: String, port: u16 },
-    Failed(DialError),
+    Failed(ConnectError),
 }
 
-impl From<DialError> for LoginError {
-    fn from(error: DialError) -> Self {
+impl From<ConnectError> for LoginError {
+    fn from(error: ConnectError) -> Self {
         Self::Failed(error)
     }
 }

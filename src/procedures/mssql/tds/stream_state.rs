@@ -37,7 +37,7 @@ struct State {
     /// Whether a request has begun and is not yet completely buffered.
     is_partial: bool,
     /// Whether a complete request was buffered and its answer has not yet completely arrived.
-    is_owed: bool,
+    awaits_answer: bool,
     /// Whether the server has reported a commit since the call started.
     has_committed: bool,
     /// The server's report about transactions since the call started.
@@ -59,11 +59,11 @@ enum CallMessage {
 
 /// Proof that no byte of the call has left this process. Only `StreamState` creates one.
 #[derive(Debug)]
-pub(crate) struct NothingSent(());
+pub(crate) struct NotSentProof(());
 
 /// Proof that at least one byte of the call has left this process. Only `StreamState` creates one.
 #[derive(Debug)]
-pub(crate) struct SomethingSent(());
+pub(crate) struct SentProof(());
 
 /// The progress of a cancel, which TDS calls an attention.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,11 +72,11 @@ enum Attention {
     #[default]
     None,
     /// The cancel was requested and has not been sent yet.
-    Wanted,
+    Requested,
     /// The cancel was sent, and exactly one acknowledgement is outstanding.
     Sent,
     /// The server acknowledged a cancel that was not sent, so its next message is unpredictable.
-    Doubtful,
+    Unsynchronized,
 }
 
 impl StreamState {
@@ -148,16 +148,16 @@ impl StreamState {
     }
 
     /// Returns proof that a byte of the call has left this process, or that none has.
-    pub(crate) fn sent(&self) -> Result<SomethingSent, NothingSent> {
+    pub(crate) fn sent(&self) -> Result<SentProof, NotSentProof> {
         let state = *self.state();
         let has_left = state.call == CallMessage::Begun && self.tcp.written() > state.call_start;
-        if has_left { Ok(SomethingSent(())) } else { Err(NothingSent(())) }
+        if has_left { Ok(SentProof(())) } else { Err(NotSentProof(())) }
     }
 
     /// Returns whether no request has begun since the connection was leased.
     pub(crate) fn is_unused(&self) -> bool {
         let state = *self.state();
-        !state.is_partial && !state.is_owed && self.tcp.written() == state.lease_start
+        !state.is_partial && !state.awaits_answer && self.tcp.written() == state.lease_start
     }
 
     /// Returns whether the next byte written would belong to an abandoned request or call.
@@ -172,8 +172,8 @@ impl StreamState {
     /// next read, and the driver's next request only after the acknowledgement.
     pub(crate) fn request_cancel(&self) {
         let mut state = self.state();
-        if state.is_owed && state.attention == Attention::None {
-            state.attention = Attention::Wanted;
+        if state.awaits_answer && state.attention == Attention::None {
+            state.attention = Attention::Requested;
         }
     }
 
@@ -181,7 +181,7 @@ impl StreamState {
     /// exactly once, so that nothing is left to read.
     pub(crate) fn is_settled(&self) -> bool {
         let state = *self.state();
-        !state.is_partial && !state.is_owed && state.attention == Attention::None
+        !state.is_partial && !state.awaits_answer && state.attention == Attention::None
     }
 
     /// Returns whether an idle connection is still usable.
@@ -203,28 +203,28 @@ impl StreamState {
     /// the server can then receive the whole request.
     pub(super) fn complete_request(&self) {
         let mut state = self.state();
-        (state.is_partial, state.is_owed) = (false, true);
+        (state.is_partial, state.awaits_answer) = (false, true);
     }
 
     /// Returns whether a cancel must be sent now, and marks it as sent.
     pub(super) fn take_attention(&self) -> bool {
         let mut state = self.state();
-        let is_wanted = state.attention == Attention::Wanted;
-        if is_wanted {
+        let is_requested = state.attention == Attention::Requested;
+        if is_requested {
             state.attention = Attention::Sent;
         }
-        is_wanted
+        is_requested
     }
 
     /// Returns whether a cancel was requested and has not been acknowledged yet.
     pub(super) fn is_cancelling(&self) -> bool {
-        matches!(self.state().attention, Attention::Wanted | Attention::Sent)
+        matches!(self.state().attention, Attention::Requested | Attention::Sent)
     }
 
     /// Records the end of an outstanding answer.
     pub(super) fn record_answer(&self, end: ReplyEnd) {
         let mut state = self.state();
-        state.is_owed = false;
+        state.awaits_answer = false;
         state.has_committed |= end.commits;
         state.report = state.report.followed_by(end.report);
         drop(state);
@@ -260,7 +260,9 @@ impl StreamState {
         let mut state = self.state();
         state.attention = match state.attention {
             Attention::Sent => Attention::None,
-            Attention::None | Attention::Wanted | Attention::Doubtful => Attention::Doubtful,
+            Attention::None | Attention::Requested | Attention::Unsynchronized => {
+                Attention::Unsynchronized
+            }
         };
     }
 

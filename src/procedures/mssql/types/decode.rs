@@ -5,7 +5,7 @@ use std::ops::Range;
 use tiberius::{ColumnData, ColumnType, Row};
 use uuid::Uuid;
 
-use super::{SqlType, clock, decimal};
+use super::{SqlType, date_time, decimal};
 use crate::procedures::{Cell, OwnedCell, SentError, SentErrorKind};
 
 /// The limit below which `money` is read exactly, 2^39. The driver reads `money` as a double. From
@@ -172,12 +172,12 @@ fn write(value: &ColumnData<'_>, into: &mut String) -> Option<WrittenText> {
         ColumnData::Guid(Some(guid)) => {
             into.push_str(guid.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
         }
-        ColumnData::DateTime(Some(at)) => clock::write_datetime(*at, into)?,
-        ColumnData::SmallDateTime(Some(at)) => clock::write_smalldatetime(*at, into)?,
-        ColumnData::Time(Some(time)) => clock::write_time(*time, into)?,
-        ColumnData::Date(Some(date)) => clock::write_date(*date, into)?,
-        ColumnData::DateTime2(Some(at)) => clock::write_datetime2(*at, into)?,
-        ColumnData::DateTimeOffset(Some(at)) => clock::write_datetimeoffset(*at, into)?,
+        ColumnData::DateTime(Some(at)) => date_time::write_datetime(*at, into)?,
+        ColumnData::SmallDateTime(Some(at)) => date_time::write_smalldatetime(*at, into)?,
+        ColumnData::Time(Some(time)) => date_time::write_time(*time, into)?,
+        ColumnData::Date(Some(date)) => date_time::write_date(*date, into)?,
+        ColumnData::DateTime2(Some(at)) => date_time::write_datetime2(*at, into)?,
+        ColumnData::DateTimeOffset(Some(at)) => date_time::write_datetimeoffset(*at, into)?,
         _ => return None,
     }
     Some(WrittenText::Text(start..into.len()))

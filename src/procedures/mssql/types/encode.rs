@@ -7,8 +7,8 @@ use tiberius::xml::XmlData;
 use uuid::Uuid;
 
 use super::SqlType;
-use super::clock::{self, Moment};
 use super::code_page::{CodePage, Unmappable};
+use super::date_time::{self, ParsedDateTime};
 use super::decimal::{self, ExcessDigits};
 use super::reason::reason;
 use crate::catalogue::ParameterValue;
@@ -229,20 +229,20 @@ fn check_text(
 
 fn moment<'a>(text: &str, sql: &SqlType) -> Option<ColumnData<'a>> {
     match sql {
-        SqlType::Date => clock::date(text).map(|date| ColumnData::Date(Some(date))),
+        SqlType::Date => date_time::date(text).map(|date| ColumnData::Date(Some(date))),
         SqlType::Time(scale) => {
-            clock::time_of_day(text, *scale).map(|time| ColumnData::Time(Some(time)))
+            date_time::time_of_day(text, *scale).map(|time| ColumnData::Time(Some(time)))
         }
         SqlType::DateTime => {
-            Moment::parse(text)?.datetime().map(|at| ColumnData::DateTime(Some(at)))
+            ParsedDateTime::parse(text)?.datetime().map(|at| ColumnData::DateTime(Some(at)))
         }
-        SqlType::SmallDateTime => {
-            Moment::parse(text)?.smalldatetime().map(|at| ColumnData::SmallDateTime(Some(at)))
-        }
+        SqlType::SmallDateTime => ParsedDateTime::parse(text)?
+            .smalldatetime()
+            .map(|at| ColumnData::SmallDateTime(Some(at))),
         SqlType::DateTime2(scale) => {
-            Moment::parse(text)?.datetime2(*scale).map(|at| ColumnData::DateTime2(Some(at)))
+            ParsedDateTime::parse(text)?.datetime2(*scale).map(|at| ColumnData::DateTime2(Some(at)))
         }
-        SqlType::DateTimeOffset(scale) => Moment::parse(text)?
+        SqlType::DateTimeOffset(scale) => ParsedDateTime::parse(text)?
             .datetimeoffset(*scale)
             .map(|at| ColumnData::DateTimeOffset(Some(at))),
         _ => None,

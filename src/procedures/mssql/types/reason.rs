@@ -2,7 +2,7 @@
 //! contains the value.
 
 use super::SqlType;
-use super::clock::{self, Moment};
+use super::date_time::{self, ParsedDateTime};
 use super::decimal::{self, NumberProblem};
 use crate::catalogue::ParameterValue;
 
@@ -102,12 +102,12 @@ fn text<'a>(value: &'a ParameterValue<'_>) -> Option<&'a str> {
 
 fn time_or_date(value: &ParameterValue<'_>, sql: &SqlType) -> String {
     if *sql == SqlType::Date {
-        if text(value).is_some_and(clock::is_date) {
+        if text(value).is_some_and(date_time::is_date) {
             return format!("outside {sql}: 0001-01-01 to {LAST_DAY}");
         }
         return "expected YYYY-MM-DD for date".to_owned();
     }
-    if text(value).is_some_and(clock::is_leap_second) {
+    if text(value).is_some_and(date_time::is_leap_second) {
         return format!("a leap second is not possible in {sql}");
     }
     format!("expected HH:MM:SS for {sql}")
@@ -115,7 +115,7 @@ fn time_or_date(value: &ParameterValue<'_>, sql: &SqlType) -> String {
 
 fn moment(value: &ParameterValue<'_>, sql: &SqlType) -> String {
     let Some(text) = text(value) else { return format!("expected a date and time for {sql}") };
-    if clock::is_leap_second(text) {
+    if date_time::is_leap_second(text) {
         return format!("a leap second is not possible in {sql}");
     }
     let (first, last) = match sql {
@@ -123,15 +123,15 @@ fn moment(value: &ParameterValue<'_>, sql: &SqlType) -> String {
         SqlType::SmallDateTime => ("1900-01-01", "2079-06-06T23:59"),
         _ => ("0001-01-01", LAST_DAY),
     };
-    match Moment::parse(text) {
+    match ParsedDateTime::parse(text) {
         Some(at) if matches!(sql, SqlType::DateTimeOffset(_)) && !at.has_possible_offset() => {
             format!("outside -14:00 to +14:00, the offsets of {sql}")
         }
-        Some(at) if clock::date(first).is_some_and(|first| at.is_before(first)) => {
+        Some(at) if date_time::date(first).is_some_and(|first| at.is_before(first)) => {
             format!("before {first}, the first day of {sql}")
         }
         Some(_) => format!("after {last}, the end of {sql}"),
-        None if clock::is_moment(text) => format!("outside {sql}: {first} to {last} in UTC"),
+        None if date_time::is_moment(text) => format!("outside {sql}: {first} to {last} in UTC"),
         None => format!("expected a date and time as in RFC 3339 for {sql}"),
     }
 }

@@ -5,7 +5,7 @@ use crate::procedures::BadArgument;
 
 #[tokio::test]
 async fn text_in_ci_as_is_compared_without_case_and_trailing_blanks() {
-    let stable = Stable::new(&[
+    let database = TestDatabase::new(&[
         (
             "finds",
             "WITH stall (name) AS (SELECT 'Aisha ' COLLATE CI_AS)
@@ -16,15 +16,15 @@ async fn text_in_ci_as_is_compared_without_case_and_trailing_blanks() {
     ]);
     let named = |name: &str| [argument("name", ParameterType::String, text_value(name))];
     for (name, count) in [("AISHA", 1), ("aisha   ", 1), ("Aïsha", 0), (" Aisha", 0)] {
-        let rows = stable.rows("finds", &named(name)).await;
+        let rows = database.rows("finds", &named(name)).await;
         assert_eq!(rows, [[OwnedCell::Int(count)]], "{name:?}");
     }
-    stable.rows("adds", &named("Haflinger")).await;
-    let (result, _) = stable.call("adds", &named("HAFLINGER ")).await;
+    database.rows("adds", &named("Haflinger")).await;
+    let (result, _) = database.call("adds", &named("HAFLINGER ")).await;
     let kind = sent(result.unwrap_err()).kind;
     let class = ServerErrorClass::Conflict;
     assert_eq!(kind, SentErrorKind::Server { number: 2067, class });
-    assert_eq!(stable.rows("by_name", &named("haflinger")).await, [[OwnedCell::Int(1)]]);
+    assert_eq!(database.rows("by_name", &named("haflinger")).await, [[OwnedCell::Int(1)]]);
 }
 
 fn text_value(text: &str) -> ParameterValue<'static> {
@@ -33,39 +33,39 @@ fn text_value(text: &str) -> ParameterValue<'static> {
 
 #[tokio::test]
 async fn a_decimal_has_the_digits_of_its_declared_scale() {
-    let stable = Stable::new(&[
+    let database = TestDatabase::new(&[
         ("adds", "INSERT INTO price (exact, stored, amount) VALUES (@v, @v, @v)"),
         ("all", "SELECT exact, stored, amount, 2.5 AS \"half:decimal(9, 3)\" FROM price"),
     ]);
     let value = ParameterValue::Decimal("1.5".into());
-    stable.rows("adds", &[argument("v", ParameterType::Decimal, value)]).await;
+    database.rows("adds", &[argument("v", ParameterType::Decimal, value)]).await;
     let number = |text: &str| OwnedCell::Number(text.to_owned());
     let expected = [number("1.50"), number("1.50"), number("1.5000"), number("2.500")];
-    assert_eq!(stable.rows("all", &[]).await, [expected]);
+    assert_eq!(database.rows("all", &[]).await, [expected]);
 }
 
 #[tokio::test]
 async fn a_date_and_time_is_stored_in_utc() {
-    let stable = Stable::new(&[
+    let database = TestDatabase::new(&[
         ("one", "SELECT @at AS at"),
         ("many", "SELECT value ->> 'at' AS at FROM json_each(@rows)"),
     ]);
     let at = text_value("2026-01-02T03:04:05.120+02:00");
     let expected = [[text("2026-01-02T01:04:05.12Z")]];
     let one = argument("at", ParameterType::Datetime, at.clone());
-    assert_eq!(stable.rows("one", &[one]).await, expected);
+    assert_eq!(database.rows("one", &[one]).await, expected);
     let columns = [("at".into(), ParameterType::Datetime)];
     let rows = ParameterValue::Table(vec![vec![at]]);
     let many = argument("rows", ParameterType::Table, rows);
     let many = Argument { columns: columns.into(), ..many };
-    assert_eq!(stable.rows("many", &[many]).await, expected);
+    assert_eq!(database.rows("many", &[many]).await, expected);
 }
 
 #[tokio::test]
 async fn null_in_a_column_that_does_not_allow_it_is_a_bad_value() {
-    let stable = Stable::new(&[("adds", "INSERT INTO horse (name) VALUES (@name)")]);
+    let database = TestDatabase::new(&[("adds", "INSERT INTO horse (name) VALUES (@name)")]);
     let null = argument("name", ParameterType::String, ParameterValue::Null);
-    let (result, _) = stable.call("adds", &[null]).await;
+    let (result, _) = database.call("adds", &[null]).await;
     // SQL Server: 515.
     let class = ServerErrorClass::BadValue;
     assert_eq!(sent(result.unwrap_err()).kind, SentErrorKind::Server { number: 1299, class });
@@ -77,7 +77,7 @@ const DECLARED: &str = "CREATE PROCEDURE t.declared
 
 #[tokio::test]
 async fn an_absent_argument_takes_its_default_and_null_stays_null() {
-    let stable = Stable::new(&[("declared", DECLARED)]);
+    let database = TestDatabase::new(&[("declared", DECLARED)]);
     let code = argument("code", ParameterType::String, text_value("K1"));
     let null = |name| argument(name, ParameterType::String, ParameterValue::Null);
     for (arguments, a, b) in [
@@ -86,22 +86,22 @@ async fn an_absent_argument_takes_its_default_and_null_stays_null() {
         (vec![code.clone(), null("a"), null("b")], OwnedCell::Null, OwnedCell::Null),
     ] {
         let expected = [[text("K1"), a, b, OwnedCell::Null]];
-        assert_eq!(stable.rows("declared", &arguments).await, expected, "{arguments:?}");
+        assert_eq!(database.rows("declared", &arguments).await, expected, "{arguments:?}");
     }
 }
 
 #[tokio::test]
 async fn a_declared_parameter_without_a_default_must_be_passed_and_fit_its_length() {
-    let stable = Stable::new(&[("declared", DECLARED)]);
+    let database = TestDatabase::new(&[("declared", DECLARED)]);
     // SQL Server: 201, before anything of the procedure is executed.
-    let (result, _) = stable.call("declared", &[int("a", 1)]).await;
+    let (result, _) = database.call("declared", &[int("a", 1)]).await;
     let error = unsent(result.unwrap_err()).to_string();
     assert!(error.contains("it expects @code, which was not supplied"), "{error}");
     for (code, fits) in
         [("KWPN", true), ("KWPN2", false), ("\u{10ffff}\u{10ffff}", true), ("𝄞𝄞𝄞", false)]
     {
         let code = argument("code", ParameterType::String, text_value(code));
-        let (result, _) = stable.call("declared", &[code]).await;
+        let (result, _) = database.call("declared", &[code]).await;
         assert_eq!(result.is_ok(), fits);
         if let Err(error) = result {
             let bad = BadArgument {
@@ -116,7 +116,7 @@ async fn a_declared_parameter_without_a_default_must_be_passed_and_fit_its_lengt
 
 #[tokio::test]
 async fn the_catalogue_may_leave_out_declared_parameters_with_a_default() {
-    let stable = Stable::new(&[
+    let database = TestDatabase::new(&[
         ("declared", DECLARED),
         ("typo", "CREATE PROCEDURE t.typo @name int AS SELECT @nmae AS name"),
     ]);
@@ -126,22 +126,23 @@ async fn the_catalogue_may_leave_out_declared_parameters_with_a_default() {
         arguments: arguments.iter().map(|name| ((*name).into(), ParameterType::String)).collect(),
         outputs: if procedure == "declared" { vec!["found".to_owned()] } else { Vec::new() },
     };
-    verify(&stable, expected("declared", &["code"])).await.unwrap();
-    verify(&stable, expected("declared", &["code", "a", "b", "c"])).await.unwrap();
+    verify(&database, expected("declared", &["code"])).await.unwrap();
+    verify(&database, expected("declared", &["code", "a", "b", "c"])).await.unwrap();
     for (procedure, arguments, part) in [
         ("declared", ["a"], "the procedure needs @code"),
         ("declared", ["d"], "the catalogue passes @d"),
         ("typo", ["name"], "@nmae is used, but neither declared nor set before"),
     ] {
-        let error = verify(&stable, expected(procedure, &arguments)).await.unwrap_err();
+        let error = verify(&database, expected(procedure, &arguments)).await.unwrap_err();
         assert!(error.to_string().contains(part), "{error}");
     }
 }
 
 #[tokio::test]
 async fn a_declaration_is_what_an_import_reads() {
-    let stable = Stable::new(&[("declared", DECLARED), ("plain", "SELECT @b AS b, @a AS a")]);
-    let described = stable.backend.describe("t.*").await.unwrap();
+    let database =
+        TestDatabase::new(&[("declared", DECLARED), ("plain", "SELECT @b AS b, @a AS a")]);
+    let described = database.backend.describe("t.*").await.unwrap();
     let of = |at: usize| described[at].parameters.as_ref().unwrap();
     let kinds: Vec<_> =
         of(0).iter().map(|one| (one.name.as_str(), one.kind, one.length_max)).collect();
@@ -162,7 +163,7 @@ async fn a_declaration_is_what_an_import_reads() {
 
 #[tokio::test]
 async fn text_that_is_longer_than_its_column_is_a_bad_value() {
-    let stable = Stable::with_connections(
+    let database = TestDatabase::with_connections(
         &[
             ("adds", "INSERT INTO [odd \"table] ([the code], note) VALUES (@code, @note)"),
             ("changes", "UPDATE [odd \"table] SET note = @note"),
@@ -184,7 +185,7 @@ async fn text_that_is_longer_than_its_column_is_a_bad_value() {
         (None, Some("𝄞"), true),
         (None, Some("𝄞a"), false),
     ] {
-        let (result, _) = stable.call("adds", &[given("code", code), given("note", note)]).await;
+        let (result, _) = database.call("adds", &[given("code", code), given("note", note)]).await;
         match result {
             Ok(_) => assert!(fits, "{code:?} {note:?}"),
             Err(error) => {
@@ -193,9 +194,9 @@ async fn text_that_is_longer_than_its_column_is_a_bad_value() {
             }
         }
     }
-    assert_eq!(stable.rows("count", &[]).await, [[OwnedCell::Int(3)]]);
-    let (result, _) = stable.call("changes", &[given("note", Some("abc"))]).await;
+    assert_eq!(database.rows("count", &[]).await, [[OwnedCell::Int(3)]]);
+    let (result, _) = database.call("changes", &[given("note", Some("abc"))]).await;
     assert_eq!(sent(result.unwrap_err()).kind, too_long);
     // The next call on the connection does not fail.
-    stable.rows("changes", &[given("note", Some("b"))]).await;
+    database.rows("changes", &[given("note", Some("b"))]).await;
 }

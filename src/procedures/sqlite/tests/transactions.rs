@@ -3,7 +3,7 @@
 use super::*;
 
 async fn run(
-    stable: &Stable,
+    database: &TestDatabase,
     name: &str,
     transaction: Transaction,
 ) -> Result<ProcedureResult, CallError> {
@@ -16,7 +16,7 @@ async fn run(
         may_repeat: false,
         transaction,
     };
-    stable.backend.call(call, &mut CollectedSets::default(), &Cancel::new()).await
+    database.backend.call(call, &mut CollectedSets::default(), &Cancel::new()).await
 }
 
 #[tokio::test]
@@ -26,21 +26,21 @@ async fn without_a_transaction_each_statement_commits_by_itself() {
         [(Transaction::None, 3, 3), (Transaction::Committed, 2, 3), (Transaction::RolledBack, 2, 2)]
     {
         for failure in ["INSERT INTO horse (name) VALUES ('Aisha')", "SELECT throw(50400, 'no')"] {
-            let stable = Stable::new(&[
+            let database = TestDatabase::new(&[
                 ("fails", &format!("{insert} {failure}")),
                 ("count", "SELECT count(*) FROM horse"),
             ]);
-            let error = sent(run(&stable, "fails", transaction).await.unwrap_err());
+            let error = sent(run(&database, "fails", transaction).await.unwrap_err());
             assert_eq!(error.is_rolled_back, transaction != Transaction::None, "{transaction:?}");
-            let rows = stable.rows("count", &[]).await;
+            let rows = database.rows("count", &[]).await;
             assert_eq!(rows, [[OwnedCell::Int(after_failure)]], "{transaction:?} {failure}");
         }
-        let stable = Stable::new(&[
+        let database = TestDatabase::new(&[
             ("inserts", &format!("{insert} SELECT 1 AS a")),
             ("count", "SELECT count(*) FROM horse"),
         ]);
-        run(&stable, "inserts", transaction).await.unwrap();
-        let rows = stable.rows("count", &[]).await;
+        run(&database, "inserts", transaction).await.unwrap();
+        let rows = database.rows("count", &[]).await;
         assert_eq!(rows, [[OwnedCell::Int(after_success)]], "{transaction:?}");
     }
 }
@@ -64,9 +64,11 @@ async fn a_procedure_begins_and_ends_transactions_as_on_sql_server() {
         (format!("{open}; SELECT throw(50400, 'no'); COMMIT"), Some(50400), 2),
     ];
     for (sql, number, rows) in cases {
-        let stable =
-            Stable::with_connections(&[("runs", &sql), ("count", "SELECT count(*) FROM horse")], 1);
-        let raised = match run(&stable, "runs", Transaction::None).await {
+        let database = TestDatabase::with_connections(
+            &[("runs", &sql), ("count", "SELECT count(*) FROM horse")],
+            1,
+        );
+        let raised = match run(&database, "runs", Transaction::None).await {
             Ok(_) => None,
             Err(error) => match sent(error).kind {
                 SentErrorKind::Server { number, .. } | SentErrorKind::User { number, .. } => {
@@ -76,7 +78,7 @@ async fn a_procedure_begins_and_ends_transactions_as_on_sql_server() {
             },
         };
         assert_eq!(raised, number, "{sql}");
-        assert_eq!(stable.rows("count", &[]).await, [[OwnedCell::Int(rows)]], "{sql}");
+        assert_eq!(database.rows("count", &[]).await, [[OwnedCell::Int(rows)]], "{sql}");
     }
 }
 
@@ -89,8 +91,9 @@ async fn a_procedure_cannot_end_the_transaction_of_the_worker() {
         (format!("BEGIN TRAN; {insert}; ROLLBACK"), Some(266), 2),
         (format!("BEGIN TRAN; {insert}; COMMIT"), None, 3),
     ] {
-        let stable = Stable::new(&[("runs", &sql), ("count", "SELECT count(*) FROM horse")]);
-        let raised = match run(&stable, "runs", Transaction::Committed).await {
+        let database =
+            TestDatabase::new(&[("runs", &sql), ("count", "SELECT count(*) FROM horse")]);
+        let raised = match run(&database, "runs", Transaction::Committed).await {
             Ok(_) => None,
             Err(error) => match sent(error).kind {
                 SentErrorKind::Server { number, .. } => Some(number),
@@ -98,6 +101,6 @@ async fn a_procedure_cannot_end_the_transaction_of_the_worker() {
             },
         };
         assert_eq!(raised, number, "{sql}");
-        assert_eq!(stable.rows("count", &[]).await, [[OwnedCell::Int(rows)]], "{sql}");
+        assert_eq!(database.rows("count", &[]).await, [[OwnedCell::Int(rows)]], "{sql}");
     }
 }

@@ -15,7 +15,7 @@ fn offer(number: u32) -> Subject {
 fn next(messages: &mut mpsc::Receiver<SessionMessage>) -> String {
     match messages.try_recv() {
         Ok(SessionMessage::Signal(QueueSignal::Head)) => "head".to_owned(),
-        Ok(SessionMessage::Signal(QueueSignal::TryGroup)) => "try group".to_owned(),
+        Ok(SessionMessage::Signal(QueueSignal::SendToGroup)) => "try group".to_owned(),
         Ok(SessionMessage::Signal(QueueSignal::QueueFull)) => "full".to_owned(),
         Ok(SessionMessage::Signal(QueueSignal::SlotOffered(direct))) => direct.to_string(),
         Ok(SessionMessage::Reply(_)) => "other".to_owned(),
@@ -83,7 +83,7 @@ fn each_reply_lets_two_unregistered_waiters_try_the_group() {
     assert_eq!(signals, ["try group", "try group", "nothing"]);
     queue.on_member_reply();
     assert_eq!(next(&mut inboxes[2]), "try group");
-    assert_eq!(queue.admit(budget, 4, Instant::now()), QueueAdmission::TryGroup);
+    assert_eq!(queue.admit(budget, 4, Instant::now()), QueueAdmission::SendNow);
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn a_request_that_would_wait_too_long_or_finds_the_queue_full_is_rejected() {
     }
     queue.offer(offer(1), start + Duration::from_secs(10)).unwrap();
     let now = start + Duration::from_secs(10);
-    assert_eq!(queue.admit(Duration::from_mins(1), 4, now), QueueAdmission::TryGroup);
+    assert_eq!(queue.admit(Duration::from_mins(1), 4, now), QueueAdmission::SendNow);
     assert_eq!(
         queue.admit(Duration::from_secs(1), 4, now),
         QueueAdmission::Reject,
@@ -142,7 +142,7 @@ fn a_full_queue_evicts_the_youngest_waiter() {
 /// Returns a channel that has room for nothing, and its receiver.
 fn full_channel() -> (mpsc::Sender<SessionMessage>, mpsc::Receiver<SessionMessage>) {
     let (sender, receiver) = mpsc::channel(1);
-    sender.try_send(SessionMessage::Signal(QueueSignal::TryGroup)).unwrap();
+    sender.try_send(SessionMessage::Signal(QueueSignal::SendToGroup)).unwrap();
     (sender, receiver)
 }
 

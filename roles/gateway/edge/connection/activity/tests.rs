@@ -6,7 +6,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_is_not_idle_while_a_request_runs() {
-    let activity = Arc::new(Activity::new());
+    let activity = Arc::new(ConnectionActivity::new());
     let start = Instant::now();
     tokio::join!(activity.until_idle(SECOND, SECOND), async {
         let running = activity.begin_request(true);
@@ -19,7 +19,7 @@ async fn a_connection_is_not_idle_while_a_request_runs() {
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_keeps_reading_is_not_idle() {
     const ENOUGH: u64 = DELIVERED_BYTES_MIN;
-    let activity = Arc::new(Activity::new());
+    let activity = Arc::new(ConnectionActivity::new());
     drop(activity.begin_request(true));
     let start = Instant::now();
     let reading = async {
@@ -43,10 +43,10 @@ async fn a_peer_that_keeps_reading_is_not_idle() {
 #[tokio::test(start_paused = true)]
 async fn a_head_has_its_own_time_and_the_next_request_another() {
     let start = Instant::now();
-    let overdue = async |activity: &Arc<Activity>| {
+    let overdue = async |activity: &Arc<ConnectionActivity>| {
         (activity.until_overdue(SECOND, 10 * SECOND).await, start.elapsed())
     };
-    let activity = Arc::new(Activity::new());
+    let activity = Arc::new(ConnectionActivity::new());
     assert_eq!(overdue(&activity).await, (Overdue::Head, SECOND), "nothing arrived");
     let running = activity.begin_request(true);
     let (found, ()) = tokio::join!(overdue(&activity), async {
@@ -68,7 +68,7 @@ async fn a_head_has_its_own_time_and_the_next_request_another() {
 #[tokio::test(start_paused = true)]
 async fn nothing_is_overdue_while_a_write_waits() {
     let start = Instant::now();
-    let activity = Arc::new(Activity::new());
+    let activity = Arc::new(ConnectionActivity::new());
     drop(activity.begin_request(true));
     activity.block();
     activity.record_read();
@@ -82,7 +82,7 @@ async fn nothing_is_overdue_while_a_write_waits() {
 #[tokio::test(start_paused = true)]
 async fn nothing_is_overdue_while_the_peer_accepts_a_response() {
     let start = Instant::now();
-    let activity = Arc::new(Activity::new());
+    let activity = Arc::new(ConnectionActivity::new());
     drop(activity.begin_request(true));
     activity.record_read();
     let reading = async {

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::super::activity::Activity;
+use super::super::activity::ConnectionActivity;
 
 /// The size of a frame header: length, type, flags and stream.
 const HEAD_BYTES: usize = 9;
@@ -20,7 +20,7 @@ const HEADERS: u8 = 1;
 pub(in super::super) struct FrameCounter<IO> {
     io: IO,
     position: FramePosition,
-    activity: Arc<Activity>,
+    activity: Arc<ConnectionActivity>,
 }
 
 /// The position of the next written byte within the frames.
@@ -67,7 +67,7 @@ impl FramePosition {
 }
 
 impl<IO> FrameCounter<IO> {
-    pub(in super::super) fn new(io: IO, activity: Arc<Activity>) -> Self {
+    pub(in super::super) fn new(io: IO, activity: Arc<ConnectionActivity>) -> Self {
         Self { io, position: FramePosition::default(), activity }
     }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::io::AsyncWrite;
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::socket::TcpBased;
+use super::socket::HasTcpSocket;
 
 /// An interim response that most clients ignore. Some clients know no other interim response.
 const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -40,14 +40,14 @@ impl HalfClosed {
 
     /// Resolves with an error once the client is known to have disconnected. Interim responses are sent only if `may_write` is
     /// set.
-    pub(super) fn poll_left<IO>(
+    pub(super) fn poll_disconnected<IO>(
         &mut self,
         io: &mut IO,
         context: &mut Context<'_>,
         may_write: bool,
     ) -> Poll<io::Error>
     where
-        IO: AsyncWrite + TcpBased + Unpin,
+        IO: AsyncWrite + HasTcpSocket + Unpin,
     {
         loop {
             ready!(self.next_check.as_mut().poll(context));
@@ -121,7 +121,7 @@ mod tests {
         }
     }
 
-    impl TcpBased for SlowClient {
+    impl HasTcpSocket for SlowClient {
         fn socket(&self) -> Option<&TcpStream> {
             None
         }
@@ -131,11 +131,11 @@ mod tests {
     async fn a_partly_written_interim_response_is_completed_before_the_next_begins() {
         let mut client = SlowClient { room: 5, received: Vec::new() };
         let mut half_closed = HalfClosed::new();
-        let left = poll_fn(|context| half_closed.poll_left(&mut client, context, true));
+        let left = poll_fn(|context| half_closed.poll_disconnected(&mut client, context, true));
         assert!(timeout(PROBE_AFTER * 2, left).await.is_err());
         assert_eq!(client.received, INTERIM[..5]);
         client.room = INTERIM.len();
-        let left = poll_fn(|context| half_closed.poll_left(&mut client, context, true));
+        let left = poll_fn(|context| half_closed.poll_disconnected(&mut client, context, true));
         assert!(timeout(PROBE_INTERVAL, left).await.is_err());
         assert_eq!(client.received, INTERIM);
     }

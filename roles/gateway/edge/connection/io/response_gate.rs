@@ -14,10 +14,10 @@ use std::task::{Context, Poll, ready};
 use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::super::activity::Activity;
+use super::super::activity::ConnectionActivity;
 use super::half_close::HalfClosed;
 use super::request_framing::RequestFraming;
-use super::socket::TcpBased;
+use super::socket::HasTcpSocket;
 
 /// The start of the interim response with which hyper requests the body (RFC 9110 §15.2.1).
 const INTERIM: &[u8] = b"HTTP/1.1 100 ";
@@ -74,7 +74,7 @@ pub(in super::super) struct ResponseGate<IO> {
     /// The status of the response that was held back.
     held_status: Option<StatusCode>,
     framing: RequestFraming,
-    activity: Arc<Activity>,
+    activity: Arc<ConnectionActivity>,
     /// Set once the client has closed its sending side while it waits for a response.
     half_closed: Option<HalfClosed>,
 }
@@ -83,7 +83,7 @@ impl<IO> ResponseGate<IO> {
     pub(in super::super) fn new(
         io: IO,
         responses: ResponseTracker,
-        activity: Arc<Activity>,
+        activity: Arc<ConnectionActivity>,
     ) -> Self {
         let framing = RequestFraming::default();
         Self { io, responses, held_status: None, framing, activity, half_closed: None }
@@ -115,7 +115,7 @@ impl<IO> ResponseGate<IO> {
     }
 }
 
-impl<IO: AsyncWrite + TcpBased + Unpin> ResponseGate<IO> {
+impl<IO: AsyncWrite + HasTcpSocket + Unpin> ResponseGate<IO> {
     /// Delays the end of the client's data while a complete request is answered, unless the client has disconnected. Otherwise
     /// hyper would treat every client that has closed its sending side as disconnected.
     fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -126,11 +126,11 @@ impl<IO: AsyncWrite + TcpBased + Unpin> ResponseGate<IO> {
         }
         let may_write = !is_writing && self.activity.accepts_interim();
         let half_closed = self.half_closed.get_or_insert_with(HalfClosed::new);
-        half_closed.poll_left(&mut self.io, context, may_write).map(Err)
+        half_closed.poll_disconnected(&mut self.io, context, may_write).map(Err)
     }
 }
 
-impl<IO: AsyncRead + AsyncWrite + TcpBased + Unpin> AsyncRead for ResponseGate<IO> {
+impl<IO: AsyncRead + AsyncWrite + HasTcpSocket + Unpin> AsyncRead for ResponseGate<IO> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

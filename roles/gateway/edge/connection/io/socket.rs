@@ -4,25 +4,25 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 /// A byte stream over a TCP socket.
-pub(in crate::roles::gateway) trait TcpBased {
+pub(in crate::roles::gateway) trait HasTcpSocket {
     /// Returns the socket, or `None` in tests that use an in-memory stream.
     fn socket(&self) -> Option<&TcpStream>;
 }
 
-impl TcpBased for TcpStream {
+impl HasTcpSocket for TcpStream {
     fn socket(&self) -> Option<&TcpStream> {
         Some(self)
     }
 }
 
-impl TcpBased for TlsStream<TcpStream> {
+impl HasTcpSocket for TlsStream<TcpStream> {
     fn socket(&self) -> Option<&TcpStream> {
         Some(self.get_ref().0)
     }
 }
 
 #[cfg(test)]
-impl TcpBased for tokio::io::DuplexStream {
+impl HasTcpSocket for tokio::io::DuplexStream {
     fn socket(&self) -> Option<&TcpStream> {
         None
     }

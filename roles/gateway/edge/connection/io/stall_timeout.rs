@@ -17,8 +17,8 @@ use tokio::time::{Instant, Sleep};
 use crate::future::BoxFuture;
 use crate::lifecycle::Cancel;
 
-use super::super::activity::{Activity, DELIVERED_BYTES_MIN};
-use super::socket::TcpBased;
+use super::super::activity::{ConnectionActivity, DELIVERED_BYTES_MIN};
+use super::socket::HasTcpSocket;
 use super::tcp_delivery::{DeliveryWatch, TcpDelivery};
 
 /// How long a closed connection still reads data from its peer (nginx: `lingering_time`). Most clients read a response only
@@ -38,7 +38,7 @@ const DISCARD_BYTES: usize = 8 * 1024;
 
 /// A byte stream whose writes fail if the peer accepts too little within the stall limit, and which lingers on close.
 #[derive(Debug)]
-pub(in super::super) struct StallTimeout<IO: TcpBased> {
+pub(in super::super) struct StallTimeout<IO: HasTcpSocket> {
     io: IO,
     stall_limit: Duration,
     /// The check that begins with the first write, restarts when a write blocks, and ends when the peer has acknowledged
@@ -47,7 +47,7 @@ pub(in super::super) struct StallTimeout<IO: TcpBased> {
     /// Whether anything has been written since a check last found nothing pending.
     has_written: bool,
     linger: Option<Linger>,
-    activity: Arc<Activity>,
+    activity: Arc<ConnectionActivity>,
     /// Cancelled when the process stops.
     stop: Cancel,
     /// Whether the close was orderly, so that the kernel may deliver the data that it still holds.
@@ -112,7 +112,7 @@ impl Linger {
 
     /// Waits until the peer has received everything or has stopped reading and sending. Returns whether the kernel may deliver
     /// the data that it still holds.
-    fn poll<IO: AsyncRead + TcpBased + Unpin>(
+    fn poll<IO: AsyncRead + HasTcpSocket + Unpin>(
         &mut self,
         io: &mut IO,
         context: &mut Context<'_>,
@@ -149,11 +149,11 @@ impl fmt::Debug for Linger {
     }
 }
 
-impl<IO: TcpBased> StallTimeout<IO> {
+impl<IO: HasTcpSocket> StallTimeout<IO> {
     pub(in super::super) fn new(
         io: IO,
         stall_limit: Duration,
-        activity: Arc<Activity>,
+        activity: Arc<ConnectionActivity>,
         stop: Cancel,
     ) -> Self {
         // `StallTimeout` decides whether the peer accepts enough. The kernel's limit would also end connections to peers that
@@ -230,7 +230,7 @@ fn stalled() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "the peer has stopped reading")
 }
 
-impl<IO: TcpBased> Drop for StallTimeout<IO> {
+impl<IO: HasTcpSocket> Drop for StallTimeout<IO> {
     /// Discards the data that the kernel still holds for the peer of an abandoned connection. The kernel would otherwise keep
     /// it for minutes, although the connection no longer counts towards the connection limits.
     fn drop(&mut self) {
@@ -243,13 +243,13 @@ impl<IO: TcpBased> Drop for StallTimeout<IO> {
     }
 }
 
-impl<IO: TcpBased> TcpBased for StallTimeout<IO> {
+impl<IO: HasTcpSocket> HasTcpSocket for StallTimeout<IO> {
     fn socket(&self) -> Option<&TcpStream> {
         self.io.socket()
     }
 }
 
-impl<IO: AsyncRead + TcpBased + Unpin> AsyncRead for StallTimeout<IO> {
+impl<IO: AsyncRead + HasTcpSocket + Unpin> AsyncRead for StallTimeout<IO> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -267,7 +267,7 @@ impl<IO: AsyncRead + TcpBased + Unpin> AsyncRead for StallTimeout<IO> {
     }
 }
 
-impl<IO: AsyncRead + AsyncWrite + TcpBased + Unpin> AsyncWrite for StallTimeout<IO> {
+impl<IO: AsyncRead + AsyncWrite + HasTcpSocket + Unpin> AsyncWrite for StallTimeout<IO> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

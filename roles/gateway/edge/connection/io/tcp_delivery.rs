@@ -10,7 +10,7 @@ use nix::{getsockopt_impl, libc, sys::socket::getsockopt};
 use tokio::time::{Instant, Sleep};
 
 use super::super::activity::DELIVERED_BYTES_MIN;
-use super::socket::TcpBased;
+use super::socket::HasTcpSocket;
 
 /// The first check, which is the baseline for the later checks, occurs after the interval divided by this number. Few
 /// connections are blocked for that long, so the checks cost few system calls.
@@ -37,7 +37,7 @@ pub(super) struct TcpDelivery {
 
 impl TcpDelivery {
     /// Queries the kernel. Without a socket or if the query fails, reports that nothing was delivered and nothing is pending.
-    pub(super) fn query(io: &impl TcpBased) -> Self {
+    pub(super) fn query(io: &impl HasTcpSocket) -> Self {
         let Some(socket) = io.socket() else { return Self::default() };
         match getsockopt(socket, TcpInfo) {
             Ok(info) => Self::parse(&info),
@@ -102,7 +102,7 @@ impl DeliveryWatch {
     pub(super) fn poll(
         &mut self,
         context: &mut Context<'_>,
-        io: &impl TcpBased,
+        io: &impl HasTcpSocket,
     ) -> Poll<DeliveryProgress> {
         ready!(self.next_check.as_mut().poll(context));
         self.next_check.as_mut().reset(Instant::now() + self.interval);

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use tokio::task::yield_now;
 
-use super::super::activity::Activity;
+use super::super::activity::ConnectionActivity;
 
 /// While at least two requests of a connection are running, polls the connection only after all
 /// other ready tasks have run. Each response wakes the connection's task, and tokio runs a woken
@@ -19,7 +19,7 @@ use super::super::activity::Activity;
 /// The task is polled when its thread has no other task to run, or has run as many tasks as tokio runs between two checks for
 /// I/O (61).
 pub(in super::super) async fn coalesce_writes<F: Future>(
-    activity: &Activity,
+    activity: &ConnectionActivity,
     mut connection: Pin<&mut F>,
 ) -> F::Output {
     let mut pending_yield: Option<Arc<YieldedTask>> = None;
@@ -77,7 +77,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_yields_once_whoever_wakes_it() {
-        let activity = Arc::new(Activity::new());
+        let activity = Arc::new(ConnectionActivity::new());
         let runs = Cell::new(0);
         let connection = pin!(std::future::poll_fn(|_| {
             runs.set(runs.get() + 1);
@@ -104,7 +104,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_that_moves_to_another_task_does_not_wait_for_the_old_one() {
-        let activity = Arc::new(Activity::new());
+        let activity = Arc::new(ConnectionActivity::new());
         let _requests = [activity.begin_request(true), activity.begin_request(true)];
         let connection = pin!(std::future::ready(()));
         let mut coalesced = pin!(coalesce_writes(&activity, connection));

@@ -128,7 +128,7 @@ where
         return Ok(Bytes::new());
     }
     let announced = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
-    room.could_reach(announced.unwrap_or(0)).map_err(|_no_room| overloaded())?;
+    room.can_grow_to(announced.unwrap_or(0)).map_err(|_exhausted| overloaded())?;
     let most = announced.unwrap_or(bytes_max).min(bytes_max);
     let mut body = body;
     let deadline = Instant::now() + limits.body_timeout;
@@ -151,7 +151,7 @@ where
             return Err(too_large());
         }
         let room_bytes = read.capacity_with(chunk.len(), most);
-        room.reach(room_bytes).map_err(|_no_room| overloaded())?;
+        room.grow_to(room_bytes).map_err(|_exhausted| overloaded())?;
         read = read.append(chunk, room_bytes);
     }
 }

@@ -124,19 +124,19 @@ fn sent_errors() -> Vec<(SentErrorKind, ProblemKind, Outcome, Option<&'static st
     let internal = ProblemKind::Internal;
     let shown = Some("says why");
     vec![
-        (user(50400), ProblemKind::Refused(400), Outcome::SqlUser, shown),
+        (user(50400), ProblemKind::ProcedureError(400), Outcome::SqlUser, shown),
         (user(50404), ProblemKind::NoRow, Outcome::SqlUser, shown),
         (user(50409), ProblemKind::Conflict, Outcome::SqlUser, shown),
-        (user(50503), ProblemKind::Refused(500), Outcome::SqlUser, shown),
-        (user(50599), ProblemKind::Refused(599), Outcome::SqlUser, shown),
-        (user(50001), ProblemKind::Refused(422), Outcome::SqlUser, shown),
-        (user(60000), ProblemKind::Refused(418), Outcome::SqlUser, shown),
+        (user(50503), ProblemKind::ProcedureError(500), Outcome::SqlUser, shown),
+        (user(50599), ProblemKind::ProcedureError(599), Outcome::SqlUser, shown),
+        (user(50001), ProblemKind::ProcedureError(422), Outcome::SqlUser, shown),
+        (user(60000), ProblemKind::ProcedureError(418), Outcome::SqlUser, shown),
         (user(50399), internal, Outcome::SqlUser, None),
         (user(50600), internal, Outcome::SqlUser, None),
         (user(u32::MAX), internal, Outcome::SqlUser, None),
         (server(C::Conflict), ProblemKind::Conflict, Outcome::SqlConflict, None),
         (server(C::SnapshotConflict), ProblemKind::Conflict, Outcome::SqlConflict, None),
-        (server(C::BadValue), ProblemKind::Refused(400), Outcome::SqlBadValue, None),
+        (server(C::BadValue), ProblemKind::ProcedureError(400), Outcome::SqlBadValue, None),
         (server(C::Mismatch), internal, Outcome::SqlMismatch, None),
         (server(C::Permission), internal, Outcome::SqlPermission, None),
         (server(C::Deadlock), internal, Outcome::SqlDeadlock, None),
@@ -144,7 +144,7 @@ fn sent_errors() -> Vec<(SentErrorKind, ProblemKind, Outcome, Option<&'static st
         (server(C::Other), internal, Outcome::SqlError, None),
         (
             K::Server { number: 2067, class: C::Conflict },
-            ProblemKind::Refused(412),
+            ProblemKind::ProcedureError(412),
             Outcome::SqlConflict,
             None,
         ),
@@ -307,9 +307,9 @@ fn a_bad_argument_is_reported_with_the_name_that_the_client_uses() {
     };
     let cell = Some((3, "COL".to_owned()));
     let cases = [
-        (ParameterSource::Body, None, Violation::of_body("/in~1put", "a date")),
-        (ParameterSource::Body, cell, Violation::of_body("/in~1put/3/column", "a date")),
-        (ParameterSource::Query, None, Violation::of_parameter("query", "in/put", "a date")),
+        (ParameterSource::Body, None, Violation::in_body("/in~1put", "a date")),
+        (ParameterSource::Body, cell, Violation::in_body("/in~1put/3/column", "a date")),
+        (ParameterSource::Query, None, Violation::in_parameter("query", "in/put", "a date")),
     ];
     for (source, cell, expected) in cases {
         let mut endpoint = endpoint(ResultKind::Row);

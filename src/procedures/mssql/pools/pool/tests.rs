@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::Secret;
 use crate::config::procedures::{MssqlConfig, MssqlEncryption};
-use crate::procedures::mssql::tds::Dialer;
+use crate::procedures::mssql::tds::TdsConnector;
 use crate::tls::Connector;
 
 fn pool() -> Arc<Pool> {
@@ -26,8 +26,8 @@ fn pool() -> Arc<Pool> {
         connection_age_max: Duration::from_mins(1),
         deadlock_retries: 0,
     };
-    let dialer = Dialer::new(config.clone(), Connector::trusting_any().unwrap());
-    Pool::new(Arc::new(ConnectionFactory::new(&config, "d", dialer)), "fjord", 2)
+    let connector = TdsConnector::new(config.clone(), Connector::trusting_any().unwrap());
+    Pool::new(Arc::new(ConnectionFactory::new(&config, "d", connector)), "fjord", 2)
 }
 
 /// The other waiter is already counted at the front, but has not started to wait for its permit.

@@ -12,13 +12,14 @@ const OF_HYPER: &str = "HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-
 
 struct Fixture {
     responses: ResponseTracker,
-    activity: Arc<Activity>,
+    activity: Arc<ConnectionActivity>,
     gate: ResponseGate<Vec<u8>>,
 }
 
 impl Fixture {
     fn new() -> Self {
-        let (responses, activity) = (ResponseTracker::default(), Arc::new(Activity::new()));
+        let (responses, activity) =
+            (ResponseTracker::default(), Arc::new(ConnectionActivity::new()));
         let gate = ResponseGate::new(Vec::new(), responses.clone(), Arc::clone(&activity));
         Self { responses, activity, gate }
     }

@@ -14,7 +14,7 @@ use crate::roles::gateway::edge::documentation::Documentation;
 
 /// Catalogue, routes, keys and limits that were loaded together and are consistent with each other.
 #[derive(Debug)]
-pub struct Snapshot {
+pub struct ActiveConfig {
     /// The endpoints.
     pub catalogue: Arc<Catalogue>,
     /// The routes of the endpoints.
@@ -31,7 +31,7 @@ pub struct Snapshot {
     pub server_timing_scope: Option<String>,
 }
 
-impl Snapshot {
+impl ActiveConfig {
     /// Loads the keys and the catalogue of a configuration and checks their consistency.
     ///
     /// # Errors

@@ -26,13 +26,13 @@ const DATETIME_STEPS_PER_MINUTE: u64 = 60 * DATETIME_STEPS;
 /// A point in time: UTC days since 0001-01-01 and nanoseconds of the day, and the offset in minutes
 /// east of Greenwich.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Moment {
+pub(super) struct ParsedDateTime {
     days: i64,
     nanos: u64,
     offset: i16,
 }
 
-impl Moment {
+impl ParsedDateTime {
     /// Parses an RFC 3339 date and time. A missing offset means UTC, and a missing time midnight.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (utc, offset) = if let Ok(moment) = DateTime::parse_from_rfc3339(text) {
@@ -100,7 +100,7 @@ impl Moment {
     }
 }
 
-impl Moment {
+impl ParsedDateTime {
     /// Returns whether the date at the moment's own offset is in the range of SQL Server.
     fn has_local_date(self, scale: u8) -> bool {
         let (days, steps) = self.steps(10_u64.pow(u32::from(scale.min(SCALE_MAX))));
@@ -264,10 +264,10 @@ mod tests {
             ("2024-02-29T12:34:30Z", 755),
             ("2024-02-29T23:59:29Z", 1439),
         ] {
-            let at = Moment::parse(text).unwrap().smalldatetime().unwrap();
+            let at = ParsedDateTime::parse(text).unwrap().smalldatetime().unwrap();
             assert_eq!(u64::from(at.seconds_fragments()), minutes, "{text}");
         }
-        let last = |text| Moment::parse(text).unwrap().smalldatetime();
+        let last = |text| ParsedDateTime::parse(text).unwrap().smalldatetime();
         assert!(last("2079-06-06T23:59:29.998Z").is_some());
         assert!(last("2079-06-06T23:59:29.999Z").is_none());
     }
@@ -282,7 +282,11 @@ mod tests {
             ("9999-12-31T23:59:59.9999999Z", true),
             ("0001-01-01T00:00:00Z", true),
         ] {
-            assert_eq!(Moment::parse(text).unwrap().datetimeoffset(7).is_some(), fits, "{text}");
+            assert_eq!(
+                ParsedDateTime::parse(text).unwrap().datetimeoffset(7).is_some(),
+                fits,
+                "{text}"
+            );
         }
     }
 }

@@ -17,18 +17,18 @@ use crate::messaging::TransportError;
 
 /// The subscriptions and messages to test. They must not disturb other users of the server.
 #[derive(Clone, Debug, Default)]
-pub struct Trial {
+pub struct PermissionCheck {
     /// Subjects to subscribe to without a queue group.
     pub subscribe: Vec<Subject>,
     /// Subjects to subscribe to in a queue group that is named after the last token of the subject.
-    pub join: Vec<Subject>,
+    pub queue_subscribe: Vec<Subject>,
     /// Subjects to publish an empty message to.
     pub publish: Vec<Subject>,
 }
 
-/// The result of a trial.
+/// The result of a permission check.
 #[derive(Clone, Debug)]
-pub struct TrialResult {
+pub struct PermissionCheckResult {
     /// The server's version.
     pub version: String,
     /// The size in bytes, headers included, of the largest message that the server accepts.
@@ -48,15 +48,15 @@ pub fn display_name(server: &str) -> String {
     server.parse().map_or_else(|_| "?".to_owned(), |server| connect::host_of(&server))
 }
 
-/// Connects to a server and runs the trial. The configured timeouts limit its duration.
+/// Connects to a server and runs the check. The configured timeouts limit its duration.
 ///
 /// # Errors
 /// Returns `TransportError` with the cause if the connection, TLS or authentication fails.
 pub async fn run(
     config: &NatsConfig,
     server: &str,
-    trial: &Trial,
-) -> Result<TrialResult, TransportError> {
+    check: &PermissionCheck,
+) -> Result<PermissionCheckResult, TransportError> {
     let refused = Arc::new(Mutex::new(Vec::new()));
     let (report, mut is_closed) = watch::channel(false);
     let server: ServerAddr = server.parse().map_err(|e| TransportError::Refused(Box::new(e)))?;
@@ -77,7 +77,7 @@ pub async fn run(
     let client = options.connect(server).await.map_err(|e| TransportError::Refused(e.into()))?;
     let ServerInfo { version, max_payload, .. } = client.server_info();
     let limit = config.operation_timeout;
-    let tried = test(&client, config, trial).await;
+    let tried = test(&client, config, check).await;
     let round_trip = tried.ok().flatten();
     // Events arrive in order, so all refusals are known once the connection is closed.
     if timeout(limit, client.drain()).await.is_ok() {
@@ -87,27 +87,27 @@ pub async fn run(
     if round_trip.is_none() && refused.is_empty() {
         refused.push("a message to the client's own inbox did not arrive".to_owned());
     }
-    Ok(TrialResult { version, payload_bytes_max: max_payload, round_trip, refused })
+    Ok(PermissionCheckResult { version, payload_bytes_max: max_payload, round_trip, refused })
 }
 
 /// Subscribes, publishes, and measures the round trip. Each step has its own time limit.
 async fn test(
     client: &Client,
     config: &NatsConfig,
-    trial: &Trial,
+    check: &PermissionCheck,
 ) -> Result<Option<Duration>, async_nats::Error> {
     let limit = config.operation_timeout;
     let inbox = format!("{}.{}", config.inbox_prefix, uuid::Uuid::new_v4().simple());
     let mut subscriptions = Vec::new();
     let sending = async {
-        for subject in &trial.subscribe {
+        for subject in &check.subscribe {
             subscriptions.push(client.subscribe(subject.as_str().to_owned()).await?);
         }
-        for subject in &trial.join {
+        for subject in &check.queue_subscribe {
             let group = subject.as_str().rsplit('.').next().unwrap_or_default().to_owned();
             subscriptions.push(client.queue_subscribe(subject.as_str().to_owned(), group).await?);
         }
-        for subject in &trial.publish {
+        for subject in &check.publish {
             client.publish(subject.as_str().to_owned(), Bytes::new()).await?;
         }
         Ok::<_, async_nats::Error>(client.subscribe(inbox.clone()).await?)

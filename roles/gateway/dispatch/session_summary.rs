@@ -1,4 +1,4 @@
-//! The result of dispatching one request.
+//! The summary of one request's session.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::session::SessionEnd;
 
 /// How a request's session ended, with its durations.
 #[derive(Debug)]
-pub struct DispatchResult {
+pub struct SessionSummary {
     /// How the session ended.
     pub end: SessionEnd,
     /// The delay after which the client should retry a request that was certainly not executed.
@@ -19,11 +19,11 @@ pub struct DispatchResult {
     /// The wait until the last attempt was sent or, after a 503, until the session ended.
     pub queue_wait: Duration,
     /// The time from the end of that wait to the end of the session.
-    pub exchange: Duration,
+    pub exchange_time: Duration,
     /// The number of attempts.
     pub attempts: u32,
     /// The memory that the request and its answer have reserved.
-    pub memory: Option<Reservation>,
+    pub reservation: Option<Reservation>,
 }
 
 /// A session that ended without a complete answer.
@@ -35,12 +35,12 @@ pub struct DispatchFailure {
     pub outcome: Outcome,
 }
 
-impl DispatchResult {
+impl SessionSummary {
     /// Returns the result of a request that was not sent.
     pub(super) fn from_problem(kind: ProblemKind, retry_after: Option<Duration>) -> Self {
-        let (queue_wait, exchange) = (Duration::ZERO, Duration::ZERO);
+        let (queue_wait, exchange_time) = (Duration::ZERO, Duration::ZERO);
         let end = SessionEnd::Problem(kind);
-        Self { end, retry_after, queue_wait, exchange, attempts: 0, memory: None }
+        Self { end, retry_after, queue_wait, exchange_time, attempts: 0, reservation: None }
     }
 
     /// Returns the answer to send to the client, or the problem to send instead.

@@ -6,13 +6,13 @@ use crate::roles::gateway::dispatch::replies::ReplyLimits;
 
 /// The memory that a request has reserved and that its answer can reserve.
 #[derive(Debug)]
-pub struct AnswerMemory {
+pub struct AnswerReservation {
     keeps_answer: bool,
     reservation: Reservation,
 }
 
-impl AnswerMemory {
-    /// Creates the memory of a request from its own reservation. Without `keeps_answer` (HEAD), an
+impl AnswerReservation {
+    /// Wraps the reservation of a request. Without `keeps_answer` (HEAD), an
     /// answer in parts has no body.
     #[must_use]
     pub fn new(keeps_answer: bool, reservation: Reservation) -> Self {
@@ -26,7 +26,7 @@ impl AnswerMemory {
 
     /// Whether the byte budget has room for another answer.
     pub(super) fn has_room(&self) -> bool {
-        self.reservation.others_leave_room()
+        self.reservation.budget_has_room()
     }
 
     /// Returns the limits of the replies to a request.
@@ -35,20 +35,20 @@ impl AnswerMemory {
         request: &Request,
     ) -> ReplyLimits {
         let (window, execution) = (request.window, request.execution);
-        ReplyLimits { reservation: self.another(), window, execution }
+        ReplyLimits { reservation: self.empty_for_same_client(), window, execution }
     }
 
     /// Returns an empty reservation for the same client.
-    pub(super) fn another(&self) -> Reservation {
-        self.reservation.another()
+    pub(super) fn empty_for_same_client(&self) -> Reservation {
+        self.reservation.empty_for_same_client()
     }
 
     /// Charges `bytes` for an answer that was assembled from parts, until its body is dropped.
     pub(super) fn charge_assembled(&mut self, answer: &mut Final, bytes: usize) {
         self.reservation.add(bytes);
-        let another = self.reservation.another();
-        let reservation = std::mem::replace(&mut self.reservation, another);
-        answer.body = reservation.holding(std::mem::take(&mut answer.body));
+        let empty = self.reservation.empty_for_same_client();
+        let reservation = std::mem::replace(&mut self.reservation, empty);
+        answer.body = reservation.attach(std::mem::take(&mut answer.body));
     }
 
     pub(super) fn into_reservation(self) -> Reservation {

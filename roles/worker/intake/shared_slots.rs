@@ -11,7 +11,7 @@ use super::slots::Slots;
 
 /// The slots of a queue. Every change is recorded in the load.
 #[derive(Debug)]
-pub(super) struct SlotPool<W> {
+pub(super) struct SharedSlots<W> {
     state: Mutex<State<W>>,
 }
 
@@ -21,7 +21,7 @@ struct State<W> {
     load: Load,
 }
 
-impl<W> SlotPool<W> {
+impl<W> SharedSlots<W> {
     pub(super) fn new(slots: Slots<W>, mut load: Load) -> Self {
         load.record(usage(&slots), Instant::now());
         Self { state: Mutex::new(State { slots, load }) }

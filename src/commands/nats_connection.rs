@@ -19,7 +19,7 @@ use crate::telemetry::logs;
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// An established connection.
-pub(super) struct Bus {
+pub(super) struct NatsConnection {
     pub(super) transport: Arc<dyn Transport>,
     /// The prefix of all subjects of the fleet.
     pub(super) prefix: Subject,
@@ -43,7 +43,7 @@ pub(super) fn run<O: Write, E: Write>(
     sources: &Sources,
     name: &str,
     output: &mut Output<O, E>,
-    command: impl AsyncFnOnce(Bus, &mut Output<O, E>) -> io::Result<ExitCode>,
+    command: impl AsyncFnOnce(NatsConnection, &mut Output<O, E>) -> io::Result<ExitCode>,
 ) -> io::Result<ExitCode> {
     let config = match Config::load(&self::sources(sources)) {
         Ok(loaded) => loaded.config,
@@ -89,6 +89,6 @@ pub(super) fn run<O: Write, E: Write>(
         }
         let prefix = config.messaging.prefix.clone();
         let monitoring = nats.monitoring.clone();
-        command(Bus { transport, prefix, monitoring, system }, output).await
+        command(NatsConnection { transport, prefix, monitoring, system }, output).await
     })
 }
