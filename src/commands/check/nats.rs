@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn every_subject_of_an_unused_queue_is_recognized() {
-        for subject in ["f.q.u", "f.cancel.u", "f.repeat.u"] {
+        for subject in ["f.q.u", "f.cancel.u", "f.resend.u"] {
             assert!(is_of_queue(&format!("Permissions Violation for \"{subject}\""), "u"));
         }
         assert!(!is_of_queue("Permissions Violation for \"f.w.horse-get.u.j.0\"", "u"));
