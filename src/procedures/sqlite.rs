@@ -209,7 +209,7 @@ impl Sqlite {
         {
             return Ok(Arc::clone(&loaded.procedure));
         }
-        let path = self.directory.join(format!("{name}.sql"));
+        let path = self.directory.join(procedure::file_of(name.as_str()));
         let modified = tokio::fs::metadata(&path).await.ok().and_then(|file| file.modified().ok());
         let checked = Instant::now();
         if let Some(loaded) = cached

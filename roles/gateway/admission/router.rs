@@ -35,7 +35,7 @@ pub enum RouteLookup {
         /// The supported methods, for the `Allow` header.
         allow: String,
     },
-    /// `OPTIONS` for an existing path, or for `*`.
+    /// `OPTIONS` for an existing path.
     Options {
         /// The supported methods, for the `Allow` header.
         allow: String,

@@ -20,6 +20,8 @@ pub(super) struct RoundTripMeter {
     in_window: u32,
     /// When the pending probe was sent.
     sent_at: Option<Instant>,
+    /// When the first probe was sent after the last one that came back.
+    unproved_since: Option<Instant>,
     /// When the latest stall ended.
     stall_end: Option<Instant>,
 }
@@ -28,19 +30,20 @@ impl RoundTripMeter {
     /// Records that a probe was sent.
     pub(super) fn sent(&mut self, at: Instant) {
         self.sent_at = Some(at);
+        self.unproved_since.get_or_insert(at);
     }
 
-    /// Discards the pending probe.
-    pub(super) fn cancel(&mut self, now: Instant) {
-        if self.is_stalled(now) {
-            self.stall_end = Some(now);
-        }
+    /// Discards the pending probe, which was lost. A stall lasts until a later probe comes back.
+    pub(super) fn cancel(&mut self) {
         self.sent_at = None;
     }
 
     /// Adds a measurement that ends `now`.
     pub(super) fn add(&mut self, took: Duration, now: Instant) {
-        self.cancel(now);
+        if self.is_stalled(now) {
+            self.stall_end = Some(now);
+        }
+        (self.sent_at, self.unproved_since) = (None, None);
         self.smoothed = Some(self.smoothed.map_or(took, |mean| (mean * 7 + took) / 8));
         if self.in_window == WINDOW {
             self.longest = [Duration::ZERO, self.longest[0]];
@@ -66,7 +69,8 @@ impl RoundTripMeter {
     }
 
     fn is_stalled(&self, now: Instant) -> bool {
-        self.pending(now) > self.smoothed.unwrap_or_default() * 2 + STALL_MIN
+        let limit = self.smoothed.unwrap_or_default() * 2 + STALL_MIN;
+        self.unproved_since.is_some_and(|since| now.saturating_duration_since(since) > limit)
     }
 }
 
@@ -107,15 +111,18 @@ mod tests {
     }
 
     #[test]
-    fn a_stall_also_ends_with_its_connection() {
+    fn a_stall_lasts_over_a_lost_connection_until_a_probe_comes_back() {
         let mut meter = RoundTripMeter::default();
         let now = Instant::now();
+        let stalled_at = |meter: &RoundTripMeter, after| meter.round_trip(now + after).stalled_at;
         meter.sent(now);
-        meter.cancel(now + ms(100));
-        assert_eq!(meter.round_trip(now + ms(600)).stalled_at, None);
-        meter.sent(now + ms(600));
-        meter.cancel(now + ms(1000));
-        assert_eq!(meter.round_trip(now + ms(2000)).stalled_at, Some(now + ms(1000)));
+        meter.cancel();
+        assert_eq!(stalled_at(&meter, ms(200)), None);
+        assert_eq!(stalled_at(&meter, ms(600)), Some(now + ms(600)), "no connection");
+        meter.sent(now + ms(1000));
+        assert_eq!(stalled_at(&meter, ms(1001)), Some(now + ms(1001)), "not proved yet");
+        meter.add(ms(2), now + ms(1002));
+        assert_eq!(stalled_at(&meter, ms(5000)), Some(now + ms(1002)));
     }
 
     #[test]

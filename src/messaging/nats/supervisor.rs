@@ -108,7 +108,7 @@ impl NatsShared {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut proved = 0;
         let mut last = Instant::now();
-        self.lock_round_trip().cancel(Instant::now());
+        self.lock_round_trip().cancel();
         loop {
             let is_event = tokio::select! {
                 _ = ticks.tick() => false,
@@ -130,7 +130,7 @@ impl NatsShared {
                 answer = timeout_at(limit, client.round_trip(&self.probes)) => answer,
                 // The probe was lost with the connection.
                 () = self.state.changed.notified() => {
-                    self.lock_round_trip().cancel(Instant::now());
+                    self.lock_round_trip().cancel();
                     ticks.reset_immediately();
                     continue;
                 }

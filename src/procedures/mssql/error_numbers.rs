@@ -68,17 +68,17 @@ fn is_user_error(number: u32) -> bool {
 /// Returns the error of an answer that decides what became of the call. `first` is the error that
 /// the driver reported.
 ///
-/// An error that closes the connection comes first, then the last error that the procedure raised
-/// itself, because it knows what the errors before it mean. Otherwise, the loss of the transaction
-/// outranks the first error.
+/// An error that closes the connection comes first. Then comes the last error that the procedure
+/// raised itself, because it knows what the errors before it mean, or that ended its transaction,
+/// because the procedure did not go on. Otherwise it is the first error.
 pub(super) fn deciding_error(first: ServerMessage, log: &MessageLog) -> ServerMessage {
     let by_last = log.errors_by_last();
-    let raised = by_last.iter().rfind(|error| is_user_error(error.number)).copied();
-    let decides = |test: fn(&ServerMessage) -> bool| log.errors().find(|error| test(error));
-    let deciding = decides(closes_connection)
-        .or(raised)
-        .or_else(|| decides(|error| is_deadlock(error) || is_snapshot_conflict(error)));
-    deciding.cloned().unwrap_or(first)
+    let ends_call = |error: &ServerMessage| {
+        is_user_error(error.number) || is_deadlock(error) || is_snapshot_conflict(error)
+    };
+    let last = by_last.iter().rfind(|error| ends_call(error)).copied();
+    let closing = log.errors().find(|error| closes_connection(error));
+    closing.or(last).cloned().unwrap_or(first)
 }
 
 /// Returns the error of a call that was sent, from the error that decides. `log` has all errors of

@@ -89,10 +89,11 @@ pub(super) fn load(
     Ok(procedure)
 }
 
-/// Returns the name of a procedure's file without `.sql`: the procedure's name as the catalogue
-/// writes it, in which characters that a file name cannot contain are percent-encoded.
-fn file_of(name: &str) -> String {
-    name.replace('%', "%25").replace('/', "%2F").replace('\\', "%5C")
+/// Returns the name of a procedure's file: the procedure's name as the catalogue writes it, in
+/// which characters that a file name cannot contain are percent-encoded.
+pub(super) fn file_of(name: &str) -> String {
+    let name = name.replace('%', "%25").replace('/', "%2F").replace('\\', "%5C");
+    format!("{name}.sql")
 }
 
 /// Returns the procedure that a file is named after, in the opposite direction of `file_of`.
@@ -102,14 +103,14 @@ pub(super) fn name_of(file: &str) -> Result<ProcedureName, NameError> {
 
 fn read(directory: &Path, name: &str) -> Result<String, BackendError> {
     let file = file_of(name);
-    let path = directory.join(format!("{file}.sql"));
+    let path = directory.join(&file);
     let too_large = || BackendError::mismatch(name, "its file is larger than 1 MiB");
     match std::fs::metadata(&path) {
         Ok(file) if file.len() > FILE_BYTES_MAX => return Err(too_large()),
         _ => {}
     }
     std::fs::read_to_string(&path).map_err(|error| {
-        BackendError::mismatch(name, format!("its file {file}.sql cannot be read: {error}"))
+        BackendError::mismatch(name, format!("its file {file} cannot be read: {error}"))
     })
 }
 
@@ -292,7 +293,7 @@ mod tests {
             ("dbo.größe", "dbo.größe"),
         ] {
             let name = ProcedureName::new(written).unwrap();
-            assert_eq!(file_of(name.as_str()), file);
+            assert_eq!(file_of(name.as_str()), format!("{file}.sql"));
             assert_eq!(name_of(file).unwrap(), name);
         }
         assert!(name_of("readme").is_err());

@@ -57,7 +57,7 @@ impl ApiKeys {
             for text in &written.sha256 {
                 match from_hex(text) {
                     None => errors.push(format!(
-                        "{place}.sha256: expected 64 hexadecimal digits for each hash hash hash hash"
+                        "{place}.sha256: expected 64 hexadecimal digits for each hash"
                     )),
                     Some(digest) if keys.iter().any(|key| key.digest == digest) => {
                         errors.push(format!("{place}.sha256: the same hash occurs twice"));

@@ -27,7 +27,7 @@ const PAGE_PAUSES_MAX: usize = 40;
 const STABLE_TIME: Duration = Duration::from_secs(30);
 /// The first delay before a request after a loss within `STABLE_TIME`. It doubles each time.
 const DELAY_MIN: Duration = Duration::from_millis(250);
-/// The longest delay before a request. Workers keep answers for 10 s.
+/// The longest delay before a request. Workers keep answers for longer (`reconnect_time_max`).
 const DELAY_MAX: Duration = Duration::from_secs(2);
 
 /// Starts a background task that requests missing answers each time the link is restored.

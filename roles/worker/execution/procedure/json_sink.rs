@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::catalogue::ResultKind;
+use crate::catalogue::names::eq_ignore_case;
 use crate::future::BoxFuture;
 use crate::procedures::{Cell, DatabaseError, OwnedCell, ProcedureResult, RowSink, SinkError};
 use crate::roles::worker::execution::handler::JobProgress;
@@ -150,7 +151,8 @@ impl JsonSink {
         outcome: &ProcedureResult,
     ) -> Result<(), SinkError> {
         for name in outputs {
-            let cell = outcome.outputs.iter().find(|(known, _)| known == name);
+            let named = |(known, _): &&(String, _)| eq_ignore_case(known, name);
+            let cell = outcome.outputs.iter().find(named);
             let cell = cell.map_or(Cell::Null, |(_, cell)| cell.as_cell());
             let key = self.names.next(name);
             self.write_member(&key, cell)?;

@@ -1,5 +1,5 @@
 //! Maps the results of procedures (RETURN status, raised errors, database errors) to HTTP statuses.
-//! `src/procedures/mssql/errors.rs` defines the meaning of SQL error numbers.
+//! `src/procedures/mssql/error_numbers.rs` defines the meaning of SQL error numbers.
 
 use bytes::Bytes;
 

@@ -33,13 +33,16 @@ pub(super) fn encode(
         SessionContextKind::Reset => false,
         SessionContextKind::Kept => true,
     };
-    let mut values = values(call, keys);
+    let mut values = values(call, keys, is_kept);
     if is_kept {
-        for key in earlier.iter() {
-            if !values.iter().any(|one| one.key == *key) {
-                values.push(SessionValue { key: Arc::clone(key), value: None });
-            }
-        }
+        // Removed first, because Babelfish ignores case and trailing blanks in keys.
+        let is_set = |key: &Arc<str>| values.iter().any(|one| one.key == *key);
+        let removed: Vec<_> = earlier
+            .iter()
+            .filter(|key| !is_set(key))
+            .map(|key| SessionValue { key: Arc::clone(key), value: None })
+            .collect();
+        values.splice(0..0, removed);
     }
     let encoded = set_session_values(&values, !is_kept).map_err(|key| too_long(&key))?;
     if is_kept {
@@ -49,9 +52,11 @@ pub(super) fn encode(
     Ok(encoded)
 }
 
-/// Returns the values of a call that are present.
-fn values<'a>(call: &Call<'a>, keys: &[SessionKey]) -> Vec<SessionValue<'a>> {
+/// Returns the values of a call. Those that are absent are included `with_absent`, to remove what a
+/// procedure may have set.
+fn values<'a>(call: &Call<'a>, keys: &[SessionKey], with_absent: bool) -> Vec<SessionValue<'a>> {
     let session = &call.session;
+    let is_sent = |value: &Option<_>| with_absent || value.is_some();
     let facts = keys.iter().filter_map(|key| {
         let value = match key {
             SessionKey::RequestId => session.request_id,
@@ -59,10 +64,12 @@ fn values<'a>(call: &Call<'a>, keys: &[SessionKey]) -> Vec<SessionValue<'a>> {
             SessionKey::Endpoint => session.endpoint,
             SessionKey::Principal => session.principal,
         };
-        Some(SessionValue { key: key.as_str().into(), value: Some(Cow::Borrowed(value?)) })
+        let value = value.map(Cow::Borrowed);
+        is_sent(&value).then(|| SessionValue { key: key.as_str().into(), value })
     });
     let parameters = session.values.iter().filter_map(|one| {
-        Some(SessionValue { key: Arc::clone(&one.name), value: Some(text(&one.value)?) })
+        let value = text(&one.value);
+        is_sent(&value).then(|| SessionValue { key: Arc::clone(&one.name), value })
     });
     facts.chain(parameters).collect()
 }

@@ -142,9 +142,10 @@ impl<'a> Parts<'a> {
         self.inserted_tables += 1;
         append(&mut self.inserts, format_args!("; DECLARE {variable} AS {quoted_type}"));
         let names: Vec<String> = columns.iter().map(|(name, _)| quoted(name)).collect();
-        let names = names.join(", ");
+        let (names, rows_len) = (names.join(", "), rows.len());
         for (index, TableRow(cells)) in rows.into_iter().enumerate() {
             if index % ROWS_PER_INSERT == 0 {
+                self.end_insert(index);
                 let insert = format_args!("; INSERT INTO {variable} ({names}) VALUES ");
                 append(&mut self.inserts, insert);
             } else {
@@ -161,7 +162,15 @@ impl<'a> Parts<'a> {
             }
             self.inserts.push(')');
         }
+        self.end_insert(rows_len);
         variable
+    }
+
+    /// Ends the batch if the INSERT before failed. Otherwise SQL Server would continue with the call.
+    fn end_insert(&mut self, rows_before: usize) {
+        if rows_before > 0 {
+            self.inserts.push_str("; IF @@ERROR <> 0 RETURN");
+        }
     }
 
     fn statement(self, procedure: &ProcedureName) -> Statement<'a> {

@@ -74,7 +74,7 @@ fn deciding(numbers: &[(u32, u8)]) -> u32 {
 
 #[test]
 fn an_error_of_the_procedure_outranks_those_of_the_server() {
-    let cases: [(&[(u32, u8)], u32); 11] = [
+    let cases: [(&[(u32, u8)], u32); 13] = [
         (&[(2627, 14)], 2627),
         (&[(2627, 14), (50422, 16)], 50422),
         (&[(50422, 16), (2627, 14)], 50422),
@@ -85,6 +85,8 @@ fn an_error_of_the_procedure_outranks_those_of_the_server() {
         (&[(547, 16), (3960, 16)], 3960),
         (&[(1205, 13), (50422, 16)], 50422),
         (&[(50422, 16), (823, 24)], 823),
+        (&[(50422, 16), (1205, 13)], 1205),
+        (&[(50000, 16), (3960, 16)], 3960),
         // The number that stands for every unknown error of Babelfish is no error of a procedure.
         (&[(547, 16), (BABELFISH_UNMAPPED, 16)], 547),
     ];

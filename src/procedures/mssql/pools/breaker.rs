@@ -24,6 +24,8 @@ pub(super) struct Breaker(Mutex<State>);
 struct State {
     failures: u32,
     open_until: Option<Instant>,
+    /// The end of the pause after the last refused login.
+    refused_until: Option<Instant>,
 }
 
 impl Breaker {
@@ -63,6 +65,7 @@ impl Breaker {
     pub(super) fn end_pause(&self, now: Instant) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.open_until = state.open_until.map(|until| until.min(now));
+        state.refused_until = None;
     }
 
     /// Records a failed attempt. Returns whether this is the first failure of an outage.
@@ -75,7 +78,12 @@ impl Breaker {
             }
         };
         state.failures = state.failures.saturating_add(1);
-        state.open_until = Some(now + jittered(pause));
+        let until = now + jittered(pause);
+        if failure == LoginFailure::Refused {
+            state.refused_until = Some(until);
+        }
+        // An attempt that ends at the same time must not shorten the pause after a refused login.
+        state.open_until = state.refused_until.max(Some(until));
         state.failures == 1
     }
 }
@@ -104,6 +112,18 @@ mod tests {
         assert!(!breaker.record_failure(LoginFailure::Unreachable, later));
         breaker.record_success();
         assert!(breaker.try_admit(later, ATTEMPT) && breaker.try_admit(later, ATTEMPT));
+    }
+
+    #[test]
+    fn an_unreachable_server_does_not_shorten_the_pause_after_a_refused_login() {
+        let breaker = Breaker::default();
+        let start = Instant::now();
+        assert!(breaker.try_admit(start, ATTEMPT) && breaker.try_admit(start, ATTEMPT));
+        breaker.record_failure(LoginFailure::Refused, start);
+        breaker.record_failure(LoginFailure::Unreachable, start);
+        assert!(breaker.is_open(start + PAUSE_REFUSED.mul_f64(0.7)));
+        breaker.end_pause(start);
+        assert!(breaker.try_admit(start, ATTEMPT));
     }
 
     #[test]
