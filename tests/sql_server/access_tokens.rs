@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::{ProcedureCaller, int, unsent_error};
+use crate::support::client::install_provider;
 use crate::support::eventually::{SOON, TICK, eventually, eventually_some};
 use crate::support::mssql_server::{SqlServer, fake_server};
 use crate::support::tds::FakeState;
@@ -120,8 +121,8 @@ impl FakeMetadataService {
         let requests = Arc::new(AtomicUsize::new(0));
         let answer = Arc::new(Mutex::new((status, body.to_owned())));
         let (count, answers) = (Arc::clone(&requests), Arc::clone(&answer));
-        // As in `main`. Another test may have installed it already.
-        let _installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        // As in `main`.
+        install_provider();
         let task = Tasks::new().spawn(async move {
             loop {
                 let (mut stream, _) = listener.accept().await.expect("a connection");
