@@ -227,7 +227,7 @@ async fn a_skipped_procedure_is_named_with_its_reason_and_a_way_out() {
     }
     assert!(said.contains("matches 4 procedures, and none was imported"), "{said}");
 
-    // No GET was chosen, nothing is required, and one endpoint is not several.
+    // The import chose no GET and made no parameter required, and it uses the singular for one endpoint.
     fs::write(procedures.join("dbo.stop.sql"), "SELECT 1").expect("a file");
     let output = fjord(directory.path(), &["import", "dbo.stop", "--auth", "public"]);
     let said = text(&output.stderr);

@@ -156,8 +156,8 @@ impl<W> Slots<W> {
     /// Frees the slot of a call that has ended.
     ///
     /// `waiting_gateway` is the call's reply subject if further requests are waiting at its
-    /// gateway. Possibly only other workers have refused them, which are still busy and do not know
-    /// about this slot. If this worker has refused no caller, the slot is therefore offered to that
+    /// gateway. They may have been refused only by other workers, which are still busy and do not
+    /// know that this slot is free. If this worker has refused no caller, the slot is therefore offered to that
     /// gateway.
     pub fn finish(&mut self, now: Instant, waiting_gateway: Option<Subject>) -> FreedSlot<W> {
         debug_assert!(self.running > 0, "finish without a running call");
@@ -319,8 +319,9 @@ impl<W> Slots<W> {
         answered.is_some_and(|offer| offer.is_open)
     }
 
-    /// Returns whether another request of `bytes` bytes fits into the slots or the backlog. Only a
-    /// request that runs at once needs no memory; a single one always fits.
+    /// Returns whether another request of `bytes` bytes fits into the slots or the backlog. A request
+    /// that runs at once does not count against `BACKLOG_BYTES_MAX`. If nothing else is waiting, a
+    /// request of any size fits.
     fn has_room(&self, bytes: usize, needs_consent: bool) -> bool {
         let occupied = self.occupied();
         let is_small = self.backlog_bytes == 0 || self.backlog_bytes + bytes <= BACKLOG_BYTES_MAX;

@@ -96,7 +96,7 @@ pub(super) fn file_of(name: &str) -> String {
     format!("{name}.sql")
 }
 
-/// Returns the procedure that a file is named after, in the opposite direction of `file_of`.
+/// Returns the procedure that a file without `.sql` is named after: the inverse of `file_of`.
 pub(super) fn name_of(file: &str) -> Result<ProcedureName, NameError> {
     ProcedureName::new(&file.replace("%5C", "\\").replace("%2F", "/").replace("%25", "%"))
 }
@@ -236,7 +236,8 @@ impl SqliteProcedure {
         declared.is_none_or(DeclaredParameter::is_required)
     }
 
-    /// Checks that the catalogue passes exactly the inputs, those with a default aside, and returns only variables that are set.
+    /// Checks that the catalogue passes every input without a default and nothing that is not an
+    /// input, and that it returns only variables that a statement sets.
     pub(super) fn compare(&self, expected: &ExpectedProcedure) -> Result<(), BackendError> {
         let given: BTreeSet<&str> = expected.arguments.iter().map(|(name, _)| &**name).collect();
         let mut differences: Vec<String> = given

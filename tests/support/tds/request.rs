@@ -75,7 +75,7 @@ fn token(payload: &Bytes) -> Option<String> {
     let mut features = payload.slice(start..);
     assert_eq!(features.get_u8(), 2, "the only feature is FEDAUTH");
     let _length = features.get_u32_le();
-    // The library is a security token, and the echo says what PRELOGIN said.
+    // bFedAuthLibrary is SecurityToken, and bFedAuthEcho repeats the value from PRELOGIN.
     assert_eq!(features.get_u8(), 1 << 1 | 1);
     let length = usize::try_from(features.get_u32_le()).expect("a length");
     Some(read_utf16_string(&mut features, length / 2).expect("a token"))

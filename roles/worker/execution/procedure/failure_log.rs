@@ -13,7 +13,7 @@ use crate::telemetry::conditions::{self, Condition};
 /// Every call to an endpoint fails until the catalogue, the database or permissions change.
 const MISMATCH: Condition = Condition::new("a procedure does not match its endpoint");
 
-/// The queries that the worker sends before a call fail.
+/// The worker's own queries, which precede a call, fail.
 const QUERY_REFUSED: Condition = Condition::new("queries before calls fail");
 
 /// The value of the setting `log.database_messages`.

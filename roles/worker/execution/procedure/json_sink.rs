@@ -130,7 +130,8 @@ impl JsonSink {
         if is_set_open {
             self.close_set();
         }
-        // Without a set, the `[` is missing: at most the start of a `full` answer was written.
+        // If there was no result set, the opening `[` has not been written yet. The buffer is empty or
+        // contains only the start of a `full` answer.
         if self.is_blank() || (self.kind == ResultKind::Full && self.sets == 0) {
             self.out.push(b'[');
         }

@@ -11,7 +11,7 @@ pub(super) fn reason(
     base: Option<&str>,
 ) -> Option<String> {
     let kind = match (code.map(str::trim_end), base) {
-        // A procedure in SQL, in the CLR, extended, or of replication.
+        // A T-SQL, CLR or extended stored procedure, or a replication filter procedure.
         (Some("P" | "PC" | "X" | "RF"), _) | (None, None) => return None,
         (None, Some(base)) => {
             return Some(format!(

@@ -161,7 +161,7 @@ pub(super) fn problem(text: &str, precision: u8, scale: u8) -> NumberProblem {
 
 /// Returns whether a text is a number of any size.
 pub(super) fn is_number(text: &str) -> bool {
-    // The words that stand for infinity and NaN have letters first.
+    // `inf` and `NaN` begin with a letter, so checking for a digit excludes them.
     text.trim_start_matches(['+', '-']).starts_with(|c: char| c.is_ascii_digit() || c == '.')
         && text.parse::<f64>().is_ok()
 }
