@@ -27,6 +27,7 @@ mod connections;
 mod embedded;
 mod errors;
 mod faults;
+mod inserted_tables;
 mod limits;
 mod logins;
 mod named_instances;

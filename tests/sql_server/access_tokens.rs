@@ -22,7 +22,6 @@ use super::{ProcedureCaller, int, unsent_error};
 use crate::support::client::install_provider;
 use crate::support::eventually::{SOON, TICK, eventually, eventually_some};
 use crate::support::mssql_server::{SqlServer, fake_server};
-use crate::support::tds::FakeState;
 
 /// Returns a token that expires after this number of seconds.
 fn token(name: &str, seconds: i64) -> String {
@@ -32,20 +31,16 @@ fn token(name: &str, seconds: i64) -> String {
     format!("e30.{claims}.c2ln")
 }
 
-fn state(server: &SqlServer) -> Arc<FakeState> {
-    Arc::clone(&server.fake.as_ref().expect("the fake server").state)
-}
-
 /// Returns the tokens of all logins.
 fn used(server: &SqlServer) -> Vec<String> {
-    let logins = state(server).logins.lock().expect("not poisoned").clone();
+    let logins = server.state().logins.lock().expect("not poisoned").clone();
     assert!(logins.iter().all(|login| login.user.is_empty() && login.password.is_empty()));
     logins.into_iter().map(|login| login.token.expect("a token")).collect()
 }
 
 async fn close_connections(server: &SqlServer) {
-    state(server).close_connections();
-    eventually(SOON, TICK, || state(server).connections.load(Ordering::Acquire) == 0).await;
+    server.state().close_connections();
+    eventually(SOON, TICK, || server.state().connections.load(Ordering::Acquire) == 0).await;
 }
 
 /// The fake server, with a file for the token.
@@ -84,7 +79,7 @@ async fn no_login_is_attempted_without_a_valid_token() {
         fs::write(&file, &contents).expect("a file");
         let error = unsent_error(ProcedureCaller::new(&server).call("nothing", &[]).await);
         assert_eq!(error, BackendErrorKind::Unavailable, "{contents}");
-        assert_eq!(state(&server).attempts.load(Ordering::Acquire), 0, "{contents}");
+        assert_eq!(server.state().attempts.load(Ordering::Acquire), 0, "{contents}");
     }
 }
 
@@ -92,14 +87,14 @@ async fn no_login_is_attempted_without_a_valid_token() {
 async fn a_refused_token_is_not_used_again() {
     let (server, file, _directory) = with_file().await;
     let (refused, good) = (token("refused", 3600), token("good", 3600));
-    state(&server).refused_tokens.lock().expect("not poisoned").push(refused.clone());
+    server.state().refused_tokens.lock().expect("not poisoned").push(refused.clone());
     fs::write(&file, &refused).expect("a file");
     let caller = ProcedureCaller::new(&server);
     for _ in 0..3 {
         let error = unsent_error(caller.call("nothing", &[]).await);
         assert_eq!(error, BackendErrorKind::Unavailable);
     }
-    assert_eq!(state(&server).attempts.load(Ordering::Acquire), 1, "the next attempt is in 30 s");
+    assert_eq!(server.state().attempts.load(Ordering::Acquire), 1, "the next attempt is in 30 s");
     fs::write(&file, &good).expect("a file");
     ProcedureCaller::new(&server).call("nothing", &[]).await.expect("an answer");
     assert_eq!(used(&server), [good]);
@@ -190,7 +185,7 @@ async fn a_metadata_service_without_a_token_makes_the_database_unavailable() {
         server.config.tokens = Some(service.source());
         let error = unsent_error(ProcedureCaller::new(&server).call("nothing", &[]).await);
         assert_eq!(error, BackendErrorKind::Unavailable, "{status} {body:.40}");
-        assert_eq!(state(&server).attempts.load(Ordering::Acquire), 0);
+        assert_eq!(server.state().attempts.load(Ordering::Acquire), 0);
     }
 }
 
@@ -227,7 +222,7 @@ async fn a_program_that_fails_or_hangs_or_never_ends_its_output_is_stopped() {
         let error = unsent_error(ProcedureCaller::new(&server).call("nothing", &[]).await);
         assert_eq!(error, BackendErrorKind::Unavailable, "{script}");
         assert!(started.elapsed() < Duration::from_secs(5), "{script}");
-        assert_eq!(state(&server).attempts.load(Ordering::Acquire), 0, "{script}");
+        assert_eq!(server.state().attempts.load(Ordering::Acquire), 0, "{script}");
         if let Ok(pid) = fs::read_to_string(directory.path().join("program.pid")) {
             let process = PathBuf::from("/proc").join(pid.trim());
             let is_gone = || {

@@ -18,13 +18,8 @@ mod transactions;
 use super::{CallAnswer, ProcedureCaller, given, int, sent_error, text, unsent_error};
 use crate::support::eventually::{SOON, TICK, eventually};
 use crate::support::mssql_server::{DirectClient, SqlServer, direct, fake_server, servers};
-use crate::support::tds::FakeState;
 
 const SHORT: Duration = Duration::from_millis(300);
-
-fn state(server: &SqlServer) -> &FakeState {
-    &server.fake.as_ref().expect("this is the fake server").state
-}
 
 async fn run(caller: &ProcedureCaller, script: &str) -> Result<CallAnswer, CallError> {
     caller.call("runs", &[text("script", script)]).await
@@ -46,9 +41,9 @@ async fn no_error_causes_an_at_most_once_call_to_be_sent_again() {
             };
             assert_eq!(expected, number);
             executions += 1;
-            let rows = state(&server).audit.count(&format!("a{number}{procedure}"));
+            let rows = server.state().audit.count(&format!("a{number}{procedure}"));
             assert_eq!(rows, 1, "{number} {procedure}");
-            assert_eq!(state(&server).runs("fjord_test.runs"), executions);
+            assert_eq!(server.state().runs("fjord_test.runs"), executions);
         }
     }
 }
@@ -63,11 +58,11 @@ async fn a_repeatable_deadlock_victim_is_retried() {
         let twice = format!("INSERT twice; THROW {number} - 2");
         let answer = run(&caller, &twice).await.expect("the third attempt succeeds");
         assert_eq!(answer.restarts, 2);
-        assert_eq!(state(&server).audit.count("twice"), 3);
+        assert_eq!(server.state().audit.count("twice"), 3);
         let always = format!("INSERT always; THROW {number}");
         let error = sent_error(run(&caller, &always).await);
         assert_eq!(error, SentErrorKind::Server { number, class });
-        assert_eq!(state(&server).audit.count("always"), 3);
+        assert_eq!(server.state().audit.count("always"), 3);
     }
 }
 
@@ -88,7 +83,7 @@ async fn a_deadlock_victim_that_committed_is_not_retried() {
                 panic!("{script}")
             };
             assert!(!error.is_rolled_back, "{script}");
-            assert_eq!(state(&server).audit.count("kept"), 1, "{script}");
+            assert_eq!(server.state().audit.count("kept"), 1, "{script}");
         }
     }
 }
@@ -162,12 +157,12 @@ async fn a_replaced_procedure_runs_once() {
             let caller = ProcedureCaller::new(&server);
             let arguments = [int("number", number), text("procedure", procedure)];
             caller.call("replaced", &arguments).await.expect("the call succeeds");
-            state(&server).is_changed.store(true, Ordering::Release);
+            server.state().is_changed.store(true, Ordering::Release);
             let error = sent_error(caller.call("replaced", &arguments).await);
             let number = u32::try_from(number).expect("a number");
             let class = ServerErrorClass::Mismatch;
             assert_eq!(error, SentErrorKind::Server { number, class }, "{procedure}");
-            assert_eq!(state(&server).audit.count("replaced"), 1, "{number} {procedure}");
+            assert_eq!(server.state().audit.count("replaced"), 1, "{number} {procedure}");
         }
     }
 }
@@ -175,7 +170,7 @@ async fn a_replaced_procedure_runs_once() {
 #[tokio::test]
 async fn a_call_with_a_refused_untyped_null_is_retried_only_if_it_is_repeatable() {
     let server = fake_server().await;
-    state(&server).refuses_untyped_null.store(true, Ordering::Release);
+    server.state().refuses_untyped_null.store(true, Ordering::Release);
     let arguments = [given("a", ParameterValue::Null), given("b", ParameterValue::Null)];
     let caller = ProcedureCaller::new(&server);
     let error = sent_error(caller.call("defaults", &arguments).await);
@@ -190,12 +185,12 @@ async fn a_call_with_a_refused_untyped_null_is_retried_only_if_it_is_repeatable(
 async fn the_kind_of_server_is_queried_again_after_an_error() {
     for error in [1222, 1205, 596] {
         let server = fake_server().await;
-        state(&server).is_babelfish.store(true, Ordering::Release);
-        state(&server).refuses_untyped_null.store(true, Ordering::Release);
-        state(&server).probe_error.store(error, Ordering::Release);
+        server.state().is_babelfish.store(true, Ordering::Release);
+        server.state().refuses_untyped_null.store(true, Ordering::Release);
+        server.state().probe_error.store(error, Ordering::Release);
         let caller = ProcedureCaller::new(&server);
         let _fails_if_the_error_is_fatal = caller.call("nothing", &[]).await;
-        state(&server).probe_error.store(0, Ordering::Release);
+        server.state().probe_error.store(0, Ordering::Release);
         let arguments = [given("a", ParameterValue::Null), given("b", ParameterValue::Null)];
         caller.call("defaults", &arguments).await.expect("the second query succeeds");
     }
@@ -210,7 +205,7 @@ async fn a_sent_call_that_gets_no_connection_for_its_retry_is_not_reported_as_no
     let caller = ProcedureCaller { may_repeat: true, ..ProcedureCaller::new(&server) };
     let other = caller.clone();
     let holding = async {
-        eventually(SOON, TICK, || state(&server).audit.count("sent") > 0).await;
+        eventually(SOON, TICK, || server.state().audit.count("sent") > 0).await;
         other.call("slow", &[int("ms", 3000)]).await
     };
     let (cancel, arguments) = (Cancel::new(), [text("script", "INSERT sent; THROW 1205")]);
@@ -228,9 +223,9 @@ async fn a_sent_call_whose_server_is_gone_at_its_retry_is_not_reported_as_not_ex
     let caller = ProcedureCaller { may_repeat: true, ..ProcedureCaller::new(&server) };
     let calling = run(&caller, "INSERT gone; THROW 1205");
     let outage = async {
-        eventually(SOON, TICK, || state(&server).audit.count("gone") > 0).await;
-        state(&server).refuses_connections.store(true, Ordering::Release);
-        state(&server).close_connections();
+        eventually(SOON, TICK, || server.state().audit.count("gone") > 0).await;
+        server.state().refuses_connections.store(true, Ordering::Release);
+        server.state().close_connections();
     };
     let error = sent_error(tokio::join!(calling, outage).0);
     assert!(matches!(error, SentErrorKind::Server { .. } | SentErrorKind::Lost), "{error}");
@@ -250,5 +245,5 @@ async fn a_call_that_was_not_sent_is_reported_as_not_sent() {
         matches!(error, BackendErrorKind::PoolTimedOut | BackendErrorKind::TimedOut),
         "{error}"
     );
-    assert_eq!(state(&server).runs("fjord_test.nothing"), 0);
+    assert_eq!(server.state().runs("fjord_test.nothing"), 0);
 }

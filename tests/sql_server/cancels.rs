@@ -17,7 +17,6 @@ use tokio::time::{Instant, timeout};
 use super::{CallAnswer, LONG, ProcedureCaller, given, int, sent_error, text, unsent_error};
 use crate::support::eventually::{SOON, TICK, eventually};
 use crate::support::mssql_server::{SqlServer, fake_server, servers};
-use crate::support::tds::FakeState;
 
 /// Shorter than the slow procedure, but longer than any other and than opening a connection.
 const SHORT: Duration = Duration::from_millis(300);
@@ -29,12 +28,8 @@ const SLOW_MS: i64 = 30_000;
 /// The time limit for stopping a long call after its client has disconnected.
 const STOPPED: Duration = Duration::from_millis(500);
 
-fn state(server: &SqlServer) -> Arc<FakeState> {
-    Arc::clone(&server.fake.as_ref().expect("this is the fake server").state)
-}
-
 fn attentions(server: &SqlServer) -> usize {
-    state(server).attentions.load(Ordering::Acquire)
+    server.state().attentions.load(Ordering::Acquire)
 }
 
 /// Makes a call and cancels it after this time.
@@ -78,7 +73,7 @@ async fn a_short_call_runs_to_its_end_after_its_client_disconnects() {
         );
         assert_eq!(before, next_connection(&caller, &server).await, "{}", server.name);
         if server.fake.is_some() {
-            assert_eq!((attentions(&server), state(&server).logins()), (0, 1));
+            assert_eq!((attentions(&server), server.state().logins()), (0, 1));
         }
     }
 }
@@ -102,7 +97,7 @@ async fn a_long_call_is_stopped_soon_after_its_client_disconnects() {
             }
         }
         if server.fake.is_some() {
-            assert_eq!((attentions(&server), state(&server).logins()), (2, 1));
+            assert_eq!((attentions(&server), server.state().logins()), (2, 1));
         }
     }
 }
@@ -130,10 +125,10 @@ async fn an_open_transaction_of_a_cancelled_call_is_rolled_back_at_once() {
     let begins = [int("ms", SLOW_MS)];
     let error = sent_error(caller.call_within(SHORT, &Cancel::new(), "begins", &begins).await);
     assert_eq!(error, SentErrorKind::TimedOut);
-    assert_eq!(state(&server).rollbacks.load(Ordering::Acquire), 1);
+    assert_eq!(server.state().rollbacks.load(Ordering::Acquire), 1);
     let open = caller.call("transactions", &[]).await.expect("the call succeeds");
     assert_eq!(*open.cell(), OwnedCell::Int(0));
-    assert_eq!(state(&server).logins(), 1);
+    assert_eq!(server.state().logins(), 1);
 }
 
 #[tokio::test]
@@ -164,7 +159,7 @@ async fn a_call_that_is_already_cancelled_is_never_sent() {
     let error = unsent_error(caller.call_within(LONG, &cancel, "nothing", &[]).await);
     assert_eq!(error, BackendErrorKind::Cancelled);
     assert_eq!(before, next_connection(&caller, &server).await);
-    let state = state(&server);
+    let state = server.state();
     assert_eq!((state.runs("fjord_test.nothing"), attentions(&server)), (0, 0));
 }
 
@@ -193,7 +188,7 @@ async fn an_acknowledgement_never_becomes_the_answer_of_another_call() {
             let after = next_connection(&caller, &server).await;
             assert_eq!(before == after, is_kept, "{procedure} {arguments:?}");
         }
-        let fake = state(&server);
+        let fake = server.state();
         eventually(SOON, TICK, || fake.connections.load(Ordering::Acquire) == 1).await;
     }
 }
@@ -212,7 +207,7 @@ async fn clients_that_disconnect_cost_no_connection() {
             }
         });
         join_all(calls).await;
-        assert!(state(&server).logins() <= 8, "round {round}: {}", state(&server).logins());
+        assert!(server.state().logins() <= 8, "round {round}: {}", server.state().logins());
     }
     assert_eq!(attentions(&server), 0);
 }
@@ -220,7 +215,7 @@ async fn clients_that_disconnect_cost_no_connection() {
 #[tokio::test]
 async fn the_cost_of_a_connection_is_measured() {
     let server = fake_server().await;
-    state(&server).login_ms.store(900, Ordering::Release);
+    server.state().login_ms.store(900, Ordering::Release);
     let caller = ProcedureCaller::new(&server);
     caller.call("nothing", &[]).await.expect("the call succeeds");
     // The call takes longer than the minimum cost (250 ms), but not as long as a login.
@@ -261,23 +256,23 @@ async fn a_call_that_is_cancelled_during_its_preparation_is_never_sent() {
         let names = [Argument { columns, ..given("names", ParameterValue::Table(rows)) }];
         caller.call("names", &names).await.expect("the call succeeds");
         let before = next_connection(&caller, &server).await;
-        state(&server).batch_ms.store(100, Ordering::Release);
+        server.state().batch_ms.store(100, Ordering::Release);
         let cancel = Cancel::new();
-        let seen = || state(&server).slow_batches.load(Ordering::Acquire) == batches;
+        let seen = || server.state().slow_batches.load(Ordering::Acquire) == batches;
         let disconnect = async {
             eventually(SOON, TICK, seen).await;
             cancel.cancel();
         };
         let ended = tokio::join!(caller.call_within(LONG, &cancel, "names", &names), disconnect).0;
         assert_eq!(unsent_error(ended), BackendErrorKind::Cancelled, "{transaction:?} {batches}");
-        assert_eq!(state(&server).runs("fjord_test.names"), 1, "{transaction:?} {batches}");
-        state(&server).batch_ms.store(0, Ordering::Release);
+        assert_eq!(server.state().runs("fjord_test.names"), 1, "{transaction:?} {batches}");
+        server.state().batch_ms.store(0, Ordering::Release);
         let open =
             ProcedureCaller::call(&caller, "transactions", &[]).await.expect("the call succeeds");
         let count = if transaction == Transaction::None { 0 } else { 2 };
         assert_eq!(*open.cell(), OwnedCell::Int(count), "{transaction:?} {batches}");
         assert_eq!(before, next_connection(&caller, &server).await, "{transaction:?} {batches}");
-        assert_eq!(state(&server).logins(), 1, "{transaction:?} {batches}");
+        assert_eq!(server.state().logins(), 1, "{transaction:?} {batches}");
     }
 }
 
@@ -288,13 +283,13 @@ async fn a_slow_roll_back_is_abandoned_with_its_connection() {
     let caller =
         ProcedureCaller { transaction: Transaction::Committed, ..ProcedureCaller::new(&server) };
     let script = [text("script", "INSERT left; THROW 50001")];
-    state(&server).batch_ms.store(400, Ordering::Release);
+    server.state().batch_ms.store(400, Ordering::Release);
     let cancel = Cancel::new();
-    let slow = || state(&server).slow_batches.load(Ordering::Acquire);
+    let slow = || server.state().slow_batches.load(Ordering::Acquire);
     let disconnect = async {
         eventually(SOON, TICK, || slow() == 1).await;
         // The rollback will take longer than opening a connection, so it is abandoned.
-        state(&server).batch_ms.store(600_000, Ordering::Release);
+        server.state().batch_ms.store(600_000, Ordering::Release);
         eventually(SOON, TICK, || slow() == 2).await;
         cancel.cancel();
     };
@@ -304,7 +299,7 @@ async fn a_slow_roll_back_is_abandoned_with_its_connection() {
         panic!("expected an error of a call that was sent")
     };
     assert!(!error.is_rolled_back, "{error:?}");
-    state(&server).batch_ms.store(0, Ordering::Release);
+    server.state().batch_ms.store(0, Ordering::Release);
     caller.call("nothing", &[]).await.expect("the call succeeds");
-    assert_eq!(state(&server).logins(), 2);
+    assert_eq!(server.state().logins(), 2);
 }

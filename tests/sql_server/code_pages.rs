@@ -14,14 +14,10 @@ use serde_json::json;
 use super::{ProcedureCaller, given, sent_error, text, unsent_error};
 use crate::support::fleet::{Fleet, FleetOptions};
 use crate::support::mssql_server::{SqlServer, fake_server, servers};
-use crate::support::tds::{FakeState, PASSWORD};
+use crate::support::tds::PASSWORD;
 
 /// The columns of `code_list` with UTF-8 collations.
 const UTF_8: &str = "code varchar(5) COLLATE Latin1_General_100_CI_AS_SC_UTF8 NULL, kana varchar(5) COLLATE Latin1_General_100_CI_AS_SC_UTF8 NULL";
-
-fn state(server: &SqlServer) -> &FakeState {
-    &server.fake.as_ref().expect("this is the fake server").state
-}
 
 fn text_cell(text: &str) -> OwnedCell {
     OwnedCell::Text(text.to_owned())
@@ -129,7 +125,7 @@ async fn a_parameter_has_the_code_page_of_its_database() {
     ];
     for (page, fits, wrong, reason) in cases {
         let server = fake_server().await;
-        state(&server).code_page.store(page, Ordering::Release);
+        server.state().code_page.store(page, Ordering::Release);
         let caller = ProcedureCaller::new(&server);
         let answer = caller.call("narrow", &[text("v", fits)]).await.expect("the call succeeds");
         assert_eq!(*answer.cell(), text_cell(fits), "{page}");
@@ -143,27 +139,27 @@ async fn a_parameter_has_the_code_page_of_its_database() {
 async fn a_table_of_text_is_not_sent_while_the_kind_of_server_is_unknown() {
     for (transaction, number) in [(Transaction::None, 701), (Transaction::Committed, 1222)] {
         let server = fake_server().await;
-        state(&server).recreate_type("code_list", UTF_8);
-        state(&server).probe_error.store(number, Ordering::Release);
+        server.state().recreate_type("code_list", UTF_8);
+        server.state().probe_error.store(number, Ordering::Release);
         let caller = ProcedureCaller { transaction, ..ProcedureCaller::new(&server) };
         for _ in 0..2 {
             let error = unsent_error(caller.call("codes", &[codes(&[["é€", "a"]])]).await);
             assert_eq!(error, BackendErrorKind::Unavailable);
         }
         caller.call("nothing", &[]).await.expect("a call without such a table");
-        state(&server).probe_error.store(0, Ordering::Release);
+        server.state().probe_error.store(0, Ordering::Release);
         let answer =
             caller.call("codes", &[codes(&[["é€", "a"]])]).await.expect("the call succeeds");
         assert_eq!(answer.sets, [[[text_cell("é€"), text_cell("a")]]]);
-        assert_eq!((state(&server).logins(), state(&server).runs("fjord_test.codes")), (1, 1));
+        assert_eq!((server.state().logins(), server.state().runs("fjord_test.codes")), (1, 1));
     }
 }
 
 #[tokio::test]
 async fn text_that_the_driver_would_change_is_not_sent_to_babelfish() {
     let server = fake_server().await;
-    state(&server).is_babelfish.store(true, Ordering::Release);
-    state(&server).recreate_type("code_list", UTF_8);
+    server.state().is_babelfish.store(true, Ordering::Release);
+    server.state().recreate_type("code_list", UTF_8);
     let caller = ProcedureCaller::new(&server);
     let answer = caller.call("codes", &[codes(&[["abc", "a"]])]).await.expect("the call succeeds");
     assert_eq!(answer.sets, [[[text_cell("abc"), text_cell("a")]]]);
@@ -210,7 +206,7 @@ fn longs([wide, narrow, bytes]: [usize; 3]) -> Argument {
 async fn a_cell_that_is_too_long_for_the_driver_is_refused_before_the_call_is_sent() {
     let mut all = servers().await;
     let babelfish = SqlServer { name: "the fake server as Babelfish", ..fake_server().await };
-    state(&babelfish).is_babelfish.store(true, Ordering::Release);
+    babelfish.state().is_babelfish.store(true, Ordering::Release);
     all.push(SqlServer { is_babelfish: true, ..babelfish });
     for server in all {
         let caller = ProcedureCaller::new(&server);
@@ -253,13 +249,13 @@ async fn a_cell_is_checked_against_the_changed_column() {
         Argument { columns, ..given("names", ParameterValue::Table(rows)) }
     };
     caller.call("names", &[names(100)]).await.expect("the call succeeds");
-    state(&server).recreate_type("name_list", "name nvarchar(10) NULL");
+    server.state().recreate_type("name_list", "name nvarchar(10) NULL");
     let error = unsent_error(caller.call("names", &[names(100)]).await);
     let expected = bad("names", Some((0, "name")), "longer than nvarchar(10)");
     assert_eq!(error, BackendErrorKind::Arguments(vec![expected]));
-    let logins = state(&server).logins();
+    let logins = server.state().logins();
     caller.call("names", &[names(10)]).await.expect("the call succeeds");
-    assert_eq!((state(&server).logins(), state(&server).runs("fjord_test.names")), (logins, 2));
+    assert_eq!((server.state().logins(), server.state().runs("fjord_test.names")), (logins, 2));
 }
 
 /// The driver can read neither code page 437 nor UTF-8.
@@ -267,7 +263,7 @@ async fn a_cell_is_checked_against_the_changed_column() {
 async fn output_parameters_of_every_code_page_are_returned_unchanged() {
     for (page, value) in [(437, "Ω√"), (65001, "é€"), (932, "日本"), (1252, "é€")] {
         let server = fake_server().await;
-        state(&server).code_page.store(page, Ordering::Release);
+        server.state().code_page.store(page, Ordering::Release);
         let answer = ProcedureCaller::new(&server).call("narrow_out", &[text("v", value)]).await;
         let answer = answer.unwrap_or_else(|error| panic!("{page}: {error:?}"));
         assert_eq!(*answer.output("v"), text_cell(value), "{page}");
@@ -295,7 +291,7 @@ async fn a_problem_document_names_every_bad_cell_by_the_callers_names() {
             "parameters": { "v": { "in": "body", "type": "string" } } }
     }"#;
     let server = fake_server().await;
-    state(&server).code_page.store(20127, Ordering::Release);
+    server.state().code_page.store(20127, Ordering::Release);
     let fake = server.fake.as_ref().expect("this is the fake server");
     let worker_toml = format!(
         "[worker.queues.codes]\ndatabase = 'sql'\n\
@@ -313,7 +309,7 @@ async fn a_problem_document_names_every_bad_cell_by_the_callers_names() {
     let fits = json!({ "a/b": [{ "latin": "é€abc", "kana": "日本a" }] });
     let answer = client.send(Method::POST, "/v1/codes", &fits).await;
     assert_eq!(answer.is(200).json(), json!([{ "code": "é€abc", "kana": "日本a" }]));
-    let connections = state(&server).logins();
+    let connections = server.state().logins();
     let wrong = json!({ "a/b": [{ "latin": "ok" }, { "latin": "日本", "kana": "日本語" }] });
     let answer = client.send(Method::POST, "/v1/codes", &wrong).await;
     let problem = answer.is_problem(400, "invalid-request");
@@ -323,14 +319,14 @@ async fn a_problem_document_names_every_bad_cell_by_the_callers_names() {
             "detail": "longer than varchar(5): 6 bytes in code page 932" },
     ]);
     assert_eq!((&problem["errors"], &problem["effect"]), (&errors, &json!("not-executed")));
-    assert_eq!(state(&server).runs("fjord_test.codes"), 1);
+    assert_eq!(server.state().runs("fjord_test.codes"), 1);
     let answer = client.send(Method::POST, "/v1/narrow", &json!({ "v": "abc" })).await;
     assert_eq!(answer.is(200).json(), json!("abc"));
     client
         .send(Method::POST, "/v1/narrow", &json!({ "v": "é" }))
         .await
         .is_problem(400, "invalid-request");
-    assert_eq!(state(&server).logins(), connections);
+    assert_eq!(server.state().logins(), connections);
     let log = fleet.workers[0].process.log();
     assert_eq!(log.matches("only ASCII is accepted").count(), 1, "logged more than once");
     assert!(!log.contains("U+65E5") && !log.contains("日本"), "a part of a value is in the log");

@@ -9,12 +9,7 @@ use fjord::procedures::{CallError, OwnedCell, SentErrorKind, ServerErrorClass, T
 use tokio::time::Instant;
 
 use super::{CallAnswer, LONG, ProcedureCaller, int, sent_error, text};
-use crate::support::mssql_server::{SqlServer, fake_server, servers};
-use crate::support::tds::FakeState;
-
-fn state(server: &SqlServer) -> &FakeState {
-    &server.fake.as_ref().expect("the fake server").state
-}
+use crate::support::mssql_server::{fake_server, servers};
 
 async fn run(caller: &ProcedureCaller, script: &str) -> Result<CallAnswer, CallError> {
     caller.call("runs", &[text("script", script)]).await
@@ -51,9 +46,9 @@ async fn every_error_of_an_answer_counts() {
     let repeating = ProcedureCaller { may_repeat: true, ..caller };
     let answer = run(&repeating, "INSERT twice; RAISE 547; THROW 1205 - 1").await;
     assert!(matches!(sent_error(answer), SentErrorKind::Server { number: 547, .. }));
-    assert_eq!(state(&server).audit.count("twice"), 2);
+    assert_eq!(server.state().audit.count("twice"), 2);
     sent_error(run(&repeating, "INSERT once; RAISE 1205; THROW 50422").await);
-    assert_eq!(state(&server).audit.count("once"), 1);
+    assert_eq!(server.state().audit.count("once"), 1);
 }
 
 /// With `IMPLICIT_TRANSACTIONS`, nothing would prove that the statements after the ROLLBACK were
@@ -61,7 +56,7 @@ async fn every_error_of_an_answer_counts() {
 #[tokio::test]
 async fn an_unmatched_end_of_a_transaction_after_another_error_is_no_proof_of_a_roll_back() {
     let server = fake_server().await;
-    state(&server).is_babelfish.store(true, Ordering::Release);
+    server.state().is_babelfish.store(true, Ordering::Release);
     let transaction = Transaction::Committed;
     let caller = ProcedureCaller { transaction, ..ProcedureCaller::new(&server) };
     for (script, is_rolled_back) in
@@ -108,19 +103,19 @@ async fn a_call_that_failed_for_a_temporary_reason_is_made_again_only_if_that_is
     for number in [1222, 701, 41301, 41302, 41305, 41325] {
         let script = format!("INSERT a{number}; THROW {number}");
         sent_error(run(&caller, &script).await);
-        assert_eq!(state(&server).audit.count(&format!("a{number}")), 1, "{number}");
+        assert_eq!(server.state().audit.count(&format!("a{number}")), 1, "{number}");
     }
     let repeating = ProcedureCaller { may_repeat: true, ..caller.clone() };
     for number in [1222, 701, 41301, 41302, 41305, 41325] {
         let script = format!("INSERT b{number}; THROW {number} - 2");
         run(&repeating, &script).await.expect("the third attempt succeeds");
-        assert_eq!(state(&server).audit.count(&format!("b{number}")), 3, "{number}");
+        assert_eq!(server.state().audit.count(&format!("b{number}")), 3, "{number}");
     }
     // The whole call was rolled back.
     let transaction = Transaction::Committed;
     let rolled_back = ProcedureCaller { transaction, ..caller };
     run(&rolled_back, "INSERT c; THROW 1222 - 1").await.expect("the second attempt succeeds");
-    assert_eq!(state(&server).audit.count("c"), 1);
+    assert_eq!(server.state().audit.count("c"), 1);
 }
 
 #[tokio::test]

@@ -20,20 +20,16 @@ use super::{ProcedureCaller, given, int, name, sent_error, unsent_error};
 use crate::support::certs::Certs;
 use crate::support::eventually::{SOON, TICK, eventually, eventually_some};
 use crate::support::mssql_server::{SqlServer, fake_server};
-use crate::support::tds::{FakeSqlServer, FakeState};
+use crate::support::tds::FakeSqlServer;
 
 const SHORT: Duration = Duration::from_millis(300);
-
-fn state(server: &SqlServer) -> &FakeState {
-    &server.fake.as_ref().expect("this is the fake server").state
-}
 
 #[tokio::test]
 async fn a_call_is_not_retried_after_its_connection_is_lost() {
     let server = fake_server().await;
     let caller = ProcedureCaller::new(&server);
     assert_eq!(sent_error(caller.call("drops", &[]).await), SentErrorKind::Lost);
-    assert_eq!(state(&server).runs("fjord_test.drops"), 1);
+    assert_eq!(server.state().runs("fjord_test.drops"), 1);
     assert!(caller.call("nothing", &[]).await.is_ok());
 }
 
@@ -42,11 +38,11 @@ async fn a_repeatable_call_is_retried_once_after_its_connection_is_lost() {
     let server = fake_server().await;
     let caller = ProcedureCaller { may_repeat: true, ..ProcedureCaller::new(&server) };
     assert_eq!(sent_error(caller.call("drops", &[]).await), SentErrorKind::Lost);
-    assert_eq!(state(&server).runs("fjord_test.drops"), 2);
+    assert_eq!(server.state().runs("fjord_test.drops"), 2);
     // The server becomes unreachable after the first attempt, which may have been executed.
-    state(&server).goes_away_on_drop.store(true, Ordering::Release);
+    server.state().goes_away_on_drop.store(true, Ordering::Release);
     assert_eq!(sent_error(caller.call("drops", &[]).await), SentErrorKind::Lost);
-    assert_eq!(state(&server).runs("fjord_test.drops"), 3);
+    assert_eq!(server.state().runs("fjord_test.drops"), 3);
 }
 
 #[tokio::test]
@@ -54,8 +50,8 @@ async fn a_connection_lost_while_idle_does_not_fail_a_call() {
     let server = fake_server().await;
     let caller = ProcedureCaller::new(&server);
     caller.call("nothing", &[]).await.expect("the call succeeds");
-    state(&server).close_connections();
-    eventually(SOON, TICK, || state(&server).connections.load(Ordering::Acquire) == 0).await;
+    server.state().close_connections();
+    eventually(SOON, TICK, || server.state().connections.load(Ordering::Acquire) == 0).await;
     assert!(caller.call("nothing", &[]).await.is_ok());
 }
 
@@ -80,7 +76,7 @@ async fn a_server_that_ignores_a_cancel_does_not_block_the_call() {
     let caller = ProcedureCaller::new(&server);
     let error = sent_error(caller.call_within(SHORT, &Cancel::new(), "stalls", &[]).await);
     assert_eq!(error, SentErrorKind::TimedOut);
-    eventually(SOON, TICK, || state(&server).connections.load(Ordering::Acquire) == 0).await;
+    eventually(SOON, TICK, || server.state().connections.load(Ordering::Acquire) == 0).await;
 }
 
 #[tokio::test]
@@ -123,7 +119,7 @@ async fn each_error_number_has_its_class() {
         let number = u32::try_from(number).expect("a number");
         assert_eq!(error, SentErrorKind::Server { number, class });
     }
-    let logins = state(&server).logins.lock().expect("not poisoned").len();
+    let logins = server.state().logins.lock().expect("not poisoned").len();
     assert_eq!(logins, 1, "a plain error costs no connection");
 }
 
@@ -131,15 +127,15 @@ async fn each_error_number_has_its_class() {
 async fn a_changed_signature_is_read_again() {
     for number in [201, 8144, 8145, 2812] {
         let server = fake_server().await;
-        state(&server).changed_error.store(number, Ordering::Release);
+        server.state().changed_error.store(number, Ordering::Release);
         let caller = ProcedureCaller::new(&server);
         assert!(caller.call("changed", &[int("old", 1)]).await.is_ok());
-        state(&server).is_changed.store(true, Ordering::Release);
+        server.state().is_changed.store(true, Ordering::Release);
         // The error can come from an inner procedure, so only the next call uses the new signature.
         let error = sent_error(caller.call("changed", &[int("old", 1)]).await);
         let class = ServerErrorClass::Mismatch;
         assert_eq!(error, SentErrorKind::Server { number, class });
-        assert_eq!(state(&server).runs("fjord_test.changed"), 2);
+        assert_eq!(server.state().runs("fjord_test.changed"), 2);
         let error = unsent_error(caller.call("changed", &[int("old", 1)]).await).to_string();
         assert!(error.contains("@old") && error.contains("@new"), "{number}: {error}");
         assert!(caller.call("changed", &[int("new", 1)]).await.is_ok(), "{number}");
@@ -150,10 +146,10 @@ async fn a_changed_signature_is_read_again() {
 async fn a_repeatable_call_is_retried_with_the_changed_signature() {
     for number in [201, 8144, 8145, 2812] {
         let server = fake_server().await;
-        state(&server).changed_error.store(number, Ordering::Release);
+        server.state().changed_error.store(number, Ordering::Release);
         let caller = ProcedureCaller { may_repeat: true, ..ProcedureCaller::new(&server) };
         assert!(caller.call("changed", &[int("old", 1)]).await.is_ok());
-        state(&server).is_changed.store(true, Ordering::Release);
+        server.state().is_changed.store(true, Ordering::Release);
         let error = sent_error(caller.call("changed", &[int("old", 1)]).await);
         assert!(matches!(error, SentErrorKind::Mismatch { .. }), "{number}: {error}");
         let error = error.to_string();
@@ -175,7 +171,7 @@ async fn a_column_of_a_clr_type_is_an_error_that_names_a_way_out() {
 #[tokio::test]
 async fn a_server_without_sys_parameters_is_queried_with_the_other_view() {
     let server = fake_server().await;
-    state(&server).lacks_parameters_view.store(true, Ordering::Release);
+    server.state().lacks_parameters_view.store(true, Ordering::Release);
     let answer = ProcedureCaller::new(&server)
         .call("returns", &[int("status", 4)])
         .await
@@ -186,40 +182,40 @@ async fn a_server_without_sys_parameters_is_queried_with_the_other_view() {
 #[tokio::test]
 async fn a_lock_timeout_does_not_replace_the_view_for_later_queries() {
     let server = fake_server().await;
-    state(&server).locks_parameters_view.store(true, Ordering::Release);
+    server.state().locks_parameters_view.store(true, Ordering::Release);
     let caller = ProcedureCaller::new(&server);
     let answer = caller.call("returns", &[int("status", 4)]).await.expect("a call");
     assert_eq!(answer.result.return_status, 4);
-    assert_eq!(state(&server).fallback_reads.load(Ordering::Acquire), 1);
+    assert_eq!(server.state().fallback_reads.load(Ordering::Acquire), 1);
     caller.call("nothing", &[]).await.expect("an answer");
-    assert_eq!(state(&server).fallback_reads.load(Ordering::Acquire), 1);
+    assert_eq!(server.state().fallback_reads.load(Ordering::Acquire), 1);
 }
 
 #[tokio::test]
 async fn a_server_that_refuses_untyped_nulls_gets_statements_from_the_first_call_on() {
     let server = fake_server().await;
-    state(&server).is_babelfish.store(true, Ordering::Release);
-    state(&server).refuses_untyped_null.store(true, Ordering::Release);
+    server.state().is_babelfish.store(true, Ordering::Release);
+    server.state().refuses_untyped_null.store(true, Ordering::Release);
     let caller = ProcedureCaller::new(&server);
     let arguments = [given("a", ParameterValue::Null), given("b", ParameterValue::Null)];
     for _ in 0..2 {
         let answer = caller.call("defaults", &arguments).await.expect("the call succeeds");
         assert_eq!(answer.sets, [[[OwnedCell::Null, OwnedCell::Null]]]);
     }
-    assert_eq!(state(&server).statements.load(Ordering::Acquire), 2);
-    assert_eq!(state(&server).runs("fjord_test.defaults"), 2);
+    assert_eq!(server.state().statements.load(Ordering::Acquire), 2);
+    assert_eq!(server.state().runs("fjord_test.defaults"), 2);
 }
 
 #[tokio::test]
 async fn a_refused_login_is_not_retried_at_once() {
     let server = fake_server().await;
-    state(&server).login_error.store(18456, Ordering::Release);
+    server.state().login_error.store(18456, Ordering::Release);
     let caller = ProcedureCaller::new(&server);
     for _ in 0..20 {
         assert_eq!(unsent_error(caller.call("nothing", &[]).await), BackendErrorKind::Unavailable);
         assert!(caller.backend.ping().await.is_err());
     }
-    assert_eq!(state(&server).attempts.load(Ordering::Acquire), 1);
+    assert_eq!(server.state().attempts.load(Ordering::Acquire), 1);
 }
 
 #[tokio::test]
@@ -227,9 +223,9 @@ async fn all_calls_succeed_after_a_server_is_reachable_again() {
     let mut server = fake_server().await;
     server.config.connections_max = 64;
     let caller = ProcedureCaller::new(&server);
-    state(&server).refuses_connections.store(true, Ordering::Release);
+    server.state().refuses_connections.store(true, Ordering::Release);
     assert_eq!(unsent_error(caller.call("nothing", &[]).await), BackendErrorKind::Unavailable);
-    state(&server).refuses_connections.store(false, Ordering::Release);
+    server.state().refuses_connections.store(false, Ordering::Release);
     eventually_some("an answer", SOON, async || caller.backend.ping().await.ok()).await;
     let tasks = Tasks::new();
     let calls: Vec<_> = (0..64)
@@ -253,7 +249,7 @@ async fn a_redirect_is_followed_and_a_loop_is_an_error() {
         read_only: true,
         ..server.config.clone()
     };
-    *state(&server).redirect.lock().expect("not poisoned") = Some(other.address);
+    *server.state().redirect.lock().expect("not poisoned") = Some(other.address);
     let server = SqlServer { config, ..server };
     assert!(ProcedureCaller::new(&server).call("nothing", &[]).await.is_ok());
     let logins = other.state.logins.lock().expect("not poisoned").clone();
@@ -316,7 +312,7 @@ async fn read_only_queues_have_their_own_connections() {
             "{name}"
         );
     }
-    let logins = state(&server).logins.lock().expect("not poisoned").clone();
+    let logins = server.state().logins.lock().expect("not poisoned").clone();
     for is_read_only in [true, false] {
         assert!(logins.iter().any(|login| login.is_read_only == is_read_only), "{is_read_only}");
     }
@@ -336,11 +332,11 @@ async fn an_unknown_authority_and_an_unencrypted_server_are_refused() {
     server.config.certificate_name = Some("elsewhere.example".to_owned());
     let error = unsent_error(ProcedureCaller::new(&server).call("nothing", &[]).await);
     assert_eq!(error, BackendErrorKind::Unavailable);
-    assert_eq!(state(&server).attempts.load(Ordering::Acquire), 0, "no password was sent");
+    assert_eq!(server.state().attempts.load(Ordering::Acquire), 0, "no password was sent");
     server.config.certificate_name = Some("localhost".to_owned());
     assert!(ProcedureCaller::new(&server).call("nothing", &[]).await.is_ok());
     server.config = right;
-    *state(&server).encryption.lock().expect("not poisoned") = EncryptionLevel::NotSupported;
+    *server.state().encryption.lock().expect("not poisoned") = EncryptionLevel::NotSupported;
     let error = unsent_error(ProcedureCaller::new(&server).call("nothing", &[]).await);
     assert_eq!(error, BackendErrorKind::Unavailable);
 }
@@ -376,7 +372,7 @@ async fn a_locked_procedure_does_not_delay_the_verification_of_others() {
 async fn a_ping_succeeds_while_calls_use_all_connections() {
     let mut server = fake_server().await;
     server.config.connect_timeout = Duration::from_secs(1);
-    state(&server).login_ms.store(700, Ordering::Release);
+    server.state().login_ms.store(700, Ordering::Release);
     let caller = ProcedureCaller::new(&server);
     let tasks = Tasks::new();
     let calls: Vec<_> = (0..8)
@@ -385,7 +381,7 @@ async fn a_ping_succeeds_while_calls_use_all_connections() {
             tasks.spawn(async move { caller.call("slow", &[int("ms", 1500)]).await })
         })
         .collect();
-    eventually(SOON, TICK, || state(&server).connects.load(Ordering::Acquire) > 0).await;
+    eventually(SOON, TICK, || server.state().connects.load(Ordering::Acquire) > 0).await;
     // The ping waits behind eight calls. None ends within its time limit, `connect_timeout`.
     let answer = caller.backend.ping().await;
     assert!(answer.is_ok(), "{answer:?}");
@@ -402,7 +398,7 @@ async fn verification_waits_for_long_calls_of_other_queues() {
     let caller = ProcedureCaller::new(&server);
     let running = caller.clone();
     let call = Tasks::new().spawn(async move { running.call("slow", &[int("ms", 1500)]).await });
-    eventually(SOON, TICK, || state(&server).runs("fjord_test.slow") == 1).await;
+    eventually(SOON, TICK, || server.state().runs("fjord_test.slow") == 1).await;
     let expected = ExpectedProcedure {
         queue: caller.queue.clone(),
         procedure: name("nothing"),

@@ -1,7 +1,6 @@
 //! Promise: the queues of a database share its connections, calls get a connection in order of
 //! arrival, and a pool with open connections needs no logins.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -17,15 +16,10 @@ use tokio::time::{Instant, timeout};
 
 use super::{CallAnswer, LONG, ProcedureCaller, int, sent_error, text, unsent_error};
 use crate::support::eventually::{SOON, TICK, eventually};
-use crate::support::mssql_server::{SqlServer, fake_server, servers};
-use crate::support::tds::FakeState;
+use crate::support::mssql_server::{fake_server, servers};
 
 /// Shorter than the slow procedure, but longer than any other procedure.
 const SHORT: Duration = Duration::from_millis(300);
-
-fn state(server: &SqlServer) -> Arc<FakeState> {
-    Arc::clone(&server.fake.as_ref().expect("this is the fake server").state)
-}
 
 /// Calls the procedure whose executions the fake server records in order.
 async fn write(
@@ -66,8 +60,8 @@ async fn many_queues_share_their_connections_without_further_logins() {
     for one in callers {
         one.await.expect("no panic");
     }
-    assert_eq!(state(&server).runs("fjord_test.returns"), 4000);
-    let logins = state(&server).logins();
+    assert_eq!(server.state().runs("fjord_test.returns"), 4000);
+    let logins = server.state().logins();
     assert!(logins <= 16, "{logins} logins for 16 connections");
 }
 
@@ -78,7 +72,7 @@ async fn waiters_of_all_queues_are_served_in_order_of_arrival() {
     let caller = ProcedureCaller::new(&server);
     let first = caller.clone();
     let busy = Tasks::new().spawn(async move { first.call("slow", &[int("ms", 300)]).await });
-    eventually(SOON, TICK, || state(&server).runs("fjord_test.slow") == 1).await;
+    eventually(SOON, TICK, || server.state().runs("fjord_test.slow") == 1).await;
     let callers: Vec<_> = (0..12).map(|n| caller.with_queue(&format!("queue-{}", n % 5))).collect();
     let cancelled = Cancel::new();
     let kept = Cancel::new();
@@ -98,16 +92,16 @@ async fn waiters_of_all_queues_are_served_in_order_of_arrival() {
     assert!(failed.clone().all(|error| matches!(error, CallError::NotSent(error)
         if error.kind == BackendErrorKind::Cancelled)));
     assert_eq!(failed.count(), 3);
-    let order = state(&server).ledger.lock().expect("not poisoned").clone();
+    let order = server.state().ledger.lock().expect("not poisoned").clone();
     assert_eq!(order, ["0", "1", "3", "4", "6", "7", "9", "10"]);
     assert!(busy.await.expect("no panic").is_ok());
-    assert_eq!(state(&server).logins(), 1);
+    assert_eq!(server.state().logins(), 1);
 }
 
 #[tokio::test]
 async fn a_connection_whose_waiter_gave_up_goes_to_the_next_call() {
     let server = fake_server().await;
-    state(&server).login_ms.store(300, Ordering::Release);
+    server.state().login_ms.store(300, Ordering::Release);
     let caller = ProcedureCaller::new(&server);
     assert!(timeout(SHORT / 3, caller.call("nothing", &[])).await.is_err());
     let cancel = Cancel::new();
@@ -116,7 +110,7 @@ async fn a_connection_whose_waiter_gave_up_goes_to_the_next_call() {
     cancel.cancel();
     assert_eq!(unsent_error(call.await), BackendErrorKind::Cancelled);
     assert!(caller.call("nothing", &[]).await.is_ok());
-    let state = state(&server);
+    let state = server.state();
     assert_eq!((state.attempts.load(Ordering::Acquire), state.logins()), (1, 1));
     assert_eq!(state.runs("fjord_test.nothing"), 1);
 }
@@ -126,25 +120,25 @@ async fn waiters_are_served_by_open_connections_if_no_more_can_be_opened() {
     let server = fake_server().await;
     let caller = ProcedureCaller::new(&server);
     caller.call("nothing", &[]).await.expect("the call succeeds");
-    state(&server).login_error.store(18456, Ordering::Release);
+    server.state().login_error.store(18456, Ordering::Release);
     let first = caller.clone();
     let busy = Tasks::new().spawn(async move { first.call("slow", &[int("ms", 300)]).await });
-    eventually(SOON, TICK, || state(&server).runs("fjord_test.slow") == 1).await;
+    eventually(SOON, TICK, || server.state().runs("fjord_test.slow") == 1).await;
     // The pool could open three more connections, but the server refuses the logins.
     let waiting = (0..3).map(|_| caller.call("nothing", &[]));
     for answer in join_all(waiting).await {
         assert!(answer.is_ok(), "{answer:?}");
     }
     assert!(busy.await.expect("no panic").is_ok());
-    assert!(state(&server).attempts.load(Ordering::Acquire) <= 4);
+    assert!(server.state().attempts.load(Ordering::Acquire) <= 4);
 }
 
 #[tokio::test]
 async fn a_wrong_password_costs_one_attempt_for_all_calls() {
     let mut server = fake_server().await;
     server.config.connections_max = 64;
-    state(&server).login_ms.store(100, Ordering::Release);
-    state(&server).login_error.store(18456, Ordering::Release);
+    server.state().login_ms.store(100, Ordering::Release);
+    server.state().login_error.store(18456, Ordering::Release);
     let caller = ProcedureCaller::new(&server);
     let all = join_all((0..64).map(|_| caller.call("nothing", &[]))).await;
     for answer in all {
@@ -153,7 +147,7 @@ async fn a_wrong_password_costs_one_attempt_for_all_calls() {
         let cause = error.source.expect("a cause").to_string();
         assert!(cause.contains("Login failed"), "{cause}");
     }
-    assert_eq!(state(&server).attempts.load(Ordering::Acquire), 1);
+    assert_eq!(server.state().attempts.load(Ordering::Acquire), 1);
 }
 
 #[tokio::test]
@@ -167,9 +161,9 @@ async fn a_connection_past_its_maximum_age_is_replaced_without_an_error() {
         let all = join_all((0..6).map(|_| caller.call("nothing", &[]))).await;
         assert!(all.iter().all(Result::is_ok));
     }
-    let logins = state(&server).logins();
+    let logins = server.state().logins();
     assert!((4..=40).contains(&logins), "{logins}");
-    assert!(state(&server).connections.load(Ordering::Acquire) <= 2);
+    assert!(server.state().connections.load(Ordering::Acquire) <= 2);
 }
 
 #[tokio::test]
@@ -221,7 +215,7 @@ async fn a_dba_sees_the_application_name_of_the_queue() {
             assert_eq!(*answer.cell(), name, "{}: {queue}", server.name);
         }
         if server.fake.is_some() {
-            assert_eq!(state(&server).logins(), 2, "queues with the same name share a connection");
+            assert_eq!(server.state().logins(), 2, "queues with the same name share a connection");
         }
     }
 }
@@ -233,7 +227,7 @@ async fn a_separate_pool_is_not_blocked_by_the_others() {
     let caller = ProcedureCaller::new(&server);
     let busy = caller.with_queue("one");
     let running = Tasks::new().spawn(async move { busy.call("slow", &[int("ms", 2000)]).await });
-    eventually(SOON, TICK, || state(&server).runs("fjord_test.slow") == 1).await;
+    eventually(SOON, TICK, || server.state().runs("fjord_test.slow") == 1).await;
     let waiting = caller.with_queue("two");
     let error = unsent_error(waiting.call_within(SHORT, &Cancel::new(), "nothing", &[]).await);
     assert_eq!(error, BackendErrorKind::PoolTimedOut);
@@ -261,11 +255,11 @@ async fn a_reload_changes_the_number_of_connections() {
         .backend
         .reconfigure(&fjord::config::procedures::DatabaseConfig::Mssql(config.clone().into()));
     assert!(both(&caller).await < Duration::from_millis(400));
-    assert_eq!(state(&server).connections.load(Ordering::Acquire), 2);
+    assert_eq!(server.state().connections.load(Ordering::Acquire), 2);
     config.pools = vec![pool("fjord", 1, &["one"])];
     caller.backend.reconfigure(&fjord::config::procedures::DatabaseConfig::Mssql(config.into()));
     both(&caller).await;
-    eventually(SOON, TICK, || state(&server).connections.load(Ordering::Acquire) == 1).await;
+    eventually(SOON, TICK, || server.state().connections.load(Ordering::Acquire) == 1).await;
 }
 
 /// The server closes the next two connections after login, so the first waiter gets closed ones.
@@ -277,7 +271,7 @@ async fn a_waiter_that_gets_a_closed_connection_keeps_its_place() {
     write(&caller, "warm".to_owned(), &Cancel::new()).await.expect("an answer");
     let first = caller.clone();
     let busy = Tasks::new().spawn(async move { first.call("slow", &[int("ms", 30_000)]).await });
-    eventually(SOON, TICK, || state(&server).runs("fjord_test.slow") == 1).await;
+    eventually(SOON, TICK, || server.state().runs("fjord_test.slow") == 1).await;
     let never = Cancel::new();
     let mut calls = Vec::new();
     for number in 0..4 {
@@ -285,23 +279,23 @@ async fn a_waiter_that_gets_a_closed_connection_keeps_its_place() {
         assert!(poll!(&mut call).is_pending());
         calls.push(call);
     }
-    state(&server).closes_after_login.store(2, Ordering::Release);
-    state(&server).close_connections();
+    server.state().closes_after_login.store(2, Ordering::Release);
+    server.state().close_connections();
     for ended in join_all(calls).await {
         ended.expect("the call succeeds");
     }
     sent_error(busy.await.expect("no panic"));
-    assert_eq!(*state(&server).ledger.lock().expect("not poisoned"), ["warm", "0", "1", "2", "3"]);
+    assert_eq!(*server.state().ledger.lock().expect("not poisoned"), ["warm", "0", "1", "2", "3"]);
 }
 
 #[tokio::test]
 async fn one_of_many_calls_reads_an_unknown_signature() {
     let mut server = fake_server().await;
     server.config.connections_max = 16;
-    state(&server).signatures_ms.store(200, Ordering::Release);
+    server.state().signatures_ms.store(200, Ordering::Release);
     let caller = ProcedureCaller::new(&server);
     let (reads, cancel) =
-        (|| state(&server).signature_reads.load(Ordering::Acquire), Cancel::new());
+        (|| server.state().signature_reads.load(Ordering::Acquire), Cancel::new());
     let status = [int("status", 1)];
     // The call that reads the signature is cancelled, so another call reads it. A third call has
     // too little time to wait for it.
@@ -329,18 +323,18 @@ async fn one_of_many_calls_reads_an_unknown_signature() {
 async fn one_of_many_calls_looks_for_a_missing_procedure() {
     let mut server = fake_server().await;
     server.config.connections_max = 16;
-    state(&server).signatures_ms.store(200, Ordering::Release);
+    server.state().signatures_ms.store(200, Ordering::Release);
     let dropped = ["fjord_test.returns".to_owned()];
-    state(&server).dropped.lock().expect("not poisoned").extend(dropped);
+    server.state().dropped.lock().expect("not poisoned").extend(dropped);
     let caller = ProcedureCaller::new(&server);
-    let reads = || state(&server).signature_reads.load(Ordering::Acquire);
+    let reads = || server.state().signature_reads.load(Ordering::Acquire);
     let status = [int("status", 1)];
     for answer in join_all((0..64).map(|_| caller.call("returns", &status))).await {
         assert!(matches!(unsent_error(answer), BackendErrorKind::Mismatch { .. }));
     }
     assert_eq!(reads(), 1);
     // Later calls look for the procedure again and find it.
-    state(&server).dropped.lock().expect("not poisoned").clear();
+    server.state().dropped.lock().expect("not poisoned").clear();
     for answer in join_all((0..64).map(|_| caller.call("returns", &status))).await {
         answer.expect("the call succeeds");
     }

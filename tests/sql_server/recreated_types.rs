@@ -9,7 +9,6 @@ use fjord::procedures::{
 
 use super::{CallAnswer, ProcedureCaller, given, sent_error, unsent_error};
 use crate::support::mssql_server::{SqlServer, direct, fake_server, servers};
-use crate::support::tds::FakeState;
 
 const ORIGINAL: &str = "code varchar(5) NULL, kana varchar(5) COLLATE Japanese_CI_AS NULL";
 const UTF_8: &str = "code varchar(5) COLLATE Latin1_General_100_CI_AS_SC_UTF8 NULL, kana varchar(5) COLLATE Latin1_General_100_CI_AS_SC_UTF8 NULL";
@@ -18,10 +17,6 @@ const REORDERED: &str = "kana varchar(5) COLLATE Japanese_CI_AS NULL, code varch
 const MORE: &str =
     "code varchar(5) NULL, kana varchar(5) COLLATE Japanese_CI_AS NULL, more int NULL";
 const LESS: &str = "code varchar(5) NULL";
-
-fn state(server: &SqlServer) -> &FakeState {
-    &server.fake.as_ref().expect("this is the fake server").state
-}
 
 fn text_cell(text: &str) -> OwnedCell {
     OwnedCell::Text(text.to_owned())
@@ -44,7 +39,7 @@ async fn fake_servers() -> [SqlServer; 2] {
         is_babelfish: true,
         ..fake_server().await
     };
-    state(&babelfish).is_babelfish.store(true, Ordering::Release);
+    babelfish.state().is_babelfish.store(true, Ordering::Release);
     [fake_server().await, babelfish]
 }
 
@@ -59,19 +54,19 @@ async fn the_columns_of_a_recreated_type_are_read_again() {
         for transaction in [Transaction::None, Transaction::Committed] {
             let caller = ProcedureCaller { transaction, ..ProcedureCaller::new(&server) };
             for columns in [ORIGINAL, UTF_8, REORDERED, MORE, WESTERN, REORDERED, ORIGINAL] {
-                state(&server).recreate_type("code_list", columns);
-                let before = state(&server).signature_reads.load(Ordering::Acquire);
+                server.state().recreate_type("code_list", columns);
+                let before = server.state().signature_reads.load(Ordering::Acquire);
                 for row in [["abc", "a"], ["xyz", "b"]] {
                     let answer = caller.call("codes", &[codes(row)]).await;
                     let answer =
                         answer.unwrap_or_else(|e| panic!("{}: {columns}: {e:?}", server.name));
                     assert_eq!(rows(&answer), [row.map(text_cell)], "{}: {columns}", server.name);
                 }
-                let reads = state(&server).signature_reads.load(Ordering::Acquire) - before;
+                let reads = server.state().signature_reads.load(Ordering::Acquire) - before;
                 assert_eq!(reads, 2, "the parameters and the columns, once");
             }
             assert_eq!(
-                state(&server).logins(),
+                server.state().logins(),
                 if transaction == Transaction::None { 1 } else { 2 }
             );
         }
@@ -83,7 +78,7 @@ async fn text_is_checked_against_the_new_code_page() {
     let server = fake_server().await;
     let caller = ProcedureCaller::new(&server);
     for (columns, fits) in [(ORIGINAL, true), (UTF_8, true), (WESTERN, false), (UTF_8, true)] {
-        state(&server).recreate_type("code_list", columns);
+        server.state().recreate_type("code_list", columns);
         // ASCII fits the old columns, so this call detects the new type. Refused text does not.
         caller.call("codes", &[codes(["a", "a"])]).await.expect("the call succeeds");
         let result = caller.call("codes", &[codes(["é", "日"])]).await;
@@ -101,15 +96,15 @@ async fn text_is_checked_against_the_new_code_page() {
         }
     }
     // No call has detected the new type yet, so the old signature is still in use.
-    state(&server).recreate_type("code_list", WESTERN);
-    let ran = state(&server).runs("fjord_test.codes");
+    server.state().recreate_type("code_list", WESTERN);
+    let ran = server.state().runs("fjord_test.codes");
     let BackendErrorKind::Arguments(bad) =
         unsent_error(caller.call("codes", &[codes(["é", "日"])]).await)
     else {
         panic!("another error")
     };
     assert_eq!(bad[0].reason, "U+65E5 cannot be represented in code page 1252");
-    assert_eq!((state(&server).runs("fjord_test.codes"), state(&server).logins()), (ran, 1));
+    assert_eq!((server.state().runs("fjord_test.codes"), server.state().logins()), (ran, 1));
 }
 
 /// Regression test: the driver panicked on a cell that had no column.
@@ -118,10 +113,10 @@ async fn a_removed_column_is_a_mismatch_and_costs_no_connection() {
     for server in fake_servers().await {
         for transaction in [Transaction::None, Transaction::Committed] {
             let caller = ProcedureCaller { transaction, ..ProcedureCaller::new(&server) };
-            state(&server).recreate_type("code_list", ORIGINAL);
+            server.state().recreate_type("code_list", ORIGINAL);
             caller.call("codes", &[codes(["abc", "a"])]).await.expect("the call succeeds");
-            let (ran, logins) = (state(&server).runs("fjord_test.codes"), state(&server).logins());
-            state(&server).recreate_type("code_list", LESS);
+            let (ran, logins) = (server.state().runs("fjord_test.codes"), server.state().logins());
+            server.state().recreate_type("code_list", LESS);
             for _ in 0..2 {
                 let error = unsent_error(caller.call("codes", &[codes(["abc", "a"])]).await);
                 let BackendErrorKind::Mismatch { difference, .. } = error else {
@@ -129,12 +124,12 @@ async fn a_removed_column_is_a_mismatch_and_costs_no_connection() {
                 };
                 assert!(difference.contains("the column kana"), "{difference}");
             }
-            assert_eq!(state(&server).runs("fjord_test.codes"), ran);
+            assert_eq!(server.state().runs("fjord_test.codes"), ran);
             // A call that does not use the removed column succeeds.
             let less = texts("codes", &["code"], &["abc"]);
             let answer = caller.call("codes", &[less]).await.expect("the call succeeds");
             assert_eq!(rows(&answer), [[text_cell("abc"), OwnedCell::Null]]);
-            assert_eq!(state(&server).logins(), logins, "{}", server.name);
+            assert_eq!(server.state().logins(), logins, "{}", server.name);
         }
     }
 }
@@ -150,14 +145,14 @@ async fn a_type_without_narrow_text_is_checked_too() {
             "id int NULL, name nvarchar(9) NULL",
             "name nvarchar(9) NULL, id int NULL",
         ] {
-            state(&server).recreate_type("name_list", columns);
+            server.state().recreate_type("name_list", columns);
             let answer = caller.call("names", &[name()]).await.expect("the call succeeds");
             assert_eq!(rows(&answer), [[text_cell("Ā")]], "{}: {columns}", server.name);
         }
-        state(&server).recreate_type("name_list", "id int NULL");
+        server.state().recreate_type("name_list", "id int NULL");
         let error = unsent_error(caller.call("names", &[name()]).await);
         assert!(matches!(error, BackendErrorKind::Mismatch { .. }), "{error}");
-        assert_eq!(state(&server).logins(), 1, "{}", server.name);
+        assert_eq!(server.state().logins(), 1, "{}", server.name);
     }
 }
 
@@ -167,15 +162,15 @@ async fn a_type_recreated_during_a_call_fails_one_call() {
     let server = fake_server().await;
     let caller = ProcedureCaller::new(&server);
     caller.call("codes", &[codes(["abc", "a"])]).await.expect("the call succeeds");
-    *state(&server).recreate_later.lock().expect("not poisoned") = Some(("code_list", MORE));
+    *server.state().recreate_later.lock().expect("not poisoned") = Some(("code_list", MORE));
     let error = sent_error(caller.call("codes", &[codes(["abc", "a"])]).await);
     assert_eq!(error, SentErrorKind::Server { number: 500, class: ServerErrorClass::Other });
-    let reads = state(&server).signature_reads.load(Ordering::Acquire);
+    let reads = server.state().signature_reads.load(Ordering::Acquire);
     let answer =
         caller.call("codes", &[codes(["abc", "a"])]).await.expect("the columns were read again");
     assert_eq!(rows(&answer), [["abc", "a"].map(text_cell)]);
-    assert_eq!(state(&server).signature_reads.load(Ordering::Acquire), reads);
-    assert_eq!(state(&server).logins(), 1);
+    assert_eq!(server.state().signature_reads.load(Ordering::Acquire), reads);
+    assert_eq!(server.state().logins(), 1);
 }
 
 /// Shows on a real server that the system views identify a recreated type.

@@ -16,9 +16,9 @@ use fjord::roles::worker::execution::procedure::json_sink::JsonSink;
 use tokio::time::Instant;
 
 use super::{LONG, ProcedureCaller, given, int, name, sent_error, text, unsent_error};
-use crate::support::mssql_server::{fake_server, servers};
+use crate::support::mssql_server::servers;
 
-fn text_cell(text: &str) -> OwnedCell {
+pub(super) fn text_cell(text: &str) -> OwnedCell {
     OwnedCell::Text(text.to_owned())
 }
 
@@ -149,7 +149,10 @@ async fn the_rows_of_for_json_text_can_be_joined() {
     }
 }
 
-fn things(columns: &[(&str, ParameterType)], rows: Vec<Vec<ParameterValue<'static>>>) -> Argument {
+pub(super) fn things(
+    columns: &[(&str, ParameterType)],
+    rows: Vec<Vec<ParameterValue<'static>>>,
+) -> Argument {
     let columns: Vec<(Arc<str>, ParameterType)> =
         columns.iter().map(|(name, kind)| ((*name).into(), *kind)).collect();
     Argument { columns: columns.into(), ..given("things", ParameterValue::Table(rows)) }
@@ -375,40 +378,4 @@ async fn a_procedure_with_a_table_returns_its_outputs_completely() {
             assert_eq!(*answer.output("total"), total, "{}", server.name);
         }
     }
-}
-
-/// A table-valued parameter must have all columns of its type, and no value for generated ones.
-#[tokio::test]
-async fn rows_of_a_table_with_an_identity_are_inserted() {
-    let server = fake_server().await;
-    let caller = ProcedureCaller::new(&server);
-    let columns = [("text", ParameterType::String), ("price", ParameterType::Decimal)];
-    let lines = |columns: &[(&str, ParameterType)], rows| Argument {
-        name: "rows".into(),
-        ..things(columns, rows)
-    };
-    let row = |text: &str, price: &str| {
-        let price = ParameterValue::Decimal(price.to_owned().into());
-        vec![ParameterValue::Text(text.to_owned().into()), price]
-    };
-    let rows = vec![row("é; --", "9999999.99"), vec![ParameterValue::Null, ParameterValue::Null]];
-    let answer = caller.call("lines", &[lines(&columns, rows)]).await.expect("lines");
-    let price = OwnedCell::Number("9999999.99".to_owned());
-    let first = vec![OwnedCell::Int(1), text_cell("é; --"), price];
-    let second = vec![OwnedCell::Int(2), OwnedCell::Null, OwnedCell::Null];
-    assert_eq!(answer.sets, [[first, second]]);
-    let most = caller.call("lines", &[lines(&columns, vec![row("a", "1"); 950])]).await;
-    assert_eq!(most.expect("950 rows").sets[0].len(), 950);
-    let error = caller.call("lines", &[lines(&columns, vec![row("a", "1"); 951])]).await;
-    let BackendErrorKind::Arguments(bad) = unsent_error(error) else { panic!("another error") };
-    assert!(bad[0].reason.starts_with("more than 950 rows: "), "{bad:?}");
-    let wrong = vec![row("日", "1"), row("a", "0.001")];
-    let error = caller.call("lines", &[lines(&columns, wrong)]).await;
-    let BackendErrorKind::Arguments(bad) = unsent_error(error) else { panic!("another error") };
-    let cells: Vec<_> = bad.into_iter().filter_map(|one| one.cell).collect();
-    assert_eq!(cells, [(0, "text".to_owned()), (1, "price".to_owned())]);
-    let generated = [("line", ParameterType::Int32)];
-    let error = caller.call("lines", &[lines(&generated, Vec::new())]).await;
-    let error = unsent_error(error).to_string();
-    assert!(error.contains("line in the catalogue, but text, price in the database"), "{error}");
 }

@@ -1,5 +1,6 @@
 //! The servers on which the SQL Server suite runs: the fake server, and a real one if configured.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use fjord::catalogue::names::quoted;
@@ -10,7 +11,7 @@ use tokio::sync::OnceCell;
 use tokio_util::compat::TokioAsyncWriteCompatExt;
 
 use super::resetting_connection::ResettingStream;
-use super::tds::{FakeSqlServer, PASSWORD, schema};
+use super::tds::{FakeSqlServer, FakeState, PASSWORD, schema};
 
 /// The environment variable with the ADO connection string of a real server.
 const VARIABLE: &str = "FJORD_TEST_MSSQL";
@@ -33,6 +34,13 @@ pub(crate) struct SqlServer {
     pub(crate) is_babelfish: bool,
     /// The fake server; `None` for a real one.
     pub(crate) fake: Option<FakeSqlServer>,
+}
+
+impl SqlServer {
+    /// Returns the state of the fake server.
+    pub(crate) fn state(&self) -> Arc<FakeState> {
+        Arc::clone(&self.fake.as_ref().expect("this is the fake server").state)
+    }
 }
 
 /// Returns all available servers.

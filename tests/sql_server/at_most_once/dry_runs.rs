@@ -7,8 +7,8 @@ use http::Method;
 use serde_json::json;
 
 use super::super::{ProcedureCaller, int, text};
+use super::run;
 use super::transactions::{fleet_on, sent};
-use super::{run, state};
 use crate::support::client::HttpResponse;
 use crate::support::mssql_server::{SqlServer, fake_server, servers};
 
@@ -22,7 +22,7 @@ async fn a_dry_run_changes_nothing_and_retries_a_deadlock_victim() {
     let caller = caller(&server);
     for script in ["INSERT dry; ROW 7", "BEGIN; INSERT dry; COMMIT; ROW 7"] {
         run(&caller, script).await.expect("a dry run");
-        assert_eq!(state(&server).audit.count("dry"), 0, "{script}");
+        assert_eq!(server.state().audit.count("dry"), 0, "{script}");
     }
     for number in [1205, 3960] {
         let answer = run(&caller, &format!("INSERT dry; THROW {number} - 2")).await;
@@ -30,12 +30,12 @@ async fn a_dry_run_changes_nothing_and_retries_a_deadlock_victim() {
     }
     let error = sent(run(&caller, "INSERT dry; THROW 50422").await);
     assert!(error.is_rolled_back);
-    assert_eq!(state(&server).audit.count("dry"), 0);
+    assert_eq!(server.state().audit.count("dry"), 0);
     // The next call on the connection is committed.
     run(&ProcedureCaller { transaction: Transaction::None, ..caller }, "INSERT real")
         .await
         .expect("a call");
-    assert_eq!(state(&server).audit.count("real"), 1);
+    assert_eq!(server.state().audit.count("real"), 1);
 }
 
 #[tokio::test]
@@ -57,8 +57,8 @@ async fn a_dry_run_that_commits_fails_and_runs_once() {
         if !script.contains("THROW") {
             assert!(matches!(error.kind, SentErrorKind::Server { number: 266, .. }), "{script}");
         }
-        assert_eq!(state(&server).audit.count("e"), rows, "{script}");
-        assert_eq!(state(&server).runs("fjord_test.runs"), 1, "{script}");
+        assert_eq!(server.state().audit.count("e"), rows, "{script}");
+        assert_eq!(server.state().runs("fjord_test.runs"), 1, "{script}");
     }
 }
 
@@ -80,12 +80,12 @@ async fn the_lack_of_reports_does_not_prove_a_roll_back() {
     for transaction in [Transaction::RolledBack, Transaction::Committed] {
         for (script, expected) in cases {
             let server = fake_server().await;
-            state(&server).is_babelfish.store(true, Ordering::Release);
+            server.state().is_babelfish.store(true, Ordering::Release);
             let error =
                 sent(run(&ProcedureCaller { transaction, ..caller(&server) }, script).await);
-            let found = (state(&server).audit.count("e"), error.is_rolled_back);
+            let found = (server.state().audit.count("e"), error.is_rolled_back);
             assert_eq!(found, expected, "{transaction:?}: {script}");
-            assert_eq!(state(&server).runs("fjord_test.runs"), 1, "{transaction:?}: {script}");
+            assert_eq!(server.state().runs("fjord_test.runs"), 1, "{transaction:?}: {script}");
         }
     }
 }
@@ -100,8 +100,8 @@ async fn a_procedure_under_xact_abort_is_rolled_back_and_runs_once() {
             let script = format!("SET XACT_ABORT; INSERT e; BEGIN; INSERT e; THROW {number}");
             let error = sent(run(&caller, &script).await);
             assert!(error.is_rolled_back, "{transaction:?}: {number}: {error:?}");
-            assert_eq!(state(&server).audit.count("e"), 0, "{transaction:?}: {number}");
-            assert_eq!(state(&server).runs("fjord_test.runs"), executions + 1);
+            assert_eq!(server.state().audit.count("e"), 0, "{transaction:?}: {number}");
+            assert_eq!(server.state().runs("fjord_test.runs"), executions + 1);
         }
     }
 }
@@ -124,12 +124,12 @@ async fn statements_after_a_rollback_in_the_procedure_do_not_count_as_rolled_bac
     for transaction in [Transaction::RolledBack, Transaction::Committed] {
         for (script, is_babelfish) in cases.iter().flat_map(|one| [(one, false), (one, true)]) {
             let server = fake_server().await;
-            state(&server).is_babelfish.store(is_babelfish, Ordering::Release);
+            server.state().is_babelfish.store(is_babelfish, Ordering::Release);
             let error =
                 sent(run(&ProcedureCaller { transaction, ..caller(&server) }, script).await);
             assert!(!error.is_rolled_back, "{transaction:?}: {script}: {error:?}");
-            assert_eq!(state(&server).audit.count("e"), 1, "{transaction:?}: {script}");
-            assert_eq!(state(&server).runs("fjord_test.runs"), 1, "{transaction:?}: {script}");
+            assert_eq!(server.state().audit.count("e"), 1, "{transaction:?}: {script}");
+            assert_eq!(server.state().runs("fjord_test.runs"), 1, "{transaction:?}: {script}");
         }
     }
 }
@@ -177,7 +177,7 @@ async fn the_answer_to_a_dry_run_says_whether_it_was_rolled_back() {
     let ask = async |script: &str| {
         dry.send(Method::POST, "/v1/whole", &json!({ "script": script })).await
     };
-    let count = |word: &str| state(&server).audit.count(word);
+    let count = |word: &str| server.state().audit.count(word);
     let applied = |answer: &HttpResponse| answer.header("preference-applied").to_owned();
 
     let answer = ask("INSERT dry; ROW 7; THROW 1205 - 1").await;

@@ -7,7 +7,7 @@ use http::Method;
 use serde_json::json;
 
 use super::super::{CallAnswer, ProcedureCaller};
-use super::{run, state};
+use super::run;
 use crate::support::fleet::{Fleet, FleetOptions};
 use crate::support::mssql_server::{SqlServer, fake_server};
 use crate::support::tds::PASSWORD;
@@ -34,13 +34,13 @@ async fn a_deadlock_victim_is_retried_and_has_one_effect() {
         let caller = caller(&server);
         let answer = run(&caller, &format!("INSERT twice; THROW {number} - 2")).await;
         assert_eq!(answer.expect("the third attempt succeeds").restarts, 2);
-        assert_eq!(state(&server).audit.count("twice"), 1);
-        assert_eq!(state(&server).runs("fjord_test.runs"), 3);
+        assert_eq!(server.state().audit.count("twice"), 1);
+        assert_eq!(server.state().runs("fjord_test.runs"), 3);
         let error = sent(run(&caller, &format!("INSERT always; THROW {number}")).await);
         assert_eq!(error.kind, SentErrorKind::Server { number, class });
         assert!(error.is_rolled_back);
-        assert_eq!(state(&server).audit.count("always"), 0);
-        assert_eq!(state(&server).runs("fjord_test.runs"), 6);
+        assert_eq!(server.state().audit.count("always"), 0);
+        assert_eq!(server.state().runs("fjord_test.runs"), 6);
     }
 }
 
@@ -54,12 +54,12 @@ async fn a_failed_procedure_is_rolled_back_and_runs_once() {
         let script = format!("INSERT a{number}; BEGIN; INSERT a{number}; THROW {number}");
         let error = sent(run(&caller, &script).await);
         assert!(error.is_rolled_back, "{number}: {error:?}");
-        assert_eq!(state(&server).audit.count(&format!("a{number}")), 0, "{number}");
-        assert_eq!(state(&server).runs("fjord_test.runs"), executions + 1, "{number}");
+        assert_eq!(server.state().audit.count(&format!("a{number}")), 0, "{number}");
+        assert_eq!(server.state().runs("fjord_test.runs"), executions + 1, "{number}");
     }
     // The next call on the connection is committed.
     run(&caller, "INSERT after; BEGIN; INSERT after; COMMIT").await.expect("a commit");
-    assert_eq!(state(&server).audit.count("after"), 2);
+    assert_eq!(server.state().audit.count("after"), 2);
 }
 
 #[tokio::test]
@@ -77,8 +77,8 @@ async fn a_procedure_that_ends_the_transaction_fails_and_runs_once() {
         let error = sent(run(&caller(&server), script).await);
         assert!(matches!(error.kind, SentErrorKind::Server { number: 266, .. }), "{script}");
         assert!(!error.is_rolled_back, "{script}: not proved");
-        assert_eq!(state(&server).audit.count("e"), rows, "{script}");
-        assert_eq!(state(&server).runs("fjord_test.runs"), 1, "{script}");
+        assert_eq!(server.state().audit.count("e"), rows, "{script}");
+        assert_eq!(server.state().runs("fjord_test.runs"), 1, "{script}");
     }
 }
 
@@ -86,11 +86,11 @@ async fn a_procedure_that_ends_the_transaction_fails_and_runs_once() {
 async fn a_lost_connection_is_an_unknown_outcome() {
     for (script, loses_commits) in [("INSERT lost", true), ("INSERT lost; DROP", false)] {
         let server = fake_server().await;
-        state(&server).loses_commits.store(loses_commits, Ordering::Release);
+        server.state().loses_commits.store(loses_commits, Ordering::Release);
         let error = sent(run(&caller(&server), script).await);
         assert_eq!(error.kind, SentErrorKind::Lost, "{script}");
         assert!(!error.is_rolled_back, "{script}");
-        assert_eq!(state(&server).runs("fjord_test.runs"), 1, "{script}");
+        assert_eq!(server.state().runs("fjord_test.runs"), 1, "{script}");
     }
 }
 
@@ -126,7 +126,7 @@ async fn the_catalogue_decides_whether_calls_are_transactions() {
     let ask = async |path: &'static str, script: &str| {
         client.send(Method::POST, path, &json!({ "script": script })).await
     };
-    let count = |word: &str| state(&server).audit.count(word);
+    let count = |word: &str| server.state().audit.count(word);
 
     let answer = ask("/v1/whole", "INSERT whole; ROW 7; THROW 1205 - 1").await;
     assert_eq!((answer.is(200).json(), count("whole")), (json!(7), 1));
@@ -152,8 +152,8 @@ async fn the_catalogue_decides_whether_calls_are_transactions() {
     let problem = ask("/v1/whole", script).await.is_problem(422, "refused");
     assert_eq!((&problem["effect"], count("logged")), (&json!("unknown"), 1));
 
-    let before = state(&server).runs("fjord_test.runs");
-    state(&server).loses_commits.store(true, Ordering::Release);
+    let before = server.state().runs("fjord_test.runs");
+    server.state().loses_commits.store(true, Ordering::Release);
     ask("/v1/whole", "INSERT lost; ROW 7").await.is_problem(502, "outcome-unknown");
-    assert_eq!(state(&server).runs("fjord_test.runs"), before + 1);
+    assert_eq!(server.state().runs("fjord_test.runs"), before + 1);
 }

@@ -251,3 +251,16 @@ fn inserted(text: &str, variable: &str, value: &dyn Fn(&str) -> Sql) -> Sql {
     }
     Sql::Table(rows)
 }
+
+/// Returns whether a statement inserts the text `refused` into a table, which a constraint forbids.
+pub(crate) fn has_failing_insert(text: &str, values: &[RpcParameter]) -> bool {
+    let is_refused =
+        |one: &RpcParameter| matches!(&one.value, Sql::Text(text) if text == "refused");
+    text.contains("INSERT INTO @fjord_table_") && values.iter().any(is_refused)
+}
+
+/// Returns whether the statement after each INSERT ends the batch if the INSERT failed.
+pub(crate) fn ends_after_failed_inserts(text: &str) -> bool {
+    let mut inserts = text.split("; INSERT INTO @fjord_table_").skip(1);
+    inserts.all(|insert| insert.split("; ").nth(1) == Some("IF @@ERROR <> 0 RETURN"))
+}

@@ -137,6 +137,15 @@ async fn answer(
         TdsRequest::ExecuteSql(text, values) if text.contains("@fjord_return") => {
             state.statements.fetch_add(1, Ordering::AcqRel);
             let (name, given, outputs) = request::called(&text, &values, &state.schema);
+            if request::has_failing_insert(&text, &values) {
+                // SQL Server continues with the next statement, unless the batch ends itself.
+                if !request::ends_after_failed_inserts(&text) {
+                    state.ran.lock().expect("not poisoned").push(name.clone());
+                }
+                let error = "The INSERT statement conflicted with the CHECK constraint.";
+                send(stream, reply.error(547, 16, error, "").done_procedure(true)).await?;
+                return Ok(true);
+            }
             (name, given, Some(outputs))
         }
         TdsRequest::ExecuteSql(text, values) => {
