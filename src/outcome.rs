@@ -42,7 +42,7 @@ outcomes! {
     RequestTimeout "request_timeout", "the body did not arrive in time";
     BodyTooLarge "body_too_large", "the body is larger than the endpoint or NATS allows";
     UriTooLong "uri_too_long", "the URI is too long";
-    HeadersTooLarge "headers_too_large", "the headers are too many or too large";
+    HeadersTooLarge "headers_too_large", "the request has too many headers, or they are too large";
     UnsupportedMediaType "unsupported_media_type", "the body is not JSON";
     ExpectationFailed "expectation_failed", "the expectation in the Expect header cannot be met";
     Misdirected "misdirected", "the request is for another host";
