@@ -49,8 +49,9 @@ snapshots: ## Updates the snapshots of external interfaces; review them like cod
 	INSTA_UPDATE=always $(CARGO) test --locked
 
 test-hostile: nats-server sslyze ## Runs third-party attack tools and random input for several minutes
-	$(CARGO) build --locked --bin fjord
-	$(CARGO) test --locked --test fjord -- --nocapture --include-ignored --test-threads 1 third_party_tools hostile_clients
+	$(CARGO) build --release --locked --bin fjord
+	FJORD_TEST_EXECUTABLE=$(abspath $(TARGET))/release/fjord \
+	  $(CARGO) test --locked --test fjord -- --nocapture --include-ignored --test-threads 1 third_party_tools hostile_clients
 	PROPTEST_CASES=20000 $(CARGO) test --locked --lib --test fjord -- --test-threads 2 $(PROPERTY_TESTS)
 
 soak: nats-server ## Injects random faults for SOAK_SECONDS (300), then compares every response with the ledger

@@ -10,6 +10,7 @@ pub mod config;
 pub mod endpoint_call;
 pub mod envelope;
 pub mod fleet;
+pub mod free_memory;
 pub mod future;
 pub mod in_flight;
 pub mod lifecycle;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use fjord::cli::{Arguments, Layers};
 use fjord::commands;
 use fjord::config::{Config, Sources};
+use fjord::free_memory;
 use fjord::roles::{self, RunError};
 use fjord::telemetry::chain;
 use fjord::telemetry::logs::Logs;
@@ -15,12 +16,6 @@ use fjord::telemetry::logs::Logs;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The interval at which a task frees memory. The allocator returns free memory to the kernel after a delay of one second, but
-/// only while other memory is being freed. Without this task, an idle process would keep all memory of an earlier burst.
-const PURGE_INTERVAL: Duration = Duration::from_secs(5);
-/// The size of the allocation that the task frees. It must be larger than the allocations that the allocator caches. Its pages
-/// are never touched.
-const PURGE_BYTES: usize = 4 * 1024 * 1024;
 /// Longest wait for the last log lines to be written.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
@@ -71,22 +66,18 @@ fn start(sources: &Sources) -> ExitCode {
             return ExitCode::from(commands::EXIT_FAILED);
         }
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .on_thread_park(free_memory::collect)
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             writeln!(err, "error: cannot create a runtime: {error}").ok();
             return ExitCode::from(commands::EXIT_FAILED);
         }
     };
-    let purge = runtime.spawn(async {
-        let mut ticks = tokio::time::interval(PURGE_INTERVAL);
-        loop {
-            ticks.tick().await;
-            drop(std::hint::black_box(Vec::<u8>::with_capacity(PURGE_BYTES)));
-        }
-    });
     let result = runtime.block_on(roles::run(role, loaded, sources.clone()));
-    purge.abort();
     logs.flush(FLUSH_LIMIT);
     match result {
         Ok(()) => ExitCode::SUCCESS,

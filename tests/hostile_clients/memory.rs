@@ -31,6 +31,8 @@ const ANSWERS_LIMIT: Duration = Duration::from_mins(10);
 /// Session settings for which a worker that is silent for seconds is not lost.
 const PATIENT_SESSION: &str =
     "[gateway.session]\naccept_timeout = '60s'\nprogress_interval = '60s'\n";
+/// The same for a gateway that acknowledges no part of an answer for seconds.
+const PATIENT_WORKER: &str = "[worker]\nprogress_interval = '60s'\n";
 /// An endpoint with a large answer and time limits above `ANSWERS_LIMIT`, so that only byte limits can be reached.
 const PATIENT_ENDPOINT: &str = r#"{
   "patient": {
@@ -48,7 +50,8 @@ const PATIENT_ENDPOINT: &str = r#"{
 /// The memory in use, in bytes.
 #[derive(Clone, Copy, Debug)]
 struct MemoryUse {
-    /// The resident memory of the gateway.
+    /// The resident anonymous memory of the gateway. Pages of the executable file are left out: the kernel loads them when
+    /// code runs for the first time, and can drop them at any time.
     gateway: u64,
     /// The unsent data in the gateway's send buffers.
     unsent: u64,
@@ -59,7 +62,7 @@ struct MemoryUse {
 impl MemoryUse {
     fn now(gateway: &FjordProcess) -> Self {
         Self {
-            gateway: status(gateway, "VmRSS"),
+            gateway: status(gateway, "RssAnon"),
             unsent: unsent_data(gateway.https().port()).1,
             sockets: socket_bytes(),
         }
@@ -92,6 +95,7 @@ async fn measure(name: &str, session_keys: &str, attack: impl AsyncFnOnce(&Fleet
         .to_vec();
     let options = FleetOptions {
         gateway_toml,
+        worker_toml: PATIENT_WORKER.to_owned(),
         catalogue,
         environment,
         concurrency: 64,
@@ -116,7 +120,8 @@ async fn measure(name: &str, session_keys: &str, attack: impl AsyncFnOnce(&Fleet
             _ = ticks.tick() => peak = peak.max(MemoryUse::now(gateway)),
         }
     }
-    peak.gateway = status(gateway, "VmHWM");
+    // The kernel records the peak of all resident memory only.
+    peak.gateway = status(gateway, "VmHWM").saturating_sub(status(gateway, "RssFile"));
     for_a_while(SETTLE_TIME).await;
     let after = MemoryUse::now(gateway);
     let in_kib = |of: fn(MemoryUse) -> u64| {
