@@ -12,6 +12,7 @@ pub mod envelope;
 pub mod file_version;
 pub mod fleet;
 pub mod future;
+pub mod http_date;
 pub mod in_flight;
 pub mod lifecycle;
 pub mod listen;
