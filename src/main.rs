@@ -9,6 +9,7 @@ use fjord::commands;
 use fjord::config::{Config, Sources};
 use fjord::free_memory;
 use fjord::roles::{self, RunError};
+use fjord::start_check;
 use fjord::telemetry::chain;
 use fjord::telemetry::logs::Logs;
 
@@ -29,7 +30,9 @@ fn main() -> ExitCode {
         return ExitCode::from(commands::EXIT_FAILED);
     }
     match arguments.command {
-        Some(command) => commands::run(&command, &sources, roles::gateway::call::execute),
+        Some(command) => {
+            commands::run(&command, &sources, roles::gateway::call::execute, roles::check)
+        }
         None => start(&sources),
     }
 }
@@ -54,7 +57,8 @@ fn start(sources: &Sources) -> ExitCode {
     };
     let loaded = match Config::load(sources) {
         Ok(loaded) => loaded,
-        Err(errors) => {
+        Err(_) => {
+            let errors = start_check::all_errors(sources, |loaded| roles::check(role, loaded));
             commands::print_lines(&mut err, "error", &errors).ok();
             return ExitCode::from(commands::EXIT_CONFIG);
         }

@@ -75,6 +75,8 @@ mod session_timeouts;
 #[cfg(test)]
 mod sql_server;
 #[cfg(test)]
+mod start_check;
+#[cfg(test)]
 #[expect(dead_code, reason = "the demo and the benchmarks use the rest of it")]
 mod support;
 #[cfg(test)]

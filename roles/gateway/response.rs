@@ -10,6 +10,7 @@ use hyper::body::Body;
 use crate::catalogue::endpoint::is_bodiless;
 use crate::envelope::reply::JSON;
 use crate::envelope::{AnswerHead, Final};
+use crate::http_date;
 use crate::problem::{PROBLEM_JSON, Problem, ProblemKind};
 
 use crate::roles::gateway::client::byte_budget::Reservation;
@@ -179,6 +180,7 @@ pub fn finish(mut response: Response, context: &ResponseContext) -> Response {
     let status = response.status();
     let headers = response.headers_mut();
     headers.insert(X_REQUEST_ID, context.request_id.header_value());
+    headers.insert(header::DATE, http_date::now());
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     default_header(headers, header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if context.is_tls {

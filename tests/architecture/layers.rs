@@ -57,10 +57,21 @@ pub(super) fn drivers_outside_their_module(source: &SourceFile) -> Vec<String> {
 
 /// The modules of the crate, from the lowest layer up. A module may use modules of its own layer and of lower layers.
 const LAYERS: &[&[&str]] = &[
-    &["cli", "free_memory", "future", "message", "outcome", "quality_value", "units"],
+    &[
+        "cli",
+        "file_version",
+        "free_memory",
+        "future",
+        "http_date",
+        "message",
+        "outcome",
+        "quality_value",
+        "spelling",
+        "units",
+    ],
     &["envelope", "problem", "catalogue", "config"],
     &["tls", "lifecycle", "in_flight", "listen", "telemetry"],
-    &["messaging", "procedures", "admin", "fleet", "endpoint_call"],
+    &["messaging", "procedures", "admin", "fleet", "endpoint_call", "start_check"],
     &["commands", "roles"],
 ];
 
