@@ -82,10 +82,13 @@ fn run(directory: &Path, arguments: &[&str]) -> Output {
     command.output().expect("fjord runs")
 }
 
-/// Returns the lines of stderr that are errors.
+/// Returns the lines of stderr that are errors, sorted.
 fn errors(output: &Output) -> Vec<String> {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    text.lines().filter_map(|line| Some(line.strip_prefix("error: ")?.to_owned())).collect()
+    let errors = text.lines().filter_map(|line| Some(line.strip_prefix("error: ")?.to_owned()));
+    let mut errors: Vec<String> = errors.collect();
+    errors.sort();
+    errors
 }
 
 /// Checks that there is one error for each of `expected`, which contains all of its words.
