@@ -20,7 +20,7 @@ pub struct Link {
 pub enum LinkState {
     /// The link is connected.
     Up,
-    /// The link is not connected or not yet proven by a probe. The transport reconnects on its own.
+    /// The link is not connected or not yet confirmed by a probe. The transport reconnects on its own.
     Down,
     /// The server refuses a subscription that the process needs, so messages to it are lost.
     SubscriptionRefused,

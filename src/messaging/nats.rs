@@ -233,7 +233,7 @@ impl Transport for Nats {
             }
             let mut link = self.shared.state.link();
             let before = *link.borrow_and_update();
-            // A link that is not proven yet cannot be lost: it comes up with another epoch.
+            // A link that is not confirmed yet cannot be lost: it comes up with another epoch.
             let is_proven = before.state != LinkState::Down;
             let lost = link.wait_for(|link| {
                 is_proven && (link.state == LinkState::Down || link.epoch != before.epoch)

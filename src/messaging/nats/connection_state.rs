@@ -70,7 +70,7 @@ impl ConnectionState {
     }
 
     /// Records that a probe, sent after all subscriptions, came back over a new connection.
-    pub(super) fn proved(&self) {
+    pub(super) fn confirmed(&self) {
         self.change(|state| (state.is_proved, state.epoch) = (true, state.epoch + 1));
         if self.link.borrow().epoch > 1 {
             counter(&names::NATS_RECONNECTS, &[]).increment(1);
