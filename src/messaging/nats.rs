@@ -132,7 +132,7 @@ impl Nats {
 
     async fn send(&self, message: OutgoingMessage) -> Result<(), TransportError> {
         let mut sending = pin!(self.outbox.send(message));
-        // Nearly all messages are accepted at once and need no timer.
+        // Nearly all messages are accepted immediately and need no timer.
         if let Poll::Ready(result) = poll!(&mut sending) {
             return result;
         }
@@ -195,7 +195,7 @@ impl Nats {
 
 impl Transport for Nats {
     fn publish(&self, message: Message) -> BoxFuture<'_, Result<(), TransportError>> {
-        // Nearly all messages are queued at once, so a completed future is enough.
+        // Nearly all messages are queued immediately, so a completed future is enough.
         match self.outgoing(message).map(|outgoing| self.outbox.try_send(outgoing)) {
             Ok(None) => Box::pin(ready(Ok(()))),
             Ok(Some(outgoing)) => Box::pin(self.send(outgoing)),

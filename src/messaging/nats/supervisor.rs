@@ -284,7 +284,7 @@ impl NatsShared {
     }
 
     /// Leaves a server that is about to stop (lame duck mode) before it closes the connection. A
-    /// random pause keeps clients from connecting to the other servers all at once. Never returns.
+    /// random pause keeps clients from connecting to the other servers all together. Never returns.
     async fn leave_stopping_servers(&self, client: &NatsClient) {
         let mut link = self.state.link();
         loop {

@@ -302,7 +302,7 @@ impl Pool {
         &self.factory
     }
 
-    /// Closes idle connections at once, and other connections when they are returned.
+    /// Closes idle connections immediately, and other connections when they are returned.
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.is_closed = true;
