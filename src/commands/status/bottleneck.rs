@@ -1,4 +1,4 @@
-//! Finds the bottleneck of the fleet and describes it in one sentence.
+//! Finds the bottleneck of the fleet and describes it in one line.
 
 use serde::Serialize;
 
