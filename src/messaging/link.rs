@@ -66,7 +66,7 @@ pub struct RoundTrip {
 }
 
 impl RoundTrip {
-    /// Returns the time until which the silence of a process that reports every `interval` proves nothing: a stalled link
+    /// Returns the time until which the silence of a process that reports every `interval` means nothing: a stalled link
     /// delays its reports, and one arrives at the latest an interval after the stall.
     #[must_use]
     pub fn silence_excused_until(&self, interval: Duration) -> Option<Instant> {

@@ -234,9 +234,9 @@ impl Transport for Nats {
             let mut link = self.shared.state.link();
             let before = *link.borrow_and_update();
             // A link that is not confirmed yet cannot be lost: it comes up with another epoch.
-            let is_proven = before.state != LinkState::Down;
+            let was_confirmed = before.state != LinkState::Down;
             let lost = link.wait_for(|link| {
-                is_proven && (link.state == LinkState::Down || link.epoch != before.epoch)
+                was_confirmed && (link.state == LinkState::Down || link.epoch != before.epoch)
             });
             let end = Instant::now() + self.shared.config.operation_timeout;
             tokio::select! {

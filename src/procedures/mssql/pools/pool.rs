@@ -216,7 +216,7 @@ impl Pool {
     pub(super) fn give_back(self: &Arc<Self>, mut connection: TdsConnection) {
         let now = Instant::now();
         connection.returned = now;
-        // A connection that was returned without a query proves nothing.
+        // A connection that was returned without a query confirms nothing.
         let has_answered = !connection.stream.is_unused();
         let mut state = self.lock();
         if has_answered {
