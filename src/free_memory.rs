@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// The shortest time between two collections of a thread. One collection takes about a millisecond.
 const INTERVAL: Duration = Duration::from_secs(5);
 /// mimalloc collects a thread's free memory once in 10,000 allocations that its free lists do not serve
-/// (`generic_collect` among its options). The crate does not export the function that collects at once.
+/// (`generic_collect` among its options). The crate does not export the function that collects immediately.
 const ALLOCATIONS: u32 = 10_000;
 /// The size of these allocations, in bytes: above 1 KiB, no free list serves an allocation.
 const ALLOCATION_BYTES: usize = 4 * 1024;

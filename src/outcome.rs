@@ -49,7 +49,7 @@ outcomes! {
     RateLimited "rate_limited", "the caller has exceeded its rate limit";
     ClientGone "client_gone", "the client disconnected before the response";
 
-    Overloaded "overloaded", "refused at once, because too many requests are waiting or in flight";
+    Overloaded "overloaded", "refused immediately, because too many requests are waiting or in flight";
     Busy "busy", "every worker was busy for as long as the request could wait";
     NoWorkers "no_workers", "no worker serves the queue";
     BusDown "bus_down", "the process is not connected to NATS";

@@ -230,7 +230,7 @@ impl Demo {
                 }
             }
             // A worker is ready once it serves its first queue, long before a new database is filled. Only a response with
-            // data proves that everything is ready.
+            // data confirms that everything is ready.
             let read = client.try_send(Method::GET, HORSE, None).await.ok()?;
             (read.status == StatusCode::OK).then_some(Ok(()))
         });

@@ -211,7 +211,7 @@ impl Pipeline {
 
     /// Returns how many parts a worker may send ahead of the client: 0 if the endpoint does not
     /// stream, and 0 for HTTP/1.0, which cannot mark a truncated body. HEAD gets 1, so that the
-    /// worker sends the head and one part; without a window it would send the whole answer at once.
+    /// worker sends the head and one part; without a window it would send the whole answer without waiting.
     fn window(&self, parts: &Parts, endpoint: &Endpoint) -> u32 {
         if !endpoint.may_stream() {
             0

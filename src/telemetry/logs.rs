@@ -176,7 +176,7 @@ fn write_lines(receiver: &Receiver<LogEntry>, out: impl Write) {
     let mut out = LineOutput { out, is_within_line: false };
     let mut collected = Vec::with_capacity(COLLECTED_BYTES_MAX);
     while let Ok(first) = receiver.recv() {
-        // The first line is written at once. Lines that arrive during the pause below are written
+        // The first line is written immediately. Lines that arrive during the pause below are written
         // together. The pause also keeps logging threads from waking this thread for every line.
         let mut next = Some(first);
         while let Some(entry) = next {

@@ -171,7 +171,7 @@ async fn attack_with_stalled_readers(fleet: &Fleet, clients: usize) {
     assert_eq!(unsent_data(port), (0, 0));
 }
 
-/// Requests many large answers at once.
+/// Requests many large answers concurrently.
 async fn request_many_answers(fleet: &Fleet, count: usize) {
     let client =
         fleet.client_with(ClientOptions { http: HttpVersion::Two, ..ClientOptions::default() });
