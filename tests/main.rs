@@ -9,6 +9,8 @@ mod architecture;
 #[cfg(test)]
 mod authentication;
 #[cfg(test)]
+mod catalogue_memory;
+#[cfg(test)]
 mod compression;
 #[cfg(test)]
 mod config_errors;
