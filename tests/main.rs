@@ -23,6 +23,8 @@ mod distant_workers;
 #[cfg(test)]
 mod docs;
 #[cfg(test)]
+mod documentation_page;
+#[cfg(test)]
 mod dry_runs;
 #[cfg(test)]
 mod end_to_end;

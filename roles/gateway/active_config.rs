@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use http::request::Parts;
+
 use crate::catalogue::{self, Catalogue};
 use crate::config::Config;
 use crate::config::gateway::HttpLimits;
@@ -11,6 +13,7 @@ use crate::roles::gateway::admission::router::Router;
 use crate::roles::gateway::client::caller::Caller;
 use crate::roles::gateway::edge::documentation::DOCUMENTATION_PATHS;
 use crate::roles::gateway::edge::documentation::Documentation;
+use crate::roles::gateway::response::Response;
 
 /// Catalogue, routes, keys and limits that were loaded together and are consistent with each other.
 #[derive(Debug)]
@@ -79,6 +82,13 @@ impl ActiveConfig {
     #[must_use]
     pub fn is_health_check(&self, path: &str) -> bool {
         self.health_path.as_deref() == Some(path)
+    }
+
+    /// Returns the file of the documentation page that a request asks for, if any.
+    #[must_use]
+    pub fn documentation_asset(&self, request: &Parts) -> Option<Response> {
+        let documentation = self.documentation.as_ref()?;
+        documentation.asset(&request.method, request.uri.path(), &request.headers)
     }
 
     /// Returns whether the responses to a caller have a `Server-Timing` header.
