@@ -25,7 +25,6 @@ const LOCAL_HEADER_BYTES: usize = 30;
 /// The header of a gzip file (RFC 1952 §2.3): DEFLATE, no name, no time, unknown file system.
 const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 
-#[expect(clippy::print_stdout, reason = "cargo reads the instructions of a build script there")]
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);

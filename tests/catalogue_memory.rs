@@ -58,13 +58,13 @@ fn catalogue(name: &str, endpoints: usize) -> String {
 }
 
 /// A NATS server, and the configuration of processes that use it.
-struct Fixture {
+struct MemoryFixture {
     home: tempfile::TempDir,
     _server: NatsServer,
     shared: String,
 }
 
-impl Fixture {
+impl MemoryFixture {
     fn new() -> Self {
         install_provider();
         let home = tempfile::tempdir().expect("a temporary directory");
@@ -116,7 +116,7 @@ impl Fixture {
 
 #[test]
 fn the_memory_of_an_endpoint_and_its_queue_is_bounded() {
-    let fixture = Fixture::new();
+    let fixture = MemoryFixture::new();
     for (role, expected) in [(Role::Gateway, GATEWAY), (Role::Worker, WORKER)] {
         let [few, many] = SIZES.map(|endpoints| fixture.bytes(role, endpoints));
         let endpoints = i64::try_from(SIZES[1] - SIZES[0]).expect("a small number");
@@ -131,7 +131,7 @@ fn the_memory_of_an_endpoint_and_its_queue_is_bounded() {
 
 #[test]
 fn reloads_do_not_make_the_memory_grow() {
-    let fixture = Fixture::new();
+    let fixture = MemoryFixture::new();
     let config = fixture.config(Role::Gateway, 100);
     let (runtime, tasks) = (runtime(), Tasks::new());
     let load = || Arc::new(ActiveConfig::load(&config).expect("a valid catalogue"));

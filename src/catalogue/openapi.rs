@@ -65,7 +65,7 @@ fn document(endpoints: &[&Endpoint]) -> Json {
     document
 }
 
-/// Returns the endpoints of each path, by their methods in lower case. OpenAPI treats paths that differ only in parameter names
+/// Returns the endpoints of each path, by their methods in lower case. `OpenAPI` treats paths that differ only in parameter names
 /// as identical, so all of them use the names of the first.
 fn by_path<'a>(endpoints: &[&'a Endpoint]) -> BTreeMap<&'a str, BTreeMap<String, &'a Endpoint>> {
     let mut first_paths: HashMap<String, &str> = HashMap::new();

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue, Method, header};
 
 use crate::catalogue::Catalogue;
-use crate::config::gateway::DocumentationAccess;
+use crate::config::gateway::{Coding, CompressionConfig, DocumentationAccess};
 
 use crate::roles::gateway::admission::auth::Permissions;
+use crate::roles::gateway::edge::compression::stored_body::StoredBodyRequest;
 use crate::roles::gateway::response::Response;
 
 mod documents;
@@ -38,6 +39,7 @@ pub struct Documentation {
     page: &'static Page,
     documents: OpenApiDocuments,
     access: DocumentationAccess,
+    offers_gzip: bool,
 }
 
 /// The content at a path of the documentation.
@@ -54,12 +56,17 @@ pub enum DocumentationPage<'a> {
 impl Documentation {
     /// Creates the documentation of a catalogue, unless the configuration disables it.
     #[must_use]
-    pub fn new(catalogue: &Arc<Catalogue>, access: DocumentationAccess) -> Option<Self> {
+    pub fn new(
+        catalogue: &Arc<Catalogue>,
+        access: DocumentationAccess,
+        compression: &CompressionConfig,
+    ) -> Option<Self> {
         if access == DocumentationAccess::Off {
             return None;
         }
         let documents = OpenApiDocuments::new(Arc::clone(catalogue));
-        Some(Self { page: Page::get(), documents, access })
+        let offers_gzip = compression.codings.contains(&Coding::Gzip);
+        Some(Self { page: Page::get(), documents, access, offers_gzip })
     }
 
     /// Returns the style sheet or script of the page at a path, if there is one. Their names contain a hash, so they do not
@@ -67,7 +74,7 @@ impl Documentation {
     #[must_use]
     pub fn asset(&self, method: &Method, path: &str, request: &HeaderMap) -> Option<Response> {
         let name = path.strip_prefix(PAGE_PATH)?.strip_prefix('/')?;
-        if is_read(method) { self.page.asset(name, request) } else { None }
+        if is_read(method) { self.page.asset(name, self.request(request)) } else { None }
     }
 
     /// Returns the content at a path, if there is one.
@@ -82,7 +89,7 @@ impl Documentation {
             return None;
         }
         match path {
-            PAGE_PATH => Some(DocumentationPage::Page(self.page.response(request))),
+            PAGE_PATH => Some(DocumentationPage::Page(self.page.response(self.request(request)))),
             DOCUMENT_PATH if self.access == DocumentationAccess::Public => {
                 Some(DocumentationPage::Public(self))
             }
@@ -103,7 +110,7 @@ impl Documentation {
     /// An error if the runtime is shutting down.
     pub async fn public(&self, request: &HeaderMap) -> io::Result<Response> {
         let document = self.documents.complete().await?;
-        Ok(document.cacheable_response(request, JSON, VALIDATE))
+        Ok(document.cacheable_response(self.request(request), JSON, VALIDATE))
     }
 
     /// Returns the document with the endpoints that a caller may call.
@@ -116,7 +123,7 @@ impl Documentation {
         request: &HeaderMap,
     ) -> io::Result<Response> {
         let document = self.documents.get(&permissions.met).await?;
-        let mut response = document.response(request, JSON);
+        let mut response = document.response(self.request(request), JSON);
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, NO_STORE);
         let encoding = headers.insert(header::VARY, VARY);
@@ -124,6 +131,10 @@ impl Documentation {
             headers.append(header::VARY, encoding);
         }
         Ok(response)
+    }
+
+    fn request<'a>(&self, headers: &'a HeaderMap) -> StoredBodyRequest<'a> {
+        StoredBodyRequest { headers, offers_gzip: self.offers_gzip }
     }
 }
 
@@ -140,8 +151,9 @@ mod tests {
     fn only_reads_of_known_paths_are_answered() {
         let catalogue = Arc::new(catalogue(r#""a": {"route": "GET /a", KEYS}"#));
         let none = HeaderMap::new();
+        let compression = CompressionConfig { codings: Coding::ALL.to_vec(), bytes_min: 100 };
         for access in [DocumentationAccess::Public, DocumentationAccess::Authenticated] {
-            let documentation = Documentation::new(&catalogue, access).unwrap();
+            let documentation = Documentation::new(&catalogue, access, &compression).unwrap();
             let page = |method, path| documentation.page(&method, path, &none);
             assert!(matches!(page(Method::GET, "/docs"), Some(DocumentationPage::Page(_))));
             let document = page(Method::HEAD, "/openapi.json").unwrap();
@@ -150,6 +162,7 @@ mod tests {
             assert!(page(Method::POST, "/docs").is_none());
             assert!(page(Method::GET, "/other").is_none());
         }
-        assert!(Documentation::new(&catalogue, DocumentationAccess::Off).is_none());
+        let off = Documentation::new(&catalogue, DocumentationAccess::Off, &compression);
+        assert!(off.is_none());
     }
 }

@@ -35,6 +35,29 @@ pub(in crate::roles::gateway) struct StoredBody {
     hash: Box<str>,
 }
 
+/// The part of a request that determines in which form a stored body is sent.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::roles::gateway) struct StoredBodyRequest<'a> {
+    /// The headers of the request.
+    pub(in crate::roles::gateway) headers: &'a HeaderMap,
+    /// Whether the configuration offers gzip.
+    pub(in crate::roles::gateway) offers_gzip: bool,
+}
+
+impl StoredBodyRequest<'_> {
+    fn coding(self) -> Option<Coding> {
+        let offered: &[Coding] = if self.offers_gzip { &[Coding::Gzip] } else { &[] };
+        AcceptedCodings::from_headers(self.headers, offered).coding
+    }
+
+    /// Sets `Vary`, unless all clients get the same form.
+    fn set_vary(self, headers: &mut HeaderMap) {
+        if self.offers_gzip {
+            headers.append(header::VARY, VARY_ENCODING);
+        }
+    }
+}
+
 impl StoredBody {
     /// Takes a gzip file with one member.
     pub(in crate::roles::gateway) fn from_gzip(gzip: Bytes) -> Self {
@@ -81,14 +104,14 @@ impl StoredBody {
         &self.hash
     }
 
-    /// Returns the response to a request with these headers.
+    /// Returns the response to a request.
     pub(in crate::roles::gateway) fn response(
         &self,
-        request: &HeaderMap,
+        request: StoredBodyRequest<'_>,
         media_type: &'static str,
     ) -> Response {
-        let accepted = AcceptedCodings::from_headers(request, &[Coding::Gzip]);
-        let body = if accepted.coding.is_some() {
+        let coding = request.coding();
+        let body = if coding.is_some() {
             self.gzip.clone().into()
         } else {
             ResponseBody::Produced(Box::new(Decompression {
@@ -99,29 +122,28 @@ impl StoredBody {
         let mut response = Response::new(body);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
-        headers.append(header::VARY, VARY_ENCODING);
-        if let Some(coding) = accepted.coding {
+        request.set_vary(headers);
+        if let Some(coding) = coding {
             set_encoding(headers, coding);
         }
         response
     }
 
-    /// Returns the response to a request with these headers: 304 if the client has the body (RFC 9110 §13.1.2). Clients may
+    /// Returns the response to a request: 304 if the client has the body (RFC 9110 §13.1.2). Clients may
     /// store it as `cache_control` permits.
     pub(in crate::roles::gateway) fn cacheable_response(
         &self,
-        request: &HeaderMap,
+        request: StoredBodyRequest<'_>,
         media_type: &'static str,
         cache_control: &'static str,
     ) -> Response {
-        let accepted = AcceptedCodings::from_headers(request, &[Coding::Gzip]);
         // The forms of a body are different representations, which need different tags.
-        let coding = if accepted.coding.is_some() { "-gzip" } else { "" };
+        let coding = if request.coding().is_some() { "-gzip" } else { "" };
         let tag = format!("\"{}{coding}\"", self.hash);
-        let mut response = if has_tag(request, &tag) {
+        let mut response = if has_tag(request.headers, &tag) {
             let mut unchanged = Response::default();
             *unchanged.status_mut() = StatusCode::NOT_MODIFIED;
-            unchanged.headers_mut().append(header::VARY, VARY_ENCODING);
+            request.set_vary(unchanged.headers_mut());
             unchanged
         } else {
             self.response(request, media_type)
@@ -173,7 +195,7 @@ mod tests {
         StoredBody::write(|out| out.write_all(text.as_bytes())).unwrap()
     }
 
-    fn request(pairs: &[(&'static str, &str)]) -> HeaderMap {
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
         pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
     }
 
@@ -182,10 +204,14 @@ mod tests {
         let text = "0123456789".repeat(20_000);
         let stored = stored(&text);
         assert!(stored.stored_bytes() < text.len() / 50);
-        let packed = stored.response(&request(&[("accept-encoding", "br, gzip")]), "text/plain");
+        let respond = |accept: &str, offers_gzip| {
+            let headers = headers(&[("accept-encoding", accept)]);
+            stored.response(StoredBodyRequest { headers: &headers, offers_gzip }, "text/plain")
+        };
+        let packed = respond("br, gzip", true);
         assert_eq!(packed.headers()["content-encoding"], "gzip");
         assert_eq!(packed.into_body().into_whole().unwrap(), stored.gzip);
-        let plain = stored.response(&request(&[("accept-encoding", "br")]), "text/plain");
+        let plain = respond("br", true);
         assert!(!plain.headers().contains_key("content-encoding"));
         assert_eq!(plain.headers()["vary"], "Accept-Encoding");
         let ResponseBody::Produced(mut body) = plain.into_body() else { panic!("not produced") };
@@ -196,22 +222,25 @@ mod tests {
             pieces += 1;
         }
         assert_eq!((found == text.as_bytes(), pieces), (true, 4));
+        let disabled = respond("gzip", false);
+        assert!(!disabled.headers().contains_key("content-encoding"));
+        assert!(!disabled.headers().contains_key("vary"));
     }
 
     #[test]
     fn a_client_that_has_the_body_gets_304() {
         let stored = stored("text");
-        let respond = |headers: &[(&'static str, &str)]| {
-            stored.cacheable_response(&request(headers), "text/plain", "no-cache")
+        let respond = |pairs: &[(&'static str, &str)]| {
+            let headers = headers(pairs);
+            let request = StoredBodyRequest { headers: &headers, offers_gzip: true };
+            stored.cacheable_response(request, "text/plain", "no-cache")
         };
         let whole = respond(&[]);
-        assert_eq!(
-            (whole.status(), &whole.headers()["cache-control"]),
-            (StatusCode::OK, &"no-cache".parse().unwrap())
-        );
+        assert_eq!(whole.status(), StatusCode::OK);
+        assert_eq!(whole.headers()["cache-control"], "no-cache");
         let tag = whole.headers()["etag"].to_str().unwrap().to_owned();
-        for known in [tag.clone(), format!("W/{tag}"), format!("\"other\", {tag}"), "*".to_owned()]
-        {
+        let known = [tag.clone(), format!("W/{tag}"), format!("\"other\", {tag}"), "*".to_owned()];
+        for known in known {
             let answer = respond(&[("if-none-match", &known)]);
             assert_eq!(answer.status(), StatusCode::NOT_MODIFIED, "{known}");
             assert_eq!(answer.headers()["etag"].to_str().unwrap(), tag);

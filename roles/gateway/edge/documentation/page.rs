@@ -3,10 +3,10 @@
 use std::sync::LazyLock;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderValue, header};
 
 use super::VALIDATE;
-use crate::roles::gateway::edge::compression::stored_body::StoredBody;
+use crate::roles::gateway::edge::compression::stored_body::{StoredBody, StoredBodyRequest};
 use crate::roles::gateway::response::Response;
 
 /// Swagger UI. `build.rs` takes its files from the crate `utoipa-swagger-ui-vendored`, and stores them as gzip files.
@@ -90,14 +90,14 @@ impl Page {
     }
 
     /// Returns the response to a request for the page.
-    pub(super) fn response(&self, request: &HeaderMap) -> Response {
+    pub(super) fn response(&self, request: StoredBodyRequest<'_>) -> Response {
         let mut response = self.html.cacheable_response(request, HTML_TYPE, VALIDATE);
         response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, POLICY);
         response
     }
 
     /// Returns the response to a request for a file of the page, if there is one with this name.
-    pub(super) fn asset(&self, name: &str, request: &HeaderMap) -> Option<Response> {
+    pub(super) fn asset(&self, name: &str, request: StoredBodyRequest<'_>) -> Option<Response> {
         let asset = self.assets.iter().find(|asset| asset.name == name)?;
         Some(asset.body.cacheable_response(request, asset.media_type, IMMUTABLE))
     }
@@ -111,13 +111,17 @@ impl PageAsset {
 
 #[cfg(test)]
 mod tests {
-    use http::StatusCode;
+    use http::{HeaderMap, StatusCode};
 
     use super::*;
 
+    fn request(headers: &HeaderMap) -> StoredBodyRequest<'_> {
+        StoredBodyRequest { headers, offers_gzip: true }
+    }
+
     #[test]
     fn the_policy_allows_only_the_files_of_the_page() {
-        let page = Page::get().response(&HeaderMap::new());
+        let page = Page::get().response(request(&HeaderMap::new()));
         let policy = page.headers()["content-security-policy"].to_str().unwrap();
         assert!(policy.starts_with("default-src 'none'"), "{policy}");
         assert!(!policy.contains("unsafe") && !policy.contains("http"), "{policy}");
@@ -133,13 +137,13 @@ mod tests {
         let links = html.split(['"', '\'']).filter(|text| text.starts_with("docs/"));
         let mut found = 0;
         for link in links {
-            let asset = page.asset(link.strip_prefix("docs/").unwrap(), &none).unwrap();
+            let asset = page.asset(link.strip_prefix("docs/").unwrap(), request(&none)).unwrap();
             assert_eq!(asset.status(), StatusCode::OK);
             assert_eq!(asset.headers()["cache-control"], IMMUTABLE);
             found += 1;
         }
         assert_eq!(found, page.assets.len());
         assert!(!html.contains("=\"/") && !html.contains("://"), "{html}");
-        assert!(page.asset("page.js", &none).is_none());
+        assert!(page.asset("page.js", request(&none)).is_none());
     }
 }
