@@ -9,6 +9,8 @@ mod architecture;
 #[cfg(test)]
 mod authentication;
 #[cfg(test)]
+mod catalogue_memory;
+#[cfg(test)]
 mod compression;
 #[cfg(test)]
 mod config_errors;
@@ -20,6 +22,8 @@ mod database_outage;
 mod distant_workers;
 #[cfg(test)]
 mod docs;
+#[cfg(test)]
+mod documentation_page;
 #[cfg(test)]
 mod dry_runs;
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Real servers, real processes and throwaway certificates for tests, the demo and benchmarks.
 
+pub(crate) mod browser;
 pub(crate) mod certs;
 pub(crate) mod client;
 pub(crate) mod eventually;
@@ -11,6 +12,7 @@ pub(crate) mod ledger_load;
 pub(crate) mod mssql_server;
 pub(crate) mod nats;
 pub(crate) mod ports;
+pub(crate) mod prefix_proxy;
 pub(crate) mod process;
 pub(crate) mod process_guard;
 pub(crate) mod prometheus;

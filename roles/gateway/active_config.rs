@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::Method;
+use http::request::Parts;
 
 use crate::catalogue::cors::CorsRules;
 use crate::catalogue::{self, Catalogue};
@@ -15,6 +16,7 @@ use crate::roles::gateway::admission::router::{RouteLookup, Router};
 use crate::roles::gateway::client::caller::Caller;
 use crate::roles::gateway::edge::documentation::DOCUMENTATION_PATHS;
 use crate::roles::gateway::edge::documentation::Documentation;
+use crate::roles::gateway::response::Response;
 
 /// Catalogue, routes, keys and limits that were loaded together and are consistent with each other.
 #[derive(Debug)]
@@ -71,7 +73,11 @@ impl ActiveConfig {
             let conflict = |expected: String| StartError::at_key("catalogue.directory", expected);
             conflicts.into_iter().map(conflict).collect::<Vec<_>>()
         })?;
-        let documentation = Documentation::new(&catalogue, config.gateway.documentation);
+        let documentation = Documentation::new(
+            &catalogue,
+            config.gateway.documentation,
+            &config.gateway.compression,
+        );
         let default_cors = CorsRules::without_endpoint(&config.catalogue.defaults.cors);
         let default_cors = default_cors.map(Arc::new);
         let http = config.gateway.http.clone();
@@ -108,6 +114,13 @@ impl ActiveConfig {
             RouteLookup::Matched(matched) => matched.endpoint.cors.clone(),
             _ => self.default_cors.clone(),
         }
+    }
+
+    /// Returns the file of the documentation page that a request asks for, if any.
+    #[must_use]
+    pub fn documentation_asset(&self, request: &Parts) -> Option<Response> {
+        let documentation = self.documentation.as_ref()?;
+        documentation.asset(&request.method, request.uri.path(), &request.headers)
     }
 
     /// Returns whether the responses to a caller have a `Server-Timing` header.

@@ -160,6 +160,9 @@ impl Pipeline {
         let active_config = self.active_config.load_full();
         let checked = Authenticator::check_connection(peer);
         let peer = &*checked.map_err(|rejection| untrusted_connection(rejection, log))?;
+        if let Some(asset) = active_config.documentation_asset(parts) {
+            return Ok((asset, None));
+        }
         let matched = match active_config.router.find(&parts.method, parts.uri.path()) {
             RouteLookup::Matched(matched) => matched,
             RouteLookup::Malformed(problem) => return Err(problem.into()),

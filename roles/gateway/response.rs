@@ -20,7 +20,7 @@ mod close_reason;
 mod request_id;
 
 pub(super) use body::StreamChunk;
-pub use body::{BodyEncoder, ResponseBody, StreamedBody, Truncated};
+pub use body::{BodyEncoder, BodyProducer, ResponseBody, StreamedBody, Truncated};
 pub use close_reason::CloseReason;
 pub use request_id::RequestId;
 

@@ -28,6 +28,7 @@ const DRIVERS: &[(&str, &[&str])] = &[
             "src/telemetry/traces",
         ],
     ),
+    ("regex_automata", &["src/catalogue/pattern"]),
     ("rusqlite", &["src/procedures/sqlite"]),
     // `main` selects the crypto provider of the process. The trace exporter gets its TLS configuration from its caller.
     ("rustls", &["src/tls", "src/main.rs", "src/telemetry/traces"]),
