@@ -60,13 +60,10 @@ fn start(sources: &Sources) -> ExitCode {
         writeln!(err, "{text}").ok();
         return ExitCode::from(commands::EXIT_USAGE);
     };
-    let loaded = match Config::load(sources) {
-        Ok(loaded) => loaded,
-        Err(_) => {
-            let errors = start_check::all_errors(sources, |loaded| roles::check(role, loaded));
-            commands::print_lines(&mut err, "error", &errors).ok();
-            return ExitCode::from(commands::EXIT_CONFIG);
-        }
+    let Ok(loaded) = Config::load(sources) else {
+        let errors = start_check::all_errors(sources, |loaded| roles::check(role, loaded));
+        commands::print_lines(&mut err, "error", &errors).ok();
+        return ExitCode::from(commands::EXIT_CONFIG);
     };
     let logs = match Logs::start(&loaded.config.log) {
         Ok(logs) => logs,

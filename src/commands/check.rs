@@ -58,16 +58,19 @@ fn check_role(
     prepare: PrepareFunction,
     report: &mut CheckReport,
 ) -> Option<CheckedRole> {
+    let (settings, _) = Config::load_with_errors(sources);
+    for warning in settings.map(|loaded| loaded.warnings).unwrap_or_default() {
+        report.add(Severity::Warning, role, &StartError::Config(warning));
+    }
     let (loaded, catalogue) = match start_check::load(sources, |loaded| prepare(role, loaded)) {
         Ok(prepared) => prepared,
         Err(errors) => {
-            errors.iter().for_each(|error| report.add(Severity::Error, role, error));
+            for error in &errors {
+                report.add(Severity::Error, role, error);
+            }
             return None;
         }
     };
-    for warning in loaded.warnings {
-        report.add(Severity::Warning, role, &StartError::Config(warning));
-    }
     report.add_warnings(routes::warnings(&catalogue));
     if role == Role::Worker {
         let (short, enough) = pool_sizes::summaries(&loaded.config, &catalogue);

@@ -241,7 +241,7 @@ impl<O: Write> LineOutput<O> {
 }
 
 fn count_lines(lines: &[u8]) -> u64 {
-    lines.iter().filter(|byte| **byte == b'\n').count() as u64
+    memchr::memchr_iter(b'\n', lines).count() as u64
 }
 
 impl Write for LogWriter {

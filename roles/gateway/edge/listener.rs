@@ -307,8 +307,8 @@ async fn negotiate(
         return Some(connection::serve(stream, negotiated, context));
     };
     let accepted = match tls_handshake(stream, tls, state).await? {
-        Handshake::Completed(accepted) => *accepted,
-        Handshake::PlainText(stream) => {
+        HandshakeResult::Completed(accepted) => *accepted,
+        HandshakeResult::PlainText(stream) => {
             let peer = Peer::new(pending.address, false);
             let negotiated = Negotiated { peer, is_http2: false, lacks_tls: true };
             return Some(connection::serve(stream, negotiated, context));
@@ -321,7 +321,7 @@ async fn negotiate(
 }
 
 /// The result of a handshake.
-enum Handshake {
+enum HandshakeResult {
     Completed(Box<AcceptedTls<TcpStream>>),
     /// The client has sent text instead of a handshake, such as a request in plain HTTP.
     PlainText(TcpStream),
@@ -331,19 +331,19 @@ async fn tls_handshake(
     stream: TcpStream,
     tls: &ServerTls,
     state: &ListenerState,
-) -> Option<Handshake> {
+) -> Option<HandshakeResult> {
     let handshake = async {
         // A connection that sends nothing does not take a permit.
         let mut first = [0];
         let length = stream.peek(&mut first).await?;
         // A handshake begins with a byte that is not a letter (RFC 8446 §5.1), a request with its method.
         if length > 0 && first[0].is_ascii_alphabetic() {
-            return Ok(Handshake::PlainText(stream));
+            return Ok(HandshakeResult::PlainText(stream));
         }
         let permit = state.handshakes.acquire().await;
         let accepted = tls.accept(stream).await;
         drop(permit);
-        accepted.map(|accepted| Handshake::Completed(Box::new(accepted)))
+        accepted.map(|accepted| HandshakeResult::Completed(Box::new(accepted)))
     };
     match timeout(tls.handshake_timeout(), handshake).await {
         Ok(Ok(result)) => Some(result),

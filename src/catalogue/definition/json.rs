@@ -141,7 +141,7 @@ fn add_duplicates(
 pub fn line_of(text: &str, value: &RawValue) -> usize {
     let offset = value.get().as_ptr().addr().saturating_sub(text.as_ptr().addr());
     let before = text.as_bytes().get(..offset).unwrap_or_default();
-    before.iter().filter(|byte| **byte == b'\n').count() + 1
+    memchr::memchr_iter(b'\n', before).count() + 1
 }
 
 impl<T: JsonSchema> JsonSchema for OrderedMembers<T> {

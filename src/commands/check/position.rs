@@ -25,7 +25,7 @@ pub(super) fn line(path: &Path, endpoint: Option<&str>, key: &str, message: &str
         let document = ImDocument::parse(text.as_str()).ok()?;
         let span = find_in_toml(document.as_table(), key)?;
         let before = text.as_bytes().get(..span.start)?;
-        return Some(before.iter().filter(|byte| **byte == b'\n').count() + 1);
+        return Some(memchr::memchr_iter(b'\n', before).count() + 1);
     }
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let document: &RawValue = serde_json::from_str(text).ok()?;

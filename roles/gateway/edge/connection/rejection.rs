@@ -94,10 +94,17 @@ pub(super) async fn reject_http2<IO>(mut io: IO, lacks_tls: bool, peer: &Peer)
 where
     IO: AsyncWrite + Unpin,
 {
-    let (error, detail) = if lacks_tls {
-        (INADEQUATE_SECURITY, "this port serves HTTPS only: expected TLS, got HTTP/2 in plain text")
-    } else {
-        (HTTP_1_1_REQUIRED, "this port does not serve HTTP/2 in plain text: expected HTTP/1.1")
+    let (error, detail) = match (lacks_tls, peer.is_tls) {
+        (true, _) => (
+            INADEQUATE_SECURITY,
+            "this port serves HTTPS only: expected TLS, got HTTP/2 in plain text",
+        ),
+        (false, true) => {
+            (HTTP_1_1_REQUIRED, "HTTP/2 was not negotiated: expected h2 in ALPN, or HTTP/1.1")
+        }
+        (false, false) => {
+            (HTTP_1_1_REQUIRED, "this port does not serve HTTP/2 in plain text: expected HTTP/1.1")
+        }
     };
     let problem = Problem::with_detail(ProblemKind::InvalidRequest, detail);
     drop(respond(&problem, peer, &RequestId::from_headers(&HeaderMap::new())));
