@@ -33,11 +33,11 @@ impl TestDirectory {
     fn new() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let certs = Certs::new(&directory.path().join("certs"));
-        let test = Self { directory, certs };
-        fs::create_dir(test.path("endpoints")).expect("the directory can be created");
-        test.write("endpoints/all.json", ENDPOINTS);
-        test.gateway("", "");
-        test
+        let setup = Self { directory, certs };
+        fs::create_dir(setup.path("endpoints")).expect("the directory can be created");
+        setup.write("endpoints/all.json", ENDPOINTS);
+        setup.gateway("", "");
+        setup
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -119,23 +119,23 @@ fn an_unusable_certificate_or_key_is_an_error_with_its_key_and_its_file() {
         ),
         ("short", &["gateway.tls.key: ", "server.key: the RSA key is too short", "found 1024"]),
     ] {
-        let test = TestDirectory::new();
+        let setup = TestDirectory::new();
         let (certificate, key) = ("certs/server.pem", "certs/server.key");
-        let leaf = pem(&test.certs.server.certificate);
+        let leaf = pem(&setup.certs.server.certificate);
         match name {
-            "expired" => drop(test.certs.issue("server", Leaf::EXPIRED)),
-            "foreign" => test.write(key, pem(&test.certs.client.key)),
-            "encrypted" => test.write(key, ENCRYPTED_KEY),
-            "der" => test.write(certificate, b"\x30\x82\x01\x0a"),
-            "empty" => test.write(key, ""),
-            "utf-16" => test.write(certificate, b"\xff\xfe-\0-\0"),
-            "ca first" => test.write(certificate, format!("{}{leaf}", pem(&test.certs.ca))),
+            "expired" => drop(setup.certs.issue("server", Leaf::EXPIRED)),
+            "foreign" => setup.write(key, pem(&setup.certs.client.key)),
+            "encrypted" => setup.write(key, ENCRYPTED_KEY),
+            "der" => setup.write(certificate, b"\x30\x82\x01\x0a"),
+            "empty" => setup.write(key, ""),
+            "utf-16" => setup.write(certificate, b"\xff\xfe-\0-\0"),
+            "ca first" => setup.write(certificate, format!("{}{leaf}", pem(&setup.certs.ca))),
             _ => {
-                test.write(certificate, SHORT_CERTIFICATE);
-                test.write(key, SHORT_KEY);
+                setup.write(certificate, SHORT_CERTIFICATE);
+                setup.write(key, SHORT_KEY);
             }
         }
-        let found = test.errors("gateway");
+        let found = setup.errors("gateway");
         assert_errors(&found, &[expected]);
         assert!(found[0].contains("gateway.toml: "), "{found:?}");
     }
@@ -143,11 +143,11 @@ fn an_unusable_certificate_or_key_is_an_error_with_its_key_and_its_file() {
 
 #[test]
 fn exchanged_files_and_all_other_errors_are_reported_at_once() {
-    let test = TestDirectory::new();
-    test.write("ca.pem", "");
-    test.write("jwks.json", "{}");
-    test.write("endpoints/more.json", r#"{ "b": { "route": "GET /v1/b", "auth": "public" } }"#);
-    let (certificate, key) = (&test.certs.server.certificate, &test.certs.server.key);
+    let setup = TestDirectory::new();
+    setup.write("ca.pem", "");
+    setup.write("jwks.json", "{}");
+    setup.write("endpoints/more.json", r#"{ "b": { "route": "GET /v1/b", "auth": "public" } }"#);
+    let (certificate, key) = (&setup.certs.server.certificate, &setup.certs.server.key);
     let text = format!(
         "[gateway]\nlisten = '127.0.0.1:0'\n[messaging.nats]\nservers = ['tls://127.0.0.1:1']\n\
          [messaging.nats.tls]\nca = '{key}'\n[gateway.tls]\ncertificate = '{key}'\nkey = '{certificate}'\n\
@@ -156,7 +156,7 @@ fn exchanged_files_and_all_other_errors_are_reported_at_once() {
         key = key.display(),
         certificate = certificate.display(),
     );
-    test.write("gateway.toml", text);
+    setup.write("gateway.toml", text);
     // One file is named by two keys, and has one error for both.
     let expected: [&[&str]; 5] = [
         &[
@@ -169,28 +169,28 @@ fn exchanged_files_and_all_other_errors_are_reported_at_once() {
         &["auth.jwt.main.keys: ", "jwks.json: not a JWKS"],
         &["more.json: endpoint \"b\": procedure: missing"],
     ];
-    assert_errors(&test.errors("gateway"), &expected);
+    assert_errors(&setup.errors("gateway"), &expected);
     // Together with an error of the configuration itself.
-    let text = fs::read_to_string(test.path("gateway.toml")).expect("a file");
-    test.write("gateway.toml", text.replace("listen = '127.0.0.1:0'", "listen = 'nowhere'"));
+    let text = fs::read_to_string(setup.path("gateway.toml")).expect("a file");
+    setup.write("gateway.toml", text.replace("listen = '127.0.0.1:0'", "listen = 'nowhere'"));
     let mut all = expected.to_vec();
     all.push(&["gateway.listen: expected an address"]);
-    assert_errors(&test.errors("gateway"), &all);
+    assert_errors(&setup.errors("gateway"), &all);
 }
 
 #[test]
 fn a_byte_order_mark_is_ignored_in_every_file() {
-    let test = TestDirectory::new();
+    let setup = TestDirectory::new();
     for file in ["certs/server.pem", "certs/server.key", "gateway.toml", "endpoints/all.json"] {
-        let text = fs::read_to_string(test.path(file)).expect("the file can be read");
-        test.write(file, format!("\u{feff}{text}"));
+        let text = fs::read_to_string(setup.path(file)).expect("the file can be read");
+        setup.write(file, format!("\u{feff}{text}"));
     }
-    fs::create_dir(test.path("conf.d")).expect("the directory can be created");
-    test.write(
+    fs::create_dir(setup.path("conf.d")).expect("the directory can be created");
+    setup.write(
         "conf.d/log.json",
         "\u{feff}{ \"$schema\": \"x.json\", \"log\": { \"filter\": \"warn\" } }",
     );
-    let output = test.run(&["check"]);
+    let output = setup.run(&["check"]);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(stdout.ends_with(": valid for gateway\n"), "{stdout}");
@@ -198,7 +198,7 @@ fn a_byte_order_mark_is_ignored_in_every_file() {
 
 #[test]
 fn settings_that_cannot_work_are_errors() {
-    let test = TestDirectory::new();
+    let setup = TestDirectory::new();
     let port = ports::pick();
     let check = |text: &str, expected: &[&[&str]]| {
         let base = format!("[gateway]\ninsecure_plain_text = true\n{NATS}");
@@ -206,8 +206,8 @@ fn settings_that_cannot_work_are_errors() {
         let (own, sections) = sections.split_once("\n[").unwrap_or((&sections, ""));
         let sections = if sections.is_empty() { String::new() } else { format!("[{sections}") };
         let base = base.replace("[gateway]\n", &format!("[gateway]\n{own}\n"));
-        test.write("gateway.toml", format!("{base}{sections}"));
-        assert_errors(&test.errors("gateway"), expected);
+        setup.write("gateway.toml", format!("{base}{sections}"));
+        assert_errors(&setup.errors("gateway"), expected);
     };
     for (public, admin) in [
         ("127.0.0.1", "127.0.0.1"),
@@ -236,7 +236,7 @@ fn settings_that_cannot_work_are_errors() {
         "listen = '127.0.0.1:0'\nhealth_path = '/v1/a'\n[admin]\nlisten = '127.0.0.1:0'\n",
         &[&["gateway.toml: gateway.health_path: /v1/a is the path of endpoint a"]],
     );
-    test.write(
+    setup.write(
         "endpoints/all.json",
         r#"{ "a": { "route": "GET /v1/a", "handler": "echo", "auth": { "issuers": ["staff"], "methods": ["jwt"] } } }"#,
     );
@@ -248,40 +248,40 @@ fn settings_that_cannot_work_are_errors() {
 
 #[test]
 fn a_worker_that_cannot_start_fails_the_check() {
-    let test = TestDirectory::new();
-    fs::remove_file(test.path("gateway.toml")).expect("the file can be removed");
-    let worker = |text: &str| test.write("worker.toml", format!("{NATS}{text}"));
+    let setup = TestDirectory::new();
+    fs::remove_file(setup.path("gateway.toml")).expect("the file can be removed");
+    let worker = |text: &str| setup.write("worker.toml", format!("{NATS}{text}"));
     worker("[worker.queues.other]\nconcurrency = 1\n");
     assert_errors(
-        &test.errors("worker"),
+        &setup.errors("worker"),
         &[&["worker.queues: expected at least one queue of the catalogue"]],
     );
-    test.write("endpoints/all.json", ENDPOINTS.replace("echo", "ecko"));
+    setup.write("endpoints/all.json", ENDPOINTS.replace("echo", "ecko"));
     worker("[worker.queues.a]\nconcurrency = 1\n");
     assert_errors(
-        &test.errors("worker"),
+        &setup.errors("worker"),
         &[&["all.json: endpoint \"a\": handler: there is no handler 'ecko'"]],
     );
-    test.write(
+    setup.write(
         "endpoints/all.json",
         ENDPOINTS.replace("\"handler\": \"echo\"", "\"procedure\": \"s.a\""),
     );
-    assert_errors(&test.errors("worker"), &[&["endpoint \"a\": procedure: ", "needs a database"]]);
+    assert_errors(&setup.errors("worker"), &[&["endpoint \"a\": procedure: ", "needs a database"]]);
     let database = "[worker.queues.a]\nconcurrency = 1\n[procedures.databases.default]\nbackend = 'sqlite'\n\
                     [procedures.databases.default.sqlite]\nfile = 'x.db'\nprocedures = 'nowhere'\n";
     worker(database);
     assert_errors(
-        &test.errors("worker"),
+        &setup.errors("worker"),
         &[&["procedures.databases.default.sqlite.procedures: ", "nowhere: no such directory"]],
     );
-    test.write("ca.pem", "garbage");
+    setup.write("ca.pem", "garbage");
     worker(
         "[worker.queues.a]\nconcurrency = 1\n[procedures.databases.default]\nbackend = 'mssql'\n\
          [procedures.databases.default.mssql]\nhost = 'h'\ndatabase = 'd'\nuser = 'u'\npassword = 'p'\n\
          [procedures.databases.default.mssql.tls]\nca = 'ca.pem'\n",
     );
     assert_errors(
-        &test.errors("worker"),
+        &setup.errors("worker"),
         &[&[
             "worker.toml: procedures.databases.default.mssql.tls.ca: ",
             "ca.pem: expected PEM certificates",
@@ -291,55 +291,55 @@ fn a_worker_that_cannot_start_fails_the_check() {
 
 #[test]
 fn a_duplicate_key_in_json_is_an_error() {
-    let test = TestDirectory::new();
-    fs::create_dir(test.path("conf.d")).expect("the directory can be created");
-    test.write("conf.d/log.json", "{ \"log\": { \"filter\": \"warn\",\n \"filter\": \"info\" } }");
+    let setup = TestDirectory::new();
+    fs::create_dir(setup.path("conf.d")).expect("the directory can be created");
+    setup.write("conf.d/log.json", "{ \"log\": { \"filter\": \"warn\",\n \"filter\": \"info\" } }");
     assert_errors(
-        &test.errors("gateway"),
+        &setup.errors("gateway"),
         &[&["log.json: log.filter: given more than once, again at line 2"]],
     );
 }
 
 #[test]
 fn the_roles_that_a_directory_configures_are_checked_and_named() {
-    let test = TestDirectory::new();
-    let gateway = fs::read_to_string(test.path("gateway.toml")).expect("a file");
-    fs::remove_file(test.path("gateway.toml")).expect("the file can be removed");
+    let setup = TestDirectory::new();
+    let gateway = fs::read_to_string(setup.path("gateway.toml")).expect("a file");
+    fs::remove_file(setup.path("gateway.toml")).expect("the file can be removed");
     let valid = |name: &str, arguments: &[&str], expected: &str| {
-        let output = test.run(arguments);
+        let output = setup.run(arguments);
         let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(stdout.contains(expected), "{name}: {stdout}{:?}", errors(&output));
         assert_eq!(output.status.code(), Some(0), "{name}");
     };
-    test.write("fjord.toml", "");
+    setup.write("fjord.toml", "");
     valid("neither", &["check"], "valid for no role, because the directory configures none");
-    test.write("fjord.toml", &gateway);
+    setup.write("fjord.toml", &gateway);
     valid("a section", &["check"], "valid for gateway\n");
-    test.write("fjord.toml", format!("{gateway}[worker.queues.'*']\nconcurrency = 1\n"));
+    setup.write("fjord.toml", format!("{gateway}[worker.queues.'*']\nconcurrency = 1\n"));
     valid("both sections", &["check"], "valid for gateway and worker\n");
     valid("the selected role", &["check", "--role", "worker"], "valid for worker\n");
     // A key that only the environment sets joins its neighbours in the role's file.
-    test.write("fjord.toml", "");
-    test.write("gateway.toml", gateway.replace("key = ", "# key = "));
+    setup.write("fjord.toml", "");
+    setup.write("gateway.toml", gateway.replace("key = ", "# key = "));
     let mut command = Command::new(fjord_binary());
-    command.arg("check").arg("--config").arg(test.directory.path());
-    let output = command.env("FJORD_GATEWAY__TLS__KEY", &test.certs.server.key).output();
+    command.arg("check").arg("--config").arg(setup.directory.path());
+    let output = command.env("FJORD_GATEWAY__TLS__KEY", &setup.certs.server.key).output();
     let output = output.expect("fjord runs");
     assert_eq!(output.status.code(), Some(0), "{:?}", errors(&output));
-    let output = test.run(&["check"]);
+    let output = setup.run(&["check"]);
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(stdout.contains(": 1 error, checked for gateway"), "{stdout}");
 }
 
 #[test]
 fn the_result_is_available_as_json_with_lines() {
-    let test = TestDirectory::new();
-    test.write("certs/server.key", "");
-    test.write(
+    let setup = TestDirectory::new();
+    setup.write("certs/server.key", "");
+    setup.write(
         "endpoints/all.json",
         "{ \"a\": {\n \"route\": \"GET /v1/a\",\n \"timout\": \"1s\",\n \"handler\": \"echo\", \"auth\": \"public\" } }",
     );
-    let output = test.run(&["check", "--format", "json"]);
+    let output = setup.run(&["check", "--format", "json"]);
     assert_eq!(output.status.code(), Some(2));
     assert_eq!(String::from_utf8_lossy(&output.stderr), "", "all findings are in the document");
     let document: Value = serde_json::from_slice(&output.stdout).expect("a JSON document");
@@ -348,13 +348,13 @@ fn the_result_is_available_as_json_with_lines() {
     let findings = document["findings"].as_array().expect("a list");
     let of_key = |key: &str| findings.iter().find(|one| one["key"] == key).expect("a finding");
     let key = of_key("gateway.tls.key");
-    let line = fs::read_to_string(test.path("gateway.toml")).expect("a file");
+    let line = fs::read_to_string(setup.path("gateway.toml")).expect("a file");
     let line = line.lines().position(|line| line.starts_with("key = ")).expect("the key") + 1;
     assert_eq!(
         (key["severity"].as_str(), key["line"].as_u64()),
         (Some("error"), Some(line as u64))
     );
-    assert_eq!(key["file"], test.path("gateway.toml").display().to_string());
+    assert_eq!(key["file"], setup.path("gateway.toml").display().to_string());
     let typo = of_key("timout");
     assert_eq!((typo["endpoint"].as_str(), typo["line"].as_u64()), (Some("a"), Some(3)));
     assert_eq!(typo["message"], "is not a key: did you mean timeout?");
@@ -364,14 +364,14 @@ fn the_result_is_available_as_json_with_lines() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn log_lines_that_a_full_disk_loses_are_counted() {
-    let test = TestDirectory::new();
+    let setup = TestDirectory::new();
     let port = ports::pick();
-    let text = fs::read_to_string(test.path("gateway.toml")).expect("a file");
+    let text = fs::read_to_string(setup.path("gateway.toml")).expect("a file");
     let admin = format!("[admin]\nlisten = '127.0.0.1:{port}'");
-    test.write("gateway.toml", text.replace("[admin]\nlisten = '127.0.0.1:0'", &admin));
+    setup.write("gateway.toml", text.replace("[admin]\nlisten = '127.0.0.1:0'", &admin));
     let full = fs::File::options().write(true).open("/dev/full").expect("Linux has /dev/full");
     let mut command = Command::new(fjord_binary());
-    command.args(["--role", "gateway", "--config"]).arg(test.directory.path());
+    command.args(["--role", "gateway", "--config"]).arg(setup.directory.path());
     let mut child = command.stdout(full).stderr(Stdio::null()).spawn().expect("fjord starts");
     let lost = eventually_some("lost lines are counted", SOON, async || {
         let text = get_text(&format!("http://127.0.0.1:{port}/metrics")).await?;

@@ -1,4 +1,4 @@
-//! The result of `fjord check`, as text and as JSON. docs/OPERATIONS.md describes the JSON document.
+//! The result of `fjord check`, as text and as JSON. docs/CONFIGURATION.md describes the JSON document.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
