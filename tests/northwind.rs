@@ -4,16 +4,21 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
 
 use fjord::config::procedures::{MssqlConfig, MssqlEncryption};
 use http::Method;
 use serde_json::{Map, Value, json};
 
 use super::support::client::send;
+use super::support::eventually::eventually_some;
 use super::support::fjord_binary;
 use super::support::fleet::{Fleet, FleetOptions};
 use super::support::mssql_server::{SqlServer, direct, recreate, servers};
 use super::support::tds::northwind;
+
+/// The time limit for a worker to serve a queue. Babelfish needs seconds for the first query on a connection.
+const SERVED: Duration = Duration::from_mins(1);
 
 /// Returns the configuration of a database.
 fn database(name: &str, config: &MssqlConfig) -> String {
@@ -172,11 +177,16 @@ async fn all_seven_procedures_are_imported_and_served_without_a_change() {
                 .map(|key| (key.clone(), get(given, key).expect("an argument").clone()))
                 .collect();
             assert_eq!(body.len(), given.len(), "{}: {name}", server.name);
-            let answer = if body.is_empty() {
-                send(client.request(Method::POST, path)).await
-            } else {
-                client.send(Method::POST, path, &Value::from(body)).await
-            };
+            // A worker joins a queue once it has read its procedure from the database.
+            let answer = eventually_some(&name, SERVED, async || {
+                let answer = if body.is_empty() {
+                    send(client.request(Method::POST, path)).await
+                } else {
+                    client.send(Method::POST, path, &Value::from(body.clone())).await
+                };
+                (answer.status != 503).then_some(answer)
+            })
+            .await;
             let sets = answer.is(200).json()["sets"].clone();
             let [set] = sets.as_array().expect("sets").as_slice() else { panic!("{name}: {sets}") };
             assert_eq!(comparable(set), comparable(&rows), "{}: {name}", server.name);

@@ -14,18 +14,18 @@ const REQUIRED: Sql = Sql::DateTime(35_693, 0);
 const SHIPPED: Sql = Sql::DateTime(35_673, 0);
 /// The number of the only order.
 const ORDER: Sql = Sql::Int(10_643);
-/// The products by price, the most expensive one first.
+/// The products and their prices in hundredths, the most expensive one first.
 const TEN: [(&str, i128); 10] = [
-    ("Marmalade", 81_00),
-    ("Cranberry Sauce", 40_00),
-    ("Ikura", 31_00),
-    ("Boysenberry Spread", 25_00),
-    ("Tofu", 23_25),
-    ("Gumbo Mix", 21_35),
-    ("Chang", 19_00),
-    ("Chai", 18_00),
-    ("Pavlova", 17_45),
-    ("Aniseed Syrup", 10_00),
+    ("Marmalade", 8100),
+    ("Cranberry Sauce", 4000),
+    ("Ikura", 3100),
+    ("Boysenberry Spread", 2500),
+    ("Tofu", 2325),
+    ("Gumbo Mix", 2135),
+    ("Chang", 1900),
+    ("Chai", 1800),
+    ("Pavlova", 1745),
+    ("Aniseed Syrup", 1000),
 ];
 
 /// Columns with their types, and rows.
@@ -88,7 +88,7 @@ fn details() -> ResultSet {
             ("Discount", "int"),
             ("ExtendedPrice", "money"),
         ],
-        vec![row("Chai", 18_00, 15, 25, 202_50), row("Chang", 19_00, 21, 0, 399_00)],
+        vec![row("Chai", 1800, 15, 25, 20_250), row("Chang", 1900, 21, 0, 39_900)],
     )
 }
 
@@ -101,7 +101,7 @@ fn by_date(name: &str) -> ResultSet {
                 ("Subtotal", "money"),
                 ("Year", "nvarchar(30)"),
             ],
-            vec![vec![SHIPPED, ORDER, money(601_50), text("1997")]],
+            vec![vec![SHIPPED, ORDER, money(60_150), text("1997")]],
         );
     }
     (
@@ -113,7 +113,7 @@ fn by_date(name: &str) -> ResultSet {
             ("OrderID", "int"),
             ("SaleAmount", "money"),
         ],
-        vec![vec![text("UK"), text("Suyama"), text("Michael"), SHIPPED, ORDER, money(601_50)]],
+        vec![vec![text("UK"), text("Suyama"), text("Michael"), SHIPPED, ORDER, money(60_150)]],
     )
 }
 
@@ -121,7 +121,7 @@ fn by_category() -> ResultSet {
     let row = |name, total| vec![text(name), Sql::Decimal(total, 2)];
     (
         vec![("ProductName", "nvarchar(40)"), ("TotalPurchase", "decimal(38, 2)")],
-        vec![row("Chai", 203_00), row("Chang", 399_00)],
+        vec![row("Chai", 20_300), row("Chang", 39_900)],
     )
 }
 

@@ -12,8 +12,10 @@ use super::failure::{AttemptFailure, NotSentFailure, RetryReason, StopCause};
 use super::session_context::SessionValues;
 use super::transaction;
 use crate::lifecycle::Cancel;
-use crate::procedures::mssql::metadata::{ServerCapabilities, Signature, SignatureLookup};
-use crate::procedures::mssql::pools::Lease;
+use crate::procedures::mssql::metadata::{
+    ServerCapabilities, SessionContextKind, Signature, SignatureLookup,
+};
+use crate::procedures::mssql::pools::{Lease, TdsConnection};
 use crate::procedures::mssql::server_message::MessageLog;
 use crate::procedures::mssql::tds::{BatchRewrite, PrecedingCalls, StreamState};
 use crate::procedures::mssql::{Mssql, error_numbers};
@@ -121,13 +123,10 @@ impl Mssql {
         let stream = Arc::clone(&connection.stream);
         let joins = self.session_permission.permits_joining(call);
         let request = self.request(call, &signature, capabilities).and_then(|request| {
-            let (keys, kind) = (&self.config.session_context, capabilities.session_context);
-            let values = SessionValues::new(call, keys, kind, connection)?;
-            let preceding = if joins { values.preceding()? } else { PrecedingCalls::default() };
-            values.record(connection);
-            Ok((request, values, preceding))
+            let kind = capabilities.session_context;
+            Ok((request, self.session_values(call, kind, joins, connection)?))
         });
-        let ((rewrites, form), values, preceding) = match request {
+        let ((rewrites, form), (values, preceding)) = match request {
             Ok(request) => request,
             Err(error) => {
                 lease.keep();
@@ -201,6 +200,21 @@ impl Mssql {
         let bound = bind::bind(call, signature, capabilities.varchar_encoding)?;
         let rewrites = bind::rewrites(&bound, capabilities.varchar_encoding)?;
         Ok((rewrites, execute::form(call.procedure, bound, refuses_null)?))
+    }
+
+    /// Returns the values that a call sets in the session context, also encoded if the message of
+    /// the call sets them.
+    fn session_values<'a>(
+        &self,
+        call: &Call<'a>,
+        kind: SessionContextKind,
+        joins: bool,
+        connection: &mut TdsConnection,
+    ) -> Result<(SessionValues<'a>, PrecedingCalls), BackendError> {
+        let values = SessionValues::new(call, &self.config.session_context, kind, connection)?;
+        let preceding = if joins { values.preceding()? } else { PrecedingCalls::default() };
+        values.record(connection);
+        Ok((values, preceding))
     }
 
     /// Waits for `work` until the deadline passes, the call is cancelled, or the backend is closed.

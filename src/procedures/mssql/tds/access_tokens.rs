@@ -227,7 +227,7 @@ mod tests {
         let command = ["/bin/sh", "-c", program].map(str::to_owned).to_vec();
         let tokens = AccessTokens::new(TokenSource::Command(command));
         let now = SystemTime::now();
-        let (expires, renews) = (now + Duration::from_secs(600), now - Duration::from_secs(1));
+        let (expires, renews) = (now + Duration::from_mins(10), now - Duration::from_secs(1));
         let text = Secret::new("old".to_owned());
         tokens.state().current = Some(AccessToken { text, expires, renews });
         Arc::new(tokens)
