@@ -157,7 +157,7 @@ async fn all_seven_procedures_are_imported_and_served_without_a_change() {
         }
         worker_toml.push_str(&database("sql", &server.config));
         let catalogue = Some(("northwind.json", &*Box::leak(text.into_boxed_str())));
-        let options = FleetOptions { worker_toml, catalogue, ..FleetOptions::default() };
+        let options = FleetOptions { catalogue, worker_toml, ..FleetOptions::default() };
         let fleet = Fleet::start(options).await;
         let client = fleet.client();
         for (procedure, arguments, rows) in calls() {
