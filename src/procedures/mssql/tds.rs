@@ -18,6 +18,8 @@ mod value_format;
 
 pub(super) use batch_rewrite::BatchRewrite;
 pub(super) use dial::{TdsClient, TdsConnector};
-pub(super) use joined_calls::{SessionValue, set_session_values};
+pub(super) use joined_calls::{
+    PrecedingCalls, SESSION_VALUE_UNITS_MAX, SessionValue, set_session_values,
+};
 pub(super) use reply::TransactionReport;
 pub(super) use stream_state::{NotSentProof, SentProof, StreamState};

@@ -142,14 +142,22 @@ impl ConnectionFactory {
     }
 
     /// Opens a connection if the breaker permits it, waiting while `DIALS_MAX` others are being
-    /// opened. Logs the first failure of an outage.
+    /// opened, or while another one tries a password. Logs the first failure of an outage.
     pub(super) async fn open(&self, application: &str) -> Option<TdsConnection> {
         let _permit = self.dials.acquire().await.ok()?;
-        if !self.breaker.try_admit(Instant::now(), self.config.connect_timeout) {
+        if self.breaker.is_open(Instant::now()) {
+            return None;
+        }
+        let secret = self.connector.login_secret().await;
+        // The login that tried a password may have failed in the meantime.
+        if !self.breaker.try_admit(Instant::now(), self.attempt_max()) {
             return None;
         }
         let started = Instant::now();
-        let dialled = self.connector.dial(application).await;
+        let dialled = match secret {
+            Ok(secret) => self.connector.dial(application, secret).await,
+            Err(error) => Err(error),
+        };
         match dialled {
             Ok((client, stream)) => {
                 self.breaker.record_success();
@@ -167,6 +175,11 @@ impl ConnectionFactory {
                 None
             }
         }
+    }
+
+    /// Returns the maximum duration of an attempt: a login, and one more with another password.
+    fn attempt_max(&self) -> Duration {
+        self.config.connect_timeout.saturating_mul(2)
     }
 
     fn record_login(&self, time: Duration) {
