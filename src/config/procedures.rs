@@ -279,7 +279,7 @@ impl MssqlConfig {
 
 impl MssqlConfig {
     /// Returns the keys whose values differ in a reloaded configuration and take effect only after a
-    /// restart. The password and `connections_max` take effect at once.
+    /// restart. The password and `connections_max` take effect immediately.
     #[must_use]
     pub fn fixed_differences(&self, other: &Self) -> Vec<&'static str> {
         let differences = [

@@ -106,7 +106,7 @@ async fn a_changed_login_refuses_one_attempt_however_many_calls_wait() {
     one.server.config.connections_max = 64;
     one.state().login_ms.store(50, Ordering::Release);
     let caller = ProcedureCaller::new(&one.server);
-    // Several logins at once are permitted only shortly after one was accepted.
+    // Concurrent logins are permitted only shortly after one was accepted.
     caller.call("slow", &[int("ms", 1200)]).await.expect("an answer");
     ROTATED.clone_into(&mut one.state().password.lock().expect("not poisoned"));
     let slow = [int("ms", 50)];
@@ -172,7 +172,7 @@ async fn a_reload_names_the_settings_that_need_a_restart() {
     let old = &server.config;
     let new =
         MssqlConfig { password: Secret::new("new".to_owned()), connections_max: 7, ..old.clone() };
-    assert!(old.fixed_differences(&new).is_empty(), "these take effect at once");
+    assert!(old.fixed_differences(&new).is_empty(), "these take effect immediately");
     let new = MssqlConfig {
         host: "other".to_owned(),
         read_only: true,

@@ -241,8 +241,8 @@ async fn a_call_whose_values_are_refused_is_not_sent() {
     assert_eq!(value(&of_tenant, "tenant").await, known("s7"));
 }
 
-/// The facts are sent with the call. The call that finds the permission revoked may run, and its
-/// answer is not believed; no later call is sent.
+/// The facts are sent with the call. The call that finds the permission revoked may run, but its
+/// result is not returned; no later call is sent.
 #[tokio::test]
 async fn at_most_one_call_runs_without_its_facts() {
     let mut server = fake_server().await;

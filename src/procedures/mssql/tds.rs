@@ -17,7 +17,7 @@ mod tokens;
 mod value_format;
 
 pub(super) use batch_rewrite::BatchRewrite;
-pub(super) use dial::{TdsClient, TdsConnector};
+pub(super) use dial::{ConnectError, TdsClient, TdsConnector};
 pub(super) use joined_calls::{
     PrecedingCalls, SESSION_VALUE_UNITS_MAX, SessionValue, set_session_values,
 };

@@ -30,7 +30,7 @@ const PROBE: &str = "EXEC sp_set_session_context @key = N'fjord_probe', @value =
 #[derive(Debug, Default)]
 pub(crate) struct SessionContextPermission {
     /// Whether the server has accepted a value since it last refused one.
-    is_proved: AtomicBool,
+    is_confirmed: AtomicBool,
     is_denied: AtomicBool,
 }
 
@@ -43,7 +43,7 @@ impl SessionContextPermission {
     /// Finds out whether the login may set values, unless that is known. If this future is dropped,
     /// the connection must be discarded.
     pub(crate) async fn probe(&self, client: &mut TdsClient) -> Result<(), Error> {
-        if self.is_proved.load(Ordering::Relaxed) {
+        if self.is_confirmed.load(Ordering::Relaxed) {
             return Ok(());
         }
         let answer = async { client.simple_query(PROBE).await?.into_results().await }.await;
@@ -60,18 +60,18 @@ impl SessionContextPermission {
 
     /// Records that the server accepted the values of a call.
     pub(super) fn record_accepted(&self) {
-        self.is_proved.store(true, Ordering::Relaxed);
+        self.is_confirmed.store(true, Ordering::Relaxed);
         self.is_denied.store(false, Ordering::Relaxed);
     }
 
     /// Records that the server refused a value.
     pub(super) fn record_refused(&self) {
-        self.is_proved.store(false, Ordering::Relaxed);
+        self.is_confirmed.store(false, Ordering::Relaxed);
     }
 
     /// Returns whether the values of a call can be sent in the message of the call.
     pub(super) fn permits_joining(&self, call: &Call<'_>) -> bool {
-        call.session.values.is_empty() && self.is_proved.load(Ordering::Relaxed)
+        call.session.values.is_empty() && self.is_confirmed.load(Ordering::Relaxed)
     }
 }
 

@@ -12,7 +12,7 @@ use super::breaker::{Breaker, jittered};
 use super::connection::TdsConnection;
 use crate::config::Secret;
 use crate::config::procedures::MssqlConfig;
-use crate::procedures::mssql::tds::TdsConnector;
+use crate::procedures::mssql::tds::{ConnectError, StreamState, TdsClient, TdsConnector};
 use crate::procedures::{BackendError, BackendErrorKind};
 use crate::telemetry::{self, Histogram, names};
 
@@ -142,7 +142,7 @@ impl ConnectionFactory {
     }
 
     /// Opens a connection if the breaker permits it, waiting while `DIALS_MAX` others are being
-    /// opened, or while another one tries a password. Logs the first failure of an outage.
+    /// opened, or while another one tries a password.
     pub(super) async fn open(&self, application: &str) -> Option<TdsConnection> {
         let _permit = self.dials.acquire().await.ok()?;
         if self.breaker.is_open(Instant::now()) {
@@ -154,10 +154,22 @@ impl ConnectionFactory {
             return None;
         }
         let started = Instant::now();
-        let dialled = match secret {
-            Ok(secret) => self.connector.dial(application, secret).await,
-            Err(error) => Err(error),
-        };
+        match secret {
+            Ok(mut secret) => {
+                let dialled = self.connector.dial(application, &mut secret).await;
+                // Only then may another login try a password.
+                self.record(dialled, started)
+            }
+            Err(error) => self.record(Err(error), started),
+        }
+    }
+
+    /// Records the result of an attempt. Logs the first failure of an outage.
+    fn record(
+        &self,
+        dialled: Result<(TdsClient, Arc<StreamState>), ConnectError>,
+        started: Instant,
+    ) -> Option<TdsConnection> {
         match dialled {
             Ok((client, stream)) => {
                 self.breaker.record_success();

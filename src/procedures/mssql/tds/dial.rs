@@ -98,21 +98,22 @@ impl TdsConnector {
     }
 
     /// Connects and logs in within `connect_timeout`. If the server refuses the password, tries
-    /// once more with another one that may be accepted. Safe to drop.
+    /// once more with another one that may be accepted. The caller drops the secret after recording
+    /// the result, because the next login then tries a password. Safe to drop.
     pub(crate) async fn dial(
         &self,
         application: &str,
-        secret: LoginSecret<'_>,
+        secret: &mut LoginSecret<'_>,
     ) -> Result<(TdsClient, Arc<StreamState>), ConnectError> {
-        let mut attempt = match secret {
+        let attempt = match secret {
             LoginSecret::Password(attempt) => attempt,
             LoginSecret::Token(token) => {
-                let ended = self.log_in(application, &token).await;
+                let ended = self.log_in(application, token).await;
                 // A token that is refused is not used again.
                 if let (Some(tokens), Err(error)) = (&self.tokens, &ended)
                     && error.refuses_password
                 {
-                    tokens.discard(&token);
+                    tokens.discard(token);
                 }
                 return ended;
             }
@@ -127,9 +128,8 @@ impl TdsConnector {
                     return ended;
                 }
             };
-            match attempt.record_refused().await {
-                Some(second) => attempt = second,
-                None => return Err(refusal),
+            if !attempt.record_refused().await {
+                return Err(refusal);
             }
         }
     }

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use crate::config::Secret;
 
-/// The time after an accepted login during which several logins may use its password at once.
-const PROVED: Duration = Duration::from_secs(1);
+/// The time after an accepted login during which several logins may use its password concurrently.
+const ACCEPTED_FOR: Duration = Duration::from_secs(1);
 /// The maximum time to read the file of a password.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -36,7 +36,8 @@ struct State {
     is_unreadable: bool,
 }
 
-/// A password to log in with. No other login tries a password while `trial` is held.
+/// A password to log in with. No other login tries a password while `trial` is held. Must be kept
+/// until a refusal is recorded everywhere, because the next login would otherwise be refused too.
 #[derive(Debug)]
 pub(crate) struct PasswordAttempt<'a> {
     owner: &'a LoginPassword,
@@ -46,7 +47,7 @@ pub(crate) struct PasswordAttempt<'a> {
     is_second: bool,
 }
 
-impl<'a> PasswordAttempt<'a> {
+impl PasswordAttempt<'_> {
     pub(super) fn password(&self) -> &Secret {
         &self.password
     }
@@ -58,18 +59,18 @@ impl<'a> PasswordAttempt<'a> {
         state.accepted = Some((self.password.clone(), Instant::now()));
     }
 
-    /// Records that the server refused the password. Returns a second attempt with another password
-    /// that may be accepted: that of a file that has changed in the meantime, or the previous
-    /// password, if the file was changed before the login. Safe to drop.
-    pub(super) async fn record_refused(self) -> Option<PasswordAttempt<'a>> {
-        let Self { owner, password: used, trial, is_second } = self;
-        let trial = match trial {
-            Some(trial) => trial,
-            None => owner.trial.lock().await,
-        };
-        owner.read_file().await;
-        let other = owner.state().record_refused(&used).filter(|_| !is_second)?;
-        Some(PasswordAttempt { owner, password: other, trial: Some(trial), is_second: true })
+    /// Records that the server refused the password. Returns whether this is now a second attempt
+    /// with another password that may be accepted: that of a file that has changed in the meantime,
+    /// or the previous password, if the file was changed before the login. Safe to drop.
+    pub(super) async fn record_refused(&mut self) -> bool {
+        if self.trial.is_none() {
+            self.trial = Some(self.owner.trial.lock().await);
+        }
+        self.owner.read_file().await;
+        let other = self.owner.state().record_refused(&self.password);
+        let Some(other) = other.filter(|_| !self.is_second) else { return false };
+        (self.password, self.is_second) = (other, true);
+        true
     }
 }
 
@@ -79,7 +80,7 @@ impl State {
         let is_refused = self.refused.as_ref().is_some_and(|one| same(one, &self.newest));
         match &self.accepted {
             Some((password, at)) if is_refused || same(password, &self.newest) => {
-                (password.clone(), at.elapsed() < PROVED)
+                (password.clone(), at.elapsed() < ACCEPTED_FOR)
             }
             _ => (self.newest.clone(), false),
         }
@@ -116,13 +117,13 @@ impl LoginPassword {
     /// tries a password, unless the server has just accepted this one. Safe to drop.
     pub(super) async fn attempt(&self) -> PasswordAttempt<'_> {
         self.read_file().await;
-        let (password, is_proved) = self.state().next();
-        if is_proved {
+        let (password, is_accepted) = self.state().next();
+        if is_accepted {
             return PasswordAttempt { owner: self, password, trial: None, is_second: false };
         }
         let trial = self.trial.lock().await;
-        let (password, is_proved) = self.state().next();
-        let trial = (!is_proved).then_some(trial);
+        let (password, is_accepted) = self.state().next();
+        let trial = (!is_accepted).then_some(trial);
         PasswordAttempt { owner: self, password, trial, is_second: false }
     }
 
@@ -177,16 +178,17 @@ mod tests {
     /// Logs in at a server that accepts one password. Returns the passwords that were tried.
     async fn log_in(password: &LoginPassword, server: &str) -> Vec<String> {
         let mut tried = Vec::new();
-        let mut attempt = Some(password.attempt().await);
-        while let Some(one) = attempt {
-            tried.push(one.password().expose().to_owned());
-            if one.password().expose() == server {
-                one.record_accepted();
-                break;
+        let mut attempt = password.attempt().await;
+        loop {
+            tried.push(attempt.password().expose().to_owned());
+            if attempt.password().expose() == server {
+                attempt.record_accepted();
+                return tried;
             }
-            attempt = one.record_refused().await;
+            if !attempt.record_refused().await {
+                return tried;
+            }
         }
-        tried
     }
 
     #[tokio::test]
@@ -219,5 +221,16 @@ mod tests {
         assert!(password.attempt().await.trial.is_none());
         password.set(&secret("other"));
         assert!(password.attempt().await.trial.is_some());
+    }
+
+    #[tokio::test]
+    async fn no_login_tries_a_password_until_the_refused_attempt_is_dropped() {
+        let password = LoginPassword::new(secret("only"));
+        let mut first = password.attempt().await;
+        assert!(!first.record_refused().await);
+        let mut second = Box::pin(password.attempt());
+        assert!(futures_util::poll!(&mut second).is_pending());
+        drop(first);
+        assert!(second.await.trial.is_some());
     }
 }
