@@ -88,6 +88,8 @@ pub struct ExpectedProcedure {
     pub arguments: Vec<(Arc<str>, ParameterType)>,
     /// The OUTPUT parameters that the endpoint returns.
     pub outputs: Vec<String>,
+    /// The keys that the endpoint's parameters set in the session context.
+    pub session_keys: Vec<Arc<str>>,
 }
 
 impl ExpectedProcedure {
@@ -104,6 +106,12 @@ impl ExpectedProcedure {
                 .map(|parameter| (Arc::clone(&parameter.argument), parameter.kind))
                 .collect(),
             outputs: endpoint.outputs.clone(),
+            session_keys: endpoint
+                .parameters
+                .iter()
+                .filter(|parameter| parameter.session_context)
+                .map(|parameter| Arc::clone(&parameter.argument))
+                .collect(),
         })
     }
 }

@@ -59,6 +59,8 @@ mod nats_link;
 #[cfg(test)]
 mod nats_permissions;
 #[cfg(test)]
+mod northwind;
+#[cfg(test)]
 mod online_check;
 #[cfg(test)]
 mod openapi_visibility;
