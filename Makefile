@@ -142,9 +142,10 @@ sslyze: ## Installs sslyze, unless it exists; without it, its test is skipped
 	  python3 -m venv --clear $(TARGET)/sslyze && $(TARGET)/sslyze/bin/python -m pip install --quiet sslyze==$(SSLYZE_VERSION); } || \
 	  echo "no sslyze: its test will be skipped"
 
-run: nats-server ## Runs the demo with TLS on every hop, on PORT (8443)
-	@$(CARGO) build --locked --bin fjord --example demo
-	@$(if $(PORT),FJORD_DEMO_PORT=$(PORT)) exec $(TARGET)/debug/examples/demo
+run: nats-server ## Runs the demo with TLS on every hop, on PORT (8443): `fjord dev` with config/demo
+	@$(CARGO) build --locked --bin fjord
+	@if test -x $(NATS) && test -z "$$FJORD_NATS_SERVER"; then export FJORD_NATS_SERVER=$(abspath $(NATS)); fi; \
+	  exec $(TARGET)/debug/fjord dev config/demo --run-directory $(TARGET)/dev $(if $(PORT),--set gateway.listen=127.0.0.1:$(PORT))
 
 run-gateway: ## Runs a gateway on CONFIG (a directory)
 	$(CARGO) run --locked -- --role gateway --config $${CONFIG:?a configuration directory}

@@ -17,6 +17,8 @@ mod cors;
 #[cfg(test)]
 mod database_outage;
 #[cfg(test)]
+mod dev_command;
+#[cfg(test)]
 mod distant_workers;
 #[cfg(test)]
 mod docs;
@@ -38,6 +40,8 @@ mod hostile_clients;
 mod hung_worker;
 #[cfg(test)]
 mod import_command;
+#[cfg(test)]
+mod init_command;
 #[cfg(test)]
 mod large_answers;
 #[cfg(test)]
@@ -75,7 +79,7 @@ mod session_timeouts;
 #[cfg(test)]
 mod sql_server;
 #[cfg(test)]
-#[expect(dead_code, reason = "the demo and the benchmarks use the rest of it")]
+#[expect(dead_code, reason = "the benchmarks use the rest of it")]
 mod support;
 #[cfg(test)]
 mod systemd;
