@@ -92,7 +92,7 @@ pub struct InitArguments {
     #[arg(value_name = "DIR")]
     pub directory: PathBuf,
     /// The ADO connection string of a SQL Server database: its procedures are imported, instead of an embedded database. "-"
-    /// reads it from stdin, so that other users cannot see the password.
+    /// reads it as a line from stdin, so that other users cannot see the password.
     #[arg(long, value_name = "STRING")]
     pub mssql: Option<String>,
     /// Who may call the imported endpoints [default: jwt].

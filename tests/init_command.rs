@@ -2,9 +2,12 @@
 //! a file, and creates either all files or none.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
 
 use super::dev_command::fixture::{DevRun, fjord, init, printed};
 use super::support::fjord_binary;
@@ -72,6 +75,26 @@ fn the_next_commands_are_printed() {
     assert!(ignored.contains("/secrets/") && ignored.contains("/data/"), "{ignored}");
 }
 
+#[test]
+fn a_connection_string_is_read_from_stdin() {
+    let home = tempfile::tempdir().unwrap();
+    let mut command = Command::new(fjord_binary());
+    command.args(["init", "api", "--mssql", "-"]).current_dir(home.path());
+    let mut child =
+        command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("fjord runs");
+    // The command does not wait for the end of the input.
+    let mut input = child.stdin.take().expect("stdin is piped");
+    input.write_all(b"Server=lpc:x;Password=hunter2\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    drop(input);
+    assert_eq!(output.status.code(), Some(2), "{}", printed(&output));
+    let text = printed(&output);
+    for part in ["User ID is missing", "Database is missing", "expected a TCP address"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains("hunter2"), "{text}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_procedures_of_a_database_become_endpoints() {
     let server = fake_server().await.fake.expect("this is the fake server");
@@ -88,6 +111,13 @@ async fn the_procedures_of_a_database_become_endpoints() {
     let refused = init_mssql(&api, &connection("wrong"));
     assert_eq!(refused.status.code(), Some(1), "{}", printed(&refused));
     assert!(!api.exists(), "{}", printed(&refused));
+    let verified = connection(PASSWORD).replace("TrustServerCertificate=true;", "");
+    let refused = init_mssql(&api, &verified);
+    assert_eq!(refused.status.code(), Some(1), "{}", printed(&refused));
+    for part in ["certificate", "nothing was created in ", "TrustServerCertificate=true accepts it"]
+    {
+        assert!(printed(&refused).contains(part), "{part}: {}", printed(&refused));
+    }
     let bad = init_mssql(&api, "Server=np:x;Database=d");
     assert_eq!(bad.status.code(), Some(2), "{}", printed(&bad));
     assert_eq!(printed(&bad).matches("error: --mssql: ").count(), 3, "{}", printed(&bad));
@@ -110,7 +140,10 @@ async fn the_procedures_of_a_database_become_endpoints() {
 
     // The endpoints require a token, which `fjord dev` creates.
     let run = DevRun::start(home.path(), &api).await;
-    assert!(run.run.join("token").exists());
+    let (status, body) = run.post("/v1/application").await;
+    assert_eq!(status, 200, "{body}");
+    let answer: Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!(answer["sets"], json!([[{ "name": "fjord" }]]));
     assert!(!run.lines("Authorization: Bearer").is_empty(), "{}", run.process.log());
     run.stop().await;
 }

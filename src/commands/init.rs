@@ -1,7 +1,7 @@
 //! `fjord init`: creates a configuration directory with an endpoint. Existing files are not changed.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read as _, Write};
+use std::io::{self, BufRead as _, Read as _, Write};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -73,13 +73,14 @@ pub(super) fn run(
         print_lines(&mut output.err, "error", [error])?;
         return Ok(ExitCode::from(EXIT_USAGE));
     }
-    if connection.is_some() {
+    if let Some(connection) = &connection {
         let auth = arguments.auth.unwrap_or(AuthChoice::Jwt);
         if let Some(text) = imported(&files, auth, sources, output)? {
             files.push(NewFile::new(IMPORTED_FILE, text));
         } else {
             let text = format!("nothing was created in {}", directory.display());
             print_lines(&mut output.err, "error", [text])?;
+            print_lines(&mut output.err, "note", connection.advice())?;
             return Ok(ExitCode::from(EXIT_FAILED));
         }
     }
@@ -100,7 +101,7 @@ fn read_connection_string(text: &str) -> Result<ConnectionString, Vec<String>> {
         return ConnectionString::parse(text);
     }
     let mut read = String::new();
-    let result = io::stdin().take(CONNECTION_STRING_BYTES_MAX).read_to_string(&mut read);
+    let result = io::stdin().lock().take(CONNECTION_STRING_BYTES_MAX).read_line(&mut read);
     result.map_err(|error| vec![format!("stdin cannot be read: {error}")])?;
     ConnectionString::parse(read.trim())
 }

@@ -105,7 +105,16 @@ impl DevRun {
 
     /// Sends a GET request. Returns the status and the body; status 0 if there is no response.
     pub(crate) async fn get(&self, path: &str) -> (u16, String) {
-        let request = self.client.get(format!("{}{path}", self.url()));
+        self.send(self.client.get(format!("{}{path}", self.url()))).await
+    }
+
+    /// Sends a POST request without a body, with the token of the run.
+    pub(crate) async fn post(&self, path: &str) -> (u16, String) {
+        let token = fs::read_to_string(self.run.join("token")).expect("there is a token");
+        self.send(self.client.post(format!("{}{path}", self.url())).bearer_auth(token)).await
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> (u16, String) {
         match request.send().await {
             Ok(response) => (response.status().as_u16(), response.text().await.unwrap_or_default()),
             Err(error) => (0, format!("{error:?}")),

@@ -119,6 +119,12 @@ impl ConnectionString {
         (!ignored.is_empty()).then(|| format!("not used of the connection string: {ignored}"))
     }
 
+    /// Returns advice for the case that the database cannot be read.
+    pub(super) fn advice(&self) -> Option<&'static str> {
+        let text = "if no known authority has signed the certificate of the server, TrustServerCertificate=true accepts it";
+        (!self.trusts_any && !self.is_strict).then_some(text)
+    }
+
     /// Returns the table of the database for a worker's configuration, without the password.
     pub(super) fn to_toml(&self, password_file: &str) -> String {
         let mut text = "[procedures.databases.default.mssql]\n".to_owned();
