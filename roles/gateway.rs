@@ -11,6 +11,7 @@ pub mod dispatch;
 pub mod edge;
 mod observation;
 pub mod pipeline;
+pub mod prepare;
 mod report;
 pub mod response;
 pub mod run;

@@ -1,10 +1,11 @@
 //! The worker role: receives requests from NATS and calls stored procedures.
 //!
-//! Dependencies go one way: `run` → `intake` → `execution` → `observation` → `subjects`.
+//! Dependencies go one way: `run` → `prepare` → `intake` → `execution` → `observation` → `subjects`.
 
 pub mod execution;
 pub mod intake;
 pub mod observation;
+pub mod prepare;
 pub mod run;
 pub mod subjects;
 

@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::AdminConfig;
 use crate::fleet::host_name;
+use crate::http_date;
 use crate::lifecycle::{Cancel, Tasks};
 use crate::listen::{Acceptor, ListenError};
 use crate::telemetry::{Format, counter, exposition, names};
@@ -198,6 +199,7 @@ fn response(status: StatusCode, media_type: &'static str, body: impl Into<Bytes>
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    headers.insert(header::DATE, http_date::now());
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response

@@ -11,6 +11,7 @@ pub mod load;
 pub mod names;
 pub mod openapi;
 pub mod parameter;
+pub mod pattern;
 pub mod payload;
 pub mod route;
 pub mod schema;

@@ -53,13 +53,9 @@ pub enum Command {
     /// Runs an API on this machine for its development: a NATS server, a worker and a gateway, with throw-away certificates and
     /// keys, on 127.0.0.1 only. Applies changed files when they are saved. Not for production.
     Dev(DevArguments),
-    /// Checks the configuration and the catalogue, and reports all errors. Without --role, checks each role that has a file.
-    Check {
-        /// Also checks NATS and the databases: connections, credentials, and whether the procedures match the catalogue.
-        /// Changes nothing, receives no requests, and takes about a minute at most.
-        #[arg(long)]
-        online: bool,
-    },
+    /// Checks the configuration, the files that it names and the catalogue, and reports all errors with which a start would
+    /// fail. Without --role, checks each role that the directory configures: by a file of its own, or by its section.
+    Check(CheckArguments),
     /// Prints the effective configuration, with the origin of each value. Secrets are not shown.
     Config,
     /// Prints one line per endpoint: route, queue, procedure, execution, timeout and authentication.
@@ -117,6 +113,27 @@ pub struct DevArguments {
     /// temporary directory].
     #[arg(long, value_name = "DIR")]
     pub run_directory: Option<PathBuf>,
+}
+
+/// Options of `fjord check`.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct CheckArguments {
+    /// Also checks NATS and the databases: connections, credentials, and whether the procedures match the catalogue.
+    /// Changes nothing, receives no requests, and takes about a minute at most.
+    #[arg(long)]
+    pub online: bool,
+    /// How the result is printed.
+    #[arg(long, value_enum, default_value_t = CheckFormat::Text)]
+    pub format: CheckFormat,
+}
+
+/// How `fjord check` prints its result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CheckFormat {
+    /// A line for each error and warning.
+    Text,
+    /// One JSON document with files, lines, keys and messages, for editors and CI.
+    Json,
 }
 
 /// Options of `fjord status`.
@@ -249,7 +266,7 @@ mod tests {
             let arguments = Arguments::try_parse_from(line.split(' ')).unwrap();
             assert_eq!(arguments.layers.role, Some(Role::Worker), "{line}");
             assert_eq!(arguments.layers.set, ["a.b=c"], "{line}");
-            assert!(matches!(arguments.command, Some(Command::Check { online: false })), "{line}");
+            assert!(matches!(arguments.command, Some(Command::Check(_))), "{line}");
         }
     }
 }

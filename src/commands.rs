@@ -8,6 +8,7 @@ use crate::cli::{Arguments, Command};
 use crate::config::{Config, Sources};
 
 use crate::endpoint_call::CallFunction;
+use crate::start_check::PrepareFunction;
 
 pub mod call;
 mod check;
@@ -41,12 +42,18 @@ pub struct Output<O, E> {
     pub err: E,
 }
 
-/// Runs a command and returns the exit status of the process. `fjord call` makes its call with `call_endpoint`.
+/// Runs a command and returns the exit status of the process. `fjord call` makes its call with `call_endpoint`, and `fjord
+/// check` prepares roles with `prepare`.
 #[must_use]
-pub fn run(command: &Command, sources: &Sources, call_endpoint: CallFunction) -> ExitCode {
+pub fn run(
+    command: &Command,
+    sources: &Sources,
+    call_endpoint: CallFunction,
+    prepare: PrepareFunction,
+) -> ExitCode {
     let mut output = Output { out: io::stdout().lock(), err: io::stderr().lock() };
     let status = match command {
-        Command::Check { online } => check::run(sources, *online, &mut output),
+        Command::Check(arguments) => check::run(sources, *arguments, prepare, &mut output),
         Command::Config => config::run(sources, &mut output),
         Command::Routes => with_catalogue(sources, &mut output, routes::run),
         Command::Openapi => with_catalogue(sources, &mut output, openapi::run),

@@ -9,6 +9,7 @@ pub mod auth;
 pub mod catalogue;
 pub mod error;
 pub mod gateway;
+mod hosts;
 pub mod layers;
 pub mod lifecycle;
 pub mod limits;
@@ -33,7 +34,7 @@ pub use log::LogConfig;
 pub use messaging::MessagingConfig;
 pub use procedures::ProceduresConfig;
 pub use secret::Secret;
-pub use settings::{SettingEntry, SettingOrigin};
+pub use settings::{ConfiguredFile, SettingEntry, SettingOrigin};
 pub use traces::TracesConfig;
 pub use worker::WorkerConfig;
 
@@ -76,7 +77,33 @@ pub struct LoadedConfig {
     /// Every key with its value and origin; secrets are redacted.
     pub entries: Vec<SettingEntry>,
     /// Warnings about settings that are allowed but questionable. They are logged at startup.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<ConfigError>,
+    /// The files that keys name and that this process reads.
+    pub files: Vec<ConfiguredFile>,
+}
+
+impl LoadedConfig {
+    /// Completes an error that was found after the configuration had been read: adds the key and the
+    /// layer to an error about a file, and the layer to an error about a key.
+    #[must_use]
+    pub fn locate(&self, error: ConfigError) -> ConfigError {
+        let names_file = |file: &&ConfiguredFile| file.path.as_os_str() == error.location.as_str();
+        let named: Vec<&ConfiguredFile> = self.files.iter().filter(names_file).collect();
+        if let Some(first) = named.first() {
+            let mut keys: Vec<&str> = named.iter().map(|file| file.key.as_str()).collect();
+            keys.dedup();
+            let expected = format!("{}: {}", error.location, error.expected);
+            return ConfigError::at_key(first.location.clone(), keys.join(", "), expected);
+        }
+        if !error.location.is_empty() {
+            return error;
+        }
+        let location = match self.entries.iter().find(|entry| entry.key == error.key) {
+            Some(SettingEntry { origin: SettingOrigin::Layer(name), .. }) => name.clone(),
+            _ => self.config.directory.display().to_string(),
+        };
+        ConfigError { location, ..error }
+    }
 }
 
 impl Config {
@@ -88,6 +115,27 @@ impl Config {
     /// # Errors
     /// Returns all errors, sorted by location and key.
     pub fn load(sources: &Sources) -> Result<LoadedConfig, Vec<ConfigError>> {
+        match Self::load_with_errors(sources) {
+            (Some(loaded), errors) if errors.is_empty() => Ok(loaded),
+            (_, errors) => Err(errors),
+        }
+    }
+
+    /// Returns the sections that contain keys in any layer. Layers that cannot be read are left out.
+    #[must_use]
+    pub fn sections(sources: &Sources) -> Vec<String> {
+        let figment = sources.merge(&mut Vec::new());
+        let values = figment.find_value("").ok().and_then(figment::value::Value::into_dict);
+        let sections = values.unwrap_or_default().into_iter();
+        let has_keys =
+            |value: &figment::value::Value| value.as_dict().is_some_and(|dict| !dict.is_empty());
+        sections.filter(|(_, value)| has_keys(value)).map(|(name, _)| name).collect()
+    }
+
+    /// Reads the configuration like `load`, and returns it even if it has errors. Settings with an
+    /// error then have a default, so the configuration can be used to look for further errors only.
+    #[must_use]
+    pub fn load_with_errors(sources: &Sources) -> (Option<LoadedConfig>, Vec<ConfigError>) {
         let mut errors = Vec::new();
         let figment = sources.merge(&mut errors);
         let directory = sources.directory();
@@ -100,13 +148,8 @@ impl Config {
         }
         diagnostics.errors.sort();
         diagnostics.errors.dedup();
-        match config {
-            Some(config) if diagnostics.errors.is_empty() => {
-                let SettingsDiagnostics { entries, warnings, .. } = diagnostics;
-                Ok(LoadedConfig { config, entries, warnings })
-            }
-            _ => Err(diagnostics.errors),
-        }
+        let SettingsDiagnostics { errors, entries, warnings, files, .. } = diagnostics;
+        (config.map(|config| LoadedConfig { config, entries, warnings, files }), errors)
     }
 }
 

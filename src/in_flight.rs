@@ -183,6 +183,6 @@ mod tests {
             drop(permits);
         });
         assert!(is_empty);
-        assert!(limit.wait_empty(Duration::ZERO).await, "without holders it returns at once");
+        assert!(limit.wait_empty(Duration::ZERO).await, "without holders it returns immediately");
     }
 }

@@ -7,7 +7,9 @@ use std::time::Duration;
 use fjord::cli::{Arguments, Layers};
 use fjord::commands;
 use fjord::config::{Config, Sources};
+use fjord::free_memory;
 use fjord::roles::{self, RunError};
+use fjord::start_check;
 use fjord::telemetry::chain;
 use fjord::telemetry::logs::Logs;
 
@@ -15,12 +17,6 @@ use fjord::telemetry::logs::Logs;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The interval at which a task frees memory. The allocator returns free memory to the kernel after a delay of one second, but
-/// only while other memory is being freed. Without this task, an idle process would keep all memory of an earlier burst.
-const PURGE_INTERVAL: Duration = Duration::from_secs(5);
-/// The size of the allocation that the task frees. It must be larger than the allocations that the allocator caches. Its pages
-/// are never touched.
-const PURGE_BYTES: usize = 4 * 1024 * 1024;
 /// Longest wait for the last log lines to be written.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
@@ -34,7 +30,9 @@ fn main() -> ExitCode {
         return ExitCode::from(commands::EXIT_FAILED);
     }
     match arguments.command {
-        Some(command) => commands::run(&command, &sources, roles::gateway::call::execute),
+        Some(command) => {
+            commands::run(&command, &sources, roles::gateway::call::execute, roles::check)
+        }
         None => start(&sources),
     }
 }
@@ -57,12 +55,10 @@ fn start(sources: &Sources) -> ExitCode {
         writeln!(err, "{text}").ok();
         return ExitCode::from(commands::EXIT_USAGE);
     };
-    let loaded = match Config::load(sources) {
-        Ok(loaded) => loaded,
-        Err(errors) => {
-            commands::print_lines(&mut err, "error", &errors).ok();
-            return ExitCode::from(commands::EXIT_CONFIG);
-        }
+    let Ok(loaded) = Config::load(sources) else {
+        let errors = start_check::all_errors(sources, |loaded| roles::check(role, loaded));
+        commands::print_lines(&mut err, "error", &errors).ok();
+        return ExitCode::from(commands::EXIT_CONFIG);
     };
     let logs = match Logs::start(&loaded.config.log) {
         Ok(logs) => logs,
@@ -71,22 +67,18 @@ fn start(sources: &Sources) -> ExitCode {
             return ExitCode::from(commands::EXIT_FAILED);
         }
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .on_thread_park(free_memory::collect)
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             writeln!(err, "error: cannot create a runtime: {error}").ok();
             return ExitCode::from(commands::EXIT_FAILED);
         }
     };
-    let purge = runtime.spawn(async {
-        let mut ticks = tokio::time::interval(PURGE_INTERVAL);
-        loop {
-            ticks.tick().await;
-            drop(std::hint::black_box(Vec::<u8>::with_capacity(PURGE_BYTES)));
-        }
-    });
     let result = runtime.block_on(roles::run(role, loaded, sources.clone()));
-    purge.abort();
     logs.flush(FLUSH_LIMIT);
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -25,7 +25,7 @@ pub trait Transport: Debug + Send + Sync {
     /// Publishes a message without waiting, for tasks that read a subscription and must not block.
     ///
     /// # Errors
-    /// Returns `TransportError`, which is `Full` if the client cannot accept the message at once.
+    /// Returns `TransportError`, which is `Full` if the client cannot accept the message immediately.
     fn try_publish(&self, message: Message) -> Result<(), TransportError> {
         // Without `unconstrained`, the client would look full to a task without cooperative budget.
         let sent = unconstrained(self.publish(message)).now_or_never();

@@ -36,20 +36,20 @@ outcomes! {
     Unauthorized "unauthorized", "the credentials are missing or invalid";
     Forbidden "forbidden", "the credentials are valid, but the caller may not call this endpoint";
     NoRoute "no_route", "no endpoint has this path";
-    MethodNotAllowed "method_not_allowed", "the path has other methods";
-    NotImplemented "not_implemented", "no path supports this method";
-    NotAcceptable "not_acceptable", "the caller accepts no JSON";
+    MethodNotAllowed "method_not_allowed", "the path has no endpoint with this method";
+    NotImplemented "not_implemented", "no endpoint can have this method";
+    NotAcceptable "not_acceptable", "the caller does not accept JSON";
     RequestTimeout "request_timeout", "the body did not arrive in time";
     BodyTooLarge "body_too_large", "the body is larger than the endpoint or NATS allows";
     UriTooLong "uri_too_long", "the URI is too long";
-    HeadersTooLarge "headers_too_large", "the headers are too large";
+    HeadersTooLarge "headers_too_large", "the request has too many headers, or they are too large";
     UnsupportedMediaType "unsupported_media_type", "the body is not JSON";
-    ExpectationFailed "expectation_failed", "the Expect header cannot be met";
+    ExpectationFailed "expectation_failed", "the expectation in the Expect header cannot be met";
     Misdirected "misdirected", "the request is for another host";
-    RateLimited "rate_limited", "the caller exceeds its rate limit";
+    RateLimited "rate_limited", "the caller has exceeded its rate limit";
     ClientGone "client_gone", "the client disconnected before the response";
 
-    Overloaded "overloaded", "refused at once, because too many requests are waiting or in flight";
+    Overloaded "overloaded", "refused immediately, because too many requests are waiting or in flight";
     Busy "busy", "every worker was busy for as long as the request could wait";
     NoWorkers "no_workers", "no worker serves the queue";
     BusDown "bus_down", "the process is not connected to NATS";
@@ -57,7 +57,7 @@ outcomes! {
     PoolTimeout "pool_timeout", "no database connection was free in time";
     Draining "draining", "this process is about to stop";
     NotExecuted "not_executed", "no worker accepted the request in time";
-    Expired "expired", "the time ran out before a worker could start";
+    Expired "expired", "the request's time ran out before a worker could start it";
     NotGranted "not_granted", "the gateway denied the claim: another worker had the grant, or the session had ended";
     ClaimTimeout "claim_timeout", "the gateway did not answer the claim in time";
 
@@ -66,7 +66,7 @@ outcomes! {
     SqlUser "sql_user", "the procedure raised an error of its own";
     SqlConflict "sql_conflict", "a unique or foreign key constraint was violated";
     SqlBadValue "sql_bad_value", "a value did not fit the database";
-    BadArgument "bad_argument", "an argument does not fit its SQL type";
+    BadArgument "bad_argument", "an argument did not fit its SQL type";
 
     SqlDeadlock "sql_deadlock", "the call was chosen as a deadlock victim, even after the retries";
     SqlTimeout "sql_timeout", "the call ran past its deadline and was stopped";
@@ -79,7 +79,7 @@ outcomes! {
     AnswerShape "answer_shape", "the result does not have the shape that the endpoint declares";
 
     AttemptTimeout "attempt_timeout", "no worker replied in time";
-    SessionTimeout "session_timeout", "the procedure ran longer than the session time";
+    SessionTimeout "session_timeout", "the procedure ran longer than the endpoint's session time";
     OutcomeUnknown "outcome_unknown", "it is unknown whether a granted at-most-once request was executed";
     Cancelled "cancelled", "the call was stopped because its session had ended";
     BadAnswer "bad_answer", "a worker's answer cannot be forwarded";

@@ -109,10 +109,10 @@ impl Problem {
         Self { violations, ..Self::new(ProblemKind::InvalidRequest) }
     }
 
-    /// Creates the problem of a dry run whose answer does not prove that it was rolled back.
+    /// Creates the problem of a dry run whose answer does not confirm that it was rolled back.
     #[must_use]
-    pub fn unproved_dry_run() -> Self {
-        let detail = "the worker did not prove that the dry run was rolled back";
+    pub fn unconfirmed_dry_run() -> Self {
+        let detail = "the worker did not confirm that the dry run was rolled back";
         Self::with_detail(ProblemKind::BadAnswerOutcomeUnknown, detail)
     }
 

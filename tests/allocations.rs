@@ -12,6 +12,7 @@ use std::thread;
 use allocation_counter::measure;
 use arc_swap::ArcSwap;
 use fjord::admin::Readiness;
+use fjord::catalogue::QueueName;
 use fjord::cli::Role;
 use fjord::config::messaging::TransportConfig;
 use fjord::config::{Config, Sources};
@@ -30,12 +31,13 @@ use fjord::roles::worker::execution::executor::Executor;
 use fjord::roles::worker::execution::handlers;
 use fjord::roles::worker::execution::recent_replies::RecentReplies;
 use fjord::roles::worker::execution::reply_sender::ReplySender;
+use fjord::roles::worker::intake::control;
 use fjord::roles::worker::intake::membership::GroupMembership;
 use fjord::roles::worker::intake::queue::{Queue, ServedEndpoint};
 use fjord::roles::worker::intake::slots::Slots;
 use fjord::roles::worker::observation::readiness::QueueReadiness;
 use fjord::roles::worker::subjects::QueueSubjects;
-use fjord::telemetry::{exposition, gauge, names};
+use fjord::telemetry::{exposition, gauge, names, snapshot};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
@@ -61,11 +63,11 @@ const ENDPOINTS: &str = r#"{ "echo": { "route": "GET /v1/echo/{id}", "handler": 
     "parameters": { "id": { "in": "path", "type": "string" } },
     "result": "json", "timeout": "10s", "auth": "public" } }"#;
 
-fn runtime() -> Runtime {
+pub(crate) fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
-fn config(home: &Path, role: Role, text: &str) -> Config {
+pub(crate) fn config(home: &Path, role: Role, text: &str) -> Config {
     let directory = home.join(role.as_str());
     fs::create_dir_all(&directory).expect("the directory can be created");
     fs::write(directory.join("fjord.toml"), text).expect("the file can be written");
@@ -75,7 +77,7 @@ fn config(home: &Path, role: Role, text: &str) -> Config {
     Config::load(&sources).expect("a valid configuration").config
 }
 
-async fn connect(config: &Config) -> Arc<dyn Transport> {
+pub(crate) async fn connect(config: &Config) -> Arc<dyn Transport> {
     let TransportConfig::Nats(settings) = &config.messaging.transport;
     let transport =
         nats::connect(settings, "allocations").await.expect("the transport can be created");
@@ -84,14 +86,15 @@ async fn connect(config: &Config) -> Arc<dyn Transport> {
 }
 
 /// Starts a gateway as `roles::gateway::run` does, without TLS for clients.
-async fn gateway(config: &Config, tasks: &Tasks) -> SocketAddr {
+pub(crate) async fn gateway(config: &Config, tasks: &Tasks) -> SocketAddr {
     let transport = connect(config).await;
+    let active_config = ActiveConfig::load(config).expect("a valid catalogue");
+    let endpoints = active_config.catalogue.endpoints().iter();
+    let queues: Vec<QueueName> = endpoints.map(|endpoint| endpoint.queue.clone()).collect();
     let dispatcher =
-        Dispatcher::start(config, &[], transport, tasks).await.expect("a subscription");
+        Dispatcher::start(config, &queues, transport, tasks).await.expect("a subscription");
     let pipeline = Pipeline {
-        active_config: ArcSwap::from_pointee(
-            ActiveConfig::load(config).expect("a valid catalogue"),
-        ),
+        active_config: ArcSwap::from_pointee(active_config),
         dispatcher,
         rates: RateLimiter::new(),
         in_flight: ConcurrencyLimit::new(100, gauge(&names::GATEWAY_IN_FLIGHT, &[])),
@@ -102,8 +105,8 @@ async fn gateway(config: &Config, tasks: &Tasks) -> SocketAddr {
     listener.serve(Arc::new(pipeline), tasks).address()
 }
 
-/// Starts a worker as `roles::worker::run` does, and returns once its queue is served.
-async fn worker(config: &Config, tasks: &Tasks) {
+/// Starts a worker as `roles::worker::run` does, with a queue for each endpoint, and returns once its queues are served.
+pub(crate) async fn worker(config: &Config, tasks: &Tasks) {
     let transport = connect(config).await;
     let replies = ReplySender::new(Arc::clone(&transport));
     let recent = RecentReplies::new(config.messaging.transport.reconnect_time_max());
@@ -112,27 +115,35 @@ async fn worker(config: &Config, tasks: &Tasks) {
     let directory = &config.catalogue.directory;
     let catalogue =
         fjord::catalogue::load(directory, &config.catalogue.defaults).expect("a valid catalogue");
-    let endpoint = Arc::clone(catalogue.endpoints().first().expect("the one endpoint"));
-    let context = HandlerContext { database: None, answer_bytes_max: 1 << 20 };
-    let handler = handlers::create(&endpoint.handler, &context).expect("the handler");
-    let (prefix, name) = (&config.messaging.prefix, endpoint.queue.clone());
-    let subjects = QueueSubjects::new(prefix, name, 0, "1").expect("the subjects are valid");
-    let slots = Slots::new(16, config.worker.refused_max, config.worker.offer_timeout);
-    let endpoints = vec![ServedEndpoint::new(endpoint, handler)];
+    let (executor, prefix) = (Arc::new(executor), &config.messaging.prefix);
     let readiness = Arc::new(QueueReadiness::new(Readiness::new()));
-    let membership = GroupMembership {
-        queue: Arc::new(Queue::new(subjects, endpoints, slots, Arc::new(executor))),
-        transport,
-        verification: None,
-        config: config.worker.clone(),
-        readiness: Arc::clone(&readiness),
-        stop: Cancel::new(),
-        leave_timeout: std::time::Duration::from_secs(1),
-    };
-    drop(tasks.spawn(membership.serve()));
-    let served =
-        poll(SOON, TICK, async || tokio::time::timeout(TICK, readiness.any_served()).await.ok());
-    served.await.expect("the queue is served");
+    for (index, endpoint) in catalogue.endpoints().iter().enumerate() {
+        let context = HandlerContext { database: None, answer_bytes_max: 1 << 20 };
+        let handler = handlers::create(&endpoint.handler, &context).expect("the handler");
+        let name = endpoint.queue.clone();
+        let subjects = QueueSubjects::new(prefix, name, index, "1").expect("valid subjects");
+        let slots = Slots::new(16, config.worker.refused_max, config.worker.offer_timeout);
+        let endpoints = vec![ServedEndpoint::new(Arc::clone(endpoint), handler)];
+        let queue = Arc::new(Queue::new(subjects, endpoints, slots, Arc::clone(&executor)));
+        control::listen(&transport, &queue, &executor).await.expect("the subscriptions");
+        let membership = GroupMembership {
+            queue,
+            transport: Arc::clone(&transport),
+            verification: None,
+            config: config.worker.clone(),
+            readiness: Arc::clone(&readiness),
+            stop: Cancel::new(),
+            leave_timeout: std::time::Duration::from_secs(1),
+        };
+        drop(tasks.spawn(membership.serve()));
+    }
+    let served = poll(SOON, TICK, async || {
+        let ready = snapshot::sums(&names::WORKER_QUEUE_READY, names::QUEUE);
+        let is_ready = |queue: &str| ready.get(queue).is_some_and(|ready| *ready > 0.5);
+        let mut endpoints = catalogue.endpoints().iter();
+        endpoints.all(|endpoint| is_ready(endpoint.queue.as_str())).then_some(())
+    });
+    served.await.expect("the queues are served");
 }
 
 /// Sends requests on one connection, without allocating.

@@ -35,7 +35,7 @@ fn varies(answer: &HttpResponse) -> bool {
 async fn a_client_gets_the_same_content_in_its_preferred_coding() {
     let fleet = Fleet::start(FleetOptions::default()).await;
     let client = fleet.client();
-    // The second response is compressed on a blocking thread, the third in chunks as it arrives.
+    // The first response is stored compressed, the second is compressed on a blocking thread, the third in chunks as it arrives.
     for (path, bytes_least, streams) in [
         ("/openapi.json", 4096, false),
         ("/v1/large?rows=1800", 200_000, false),
@@ -53,6 +53,9 @@ async fn a_client_gets_the_same_content_in_its_preferred_coding() {
             ("identity;q=0, gzip", "gzip"),
             ("deflate", ""),
         ] {
+            // The document is stored compressed with gzip.
+            let is_stored = path == "/openapi.json" && !coding.is_empty();
+            let coding = if is_stored { "gzip" } else { coding };
             let answer = send_request(&client, Method::GET, path, accept).await;
             assert_eq!(answer.is(200).header("content-encoding"), coding, "{path} {accept}");
             assert!(varies(&answer), "{path} {accept}");

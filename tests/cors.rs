@@ -74,3 +74,39 @@ async fn without_a_cors_policy_there_are_no_cors_headers() {
         assert!(!answer.header("vary").contains("Origin"));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_can_read_the_documentation_and_errors_before_routing() {
+    let gateway_keys = "documentation = 'public'\n";
+    let gateway_toml = format!("uri_bytes_max = 1000\n{CORS}");
+    let options =
+        FleetOptions { workers: 0, gateway_keys, gateway_toml, ..FleetOptions::default() };
+    let fleet = Fleet::start(options).await;
+    let client = fleet.client();
+    let long = format!("/v1/echo/a?text={}", "x".repeat(1500));
+    for (method, path, status) in [
+        (Method::GET, "/openapi.json", 200),
+        (Method::GET, "/docs", 200),
+        (Method::POST, "/openapi.json", 405),
+        (Method::GET, "/v1/nothing", 404),
+        (Method::DELETE, "/v1/echo/a", 405),
+        (Method::GET, "/v1/echo/a%2Fb", 400),
+        (Method::GET, long.as_str(), 414),
+    ] {
+        let answer = send_request(&client, method, path, &[("origin", PAGE)]).await;
+        assert_eq!(answer.is(status).header("access-control-allow-origin"), PAGE, "{path}");
+        assert!(answer.header("vary").contains("Origin"), "{path}");
+        let other = [("origin", "https://evil.example")];
+        let answer = send_request(&client, Method::GET, path, &other).await;
+        assert_eq!(answer.header("access-control-allow-origin"), "", "{path}");
+    }
+    let headers = [("origin", PAGE), ("access-control-request-method", "GET")];
+    for path in ["/openapi.json", "/docs"] {
+        let answer = send_request(&client, Method::OPTIONS, path, &headers).await;
+        assert_eq!(answer.is(204).header("allow"), "GET, HEAD, OPTIONS");
+        assert_eq!(answer.header("access-control-allow-origin"), PAGE);
+        assert_eq!(answer.header("access-control-allow-methods"), "GET, HEAD");
+        assert!(answer.header("access-control-allow-headers").contains("authorization"));
+        has_fixed_headers(&answer);
+    }
+}

@@ -99,7 +99,7 @@ async fn a_dry_run_returns_the_answer_of_the_call_and_changes_nothing() {
     assert_eq!(dry_runs, [json!(true), json!(true), json!(true), Value::Null, Value::Null]);
 }
 
-/// No byte of the answer is sent before the worker has proved the rollback, so even a large answer is not streamed.
+/// No byte of the answer is sent before the worker has confirmed the rollback, so even a large answer is not streamed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_answer_of_a_dry_run_is_not_streamed() {
     let fleet = fleet("try").await;

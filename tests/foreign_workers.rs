@@ -27,16 +27,16 @@ async fn fleet() -> Fleet {
     Fleet::start(FleetOptions { queues: "ledger-*", ..FleetOptions::default() }).await
 }
 
-async fn worker(fleet: &Fleet, behavior: &str) -> Process {
-    python_worker(fleet, "foreign", &[behavior]).await
+async fn worker(fleet: &Fleet, behaviour: &str) -> Process {
+    python_worker(fleet, "foreign", &[behaviour]).await
 }
 
-/// Starts a Python worker that serves `queues` and behaves as `behavior` specifies. See `python_worker.py`.
-pub(crate) async fn python_worker(fleet: &Fleet, queues: &str, behavior: &[&str]) -> Process {
+/// Starts a Python worker that serves `queues` and behaves as `behaviour` specifies. See `python_worker.py`.
+pub(crate) async fn python_worker(fleet: &Fleet, queues: &str, behaviour: &[&str]) -> Process {
     let mut command = python("python_worker.py");
-    command.arg(fleet.nats.urls()[0].as_str()).arg(&fleet.certs.ca).arg(queues).args(behavior);
-    let log: PathBuf = fleet.certs.ca.with_file_name(format!("{}.log", behavior[0]));
-    let mut process = Process::start(behavior[0], command, &log);
+    command.arg(fleet.nats.urls()[0].as_str()).arg(&fleet.certs.ca).arg(queues).args(behaviour);
+    let log: PathBuf = fleet.certs.ca.with_file_name(format!("{}.log", behaviour[0]));
+    let mut process = Process::start(behaviour[0], command, &log);
     eventually(SOON, TICK, || {
         assert!(process.is_running(), "{}", process.log());
         process.log().contains("ready")
@@ -79,10 +79,10 @@ async fn an_error_of_the_nats_service_api_becomes_the_response() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_malformed_answer_is_a_502() {
     let fleet = fleet().await;
-    for behavior in ["garbage", "missing-part"] {
-        let mut worker = worker(&fleet, behavior).await;
+    for behaviour in ["garbage", "missing-part"] {
+        let mut worker = worker(&fleet, behaviour).await;
         let problem = fleet.client().get("/v1/foreign/abc").await.is_problem(502, "bad-answer");
-        assert_eq!(problem["effect"], "unknown", "{behavior}");
+        assert_eq!(problem["effect"], "unknown", "{behaviour}");
         worker.kill();
     }
     assert!(fleet.gateways[0].metric("fjord_gateway_bad_replies_total").await > 0.5);
@@ -92,14 +92,14 @@ async fn a_malformed_answer_is_a_502() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_503_or_not_executed_from_a_worker_is_a_502() {
     let fleet = fleet().await;
-    for behavior in ["final-503", "service-503", "part-503", "promise"] {
-        let mut worker = worker(&fleet, behavior).await;
+    for behaviour in ["final-503", "service-503", "part-503", "promise"] {
+        let mut worker = worker(&fleet, behaviour).await;
         let client = fleet.client();
         let problem = client.get("/v1/foreign/abc").await.is_problem(502, "bad-answer");
-        assert_eq!(problem["effect"], "unknown", "{behavior}");
+        assert_eq!(problem["effect"], "unknown", "{behaviour}");
         let once = send(client.request(Method::POST, "/v1/foreign/abc")).await;
-        assert_eq!(once.is_problem(502, "bad-answer")["effect"], "unknown", "{behavior}");
-        assert!(once.header("retry-after").is_empty(), "{behavior}");
+        assert_eq!(once.is_problem(502, "bad-answer")["effect"], "unknown", "{behaviour}");
+        assert!(once.header("retry-after").is_empty(), "{behaviour}");
         worker.kill();
     }
     assert!(fleet.gateways[0].metric("fjord_gateway_bad_replies_total").await > 7.5);

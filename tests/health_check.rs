@@ -23,7 +23,9 @@ async fn the_serving_port_reports_whether_a_gateway_is_ready() {
     assert_eq!(healthy.headers[header::CACHE_CONTROL], "no-store");
     let head = send(client.request(Method::HEAD, "/healthz")).await;
     assert_eq!((head.status.as_u16(), head.body.len()), (200, 0));
-    client.send(Method::POST, "/healthz", &serde_json::json!({})).await.is_problem(404, "no-route");
+    let answer = client.send(Method::POST, "/healthz", &serde_json::json!({})).await;
+    answer.is_problem(405, "method-not-allowed");
+    assert_eq!(answer.header("allow"), "GET, HEAD, OPTIONS");
 
     // A gateway that has reached its limit of requests is still healthy.
     let one = ClientOptions { http: HttpVersion::One, ..ClientOptions::default() };

@@ -9,6 +9,7 @@ mod early_responses;
 mod http2;
 mod limits;
 mod memory;
+mod plain_text;
 mod proxies;
 mod slow_clients;
 mod slow_readers;

@@ -9,6 +9,8 @@ mod architecture;
 #[cfg(test)]
 mod authentication;
 #[cfg(test)]
+mod catalogue_memory;
+#[cfg(test)]
 mod compression;
 #[cfg(test)]
 mod config_errors;
@@ -22,6 +24,8 @@ mod dev_command;
 mod distant_workers;
 #[cfg(test)]
 mod docs;
+#[cfg(test)]
+mod documentation_page;
 #[cfg(test)]
 mod dry_runs;
 #[cfg(test)]
@@ -78,6 +82,8 @@ mod session_simulation;
 mod session_timeouts;
 #[cfg(test)]
 mod sql_server;
+#[cfg(test)]
+mod start_check;
 #[cfg(test)]
 #[expect(dead_code, reason = "the benchmarks use the rest of it")]
 mod support;

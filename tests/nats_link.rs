@@ -335,7 +335,7 @@ async fn a_rolling_restart_while_nats_is_stopped_loses_no_response() {
         Fleet::start(FleetOptions { workers: 3, concurrency: 16, ..FleetOptions::default() }).await;
     let mut seed = SeededRandom::new();
     let rotation = GatewayRotation::new(vec![fleet.client()]);
-    // Several loads run at once, because a single one has too few concurrent callers.
+    // Several loads run concurrently, because a single one has too few concurrent callers.
     let loads: Vec<_> = (0..5).map(|_| LedgerLoad::start(&rotation, &mut seed)).collect();
     let load = &loads[0];
     load.wait_for_more(100).await;

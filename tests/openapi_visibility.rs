@@ -220,7 +220,7 @@ async fn every_variant_of_a_request_gets_the_callers_own_document() {
         assert_eq!(shown(&whole), names(expected), "{who}");
     }
     let answer = send(documented.fleet.client().request(Method::POST, "/openapi.json")).await;
-    answer.is_problem(404, "no-route");
+    answer.is_problem(405, "method-not-allowed");
 }
 
 #[tokio::test(flavor = "multi_thread")]

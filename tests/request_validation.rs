@@ -116,6 +116,13 @@ async fn paths_media_types_and_methods_follow_http() {
         client.get("/v1/echo/a").await.header("content-length")
     );
     client.get("/v2/nothing").await.is_problem(404, "no-route");
+    for path in ["/docs", "/openapi.json"] {
+        let answer = send(client.request(Method::DELETE, path)).await;
+        answer.is_problem(405, "method-not-allowed");
+        assert_eq!(answer.header("allow"), "GET, HEAD, OPTIONS");
+        let answer = send(client.request(Method::OPTIONS, path)).await;
+        assert_eq!(answer.is(204).header("allow"), "GET, HEAD, OPTIONS");
+    }
     assert!(client.get("/openapi.json").await.is(200).json()["paths"]["/v1/echo/{id}"].is_object());
 }
 

@@ -1,5 +1,6 @@
 //! Real servers, real processes and throwaway certificates for tests and benchmarks.
 
+pub(crate) mod browser;
 pub(crate) mod certs;
 pub(crate) mod client;
 pub(crate) mod eventually;
@@ -11,6 +12,7 @@ pub(crate) mod ledger_load;
 pub(crate) mod mssql_server;
 pub(crate) mod nats;
 pub(crate) mod ports;
+pub(crate) mod prefix_proxy;
 pub(crate) mod process;
 pub(crate) mod process_guard;
 pub(crate) mod prometheus;
@@ -33,8 +35,11 @@ pub(crate) fn target_directory() -> PathBuf {
     executable.ancestors().nth(3).expect("cargo built the executable").to_owned()
 }
 
-/// Returns the path of the fjord executable of this build.
+/// Returns the path of the fjord executable: the one that `FJORD_TEST_EXECUTABLE` names, or the one of this build.
 pub(crate) fn fjord_binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("FJORD_TEST_EXECUTABLE") {
+        return path.into();
+    }
     if let Some(path) = option_env!("CARGO_BIN_EXE_fjord") {
         return path.into();
     }

@@ -1,5 +1,5 @@
--- The demo register: made once, in one transaction, when the database file is new.
--- Every row comes from arithmetic on its number, so that every machine has the same register.
+-- The register of the demo. It is created once, in one transaction, in a new database file.
+-- Every row is computed from its number, so that the register is the same on every machine.
 
 CREATE TABLE breed (
     code TEXT PRIMARY KEY,
@@ -41,7 +41,7 @@ CREATE TABLE horse (
     registered_by TEXT
 ) WITHOUT ROWID;
 
--- Before the horses: an insert looks for children of the new row.
+-- Created before the horses are inserted, because each INSERT looks for children of the new row.
 CREATE INDEX horse_by_sire ON horse (sire);
 CREATE INDEX horse_by_dam ON horse (dam);
 
@@ -101,7 +101,7 @@ SELECT i, given.name || ' ' || family.name,
        '2026-01-01T00:00:00Z'
 FROM n JOIN given ON given.k = i % 13 JOIN family ON family.k = (i / 13) % 11;
 
--- 24,000 horses. From the 2,401st on each has parents: a stallion and a mare some 2,400 numbers before.
+-- 24,000 horses. From number 2,401 on, each horse has parents: a stallion and a mare about 2,400 numbers before it.
 WITH RECURSIVE
     n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 24000),
     first (k, name) AS (VALUES
@@ -131,7 +131,7 @@ SELECT printf('528003%09d', i),
 FROM n JOIN first ON first.k = i % 11 JOIN second ON second.k = (i / 11) % 13
        JOIN breeds ON breeds.k = (i / 7) % 12;
 
--- A passport for each; its scan is a PNG of one pixel.
+-- A passport for each horse. The scan is a PNG image of one pixel.
 INSERT INTO passport (number, document, ueln, issuer, issued, slaughter, scan)
 SELECT printf('NL%08d', i),
        printf('%08x-0000-4000-8000-%012x', i, i * 104729),

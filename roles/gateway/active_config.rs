@@ -2,15 +2,21 @@
 
 use std::sync::Arc;
 
+use http::Method;
+use http::request::Parts;
+
+use crate::catalogue::cors::CorsRules;
 use crate::catalogue::{self, Catalogue};
 use crate::config::Config;
 use crate::config::gateway::HttpLimits;
+use crate::start_check::StartError;
 
 use crate::roles::gateway::admission::auth::Authenticator;
-use crate::roles::gateway::admission::router::Router;
+use crate::roles::gateway::admission::router::{RouteLookup, Router};
 use crate::roles::gateway::client::caller::Caller;
 use crate::roles::gateway::edge::documentation::DOCUMENTATION_PATHS;
 use crate::roles::gateway::edge::documentation::Documentation;
+use crate::roles::gateway::response::Response;
 
 /// Catalogue, routes, keys and limits that were loaded together and are consistent with each other.
 #[derive(Debug)]
@@ -23,6 +29,8 @@ pub struct ActiveConfig {
     pub authenticator: Authenticator,
     /// The documentation of the endpoints, if it is served.
     pub documentation: Option<Documentation>,
+    /// The CORS rules of responses that no endpoint gives.
+    pub default_cors: Option<Arc<CorsRules>>,
     /// The path of the health check.
     pub health_path: Option<String>,
     /// HTTP limits.
@@ -35,33 +43,43 @@ impl ActiveConfig {
     /// Loads the keys and the catalogue of a configuration and checks their consistency.
     ///
     /// # Errors
-    /// All errors, one line each.
-    pub fn load(config: &Config) -> Result<Self, Vec<String>> {
-        let lines = |errors: Vec<catalogue::CatalogueError>| -> Vec<String> {
-            errors.iter().map(ToString::to_string).collect()
-        };
+    /// All errors.
+    pub fn load(config: &Config) -> Result<Self, Vec<StartError>> {
         let authenticator = Authenticator::load(&config.auth);
         let catalogue = catalogue::load(&config.catalogue.directory, &config.catalogue.defaults);
         let (authenticator, catalogue) = match (authenticator, catalogue) {
             (Ok(authenticator), Ok(catalogue)) => (authenticator, Arc::new(catalogue)),
             (authenticator, catalogue) => {
-                let mut errors = authenticator.err().unwrap_or_default();
-                errors.extend(catalogue.map_err(lines).err().unwrap_or_default());
-                return Err(errors);
+                let lines = authenticator.err().unwrap_or_default();
+                let errors = lines.iter().map(|line| StartError::from_line(line));
+                let catalogue = catalogue.err().unwrap_or_default();
+                return Err(errors.chain(catalogue.into_iter().map(StartError::from)).collect());
             }
         };
         let health_path = config.gateway.health_path.clone();
-        let errors: Vec<String> = catalogue
+        let errors: Vec<StartError> = catalogue
             .endpoints()
             .iter()
-            .filter_map(|endpoint| authenticator.endpoint_error(endpoint))
+            .filter_map(|endpoint| {
+                let (key, expected) = authenticator.endpoint_error(endpoint)?;
+                Some(catalogue.error(&endpoint.id, key, expected).into())
+            })
             .chain(health_path.as_deref().and_then(|path| health_path_error(path, &catalogue)))
             .collect();
         if !errors.is_empty() {
             return Err(errors);
         }
-        let router = Router::new(&catalogue)?;
-        let documentation = Documentation::new(&catalogue, config.gateway.documentation);
+        let router = Router::new(&catalogue).map_err(|conflicts| {
+            let conflict = |expected: String| StartError::at_key("catalogue.directory", expected);
+            conflicts.into_iter().map(conflict).collect::<Vec<_>>()
+        })?;
+        let documentation = Documentation::new(
+            &catalogue,
+            config.gateway.documentation,
+            &config.gateway.compression,
+        );
+        let default_cors = CorsRules::without_endpoint(&config.catalogue.defaults.cors);
+        let default_cors = default_cors.map(Arc::new);
         let http = config.gateway.http.clone();
         let server_timing_scope = config.gateway.server_timing_scope.clone();
         Ok(Self {
@@ -69,6 +87,7 @@ impl ActiveConfig {
             router,
             authenticator,
             documentation,
+            default_cors,
             health_path,
             http,
             server_timing_scope,
@@ -81,6 +100,29 @@ impl ActiveConfig {
         self.health_path.as_deref() == Some(path)
     }
 
+    /// Returns whether the gateway itself serves a path, with GET and HEAD.
+    #[must_use]
+    pub fn is_own_path(&self, path: &str) -> bool {
+        self.is_health_check(path)
+            || (self.documentation.is_some() && DOCUMENTATION_PATHS.contains(&path))
+    }
+
+    /// Returns the CORS rules of a response: those of the endpoint that the request names, or the default ones.
+    #[must_use]
+    pub fn cors_rules(&self, method: &Method, path: &str) -> Option<Arc<CorsRules>> {
+        match self.router.find(method, path) {
+            RouteLookup::Matched(matched) => matched.endpoint.cors.clone(),
+            _ => self.default_cors.clone(),
+        }
+    }
+
+    /// Returns the file of the documentation page that a request asks for, if any.
+    #[must_use]
+    pub fn documentation_asset(&self, request: &Parts) -> Option<Response> {
+        let documentation = self.documentation.as_ref()?;
+        documentation.asset(&request.method, request.uri.path(), &request.headers)
+    }
+
     /// Returns whether the responses to a caller have a `Server-Timing` header.
     #[must_use]
     pub fn shows_timing(&self, caller: &Caller) -> bool {
@@ -90,12 +132,13 @@ impl ActiveConfig {
 }
 
 /// Returns an error if an endpoint or the documentation already uses the health check's path.
-fn health_path_error(path: &str, catalogue: &Catalogue) -> Option<String> {
+fn health_path_error(path: &str, catalogue: &Catalogue) -> Option<StartError> {
     let endpoint = catalogue.endpoints().iter().find(|endpoint| *endpoint.path == *path);
     let owner = match endpoint {
         Some(endpoint) => format!("the path of endpoint {}", endpoint.id),
         None if DOCUMENTATION_PATHS.contains(&path) => "a path of the documentation".to_owned(),
         None => return None,
     };
-    Some(format!("gateway.health_path: {path} is {owner}: expected another path, or \"\" for none"))
+    let expected = format!("{path} is {owner}: expected another path, or \"\" for none");
+    Some(StartError::at_key("gateway.health_path", expected))
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 
+use crate::catalogue::cors::CorsRules;
 use crate::catalogue::{Endpoint, Execution};
 use crate::envelope::Request as Envelope;
 use crate::future::BoxFuture;
@@ -52,6 +53,8 @@ use rejection::Rejection;
 
 /// `Retry-After` of the response when too many requests are in flight.
 const IN_FLIGHT_RETRY_AFTER: Duration = Duration::from_secs(1);
+/// `Allow` of the paths that the gateway serves itself.
+const OWN_METHODS: &str = "GET, HEAD, OPTIONS";
 
 /// Handles the requests of all connections.
 #[derive(Debug)]
@@ -88,6 +91,12 @@ impl HttpService for Pipeline {
             context::scope(log.log_context(), self.handle_logged(&parts, body, &peer, log)).await
         })
     }
+
+    fn set_cors_headers(&self, request: &Parts, response: &mut HeaderMap) {
+        if let Some(rules) = self.default_cors(request) {
+            cors::set_headers(&rules, &request.headers, response);
+        }
+    }
 }
 
 impl Pipeline {
@@ -111,8 +120,12 @@ impl Pipeline {
         let (mut response, stream) = answered
             .unwrap_or_else(|rejection: Box<Rejection>| (rejection.into_response(&mut log), None));
         log.rate.apply(response.headers_mut());
-        if let Some(endpoint) = log.endpoint.clone().or_else(|| self.cors_endpoint(parts)) {
-            cors::set_headers(&endpoint, &parts.headers, response.headers_mut());
+        let rules = match &log.endpoint {
+            Some(endpoint) => endpoint.cors.clone(),
+            None => self.default_cors(parts),
+        };
+        if let Some(rules) = rules {
+            cors::set_headers(&rules, &parts.headers, response.headers_mut());
         }
         if let Some(timing) = log.server_timing() {
             response.headers_mut().insert(response::SERVER_TIMING, timing);
@@ -147,6 +160,9 @@ impl Pipeline {
         let active_config = self.active_config.load_full();
         let checked = Authenticator::check_connection(peer);
         let peer = &*checked.map_err(|rejection| untrusted_connection(rejection, log))?;
+        if let Some(asset) = active_config.documentation_asset(parts) {
+            return Ok((asset, None));
+        }
         let matched = match active_config.router.find(&parts.method, parts.uri.path()) {
             RouteLookup::Matched(matched) => matched,
             RouteLookup::Malformed(problem) => return Err(problem.into()),
@@ -157,7 +173,7 @@ impl Pipeline {
             }
             RouteLookup::NotFound => {
                 // Boxed because it is rare: its future would enlarge that of every request.
-                let page = Box::pin(self.documentation(&active_config, parts, peer, log));
+                let page = Box::pin(self.own_path(&active_config, parts, peer, log));
                 return page.await.map(|page| (page, None));
             }
             RouteLookup::MethodNotAllowed { allow } => {
@@ -198,7 +214,7 @@ impl Pipeline {
 
     /// Returns how many parts a worker may send ahead of the client: 0 if the endpoint does not
     /// stream, and 0 for HTTP/1.0, which cannot mark a truncated body. HEAD gets 1, so that the
-    /// worker sends the head and one part; without a window it would send the whole answer at once.
+    /// worker sends the head and one part; without a window it would send the whole answer without waiting.
     fn window(&self, parts: &Parts, endpoint: &Endpoint) -> u32 {
         if !endpoint.may_stream() {
             0
@@ -211,13 +227,41 @@ impl Pipeline {
         }
     }
 
-    /// Returns the endpoint of a cross-origin request that was rejected before routing.
-    fn cors_endpoint(&self, parts: &Parts) -> Option<Arc<Endpoint>> {
-        parts.headers.get(header::ORIGIN)?;
-        match self.active_config.load().router.find(&parts.method, parts.uri.path()) {
-            RouteLookup::Matched(matched) => Some(matched.endpoint),
-            _ => None,
+    /// Answers a request for a path without an endpoint: the documentation, if the path belongs to it.
+    async fn own_path(
+        &self,
+        active_config: &ActiveConfig,
+        parts: &Parts,
+        peer: &Peer,
+        log: &mut RequestLog,
+    ) -> Result<Response, Box<Rejection>> {
+        match parts.method {
+            _ if !active_config.is_own_path(parts.uri.path()) => {
+                Err(Problem::new(ProblemKind::NoRoute).into())
+            }
+            Method::GET | Method::HEAD => self.documentation(active_config, parts, peer, log).await,
+            Method::OPTIONS => {
+                let mut response = options(OWN_METHODS);
+                if let Some(rules) = &active_config.default_cors {
+                    cors::answer_own_preflight(rules, &parts.headers, response.headers_mut());
+                }
+                Ok(response)
+            }
+            _ => {
+                let allow = Some(OWN_METHODS.to_owned());
+                let problem = Problem::new(ProblemKind::MethodNotAllowed);
+                Err(Box::new(Rejection { allow, ..problem.into() }))
+            }
         }
+    }
+
+    /// Returns the CORS rules of a response to a request that was not routed to an endpoint. The response to OPTIONS has its
+    /// own headers.
+    fn default_cors(&self, parts: &Parts) -> Option<Arc<CorsRules>> {
+        if parts.method == Method::OPTIONS {
+            return None;
+        }
+        self.active_config.load().cors_rules(&parts.method, parts.uri.path())
     }
 }
 

@@ -10,6 +10,7 @@ use hyper::body::Body;
 use crate::catalogue::endpoint::is_bodiless;
 use crate::envelope::reply::JSON;
 use crate::envelope::{AnswerHead, Final};
+use crate::http_date;
 use crate::problem::{PROBLEM_JSON, Problem, ProblemKind};
 
 use crate::roles::gateway::client::byte_budget::Reservation;
@@ -19,7 +20,7 @@ mod close_reason;
 mod request_id;
 
 pub(super) use body::StreamChunk;
-pub use body::{BodyEncoder, ResponseBody, StreamedBody, Truncated};
+pub use body::{BodyEncoder, BodyProducer, ResponseBody, StreamedBody, Truncated};
 pub use close_reason::CloseReason;
 pub use request_id::RequestId;
 
@@ -179,6 +180,7 @@ pub fn finish(mut response: Response, context: &ResponseContext) -> Response {
     let status = response.status();
     let headers = response.headers_mut();
     headers.insert(X_REQUEST_ID, context.request_id.header_value());
+    headers.insert(header::DATE, http_date::now());
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     default_header(headers, header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if context.is_tls {

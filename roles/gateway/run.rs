@@ -17,6 +17,7 @@ use crate::in_flight::ConcurrencyLimit;
 use crate::lifecycle::{Cancel, Signal, Signals, Tasks, systemd};
 use crate::messaging::{self, Transport};
 use crate::roles::RunError;
+use crate::start_check;
 use crate::telemetry::{counter, gauge, names};
 use crate::tls::{ServerTls, WATCH_INTERVAL};
 
@@ -30,6 +31,8 @@ use crate::roles::gateway::edge::listener::Listener;
 use crate::roles::gateway::edge::listener::RunningListener;
 use crate::roles::gateway::observation::request_log;
 use crate::roles::gateway::pipeline::Pipeline;
+use crate::roles::gateway::prepare;
+use crate::roles::gateway::prepare::PreparedGateway;
 use crate::roles::gateway::report;
 
 /// How long the drain waits for tasks that were cancelled.
@@ -50,10 +53,14 @@ struct GatewayProcess {
 ///
 /// # Errors
 /// `RunError` if the gateway cannot start. In that case it has served no requests.
-pub async fn run(config: Config, sources: Sources) -> Result<(), RunError> {
+pub async fn run(
+    config: Config,
+    prepared: PreparedGateway,
+    sources: Sources,
+) -> Result<(), RunError> {
     let mut signals =
         Signals::listen().map_err(|error| RunError::system("cannot listen for signals", error))?;
-    let mut gateway = GatewayProcess::start(config).await?;
+    let mut gateway = GatewayProcess::start(config, prepared).await?;
     systemd::ready("serving");
     systemd::feed_watchdog(&gateway.tasks);
     while signals.next().await == Signal::Reload {
@@ -66,10 +73,8 @@ pub async fn run(config: Config, sources: Sources) -> Result<(), RunError> {
 }
 
 impl GatewayProcess {
-    async fn start(config: Config) -> Result<Self, RunError> {
-        let active_config = ActiveConfig::load(&config).map_err(RunError::Config)?;
-        let tls = config.gateway.tls.as_ref().map(ServerTls::load).transpose();
-        let tls = tls.map_err(|error| RunError::Config(vec![error.to_string()]))?;
+    async fn start(config: Config, prepared: PreparedGateway) -> Result<Self, RunError> {
+        let PreparedGateway { active_config, tls } = prepared;
         let admin = Admin::bind(&config.admin);
         let admin = admin.map_err(|error| RunError::system(error.to_string(), error))?;
         let listener = Listener::bind(&config.gateway, tls.clone());
@@ -119,19 +124,14 @@ impl GatewayProcess {
 
     /// Reloads configuration, catalogue, keys and certificates. On error, the old ones stay in use.
     fn reload(&mut self, sources: &Sources) {
-        let lines = |errors: Vec<crate::config::ConfigError>| -> Vec<String> {
-            errors.iter().map(ToString::to_string).collect()
-        };
         let tls = self.tls.clone();
-        let read = Config::load(sources).map_err(lines).and_then(|loaded| {
-            let config = loaded.config;
-            let active_config = ActiveConfig::load(&config)?;
-            let files = tls.as_ref().map(|tls| tls.prepare(config.gateway.tls.as_ref()));
-            let files = files.transpose().map_err(|error| vec![error.to_string()])?;
-            Ok((config, active_config, files))
+        let read = start_check::load(sources, |loaded| {
+            let files = tls.as_ref().map(|tls| tls.prepare(loaded.config.gateway.tls.as_ref()));
+            prepare::with_tls(loaded, files.transpose())
         });
         let result = match read {
-            Ok((config, active_config, files)) => {
+            Ok((loaded, (active_config, files))) => {
+                let config = loaded.config;
                 let old = self.pipeline.active_config.load_full();
                 let (tasks, stop) = (&self.tasks, &self.stop);
                 let old = Some(&old.authenticator);
@@ -157,7 +157,7 @@ impl GatewayProcess {
             Err(errors) => {
                 for error in errors {
                     tracing::error!(
-                        error,
+                        %error,
                         "the new configuration is invalid; the previous one stays in use"
                     );
                 }

@@ -8,16 +8,19 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::admin::{self, Admin, Readiness};
-use crate::catalogue::{self, Catalogue};
+use crate::catalogue::Catalogue;
 use crate::cli::Role;
 use crate::config::messaging::TransportConfig;
-use crate::config::{Config, Sources};
+use crate::config::{Config, LoadedConfig, Sources};
 use crate::fleet;
 use crate::lifecycle::{Cancel, Signal, Signals, Tasks, systemd};
 use crate::messaging::{self, Transport};
-use crate::procedures::databases::{DatabaseKey, Databases, Verification};
+use crate::procedures::databases::{Databases, Verification};
 use crate::procedures::{ExpectedProcedure, pool_sizes};
 use crate::roles::RunError;
+use crate::roles::worker::prepare;
+use crate::roles::worker::prepare::PreparedWorker;
+use crate::start_check;
 use crate::telemetry::{counter, names};
 
 use super::execution::executor::Executor;
@@ -57,10 +60,14 @@ struct WorkerProcess {
 ///
 /// # Errors
 /// `RunError` if the worker cannot start. No request has been executed in that case.
-pub async fn run(config: Config, sources: Sources) -> Result<(), RunError> {
+pub async fn run(
+    config: Config,
+    prepared: PreparedWorker,
+    sources: Sources,
+) -> Result<(), RunError> {
     let mut signals =
         Signals::listen().map_err(|error| RunError::system("cannot listen for signals", error))?;
-    let mut worker = WorkerProcess::start(config).await?;
+    let mut worker = WorkerProcess::start(config, prepared).await?;
     systemd::feed_watchdog(&worker.tasks);
     let mut is_ready = false;
     loop {
@@ -84,18 +91,13 @@ pub async fn run(config: Config, sources: Sources) -> Result<(), RunError> {
 }
 
 impl WorkerProcess {
-    async fn start(config: Config) -> Result<Self, RunError> {
-        let catalogue = load_catalogue(&config).map_err(RunError::Config)?;
+    async fn start(config: Config, prepared: PreparedWorker) -> Result<Self, RunError> {
+        let PreparedWorker { catalogue, databases, queues } = prepared;
         let (tasks, admin_tasks) = (Tasks::new(), Tasks::new());
         let (leave, stop) = (Cancel::new(), Cancel::new());
         failure_log::log_database_messages(config.log.database_messages);
         log_connection_limits(&config, &catalogue);
-        let databases = pool_sizes::database_configs(&config, &catalogue);
-        let databases = Databases::open(&databases, &tasks).map_err(|errors| {
-            let line =
-                |(database, error): &(DatabaseKey, _)| format!("database {database}: {error}");
-            RunError::Config(errors.iter().map(line).collect())
-        })?;
+        databases.monitor(&tasks);
         let admin = Admin::bind(&config.admin);
         let admin = admin.map_err(|error| RunError::system(error.to_string(), error))?;
         let readiness = Readiness::new();
@@ -107,7 +109,7 @@ impl WorkerProcess {
         let (executor, resend_requests) =
             Executor::new(replies, recent, config.worker.clone(), tasks.clone());
         let executor = Arc::new(executor);
-        let queues: Arc<[_]> = queues::create(&config, &catalogue, &databases, &executor)?.into();
+        let queues: Arc<[_]> = queues::create(queues, &config.worker, &executor).into();
         round_trip::follow(&transport, &queues, &config.worker, &tasks);
         let resender = Resender {
             replies: executor.replies.clone(),
@@ -187,14 +189,8 @@ impl WorkerProcess {
     /// Reloads the configuration and the catalogue, and applies the new limits, passwords and log
     /// settings. An error changes nothing. New queues and endpoints require a restart, which loses no request.
     fn reload(&mut self, sources: &Sources) {
-        let lines = |errors: Vec<crate::config::ConfigError>| -> Vec<String> {
-            errors.iter().map(ToString::to_string).collect()
-        };
-        let loaded = Config::load(sources)
-            .map_err(lines)
-            .and_then(|loaded| Ok((load_catalogue(&loaded.config)?, loaded.config)));
-        let result = match loaded {
-            Ok((catalogue, config)) => {
+        let result = match start_check::load(sources, prepare::prepare) {
+            Ok((LoadedConfig { config, .. }, PreparedWorker { catalogue, .. })) => {
                 log_connection_limits(&config, &catalogue);
                 self.databases.reconfigure(&pool_sizes::database_configs(&config, &catalogue));
                 for queue in self.queues.iter() {
@@ -211,7 +207,7 @@ impl WorkerProcess {
             Err(errors) => {
                 for error in errors {
                     tracing::error!(
-                        error,
+                        %error,
                         "the new configuration is invalid; the previous one stays in use"
                     );
                 }
@@ -266,11 +262,6 @@ async fn connect(config: &Config) -> Result<Arc<dyn Transport>, RunError> {
     messaging::nats::connect(nats, "fjord worker")
         .await
         .map_err(|error| RunError::system("cannot use the NATS configuration", error))
-}
-
-fn load_catalogue(config: &Config) -> Result<Catalogue, Vec<String>> {
-    catalogue::load(&config.catalogue.directory, &config.catalogue.defaults)
-        .map_err(|errors| errors.iter().map(ToString::to_string).collect())
 }
 
 /// Returns the source of the `/status` document.

@@ -83,8 +83,9 @@ fn is_origin(text: &str) -> bool {
         && scheme
             .bytes()
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b));
-    let is_plain = !authority.bytes().any(|b| b.is_ascii_uppercase() || b"@/?#*\\".contains(&b));
-    let is_port = |port: &str| port.parse::<u16>().is_ok() && !port.starts_with('+');
+    let is_plain = authority.is_ascii()
+        && !authority.bytes().any(|b| b.is_ascii_uppercase() || b"@/?#*\\".contains(&b));
+    let is_port = |port: &str| port.parse::<u16>().is_ok_and(|number| number.to_string() == port);
     let has_host = authority.parse::<http::uri::Authority>().is_ok_and(|parsed| {
         let port = authority.strip_prefix(parsed.host()).unwrap_or_default();
         !parsed.host().is_empty()
@@ -150,6 +151,22 @@ impl CorsRules {
         })
     }
 
+    /// Returns the rules for responses that no endpoint gives, such as the documentation, or `None` if no other origin may
+    /// read them.
+    #[must_use]
+    pub fn without_endpoint(cors: &CorsSettings) -> Option<Self> {
+        Self::new(
+            cors,
+            &[],
+            &Auth::Required {
+                methods: AuthMethod::ALL.to_vec(),
+                scopes: Vec::new(),
+                issuers: Vec::new(),
+            },
+            false,
+        )
+    }
+
     /// Returns the value of `Access-Control-Allow-Origin` for an origin, or `None` if that origin may not call the endpoint.
     #[must_use]
     pub fn allows(&self, origin: &HeaderValue) -> Option<HeaderValue> {
@@ -190,6 +207,8 @@ mod tests {
             ("https://user@app.example", false),
             ("https://app.example:x", false),
             ("https://app.example:", false),
+            ("https://app.example:08443", false),
+            ("https://žluť.example", false),
             ("https://app.example?x", false),
             ("https://", false),
             ("app.example", false),

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// One error in a catalogue.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CatalogueError {
     /// The file that contains the error, or the catalogue's directory.
     pub file: String,

@@ -1,32 +1,41 @@
 //! Reads the files of the catalogue.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::Deserialize;
 use serde_json::value::RawValue;
 
 use super::build;
 use super::defaults::EndpointDefaults;
-use super::definition::json::ObjectOnly;
+use super::definition::json::{ObjectOnly, RawMembers};
 use super::definition::{EndpointDefinition, ParameterDefinition};
 use super::endpoint::Endpoint;
 use super::error::{CatalogueError, EndpointErrors};
 use super::names::EndpointId;
 use super::route::RouteTable;
+use crate::spelling::closest;
 
 /// The largest catalogue file in bytes.
 const FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// The member with which a file names its JSON Schema for editors.
+const SCHEMA: &str = "$schema";
+/// The number of keys up to which the error for an unknown key lists all of them.
+const KEYS_LISTED_MAX: usize = 8;
+/// The byte order mark that Windows editors write at the start of a file. It is ignored.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// The endpoints of all catalogue files.
 #[derive(Debug, Default)]
 pub struct Catalogue {
     endpoints: Vec<Arc<Endpoint>>,
     by_id: HashMap<EndpointId, Arc<Endpoint>>,
+    /// The file of each endpoint.
+    files: HashMap<EndpointId, Arc<str>>,
 }
 
 impl Catalogue {
@@ -34,6 +43,13 @@ impl Catalogue {
     #[must_use]
     pub fn endpoints(&self) -> &[Arc<Endpoint>] {
         &self.endpoints
+    }
+
+    /// Creates an error about an endpoint, for a rule that the catalogue alone cannot check.
+    #[must_use]
+    pub fn error(&self, id: &EndpointId, key: &str, expected: String) -> CatalogueError {
+        let file = self.files.get(id).map(ToString::to_string).unwrap_or_default();
+        CatalogueError { file, endpoint: Some(id.to_string()), key: key.to_owned(), expected }
     }
 
     /// Returns the endpoint with an id.
@@ -113,7 +129,11 @@ fn read(file: &Path) -> Result<String, String> {
     if length as u64 > FILE_BYTES_MAX {
         return Err(format!("expected at most {} MiB", FILE_BYTES_MAX >> 20));
     }
-    String::from_utf8(bytes).map_err(|_| "expected UTF-8".to_owned())
+    let mut text = String::from_utf8(bytes).map_err(|_| "expected UTF-8".to_owned())?;
+    if text.starts_with(BYTE_ORDER_MARK) {
+        text.drain(..BYTE_ORDER_MARK.len_utf8());
+    }
+    Ok(text)
 }
 
 /// Parses a catalogue from pairs of file name and text.
@@ -137,8 +157,15 @@ pub fn parse(
                 continue;
             }
         };
+        let name: Arc<str> = file.into();
         for (id, raw) in endpoints.0 {
             let mut own = EndpointErrors { file, endpoint: Some(&id), list: &mut errors };
+            if id == SCHEMA {
+                if !raw.get().starts_with('"') {
+                    own.add("", "expected the URL or the path of a JSON Schema as a string");
+                }
+                continue;
+            }
             if let Some(other) = ids.insert(id.clone(), file) {
                 let expected =
                     format!("this id is used by an endpoint in {other}: expected another");
@@ -152,6 +179,7 @@ pub fn parse(
                 errors.push(error);
             }
             let endpoint = Arc::new(endpoint);
+            catalogue.files.insert(endpoint.id.clone(), Arc::clone(&name));
             catalogue.by_id.insert(endpoint.id.clone(), Arc::clone(&endpoint));
             catalogue.endpoints.push(endpoint);
         }
@@ -198,7 +226,11 @@ fn valid_keys<T: for<'de> Deserialize<'de>>(
                     valid.push(format!("{}:{parameters}", quoted(&name)));
                 }
             }
-            Err(error) => errors.add(&key, message(&error)),
+            Err(error) => {
+                let (inner, message) = misspelling(&error, &name);
+                let dot = if inner.is_empty() { "" } else { "." };
+                errors.add(format!("{key}{dot}{inner}"), message);
+            }
         }
     }
     Some(format!("{{{}}}", valid.join(",")))
@@ -232,29 +264,30 @@ fn message(error: &serde_json::Error) -> String {
     text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text).to_owned()
 }
 
-/// The members of a JSON object in their original order, with unparsed values. Duplicate names are kept.
-struct RawMembers<'a>(Vec<(String, &'a RawValue)>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for RawMembers<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct RawMembersVisitor;
-        impl<'de> Visitor<'de> for RawMembersVisitor {
-            type Value = RawMembers<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawMembers<'de>, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = map.next_entry::<String, &'de RawValue>()? {
-                    members.push(member);
-                }
-                Ok(RawMembers(members))
-            }
+/// Describes an error in the value of a member. For an unknown key or word, names the similar known one instead of all, and
+/// returns the unknown key unless it is the member itself.
+fn misspelling(error: &serde_json::Error, member: &str) -> (String, String) {
+    let text = message(error);
+    // The texts of serde: "unknown field `a`, expected one of `b`, `c`", and the same with "variant".
+    let parts = text.strip_prefix("unknown field `").map(|rest| (true, rest));
+    let parts = parts.or_else(|| text.strip_prefix("unknown variant `").map(|rest| (false, rest)));
+    let found = parts.and_then(|(is_field, rest)| {
+        let (unknown, known) = rest.rsplit_once("`, expected ")?;
+        Some((is_field, unknown, known))
+    });
+    let Some((is_field, unknown, known)) = found else { return (String::new(), text) };
+    let similar = closest(unknown, known.split('`').skip(1).step_by(2));
+    let key = if is_field && unknown != member { unknown.to_owned() } else { String::new() };
+    let message = match (is_field, similar) {
+        (true, Some(similar)) => format!("is not a key: did you mean {similar}?"),
+        (true, None) if known.split(',').count() > KEYS_LISTED_MAX => {
+            "is not a key: fjord schema describes all keys".to_owned()
         }
-        deserializer.deserialize_map(RawMembersVisitor)
-    }
+        (true, None) => format!("is not a key: expected {known}"),
+        (false, Some(similar)) => format!("{unknown:?}: did you mean {similar}?"),
+        (false, None) => format!("{unknown:?}: expected {known}"),
+    };
+    (key, message)
 }
 
 #[cfg(test)]

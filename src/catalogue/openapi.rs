@@ -1,5 +1,8 @@
 //! Generates the `OpenAPI` 3.1 document for a set of endpoints.
 
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+
 use serde_json::{Map, Value as Json, json};
 
 use super::auth::{Auth, AuthMethod};
@@ -15,25 +18,72 @@ pub fn text(endpoints: &[&Endpoint]) -> String {
     format!("{:#}\n", document(endpoints))
 }
 
-fn document(endpoints: &[&Endpoint]) -> Json {
-    let mut paths: Map<String, Json> = Map::new();
-    // OpenAPI treats paths that differ only in parameter names as identical, so all of them use the names of the first.
-    let mut first_paths: std::collections::HashMap<String, String> =
-        std::collections::HashMap::new();
-    for endpoint in endpoints {
-        let first = first_paths
-            .entry(without_names(&endpoint.path))
-            .or_insert_with(|| endpoint.path.to_string());
-        let operation = operation(endpoint, first);
-        let methods = paths.entry(first.clone()).or_insert_with(|| json!({}));
-        if let Some(methods) = methods.as_object_mut() {
-            methods.insert(endpoint.method.as_str().to_ascii_lowercase(), operation);
+/// Writes the document for `endpoints` without indentation. Only one operation at a time is in memory.
+///
+/// # Errors
+/// The errors of `out`.
+pub fn write(endpoints: &[&Endpoint], out: &mut dyn io::Write) -> io::Result<()> {
+    let frame = frame(endpoints);
+    let mut separator = '{';
+    for (key, value) in frame.as_object().into_iter().flatten() {
+        write!(out, "{separator}{}:", Json::from(key.as_str()))?;
+        separator = ',';
+        if key == "paths" {
+            write_paths(endpoints, out)?;
+        } else {
+            write!(out, "{value}")?;
         }
     }
+    out.write_all(b"}")
+}
+
+fn write_paths(endpoints: &[&Endpoint], out: &mut dyn io::Write) -> io::Result<()> {
+    out.write_all(b"{")?;
+    for (number, (path, methods)) in by_path(endpoints).into_iter().enumerate() {
+        let separator = if number == 0 { "" } else { "," };
+        write!(out, "{separator}{}:{{", Json::from(path))?;
+        for (number, (method, endpoint)) in methods.into_iter().enumerate() {
+            let separator = if number == 0 { "" } else { "," };
+            write!(out, "{separator}\"{method}\":{}", operation(endpoint, path))?;
+        }
+        out.write_all(b"}")?;
+    }
+    out.write_all(b"}")
+}
+
+fn document(endpoints: &[&Endpoint]) -> Json {
+    let paths = by_path(endpoints).into_iter().map(|(path, methods)| {
+        let methods = methods.into_iter();
+        let operations =
+            methods.map(|(method, endpoint)| (method, operation(endpoint, path))).collect();
+        (path.to_owned(), Json::Object(operations))
+    });
+    let mut document = frame(endpoints);
+    if let Some(document) = document.as_object_mut() {
+        document.insert("paths".to_owned(), Json::Object(paths.collect()));
+    }
+    document
+}
+
+/// Returns the endpoints of each path, by their methods in lower case. `OpenAPI` treats paths that differ only in parameter names
+/// as identical, so all of them use the names of the first.
+fn by_path<'a>(endpoints: &[&'a Endpoint]) -> BTreeMap<&'a str, BTreeMap<String, &'a Endpoint>> {
+    let mut first_paths: HashMap<String, &str> = HashMap::new();
+    let mut paths: BTreeMap<&str, BTreeMap<String, &Endpoint>> = BTreeMap::new();
+    for &endpoint in endpoints {
+        let first = *first_paths.entry(without_names(&endpoint.path)).or_insert(&endpoint.path);
+        let method = endpoint.method.as_str().to_ascii_lowercase();
+        paths.entry(first).or_default().insert(method, endpoint);
+    }
+    paths
+}
+
+/// Returns the document without its paths.
+fn frame(endpoints: &[&Endpoint]) -> Json {
     json!({
         "openapi": "3.1.0",
         "info": { "title": "fjord", "version": env!("CARGO_PKG_VERSION") },
-        "paths": paths,
+        "paths": {},
         "components": {
             "schemas": { "Problem": problem_schema() },
             "responses": { "Problem": {
@@ -229,6 +279,17 @@ mod tests {
                     "key":{"in":"path","type":"uuid"}, "idempotency_key":{"in":"context","required":true},
                     "d":{"in":"body","type":"decimal","required":true},
                     "t":{"in":"body","type":"table","maxItems":2,"columns":{"c":{"type":"date","required":true}}}}}"#;
+
+    #[test]
+    fn a_written_document_equals_the_one_in_memory() {
+        let catalogue = catalogue(ENDPOINTS);
+        let all: Vec<&Endpoint> = catalogue.endpoints().iter().map(|each| &**each).collect();
+        for endpoints in [&all[..], &all[..1], &[]] {
+            let mut text = Vec::new();
+            write(endpoints, &mut text).unwrap();
+            assert_eq!(String::from_utf8(text).unwrap(), document(endpoints).to_string());
+        }
+    }
 
     #[test]
     fn endpoints_become_operations() {

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use regex::Regex;
 use schemars::JsonSchema;
 
+use super::pattern::Pattern;
 use super::value::ParameterValue;
 
 /// One parameter of an endpoint, or a column of a `table` parameter, after validation.
@@ -134,7 +134,7 @@ pub struct Constraints {
     /// The only allowed values.
     pub allowed: Option<Vec<ParameterValue<'static>>>,
     /// A regular expression that text must match.
-    pub pattern: Option<Regex>,
+    pub pattern: Option<Pattern>,
     /// The smallest allowed number.
     pub minimum: Option<NumberBound>,
     /// The largest allowed number.

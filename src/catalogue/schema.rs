@@ -16,6 +16,10 @@ pub fn text() -> String {
     schema.insert("title".to_owned(), "fjord catalogue".into());
     let about = "Endpoints of fjord by id. Unknown keys are errors.";
     schema.insert("description".to_owned(), about.into());
+    let of_editors = "The URL or the path of this schema, for editors.";
+    let properties =
+        serde_json::json!({ "$schema": { "type": "string", "description": of_editors } });
+    schema.insert("properties".to_owned(), properties);
     // Deserialization accepts an endpoint without a route, so that its other errors are reported too. The schema does not.
     if let Some(endpoint) = schema.pointer_mut("/$defs/Endpoint").and_then(Json::as_object_mut) {
         endpoint.insert("required".to_owned(), serde_json::json!(["route"]));

@@ -15,6 +15,7 @@ mod any_json;
 pub mod decimal;
 pub mod json;
 pub mod scalar;
+mod wrong_text;
 
 /// Returns the detail of a violation for a value of the wrong type.
 #[must_use]
@@ -115,6 +116,23 @@ pub fn from_json<'a>(
     }
 }
 
+/// Returns whether an empty text stands for NULL: the parameter is optional, and its type has no empty value.
+#[must_use]
+pub fn is_null_if_empty(parameter: &Parameter) -> bool {
+    !parameter.required && !matches!(parameter.kind, ParameterType::String | ParameterType::Binary)
+}
+
+/// Records that a text is not a value of the parameter's type.
+fn wrong_text<'a>(
+    parameter: &Parameter,
+    text: &str,
+    location: Location<'_>,
+    violations: &mut Violations,
+) -> Option<ParameterValue<'a>> {
+    violations.add(location, wrong_text::detail(parameter, text, location));
+    None
+}
+
 fn wrong_type<'a>(
     parameter: &Parameter,
     location: Location<'_>,
@@ -146,7 +164,7 @@ fn number<'a>(
         _ => None,
     };
     let Some(value) = value else {
-        return wrong_type(parameter, location, violations);
+        return wrong_text(parameter, text, location, violations);
     };
     let constraints = &parameter.constraints;
     let mut is_valid = true;
@@ -211,18 +229,19 @@ fn textual<'a>(
                 is_valid = has_length(parameter, bytes.len(), "bytes", location, violations);
                 ParameterValue::Binary(bytes)
             }
-            None => return wrong_type(parameter, location, violations),
+            None => return wrong_text(parameter, &text, location, violations),
         },
         kind => match canonical(kind, text) {
-            Some(text) => ParameterValue::Text(text),
-            None => return wrong_type(parameter, location, violations),
+            Ok(text) => ParameterValue::Text(text),
+            Err(text) => return wrong_text(parameter, &text, location, violations),
         },
     };
     is_valid &= is_allowed(parameter, &value, location, violations);
     is_valid.then_some(value)
 }
 
-fn canonical(kind: ParameterType, text: Cow<'_, str>) -> Option<Cow<'_, str>> {
+/// Returns the canonical form of a text, or else the text itself.
+fn canonical(kind: ParameterType, text: Cow<'_, str>) -> Result<Cow<'_, str>, Cow<'_, str>> {
     fn canonical_str(kind: ParameterType, text: &str) -> Option<Cow<'_, str>> {
         match kind {
             ParameterType::Uuid => scalar::uuid(text),
@@ -233,8 +252,11 @@ fn canonical(kind: ParameterType, text: Cow<'_, str>) -> Option<Cow<'_, str>> {
         }
     }
     match text {
-        Cow::Borrowed(text) => canonical_str(kind, text),
-        Cow::Owned(text) => canonical_str(kind, &text).map(|text| Cow::Owned(text.into_owned())),
+        Cow::Borrowed(text) => canonical_str(kind, text).ok_or(Cow::Borrowed(text)),
+        Cow::Owned(text) => {
+            let canonical = canonical_str(kind, &text).map(Cow::into_owned);
+            canonical.map(Cow::Owned).ok_or(Cow::Owned(text))
+        }
     }
 }
 

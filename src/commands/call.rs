@@ -191,7 +191,7 @@ fn line(violation: &Violation) -> String {
 /// Replaces the answer of a dry run with a problem if a gateway would not forward it.
 fn check_dry_run(called: EndpointCallResult) -> EndpointCallResult {
     let answer = called.answer.and_then(|answer| {
-        if answer.is_valid_for_dry_run() { Ok(answer) } else { Err(Problem::unproved_dry_run()) }
+        if answer.is_valid_for_dry_run() { Ok(answer) } else { Err(Problem::unconfirmed_dry_run()) }
     });
     EndpointCallResult { answer, ..called }
 }

@@ -1,86 +1,108 @@
-//! `fjord check`: reports every error in the configuration without starting a role. With `--online`, it also checks the NATS
-//! servers and databases in the configuration.
+//! `fjord check`: reports every error with which a role would refuse to start, without starting it. With `--online`, it also
+//! checks the NATS servers and databases in the configuration.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use super::{EXIT_USAGE, Output, print_lines, routes};
+use super::{EXIT_USAGE, Output, routes};
 use crate::catalogue;
-use crate::cli::Role;
+use crate::cli::{CheckArguments, CheckFormat, Role};
 use crate::config::{Config, Sources};
 use crate::procedures::pool_sizes;
+use crate::start_check::{self, PrepareFunction, StartError};
 
 use findings::{CheckResults, CheckedRole};
+use report::{CheckReport, Severity};
 
 mod databases;
 mod findings;
 mod nats;
 mod online;
+mod position;
+mod report;
 
-/// Checks the selected role or, if none is selected, each role that has a file in the directory.
+/// Checks the selected role or, if none is selected, each role that the directory configures.
 pub(super) fn run(
     sources: &Sources,
-    is_online: bool,
+    arguments: CheckArguments,
+    prepare: PrepareFunction,
     output: &mut Output<impl Write, impl Write>,
 ) -> io::Result<ExitCode> {
     let roles = match sources.role {
-        Some(role) => vec![Some(role)],
+        Some(role) => vec![role],
         None => configured_roles(sources),
     };
-    let (mut errors, mut warnings, mut checked) = (Vec::new(), Vec::new(), Vec::new());
-    let mut passed = Vec::new();
+    let mut report = CheckReport::new(sources.directory(), &roles);
+    let mut checked = Vec::new();
     for role in &roles {
-        match Config::load(&Sources { role: *role, ..sources.clone() }) {
-            Ok(loaded) => {
-                warnings.extend(loaded.warnings);
-                let config = &loaded.config.catalogue;
-                match catalogue::load(&config.directory, &config.defaults) {
-                    Ok(catalogue) => {
-                        warnings.extend(routes::warnings(&catalogue));
-                        let config = loaded.config;
-                        if *role == Some(Role::Worker) {
-                            let (short, enough) = pool_sizes::summaries(&config, &catalogue);
-                            warnings
-                                .extend(short.into_iter().map(|line| format!("worker: {line}")));
-                            passed.extend(enough.into_iter().map(|line| format!("worker: {line}")));
-                        }
-                        checked.extend(role.map(|role| CheckedRole { role, config, catalogue }));
-                    }
-                    Err(found) => errors.extend(found.iter().map(ToString::to_string)),
-                }
+        let sources = Sources { role: Some(*role), ..sources.clone() };
+        checked.extend(check_role(*role, &sources, prepare, &mut report));
+    }
+    if roles.is_empty() {
+        check_without_role(sources, &mut report);
+    }
+    let online = if arguments.online { online::run(&checked)? } else { CheckResults::default() };
+    report.add_online(online);
+    report.sort();
+    match arguments.format {
+        CheckFormat::Text => report.write_text(output)?,
+        CheckFormat::Json => writeln!(output.out, "{:#}", report.to_json())?,
+    }
+    Ok(if report.is_valid() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_USAGE) })
+}
+
+/// Performs the first step of a start of a role.
+fn check_role(
+    role: Role,
+    sources: &Sources,
+    prepare: PrepareFunction,
+    report: &mut CheckReport,
+) -> Option<CheckedRole> {
+    let (settings, _) = Config::load_with_errors(sources);
+    for warning in settings.map(|loaded| loaded.warnings).unwrap_or_default() {
+        report.add(Severity::Warning, role, &StartError::Config(warning));
+    }
+    let (loaded, catalogue) = match start_check::load(sources, |loaded| prepare(role, loaded)) {
+        Ok(prepared) => prepared,
+        Err(errors) => {
+            for error in &errors {
+                report.add(Severity::Error, role, error);
             }
-            Err(found) => errors.extend(found.iter().map(ToString::to_string)),
+            return None;
         }
+    };
+    report.add_warnings(routes::warnings(&catalogue));
+    if role == Role::Worker {
+        let (short, enough) = pool_sizes::summaries(&loaded.config, &catalogue);
+        report.add_warnings(short.into_iter().map(|line| format!("worker: {line}")));
+        report.passed.extend(enough.into_iter().map(|line| format!("worker: {line}")));
     }
-    let online = if is_online { online::run(&checked)? } else { CheckResults::default() };
-    errors.extend(online.errors);
-    warnings.extend(online.warnings);
-    sort(&mut errors);
-    sort(&mut warnings);
-    print_lines(&mut output.err, "warning", &warnings)?;
-    print_lines(&mut output.err, "error", &errors)?;
-    for line in passed.iter().chain(&online.passed) {
-        writeln!(output.out, "{line}")?;
-    }
-    if !errors.is_empty() {
-        return Ok(ExitCode::from(EXIT_USAGE));
-    }
-    let names: Vec<&str> = roles.iter().flatten().map(|role| role.as_str()).collect();
-    let names = if names.is_empty() { "no role".to_owned() } else { names.join(" and ") };
-    writeln!(output.out, "{}: valid for {names}", sources.directory().display())?;
-    Ok(ExitCode::SUCCESS)
+    Some(CheckedRole { role, config: loaded.config, catalogue })
 }
 
-/// Returns the roles that have a file. If there are none, returns a single `None`: the configuration is then checked without a
-/// role, so no role's required keys and files are checked.
-fn configured_roles(sources: &Sources) -> Vec<Option<Role>> {
-    let configured = Role::ALL.into_iter().filter(|role| sources.has_role_file(*role));
-    let roles: Vec<_> = configured.map(Some).collect();
-    if roles.is_empty() { vec![None] } else { roles }
+/// Checks the sections that both roles share, and the catalogue.
+fn check_without_role(sources: &Sources, report: &mut CheckReport) {
+    let checked = start_check::load(sources, |loaded| {
+        let config = &loaded.config.catalogue;
+        let catalogue = catalogue::load(&config.directory, &config.defaults);
+        catalogue.map_err(|errors| errors.into_iter().map(StartError::from).collect())
+    });
+    match checked {
+        Ok((loaded, catalogue)) => {
+            for warning in loaded.warnings {
+                report.add(Severity::Warning, None, &StartError::Config(warning));
+            }
+            report.add_warnings(routes::warnings(&catalogue));
+        }
+        Err(errors) => errors.iter().for_each(|error| report.add(Severity::Error, None, error)),
+    }
 }
 
-/// Sorts a list and removes duplicates: the roles share most layers, so they have errors in common.
-fn sort<T: Ord>(list: &mut Vec<T>) {
-    list.sort();
-    list.dedup();
+/// Returns the roles that have a file, or whose section contains keys in a shared layer.
+fn configured_roles(sources: &Sources) -> Vec<Role> {
+    let sections = Config::sections(&Sources { role: None, ..sources.clone() });
+    let is_configured = |role: &Role| {
+        sources.has_role_file(*role) || sections.iter().any(|section| section == role.as_str())
+    };
+    Role::ALL.into_iter().filter(is_configured).collect()
 }

@@ -117,12 +117,14 @@ fn advice(entries: &[(String, ImportedEndpoint<'_>)]) -> Vec<&'static str> {
     let mut advice = Vec::new();
     if has_required {
         advice.push(
-            "all parameters are required, because the database does not report defaults; remove \"required\" where there is one",
+            "all parameters are required, because the database does not report defaults; \
+             remove \"required\" from each parameter that has a default",
         );
     }
     if has_get {
         advice.push(
-            "GET was chosen by name; make sure that these procedures write nothing, because they may be executed more than once",
+            "GET was chosen from procedure names; make sure that procedures with GET write \
+             nothing, because they may be executed more than once",
         );
     }
     advice.push(

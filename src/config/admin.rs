@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use super::hosts;
 use super::limits;
 use super::settings::SettingsTable;
 use crate::cli::Role;
@@ -31,18 +32,12 @@ impl AdminConfig {
                 "metrics and status can be read from the network, without TLS or a password",
             );
         }
-        let hosts: Vec<String> = table.get_or("hosts", Vec::new());
-        for host in &hosts {
-            if host == "*" {
-                table.warn(
-                    "hosts",
-                    "a web page can read metrics and status through its visitor's browser (DNS rebinding)",
-                );
-            } else if host.is_empty() || host.contains([':', '/', '*', ' ']) {
-                let expected =
-                    format!("expected a host name without a port, or \"*\", found {host:?}");
-                table.error("hosts", expected);
-            }
+        let hosts = hosts::read(table, |host| host == "*");
+        if hosts.iter().any(|host| host == "*") {
+            table.warn(
+                "hosts",
+                "a web page can read metrics and status through its visitor's browser (DNS rebinding)",
+            );
         }
         Self { listen, hosts }
     }

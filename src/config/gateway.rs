@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use super::hosts;
 use super::limits;
 use super::settings::SettingsTable;
 use super::tls::ServerTlsConfig;
@@ -119,7 +120,7 @@ impl GatewayConfig {
         Self {
             listen: table.get_or("listen", everywhere),
             tls: read_tls(table, role),
-            hosts: table.get_or("hosts", Vec::new()),
+            hosts: hosts::read(table, |_| false),
             proxies: ProxyConfig::read(table),
             http: table.table("http", HttpLimits::read),
             compression: table.table("compression", CompressionConfig::read),

@@ -17,12 +17,17 @@ use crate::cli::Role;
 
 mod text;
 
+use text::DuplicateKey;
+
 /// The default configuration directory.
 pub const DIRECTORY_DEFAULT: &str = "/etc/fjord";
 /// The prefix of configuration variables. Their names also contain a double underscore.
 const VARIABLE_PREFIX: &str = "FJORD_";
 /// The variable that systemd sets to the unit's credentials directory (`LoadCredential=`).
 const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
+
+/// The byte order mark at the start of a file. It is ignored.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// The sources of the layers.
 #[derive(Clone, Default)]
@@ -85,7 +90,15 @@ impl Sources {
         let layers = layers.chain(self.environment_layers()).chain(self.set_layers());
         for layer in layers {
             match layer {
-                Ok(layer) => figment = figment.merge(layer),
+                Ok(layer) => {
+                    let name = &layer.name;
+                    let error = |DuplicateKey { key, line }: &DuplicateKey| {
+                        let expected = format!("given more than once, again at line {line}");
+                        ConfigError::at_key(name, key, expected)
+                    };
+                    errors.extend(layer.duplicates.iter().map(error));
+                    figment = figment.merge(layer);
+                }
                 Err(error) => errors.push(error),
             }
         }
@@ -176,15 +189,15 @@ fn file_layer(path: &Path) -> Result<Layer, ConfigError> {
     let name = path.display().to_string();
     let invalid = |expected: String| ConfigError::at_location(name.clone(), expected);
     let text = read_text(path, limits::CONFIG_FILE_BYTES_MAX).map_err(invalid)?;
-    let values = if path.extension().is_some_and(|extension| extension == "json") {
-        text::parse_json(&text)
-    } else {
-        text::parse_toml(&text)
-    };
-    Ok(Layer { values: values.map_err(invalid)?, name })
+    if path.extension().is_some_and(|extension| extension == "json") {
+        let (values, duplicates) = text::parse_json(&text).map_err(invalid)?;
+        return Ok(Layer { name, values, duplicates });
+    }
+    let values = text::parse_toml(&text).map_err(invalid)?;
+    Ok(Layer { name, values, duplicates: Vec::new() })
 }
 
-/// Reads a text file of at most `bytes_max` bytes.
+/// Reads a text file of at most `bytes_max` bytes, without the byte order mark that Windows editors write.
 pub(super) fn read_text(path: &Path, bytes_max: u64) -> Result<String, String> {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(bytes_max + 1).read_to_end(&mut bytes));
@@ -192,7 +205,11 @@ pub(super) fn read_text(path: &Path, bytes_max: u64) -> Result<String, String> {
     if bytes.len() as u64 > bytes_max {
         return Err(format!("expected at most {bytes_max} bytes"));
     }
-    String::from_utf8(bytes).map_err(|_| "expected UTF-8".to_owned())
+    let mut text = String::from_utf8(bytes).map_err(|_| "expected UTF-8".to_owned())?;
+    if text.starts_with(BYTE_ORDER_MARK) {
+        text.drain(..BYTE_ORDER_MARK.len_utf8());
+    }
+    Ok(text)
 }
 
 /// Returns a message that explains why a file cannot be read.
@@ -208,20 +225,27 @@ pub(super) fn io_error_message(error: &std::io::Error) -> String {
 struct Layer {
     name: String,
     values: Dict,
+    /// The keys that JSON gives more than once.
+    duplicates: Vec<DuplicateKey>,
 }
 
 impl Layer {
     /// Creates a layer with one key. The text is converted later, according to the key's type.
     fn from_text(name: String, path: &[String], text: &str) -> Self {
+        let prefix = path.join(".");
         let mut path = path.iter().rev();
         let Some(last) = path.next() else {
-            return Self { name, values: Dict::new() };
+            return Self { name, values: Dict::new(), duplicates: Vec::new() };
         };
-        let mut values = Dict::from([(last.clone(), text::parse_value(text))]);
+        let (value, mut duplicates) = text::parse_value(text);
+        for duplicate in &mut duplicates {
+            duplicate.key = format!("{prefix}.{}", duplicate.key);
+        }
+        let mut values = Dict::from([(last.clone(), value)]);
         for key in path {
             values = Dict::from([(key.clone(), Value::from(values))]);
         }
-        Self { name, values }
+        Self { name, values, duplicates }
     }
 }
 

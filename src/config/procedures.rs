@@ -226,7 +226,7 @@ impl SqliteConfig {
         Self {
             file: table.get_path("file").unwrap_or_default(),
             schema: table.get_file("schema"),
-            procedures: table.get_path("procedures").unwrap_or_default(),
+            procedures: table.get_directory("procedures").unwrap_or_default(),
             connections_max: table.get_limited("connections_max", limits::SQLITE_CONNECTIONS_MAX),
         }
     }

@@ -1,6 +1,7 @@
 //! Checks combinations of values that are valid on their own.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::auth::KeySource;
@@ -16,6 +17,7 @@ use crate::units::format_duration;
 pub(super) fn check(config: &Config, diagnostics: &mut SettingsDiagnostics) {
     let directory = config.directory.display().to_string();
     let mut relations = Relations { diagnostics, directory: &directory };
+    check_listeners(config, &mut relations);
     check_gateway(config, &mut relations);
     check_issuers(config, &mut relations);
     check_drain(config, &mut relations);
@@ -65,6 +67,25 @@ impl DisplayValue for usize {
 impl DisplayValue for Duration {
     fn display(&self) -> String {
         format_duration(*self)
+    }
+}
+
+/// Checks that a gateway's two listeners do not need the same port of the same address.
+fn check_listeners(config: &Config, relations: &mut Relations<'_>) {
+    let (public, admin) = (config.gateway.listen, config.admin.listen);
+    let is_same_family = public.is_ipv4() == admin.is_ipv4();
+    let is_any = |address: SocketAddr| address.ip().is_unspecified();
+    // A listener on [::] also accepts IPv4.
+    let covers = |any: SocketAddr| is_any(any) && (any.is_ipv6() || is_same_family);
+    let overlaps = public.ip() == admin.ip() || covers(public) || covers(admin);
+    if config.role == Some(Role::Gateway)
+        && public.port() != 0
+        && public.port() == admin.port()
+        && overlaps
+    {
+        let expected =
+            format!("expected another port than that of gateway.listen ({public}), found {admin}");
+        relations.diagnostics.error("admin.listen", relations.directory, expected);
     }
 }
 

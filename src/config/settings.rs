@@ -19,7 +19,7 @@ mod secrets;
 mod value;
 
 pub(super) use diagnostics::SettingsDiagnostics;
-pub use diagnostics::{SettingEntry, SettingOrigin};
+pub use diagnostics::{ConfiguredFile, SettingEntry, SettingOrigin};
 pub(super) use value::{ByteCount, SettingValue};
 
 /// The merged layers, and the diagnostics collected while reading them.
@@ -277,7 +277,7 @@ impl<'a> SettingsTable<'a> {
     /// Records a warning about a key. Warnings do not prevent startup.
     pub(super) fn warn(&self, name: &str, text: &str) {
         let warning = ConfigError::at_key(self.location(name), self.full_key(name), text);
-        self.settings.diagnostics.borrow_mut().warnings.push(warning.to_string());
+        self.settings.diagnostics.borrow_mut().warnings.push(warning);
     }
 
     fn names(&self) -> Vec<String> {

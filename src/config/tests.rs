@@ -223,7 +223,7 @@ fn the_highest_layer_applies_and_is_named() {
     sources.sets.push("procedures.databases.x.backend=sqlite".into());
     sources
         .sets
-        .push("procedures.databases.x.sqlite={\"file\": \"f\", \"procedures\": \"p\"}".into());
+        .push("procedures.databases.x.sqlite={\"file\": \"f\", \"procedures\": \".\"}".into());
     let loaded = load(&sources).unwrap();
     let shown = |key: &str| {
         let entry = loaded.entries.iter().find(|entry| entry.key == key).unwrap();
@@ -248,7 +248,7 @@ fn the_highest_layer_applies_and_is_named() {
 fn only_sql_server_has_replicas() {
     let text = "[worker.queues.census]\napplication_intent = 'read-only'\n\
                 [procedures.databases.default]\nbackend = 'sqlite'\n\
-                [procedures.databases.default.sqlite]\nfile = 'f'\nprocedures = 'p'\n\
+                [procedures.databases.default.sqlite]\nfile = 'f'\nprocedures = '.'\n\
                 [messaging.nats]\nservers = ['tls://n:4222']\n";
     let found = errors(Some(Role::Worker), text);
     assert_eq!(
@@ -292,7 +292,7 @@ fn a_program_name_must_fit_into_the_login() {
 fn only_sql_server_has_program_names() {
     let text = "[worker.queues.census]\napplication_name = 'reports'\n\
                 [procedures.databases.default]\nbackend = 'sqlite'\n\
-                [procedures.databases.default.sqlite]\nfile = 'f'\nprocedures = 'p'\n\
+                [procedures.databases.default.sqlite]\nfile = 'f'\nprocedures = '.'\n\
                 [messaging.nats]\nservers = ['tls://n:4222']\n";
     let found = errors(Some(Role::Worker), text);
     let expected = "fjord.toml: worker.queues.census.application_name: expected none: database default is SQLite, which has no application names";

@@ -20,7 +20,7 @@ pub struct Link {
 pub enum LinkState {
     /// The link is connected.
     Up,
-    /// The link is not connected or not yet proven by a probe. The transport reconnects on its own.
+    /// The link is not connected or not yet confirmed by a probe. The transport reconnects on its own.
     Down,
     /// The server refuses a subscription that the process needs, so messages to it are lost.
     SubscriptionRefused,
@@ -66,7 +66,7 @@ pub struct RoundTrip {
 }
 
 impl RoundTrip {
-    /// Returns the time until which the silence of a process that reports every `interval` proves nothing: a stalled link
+    /// Returns the time until which the silence of a process that reports every `interval` means nothing: a stalled link
     /// delays its reports, and one arrives at the latest an interval after the stall.
     #[must_use]
     pub fn silence_excused_until(&self, interval: Duration) -> Option<Instant> {

@@ -132,7 +132,7 @@ impl Nats {
 
     async fn send(&self, message: OutgoingMessage) -> Result<(), TransportError> {
         let mut sending = pin!(self.outbox.send(message));
-        // Nearly all messages are accepted at once and need no timer.
+        // Nearly all messages are accepted immediately and need no timer.
         if let Poll::Ready(result) = poll!(&mut sending) {
             return result;
         }
@@ -195,7 +195,7 @@ impl Nats {
 
 impl Transport for Nats {
     fn publish(&self, message: Message) -> BoxFuture<'_, Result<(), TransportError>> {
-        // Nearly all messages are queued at once, so a completed future is enough.
+        // Nearly all messages are queued immediately, so a completed future is enough.
         match self.outgoing(message).map(|outgoing| self.outbox.try_send(outgoing)) {
             Ok(None) => Box::pin(ready(Ok(()))),
             Ok(Some(outgoing)) => Box::pin(self.send(outgoing)),
@@ -233,10 +233,10 @@ impl Transport for Nats {
             }
             let mut link = self.shared.state.link();
             let before = *link.borrow_and_update();
-            // A link that is not proven yet cannot be lost: it comes up with another epoch.
-            let is_proven = before.state != LinkState::Down;
+            // A link that is not confirmed yet cannot be lost: it comes up with another epoch.
+            let was_confirmed = before.state != LinkState::Down;
             let lost = link.wait_for(|link| {
-                is_proven && (link.state == LinkState::Down || link.epoch != before.epoch)
+                was_confirmed && (link.state == LinkState::Down || link.epoch != before.epoch)
             });
             let end = Instant::now() + self.shared.config.operation_timeout;
             tokio::select! {

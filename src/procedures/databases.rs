@@ -114,13 +114,12 @@ pub fn connect(config: &DatabaseConfig, name: &str) -> Result<Arc<dyn Backend>, 
 }
 
 impl Databases {
-    /// Creates all backends, and starts monitoring and verifying each database.
+    /// Creates all backends, without connecting to any database.
     ///
     /// # Errors
     /// Returns each database whose configuration cannot be used, with the reason.
     pub fn open(
         configs: &BTreeMap<DatabaseKey, DatabaseConfig>,
-        tasks: &Tasks,
     ) -> Result<Self, Vec<(DatabaseKey, BackendError)>> {
         let mut opened = Self::default();
         let mut errors = Vec::new();
@@ -128,14 +127,19 @@ impl Databases {
             let name = key.to_string();
             match connect(config, &name) {
                 Ok(backend) => {
-                    let database = Database::new(&name, backend);
-                    database.monitor(tasks, opened.closing.clone());
-                    opened.databases.insert(key.clone(), database);
+                    opened.databases.insert(key.clone(), Database::new(&name, backend));
                 }
                 Err(error) => errors.push((key.clone(), error)),
             }
         }
         if errors.is_empty() { Ok(opened) } else { Err(errors) }
+    }
+
+    /// Starts monitoring and verifying each database.
+    pub fn monitor(&self, tasks: &Tasks) {
+        for database in self.databases.values() {
+            database.monitor(tasks, self.closing.clone());
+        }
     }
 
     /// Returns the database of a queue.

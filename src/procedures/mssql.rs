@@ -43,7 +43,7 @@ const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(30);
 pub fn connect(config: &MssqlConfig, name: &str) -> Result<Arc<dyn Backend>, BackendError> {
     let tls = match &config.encryption {
         MssqlEncryption::Required(files) | MssqlEncryption::Strict(files) => Connector::new(files),
-        MssqlEncryption::TrustAny => Connector::trusting_any(),
+        MssqlEncryption::TrustAny => Connector::trusting_any().map_err(Into::into),
     };
     let tls = tls.map_err(|error| BackendError::caused_by(BackendErrorKind::Unavailable, error))?;
     let connector = tds::TdsConnector::new(config.clone(), tls);

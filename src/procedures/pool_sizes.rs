@@ -97,7 +97,7 @@ fn summary(key: &DatabaseKey, config: &DatabaseConfig) -> Option<(String, bool)>
         number => format!("{number} queues that run"),
     };
     let mut line = format!(
-        "database {key}: at most {connections} connections for {queues} {calls} calls at once"
+        "database {key}: at most {connections} connections for {queues} {calls} calls concurrently"
     );
     if let [_, _, ..] = config.pools.as_slice() {
         let each = config

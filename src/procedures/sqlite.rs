@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::catalogue::ProcedureName;
 use crate::config::procedures::{APPLICATION_NAME, SqliteConfig};
+use crate::file_version::FileVersion;
 use crate::future::BoxFuture;
 use crate::lifecycle::Cancel;
 use crate::telemetry::{self, names};
@@ -63,11 +64,11 @@ struct Sqlite {
     closing: Cancel,
 }
 
-/// A procedure, with its file's modification time and the time of the last check.
+/// A procedure, with its file's version and the time of the last check.
 #[derive(Clone, Debug)]
 struct CachedProcedure {
     procedure: Arc<SqliteProcedure>,
-    modified: Option<std::time::SystemTime>,
+    version: Option<FileVersion>,
     checked: Instant,
 }
 
@@ -210,10 +211,11 @@ impl Sqlite {
             return Ok(Arc::clone(&loaded.procedure));
         }
         let path = self.directory.join(procedure::file_of(name.as_str()));
-        let modified = tokio::fs::metadata(&path).await.ok().and_then(|file| file.modified().ok());
+        let version = tokio::fs::metadata(&path).await.ok();
+        let version = version.as_ref().map(FileVersion::from_metadata);
         let checked = Instant::now();
         if let Some(loaded) = cached
-            && loaded.modified == modified
+            && loaded.version == version
         {
             let procedure = Arc::clone(&loaded.procedure);
             self.cache(name, CachedProcedure { checked, ..loaded });
@@ -226,7 +228,7 @@ impl Sqlite {
         };
         let supervisor = JobSupervisor { deadline, cancel, closing: &self.closing };
         let procedure = supervisor.run(connection, None, load).await.map_err(before_sending)?;
-        self.cache(name, CachedProcedure { procedure: Arc::clone(&procedure), modified, checked });
+        self.cache(name, CachedProcedure { procedure: Arc::clone(&procedure), version, checked });
         Ok(procedure)
     }
 

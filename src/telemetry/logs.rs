@@ -1,6 +1,8 @@
 //! Logs: one line per event, as JSON or as text, with a filter that can change at run time.
 
+use std::fs::File;
 use std::io::{self, IsTerminal as _, Write};
+use std::os::fd::AsFd as _;
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
@@ -48,6 +50,9 @@ pub enum LogError {
     /// This process already has a subscriber.
     #[error("logs are already set up")]
     Twice(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Stdout cannot be opened.
+    #[error("stdout cannot be opened")]
+    Stdout(#[source] io::Error),
     /// The thread that writes lines cannot be started.
     #[error("the thread that writes logs cannot be started")]
     Thread(#[source] io::Error),
@@ -65,7 +70,9 @@ impl Logs {
             LogFormat::Text => false,
             LogFormat::Auto => !io::stdout().is_terminal(),
         };
-        let writer = LogWriter::start(io::stdout())?;
+        // Not `io::stdout()`, whose buffer would hide how much of a failed write was lost.
+        let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(LogError::Stdout)?;
+        let writer = LogWriter::start(File::from(stdout))?;
         let (filter, handle) = reload::Layer::new(parse(&config.filter)?);
         let layer = if is_json {
             json::JsonLayer(writer.clone()).boxed()
@@ -164,35 +171,77 @@ impl LogWriter {
     }
 }
 
-/// Writes lines until the last sender is dropped. If stdout fails, nothing can report the loss.
-fn write_lines(receiver: &Receiver<LogEntry>, mut out: impl Write) {
+/// Writes lines until the last sender is dropped.
+fn write_lines(receiver: &Receiver<LogEntry>, out: impl Write) {
+    let mut out = LineOutput { out, is_within_line: false };
     let mut collected = Vec::with_capacity(COLLECTED_BYTES_MAX);
     while let Ok(first) = receiver.recv() {
-        // The first line is written at once. Lines that arrive during the pause below are written
+        // The first line is written immediately. Lines that arrive during the pause below are written
         // together. The pause also keeps logging threads from waking this thread for every line.
         let mut next = Some(first);
         while let Some(entry) = next {
             match entry {
                 LogEntry::Line(line) => collected.extend_from_slice(&line),
                 LogEntry::Flush(done) => {
-                    write_collected(&mut collected, &mut out);
-                    out.flush().ok();
+                    out.write(&mut collected);
                     done.send(()).ok();
                 }
             }
             if collected.len() >= COLLECTED_BYTES_MAX {
-                write_collected(&mut collected, &mut out);
+                out.write(&mut collected);
             }
             next = receiver.try_recv().ok();
         }
-        write_collected(&mut collected, &mut out);
+        out.write(&mut collected);
         std::thread::park_timeout(COLLECT_TIME);
     }
 }
 
-fn write_collected(collected: &mut Vec<u8>, out: &mut impl Write) {
-    out.write_all(collected).ok();
-    collected.clear();
+/// An output for whole lines. It counts the lines that it cannot write, for instance because a disk is full or the reader of a
+/// pipe has ended.
+struct LineOutput<O> {
+    out: O,
+    /// Whether the last write ended within a line.
+    is_within_line: bool,
+}
+
+impl<O: Write> LineOutput<O> {
+    /// Writes the collected lines and removes them from the buffer.
+    fn write(&mut self, collected: &mut Vec<u8>) {
+        let lost = self.write_all(collected);
+        if lost > 0 {
+            super::counter(&names::LOG_LINES_DROPPED, &[]).increment(lost);
+        }
+        collected.clear();
+    }
+
+    /// Writes lines, and returns the number of lines that could not be written completely.
+    fn write_all(&mut self, mut lines: &[u8]) -> u64 {
+        // The rest of a line that was cut off is lost. The line break keeps the next line readable.
+        if self.is_within_line {
+            match self.out.write(b"\n") {
+                Ok(1..) => self.is_within_line = false,
+                _ => return count_lines(lines),
+            }
+        }
+        while !lines.is_empty() {
+            match self.out.write(lines) {
+                Ok(0) => return count_lines(lines),
+                Ok(written) => {
+                    let (before, rest) = lines.split_at_checked(written).unwrap_or((lines, &[]));
+                    self.is_within_line = !before.ends_with(b"\n");
+                    lines = rest;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return count_lines(lines),
+            }
+        }
+        0
+    }
+}
+
+fn count_lines(lines: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', lines).count() as u64
 }
 
 impl Write for LogWriter {
@@ -292,6 +341,39 @@ mod tests {
         let written: Vec<u8> = lines_written.iter().flatten().collect();
         let written = String::from_utf8(written).expect("text").lines().count();
         assert!(written >= LINES_MAX, "{written}");
+    }
+
+    /// An output with room for a number of bytes, like a disk.
+    struct LimitedOutput {
+        room: usize,
+        written: Vec<u8>,
+    }
+
+    impl Write for LimitedOutput {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.room == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            let written = bytes.len().min(self.room);
+            self.room -= written;
+            self.written.extend_from_slice(&bytes[..written]);
+            Ok(written)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_that_cannot_be_written_are_counted() {
+        let out = LimitedOutput { room: 5, written: Vec::new() };
+        let mut out = LineOutput { out, is_within_line: false };
+        assert_eq!(out.write_all(b"one\ntwo\nthree\n"), 2);
+        assert_eq!(out.write_all(b"four\n"), 1);
+        out.out.room = 100;
+        assert_eq!(out.write_all(b"five\n"), 0);
+        assert_eq!(out.out.written, b"one\nt\nfive\n");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use rustls::{ClientConfig, RootCertStore};
 
 use crate::config::tls::ClientTlsConfig;
 
-use super::{TlsError, TlsErrorKind, pem, provider};
+use super::{TlsError, TlsErrorKind, TlsErrors, pem, provider};
 
 /// The text that replaces the file name in errors about the system's certificates.
 const SYSTEM: &str = "the system's CA certificates";
@@ -14,24 +14,38 @@ const SYSTEM: &str = "the system's CA certificates";
 /// Creates a client configuration. It always verifies the certificate and the name of the server.
 ///
 /// # Errors
-/// Returns `TlsError` if a file is missing, cannot be parsed or does not match the others.
-pub fn client_config(config: &ClientTlsConfig) -> Result<ClientConfig, TlsError> {
+/// Returns `TlsErrors` if files are missing, cannot be parsed or do not match each other.
+pub fn client_config(config: &ClientTlsConfig) -> Result<ClientConfig, TlsErrors> {
+    let mut errors = TlsErrors::default();
     let roots = match &config.ca {
-        Some(file) => pem::roots(file)?,
-        None => system_roots()?,
+        Some(file) => pem::roots(file),
+        None => system_roots(),
     };
+    let roots = errors.add(roots);
+    let identity = config.identity.as_ref().and_then(|files| errors.add(pem::identity(files)));
+    let roots = errors.or(roots)?;
     let file = config.ca.as_deref().unwrap_or(Path::new(SYSTEM));
     let unusable = |file: &Path, error| TlsError::caused_by(file, TlsErrorKind::Unusable, error);
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| unusable(file, error))?
         .with_root_certificates(roots);
-    let Some(files) = &config.identity else {
+    let Some(identity) = identity else {
         return Ok(builder.with_no_client_auth());
     };
-    let identity = pem::identity(files)?;
     let resolver = rustls::sign::SingleCertAndKey::from(identity);
     Ok(builder.with_client_cert_resolver(std::sync::Arc::new(resolver)))
+}
+
+/// Checks the files of a configuration whose connections are made by a library.
+///
+/// # Errors
+/// Returns `TlsErrors` if `client_config` could not use the files.
+pub fn check_files(config: &ClientTlsConfig) -> Result<(), TlsErrors> {
+    let mut errors = TlsErrors::default();
+    config.ca.as_ref().and_then(|file| errors.add(pem::roots(file)));
+    config.identity.as_ref().and_then(|files| errors.add(pem::identity(files)));
+    errors.or(Some(()))
 }
 
 /// Loads the system's CA certificates. Those that cannot be parsed are skipped.

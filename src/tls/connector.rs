@@ -7,9 +7,9 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
-use super::file_version::{FileVersion, version};
-use super::{TlsError, client_config, trust_any};
+use super::{TlsError, TlsErrors, client_config, trust_any};
 use crate::config::tls::ClientTlsConfig;
+use crate::file_version::FileVersion;
 
 /// A client connection after its handshake.
 pub type ClientStream<IO> = tokio_rustls::client::TlsStream<IO>;
@@ -25,7 +25,7 @@ pub struct Connector {
 /// A connector, and the versions of the files that it was built from.
 struct LoadedConnector {
     connector: TlsConnector,
-    versions: Vec<FileVersion>,
+    versions: Vec<Option<FileVersion>>,
 }
 
 impl std::fmt::Debug for Connector {
@@ -38,8 +38,8 @@ impl Connector {
     /// Creates a connector that verifies the server's certificate and name.
     ///
     /// # Errors
-    /// Returns `TlsError` if a file cannot be used.
-    pub fn new(config: &ClientTlsConfig) -> Result<Self, TlsError> {
+    /// Returns `TlsErrors` if files cannot be used.
+    pub fn new(config: &ClientTlsConfig) -> Result<Self, TlsErrors> {
         // The versions are read first, so that a file that changes in between is read again.
         let versions = versions(config);
         let connector = TlsConnector::from(Arc::new(client_config(config)?));
@@ -110,7 +110,7 @@ impl Connector {
 }
 
 /// Returns the versions of the configured files. Changes to the system's certificates are ignored.
-fn versions(files: &ClientTlsConfig) -> Vec<FileVersion> {
+fn versions(files: &ClientTlsConfig) -> Vec<Option<FileVersion>> {
     let identity = files.identity.iter().flat_map(|pair| [&pair.certificate, &pair.key]);
-    files.ca.iter().chain(identity).map(|file| version(file)).collect()
+    files.ca.iter().chain(identity).map(|file| FileVersion::read(file)).collect()
 }

@@ -7,6 +7,7 @@ use rustls::pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
+use x509_parser::public_key::PublicKey;
 
 use crate::config::auth::san;
 
@@ -27,6 +28,14 @@ fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>,
 /// Returns when the certificate expires, in seconds since 1970.
 pub(super) fn expiry(certificate: &CertificateDer<'_>) -> Result<i64, NotX509> {
     Ok(parse(certificate)?.validity().not_after.timestamp())
+}
+
+/// Returns the length in bits of a certificate's RSA key; `None` if the key has another type.
+pub(super) fn rsa_bits(certificate: &CertificateDer<'static>) -> Option<usize> {
+    match parse(certificate).ok()?.public_key().parsed() {
+        Ok(PublicKey::RSA(key)) => Some(key.key_size()),
+        _ => None,
+    }
 }
 
 pub(super) fn check_not_expired(

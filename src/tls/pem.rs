@@ -5,18 +5,27 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
+use rustls::{InconsistentKeys, RootCertStore};
 
 use crate::config::tls::CertificateFiles;
 
-use super::{TlsError, TlsErrorKind, names, provider};
+use super::{TlsError, TlsErrorKind, TlsErrors, names, provider};
 
 /// The maximum size of a file in bytes. A bundle of all public CAs is a quarter of this size.
 pub(super) const FILE_BYTES_MAX: u64 = 1024 * 1024;
+/// The byte order mark of UTF-8, which Windows editors write. It is ignored.
+const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
+/// The byte order marks of UTF-16.
+const UTF16_MARKS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
+/// The first byte of a DER certificate, a DER key or a PKCS #12 archive: the tag of a SEQUENCE.
+const DER_SEQUENCE: u8 = 0x30;
+/// The minimum length of an RSA key in bits.
+const RSA_BITS_MIN: usize = 2048;
 
+/// Reads a file of PEM text.
 fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
     let unreadable = |error| TlsError::caused_by(file, TlsErrorKind::Unreadable, error);
     let mut bytes = Vec::new();
@@ -25,48 +34,105 @@ fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(TlsError::new(file, TlsErrorKind::TooLarge));
     }
-    Ok(bytes)
+    if bytes.starts_with(UTF8_MARK) {
+        bytes.drain(..UTF8_MARK.len());
+    }
+    let kind = match bytes.trim_ascii_start().first() {
+        None => TlsErrorKind::Empty,
+        Some(&DER_SEQUENCE) => TlsErrorKind::Binary,
+        Some(_) if UTF16_MARKS.iter().any(|mark| bytes.starts_with(mark)) => TlsErrorKind::Utf16,
+        Some(_) => return Ok(bytes),
+    };
+    Err(TlsError::new(file, kind))
+}
+
+fn contains(bytes: &[u8], text: &str) -> bool {
+    memchr::memmem::find(bytes, text.as_bytes()).is_some()
 }
 
 /// Reads the certificates of a file, in order. There must be at least one.
 pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&read(file)?)
-        .collect::<Result<_, _>>()
-        // The parser's error may quote a line, which would log a key placed in the wrong file.
-        .map_err(|_| TlsError::new(file, TlsErrorKind::NoCertificate))?;
+    let bytes = read(file)?;
+    // The parser's error may quote a line, which would log a key placed in the wrong file.
+    let certificates: Vec<_> =
+        CertificateDer::pem_slice_iter(&bytes).collect::<Result<_, _>>().unwrap_or_default();
     if certificates.is_empty() {
-        return Err(TlsError::new(file, TlsErrorKind::NoCertificate));
+        let is_key = contains(&bytes, "PRIVATE KEY-----");
+        let kind =
+            if is_key { TlsErrorKind::KeyAsCertificate } else { TlsErrorKind::NoCertificate };
+        return Err(TlsError::new(file, kind));
     }
     Ok(certificates)
 }
 
 fn key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     let bytes = read(file)?;
-    PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| TlsError::new(file, TlsErrorKind::NoKey))
+    // PKCS #8, and the older encryption of PKCS #1 and SEC1 keys (RFC 1421 §4.6.1.1).
+    if contains(&bytes, "BEGIN ENCRYPTED PRIVATE KEY") || contains(&bytes, "Proc-Type: 4,ENCRYPTED")
+    {
+        return Err(TlsError::new(file, TlsErrorKind::EncryptedKey));
+    }
+    PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| {
+        let is_certificate = contains(&bytes, "BEGIN CERTIFICATE-----");
+        let kind =
+            if is_certificate { TlsErrorKind::CertificateAsKey } else { TlsErrorKind::NoKey };
+        TlsError::new(file, kind)
+    })
 }
 
 /// Reads a chain and its key, which must be valid and match. The leaf must not have expired.
-pub(super) fn identity(files: &CertificateFiles) -> Result<Arc<CertifiedKey>, TlsError> {
-    let chain = certificates(&files.certificate)?;
-    for certificate in &chain {
-        names::expiry(certificate)
-            .map_err(|_| TlsError::new(&files.certificate, TlsErrorKind::BadCertificate))?;
+///
+/// # Errors
+/// All errors of both files.
+pub(super) fn identity(files: &CertificateFiles) -> Result<Arc<CertifiedKey>, TlsErrors> {
+    let mut errors = TlsErrors::default();
+    let chain = errors.add(valid_chain(&files.certificate));
+    let key = errors.add(key(&files.key));
+    let (Some(chain), Some(key)) = (chain, key) else { return Err(errors) };
+    let key = provider().key_provider.load_private_key(key).map_err(|error| {
+        let bits = chain.first().and_then(names::rsa_bits).filter(|bits| *bits < RSA_BITS_MIN);
+        let kind = bits.map_or(TlsErrorKind::BadKey, |bits| TlsErrorKind::ShortKey { bits });
+        TlsError::caused_by(&files.key, kind, error)
+    })?;
+    let certified = CertifiedKey::new(chain, key);
+    match certified.keys_match() {
+        // The key cannot be compared with the certificate, which does not mean that it differs.
+        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => {
+            Ok(Arc::new(certified))
+        }
+        Err(rustls::Error::InconsistentKeys(_)) => Err(mismatch(files, &certified).into()),
+        Err(error) => {
+            let kind = TlsErrorKind::BadCertificate;
+            Err(TlsError::caused_by(&files.certificate, kind, error).into())
+        }
+    }
+}
+
+/// Returns the error for a key that does not belong to the first certificate.
+fn mismatch(files: &CertificateFiles, certified: &CertifiedKey) -> TlsError {
+    let is_own = |certificate: &CertificateDer<'static>| {
+        let alone = vec![certificate.clone()];
+        CertifiedKey::new(alone, Arc::clone(&certified.key)).keys_match().is_ok()
+    };
+    let certificate = files.certificate.clone();
+    match certified.cert.iter().position(is_own) {
+        Some(index) => {
+            TlsError::new(&certificate, TlsErrorKind::LeafNotFirst { number: index + 1 })
+        }
+        None => TlsError::new(&files.key, TlsErrorKind::KeyMismatch { certificate }),
+    }
+}
+
+/// Reads a chain of X.509 certificates. The first one must not have expired.
+fn valid_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let chain = certificates(file)?;
+    if chain.iter().any(|certificate| names::expiry(certificate).is_err()) {
+        return Err(TlsError::new(file, TlsErrorKind::BadCertificate));
     }
     if let Some(leaf) = chain.first() {
-        names::check_not_expired(leaf, &files.certificate)?;
+        names::check_not_expired(leaf, file)?;
     }
-    let certified =
-        CertifiedKey::from_der(chain, key(&files.key)?, &provider()).map_err(|error| {
-            let kind = match error {
-                rustls::Error::InconsistentKeys(_) => {
-                    TlsErrorKind::KeyMismatch { certificate: files.certificate.clone() }
-                }
-                rustls::Error::InvalidCertificate(_) => TlsErrorKind::BadCertificate,
-                _ => TlsErrorKind::BadKey,
-            };
-            TlsError::caused_by(&files.key, kind, error)
-        })?;
-    Ok(Arc::new(certified))
+    Ok(chain)
 }
 
 /// Reads the CA certificates of a file. There must be at least one.

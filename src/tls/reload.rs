@@ -6,8 +6,8 @@ use crate::config::tls::ServerTlsConfig;
 use crate::lifecycle::Cancel;
 use crate::telemetry::{self, names};
 
-use super::file_version::server_versions;
-use super::{PreparedReload, ServerTls, TlsError};
+use super::server_files::server_versions;
+use super::{PreparedReload, ServerTls, TlsErrors};
 
 /// How often the files are checked for changes. A change is used once the files have stayed the
 /// same for one interval, so that a certificate is not read before its key has been replaced.
@@ -24,22 +24,27 @@ impl ServerTls {
     /// Reads the given files, or the current ones again, for `PreparedReload::apply`.
     ///
     /// # Errors
-    /// Returns `TlsError`, which names a file that cannot be used. It is logged and counted here.
-    pub fn prepare(&self, files: Option<&ServerTlsConfig>) -> Result<PreparedReload<'_>, TlsError> {
-        self.read(files).inspect_err(|error| {
-            tracing::error!(
-                file = %error.file.display(),
-                error = %error.kind,
-                source = error.source.as_ref().map(tracing::field::display),
-                "cannot use new TLS files; the old ones stay in use"
-            );
+    /// Returns `TlsErrors`, which names each file that cannot be used. They are logged and counted here.
+    pub fn prepare(
+        &self,
+        files: Option<&ServerTlsConfig>,
+    ) -> Result<PreparedReload<'_>, TlsErrors> {
+        self.read(files).inspect_err(|errors| {
+            for error in &errors.0 {
+                tracing::error!(
+                    file = %error.file.display(),
+                    error = %error.kind,
+                    source = error.source.as_ref().map(tracing::field::display),
+                    "cannot use new TLS files; the old ones stay in use"
+                );
+            }
             count("failed");
         })
     }
 
     /// Checks the files every `interval` and reloads changed ones until `stop` is set. Cancel safe.
     ///
-    /// Compares modification time, inode and size. Unlike a watch on an inode, this detects atomic
+    /// Compares their versions. Unlike a watch on an inode, this detects atomic
     /// renames and replaced links on every file system.
     pub async fn watch(self, interval: Duration, stop: Cancel) {
         let (_, mut before) = self.files_and_versions();

@@ -11,10 +11,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::config::tls::{ClientAuth, ServerTlsConfig};
+use crate::file_version::FileVersion;
 
-use super::TlsError;
+use super::TlsErrors;
 use super::client_certificate::ClientCertificate;
-use super::file_version::FileVersion;
 use super::server_state::{HTTP2, ServerTlsState};
 
 /// The TLS configuration of a listener. Cheap to clone; a reload takes effect in all clones.
@@ -56,8 +56,8 @@ impl ServerTls {
     /// Reads all files and checks that they fit together.
     ///
     /// # Errors
-    /// Returns `TlsError`, which names the first unusable file and the expected contents.
-    pub fn load(config: &ServerTlsConfig) -> Result<Self, TlsError> {
+    /// Returns `TlsErrors`, which names each unusable file and the expected contents.
+    pub fn load(config: &ServerTlsConfig) -> Result<Self, TlsErrors> {
         let state = ServerTlsState::load(config, 0)?;
         Ok(Self { current: Arc::new(ArcSwap::from_pointee(state)), reload_lock: Arc::default() })
     }
@@ -76,7 +76,7 @@ impl ServerTls {
 
     /// Returns the settings that name the files in use, and the versions of these files. A file that
     /// was changed while it was read has another version by now.
-    pub(super) fn files_and_versions(&self) -> (ServerTlsConfig, Vec<FileVersion>) {
+    pub(super) fn files_and_versions(&self) -> (ServerTlsConfig, Vec<Option<FileVersion>>) {
         let current = self.current.load();
         (current.files.clone(), current.versions.clone())
     }
@@ -92,7 +92,7 @@ impl ServerTls {
     pub(super) fn read(
         &self,
         files: Option<&ServerTlsConfig>,
-    ) -> Result<PreparedReload<'_>, TlsError> {
+    ) -> Result<PreparedReload<'_>, TlsErrors> {
         // A signal and the file watch can reload concurrently. The lock makes the last one win.
         let lock = self.reload_lock.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.current.load_full();

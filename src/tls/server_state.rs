@@ -13,10 +13,11 @@ use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, SupportedProtocolVersion, version};
 
 use crate::config::tls::{ClientAuth, ServerTlsConfig};
+use crate::file_version::FileVersion;
 use crate::telemetry::{self, names as metric_names};
 
-use super::file_version::{FileVersion, server_versions};
-use super::{TlsError, TlsErrorKind, names, pem, provider};
+use super::server_files::server_versions;
+use super::{TlsError, TlsErrorKind, TlsErrors, names, pem, provider};
 
 /// The name of HTTP/2 in ALPN (RFC 9113 §3.1).
 pub(super) const HTTP2: &[u8] = b"h2";
@@ -28,7 +29,7 @@ const PROTOCOLS: [&[u8]; 2] = [HTTP2, b"http/1.1"];
 pub(super) struct ServerTlsState {
     pub(super) files: ServerTlsConfig,
     /// The versions of the files, as they were before the files were read.
-    pub(super) versions: Vec<FileVersion>,
+    pub(super) versions: Vec<Option<FileVersion>>,
     pub(super) config: Arc<ServerConfig>,
     /// Verifies client certificates; `None` if the listener does not ask for any.
     pub(super) client_verifier: Option<Arc<dyn ClientCertVerifier>>,
@@ -38,14 +39,16 @@ pub(super) struct ServerTlsState {
 
 impl ServerTlsState {
     /// Reads all files, checks that they fit together, and reports when the certificates expire.
-    pub(super) fn load(files: &ServerTlsConfig, generation: u64) -> Result<Self, TlsError> {
+    pub(super) fn load(files: &ServerTlsConfig, generation: u64) -> Result<Self, TlsErrors> {
         let file_versions = server_versions(files);
-        let (resolver, expiries) = CertificateResolver::load(files)?;
+        let mut errors = TlsErrors::default();
+        let certificates = errors.add(CertificateResolver::load(files));
+        let client_verifier = errors.add(client_verifier(&files.client_auth)).flatten();
+        let (resolver, expiries) = errors.or(certificates)?;
         let first = expiries.first().map_or(Path::new(""), |(file, _)| file.as_path());
         let unusable = |error| TlsError::caused_by(first, TlsErrorKind::Unusable, error);
         let versions: &[&SupportedProtocolVersion] =
             if files.tls12 { &[&version::TLS13, &version::TLS12] } else { &[&version::TLS13] };
-        let client_verifier = client_verifier(&files.client_auth)?;
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(versions)
             .map_err(unusable)?
@@ -111,15 +114,15 @@ struct CertificateResolver {
 
 impl CertificateResolver {
     /// Loads the certificates. Returns the resolver and each expiry in seconds since 1970.
-    fn load(files: &ServerTlsConfig) -> Result<(Self, Vec<(PathBuf, i64)>), TlsError> {
+    fn load(files: &ServerTlsConfig) -> Result<(Self, Vec<(PathBuf, i64)>), TlsErrors> {
         let mut resolver = Self { by_name: HashMap::new(), all: Vec::new() };
         let mut expiries = Vec::new();
+        let mut errors = TlsErrors::default();
         for pair in &files.certificates {
-            let key = pem::identity(pair)?;
+            let Some(key) = errors.add(pem::identity(pair)) else { continue };
             if let Some(leaf) = key.cert.first() {
-                let expiry = names::expiry(leaf).map_err(|error| {
-                    TlsError::caused_by(&pair.certificate, TlsErrorKind::BadCertificate, error)
-                })?;
+                // `pem::identity` has parsed the certificate.
+                let expiry = names::expiry(leaf).unwrap_or_default();
                 expiries.push((pair.certificate.clone(), expiry));
                 for name in names::dns_names(leaf) {
                     resolver.by_name.entry(name).or_default().push(Arc::clone(&key));
@@ -127,11 +130,11 @@ impl CertificateResolver {
             }
             resolver.all.push(key);
         }
-        if resolver.all.is_empty() {
+        if files.certificates.is_empty() {
             let setting = Path::new("gateway.tls.certificates");
-            return Err(TlsError::new(setting, TlsErrorKind::NoneConfigured));
+            return Err(TlsError::new(setting, TlsErrorKind::NoneConfigured).into());
         }
-        Ok((resolver, expiries))
+        errors.or(Some((resolver, expiries)))
     }
 
     fn keys_for(&self, name: &str) -> Option<&Vec<Arc<CertifiedKey>>> {

@@ -350,9 +350,17 @@ fn an_error_names_the_file_but_never_its_contents() {
     };
     for (config, file, words) in [
         (pair(&missing, &good.key), "missing.pem", "cannot be read"),
-        (pair(&good.key, &good.key), "good.key", "expected PEM certificates"),
+        (
+            pair(&good.key, &good.key),
+            "good.key",
+            "found a private key: are the certificate and the key exchanged?",
+        ),
         (pair(&garbled, &good.key), "garbled.pem", "expected X.509 certificates"),
-        (pair(&good.certificate, &good.certificate), "good.pem", "expected one PEM private key"),
+        (
+            pair(&good.certificate, &good.certificate),
+            "good.pem",
+            "found a certificate: are the certificate and the key exchanged?",
+        ),
         (pair(&good.certificate, &secret), "secret.pem", "expected one PEM private key"),
         (pair(&secret, &good.key), "secret.pem", "expected PEM certificates"),
         (pair(&good.certificate, &other.key), "other.key", "does not belong to the certificate"),
@@ -376,6 +384,7 @@ fn a_client_needs_a_readable_ca() {
     let test_ca = TestCa::new();
     let missing = test_ca.path("missing.pem");
     let config = ClientTlsConfig { ca: Some(missing.clone()), identity: None };
-    let error = client_config(&config).unwrap_err();
-    assert_eq!((error.file, error.kind), (missing, TlsErrorKind::Unreadable));
+    let TlsErrors(errors) = client_config(&config).unwrap_err();
+    let [error] = &errors[..] else { panic!("{errors:?}") };
+    assert_eq!((&error.file, &error.kind), (&missing, &TlsErrorKind::Unreadable));
 }

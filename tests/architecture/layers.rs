@@ -29,6 +29,7 @@ const DRIVERS: &[(&str, &[&str])] = &[
             "src/telemetry/traces",
         ],
     ),
+    ("regex_automata", &["src/catalogue/pattern"]),
     ("rusqlite", &["src/procedures/sqlite"]),
     // `main` selects the crypto provider of the process. The trace exporter gets its TLS configuration from its caller.
     ("rustls", &["src/tls", "src/main.rs", "src/telemetry/traces"]),
@@ -58,10 +59,21 @@ pub(super) fn drivers_outside_their_module(source: &SourceFile) -> Vec<String> {
 
 /// The modules of the crate, from the lowest layer up. A module may use modules of its own layer and of lower layers.
 const LAYERS: &[&[&str]] = &[
-    &["cli", "future", "message", "outcome", "quality_value", "units"],
+    &[
+        "cli",
+        "file_version",
+        "free_memory",
+        "future",
+        "http_date",
+        "message",
+        "outcome",
+        "quality_value",
+        "spelling",
+        "units",
+    ],
     &["envelope", "problem", "catalogue", "config"],
     &["tls", "lifecycle", "in_flight", "listen", "telemetry"],
-    &["messaging", "procedures", "admin", "fleet", "endpoint_call"],
+    &["messaging", "procedures", "admin", "fleet", "endpoint_call", "start_check"],
     &["commands", "roles"],
 ];
 

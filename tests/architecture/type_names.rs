@@ -95,12 +95,12 @@ fn repeated_names_are_found_in_every_form() {
 }
 
 #[test]
-fn conventional_names_are_repeated_in_private_only() {
+fn a_conventional_name_may_be_repeated_only_if_private() {
     let repeated = |a: &str, b: &str| {
         let sources = fixture(&[("src/a.rs", a), ("src/b.rs", b), ("src/c.rs", "struct State;")]);
         !repeated_names(&sources).is_empty()
     };
-    assert!(!repeated("struct State;", "pub struct State;"), "one public name is unique");
+    assert!(!repeated("struct State;", "pub struct State;"), "only one of the two types is public");
     assert!(repeated("pub(super) struct State;", "pub struct State;"));
     assert!(repeated("struct Other;", "struct Other;"));
 }

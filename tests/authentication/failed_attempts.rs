@@ -220,7 +220,7 @@ async fn a_client_with_too_many_failures_gets_429_and_is_disconnected() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn over_http2_it_gets_goaway_and_is_disconnected_when_it_continues() {
+async fn an_http2_client_with_too_many_failures_gets_goaway_and_is_disconnected_if_it_continues() {
     const HEADERS: u8 = 1;
     const GOAWAY: u8 = 7;
     const AT_ONCE: usize = 50;

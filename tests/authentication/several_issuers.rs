@@ -170,7 +170,9 @@ fn an_endpoint_accepts_only_the_issuers_that_it_names() {
         }
     }
     assert_eq!(gateway.authenticator.endpoint_error(&accepting(&["staff"])), None);
-    let error = gateway.authenticator.endpoint_error(&accepting(&["staff", "staf"])).unwrap();
+    let (key, error) =
+        gateway.authenticator.endpoint_error(&accepting(&["staff", "staf"])).unwrap();
+    assert_eq!(key, "auth.issuers");
     assert!(error.contains("no [auth.jwt.staf]"), "{error}");
 }
 

@@ -1,5 +1,5 @@
 //! Promise: a foreign worker that does not support dry runs never executes one, and the answer of a foreign worker is
-//! forwarded only with proof of the rollback.
+//! forwarded only if the rollback is confirmed.
 
 use http::Method;
 use serde_json::json;
@@ -39,8 +39,8 @@ async fn a_worker_without_dry_runs_answers_without_a_proof() {
     let _worker = python_worker(&fleet, "foreign", &["older"]).await;
     let answer = ask(&preferring(&fleet, "tx=rollback")).await;
     let problem = answer.is_problem(502, "outcome-unknown");
-    assert_eq!(problem["detail"], "the worker did not prove that the dry run was rolled back");
-    assert!((dry_runs(&fleet, "unproved").await - 1.0).abs() < 0.1);
+    assert_eq!(problem["detail"], "the worker did not confirm that the dry run was rolled back");
+    assert!((dry_runs(&fleet, "unconfirmed").await - 1.0).abs() < 0.1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,7 +53,7 @@ async fn an_answer_without_a_proof_is_not_forwarded() {
         assert_eq!(answer.is_problem(502, "outcome-unknown")["effect"], "unknown");
         assert_eq!(applied(&answer), "");
     }
-    assert!((dry_runs(&fleet, "unproved").await - 2.0).abs() < 0.1);
+    assert!((dry_runs(&fleet, "unconfirmed").await - 2.0).abs() < 0.1);
     let log = fleet.gateways[0].process.log();
     assert_eq!(log.matches("did not report that a dry run was rolled back").count(), 1, "{log}");
     worker.kill();

@@ -12,9 +12,9 @@ const ACCEPT_TIMEOUT: Duration = Duration::from_secs(1);
 /// The argument that makes the faulty worker violate the protocol for every third request.
 const EVERY: &str = "3";
 
-async fn run_with_faulty_worker(behavior: &str) -> Reconciliation {
+async fn run_with_faulty_worker(behaviour: &str) -> Reconciliation {
     let mut fleet = fleet(1, 2).await;
-    let bad = python_worker(&fleet, "ledger-once,ledger-again", &[behavior, EVERY]).await;
+    let bad = python_worker(&fleet, "ledger-once,ledger-again", &[behaviour, EVERY]).await;
     let answers =
         answers_under_load(&mut fleet, async |_, load, _, _| load.wait_for_more(ANSWERS).await)
             .await;
@@ -22,7 +22,7 @@ async fn run_with_faulty_worker(behavior: &str) -> Reconciliation {
     let executed = log.lines().filter_map(|line| line.strip_prefix("executed "));
     let executed: Vec<String> = executed.map(ToOwned::to_owned).collect();
     assert!(!executed.is_empty(), "the faulty worker received requests");
-    reconcile(&format!("a worker: {behavior}"), &answers, [fleet.ledger(), executed].concat())
+    reconcile(&format!("a worker: {behaviour}"), &answers, [fleet.ledger(), executed].concat())
 }
 
 #[tokio::test(flavor = "multi_thread")]

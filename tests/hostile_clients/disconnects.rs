@@ -124,7 +124,7 @@ fn drop_packets(socket: &impl AsFd) {
     SockRef::from(socket).attach_filter(&[SockFilter::new(0x06, 0, 0, 0)]).unwrap();
 }
 
-/// Returns a request that is answered at once, followed by one that is never answered.
+/// Returns a request that is answered immediately, followed by one that is never answered.
 fn answered_and_hanging() -> Vec<u8> {
     [get("/", ""), get("/hang", "")].concat()
 }

@@ -42,7 +42,7 @@ async fn a_request_after_an_unread_body_is_answered() {
         (too_large, 413),
         (chunked("/", 40_000), 413),
     ] {
-        // The body is sent at once, or mostly after the response was sent.
+        // The body is sent immediately, or mostly after the response was sent.
         for at in [sent.len(), 200] {
             let mut stream = listener.connect().await;
             let (first, rest) = sent.split_at(at);

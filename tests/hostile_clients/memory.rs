@@ -22,8 +22,9 @@ use crate::support::raw_client::RawClient;
 const MIB: u64 = 1 << 20;
 /// The time between the end of an attack and the last measurement.
 const SETTLE_TIME: Duration = Duration::from_secs(30);
-/// The maximum growth of the gateway's memory: a client's share and memory outside the budget.
-const GROWTH_BYTES_MAX: u64 = 128 * MIB;
+/// The maximum growth of the gateway's memory: twice a client's share (64 MiB), because the memory of a body that was converted
+/// to a message is returned to the kernel only after a second, and 32 MiB outside the budget.
+const GROWTH_BYTES_MAX: u64 = 160 * MIB;
 /// The maximum amount of memory that the allocator retains.
 const KEPT_BYTES_MAX: u64 = 32 * MIB;
 /// Longer than 300 answers of 4 MiB take in a debug build on a busy machine.
@@ -31,6 +32,8 @@ const ANSWERS_LIMIT: Duration = Duration::from_mins(10);
 /// Session settings for which a worker that is silent for seconds is not lost.
 const PATIENT_SESSION: &str =
     "[gateway.session]\naccept_timeout = '60s'\nprogress_interval = '60s'\n";
+/// The same for a gateway that acknowledges no part of an answer for seconds.
+const PATIENT_WORKER: &str = "[worker]\nprogress_interval = '60s'\n";
 /// An endpoint with a large answer and time limits above `ANSWERS_LIMIT`, so that only byte limits can be reached.
 const PATIENT_ENDPOINT: &str = r#"{
   "patient": {
@@ -48,7 +51,8 @@ const PATIENT_ENDPOINT: &str = r#"{
 /// The memory in use, in bytes.
 #[derive(Clone, Copy, Debug)]
 struct MemoryUse {
-    /// The resident memory of the gateway.
+    /// The resident anonymous memory of the gateway. Pages of the executable file are left out: the kernel loads them when
+    /// code runs for the first time, and can drop them at any time.
     gateway: u64,
     /// The unsent data in the gateway's send buffers.
     unsent: u64,
@@ -59,7 +63,7 @@ struct MemoryUse {
 impl MemoryUse {
     fn now(gateway: &FjordProcess) -> Self {
         Self {
-            gateway: status(gateway, "VmRSS"),
+            gateway: status(gateway, "RssAnon"),
             unsent: unsent_data(gateway.https().port()).1,
             sockets: socket_bytes(),
         }
@@ -92,6 +96,7 @@ async fn measure(name: &str, session_keys: &str, attack: impl AsyncFnOnce(&Fleet
         .to_vec();
     let options = FleetOptions {
         gateway_toml,
+        worker_toml: PATIENT_WORKER.to_owned(),
         catalogue,
         environment,
         concurrency: 64,
@@ -116,7 +121,8 @@ async fn measure(name: &str, session_keys: &str, attack: impl AsyncFnOnce(&Fleet
             _ = ticks.tick() => peak = peak.max(MemoryUse::now(gateway)),
         }
     }
-    peak.gateway = status(gateway, "VmHWM");
+    // The kernel records the peak of all resident memory only.
+    peak.gateway = status(gateway, "VmHWM").saturating_sub(status(gateway, "RssFile"));
     for_a_while(SETTLE_TIME).await;
     let after = MemoryUse::now(gateway);
     let in_kib = |of: fn(MemoryUse) -> u64| {
@@ -165,7 +171,7 @@ async fn attack_with_stalled_readers(fleet: &Fleet, clients: usize) {
     assert_eq!(unsent_data(port), (0, 0));
 }
 
-/// Requests many large answers at once.
+/// Requests many large answers concurrently.
 async fn request_many_answers(fleet: &Fleet, count: usize) {
     let client =
         fleet.client_with(ClientOptions { http: HttpVersion::Two, ..ClientOptions::default() });
@@ -182,35 +188,80 @@ async fn request_many_answers(fleet: &Fleet, count: usize) {
     }
 }
 
+/// Session settings with which the gateway assembles each answer before it sends the first byte.
+const ASSEMBLED: &str = "window_parts = 0\n";
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "minutes: make test-hostile"]
-async fn long_memory_returns_after_every_attack_on_byte_limits() {
-    const WHOLE: &str = "window_parts = 0\n";
-    for (how, keys) in [("streamed", ""), ("assembled", WHOLE)] {
-        measure(&format!("40 stalled readers of 8 MiB, {how}"), keys, async |fleet| {
-            attack_with_stalled_readers(fleet, 40).await;
-        })
-        .await;
-    }
+async fn long_memory_returns_after_stalled_readers_of_streamed_answers() {
+    measure("40 stalled readers of 8 MiB, streamed", "", async |fleet| {
+        attack_with_stalled_readers(fleet, 40).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "minutes: make test-hostile"]
+async fn long_memory_returns_after_stalled_readers_of_assembled_answers() {
+    measure("40 stalled readers of 8 MiB, assembled", ASSEMBLED, async |fleet| {
+        attack_with_stalled_readers(fleet, 40).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "minutes: make test-hostile"]
+async fn long_memory_returns_after_large_bodies() {
     measure("300 bodies of 0.9 MB on 3 connections", "", async |fleet| {
         send_large_bodies(fleet).await;
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "minutes: make test-hostile"]
+async fn long_memory_returns_after_announced_bodies() {
     measure("200 announced bodies of 1 MB", "", async |fleet| {
         let _announced = announce_bodies(fleet, 200).await;
         wait_for_in_flight(&fleet.gateways[0], 200).await;
     })
     .await;
-    for (how, keys) in [("streamed", ""), ("assembled", WHOLE)] {
-        measure(&format!("300 HEADs of 4 MiB, {how}"), keys, async |fleet| {
-            send_heads(fleet, 300).await;
-        })
-        .await;
-        measure(&format!("300 GETs of 4 MiB, {how}"), keys, async |fleet| {
-            request_many_answers(fleet, 300).await;
-        })
-        .await;
-    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "minutes: make test-hostile"]
+async fn long_memory_returns_after_heads_of_streamed_answers() {
+    measure("300 HEADs of 4 MiB, streamed", "", async |fleet| {
+        send_heads(fleet, 300).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "minutes: make test-hostile"]
+async fn long_memory_returns_after_heads_of_assembled_answers() {
+    measure("300 HEADs of 4 MiB, assembled", ASSEMBLED, async |fleet| {
+        send_heads(fleet, 300).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "minutes: make test-hostile"]
+async fn long_memory_returns_after_many_streamed_answers() {
+    measure("300 GETs of 4 MiB, streamed", "", async |fleet| {
+        request_many_answers(fleet, 300).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "minutes: make test-hostile"]
+async fn long_memory_returns_after_many_assembled_answers() {
+    measure("300 GETs of 4 MiB, assembled", ASSEMBLED, async |fleet| {
+        request_many_answers(fleet, 300).await;
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -267,11 +267,6 @@ const HEADS: &[SmugglingCase] = &[
     ("GET / HTTP/1.2\r\nHost: localhost\r\n\r\n", REJECTED, "no such version"),
     ("GET / HTTP/2.0\r\nHost: localhost\r\n\r\n", REJECTED, "HTTP/2 has a different form"),
     (
-        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        &[],
-        "HTTP/2 without negotiation: the connection is closed",
-    ),
-    (
         "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n",
         BOTH_ANSWERED,
         "RFC 9110 7.8: an upgrade may be ignored",

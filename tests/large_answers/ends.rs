@@ -50,8 +50,8 @@ async fn foreign_workers_can_stream_and_their_protocol_errors_cut_the_answer_off
         ("stream-blind", false),
         ("stream-silent", false),
     ];
-    for (behavior, expected) in cases {
-        let mut worker = python_worker(&fleet, "foreign", &[behavior]).await;
+    for (behaviour, expected) in cases {
+        let mut worker = python_worker(&fleet, "foreign", &[behaviour]).await;
         for http in super::BOTH {
             let response = client(&fleet, http).request(Method::GET, "/v1/foreign/a").send().await;
             // Over HTTP/2 the reset may be sent before the headers.
@@ -59,8 +59,8 @@ async fn foreign_workers_can_stream_and_their_protocol_errors_cut_the_answer_off
                 Ok(response) => read(response).await,
                 Err(_) => (Vec::new(), false),
             };
-            assert_eq!(is_complete, expected, "{behavior} over {http:?}: {}", worker.log());
-            assert_eq!(body == b"[1,1,1]", expected, "{behavior} over {http:?}");
+            assert_eq!(is_complete, expected, "{behaviour} over {http:?}: {}", worker.log());
+            assert_eq!(body == b"[1,1,1]", expected, "{behaviour} over {http:?}");
         }
         worker.kill();
     }

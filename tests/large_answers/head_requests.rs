@@ -50,7 +50,7 @@ async fn head_has_the_headers_of_get() {
     reaches(&fleet.gateways[0], ok, 8.0).await;
 }
 
-/// Sends `count` HEAD requests for 4 MiB at once. Returns the number of 200 responses.
+/// Sends `count` HEAD requests for 4 MiB concurrently. Returns the number of 200 responses.
 pub(crate) async fn send_heads(fleet: &Fleet, count: usize) -> usize {
     let client = Arc::new(client(fleet, HttpVersion::Two));
     let path = format!("/v1/flow?rows={}", 4 * ROWS_PER_MIB);

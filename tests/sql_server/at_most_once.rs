@@ -116,7 +116,7 @@ async fn a_real_deadlock_leaves_one_execution() {
                 assert_eq!(error.kind, SentErrorKind::Server { number: 1205, class });
                 assert!(!error.is_rolled_back, "the first row was committed");
             } else if server.is_babelfish {
-                // Babelfish provides no proof of the rollback.
+                // Babelfish does not confirm the rollback.
                 let Err(CallError::Sent(error)) = ended else { panic!("{ended:?}") };
                 let class = ServerErrorClass::Deadlock;
                 assert_eq!(error.kind, SentErrorKind::Server { number: 1205, class });

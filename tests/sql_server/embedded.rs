@@ -1,5 +1,5 @@
 //! Promise: the embedded backend does what SQL Server does. Each case runs on both, with the same
-//! arguments. The fake server states SQL Server's rule; a real one proves it.
+//! arguments. The fake server states SQL Server's rule; a real one confirms it.
 
 use fjord::catalogue::{ParameterType, ParameterValue};
 use fjord::config::procedures::SqliteConfig;

@@ -51,7 +51,7 @@ async fn every_error_of_an_answer_counts() {
     assert_eq!(server.state().audit.count("once"), 1);
 }
 
-/// With `IMPLICIT_TRANSACTIONS`, nothing would prove that the statements after the ROLLBACK were
+/// With `IMPLICIT_TRANSACTIONS`, nothing would confirm that the statements after the ROLLBACK were
 /// rolled back as well.
 #[tokio::test]
 async fn an_unmatched_end_of_a_transaction_after_another_error_is_no_proof_of_a_roll_back() {

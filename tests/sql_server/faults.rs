@@ -298,8 +298,9 @@ async fn read_only_queues_have_their_own_connections() {
             .into(),
     };
     let tasks = Tasks::new();
-    let databases = Databases::open(&databases::configs(&procedures, &config.worker), &tasks)
+    let databases = Databases::open(&databases::configs(&procedures, &config.worker))
         .expect("both databases can be opened");
+    databases.monitor(&tasks);
     for name in ["read", "write"] {
         let queue = QueueName::new(name).expect("a name");
         let limits = config.worker.queue(&queue).expect("a queue");

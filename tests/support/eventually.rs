@@ -39,7 +39,7 @@ pub(crate) fn eventually_some<T>(
     }
 }
 
-/// Sleeps, for tests that measure time or prove that nothing happens.
+/// Sleeps, for tests that measure time or check that nothing happens.
 pub(crate) async fn for_a_while(time: Duration) {
     tokio::time::sleep(time).await;
 }

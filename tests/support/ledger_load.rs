@@ -226,7 +226,7 @@ impl Reconciliation {
         self
     }
 
-    /// Asserts that at least one response is of the given kind, which proves that the fault had an effect.
+    /// Asserts that at least one response is of the given kind, which shows that the fault had an effect.
     pub(crate) fn includes(&self, kind: &str) -> &Self {
         assert!(self.answers.contains_key(kind), "{self}");
         self

@@ -2,7 +2,7 @@
 
 usage: python_worker.py URL CA QUEUES BEHAVIOR [EVERY]     prints "ready" when it serves
 
-QUEUES are separated by commas. With EVERY, only every EVERY-th request gets that behavior; the others are executed
+QUEUES are separated by commas. With EVERY, only every EVERY-th request gets that behaviour; the others are executed
 correctly, and "executed <request id>" is printed for each execution.
 """
 
@@ -15,7 +15,7 @@ import uuid
 import nats
 
 
-async def main(url, ca, queues, behavior, every=None):
+async def main(url, ca, queues, behaviour, every=None):
     context = ssl.create_default_context(cafile=ca)
     nc = await nats.connect(url, tls=context)
     executed = received = jobs = 0
@@ -49,7 +49,7 @@ async def main(url, ca, queues, behavior, every=None):
     async def work(message):
         nonlocal received
         received += 1
-        if every and (received % int(every) or behavior == "two-finals"):
+        if every and (received % int(every) or behaviour == "two-finals"):
             await execute(message, 1 if received % int(every) else 2)
         else:
             await misbehave(message)
@@ -57,48 +57,48 @@ async def main(url, ca, queues, behavior, every=None):
     async def misbehave(message):
         nonlocal executed
         headers = message.headers or {}
-        if behavior == "careless":  # It ignores headers and payload.
+        if behaviour == "careless":  # It ignores headers and payload.
             return await send(message, "final", b"{}", Fjord_Status="200", Content_Type="application/json")
-        if behavior == "older":
+        if behaviour == "older":
             assert headers["Fjord-Execution"] not in ("at-least-once", "at-most-once")
             unknown = b'{"type": "urn:fjord:problem:invalid-request", "status": 400, "effect": "not-executed"}'
             return await send(message, "final", unknown, Fjord_Status="400", Content_Type="application/problem+json")
-        if behavior == "dry":
+        if behaviour == "dry":
             assert headers["Fjord-Execution"] == "dry-run" and "Fjord-Window" not in headers
             mark, payload = message.data[:8], message.data[8:]
             assert mark == b"dry-run " and await consent(message)
             proof = {"Fjord_Transaction": "rolled-back", "Fjord_Status": "200", "Content_Type": "application/json"}
             return await send(message, "final", payload, **proof)
         request = json.loads(message.data)
-        if behavior == "plain":
+        if behaviour == "plain":
             print("executed", flush=True)
             await nc.publish(message.reply, json.dumps({"plain": request["id"]}).encode())
-        elif behavior == "service-error":
+        elif behaviour == "service-error":
             await nc.publish(message.reply, b"", headers={"Nats-Service-Error-Code": "418", "Nats-Service-Error": "teapot"})
-        elif behavior == "service-503":
+        elif behaviour == "service-503":
             await nc.publish(message.reply, b"", headers={"Nats-Service-Error-Code": "503", "Nats-Service-Error": "unavailable"})
-        elif behavior == "final-503":
+        elif behaviour == "final-503":
             await send(message, "final", b"{}", Fjord_Status="503", Content_Type="application/json")
-        elif behavior == "part-503":
+        elif behaviour == "part-503":
             await control(message)
             await send(message, "part", b"[1", Fjord_Part="1", Fjord_Status="503", Content_Type="application/json")
             await send(message, "final", b"]", Fjord_Part="1", Fjord_Status="503", Content_Type="application/json")
-        elif behavior == "promise":
+        elif behaviour == "promise":
             promise = b'{"type": "urn:fjord:problem:expired", "status": 504, "effect": "not-executed"}'
             await send(message, "final", promise, Fjord_Status="504", Content_Type="application/problem+json")
-        elif behavior == "garbage":
+        elif behaviour == "garbage":
             await nc.publish(message.reply, b"{", headers={"Fjord-Reply": "final", "Fjord-Status": "tea"})
-        elif behavior == "two-finals":
+        elif behaviour == "two-finals":
             for number in ("1", "2"):
                 await send(message, "final", number.encode(), Fjord_Status="200", Content_Type="application/json")
-        elif behavior == "silent":
+        elif behaviour == "silent":
             executed += 1
-        elif behavior == "missing-part":
+        elif behaviour == "missing-part":
             await send(message, "part", b"[1,", Fjord_Part="1")
             await send(message, "final", b"3]", Fjord_Status="200", Content_Type="application/json", Fjord_Part="2")
-        elif behavior.startswith("stream"):
-            await stream(message, behavior)
-        elif behavior == "whole":
+        elif behaviour.startswith("stream"):
+            await stream(message, behaviour)
+        elif behaviour == "whole":
             if headers.get("Fjord-Execution") == "at-most-once" and not await consent(message):
                 return
             executed += 1
@@ -113,26 +113,26 @@ async def main(url, ca, queues, behavior, every=None):
             await send(message, "part", text[10:20].encode(), Fjord_Part="2")
             await send(message, "final", text[20:].encode(), Fjord_Status="201", Content_Type="application/json", Fjord_Part="2")
 
-    async def stream(message, behavior):
+    async def stream(message, behaviour):
         """Sends three parts and the final, each part after the previous one was acknowledged, or an invalid sequence."""
         taken = await control(message)
         whole = {"Fjord_Status": "200", "Content_Type": "application/json"}
-        numbers = {"stream-missing": (1, 3), "stream-doubled": (1, 2, 2), "stream-silent": (1,)}.get(behavior, (1, 2, 3))
-        assert behavior == "stream-blind" or message.headers["Fjord-Window"] == "2"
-        for number in range(1, 8) if behavior == "stream-blind" else numbers:
+        numbers = {"stream-missing": (1, 3), "stream-doubled": (1, 2, 2), "stream-silent": (1,)}.get(behaviour, (1, 2, 3))
+        assert behaviour == "stream-blind" or message.headers["Fjord-Window"] == "2"
+        for number in range(1, 8) if behaviour == "stream-blind" else numbers:
             await send(message, "part", b"[1" if number == 1 else b",1", Fjord_Part=str(number), **(whole if number == 1 else {}))
-            while behavior in ("stream", "stream-failed"):
+            while behaviour in ("stream", "stream-failed"):
                 said = (await taken.next_msg(timeout=5)).headers
                 assert said["Fjord-Control"] == "ack", said
                 if int(said["Fjord-Part"]) == number:
                     break
-        if behavior == "stream-garbage":
+        if behaviour == "stream-garbage":
             await send(message, "part", b",1", Fjord_Part="tea")
-        elif behavior == "stream-failed":
+        elif behaviour == "stream-failed":
             await send(message, "final", b"{}", Fjord_Status="500", Content_Type="application/json", Fjord_Part="3", Fjord_Outcome="sql_error")
-        elif behavior == "stream-renamed":
+        elif behaviour == "stream-renamed":
             await send(message, "final", b"", Fjord_Status="200", Content_Type="text/plain", Fjord_Part="3")
-        elif behavior != "stream-silent":
+        elif behaviour != "stream-silent":
             await send(message, "final", b"]", Fjord_Part="3", **whole)
 
     async def spawn(message):

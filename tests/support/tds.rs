@@ -97,7 +97,7 @@ pub(crate) struct FakeState {
     pub(crate) is_changed: AtomicBool,
     /// The error number of a call to the replaced `changed` with its old parameters.
     pub(crate) changed_error: AtomicU32,
-    /// Whether new connections are closed at once.
+    /// Whether new connections are closed immediately.
     pub(crate) refuses_connections: AtomicBool,
     /// Whether the server refuses new connections after the procedure `drops` has closed one.
     pub(crate) goes_away_on_drop: AtomicBool,
@@ -119,7 +119,7 @@ pub(crate) struct FakeState {
     pub(crate) locked: Mutex<Vec<String>>,
     /// The dropped procedures.
     pub(crate) dropped: Mutex<Vec<String>>,
-    /// The number of connections, including those that were closed at once.
+    /// The number of connections, including those that were closed immediately.
     pub(crate) connects: AtomicUsize,
     /// The successful logins.
     pub(crate) logins: Mutex<Vec<TdsLogin>>,

@@ -159,9 +159,9 @@ async fn serve(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, state: 
 async fn answer(request: Request<Incoming>, state: &State) -> Response<Full<Bytes>> {
     let (parts, body) = request.into_parts();
     state.exports.fetch_add(1, Ordering::Relaxed);
-    let behavior = *state.response.lock().unwrap();
+    let behaviour = *state.response.lock().unwrap();
     let mut response = Response::new(Full::default());
-    match behavior {
+    match behaviour {
         CollectorResponse::Accept => {}
         CollectorResponse::Reject(status) => {
             *response.status_mut() = status.try_into().expect("a status");

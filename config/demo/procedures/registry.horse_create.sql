@@ -7,7 +7,7 @@ WHERE @dam IS NOT NULL AND NOT EXISTS (SELECT 1 FROM horse WHERE ueln = @dam AND
 SELECT throw(50002, 'the sire must be a registered stallion') AS "@check"
 WHERE @sire IS NOT NULL AND NOT EXISTS (SELECT 1 FROM horse WHERE ueln = @sire AND sex = 'stallion');
 
--- A number or a microchip that is taken is a conflict by its unique key.
+-- If the number or the microchip is already in use, its unique key causes a conflict.
 INSERT INTO horse (ueln, name, breed, sex, born, microchip, height_cm, weight_kg, sire, dam, owner,
                    registered_at, registered_by)
 VALUES (@ueln, @name, @breed, @sex, @born, @microchip, @height_cm, @weight_kg, @sire, @dam, @owner,

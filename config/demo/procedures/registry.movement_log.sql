@@ -1,4 +1,4 @@
--- Times are kept in UTC, so that their text sorts as they do.
+-- Times are stored in UTC, so that their text sorts chronologically.
 SELECT throw(50404, 'no horse has the number ' || (r.value ->> 'ueln')) AS "@check"
 FROM json_each(@movements) AS r
 WHERE NOT EXISTS (SELECT 1 FROM horse WHERE ueln = r.value ->> 'ueln');

@@ -1,7 +1,7 @@
 -- The transfer and the owner of the horse are changed together, and the key is checked with them.
 BEGIN TRANSACTION;
 
--- The key was used before: the answer of the first time, and nothing else happens.
+-- If the key was used before, the first answer is returned, and nothing is changed.
 SELECT id AS "@id" FROM ownership_transfer
 WHERE principal = @principal AND idempotency_key = @idempotency_key;
 

@@ -13,7 +13,7 @@ WHERE born >= printf('%04d-01-01', @year_from)
 GROUP BY year
 ORDER BY year;
 
--- Every living horse's ancestors: how often each founder stands behind the register.
+-- How often each founder occurs among the ancestors of the living horses.
 WITH RECURSIVE behind (ancestor, generation) AS (
     SELECT ueln, 0 FROM horse WHERE died IS NULL AND born >= printf('%04d-01-01', @year_from)
     UNION ALL

@@ -76,21 +76,25 @@ impl Authenticator {
         }
     }
 
-    /// Returns an error if the endpoint names an issuer that `[auth]` lacks, or accepts only methods that `[auth]` does not
-    /// configure.
+    /// Returns an error, with its key, if the endpoint names an issuer that `[auth]` lacks, or accepts only methods that
+    /// `[auth]` does not configure.
     #[must_use]
-    pub fn endpoint_error(&self, endpoint: &Endpoint) -> Option<String> {
+    pub fn endpoint_error(&self, endpoint: &Endpoint) -> Option<(&'static str, String)> {
         let Auth::Required { methods, issuers, .. } = &endpoint.auth else { return None };
         if let Some(unknown) = issuers.iter().find(|name| !self.jwt.knows(name)) {
-            let id = &endpoint.id;
-            return Some(format!(
-                "endpoint {id}: its auth names the issuer {unknown:?}, but there is no [auth.jwt.{unknown}]"
-            ));
+            let expected = format!(
+                "expected issuers of the configuration, found {unknown:?}, but there is no [auth.jwt.{unknown}]"
+            );
+            return Some(("auth.issuers", expected));
         }
         let is_closed = !methods.iter().any(|method| self.is_configured(*method));
         is_closed.then(|| {
-            let id = &endpoint.id;
-            format!("endpoint {id}: [auth] configures none of the methods that its auth accepts")
+            let names: Vec<&str> = methods.iter().map(|method| method.as_str()).collect();
+            let expected = format!(
+                "expected a method that [auth] of the configuration sets up, found {}",
+                names.join(", ")
+            );
+            ("auth", expected)
         })
     }
 

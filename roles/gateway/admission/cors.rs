@@ -12,11 +12,10 @@ use super::router::Router;
 
 /// Sets the headers that let a page read a response, including an error.
 pub(in crate::roles::gateway) fn set_headers(
-    endpoint: &Endpoint,
+    rules: &CorsRules,
     request: &HeaderMap,
     response: &mut HeaderMap,
 ) {
-    let Some(rules) = &endpoint.cors else { return };
     // Set even if the request has no `Origin`: a cache must not serve that response to a request that has one.
     response.append(header::VARY, HeaderValue::from_static("Origin"));
     if allow_origin(rules, request, response) {
@@ -42,28 +41,55 @@ pub(in crate::roles::gateway) fn answer_preflight(
     if endpoints.is_empty() {
         return;
     }
-    let vary = "Origin, Access-Control-Request-Method, Access-Control-Request-Headers";
-    response.append(header::VARY, HeaderValue::from_static(vary));
-    let (Some(origin), Some(wanted)) = (
-        single(&request.headers, header::ORIGIN),
-        single(&request.headers, header::ACCESS_CONTROL_REQUEST_METHOD),
-    ) else {
-        return;
-    };
+    let Some((origin, wanted)) = preflight(&request.headers, response) else { return };
     let allows = |endpoint: &Endpoint| {
         endpoint.cors.as_ref().is_some_and(|rules| rules.allows(origin).is_some())
     };
     let endpoint =
         endpoints.iter().find(|(method, _)| method.as_str().as_bytes() == wanted.as_bytes());
     let Some(rules) = endpoint.and_then(|(_, endpoint)| endpoint.cors.as_ref()) else { return };
-    if !allow_origin(rules, &request.headers, response) {
-        return;
-    }
     let methods: Vec<&str> = endpoints
         .iter()
         .filter(|(_, endpoint)| allows(endpoint))
         .map(|(method, _)| method.as_str())
         .collect();
+    allow_request(rules, &methods, &request.headers, response);
+}
+
+/// Sets the headers of the response to a preflight request for a path that the gateway serves itself, with GET and HEAD.
+pub(in crate::roles::gateway) fn answer_own_preflight(
+    rules: &CorsRules,
+    request: &HeaderMap,
+    response: &mut HeaderMap,
+) {
+    const METHODS: [&str; 2] = ["GET", "HEAD"];
+    let Some((_, wanted)) = preflight(request, response) else { return };
+    if METHODS.iter().any(|method| method.as_bytes() == wanted.as_bytes()) {
+        allow_request(rules, &METHODS, request, response);
+    }
+}
+
+/// Returns the origin and the method of a preflight request, and adds the headers on which its response depends to `Vary`.
+fn preflight<'a>(
+    request: &'a HeaderMap,
+    response: &mut HeaderMap,
+) -> Option<(&'a HeaderValue, &'a HeaderValue)> {
+    let vary = "Origin, Access-Control-Request-Method, Access-Control-Request-Headers";
+    response.append(header::VARY, HeaderValue::from_static(vary));
+    let origin = single(request, header::ORIGIN)?;
+    Some((origin, single(request, header::ACCESS_CONTROL_REQUEST_METHOD)?))
+}
+
+/// Sets the headers that allow the request which follows a preflight request, if the rules allow its origin.
+fn allow_request(
+    rules: &CorsRules,
+    methods: &[&str],
+    request: &HeaderMap,
+    response: &mut HeaderMap,
+) {
+    if !allow_origin(rules, request, response) {
+        return;
+    }
     if let Ok(methods) = HeaderValue::try_from(methods.join(", ")) {
         response.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
     }
@@ -188,7 +214,9 @@ mod tests {
             let endpoint = catalogue.endpoints().iter().find(|e| e.id.as_str() == id).unwrap();
             let (mut request, mut response) = (HeaderMap::new(), HeaderMap::new());
             request.insert(header::ORIGIN, origin.parse().unwrap());
-            set_headers(endpoint, &request, &mut response);
+            if let Some(rules) = &endpoint.cors {
+                set_headers(rules, &request, &mut response);
+            }
             let text = |name| response.get(name).map(|value| value.to_str().unwrap().to_owned());
             (
                 text(header::ACCESS_CONTROL_ALLOW_ORIGIN),

@@ -9,12 +9,13 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 
 use super::router::MatchedRoute;
-use crate::catalogue::validate::{self, json};
+use crate::catalogue::validate::{self, is_null_if_empty, json};
 use crate::catalogue::violations::{
     GIVEN_TWICE, JsonPointer, Location, NOT_UTF8, REQUIRED, Violations,
 };
 use crate::catalogue::{
-    Endpoint, Parameter, ParameterSource, ParameterType, ReceivedValue, payload, uri,
+    Endpoint, Parameter, ParameterSource, ParameterType, ParameterValue, ReceivedValue, payload,
+    uri,
 };
 use crate::problem::{Problem, ProblemKind};
 use crate::roles::gateway::client::caller::Caller;
@@ -116,6 +117,10 @@ fn check_query<'a>(
             continue;
         }
         *received = match uri::decode_query(text) {
+            // A bare name, `?n` instead of `?n=`, gives no value.
+            Ok(text) if text.is_empty() && pair.contains('=') && is_null_if_empty(parameter) => {
+                ReceivedValue::Valid(ParameterValue::Null)
+            }
             Ok(text) => validate::from_text(parameter, text, location, violations).into(),
             Err(expected) => {
                 violations.add(location, expected);
@@ -139,6 +144,8 @@ fn check_headers<'a>(
         if fields.next().is_some() {
             violations.add(location, GIVEN_TWICE);
             *received = ReceivedValue::Invalid;
+        } else if field.is_empty() && is_null_if_empty(parameter) {
+            *received = ReceivedValue::Valid(ParameterValue::Null);
         } else if let Ok(text) = field.to_str() {
             let text = Cow::Borrowed(text);
             *received = validate::from_text(parameter, text, location, violations).into();
@@ -267,22 +274,15 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
+/// Returns whether a media type is JSON. Its parameters are ignored: RFC 8259 §11 defines none, so `charset` has no effect, and
+/// the text must be UTF-8 (§8.1).
 fn is_json(value: &str) -> bool {
-    let mut parts = value.split(';').map(str::trim);
-    let essence = parts.next().unwrap_or_default().to_ascii_lowercase();
-    let is_json = essence == "application/json"
+    let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence == "application/json"
         || essence
             .strip_prefix("application/")
             .and_then(|subtype| subtype.strip_suffix("+json"))
-            .is_some_and(|name| !name.is_empty());
-    is_json
-        && parts.all(|parameter| match parameter.split_once('=') {
-            Some((name, value)) if name.trim().eq_ignore_ascii_case("charset") => {
-                value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
-            }
-            // RFC 8259 defines no parameters; RFC 9110 lets recipients ignore unknown ones.
-            _ => true,
-        })
+            .is_some_and(|name| !name.is_empty())
 }
 
 #[cfg(test)]

@@ -93,7 +93,7 @@ pub(in crate::roles::gateway) fn applied(
             Ok(None)
         }
         Some(TransactionEnd::Rollback) => {
-            count(endpoint, "unproved");
+            count(endpoint, "unconfirmed");
             if conditions::raise(&UNCONFIRMED, endpoint.id.as_str()) {
                 tracing::error!(
                     endpoint = %endpoint.id, queue = %endpoint.queue, status = answer.status,
@@ -101,7 +101,7 @@ pub(in crate::roles::gateway) fn applied(
                      or its procedure ends the transaction"
                 );
             }
-            Err(Problem::unproved_dry_run())
+            Err(Problem::unconfirmed_dry_run())
         }
     }
 }

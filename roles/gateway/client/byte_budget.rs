@@ -54,7 +54,7 @@ pub struct BudgetExhausted;
 
 /// The bytes that one request has reserved. They are released when the reservation is dropped.
 #[derive(Debug)]
-#[must_use = "dropping it releases its bytes at once"]
+#[must_use = "dropping it releases its bytes immediately"]
 pub struct Reservation {
     budget: ByteBudget,
     client: ClientNetwork,

@@ -19,6 +19,7 @@ use crate::roles::gateway::response::ResponseBody;
 use crate::roles::gateway::response::StreamedBody;
 
 pub(in crate::roles::gateway) mod accept_encoding;
+pub(in crate::roles::gateway) mod stored_body;
 mod stream_encoder;
 
 use accept_encoding::AcceptedCodings;
@@ -62,12 +63,14 @@ impl Compressor {
             return response;
         }
         let (mut parts, body) = response.into_parts();
-        let body = match body.into_whole() {
-            Ok(body) => body,
-            Err(body) => {
+        let body = match body {
+            ResponseBody::Whole(body) => body,
+            ResponseBody::Streamed(body) => {
                 let body = compress_stream(body, &mut parts.headers, accepted);
                 return Response::from_parts(parts, ResponseBody::Streamed(body));
             }
+            // It is produced only for a client that does not accept the stored coding.
+            body @ ResponseBody::Produced(_) => return Response::from_parts(parts, body),
         };
         if !body.is_empty() {
             parts.headers.append(header::VARY, VARY_ENCODING);

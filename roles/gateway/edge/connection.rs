@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::CONNECTION;
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Version};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
@@ -59,6 +60,9 @@ pub trait HttpService: Debug + Send + Sync {
         peer: Peer,
         request_id: RequestId,
     ) -> BoxFuture<'a, Response>;
+
+    /// Sets the headers that let a page of another origin read the response to a request that was rejected before `handle`.
+    fn set_cors_headers(&self, _request: &Parts, _response: &mut HeaderMap) {}
 }
 
 /// The configuration of connections.
@@ -92,6 +96,8 @@ pub(in crate::roles::gateway) struct ConnectionContext {
 pub(in crate::roles::gateway) struct Negotiated {
     pub(in crate::roles::gateway) peer: Peer,
     pub(in crate::roles::gateway) is_http2: bool,
+    /// Whether the client sent plain text although the listener expects TLS. Every request is then rejected.
+    pub(in crate::roles::gateway) lacks_tls: bool,
 }
 
 /// Serves a connection until it ends. Dropping the future also ends the running requests.
@@ -111,6 +117,7 @@ where
     let stall_limit = config.limits.body_idle_timeout;
     let io = StallTimeout::new(io, stall_limit, Arc::clone(&activity), stop.clone());
     let (is_http2, peer) = (negotiated.is_http2, negotiated.peer.clone());
+    let lacks_tls = negotiated.lacks_tls;
     let responses = ResponseTracker::default();
     let connection = Arc::new(ConnectionService {
         negotiated,
@@ -148,6 +155,10 @@ where
         let outcome = drive(connection.as_mut(), &activity, overdue, limits, &stop).await;
         let parts = Pin::into_inner(connection).into_parts();
         let gate = parts.io.into_inner();
+        if parts.read_buf.starts_with(rejection::HTTP2_PREFACE) && !gate.is_within_response() {
+            let io = gate.into_inner();
+            return Box::pin(rejection::reject_http2(io, lacks_tls, &peer)).await;
+        }
         let has_timed_out = outcome == ConnectionOutcome::HeadTimeout
             // If no part of a request head has arrived, there is nothing to respond to.
             && !parts.read_buf.is_empty()
@@ -193,7 +204,11 @@ impl ConnectionService {
         let peer = self.peer(request.headers());
         let config = &self.shared.config;
         let codings = AcceptedCodings::from_headers(request.headers(), &config.compression.codings);
-        let checked = filter::check(&request, codings, config);
+        let checked = if self.negotiated.lacks_tls {
+            Err(rejection::lacks_tls())
+        } else {
+            filter::check(&request, codings, config)
+        };
         let (parts, incoming) = request.into_parts();
         let mut body = RequestBody::new(incoming, &parts.headers);
         let response = match checked {
@@ -201,7 +216,11 @@ impl ConnectionService {
                 let request = Request::from_parts(parts, &mut body);
                 self.handle(request, peer, &context.request_id).await
             }
-            Err(problem) => rejection::respond(&problem, &peer, &context.request_id),
+            Err(problem) => {
+                let mut response = rejection::respond(&problem, &peer, &context.request_id);
+                self.shared.service.set_cors_headers(&parts, response.headers_mut());
+                response
+            }
         };
         let compressor = &self.shared.compressor;
         let mut response = compressor.compress(response, codings, &config.compression).await;

@@ -1,265 +1,168 @@
 //! The API documentation: `/openapi.json`, and `/docs`, a page for reading the document and trying out endpoints. A caller sees
 //! only the endpoints that it may call, unless the configuration makes the documentation public.
 
-use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io;
+use std::sync::Arc;
 
-use aws_lc_rs::digest::{SHA256, digest};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
-use http::{HeaderValue, Method, header};
+use http::{HeaderMap, HeaderValue, Method, header};
 
-use crate::catalogue::Auth;
-use crate::catalogue::{Catalogue, openapi};
-use crate::config::gateway::DocumentationAccess;
+use crate::catalogue::Catalogue;
+use crate::config::gateway::{Coding, CompressionConfig, DocumentationAccess};
 
 use crate::roles::gateway::admission::auth::Permissions;
-use crate::roles::gateway::admission::two_generation_cache::TwoGenerationCache;
+use crate::roles::gateway::edge::compression::stored_body::StoredBodyRequest;
 use crate::roles::gateway::response::Response;
 
-/// The page contains its style sheet and script, and fetches only the document.
-const STYLE: &str = include_str!("documentation/page.css");
-const SCRIPT: &str = include_str!("documentation/page.js");
+mod documents;
+mod page;
+
+pub use documents::OpenApiDocuments;
+use page::Page;
 
 /// The paths of the documentation.
-pub const DOCUMENTATION_PATHS: [&str; 2] = ["/openapi.json", "/docs"];
+pub const DOCUMENTATION_PATHS: [&str; 2] = [DOCUMENT_PATH, PAGE_PATH];
 
-/// The maximum number of cached documents. Callers with the same permissions share one.
-const DOCUMENTS_MAX: usize = 64;
-/// The maximum total size of the cached documents. At least two documents are cached, regardless of their size.
-const DOCUMENT_BYTES_MAX: usize = 16 * 1024 * 1024;
+const DOCUMENT_PATH: &str = "/openapi.json";
+const PAGE_PATH: &str = "/docs";
+const JSON: &str = "application/json";
+
 /// `Vary` for a document that depends on the caller.
 const VARY: HeaderValue = HeaderValue::from_static("Authorization, X-Api-Key");
 /// `Cache-Control` for a document that depends on the caller.
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+/// `Cache-Control` for what changes with the catalogue or the version: stored, but validated before each use.
+const VALIDATE: &str = "no-cache";
 
-/// The documentation of a catalogue. An endpoint at one of its paths takes precedence.
+/// The documentation of a catalogue.
 #[derive(Debug)]
 pub struct Documentation {
-    page: Bytes,
-    document: OpenApiDocument,
-    /// A content security policy that allows only the page's own script and style sheet.
-    policy: HeaderValue,
-}
-
-/// The document at `/openapi.json`.
-#[derive(Debug)]
-enum OpenApiDocument {
-    /// One document for all callers.
-    Public(Bytes),
-    PerCaller(Box<CallerDocuments>),
-}
-
-/// Generates and caches a document for each set of permissions.
-pub struct CallerDocuments {
-    catalogue: Arc<Catalogue>,
-    /// The distinct access requirements of all endpoints.
-    requirements: Vec<Auth>,
-    /// The index of each endpoint's requirement.
-    endpoint_requirements: Vec<usize>,
-    /// The cached documents. A key contains, for each requirement, whether the caller meets it.
-    cache: Mutex<TwoGenerationCache<Vec<bool>, Bytes>>,
+    page: &'static Page,
+    documents: OpenApiDocuments,
+    access: DocumentationAccess,
+    offers_gzip: bool,
 }
 
 /// The content at a path of the documentation.
 #[derive(Debug)]
 pub enum DocumentationPage<'a> {
-    /// A response that is the same for all callers.
-    Public(Response),
-    /// A document that depends on the caller's permissions.
-    PerCaller(&'a CallerDocuments),
+    /// The page for reading the document. It contains no endpoints, so every caller may read it.
+    Page(Response),
+    /// The document, which is the same for all callers.
+    Public(&'a Documentation),
+    /// The document, which depends on the caller's permissions.
+    PerCaller(&'a Documentation),
 }
 
 impl Documentation {
     /// Creates the documentation of a catalogue, unless the configuration disables it.
     #[must_use]
-    pub fn new(catalogue: &Arc<Catalogue>, access: DocumentationAccess) -> Option<Self> {
-        let documents = || CallerDocuments::new(Arc::clone(catalogue));
-        let document = match access {
-            DocumentationAccess::Off => return None,
-            DocumentationAccess::Public => OpenApiDocument::Public(documents().complete()),
-            DocumentationAccess::Authenticated => OpenApiDocument::PerCaller(Box::new(documents())),
-        };
-        let hash = |text: &str| STANDARD.encode(digest(&SHA256, text.as_bytes()));
-        let policy = format!(
-            "default-src 'none'; connect-src 'self'; style-src 'sha256-{}'; script-src 'sha256-{}'; \
-             frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
-            hash(STYLE),
-            hash(SCRIPT)
-        );
-        let page = format!(
-            "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>API</title>\
-             <style>{STYLE}</style><body><main></main><script>{SCRIPT}</script></body></html>"
-        );
-        // Never fails: base64 and fixed text form a valid header value.
-        let policy = HeaderValue::try_from(policy)
-            .unwrap_or(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
-        Some(Self { page: page.into(), document, policy })
-    }
-
-    /// Returns the page at a path, if there is one.
-    #[must_use]
-    pub fn page(&self, method: &Method, path: &str) -> Option<DocumentationPage<'_>> {
-        if !matches!(*method, Method::GET | Method::HEAD) {
+    pub fn new(
+        catalogue: &Arc<Catalogue>,
+        access: DocumentationAccess,
+        compression: &CompressionConfig,
+    ) -> Option<Self> {
+        if access == DocumentationAccess::Off {
             return None;
         }
-        match (path, &self.document) {
-            // The page itself contains no endpoints. Its script fetches the document with the credentials that the user enters.
-            ("/docs", _) => {
-                let mut response = response(&self.page, "text/html; charset=utf-8");
-                let headers = response.headers_mut();
-                headers.insert(header::CONTENT_SECURITY_POLICY, self.policy.clone());
-                Some(DocumentationPage::Public(response))
+        let documents = OpenApiDocuments::new(Arc::clone(catalogue));
+        let offers_gzip = compression.codings.contains(&Coding::Gzip);
+        Some(Self { page: Page::get(), documents, access, offers_gzip })
+    }
+
+    /// Returns the style sheet or script of the page at a path, if there is one. Their names contain a hash, so they do not
+    /// conflict with routes, not even with routes such as `/{table}/{id}`.
+    #[must_use]
+    pub fn asset(&self, method: &Method, path: &str, request: &HeaderMap) -> Option<Response> {
+        let name = path.strip_prefix(PAGE_PATH)?.strip_prefix('/')?;
+        if is_read(method) { self.page.asset(name, self.request(request)) } else { None }
+    }
+
+    /// Returns the content at a path, if there is one.
+    #[must_use]
+    pub fn page(
+        &self,
+        method: &Method,
+        path: &str,
+        request: &HeaderMap,
+    ) -> Option<DocumentationPage<'_>> {
+        if !is_read(method) {
+            return None;
+        }
+        match path {
+            PAGE_PATH => Some(DocumentationPage::Page(self.page.response(self.request(request)))),
+            DOCUMENT_PATH if self.access == DocumentationAccess::Public => {
+                Some(DocumentationPage::Public(self))
             }
-            ("/openapi.json", OpenApiDocument::Public(document)) => {
-                Some(DocumentationPage::Public(response(document, JSON)))
-            }
-            ("/openapi.json", OpenApiDocument::PerCaller(documents)) => {
-                Some(DocumentationPage::PerCaller(documents))
-            }
+            DOCUMENT_PATH => Some(DocumentationPage::PerCaller(self)),
             _ => None,
         }
     }
-}
 
-const JSON: &str = "application/json";
-
-fn response(body: &Bytes, media_type: &'static str) -> Response {
-    let mut response = Response::new(body.clone().into());
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
-    response
-}
-
-impl CallerDocuments {
-    fn new(catalogue: Arc<Catalogue>) -> Self {
-        let mut requirements: Vec<Auth> = Vec::new();
-        let endpoint_requirements = catalogue.endpoints().iter().map(|endpoint| {
-            requirements.iter().position(|known| *known == endpoint.auth).unwrap_or_else(|| {
-                requirements.push(endpoint.auth.clone());
-                requirements.len() - 1
-            })
-        });
-        let endpoint_requirements = endpoint_requirements.collect();
-        let cache = Mutex::new(TwoGenerationCache::new(1));
-        let mut documents = Self { catalogue, requirements, endpoint_requirements, cache };
-        // No document is larger than the complete one.
-        let bytes = documents.complete().len().max(1);
-        let documents_max = (DOCUMENT_BYTES_MAX / bytes).clamp(2, DOCUMENTS_MAX);
-        documents.cache = Mutex::new(TwoGenerationCache::new(documents_max / 2));
-        documents
+    /// Returns the distinct access requirements of all endpoints and all documents.
+    #[must_use]
+    pub fn documents(&self) -> &OpenApiDocuments {
+        &self.documents
     }
 
-    /// Returns the distinct access requirements of all endpoints.
-    #[must_use]
-    pub fn requirements(&self) -> &[Auth] {
-        &self.requirements
+    /// Returns the document with all endpoints.
+    ///
+    /// # Errors
+    /// An error if the runtime is shutting down.
+    pub async fn public(&self, request: &HeaderMap) -> io::Result<Response> {
+        let document = self.documents.complete().await?;
+        Ok(document.cacheable_response(self.request(request), JSON, VALIDATE))
     }
 
     /// Returns the document with the endpoints that a caller may call.
-    #[must_use]
-    pub fn for_caller(&self, permissions: &Permissions) -> Response {
-        let met = &permissions.met;
-        let document = self.cached(met).unwrap_or_else(|| {
-            // Takes a few milliseconds for a thousand endpoints.
-            let document = self.generate(met);
-            self.cache(met, &document);
-            document
-        });
-        let mut response = response(&document, JSON);
+    ///
+    /// # Errors
+    /// An error if the runtime is shutting down.
+    pub async fn for_caller(
+        &self,
+        permissions: &Permissions,
+        request: &HeaderMap,
+    ) -> io::Result<Response> {
+        let document = self.documents.get(&permissions.met).await?;
+        let mut response = document.response(self.request(request), JSON);
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, NO_STORE);
-        headers.insert(header::VARY, VARY);
-        response
+        let encoding = headers.insert(header::VARY, VARY);
+        if let Some(encoding) = encoding {
+            headers.append(header::VARY, encoding);
+        }
+        Ok(response)
     }
 
-    fn cached(&self, met: &[bool]) -> Option<Bytes> {
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        let met = met.to_vec();
-        let document = cache.take(&met)?;
-        cache.insert(met, document.clone(), |_| true);
-        Some(document)
-    }
-
-    fn cache(&self, met: &[bool], document: &Bytes) {
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        cache.insert(met.to_vec(), document.clone(), |_| true);
-    }
-
-    fn complete(&self) -> Bytes {
-        self.generate(&vec![true; self.requirements.len()])
-    }
-
-    /// Generates the document of the endpoints whose requirements are met.
-    fn generate(&self, met: &[bool]) -> Bytes {
-        let endpoints = self.catalogue.endpoints().iter().zip(&self.endpoint_requirements);
-        let shown = endpoints.filter(|(_, index)| met.get(**index).is_some_and(|met| *met));
-        openapi::text(&shown.map(|(endpoint, _)| &**endpoint).collect::<Vec<_>>()).into()
+    fn request<'a>(&self, headers: &'a HeaderMap) -> StoredBodyRequest<'a> {
+        StoredBodyRequest { headers, offers_gzip: self.offers_gzip }
     }
 }
 
-impl fmt::Debug for CallerDocuments {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CallerDocuments")
-            .field("requirements", &self.requirements.len())
-            .finish_non_exhaustive()
-    }
+fn is_read(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::tests::load_toml;
-
-    fn catalogue(text: &str) -> Arc<Catalogue> {
-        let defaults = load_toml("[catalogue]\n").catalogue.defaults;
-        Arc::new(crate::catalogue::load::parse(&[("a.json", text)], &defaults).unwrap())
-    }
-
-    const ONE: &str = r#"{"a": {"route": "GET /a", "procedure": "x.a", "auth": "public"}}"#;
+    use crate::catalogue::load::fixture::catalogue;
 
     #[test]
-    fn the_policy_allows_only_the_script_of_the_page() {
+    fn only_reads_of_known_paths_are_answered() {
+        let catalogue = Arc::new(catalogue(r#""a": {"route": "GET /a", KEYS}"#));
+        let none = HeaderMap::new();
+        let compression = CompressionConfig { codings: Coding::ALL.to_vec(), bytes_min: 100 };
         for access in [DocumentationAccess::Public, DocumentationAccess::Authenticated] {
-            let documentation = Documentation::new(&catalogue(ONE), access).unwrap();
-            let Some(DocumentationPage::Public(page)) = documentation.page(&Method::GET, "/docs")
-            else {
-                panic!("the page is the same for every caller")
-            };
-            let policy = page.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
-            assert!(policy.starts_with("default-src 'none'"), "{policy}");
-            assert!(!policy.contains("unsafe"), "{policy}");
-            for part in ["frame-ancestors 'none'", "base-uri 'none'", "form-action 'none'"] {
-                assert!(policy.contains(part), "{policy}");
-            }
-            assert!(documentation.page(&Method::HEAD, "/openapi.json").is_some());
-            assert!(documentation.page(&Method::POST, "/docs").is_none());
-            assert!(documentation.page(&Method::GET, "/other").is_none());
+            let documentation = Documentation::new(&catalogue, access, &compression).unwrap();
+            let page = |method, path| documentation.page(&method, path, &none);
+            assert!(matches!(page(Method::GET, "/docs"), Some(DocumentationPage::Page(_))));
+            let document = page(Method::HEAD, "/openapi.json").unwrap();
+            let is_public = matches!(document, DocumentationPage::Public(_));
+            assert_eq!(is_public, access == DocumentationAccess::Public);
+            assert!(page(Method::POST, "/docs").is_none());
+            assert!(page(Method::GET, "/other").is_none());
         }
-        assert!(Documentation::new(&catalogue(ONE), DocumentationAccess::Off).is_none());
-    }
-
-    #[test]
-    fn the_cache_holds_a_limited_number_of_documents() {
-        let endpoints = (0..12).map(|number| {
-            format!(
-                r#""e{number}": {{"route": "GET /e{number}", "procedure": "x.a",
-                "auth": {{"methods": ["jwt"], "scopes": ["s{number}"]}}}}"#
-            )
-        });
-        let text = format!("{{{}}}", endpoints.collect::<Vec<_>>().join(","));
-        let documents = CallerDocuments::new(catalogue(&text));
-        assert_eq!(documents.requirements().len(), 12);
-        for set in 0..1_u32 << 12 {
-            let met: Vec<bool> = (0..12).map(|bit| set & (1 << bit) != 0).collect();
-            let shown = documents.for_caller(&Permissions { principal: None, met: met.clone() });
-            let body = shown.into_body().into_whole().unwrap();
-            let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
-            let paths = document["paths"].as_object().unwrap();
-            for (number, is_shown) in met.iter().enumerate() {
-                assert_eq!(paths.contains_key(&format!("/e{number}")), *is_shown, "{set}");
-            }
-            assert!(documents.cache.lock().unwrap().len() <= DOCUMENTS_MAX);
-        }
+        let off = Documentation::new(&catalogue, DocumentationAccess::Off, &compression);
+        assert!(off.is_none());
     }
 }

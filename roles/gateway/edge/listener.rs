@@ -17,7 +17,7 @@ use crate::in_flight::{ConcurrencyLimit, ConcurrencyPermit};
 use crate::lifecycle::{Cancel, Tasks};
 use crate::listen::{Acceptor, ListenError};
 use crate::telemetry::{self, names};
-use crate::tls::ServerTls;
+use crate::tls::{AcceptedTls, ServerTls};
 
 use super::compression::Compressor;
 use super::connection;
@@ -303,31 +303,50 @@ async fn negotiate(
     };
     let peer = Peer::new(pending.address, state.tls.is_some());
     let Some(tls) = &state.tls else {
-        let negotiated = Negotiated { peer, is_http2: false };
+        let negotiated = Negotiated { peer, is_http2: false, lacks_tls: false };
         return Some(connection::serve(stream, negotiated, context));
     };
-    let accepted = tls_handshake(stream, tls, state).await?;
+    let accepted = match tls_handshake(stream, tls, state).await? {
+        HandshakeResult::Completed(accepted) => *accepted,
+        HandshakeResult::PlainText(stream) => {
+            let peer = Peer::new(pending.address, false);
+            let negotiated = Negotiated { peer, is_http2: false, lacks_tls: true };
+            return Some(connection::serve(stream, negotiated, context));
+        }
+    };
     let peer = peer.over(tls.clone());
     let peer = accepted.certificate.into_iter().fold(peer, Peer::with_certificate);
-    let negotiated = Negotiated { peer, is_http2: accepted.is_http2 };
+    let negotiated = Negotiated { peer, is_http2: accepted.is_http2, lacks_tls: false };
     Some(connection::serve(accepted.stream, negotiated, context))
+}
+
+/// The result of a handshake.
+enum HandshakeResult {
+    Completed(Box<AcceptedTls<TcpStream>>),
+    /// The client has sent text instead of a handshake, such as a request in plain HTTP.
+    PlainText(TcpStream),
 }
 
 async fn tls_handshake(
     stream: TcpStream,
     tls: &ServerTls,
     state: &ListenerState,
-) -> Option<crate::tls::AcceptedTls<TcpStream>> {
+) -> Option<HandshakeResult> {
     let handshake = async {
         // A connection that sends nothing does not take a permit.
-        stream.readable().await?;
+        let mut first = [0];
+        let length = stream.peek(&mut first).await?;
+        // A handshake begins with a byte that is not a letter (RFC 8446 §5.1), a request with its method.
+        if length > 0 && first[0].is_ascii_alphabetic() {
+            return Ok(HandshakeResult::PlainText(stream));
+        }
         let permit = state.handshakes.acquire().await;
         let accepted = tls.accept(stream).await;
         drop(permit);
-        accepted
+        accepted.map(|accepted| HandshakeResult::Completed(Box::new(accepted)))
     };
     match timeout(tls.handshake_timeout(), handshake).await {
-        Ok(Ok(accepted)) => Some(accepted),
+        Ok(Ok(result)) => Some(result),
         Ok(Err(error)) => {
             tracing::debug!(%error, "TLS handshake failed");
             connection::count_refused("handshake_failed");

@@ -1,5 +1,7 @@
 //! Authenticates and authorizes callers, and applies the rate limits.
 
+use std::io;
+
 use http::HeaderMap;
 use http::request::Parts;
 use tokio::time::Instant;
@@ -78,15 +80,25 @@ impl Pipeline {
         peer: &Peer,
         log: &mut RequestLog,
     ) -> Result<Response, Box<Rejection>> {
+        let (path, headers) = (parts.uri.path(), &parts.headers);
         let documentation = active_config.documentation.as_ref();
-        let documents = match documentation.and_then(|it| it.page(&parts.method, parts.uri.path()))
-        {
-            Some(DocumentationPage::PerCaller(documents)) => documents,
-            Some(DocumentationPage::Public(page)) => return Ok(page),
+        let page = documentation.and_then(|it| it.page(&parts.method, path, headers));
+        let generated = |result: io::Result<Response>| -> Result<Response, Box<Rejection>> {
+            result.map_err(|error| {
+                tracing::error!(%error, "cannot generate the OpenAPI document");
+                Problem::new(ProblemKind::Internal).into()
+            })
+        };
+        let documentation = match page {
+            Some(DocumentationPage::PerCaller(documentation)) => documentation,
+            Some(DocumentationPage::Public(documentation)) => {
+                return generated(documentation.public(headers).await);
+            }
+            Some(DocumentationPage::Page(page)) => return Ok(page),
             None => return Err(Problem::new(ProblemKind::NoRoute).into()),
         };
         let authenticator = &active_config.authenticator;
-        let requirements = documents.requirements();
+        let requirements = documentation.documents().requirements();
         let mut found = authenticator.permissions(requirements, &parts.headers, peer);
         if let Err(rejection) = &found
             && authenticator.refresh_keys(rejection).await
@@ -98,7 +110,7 @@ impl Pipeline {
         if let Some(principal) = &permissions.principal {
             log.authenticated(principal);
         }
-        Ok(documents.for_caller(&permissions))
+        generated(documentation.for_caller(&permissions, headers).await)
     }
 
     /// Counts and logs a failed authentication. Returns the rejection or, after too many failures,

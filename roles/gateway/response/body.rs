@@ -1,4 +1,4 @@
-//! The body of a response: complete, or received from a worker while it is sent.
+//! The body of a response: complete, received from a worker while it is sent, or produced piece by piece.
 
 use std::fmt::Debug;
 use std::pin::Pin;
@@ -20,6 +20,19 @@ pub enum ResponseBody {
     Whole(Bytes),
     /// A body that is received while it is sent.
     Streamed(StreamedBody),
+    /// A body that is produced piece by piece while it is sent.
+    Produced(Box<dyn BodyProducer>),
+}
+
+/// Produces a body of known length piece by piece.
+pub trait BodyProducer: Debug + Send {
+    /// Returns the number of bytes that are still to be produced.
+    fn remaining(&self) -> u64;
+    /// Produces the next piece, which takes at most a millisecond. It is empty only at the end.
+    ///
+    /// # Errors
+    /// An error if the piece cannot be produced. The body is then truncated.
+    fn produce(&mut self) -> io::Result<Bytes>;
 }
 
 /// The maximum number of bytes that are encoded before other tasks get their turn. Encoding them
@@ -193,11 +206,11 @@ impl ResponseBody {
     /// Returns the complete body.
     ///
     /// # Errors
-    /// The body itself if it is streamed.
-    pub fn into_whole(self) -> Result<Bytes, StreamedBody> {
+    /// The body itself if it is not complete.
+    pub fn into_whole(self) -> Result<Bytes, Self> {
         match self {
             Self::Whole(body) => Ok(body),
-            Self::Streamed(body) => Err(body),
+            incomplete => Err(incomplete),
         }
     }
 }
@@ -228,6 +241,11 @@ impl Body for ResponseBody {
                 Poll::Ready((!body.is_empty()).then(|| Ok(Frame::data(body))))
             }
             Self::Streamed(body) => body.poll_chunk(context),
+            Self::Produced(body) if body.remaining() == 0 => Poll::Ready(None),
+            Self::Produced(body) => {
+                let piece = body.produce().ok().filter(|piece| !piece.is_empty());
+                Poll::Ready(Some(piece.map(Frame::data).ok_or(Truncated)))
+            }
         }
     }
 
@@ -235,6 +253,7 @@ impl Body for ResponseBody {
         match self {
             Self::Whole(body) => body.is_empty(),
             Self::Streamed(body) => body.is_complete,
+            Self::Produced(body) => body.remaining() == 0,
         }
     }
 
@@ -242,6 +261,7 @@ impl Body for ResponseBody {
         match self {
             Self::Whole(body) => SizeHint::with_exact(body.len() as u64),
             Self::Streamed(_) => SizeHint::default(),
+            Self::Produced(body) => SizeHint::with_exact(body.remaining()),
         }
     }
 }

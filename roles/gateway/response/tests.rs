@@ -22,7 +22,7 @@ async fn body(response: Response) -> Bytes {
 }
 
 #[tokio::test]
-async fn a_problem_is_a_problem_document_with_whole_seconds() {
+async fn a_problem_becomes_a_problem_document_with_retry_after_in_whole_seconds() {
     let id = RequestId::generate();
     let busy = Problem::new(ProblemKind::Busy).retry_after(Duration::from_millis(1_001));
     let response = problem(&busy, &id);
@@ -49,8 +49,8 @@ fn a_401_has_a_challenge_and_a_405_lists_the_methods() {
     let unauthenticated = problem(&Problem::new(ProblemKind::Unauthenticated), &id);
     assert_eq!(unauthenticated.headers()[header::WWW_AUTHENTICATE], "Bearer");
     let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\"");
-    let told = with_challenge(unauthenticated, challenge.clone());
-    assert_eq!(told.headers()[header::WWW_AUTHENTICATE], challenge);
+    let challenged = with_challenge(unauthenticated, challenge.clone());
+    assert_eq!(challenged.headers()[header::WWW_AUTHENTICATE], challenge);
     let refused = problem(&Problem::new(ProblemKind::MethodNotAllowed), &id);
     let refused = with_allow(refused, [Method::GET, Method::HEAD].iter());
     assert_eq!(refused.headers()[header::ALLOW], "GET, HEAD");
@@ -107,8 +107,8 @@ fn every_response_has_the_fixed_headers_and_no_banner() {
 }
 
 #[test]
-fn the_id_of_a_client_is_used_only_if_it_is_valid() {
-    let of = |values: &[&[u8]]| {
+fn a_request_id_from_the_client_is_used_only_if_it_is_valid() {
+    let from_headers = |values: &[&[u8]]| {
         let mut request = Request::new(());
         for value in values {
             let value = HeaderValue::from_bytes(value).unwrap();
@@ -116,12 +116,12 @@ fn the_id_of_a_client_is_used_only_if_it_is_valid() {
         }
         RequestId::from_headers(request.headers())
     };
-    assert_eq!(of(&[b"abc-DEF.1~+/="]).as_str(), "abc-DEF.1~+/=");
+    assert_eq!(from_headers(&[b"abc-DEF.1~+/="]).as_str(), "abc-DEF.1~+/=");
     let long = [b'a'; 129];
     for bad in
         [&[b"".as_slice()][..], &[b"a b"], &[b"a\"b"], &[b"\xff"], &[&long], &[b"a", b"a"], &[]]
     {
-        assert_eq!(of(bad).as_str().len(), 36, "{bad:?} was taken");
+        assert_eq!(from_headers(bad).as_str().len(), 36, "{bad:?} was accepted");
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) struct ChunkSender {
     window: u32,
     sent: u32,
     /// The number of the last acknowledged part. The gateway repeats the acknowledgement whenever
-    /// it receives a progress report, which also proves that the gateway is alive.
+    /// it receives a progress report, which also confirms that the gateway is alive.
     acknowledged: Option<watch::Receiver<u32>>,
     /// The time between two of the worker's progress reports, each of which the gateway acknowledges.
     progress_interval: Duration,

@@ -203,7 +203,7 @@ impl JobTask {
         if sender.has_room() {
             chunks.demand();
         }
-        // A handler that returns at once needs no timer and no `select!`.
+        // A handler that returns immediately needs no timer and no `select!`.
         let result = match poll!(&mut call) {
             Poll::Ready(result) => result,
             Poll::Pending => Box::pin(self.wait_for_call(call, sender, chunks)).await,

@@ -28,7 +28,7 @@ impl ReplySender {
     }
 
     /// Sends a reply without waiting, for tasks that read a subscription. A reply that cannot be
-    /// sent at once is dropped and counted; the gateway's timers handle the loss.
+    /// sent immediately is dropped and counted; the gateway's timers handle the loss.
     pub fn try_send(&self, reply: Reply, to: Subject) {
         let message = reply.into_message(to).map_err(|e| TransportError::Refused(Box::new(e)));
         if let Err(error) = message.and_then(|message| self.transport.try_publish(message)) {

@@ -1,5 +1,5 @@
 //! Resends answers that gateways did not receive. The rate is limited, because gateways request
-//! many answers at once after an outage, and a NATS server disconnects clients that read too
+//! many answers in one burst after an outage, and a NATS server disconnects clients that read too
 //! slowly.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -151,7 +151,7 @@ mod tests {
     fn a_burst_is_spread_over_time_and_idle_time_is_not_saved() {
         let (throttle, start) = (SendThrottle::default(), Instant::now());
         let second = 8 << 20;
-        assert_eq!(throttle.reserve(second, start), start, "the first is sent at once");
+        assert_eq!(throttle.reserve(second, start), start, "the first is sent immediately");
         assert_eq!(throttle.reserve(second, start), start + Duration::from_secs(1));
         assert_eq!(throttle.reserve(second, start), start + Duration::from_secs(2));
         let later = start + Duration::from_mins(1);

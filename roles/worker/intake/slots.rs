@@ -320,7 +320,7 @@ impl<W> Slots<W> {
     }
 
     /// Returns whether another request of `bytes` bytes fits into the slots or the backlog. A request
-    /// that runs at once does not count against `BACKLOG_BYTES_MAX`. If nothing else is waiting, a
+    /// that runs immediately does not count against `BACKLOG_BYTES_MAX`. If nothing else is waiting, a
     /// request of any size fits.
     fn has_room(&self, bytes: usize, needs_consent: bool) -> bool {
         let occupied = self.occupied();

@@ -2,12 +2,12 @@
 
 use std::cmp::Ordering;
 
-use regex::Regex;
 use serde_json::value::RawValue;
 
 use crate::catalogue::definition::ParameterDefinition;
 use crate::catalogue::error::EndpointErrors;
 use crate::catalogue::parameter::{Constraints, NumberBound, Parameter, ParameterType};
+use crate::catalogue::pattern::Pattern;
 use crate::catalogue::validate::{self, decimal};
 use crate::catalogue::value::ParameterValue;
 use crate::catalogue::violations::{Location, Violations};
@@ -77,14 +77,11 @@ fn check_types(
     }
 }
 
-fn pattern(text: &str, key: &str, errors: &mut EndpointErrors<'_>) -> Option<Regex> {
-    let regex = Regex::new(text);
-    let report = |error: regex::Error| {
-        let error = error.to_string();
-        let last = error.lines().last().unwrap_or_default().trim_start_matches("error: ");
-        errors.add(format!("{key}.pattern"), format!("expected a regular expression: {last}"));
+fn pattern(text: &str, key: &str, errors: &mut EndpointErrors<'_>) -> Option<Pattern> {
+    let report = |error| {
+        errors.add(format!("{key}.pattern"), format!("expected a regular expression: {error}"));
     };
-    regex.map_err(report).ok()
+    Pattern::new(text).map_err(report).ok()
 }
 
 fn bound(

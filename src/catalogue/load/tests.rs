@@ -43,7 +43,8 @@ fn errors_in_cors_name_their_keys() {
     );
     check(&cors(r#""origins":["https://a.example/"]"#), "cors.origins: \"https://a.example/\"");
     check(&cors(r#""origins":[],"max_age":"10""#), "cors.max_age: expected a whole number");
-    check(&cors(r#""origins":[],"methods":["GET"]"#), "unknown field `methods`");
+    check(&cors(r#""origins":[],"methods":["GET"]"#), "cors.methods: is not a key");
+    check(&cors(r#""origin":[]"#), "cors.origin: is not a key: did you mean origins?");
 }
 
 #[test]
@@ -84,12 +85,12 @@ fn all_errors_are_reported_at_once() {
     for words in [
         "endpoint \"one\": route: ",
         "one\": procedure: invalid type",
-        "one\": unknown: unknown field",
-        "one\": result: unknown variant",
-        "parameters.a.in: unknown variant",
-        "parameters.b.type: unknown variant",
-        "parameters.b.x: unknown field",
-        "parameters.t.columns.c.type: unknown variant",
+        "one\": unknown: is not a key",
+        "one\": result: \"rowz\": did you mean row?",
+        "parameters.a.in: \"qury\": did you mean query?",
+        "parameters.b.type: \"strin\": did you mean string?",
+        "parameters.b.x: is not a key",
+        "parameters.t.columns.c.type: \"foo\": expected one of",
         "two\": route: {id} is not among",
         "two\": timeout: ",
         "two\": attempts: ",
@@ -98,6 +99,33 @@ fn all_errors_are_reported_at_once() {
     ] {
         assert!(found.iter().any(|line| line.contains(words)), "{words}\n{found:#?}");
     }
+}
+
+#[test]
+fn a_misspelt_key_names_the_similar_one_and_not_all() {
+    for (key, similar) in [("timout", "timeout"), ("paramters", "parameters"), ("Route", "route")] {
+        let found = errors(&format!(r#"{{"e": {}}}"#, with(&format!(r#""{key}": {{}}"#))));
+        let expected = format!("endpoint \"e\": {key}: is not a key: did you mean {similar}?");
+        assert!(found.iter().any(|line| line.ends_with(&expected)), "{found:#?}");
+    }
+}
+
+#[test]
+fn a_catalogue_may_name_its_schema() {
+    let endpoint = with("");
+    let endpoint = endpoint.replace(",}", "}");
+    let text = format!(r#"{{"$schema": "../catalogue.schema.json", "e": {endpoint}}}"#);
+    assert_eq!(parse(&[("a.json", &text)], &defaults()).unwrap().endpoints().len(), 1);
+    let found = errors(r#"{"$schema": {}}"#);
+    assert!(found.len() == 1 && found[0].contains("JSON Schema as a string"), "{found:#?}");
+}
+
+#[test]
+fn a_byte_order_mark_is_ignored() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = "\u{feff}{\"e\": {\"route\":\"GET /e\",\"procedure\":\"a.b\",\"auth\":\"public\"}}";
+    fs::write(directory.path().join("a.json"), text).unwrap();
+    assert_eq!(load(directory.path(), &defaults()).unwrap().endpoints().len(), 1);
 }
 
 #[test]
@@ -154,7 +182,7 @@ fn endpoint_keys_are_validated() {
     check(r#"{"route":"POST /e","procedure":"a.b","auth":{"methods":[]}}"#, "auth.methods: ");
     check(
         r#"{"route":"POST /e","procedure":"a.b","auth":{"methods":["password"]}}"#,
-        "auth: unknown variant",
+        "auth: \"password\": expected one of",
     );
     check(r#"{"route":"POST /e","procedure":"a.b","auth":{"scopes":["a b"]}}"#, "auth.scopes: ");
     check(&with(r#""queue":"a.b""#), "queue: ");

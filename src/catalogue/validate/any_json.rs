@@ -60,8 +60,14 @@ struct JsonChecker<'s> {
 
 impl JsonChecker<'_> {
     fn add(&mut self, pointer: &JsonPointer<'_>, detail: &'static str) {
-        let location = self.fixed.unwrap_or(Location::Json(pointer));
-        self.violations.add(location, detail);
+        match self.fixed {
+            // Without the pointer, "given more than once" would mean the parameter.
+            Some(location) if pointer.depth() > 0 => {
+                self.violations.add(location, format!("{pointer}: {detail}"));
+            }
+            Some(location) => self.violations.add(location, detail),
+            None => self.violations.add(Location::Json(pointer), detail),
+        }
     }
 
     fn check_depth<E: serde::de::Error>(&mut self) -> Result<(), E> {

@@ -1,5 +1,6 @@
 //! The input and output of the checks of `fjord check --online`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::catalogue::{Catalogue, Endpoint};
@@ -14,7 +15,7 @@ pub(super) const LIMIT: Duration = Duration::from_mins(1);
 pub(super) struct CheckedRole {
     pub(super) role: Role,
     pub(super) config: Config,
-    pub(super) catalogue: Catalogue,
+    pub(super) catalogue: Arc<Catalogue>,
 }
 
 impl CheckedRole {

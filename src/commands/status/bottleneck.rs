@@ -1,4 +1,4 @@
-//! Finds the bottleneck of the fleet and describes it in one sentence.
+//! Finds the bottleneck of the fleet and describes it in one line.
 
 use serde::Serialize;
 
@@ -82,7 +82,7 @@ fn without_worker(queues: &[QueueView]) -> Option<Bottleneck> {
     };
     let queue = queues.iter().filter(wanted).max_by_key(|queue| queue.waiting)?;
     let sentence = format!(
-        "The bottleneck is queue {}: no worker serves it, while {:.1} requests a second arrive and {} wait.",
+        "The bottleneck is queue {}: no worker serves it, while {:.1} requests per second arrive and {} are waiting.",
         queue.name, queue.arrivals_per_second, queue.waiting,
     );
     Some(Bottleneck::new(BottleneckKind::NoWorker, &queue.name, sentence))
@@ -102,13 +102,13 @@ fn saturated(processes: &[ProcessView], queues: &[QueueView]) -> Option<Bottlene
     }
     let needed = queue.slots_needed.map_or_else(String::new, |needed| {
         format!(
-            "; the {:.1} requests a second that arrive need {needed:.0} slots",
+            " Arrivals of {:.1} requests per second need {needed:.0} slots.",
             queue.arrivals_per_second.max(queue.rates.calls_per_second)
         )
     });
     let sentence = format!(
-        "The bottleneck is queue {}: the {} slots of its {} were all in use {} of the time, {} requests wait, 99 % of \
-         them for less than {}{needed}.",
+        "The bottleneck is queue {}: all {} slots of its {} were in use {} of the time. {} requests are waiting; 99 % of \
+         requests waited for less than {}.{needed}",
         queue.name,
         queue.limit,
         if queue.workers == 1 { "worker".to_owned() } else { format!("{} workers", queue.workers) },
@@ -156,7 +156,7 @@ fn connections<'a>(processes: impl Iterator<Item = &'a ProcessView>) -> Option<B
     let (database, wait, call) = waits.max_by(|(_, a, _), (_, b, _)| a.total_cmp(b))?;
     let sentence = format!(
         "The bottleneck is the connections to database {}: a call takes {}, of which it waits {} for a connection; a \
-         higher connections_max helps if the database can handle the load, more workers do not.",
+         higher connections_max helps if the database can handle the load, more workers do not help.",
         database.name,
         seconds(Some(call)),
         seconds(Some(wait)),

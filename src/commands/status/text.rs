@@ -33,20 +33,30 @@ pub(super) fn page(view: &FleetView) -> String {
     let window = format!("Processes, over {:.1} s", view.window_seconds);
     section(
         &window,
-        &["ROLE", "ID", "HOST", "VERSION", "UP", "RUNS", "CALLS/s", "p50", "p99", "ERRORS/s"],
+        &["ROLE", "ID", "HOST", "VERSION", "UP", "RUNNING", "CALLS/s", "p50", "p99", "ERRORS/s"],
         view.processes.iter().map(process).collect(),
     );
     section(
         "Queues (WAIT: until a worker accepts the request; p50 and p99: time that a call occupies its slot)",
         &[
-            "QUEUE", "WORKERS", "RUNS", "USED", "FULL", "ARRIVE/s", "CALLS/s", "p50", "p99",
-            "WAITING", "WAIT p99", "ERRORS/s",
+            "QUEUE",
+            "WORKERS",
+            "RUNNING",
+            "USED",
+            "FULL",
+            "ARRIVALS/s",
+            "CALLS/s",
+            "p50",
+            "p99",
+            "WAITING",
+            "WAIT p99",
+            "ERRORS/s",
         ],
         queue_rows(view),
     );
     section(
         "Queues by worker",
-        &["WORKER", "QUEUE", "RUNS", "USED", "FULL", "CALLS/s", "p50", "p99", "ERRORS/s"],
+        &["WORKER", "QUEUE", "RUNNING", "USED", "FULL", "CALLS/s", "p50", "p99", "ERRORS/s"],
         view.processes.iter().flat_map(shares).collect(),
     );
     section(

@@ -2,12 +2,18 @@
 
 use figment::value::{Dict, Value};
 
+use crate::catalogue::definition::json::duplicate_members;
+
 /// Parses a TOML file. An error contains the line number but not the line, which may be secret.
 pub(super) fn parse_toml(text: &str) -> Result<Dict, String> {
     let table: toml::Table = toml::from_str(text).map_err(|error| {
         let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
         let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
-        format!("not TOML at line {line}")
+        if error.message().starts_with("duplicate key") {
+            format!("a key is given more than once, again at line {line}")
+        } else {
+            format!("not TOML at line {line}")
+        }
     })?;
     Ok(table.into_iter().map(|(key, value)| (key, from_toml(value))).collect())
 }
@@ -29,24 +35,44 @@ fn from_toml(value: toml::Value) -> Value {
     }
 }
 
-/// Parses a JSON file. An error contains the line number but not the line.
-pub(super) fn parse_json(text: &str) -> Result<Dict, String> {
-    serde_json::from_str(text).map_err(|error| {
+/// A key that JSON gives more than once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct DuplicateKey {
+    /// The key with its section.
+    pub(super) key: String,
+    /// The line of the second value, counted from 1.
+    pub(super) line: usize,
+}
+
+/// Parses a JSON file, whose `$schema` is ignored. An error contains the line number but not the line.
+pub(super) fn parse_json(text: &str) -> Result<(Dict, Vec<DuplicateKey>), String> {
+    let mut values: Dict = serde_json::from_str(text).map_err(|error| {
         if error.is_data() {
             "expected a JSON object of sections".to_owned()
         } else {
             format!("not JSON at line {}, column {}", error.line(), error.column())
         }
-    })
+    })?;
+    values.remove("$schema");
+    Ok((values, duplicates(text)))
 }
 
-/// Parses the value of a variable or of `--set`: a JSON object, a JSON array, or otherwise text.
+fn duplicates(text: &str) -> Vec<DuplicateKey> {
+    let found = duplicate_members(text).unwrap_or_default();
+    found.into_iter().map(|(key, line)| DuplicateKey { key, line }).collect()
+}
+
+/// Parses the value of a variable or of `--set`: a JSON object, a JSON array, or otherwise text. Also returns the keys that
+/// the value gives more than once.
 ///
 /// Text is converted later, by the key's type, so that a numeric password stays text.
-pub(super) fn parse_value(text: &str) -> Value {
+pub(super) fn parse_value(text: &str) -> (Value, Vec<DuplicateKey>) {
     let structured = matches!(text.trim_start().as_bytes().first(), Some(b'{' | b'['));
     let parsed = structured.then(|| serde_json::from_str::<Value>(text).ok()).flatten();
-    parsed.unwrap_or_else(|| Value::from(text))
+    match parsed {
+        Some(value) => (value, duplicates(text)),
+        None => (Value::from(text), Vec::new()),
+    }
 }
 
 /// Splits `key=value` at the first `=` outside quotes.
@@ -108,10 +134,10 @@ mod tests {
     #[test]
     fn a_password_of_digits_stays_text() {
         for text in ["007", "true", "1e3", "[a", "{x", " [a, b]"] {
-            assert_eq!(parse_value(text).as_str(), Some(text));
+            assert_eq!(parse_value(text).0.as_str(), Some(text));
         }
-        assert!(parse_value("{\"horse-*\": {\"concurrency\": 64}}").as_dict().is_some());
-        assert!(parse_value("[\"a\"]").as_array().is_some());
+        assert!(parse_value("{\"horse-*\": {\"concurrency\": 64}}").0.as_dict().is_some());
+        assert!(parse_value("[\"a\"]").0.as_array().is_some());
     }
 
     #[test]
@@ -119,8 +145,22 @@ mod tests {
         let error =
             parse_toml("[messaging.nats]\nuser = \"u\"\npassword = \"hunter2\n").unwrap_err();
         assert_eq!(error, "not TOML at line 3");
+        let error = parse_toml("[a]\nb = 1\nb = 2\n").unwrap_err();
+        assert_eq!(error, "a key is given more than once, again at line 3");
         let error = parse_json("{\n\"password\": \"hunter2\n\"}").unwrap_err();
         assert!(error.starts_with("not JSON at line 3"), "{error}");
         assert_eq!(parse_json("\"hunter2\"").unwrap_err(), "expected a JSON object of sections");
+    }
+
+    #[test]
+    fn a_key_that_json_gives_twice_is_found() {
+        let text = "{\"a\": {\"b\": 1,\n\"b\": 2}, \"c\": [{\"d\": 1, \"d\": 1}],\n\"a\": {}}";
+        let (_, found) = parse_json(text).unwrap();
+        let expected = [("a.b", 2), ("c[0].d", 2), ("a", 3)];
+        assert_eq!(found, expected.map(|(key, line)| DuplicateKey { key: key.to_owned(), line }));
+        let (_, found) = parse_value("{\"a\": 1, \"a\": 2}");
+        assert_eq!(found, [DuplicateKey { key: "a".to_owned(), line: 1 }]);
+        let (values, _) = parse_json("{\"$schema\": \"x.json\", \"a\": {}}").unwrap();
+        assert_eq!(values.keys().collect::<Vec<_>>(), ["a"]);
     }
 }

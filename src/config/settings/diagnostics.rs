@@ -1,6 +1,9 @@
 //! Collects diagnostics of the settings: errors, warnings, and every key's value and origin.
 
+use std::path::PathBuf;
+
 use crate::config::error::ConfigError;
+use crate::spelling::closest;
 
 /// A key of the configuration with its effective value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +25,17 @@ pub enum SettingOrigin {
     Layer(String),
 }
 
+/// A file that a key names and that this process reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfiguredFile {
+    /// The path of the file.
+    pub path: PathBuf,
+    /// The key with its section.
+    pub key: String,
+    /// The layer that sets the key.
+    pub location: String,
+}
+
 /// A key that no section has looked up.
 #[derive(Debug)]
 pub(super) struct UnknownKey {
@@ -34,14 +48,12 @@ pub(super) struct UnknownKey {
 #[derive(Debug, Default)]
 pub(crate) struct SettingsDiagnostics {
     pub(crate) errors: Vec<ConfigError>,
-    pub(crate) warnings: Vec<String>,
+    pub(crate) warnings: Vec<ConfigError>,
     pub(crate) entries: Vec<SettingEntry>,
+    pub(crate) files: Vec<ConfiguredFile>,
     pub(super) tables: Vec<String>,
     pub(super) unknown: Vec<UnknownKey>,
 }
-
-/// The minimum similarity of a known key that is suggested for an unknown one.
-const SIMILARITY_MIN: f64 = 0.8;
 
 impl SettingsDiagnostics {
     /// Records an error about a key, at the location of its value.
@@ -53,7 +65,7 @@ impl SettingsDiagnostics {
     /// Records a warning about a key, at the location of its value.
     pub(crate) fn warn(&mut self, key: &str, directory: &str, text: &str) {
         let location = self.location(key, directory);
-        self.warnings.push(ConfigError::at_key(location, key, text).to_string());
+        self.warnings.push(ConfigError::at_key(location, key, text));
     }
 
     fn location(&self, key: &str, directory: &str) -> String {
@@ -87,13 +99,9 @@ impl SettingsDiagnostics {
             let (table, name) = key.rsplit_once('.').unwrap_or(("", key));
             (key.as_str(), table, name)
         });
-        let similarity = |name: &str| strsim::jaro_winkler(name, &unknown.name);
-        let here = candidates
-            .clone()
-            .filter(|(_, table, name)| {
-                *table == unknown.table && similarity(name) >= SIMILARITY_MIN
-            })
-            .max_by(|(_, _, a), (_, _, b)| similarity(a).total_cmp(&similarity(b)));
+        let here = || candidates.clone().filter(|(_, table, _)| *table == unknown.table);
+        let similar = closest(&unknown.name, here().map(|(_, _, name)| name));
+        let here = similar.and_then(|similar| here().find(|(_, _, name)| *name == similar));
         let elsewhere = || candidates.clone().find(|(_, _, name)| *name == unknown.name);
         here.or_else(elsewhere).map(|(key, _, _)| key)
     }

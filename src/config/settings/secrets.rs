@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{SettingEntry, SettingOrigin, SettingValue, SettingsTable};
+use super::{ConfiguredFile, SettingEntry, SettingOrigin, SettingValue, SettingsTable};
 use crate::config::layers::{io_error_message, read_text};
 use crate::config::{Secret, limits};
 
@@ -24,16 +24,40 @@ impl SettingsTable<'_> {
         self.settings.directory.join(path)
     }
 
+    /// Returns the path of a directory, which must be readable.
+    pub(in crate::config) fn get_directory(&mut self, name: &str) -> Option<PathBuf> {
+        let path = self.get_path(name)?;
+        if self.checks_files
+            && let Err(error) = std::fs::read_dir(&path)
+        {
+            let reason = match error.kind() {
+                std::io::ErrorKind::NotADirectory => "expected a directory".to_owned(),
+                std::io::ErrorKind::NotFound => "no such directory".to_owned(),
+                _ => io_error_message(&error),
+            };
+            self.error(name, format!("{}: {reason}", path.display()));
+        }
+        Some(path)
+    }
+
     /// Returns the path of a file, which must be readable. A systemd credential with the file's
     /// name takes precedence.
     pub(in crate::config) fn get_file(&mut self, name: &str) -> Option<PathBuf> {
         let path = self.get_path(name)?;
         let path =
             path.file_name().and_then(|file| self.credential(Path::new(file))).unwrap_or(path);
-        if self.checks_files
-            && let Err(error) = std::fs::File::open(&path)
-        {
-            self.error(name, format!("{}: {}", path.display(), io_error_message(&error)));
+        if !self.checks_files {
+            return Some(path);
+        }
+        match std::fs::File::open(&path) {
+            Ok(_) => {
+                let (key, location) = (self.full_key(name), self.location(name));
+                let file = ConfiguredFile { path: path.clone(), key, location };
+                self.settings.diagnostics.borrow_mut().files.push(file);
+            }
+            Err(error) => {
+                self.error(name, format!("{}: {}", path.display(), io_error_message(&error)));
+            }
         }
         Some(path)
     }

@@ -49,7 +49,7 @@ fn the_shipped_files_set_no_key() {
         written(&[("fjord.toml", FJORD), ("gateway.toml", GATEWAY), ("worker.toml", WORKER)]);
     let loaded = Config::load(&sources(shipped.path(), None)).unwrap();
     assert!(loaded.entries.iter().all(|entry| entry.origin == SettingOrigin::Default));
-    assert_eq!(loaded.warnings, Vec::<String>::new());
+    assert_eq!(loaded.warnings, Vec::new());
 }
 
 #[test]

@@ -47,7 +47,7 @@ impl ReconnectBackoff {
     }
 
     /// Returns the pause before the next attempt: exponential with full jitter, so that the clients
-    /// of a restarted cluster do not all connect at once.
+    /// of a restarted cluster do not all connect together.
     pub(super) fn delay(&self, attempts: usize) -> Duration {
         rand::rng().random_range(Duration::ZERO..=self.ceiling(attempts))
     }

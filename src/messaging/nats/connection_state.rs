@@ -33,7 +33,7 @@ pub(super) struct ConnectionState {
 struct State {
     /// The number of the client in use. Events of other clients are counted, but otherwise ignored.
     client: u64,
-    is_proved: bool,
+    is_confirmed: bool,
     is_leaving: bool,
     epoch: u64,
 }
@@ -59,19 +59,19 @@ impl ConnectionState {
     /// Switches to another client.
     pub(super) fn use_client(&self, client: u64) {
         self.change(|state| {
-            (state.client, state.is_proved, state.is_leaving) = (client, false, false);
+            (state.client, state.is_confirmed, state.is_leaving) = (client, false, false);
         });
     }
 
     /// Records that the link was lost.
     pub(super) fn lost(&self) {
         self.backoff.lost(Instant::now());
-        self.change(|state| (state.is_proved, state.is_leaving) = (false, false));
+        self.change(|state| (state.is_confirmed, state.is_leaving) = (false, false));
     }
 
     /// Records that a probe, sent after all subscriptions, came back over a new connection.
-    pub(super) fn proved(&self) {
-        self.change(|state| (state.is_proved, state.epoch) = (true, state.epoch + 1));
+    pub(super) fn confirmed(&self) {
+        self.change(|state| (state.is_confirmed, state.epoch) = (true, state.epoch + 1));
         if self.link.borrow().epoch > 1 {
             counter(&names::NATS_RECONNECTS, &[]).increment(1);
         }
@@ -96,7 +96,7 @@ impl ConnectionState {
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut state);
-        let link_state = if !state.is_proved {
+        let link_state = if !state.is_confirmed {
             LinkState::Down
         } else if self.subscriptions.is_deaf() {
             LinkState::SubscriptionRefused
@@ -105,7 +105,7 @@ impl ConnectionState {
         } else {
             LinkState::Up
         };
-        gauge(&names::NATS_CONNECTED, &[]).set(if state.is_proved { 1.0 } else { 0.0 });
+        gauge(&names::NATS_CONNECTED, &[]).set(if state.is_confirmed { 1.0 } else { 0.0 });
         let now = Link { state: link_state, epoch: state.epoch };
         self.link.send_if_modified(|link| std::mem::replace(link, now) != now);
     }

@@ -30,7 +30,7 @@ pub(super) struct OutgoingMessage {
 }
 
 /// A queue in which messages wait briefly to be sent together with the next ones. An isolated
-/// message is sent at once.
+/// message is sent immediately.
 #[derive(Debug)]
 pub(super) struct Outbox {
     shared: Arc<NatsShared>,

@@ -21,7 +21,7 @@ pub(super) struct RoundTripMeter {
     /// When the pending probe was sent.
     sent_at: Option<Instant>,
     /// When the first probe was sent after the last one that came back.
-    unproved_since: Option<Instant>,
+    unconfirmed_since: Option<Instant>,
     /// When the latest stall ended.
     stall_end: Option<Instant>,
 }
@@ -30,7 +30,7 @@ impl RoundTripMeter {
     /// Records that a probe was sent.
     pub(super) fn sent(&mut self, at: Instant) {
         self.sent_at = Some(at);
-        self.unproved_since.get_or_insert(at);
+        self.unconfirmed_since.get_or_insert(at);
     }
 
     /// Discards the pending probe, which was lost. A stall lasts until a later probe comes back.
@@ -43,7 +43,7 @@ impl RoundTripMeter {
         if self.is_stalled(now) {
             self.stall_end = Some(now);
         }
-        (self.sent_at, self.unproved_since) = (None, None);
+        (self.sent_at, self.unconfirmed_since) = (None, None);
         self.smoothed = Some(self.smoothed.map_or(took, |mean| (mean * 7 + took) / 8));
         if self.in_window == WINDOW {
             self.longest = [Duration::ZERO, self.longest[0]];
@@ -70,7 +70,7 @@ impl RoundTripMeter {
 
     fn is_stalled(&self, now: Instant) -> bool {
         let limit = self.smoothed.unwrap_or_default() * 2 + STALL_MIN;
-        self.unproved_since.is_some_and(|since| now.saturating_duration_since(since) > limit)
+        self.unconfirmed_since.is_some_and(|since| now.saturating_duration_since(since) > limit)
     }
 }
 
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(stalled_at(&meter, ms(200)), None);
         assert_eq!(stalled_at(&meter, ms(600)), Some(now + ms(600)), "no connection");
         meter.sent(now + ms(1000));
-        assert_eq!(stalled_at(&meter, ms(1001)), Some(now + ms(1001)), "not proved yet");
+        assert_eq!(stalled_at(&meter, ms(1001)), Some(now + ms(1001)), "not confirmed yet");
         meter.add(ms(2), now + ms(1002));
         assert_eq!(stalled_at(&meter, ms(5000)), Some(now + ms(1002)));
     }

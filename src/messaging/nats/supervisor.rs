@@ -106,7 +106,7 @@ impl NatsShared {
         let ping_interval = self.config.ping_interval;
         let mut ticks = interval(ping_interval / PROBES_PER_PING);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut proved = 0;
+        let mut confirmed = 0;
         let mut last = Instant::now();
         self.lock_round_trip().cancel();
         loop {
@@ -121,7 +121,7 @@ impl NatsShared {
                 continue;
             }
             let connections = client.connections();
-            if connections != proved {
+            if connections != confirmed {
                 last = Instant::now();
             }
             let limit = last + ping_interval * NATS_SILENT_PINGS;
@@ -139,11 +139,11 @@ impl NatsShared {
                 Ok(Ok(took)) => {
                     last = Instant::now();
                     self.record_round_trip(took);
-                    // A loss can be reported late, when the next connection is already proven.
-                    let is_change = connections != proved || self.state.is_down();
+                    // A loss can be reported late, when the next connection is already confirmed.
+                    let is_change = connections != confirmed || self.state.is_down();
                     if is_change && client.is_connected() && client.connections() == connections {
-                        proved = connections;
-                        self.state.proved();
+                        confirmed = connections;
+                        self.state.confirmed();
                     }
                 }
                 // The process was suspended and could not receive the probe.
@@ -284,7 +284,7 @@ impl NatsShared {
     }
 
     /// Leaves a server that is about to stop (lame duck mode) before it closes the connection. A
-    /// random pause keeps clients from connecting to the other servers all at once. Never returns.
+    /// random pause keeps clients from connecting to the other servers all together. Never returns.
     async fn leave_stopping_servers(&self, client: &NatsClient) {
         let mut link = self.state.link();
         loop {

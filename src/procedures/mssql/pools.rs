@@ -112,7 +112,7 @@ impl Pools {
         self.all().for_each(Pool::trim);
     }
 
-    /// Closes idle connections at once, and other connections when they are returned.
+    /// Closes idle connections immediately, and other connections when they are returned.
     pub(super) fn close(&self) {
         self.all().for_each(|pool| pool.close());
     }

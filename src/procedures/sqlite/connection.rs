@@ -139,7 +139,7 @@ pub(super) fn open(file: &DatabaseFile) -> Result<SqliteConnection, BackendError
 
 /// Switches to a write-ahead log, so that readers and the writer do not wait for each other.
 ///
-/// Retries on its own, because `SQLite` ignores the busy timeout if two processes switch at once.
+/// Retries on its own, because `SQLite` ignores the busy timeout if two processes switch concurrently.
 fn switch_to_wal(connection: &Connection, control: &CallControl) -> Result<(), BackendError> {
     let until = Instant::now() + OPEN_TIMEOUT;
     loop {

@@ -64,9 +64,11 @@ pub(super) fn load(
     name: &str,
 ) -> Result<SqliteProcedure, BackendError> {
     let text = read(directory, name)?;
+    // The byte order mark that Windows editors write.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let mismatch = |error: String| BackendError::mismatch(name, error);
-    let head = declaration::head(&text, name).map_err(mismatch)?;
-    let body = head.as_ref().map_or(text.as_str(), |(_, body)| *body);
+    let head = declaration::head(text, name).map_err(mismatch)?;
+    let body = head.as_ref().map_or(text, |(_, body)| *body);
     let texts = script::statements(body).map_err(mismatch)?;
     let mut procedure = SqliteProcedure {
         steps: Vec::with_capacity(texts.len()),

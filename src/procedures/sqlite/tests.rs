@@ -12,6 +12,7 @@ use crate::procedures::{
 };
 
 mod interruptions;
+mod replaced_files;
 mod sql_server_rules;
 mod transactions;
 

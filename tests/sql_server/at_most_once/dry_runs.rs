@@ -53,7 +53,7 @@ async fn a_dry_run_that_commits_fails_and_runs_once() {
     for (script, rows) in cases {
         let server = fake_server().await;
         let error = sent(run(&caller(&server), script).await);
-        assert!(!error.is_rolled_back, "{script}: not proved");
+        assert!(!error.is_rolled_back, "{script}: not confirmed");
         if !script.contains("THROW") {
             assert!(matches!(error.kind, SentErrorKind::Server { number: 266, .. }), "{script}");
         }
@@ -62,14 +62,14 @@ async fn a_dry_run_that_commits_fails_and_runs_once() {
     }
 }
 
-/// Babelfish sends no ENVCHANGE for transactions, so only the savepoint can prove a rollback.
+/// Babelfish sends no ENVCHANGE for transactions, so only the savepoint can confirm a rollback.
 #[tokio::test]
 async fn the_lack_of_reports_does_not_prove_a_roll_back() {
     let cases = [
         ("INSERT e; THROW 50422", (0, true)),
         ("INSERT e; BEGIN; COMMIT; THROW 547", (0, true)),
         ("INSERT e; BEGIN; INSERT e; THROW 547", (0, true)),
-        // Everything was rolled back, but there is no proof.
+        // Everything was rolled back, but nothing confirms this.
         ("INSERT e; THROW 1205", (0, false)),
         ("INSERT e; THROW 3960", (0, false)),
         ("SET XACT_ABORT; INSERT e; THROW 50422", (0, false)),

@@ -76,7 +76,7 @@ async fn a_procedure_that_ends_the_transaction_fails_and_runs_once() {
         let server = fake_server().await;
         let error = sent(run(&caller(&server), script).await);
         assert!(matches!(error.kind, SentErrorKind::Server { number: 266, .. }), "{script}");
-        assert!(!error.is_rolled_back, "{script}: not proved");
+        assert!(!error.is_rolled_back, "{script}: not confirmed");
         assert_eq!(server.state().audit.count("e"), rows, "{script}");
         assert_eq!(server.state().runs("fjord_test.runs"), 1, "{script}");
     }
@@ -145,7 +145,7 @@ async fn the_catalogue_decides_whether_calls_are_transactions() {
         assert_eq!((&problem["effect"], count("none")), (&json!(effect), 0), "{script}");
     }
 
-    // The procedure raises an error, with and without proof of the rollback.
+    // The procedure raises an error, with and without confirmation of the rollback.
     let problem = ask("/v1/whole", "INSERT none; THROW 50422").await.is_problem(422, "refused");
     assert_eq!((&problem["effect"], count("none")), (&json!("executed"), 0));
     let script = "SET AUTOCOMMIT; ROLLBACK; INSERT logged; THROW 50422";

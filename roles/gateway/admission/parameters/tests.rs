@@ -17,6 +17,8 @@ const ENDPOINTS: &str = r#"
         "page": {"in":"query","type":"int32","minimum":1,"maximum":100,"default":1},
         "name": {"in":"query","type":"string","minLength":2,"pattern":"^[a-z ü]*$"},
         "kind": {"in":"query","type":"string","enum":["a","b"]},
+        "at": {"in":"query","type":"datetime"}, "bytes": {"in":"query","type":"binary"},
+        "ratio": {"in":"query","type":"number"}, "filter": {"in":"query","type":"json"},
         "X-Trace": {"in":"header","type":"uuid","as":"trace"}}},
     "post": {"route":"POST /e", KEYS, "parameters":{
         "s": {"in":"body","type":"string","required":true,"maxLength":5},
@@ -155,6 +157,64 @@ fn all_violations_of_a_request_are_reported_at_once() {
     assert_eq!(outcome(send(&sent)), "body:");
 }
 
+/// Returns the details of the violations of a request.
+fn details(uri: &str) -> Vec<String> {
+    let request = format!("GET {uri}");
+    let sent = TestRequest { request: &request, headers: &[], body: b"", claims: "{}" };
+    let problem = send(&sent).unwrap_err();
+    problem.violations.into_iter().map(|violation| violation.detail).collect()
+}
+
+#[test]
+fn an_empty_value_is_null_if_the_type_has_no_empty_value() {
+    let check = |uri: &str, expected: &str| assert_eq!(get(uri, &[]), expected, "{uri}");
+    check("/e/7?page=", r#"{"id":7,"page":null}"#);
+    check("/e/7?at=&ratio=&filter=", r#"{"id":7,"page":1,"at":null,"ratio":null,"filter":null}"#);
+    check("/e/7?bytes=", r#"{"id":7,"page":1,"bytes":""}"#);
+    check("/e/7?kind=", "query:kind");
+    check("/e/7?page=&page=2", "query:page");
+    assert_eq!(get("/e/7", &[("x-trace", "")]), r#"{"id":7,"page":1,"X-Trace":null}"#);
+}
+
+#[test]
+fn a_violation_names_the_likely_mistake() {
+    for (value, expected) in [
+        ("05", "expected a whole number without leading zeros"),
+        ("-007", "expected a whole number without leading zeros"),
+        ("%2B5", "expected a whole number without a plus sign"),
+        ("+5", "expected a whole number without spaces"),
+        ("5.0", "expected a whole number without a decimal point"),
+        ("5e0", "expected a whole number without an exponent"),
+        ("5%20", "expected a whole number without spaces"),
+        ("1,000", "expected a whole number without a comma"),
+        ("five", "expected a whole number from -2147483648 to 2147483647"),
+        ("2147483648", "expected a whole number from -2147483648 to 2147483647"),
+    ] {
+        assert_eq!(details(&format!("/e/7?page={value}")), [expected], "{value}");
+    }
+    assert_eq!(details("/e/7?ratio=00.5"), ["expected a number without leading zeros"]);
+    assert_eq!(details("/e/7?ratio=x"), ["expected a number"]);
+}
+
+#[test]
+fn a_plus_sign_that_was_not_encoded_is_named() {
+    let hint = "a + in a query means a space: write %2B";
+    for query in ["at=2024-02-29T12:00:00+02:00", "bytes=+/8=", "ratio=1e+3"] {
+        let found = details(&format!("/e/7?{query}"));
+        assert!(found.len() == 1 && found[0].ends_with(hint), "{query}: {found:?}");
+    }
+    for query in ["at=2024-02-29+12:00:00Z", "at=noon", "bytes=%20", "ratio=1+3"] {
+        let found = details(&format!("/e/7?{query}"));
+        assert!(found.len() == 1 && !found[0].contains("%2B"), "{query}: {found:?}");
+    }
+}
+
+#[test]
+fn a_member_that_occurs_twice_in_the_json_of_a_query_is_named() {
+    assert_eq!(details("/e/7?filter=%7B%22a%22:1,%22a%22:2%7D"), ["/a: given more than once"]);
+    assert_eq!(details("/e/7?filter=1&filter=2"), ["given more than once"]);
+}
+
 #[test]
 fn bodies_are_exact() {
     let same = |text: &str| assert_eq!(member(text), format!("{{{text}}}"));
@@ -259,12 +319,15 @@ fn a_body_must_be_json_in_utf_8() {
     check(&[("content-type", "application/json")], good);
     check(&[("content-type", "Application/JSON; charset=UTF-8")], good);
     check(&[("content-type", "application/vnd.horse+json;charset=\"utf-8\"")], good);
+    // RFC 8259 §11 defines no `charset`, so it has no effect.
+    for charset in ["utf8", "latin1", "\"\"", ""] {
+        check(&[("content-type", &format!("application/json;charset={charset}"))], good);
+    }
     check(&[("content-type", "application/json"), ("content-encoding", "identity")], good);
     check(&[], "415");
     check(&[("content-type", "text/json")], "415");
     check(&[("content-type", "application/+json")], "415");
     check(&[("content-type", "application/jsonx")], "415");
-    check(&[("content-type", "application/json; charset=latin1")], "415");
     check(&[("content-type", "application/json"), ("content-type", "text/plain")], "415");
     check(&[("content-type", "application/json"), ("content-encoding", "gzip")], "415");
 }

@@ -169,11 +169,11 @@ impl Members {
         }
         let mut state = self.lock();
         state.group_replies += 1;
-        let is_proved = state.group_replies >= GROUP_REPLIES_MIN;
-        if is_proved {
+        let has_recovered = state.group_replies >= GROUP_REPLIES_MIN;
+        if has_recovered {
             self.clear(&mut state);
         }
-        is_proved
+        has_recovered
     }
 
     /// Handles a late reply that refutes the suspicion. Returns whether a member was suspected.

@@ -47,7 +47,8 @@ struct EndpointTimes {
 /// The most recent times, and an upper quantile of them.
 #[derive(Debug, Default)]
 struct RecentTimes {
-    times: Vec<Duration>,
+    /// In microseconds, because a large catalogue has thousands of endpoints. More than 71 minutes count as 71 minutes.
+    micros: Vec<u32>,
     next: usize,
     quantile: Duration,
 }
@@ -124,16 +125,17 @@ impl State {
 
 impl RecentTimes {
     fn record(&mut self, duration: Duration) {
-        match self.times.get_mut(self.next) {
-            Some(oldest) => *oldest = duration,
-            None => self.times.push(duration),
+        let micros = u32::try_from(duration.as_micros()).unwrap_or(u32::MAX);
+        match self.micros.get_mut(self.next) {
+            Some(oldest) => *oldest = micros,
+            None => self.micros.push(micros),
         }
         self.next = (self.next + 1) % SAMPLES_MAX;
-        if self.next.is_multiple_of(UPDATE_EVERY) && self.times.len() >= SAMPLES_MIN {
-            let mut times = self.times.clone();
-            let index = times.len().saturating_sub(1 + OUTLIERS);
-            let (_, quantile, _) = times.select_nth_unstable(index);
-            self.quantile = *quantile;
+        if self.next.is_multiple_of(UPDATE_EVERY) && self.micros.len() >= SAMPLES_MIN {
+            let mut micros = self.micros.clone();
+            let index = micros.len().saturating_sub(1 + OUTLIERS);
+            let (_, quantile, _) = micros.select_nth_unstable(index);
+            self.quantile = Duration::from_micros((*quantile).into());
         }
     }
 }

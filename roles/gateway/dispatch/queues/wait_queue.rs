@@ -40,7 +40,7 @@ pub struct WaiterId(u64);
 /// The decision about a new request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum QueueAdmission {
-    /// Send the request to the group at once.
+    /// Send the request to the group immediately.
     SendNow,
     /// Let the request wait, because earlier requests found no members or no link.
     Wait,

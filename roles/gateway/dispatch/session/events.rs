@@ -16,7 +16,7 @@ pub enum SessionEvent {
     Start {
         /// Whether the link to the bus is up.
         is_linked: bool,
-        /// Whether the request may be sent to the group at once. Otherwise it joins the wait queue.
+        /// Whether the request may be sent to the group immediately. Otherwise it joins the wait queue.
         may_send_to_group: bool,
     },
     /// The session may send its request to the group now.

@@ -12,7 +12,7 @@ use super::{
     StepContext, WaitReason,
 };
 
-/// How many refusals (`draining`, `unavailable`) are answered by sending the request again at once.
+/// How many refusals (`draining`, `unavailable`) are answered by sending the request again immediately.
 /// More refusals mean that the whole group is leaving: the request then waits, as after `busy`.
 const IMMEDIATE_RETRIES_MAX: u32 = 8;
 

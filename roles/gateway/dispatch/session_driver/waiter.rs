@@ -70,7 +70,7 @@ impl QueueWaiter {
         self.try_at = Some(context.now + delay.mul_f64(jitter));
     }
 
-    /// Schedules the next attempt at once, because the link is up again.
+    /// Schedules the next attempt immediately, because the link is up again.
     pub(super) fn try_now(&mut self, now: Instant) {
         self.try_at = Some(now);
     }

@@ -189,7 +189,7 @@ impl ConnectionActivity {
         self.is_closed.store(true, Ordering::Release);
     }
 
-    /// Never returns if we have closed our side, because a closed connection has a separate limit. Otherwise returns at once.
+    /// Never returns if we have closed our side, because a closed connection has a separate limit. Otherwise returns immediately.
     async fn unless_closed(&self) {
         if self.is_closed.load(Ordering::Acquire) {
             std::future::pending::<()>().await;

@@ -1,7 +1,7 @@
 //! Responses to requests that are rejected before routing: ambiguous requests, and heads that are not valid HTTP.
 
 use bytes::Bytes;
-use http::header::{CONNECTION, DATE};
+use http::header::CONNECTION;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
@@ -13,6 +13,16 @@ use crate::roles::gateway::response;
 use crate::roles::gateway::response::RequestId;
 use crate::roles::gateway::response::Response;
 use crate::roles::gateway::response::ResponseContext;
+
+/// The first line of HTTP/2 (RFC 9113 §3.4).
+pub(super) const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
+/// An empty SETTINGS frame, which must precede all others (RFC 9113 §3.4).
+const EMPTY_SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+/// The type of a GOAWAY frame (RFC 9113 §6.8).
+const GOAWAY: u8 = 7;
+/// Errors of GOAWAY (RFC 9113 §7).
+const INADEQUATE_SECURITY: u32 = 0xc;
+const HTTP_1_1_REQUIRED: u32 = 0xd;
 
 /// Logs and counts a rejected request, because it never reaches the pipeline. Returns its response.
 pub(super) fn respond(problem: &Problem, peer: &Peer, request_id: &RequestId) -> Response {
@@ -72,13 +82,51 @@ where
     }
 }
 
+/// Returns the problem for a request in plain text on a connection that should begin with a TLS handshake.
+pub(super) fn lacks_tls() -> Problem {
+    let detail = "this port serves HTTPS only: expected TLS (https://), got plain HTTP";
+    Problem::with_detail(ProblemKind::InvalidRequest, detail)
+}
+
+/// Rejects a client that speaks HTTP/2 without having negotiated it with TLS (RFC 9113 §3.3). It gets the reason in the debug
+/// data of GOAWAY, because it would not understand HTTP/1.1.
+pub(super) async fn reject_http2<IO>(mut io: IO, lacks_tls: bool, peer: &Peer)
+where
+    IO: AsyncWrite + Unpin,
+{
+    let (error, detail) = match (lacks_tls, peer.is_tls) {
+        (true, _) => (
+            INADEQUATE_SECURITY,
+            "this port serves HTTPS only: expected TLS, got HTTP/2 in plain text",
+        ),
+        (false, true) => {
+            (HTTP_1_1_REQUIRED, "HTTP/2 was not negotiated: expected h2 in ALPN, or HTTP/1.1")
+        }
+        (false, false) => {
+            (HTTP_1_1_REQUIRED, "this port does not serve HTTP/2 in plain text: expected HTTP/1.1")
+        }
+    };
+    let problem = Problem::with_detail(ProblemKind::InvalidRequest, detail);
+    drop(respond(&problem, peer, &RequestId::from_headers(&HeaderMap::new())));
+    let mut frames = EMPTY_SETTINGS.to_vec();
+    // The length, type, flags and stream of the frame, and the last stream that was processed.
+    let length = u8::try_from(8 + detail.len()).unwrap_or(8);
+    frames.extend([0, 0, length, GOAWAY, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    frames.extend(error.to_be_bytes());
+    frames.extend(detail.as_bytes());
+    let writing = async {
+        io.write_all(&frames).await?;
+        io.shutdown().await
+    };
+    if let Err(error) = writing.await {
+        tracing::debug!(%error, "cannot write GOAWAY to a client of HTTP/2 in plain text");
+    }
+}
+
 /// Serializes a response for HTTP/1.1.
 fn serialize(parts: &http::response::Parts, body: &Bytes) -> Vec<u8> {
     let reason = parts.status.canonical_reason().unwrap_or_default();
     let mut bytes = format!("HTTP/1.1 {} {reason}\r\n", parts.status.as_str()).into_bytes();
-    // RFC 9110 §6.6.1: a server with a clock must send a date.
-    let date = chrono::Utc::now().format("%a, %d %b %Y %H:%M:%S GMT");
-    bytes.extend(format!("{DATE}: {date}\r\n").into_bytes());
     for (name, value) in &parts.headers {
         for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
             bytes.extend_from_slice(part);

@@ -14,7 +14,7 @@ use crate::telemetry::conditions::{self, Condition};
 const MISMATCH: Condition = Condition::new("a procedure does not match its endpoint");
 
 /// The worker's own queries, which precede a call, fail.
-const QUERY_REFUSED: Condition = Condition::new("queries before calls fail");
+const QUERY_REFUSED: Condition = Condition::new("the worker's queries that precede calls fail");
 
 /// The value of the setting `log.database_messages`.
 static LOGS_DATABASE_MESSAGES: AtomicBool = AtomicBool::new(false);

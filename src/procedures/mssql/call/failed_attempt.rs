@@ -116,7 +116,7 @@ impl Mssql {
         }
     }
 
-    /// Handles an error that the server returned. The number does not prove that nothing was
+    /// Handles an error that the server returned. The number does not show that nothing was
     /// committed: the error can come from an inner procedure or a statement after committed ones.
     async fn refused(
         &self,

@@ -6,7 +6,7 @@
 //! rolled back.
 //!
 //! A procedure can switch `IMPLICIT_TRANSACTIONS` off for itself, which cannot be detected later.
-//! Therefore, a call counts as rolled back only if there is proof:
+//! Therefore, a call counts as rolled back only if the rollback is confirmed:
 //! - SQL Server reports each transaction that begins or ends. If it has reported none, an open
 //!   transaction is the worker's. If it has reported one roll-back and nothing ran after it, an
 //!   error ended the procedure.

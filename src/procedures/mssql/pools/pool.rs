@@ -216,7 +216,7 @@ impl Pool {
     pub(super) fn give_back(self: &Arc<Self>, mut connection: TdsConnection) {
         let now = Instant::now();
         connection.returned = now;
-        // A connection that was returned without a query proves nothing.
+        // A connection that was returned without a query confirms nothing.
         let has_answered = !connection.stream.is_unused();
         let mut state = self.lock();
         if has_answered {
@@ -302,7 +302,7 @@ impl Pool {
         &self.factory
     }
 
-    /// Closes idle connections at once, and other connections when they are returned.
+    /// Closes idle connections immediately, and other connections when they are returned.
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.is_closed = true;

@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_roll_back_is_proved_only_if_nothing_follows_it() {
+    fn a_roll_back_is_confirmed_only_if_nothing_follows_it() {
         let token = |kind: u8, new: bool| {
             let values =
                 if new { [8, 1, 1, 1, 1, 1, 1, 1, 1, 0] } else { [0, 8, 1, 1, 1, 1, 1, 1, 1, 1] };

@@ -1,7 +1,7 @@
 //! Fetches the keys that an issuer publishes (JWKS, RFC 7517), and refreshes them.
 //!
 //! The most recently fetched keys stay in use while the issuer cannot be reached. A token that names an unknown key triggers a
-//! fetch, so that a new key is accepted at once. Tokens trigger at most one fetch per `keys_cooldown`, so that clients cannot
+//! fetch, so that a new key is accepted immediately. Tokens trigger at most one fetch per `keys_cooldown`, so that clients cannot
 //! make the gateway flood the issuer.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,7 +27,7 @@ use crate::tls;
 
 /// The timeout of a fetch, which covers the discovery document and the keys together.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
-/// The maximum number of requests that wait for a fetch. Further requests with unknown keys are rejected at once.
+/// The maximum number of requests that wait for a fetch. Further requests with unknown keys are rejected immediately.
 const WAITERS_MAX: usize = 64;
 /// The pause after the first failed fetch. It doubles with each further failure, up to `RETRY_MAX`.
 const RETRY_MIN: Duration = Duration::from_secs(1);

@@ -54,10 +54,12 @@ pub(super) struct PublicKey {
 /// Reads a file with keys.
 pub(super) fn load(path: &Path, allowed: &[Algorithm]) -> Result<Vec<PublicKey>, String> {
     let text = read(path).map_err(|e| format!("cannot be read: {e}"))?;
+    // The byte order mark that Windows editors write.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     if text.trim_start().starts_with('{') {
-        from_jwks(&text, KeyOrigin::Operator, allowed)
+        from_jwks(text, KeyOrigin::Operator, allowed)
     } else if text.contains("-----BEGIN ") {
-        from_pem(&text, allowed).map(|key| vec![key])
+        from_pem(text, allowed).map(|key| vec![key])
     } else {
         Err("expected a JWKS (JSON) or a public key in PEM".to_owned())
     }
@@ -225,8 +227,12 @@ fn bytes(text: &str) -> Result<Vec<u8>, String> {
 fn rsa(modulus: &str, exponent: &str) -> Result<DecodingKey, String> {
     let (modulus, exponent) = (bytes(modulus)?, bytes(exponent)?);
     let significant = modulus.iter().skip_while(|byte| **byte == 0).count();
-    if !(RSA_BYTES_MIN..=RSA_BYTES_MAX).contains(&significant) {
-        return Err("expected an RSA key of 2048 to 8192 bits".to_owned());
+    if significant < RSA_BYTES_MIN {
+        let bits = significant * 8;
+        return Err(format!("the RSA key is too short: expected 2048 to 8192 bits, found {bits}"));
+    }
+    if significant > RSA_BYTES_MAX {
+        return Err("the RSA key is too long: expected 2048 to 8192 bits".to_owned());
     }
     if modulus.last().is_none_or(|byte| byte % 2 == 0) {
         return Err("expected an odd \"n\"".to_owned());

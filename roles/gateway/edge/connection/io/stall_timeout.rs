@@ -1,5 +1,5 @@
-//! Write timeouts and a lingering close, which hyper lacks. A connection ends if its peer stops reading, closing it does not
-//! destroy the last response, and the kernel does not keep the unsent data of an abandoned connection.
+//! Write timeouts and a lingering close, which hyper lacks. A connection ends if its peer stops reading. Closing
+//! a connection does not destroy the last response, and the kernel does not keep the unsent data of an abandoned connection.
 
 use std::fmt;
 use std::io;
@@ -57,7 +57,7 @@ pub(in super::super) struct StallTimeout<IO: HasTcpSocket> {
 /// The state between closing our side and the end of the connection.
 struct Linger {
     stopped: BoxFuture<'static, ()>,
-    /// Checks whether the peer accepts enough in that time.
+    /// Checks whether the peer accepts enough data while the connection lingers.
     watch: DeliveryWatch,
     /// The reads from the peer, or `None` after they have ended.
     reads: Option<DiscardReads>,

@@ -173,7 +173,7 @@ impl BodyChunks {
     }
 
     /// Returns the capacity needed to append `more` bytes, if the complete body has at most `most` bytes. It grows to eight
-    /// times the received length, capped at `most`, and not to the announced length at once, so that a client occupies memory
+    /// times the received length, capped at `most`, and not to the announced length immediately, so that a client occupies memory
     /// in proportion to the data that it sends. Smaller steps would leave the allocator with more blocks of different sizes
     /// when many bodies grow at the same time.
     fn capacity_with(&self, more: usize, most: usize) -> usize {

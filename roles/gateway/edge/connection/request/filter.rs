@@ -38,7 +38,7 @@ pub(in super::super) fn check<B>(
         return Err(Problem::with_detail(ProblemKind::NotAcceptable, detail));
     }
     let is_health_check = config.health_path.as_deref() == Some(request.uri().path());
-    if !is_health_check && !is_served(&host, &config.hosts) {
+    if !is_health_check && !host.is_none_or(|host| is_served(&host, &config.hosts)) {
         return Err(Problem::new(ProblemKind::Misdirected));
     }
     Ok(())
@@ -72,8 +72,8 @@ fn check_sizes<B>(request: &Request<B>, config: &ConnectionConfig) -> Result<(),
     Ok(())
 }
 
-/// Returns the host that a request names (RFC 9112 §3.2, RFC 9113 §8.3.1).
-fn host<B>(request: &Request<B>) -> Result<Authority, &'static str> {
+/// Returns the host that a request names (RFC 9112 §3.2, RFC 9113 §8.3.1). Only a request in HTTP/1.0 may name none.
+fn host<B>(request: &Request<B>) -> Result<Option<Authority>, &'static str> {
     let mut values = request.headers().get_all(header::HOST).iter();
     let field = match (values.next(), values.next()) {
         (_, Some(_)) => return Err("expected one Host header, got several"),
@@ -87,18 +87,21 @@ fn host<B>(request: &Request<B>) -> Result<Authority, &'static str> {
         (Some(target), Some(field)) if *target != field => {
             return Err("the request target and the Host header name different hosts");
         }
-        (Some(target), None) if request.version() == Version::HTTP_2 => target.clone(),
+        (Some(target), None) if request.version() != Version::HTTP_11 => target.clone(),
         (_, Some(field)) => field,
+        (None, None) if request.version() < Version::HTTP_11 => return Ok(None),
         (_, None) => return Err("expected a Host header"),
     };
     if host.host().is_empty() || host.as_str().contains('@') {
         return Err("expected a host and an optional port");
     }
-    Ok(host)
+    Ok(Some(host))
 }
 
+/// Returns whether a host is one of `hosts`. A trailing dot, which makes a name absolute, does not matter.
 fn is_served(host: &Authority, hosts: &[String]) -> bool {
-    hosts.is_empty() || hosts.iter().any(|served| served.eq_ignore_ascii_case(host.host()))
+    let name = host.host().strip_suffix('.').unwrap_or(host.host());
+    hosts.is_empty() || hosts.iter().any(|served| served.eq_ignore_ascii_case(name))
 }
 
 fn check_target<B>(request: &Request<B>) -> Result<(), &'static str> {

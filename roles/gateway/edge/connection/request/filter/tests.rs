@@ -87,6 +87,9 @@ fn a_request_is_for_exactly_one_host_that_is_served() {
         (&["api.test"][..], 0),
         (&["API.test"], 0),
         (&["api.test:8443"], 0),
+        (&["api.test."], 0),
+        (&["api.test.:8443"], 0),
+        (&["api.test.."], 421),
         (&[], 400),
         (&["api.test", "api.test"], 400),
         (&["api.test", "evil.test"], 400),
@@ -102,6 +105,11 @@ fn a_request_is_for_exactly_one_host_that_is_served() {
     assert_eq!(status(get("http://evil.test/")), 400);
     assert_eq!(status(get("ftp://api.test/")), 400);
     assert_eq!(status(Request::get("http://api.test/")), 400, "HTTP/1.1 needs Host (RFC 9112 3.2)");
+    let old = |target| Request::get(target).version(Version::HTTP_10);
+    assert_eq!(status(old("/")), 0, "HTTP/1.0 has no Host");
+    assert_eq!(status(old("http://api.test/")), 0);
+    assert_eq!(status(old("http://evil.test/")), 421);
+    assert_eq!(status(old("/").header("host", "evil.test")), 421);
     let http2 = |target| Request::get(target).version(Version::HTTP_2);
     assert_eq!(status(http2("https://api.test/")), 0);
     assert_eq!(status(http2("/").header("host", "api.test")), 0);

@@ -1,0 +1,133 @@
+//! The first step of a start: reads every file of the configuration, and creates the handlers of all queues. `fjord check`
+//! performs only this step.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::catalogue::{self, Catalogue, Endpoint, QueueName};
+use crate::config::worker::QueueConfig;
+use crate::config::{Config, LoadedConfig};
+use crate::procedures::databases::{DatabaseKey, Databases};
+use crate::procedures::{BackendError, pool_sizes};
+use crate::roles::worker::execution::handler::{HandlerContext, HandlerError};
+use crate::roles::worker::execution::handlers;
+use crate::roles::worker::intake::queue::ServedEndpoint;
+use crate::roles::worker::subjects::QueueSubjects;
+use crate::start_check::{self, StartError};
+use crate::telemetry::chain;
+
+/// The parts of a worker that depend on files.
+#[derive(Debug)]
+pub struct PreparedWorker {
+    /// The endpoints.
+    pub catalogue: Arc<Catalogue>,
+    /// The databases. They are not connected and not monitored yet.
+    pub databases: Databases,
+    /// The queues that the catalogue defines and the configuration selects.
+    pub queues: Vec<PreparedQueue>,
+}
+
+/// A queue, whose handlers exist.
+#[derive(Debug)]
+pub struct PreparedQueue {
+    /// The subjects of the queue.
+    pub subjects: QueueSubjects,
+    /// The settings of the queue.
+    pub config: QueueConfig,
+    /// The endpoints that the queue serves.
+    pub endpoints: Vec<ServedEndpoint>,
+}
+
+/// Reads every file of a worker. Binds no address and connects to nothing.
+///
+/// # Errors
+/// All errors.
+pub fn prepare(loaded: &LoadedConfig) -> Result<PreparedWorker, Vec<StartError>> {
+    let config = &loaded.config;
+    let mut errors = start_check::client_file_errors(config);
+    let catalogue = match catalogue::load(&config.catalogue.directory, &config.catalogue.defaults) {
+        Ok(catalogue) => Arc::new(catalogue),
+        Err(found) => {
+            errors.extend(found.into_iter().map(StartError::from));
+            Arc::default()
+        }
+    };
+    let has_catalogue = errors.iter().all(|error| !matches!(error, StartError::Catalogue(_)));
+    let databases = Databases::open(&pool_sizes::database_configs(config, &catalogue));
+    let databases = databases.map_err(|found| {
+        errors.extend(found.iter().flat_map(|(key, error)| database_errors(key, error)));
+    });
+    let (true, Ok(databases)) = (has_catalogue, databases) else { return Err(errors) };
+    match queues(config, &catalogue, &databases) {
+        Ok(queues) if errors.is_empty() => Ok(PreparedWorker { catalogue, databases, queues }),
+        Ok(_) => Err(errors),
+        Err(found) => {
+            errors.extend(found);
+            Err(errors)
+        }
+    }
+}
+
+fn database_errors(key: &DatabaseKey, error: &BackendError) -> Vec<StartError> {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref());
+    if let Some(files) = cause {
+        return StartError::from_tls(files);
+    }
+    let database = &key.database;
+    vec![StartError::at_key(format!("procedures.databases.{database}"), chain(error))]
+}
+
+fn queues(
+    config: &Config,
+    catalogue: &Catalogue,
+    databases: &Databases,
+) -> Result<Vec<PreparedQueue>, Vec<StartError>> {
+    let mut by_queue: BTreeMap<&QueueName, Vec<&Arc<Endpoint>>> = BTreeMap::new();
+    for endpoint in catalogue.endpoints() {
+        by_queue.entry(&endpoint.queue).or_default().push(endpoint);
+    }
+    let worker_id = uuid::Uuid::new_v4().simple().to_string();
+    let mut queues = Vec::new();
+    let mut errors = Vec::new();
+    for (name, endpoints) in by_queue {
+        let Some(limits) = config.worker.queue(name) else { continue };
+        let index = queues.len();
+        let subjects =
+            QueueSubjects::new(&config.messaging.prefix, name.clone(), index, &worker_id).map_err(
+                |error| {
+                    let expected = format!("queue {name}: {error}");
+                    errors.push(StartError::at_key("messaging.prefix", expected));
+                },
+            );
+        let before = errors.len();
+        let endpoints = served_endpoints(config, limits, catalogue, &endpoints, databases);
+        let endpoints: Vec<_> =
+            endpoints.filter_map(|e| e.map_err(|e| errors.push(e)).ok()).collect();
+        if let (Ok(subjects), true) = (subjects, errors.len() == before) {
+            queues.push(PreparedQueue { subjects, config: limits.clone(), endpoints });
+        }
+    }
+    if queues.is_empty() && errors.is_empty() {
+        let expected = "expected at least one queue of the catalogue".to_owned();
+        errors.push(StartError::at_key("worker.queues", expected));
+    }
+    if errors.is_empty() { Ok(queues) } else { Err(errors) }
+}
+
+fn served_endpoints<'a>(
+    config: &Config,
+    limits: &QueueConfig,
+    catalogue: &'a Catalogue,
+    endpoints: &'a [&Arc<Endpoint>],
+    databases: &Databases,
+) -> impl Iterator<Item = Result<ServedEndpoint, StartError>> + use<'a> {
+    let database = databases.get(limits).cloned();
+    let context = HandlerContext { database, answer_bytes_max: config.worker.answer_bytes_max };
+    endpoints.iter().map(move |endpoint| match handlers::create(&endpoint.handler, &context) {
+        Ok(handler) => Ok(ServedEndpoint::new(Arc::clone(endpoint), handler)),
+        Err(error) => {
+            let key = if error == HandlerError::NeedsDatabase { "procedure" } else { "handler" };
+            Err(catalogue.error(&endpoint.id, key, error.to_string()).into())
+        }
+    })
+}

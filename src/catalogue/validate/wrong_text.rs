@@ -1,0 +1,72 @@
+//! Explains why a text is not a value of a parameter's type.
+
+use std::borrow::Cow;
+
+use super::{decimal, expected, scalar};
+use crate::catalogue::parameter::{Parameter, ParameterSource, ParameterType};
+use crate::catalogue::violations::Location;
+
+/// Returns the detail of the violation, with the most likely reason. The text itself is never repeated.
+pub(super) fn detail(
+    parameter: &Parameter,
+    text: &str,
+    location: Location<'_>,
+) -> Cow<'static, str> {
+    let is_query =
+        matches!(location, Location::Parameter(_)) && parameter.source == ParameterSource::Query;
+    if is_query && needs_plus(parameter.kind, text) {
+        let expected = expected(parameter.kind);
+        return format!("{expected}; a + in a query means a space: write %2B").into();
+    }
+    let reason = match parameter.kind {
+        ParameterType::Int32 | ParameterType::Int64 => number_fault(text).or_else(|| {
+            let is_fraction = decimal::is_number(text) && text.contains(['.', 'e', 'E']);
+            is_fraction
+                .then(|| if text.contains(['e', 'E']) { "an exponent" } else { "a decimal point" })
+        }),
+        ParameterType::Number | ParameterType::Decimal => number_fault(text),
+        _ => None,
+    };
+    let noun = match parameter.kind {
+        ParameterType::Int32 | ParameterType::Int64 => "a whole number",
+        _ => "a number",
+    };
+    match reason {
+        Some(reason) => format!("expected {noun} without {reason}").into(),
+        None => expected(parameter.kind).into(),
+    }
+}
+
+/// Returns whether a text is a value if its spaces are replaced by the plus signs that the client meant.
+fn needs_plus(kind: ParameterType, text: &str) -> bool {
+    if !text.contains(' ') {
+        return false;
+    }
+    let meant = text.replace(' ', "+");
+    match kind {
+        ParameterType::Datetime => scalar::datetime(&meant).is_some(),
+        ParameterType::Binary => scalar::binary(&meant).is_some(),
+        ParameterType::Number | ParameterType::Decimal => decimal::is_number(&meant),
+        _ => false,
+    }
+}
+
+/// Returns the part of a text without which it would be a number.
+fn number_fault(text: &str) -> Option<&'static str> {
+    let is_number = decimal::is_number;
+    let unsigned = text.strip_prefix('-').unwrap_or(text);
+    let significant = unsigned.trim_start_matches('0');
+    if text.strip_prefix('+').is_some_and(is_number) {
+        return Some("a plus sign");
+    }
+    if text.trim() != text {
+        return is_number(text.trim()).then_some("spaces");
+    }
+    if text.contains(',') {
+        return is_number(&text.replace(',', "")).then_some("a comma");
+    }
+    let is_padded = unsigned.len() > significant.len()
+        && !is_number(text)
+        && (is_number(significant) || is_number(&format!("0{significant}")));
+    is_padded.then_some("leading zeros")
+}

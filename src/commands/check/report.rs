@@ -1,0 +1,174 @@
+//! The result of `fjord check`, as text and as JSON. docs/CONFIGURATION.md describes the JSON document.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use super::findings::CheckResults;
+use super::position;
+use crate::cli::Role;
+use crate::commands::{Output, print_lines};
+use crate::start_check::StartError;
+
+/// All errors and warnings.
+#[derive(Debug)]
+pub(super) struct CheckReport {
+    directory: PathBuf,
+    roles: Vec<Role>,
+    findings: Vec<CheckFinding>,
+    /// The successful checks.
+    pub(super) passed: Vec<String>,
+}
+
+/// Whether a finding prevents a start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Severity {
+    Warning,
+    Error,
+}
+
+/// An error or a warning.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct CheckFinding {
+    severity: Severity,
+    /// The line of the text format.
+    text: String,
+    /// The file, variable or flag with the error.
+    source: Option<String>,
+    endpoint: Option<String>,
+    key: Option<String>,
+    message: String,
+    /// The roles for which it was found; empty if it does not depend on the role.
+    roles: Vec<&'static str>,
+}
+
+impl CheckReport {
+    pub(super) fn new(directory: &Path, roles: &[Role]) -> Self {
+        let (findings, passed) = (Vec::new(), Vec::new());
+        Self { directory: directory.to_owned(), roles: roles.to_vec(), findings, passed }
+    }
+
+    /// Adds an error or a warning about the configuration or the catalogue. The roles share most layers, so they have many in
+    /// common.
+    pub(super) fn add(
+        &mut self,
+        severity: Severity,
+        role: impl Into<Option<Role>>,
+        found: &StartError,
+    ) {
+        let text = found.to_string();
+        let role = role.into().map(Role::as_str);
+        if let Some(known) = self.findings.iter_mut().find(|known| known.text == text) {
+            known.roles.extend(role);
+            return;
+        }
+        let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let (source, endpoint, key, message) = match found {
+            StartError::Config(error) => {
+                (some(&error.location), None, some(&error.key), &error.expected)
+            }
+            StartError::Catalogue(error) => {
+                (some(&error.file), error.endpoint.clone(), some(&error.key), &error.expected)
+            }
+        };
+        let (message, roles) = (message.clone(), role.into_iter().collect());
+        let finding = CheckFinding { severity, text, source, endpoint, key, message, roles };
+        self.findings.push(finding);
+    }
+
+    pub(super) fn add_warnings(&mut self, lines: impl IntoIterator<Item = String>) {
+        lines.into_iter().for_each(|line| self.add_line(Severity::Warning, line));
+    }
+
+    /// Adds the results of `--online`.
+    pub(super) fn add_online(&mut self, results: CheckResults) {
+        results.errors.into_iter().for_each(|line| self.add_line(Severity::Error, line));
+        self.add_warnings(results.warnings);
+        self.passed.extend(results.passed);
+    }
+
+    fn add_line(&mut self, severity: Severity, text: String) {
+        let (source, endpoint, key) = (None, None, None);
+        let (message, roles) = (text.clone(), Vec::new());
+        let finding = CheckFinding { severity, text, source, endpoint, key, message, roles };
+        if !self.findings.contains(&finding) {
+            self.findings.push(finding);
+        }
+    }
+
+    pub(super) fn sort(&mut self) {
+        self.findings.sort();
+    }
+
+    pub(super) fn is_valid(&self) -> bool {
+        self.findings.iter().all(|finding| finding.severity == Severity::Warning)
+    }
+
+    fn role_names(&self) -> Vec<&'static str> {
+        self.roles.iter().map(|role| role.as_str()).collect()
+    }
+
+    /// Writes errors and warnings to stderr, and the roles that were checked to stdout.
+    pub(super) fn write_text(&self, output: &mut Output<impl Write, impl Write>) -> io::Result<()> {
+        for (severity, label) in [(Severity::Warning, "warning"), (Severity::Error, "error")] {
+            let found = self.findings.iter().filter(|finding| finding.severity == severity);
+            print_lines(&mut output.err, label, found.map(|finding| &finding.text))?;
+        }
+        for line in &self.passed {
+            writeln!(output.out, "{line}")?;
+        }
+        let roles = match self.role_names().as_slice() {
+            [] => "no role, because the directory configures none: only the shared sections and the catalogue \
+                   were checked (see --role)"
+                .to_owned(),
+            names => names.join(" and "),
+        };
+        let directory = self.directory.display();
+        let errors = self.findings.iter().filter(|one| one.severity == Severity::Error).count();
+        match errors {
+            0 => writeln!(output.out, "{directory}: valid for {roles}"),
+            1 => writeln!(output.out, "{directory}: 1 error, checked for {roles}"),
+            _ => writeln!(output.out, "{directory}: {errors} errors, checked for {roles}"),
+        }
+    }
+
+    /// Returns the JSON document.
+    pub(super) fn to_json(&self) -> Value {
+        let findings: Vec<Value> = self.findings.iter().map(CheckFinding::to_json).collect();
+        json!({
+            "directory": self.directory.display().to_string(),
+            "roles": self.role_names(),
+            "valid": self.is_valid(),
+            "findings": findings,
+            "passed": self.passed,
+        })
+    }
+}
+
+impl CheckFinding {
+    fn to_json(&self) -> Value {
+        let mut members = Map::new();
+        let severity = if self.severity == Severity::Error { "error" } else { "warning" };
+        members.insert("severity".to_owned(), severity.into());
+        if !self.roles.is_empty() {
+            members.insert("roles".to_owned(), json!(self.roles));
+        }
+        if let Some(source) = &self.source {
+            let is_file = Path::new(source).is_file();
+            members.insert(if is_file { "file" } else { "source" }.to_owned(), json!(source));
+            let key = self.key.as_deref().unwrap_or_default();
+            let line = if is_file {
+                position::line(Path::new(source), self.endpoint.as_deref(), key, &self.message)
+            } else {
+                None
+            };
+            members.extend(line.map(|line| ("line".to_owned(), json!(line))));
+        }
+        for (name, value) in [("endpoint", &self.endpoint), ("key", &self.key)] {
+            members.extend(value.iter().map(|value| (name.to_owned(), json!(value))));
+        }
+        members.insert("message".to_owned(), json!(self.message));
+        Value::Object(members)
+    }
+}
