@@ -19,6 +19,8 @@ mod cors;
 #[cfg(test)]
 mod database_outage;
 #[cfg(test)]
+mod dev_command;
+#[cfg(test)]
 mod distant_workers;
 #[cfg(test)]
 mod docs;
@@ -42,6 +44,8 @@ mod hostile_clients;
 mod hung_worker;
 #[cfg(test)]
 mod import_command;
+#[cfg(test)]
+mod init_command;
 #[cfg(test)]
 mod large_answers;
 #[cfg(test)]
@@ -83,7 +87,7 @@ mod sql_server;
 #[cfg(test)]
 mod start_check;
 #[cfg(test)]
-#[expect(dead_code, reason = "the demo and the benchmarks use the rest of it")]
+#[expect(dead_code, reason = "the benchmarks use the rest of it")]
 mod support;
 #[cfg(test)]
 mod systemd;
