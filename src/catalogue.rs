@@ -2,6 +2,7 @@
 
 pub mod auth;
 mod build;
+pub mod cache;
 pub mod cors;
 pub mod defaults;
 pub mod definition;
@@ -20,6 +21,7 @@ pub mod value;
 pub mod violations;
 
 pub use auth::{Auth, AuthMethod};
+pub use cache::CacheRules;
 pub use defaults::EndpointDefaults;
 pub use endpoint::{Endpoint, Execution, OnDisconnect, ResultKind, StatusMap};
 pub use error::CatalogueError;

@@ -11,6 +11,8 @@ mod authentication;
 #[cfg(test)]
 mod compression;
 #[cfg(test)]
+mod conditional_requests;
+#[cfg(test)]
 mod config_errors;
 #[cfg(test)]
 mod cors;

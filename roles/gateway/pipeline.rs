@@ -44,6 +44,7 @@ use crate::roles::gateway::response::RequestId;
 use crate::roles::gateway::response::Response;
 
 mod authentication;
+mod conditional;
 mod rejection;
 mod session_response;
 
@@ -186,7 +187,8 @@ impl Pipeline {
         match self.dispatcher.dispatch(&matched.endpoint, envelope, reservation).await {
             DispatchResult::Complete(result) => {
                 log.dispatched(&result);
-                Ok((session_response::complete(result, &matched.endpoint, log)?, None))
+                let response = session_response::complete(result, &matched.endpoint, parts, log)?;
+                Ok((response, None))
             }
             DispatchResult::Streaming(answer) => {
                 let StreamingAnswer { head, body, driver } = *answer;

@@ -16,6 +16,7 @@ use crate::roles::gateway::client::byte_budget::Reservation;
 
 mod body;
 mod close_reason;
+pub(super) mod entity_tag;
 mod request_id;
 
 pub(super) use body::StreamChunk;

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Method};
+use http::Method;
 
 use super::auth::{Auth, AuthMethod, check_issuers};
 use super::cors::CorsRules;
@@ -24,6 +24,7 @@ use crate::units::{BYTES_EXPECTED, DURATION_EXPECTED, parse_bytes, parse_duratio
 mod constraints;
 mod cors;
 mod parameters;
+mod response;
 mod session_context;
 
 /// The largest value of `attempts`.
@@ -77,13 +78,17 @@ pub(super) fn endpoint(
     let auth = auth(definition.auth, defaults, errors);
     let body_bytes_max = body_bytes_max(definition.max_body, defaults, errors);
     let rate_limit = definition.rate_limit.and_then(|rate| rate_limit(&rate.0, errors));
-    let cache_control = cache_control(definition.cache_control, route.as_ref(), errors);
+    let cache = response::cache(definition.cache, route.as_ref(), errors);
+    let cached = (cache, auth.as_ref());
+    let cache_control =
+        response::cache_control(definition.cache_control, cached, route.as_ref(), errors);
     let cors = cors::settings(definition.cors, defaults, errors);
     if errors.list.len() > before {
         return None;
     }
     let (method, path) = route?;
     let auth = auth?;
+    let used_headers = cors::used_headers(definition.dry_run, cache);
     Some(Endpoint {
         id: id?,
         execution: definition.execution.unwrap_or_else(|| default_execution(&method)),
@@ -98,7 +103,7 @@ pub(super) fn endpoint(
         queue: queue?,
         handler,
         procedure,
-        cors: CorsRules::new(&cors, &parameters, &auth, definition.dry_run).map(Arc::new),
+        cors: CorsRules::new(&cors, &parameters, &auth, &used_headers).map(Arc::new),
         parameters: parameters.into(),
         result,
         outputs,
@@ -110,6 +115,7 @@ pub(super) fn endpoint(
         auth,
         body_bytes_max,
         rate_limit,
+        cache,
         cache_control,
     })
 }
@@ -326,19 +332,4 @@ fn rate_limit(
         errors.add("rate_limit.window", format!("expected {DURATION_EXPECTED}, from 1s to 24h"));
     }
     Some(RateLimit { requests: definition.requests, window: window? })
-}
-
-fn cache_control(
-    written: Option<String>,
-    route: Option<&Route>,
-    errors: &mut EndpointErrors<'_>,
-) -> Option<String> {
-    let text = written?;
-    if route.is_some_and(|(method, _)| !method.is_safe()) {
-        errors.add("cache_control", "expected only with GET and HEAD");
-    }
-    if text.is_empty() || HeaderValue::from_str(&text).is_err() {
-        errors.add("cache_control", "expected a header value, e.g. \"max-age=60\"");
-    }
-    Some(text)
 }

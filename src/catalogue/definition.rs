@@ -13,8 +13,10 @@ use super::parameter::{ParameterSource, ParameterType};
 use crate::units::BYTES_EXPECTED;
 
 pub mod json;
+pub mod response;
 
 use json::{ObjectOnly, OrderedMembers};
+use response::CacheDefinition;
 
 /// One REST operation and the stored procedure behind it.
 #[derive(Debug, Default, serde::Deserialize, JsonSchema)]
@@ -68,7 +70,9 @@ pub struct EndpointDefinition {
     pub max_body: Option<SizeDefinition>,
     /// The rate limit of each caller.
     pub rate_limit: Option<ObjectOnly<RateLimitDefinition>>,
-    /// The `Cache-Control` of a successful answer to GET or HEAD. Default: `no-store`.
+    /// How answers to GET and HEAD can be reused.
+    pub cache: Option<ObjectOnly<CacheDefinition>>,
+    /// The `Cache-Control` of a successful answer to GET or HEAD. Default: `no-store`; with `cache.etag`, `private, no-cache`, or `no-cache` for a public endpoint.
     pub cache_control: Option<String>,
     /// The web pages from other origins that may call the endpoint. Default: the configuration's `catalogue.cors_default`.
     pub cors: Option<ObjectOnly<CorsDefinition>>,

@@ -8,6 +8,7 @@ use http::Method;
 use schemars::JsonSchema;
 
 use super::auth::Auth;
+use super::cache::CacheRules;
 use super::cors::CorsRules;
 use super::names::{EndpointId, ProcedureName, QueueName};
 use super::parameter::{Parameter, ParameterSource};
@@ -63,6 +64,8 @@ pub struct Endpoint {
     pub body_bytes_max: usize,
     /// The rate limit of each caller, if any.
     pub rate_limit: Option<RateLimit>,
+    /// How answers can be reused.
+    pub cache: CacheRules,
     /// The `Cache-Control` of a successful answer; `no-store` if `None`.
     pub cache_control: Option<String>,
     /// The CORS rules, if pages from other origins may call the endpoint.
@@ -77,11 +80,13 @@ impl Endpoint {
     }
 
     /// Returns whether parts of a large answer may be sent while the procedure is still running. This requires a result without
-    /// a fixed size, and a status that does not depend on the RETURN status.
+    /// a fixed size, and a status and headers that do not depend on the end of the call.
     #[must_use]
     pub fn may_stream(&self) -> bool {
         use ResultKind::{Full, Json, Rows, Sets};
-        self.status.returns.is_empty() && matches!(self.result, Rows | Sets | Json | Full)
+        self.status.returns.is_empty()
+            && !self.cache.needs_whole_answer()
+            && matches!(self.result, Rows | Sets | Json | Full)
     }
 }
 

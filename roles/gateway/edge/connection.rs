@@ -23,6 +23,7 @@ use crate::lifecycle::{Cancel, Tasks};
 use crate::problem::{Problem, ProblemKind};
 use crate::telemetry::{self, names};
 
+use super::compression;
 use super::compression::Compressor;
 use super::compression::accept_encoding::AcceptedCodings;
 use crate::roles::gateway::client::caller::Peer;
@@ -194,7 +195,8 @@ impl ConnectionService {
         let config = &self.shared.config;
         let codings = AcceptedCodings::from_headers(request.headers(), &config.compression.codings);
         let checked = filter::check(&request, codings, config);
-        let (parts, incoming) = request.into_parts();
+        let (mut parts, incoming) = request.into_parts();
+        compression::remember_codings(&mut parts, codings, &config.compression);
         let mut body = RequestBody::new(incoming, &parts.headers);
         let response = match checked {
             Ok(()) => {

@@ -1,5 +1,6 @@
 //! Turns the end of a session into the response and outcome of its request.
 
+use http::request::Parts;
 use http::{HeaderValue, header};
 
 use crate::catalogue::{Endpoint, Execution};
@@ -16,6 +17,7 @@ use crate::roles::gateway::response;
 use crate::roles::gateway::response::Response;
 use crate::roles::gateway::response::StreamedBody;
 
+use super::conditional;
 use super::rejection::Rejection;
 use crate::envelope::AnswerHead;
 
@@ -26,6 +28,7 @@ const TRUNCATED: Condition = Condition::new("responses are truncated");
 pub(super) fn complete(
     mut result: SessionSummary,
     endpoint: &Endpoint,
+    request: &Parts,
     log: &mut RequestLog,
 ) -> Result<Response, Box<Rejection>> {
     let reservation = result.reservation.take();
@@ -43,6 +46,7 @@ pub(super) fn complete(
     if let Some(applied) = applied {
         response.headers_mut().insert(PREFERENCE_APPLIED, applied);
     }
+    let mut response = conditional::evaluate(request, endpoint, response)?;
     if let Some(reservation) = &reservation {
         response::attach_reservation(&mut response, reservation);
     }

@@ -1,6 +1,7 @@
 //! Validates an endpoint's `cors`.
 
-use crate::catalogue::cors::{CorsSettings, MAX_AGE_DEFAULT};
+use crate::catalogue::cache::CacheRules;
+use crate::catalogue::cors::{CorsSettings, MAX_AGE_DEFAULT, UsedHeaders};
 use crate::catalogue::defaults::EndpointDefaults;
 use crate::catalogue::definition::CorsDefinition;
 use crate::catalogue::definition::json::ObjectOnly;
@@ -32,4 +33,18 @@ pub(super) fn settings(
         errors.add(format!("cors.{key}"), expected);
     }
     settings
+}
+
+/// Returns the headers that an endpoint uses because of its keys, other than `parameters` and `auth`.
+pub(super) fn used_headers(dry_run: bool, cache: CacheRules) -> UsedHeaders {
+    let mut used = UsedHeaders::default();
+    if dry_run {
+        used.request.push("prefer");
+        used.response.push("preference-applied");
+    }
+    if cache.etag {
+        used.request.extend(["if-match", "if-none-match"]);
+        used.response.push("etag");
+    }
+    used
 }

@@ -47,6 +47,28 @@ fn errors_in_cors_name_their_keys() {
 }
 
 #[test]
+fn errors_in_cache_say_why() {
+    let get = |keys: &str| with(keys).replace("POST", "GET");
+    check(&with(r#""cache":{"etag":true}"#), "cache: expected only with GET and HEAD, because");
+    check(&get(r#""cache":{"etags":true}"#), "unknown field `etags`");
+    let both = get(r#""cache":{"etag":true},"cache_control":"No-Store""#);
+    check(&both, "cache_control: expected no `no-store` together with `cache.etag`, because");
+}
+
+#[test]
+fn clients_may_store_an_answer_with_an_etag() {
+    let control = |auth: &str, keys: &str| {
+        let text = format!(r#"{{"e":{{"route":"GET /e","procedure":"a.b","auth":{auth}{keys}}}}}"#);
+        let catalogue = parse(&[("a.json", &text)], &defaults()).unwrap();
+        catalogue.endpoints()[0].cache_control.clone()
+    };
+    let etag = r#","cache":{"etag":true}"#;
+    assert_eq!(control("\"public\"", ""), None);
+    assert_eq!(control("\"public\"", etag).as_deref(), Some("no-cache"));
+    assert_eq!(control("{}", etag).as_deref(), Some("private, no-cache"));
+}
+
+#[test]
 fn the_example_in_the_documentation_loads() {
     let text = r#"{ "horse-get": {
         "route": "GET /v1/horses/{ueln}",

@@ -37,7 +37,9 @@ pub(super) fn parameters(endpoint: &Endpoint, path: &str) -> Vec<Json> {
         }
         Some(written)
     });
-    written.chain(idempotency_key(endpoint)).chain(prefer(endpoint)).collect()
+    let own =
+        [idempotency_key(endpoint), prefer(endpoint), super::responses::if_none_match(endpoint)];
+    written.chain(own.into_iter().flatten()).collect()
 }
 
 /// Returns the header `Idempotency-Key` if the endpoint passes the key to the procedure.

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::catalogue::{
-    Auth, EndpointId, Execution, OnDisconnect, QueueName, ResultKind, StatusMap,
+    Auth, CacheRules, EndpointId, Execution, OnDisconnect, QueueName, ResultKind, StatusMap,
 };
 
 fn endpoint(id: &str, rate_limit: Option<RateLimit>) -> Endpoint {
@@ -37,6 +37,7 @@ fn endpoint(id: &str, rate_limit: Option<RateLimit>) -> Endpoint {
         auth: Auth::Public,
         body_bytes_max: 0,
         rate_limit,
+        cache: CacheRules::default(),
         cache_control: None,
         cors: None,
     }

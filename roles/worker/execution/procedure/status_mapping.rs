@@ -76,6 +76,7 @@ fn with_status(
         ..400 => return SentCallResult::Final(Final::whole(status, "", Bytes::new(), Outcome::Ok)),
         404 => ProblemKind::NoRow,
         409 => ProblemKind::Conflict,
+        412 => ProblemKind::PreconditionFailed,
         status => ProblemKind::ProcedureError(status),
     };
     SentCallResult::Problem { problem: Problem { detail, effect, ..Problem::new(kind) }, outcome }

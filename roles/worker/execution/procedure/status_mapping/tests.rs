@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::catalogue::parameter::Constraints;
-use crate::catalogue::{Auth, OnDisconnect};
+use crate::catalogue::{Auth, CacheRules, OnDisconnect};
 use crate::catalogue::{EndpointId, Parameter, ParameterType, QueueName, StatusMap};
 use crate::envelope::{Reply, Request};
 use crate::message::Subject;
@@ -40,6 +40,7 @@ fn endpoint(result: ResultKind) -> Endpoint {
         auth: Auth::Public,
         body_bytes_max: 1024,
         rate_limit: None,
+        cache: CacheRules::default(),
         cache_control: None,
         cors: None,
     }
@@ -144,7 +145,7 @@ fn sent_errors() -> Vec<(SentErrorKind, ProblemKind, Outcome, Option<&'static st
         (server(C::Other), internal, Outcome::SqlError, None),
         (
             K::Server { number: 2067, class: C::Conflict },
-            ProblemKind::ProcedureError(412),
+            ProblemKind::PreconditionFailed,
             Outcome::SqlConflict,
             None,
         ),
