@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 mod kind;
 mod outcome;
+mod proxy_status;
 
 pub use kind::{ProblemDefinition, ProblemKind};
 

@@ -67,7 +67,11 @@ mod reload;
 #[cfg(test)]
 mod reply_delivery;
 #[cfg(test)]
+mod representations;
+#[cfg(test)]
 mod request_validation;
+#[cfg(test)]
+mod response_headers;
 #[cfg(test)]
 mod secrets;
 #[cfg(test)]

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, Version, header};
 
-use crate::catalogue::{Endpoint, Execution};
+use crate::catalogue::{Endpoint, Execution, Representation};
 use crate::envelope::Request as Envelope;
 use crate::future::BoxFuture;
 use crate::in_flight::ConcurrencyLimit;
@@ -50,6 +50,7 @@ mod session_response;
 
 use authentication::untrusted_connection;
 use rejection::Rejection;
+use session_response::AnsweredRequest;
 
 /// `Retry-After` of the response when too many requests are in flight.
 const IN_FLIGHT_RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -112,6 +113,9 @@ impl Pipeline {
         let (mut response, stream) = answered
             .unwrap_or_else(|rejection: Box<Rejection>| (rejection.into_response(&mut log), None));
         log.rate.apply(response.headers_mut());
+        if log.endpoint.as_ref().is_some_and(|endpoint| endpoint.produces.len() > 1) {
+            response.headers_mut().append(header::VARY, accept::VARY_ACCEPT);
+        }
         if let Some(endpoint) = log.endpoint.clone().or_else(|| self.cors_endpoint(parts)) {
             cors::set_headers(&endpoint, &parts.headers, response.headers_mut());
         }
@@ -169,11 +173,14 @@ impl Pipeline {
         log.endpoint = Some(Arc::clone(&matched.endpoint));
         let caller = self.admit(&active_config, &parts.headers, peer, log).await?;
         log.enter(Some(RequestPhase::Parameters));
-        if !accept::allows_json(&parts.headers) {
+        let Some(representation) = accept::choose(&parts.headers, &matched.endpoint.produces)
+        else {
             return Err(Problem::new(ProblemKind::NotAcceptable).into());
-        }
-        log.transaction_end = prefer::transaction_end(&parts.headers, &matched.endpoint)
+        };
+        let preferences = prefer::honored(&parts.headers, &matched.endpoint)
             .map_err(|violation| Problem::invalid(vec![violation]))?;
+        log.transaction_end = preferences.transaction_end;
+        let keeps_answer = parts.method != Method::HEAD && !preferences.is_minimal;
         let bytes_max = matched.endpoint.body_bytes_max;
         let client = ClientNetwork::new(peer.address, active_config.http.ipv6_prefix_bits);
         let mut room = self.bytes.enter(client)?;
@@ -181,18 +188,33 @@ impl Pipeline {
         let request = MatchedRequest { parts, matched: &matched, body: &body };
         let mut envelope = request.envelope(&caller, peer, log)?;
         drop(body);
-        envelope.window = if envelope.dry_run { 0 } else { self.window(parts, &matched.endpoint) };
+        envelope.accept = (*representation != Representation::Json)
+            .then(|| representation.media_type().to_owned());
+        let may_stream = !envelope.dry_run && !preferences.is_minimal;
+        envelope.window = if may_stream { self.window(parts, &matched.endpoint) } else { 0 };
         log.enter(None);
-        let reservation = AnswerReservation::new(parts.method != Method::HEAD, room);
+        let reservation = AnswerReservation::new(keeps_answer, room);
         match self.dispatcher.dispatch(&matched.endpoint, envelope, reservation).await {
             DispatchResult::Complete(result) => {
                 log.dispatched(&result);
-                let response = session_response::complete(result, &matched.endpoint, parts, log)?;
+                let answered = AnsweredRequest {
+                    endpoint: &matched.endpoint,
+                    parts,
+                    representation,
+                    is_minimal: preferences.is_minimal,
+                };
+                let response = session_response::complete(result, &answered, log)?;
                 Ok((response, None))
             }
             DispatchResult::Streaming(answer) => {
                 let StreamingAnswer { head, body, driver } = *answer;
-                let response = session_response::streamed(&head, body, &matched.endpoint)?;
+                let answered = AnsweredRequest {
+                    endpoint: &matched.endpoint,
+                    parts,
+                    representation,
+                    is_minimal: preferences.is_minimal,
+                };
+                let response = session_response::streamed(&head, body, &answered)?;
                 Ok((response, Some(driver)))
             }
         }
@@ -258,6 +280,7 @@ impl MatchedRequest<'_> {
             dry_run,
             waiting: 0,
             window: 0,
+            accept: None,
             principal: caller.principal.as_deref().map(ToOwned::to_owned),
             idempotency_key,
             traceparent: Some(Arc::clone(log.trace.traceparent())),

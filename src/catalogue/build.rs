@@ -24,6 +24,7 @@ use crate::units::{BYTES_EXPECTED, DURATION_EXPECTED, parse_bytes, parse_duratio
 mod constraints;
 mod cors;
 mod parameters;
+mod produces;
 mod response;
 mod session_context;
 
@@ -74,6 +75,8 @@ pub(super) fn endpoint(
     let queue = queue.map_err(|error| errors.add("queue", error.to_string())).ok().flatten();
     let queue = queue.or_else(|| QueueName::new(id.as_ref()?.as_str()).ok());
     let outputs = outputs(definition.outputs, result, errors);
+    let produces = produces::representations(definition.produces, result, &outputs, errors);
+    let headers = response::headers(definition.headers, errors);
     let status = status_map(definition.status, errors);
     let auth = auth(definition.auth, defaults, errors);
     let body_bytes_max = body_bytes_max(definition.max_body, defaults, errors);
@@ -88,7 +91,7 @@ pub(super) fn endpoint(
     }
     let (method, path) = route?;
     let auth = auth?;
-    let used_headers = cors::used_headers(definition.dry_run, cache);
+    let used_headers = cors::used_headers(&method, definition.dry_run, cache, &headers);
     Some(Endpoint {
         id: id?,
         execution: definition.execution.unwrap_or_else(|| default_execution(&method)),
@@ -106,7 +109,9 @@ pub(super) fn endpoint(
         cors: CorsRules::new(&cors, &parameters, &auth, &used_headers).map(Arc::new),
         parameters: parameters.into(),
         result,
+        produces,
         outputs,
+        headers,
         status,
         timeout,
         session,

@@ -13,12 +13,13 @@ pub const MAX_AGE_DEFAULT: Duration = Duration::from_mins(10);
 const MAX_AGE_CEILING: Duration = Duration::from_hours(24);
 
 /// The response headers that fjord sets and that every page may read.
-const EXPOSED: [&str; 7] = [
+const EXPOSED: [&str; 8] = [
     "x-request-id",
     "retry-after",
     "ratelimit",
     "ratelimit-policy",
     "deprecation",
+    "proxy-status",
     "server-timing",
     "www-authenticate",
 ];

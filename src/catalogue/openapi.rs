@@ -104,7 +104,7 @@ fn responses(endpoint: &Endpoint) -> Json {
         let mut success = match schema {
             Some(schema) => json!({
                 "description": "The procedure's answer.",
-                "content": { "application/json": { "schema": schema } } }),
+                "content": responses::content(endpoint, schema) }),
             None => json!({ "description": "Done." }),
         };
         let headers = responses::headers(endpoint);
@@ -118,6 +118,7 @@ fn responses(endpoint: &Endpoint) -> Json {
     for status in endpoint.status.returns.values().filter(|status| **status < 300) {
         responses.insert(status.to_string(), success(schema.as_ref()));
     }
+    responses::add_minimal(endpoint, &mut responses);
     responses::add_conditional(endpoint, &mut responses);
     let mut problems: Vec<u16> = vec![400, 500, 502, 503, 504];
     if endpoint.auth != Auth::Public {
@@ -125,6 +126,9 @@ fn responses(endpoint: &Endpoint) -> Json {
     }
     if endpoint.result == ResultKind::Row {
         problems.push(404);
+    }
+    if responses::is_negotiated(endpoint) {
+        problems.push(406);
     }
     if endpoint.takes_body() {
         problems.extend([413, 415]);

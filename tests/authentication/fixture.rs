@@ -10,7 +10,7 @@ use std::time::Duration;
 use aws_lc_rs::digest::{SHA256, digest};
 use fjord::catalogue::{
     Auth, AuthMethod, CacheRules, Endpoint, EndpointId, Execution, OnDisconnect, QueueName,
-    ResultKind, StatusMap,
+    Representation, ResultKind, StatusMap,
 };
 use fjord::config::AuthConfig;
 use fjord::config::auth::issuer::ALGORITHMS;
@@ -136,7 +136,9 @@ pub(super) fn endpoint_with(auth: Auth) -> Endpoint {
         procedure: None,
         parameters: Arc::new([]),
         result: ResultKind::Rows,
+        produces: vec![Representation::Json],
         outputs: Vec::new(),
+        headers: Vec::new(),
         status: StatusMap::default(),
         execution: Execution::AtLeastOnce,
         transaction: false,

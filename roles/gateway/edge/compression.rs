@@ -199,7 +199,11 @@ fn is_text(content_type: &str) -> bool {
     let media_type = content_type.split(';').next().unwrap_or_default();
     match media_type.trim().to_ascii_lowercase().as_str() {
         "text/event-stream" => false,
-        JSON | "application/xml" | "application/javascript" | "image/svg+xml" => true,
+        JSON
+        | "application/x-ndjson"
+        | "application/xml"
+        | "application/javascript"
+        | "image/svg+xml" => true,
         other => other.starts_with("text/") || other.ends_with("+json") || other.ends_with("+xml"),
     }
 }

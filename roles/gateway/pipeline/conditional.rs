@@ -29,25 +29,48 @@ pub(super) fn evaluate(
         entity_tag::set_computed(&mut response);
     }
     let headers = &request.headers;
-    let is_conditional =
-        headers.contains_key(header::IF_MATCH) || headers.contains_key(header::IF_NONE_MATCH);
-    if !is_conditional {
+    let conditions = [
+        header::IF_MATCH,
+        header::IF_NONE_MATCH,
+        header::IF_MODIFIED_SINCE,
+        header::IF_UNMODIFIED_SINCE,
+    ];
+    if !conditions.iter().any(|name| headers.contains_key(name)) {
         return Ok(response);
     }
     let codings = request.extensions.get::<AcceptedCodings>().copied();
     let tags = possible_tags(&response, codings);
-    // Without a tag, as for HEAD if the answer is larger than a message, the conditions cannot be evaluated.
-    let Some(first) = tags.first() else { return Ok(response) };
-    if headers.contains_key(header::IF_MATCH)
-        && matching(headers, header::IF_MATCH, &tags, Comparison::Strong).is_none()
-    {
+    // A condition on a validator that the response lacks is ignored. HEAD, for example, has no computed tag if the answer is
+    // larger than a message. The order of the conditions is that of RFC 9110 §13.2.2.
+    let has_condition = |name| headers.contains_key(name) && !tags.is_empty();
+    let is_met = if has_condition(header::IF_MATCH) {
+        matching(headers, header::IF_MATCH, &tags, Comparison::Strong).is_some()
+    } else {
+        is_modified_since(headers, header::IF_UNMODIFIED_SINCE, &response) != Some(true)
+    };
+    if !is_met {
         return Err(Problem::new(ProblemKind::PreconditionFailed));
     }
-    match matching(headers, header::IF_NONE_MATCH, &tags, Comparison::Weak) {
-        Some(Matched::Any) => Ok(not_modified(response, first.clone(), codings)),
-        Some(Matched::Tag(tag)) => Ok(not_modified(response, tag.clone(), codings)),
-        None => Ok(response),
+    if has_condition(header::IF_NONE_MATCH) {
+        let tag = match matching(headers, header::IF_NONE_MATCH, &tags, Comparison::Weak) {
+            Some(Matched::Any) => tags.first().cloned(),
+            Some(Matched::Tag(tag)) => Some(tag.clone()),
+            None => return Ok(response),
+        };
+        return Ok(not_modified(response, tag, codings));
     }
+    if is_modified_since(headers, header::IF_MODIFIED_SINCE, &response) == Some(false) {
+        let tag = tags.first().cloned();
+        return Ok(not_modified(response, tag, codings));
+    }
+    Ok(response)
+}
+
+/// Returns whether the response was modified after the date in a header; `None` if one of the dates is absent or invalid.
+fn is_modified_since(headers: &HeaderMap, name: HeaderName, response: &Response) -> Option<bool> {
+    let date = |value: &HeaderValue| httpdate::parse_http_date(value.to_str().ok()?).ok();
+    let since = date(headers.get(name)?)?;
+    Some(date(response.headers().get(header::LAST_MODIFIED)?)? > since)
 }
 
 /// Returns the tags of the representations that the client accepts: without a coding, and with its preferred one. Which
@@ -122,7 +145,7 @@ fn next_tag<'a>(rest: &mut &'a str) -> Option<(&'a str, bool)> {
 /// Returns the 304 for a response: without content, and with the headers that a cache updates (RFC 9110 §15.4.5).
 fn not_modified(
     response: Response,
-    tag: HeaderValue,
+    tag: Option<HeaderValue>,
     codings: Option<AcceptedCodings>,
 ) -> Response {
     let (mut parts, _) = response.into_parts();
@@ -130,7 +153,9 @@ fn not_modified(
     if codings.is_some() && compression::is_compressible(&parts.headers) {
         parts.headers.append(header::VARY, compression::VARY_ENCODING);
     }
-    parts.headers.insert(header::ETAG, tag);
+    if let Some(tag) = tag {
+        parts.headers.insert(header::ETAG, tag);
+    }
     for name in [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_DISPOSITION] {
         parts.headers.remove(name);
     }

@@ -1,13 +1,44 @@
 //! Validates the keys that describe an endpoint's responses.
 
+use std::sync::Arc;
+
 use http::HeaderValue;
 
 use super::Route;
 use crate::catalogue::auth::Auth;
 use crate::catalogue::cache::CacheRules;
 use crate::catalogue::definition::json::ObjectOnly;
-use crate::catalogue::definition::response::CacheDefinition;
+use crate::catalogue::definition::response::{CacheDefinition, HeadersDefinition};
 use crate::catalogue::error::EndpointErrors;
+use crate::catalogue::names::is_parameter_name;
+use crate::catalogue::response_header::ResponseHeader;
+
+/// Validates `headers`. Whether the procedure has the OUTPUT parameters is checked when a worker starts to serve the queue.
+pub(super) fn headers(
+    ObjectOnly(definition): ObjectOnly<HeadersDefinition>,
+    errors: &mut EndpointErrors<'_>,
+) -> Vec<(ResponseHeader, Arc<str>)> {
+    let written = [
+        (ResponseHeader::Location, definition.location),
+        (ResponseHeader::Link, definition.link),
+        (ResponseHeader::ETag, definition.etag),
+        (ResponseHeader::ContentDisposition, definition.content_disposition),
+        (ResponseHeader::LastModified, definition.last_modified),
+        (ResponseHeader::XTotalCount, definition.total_count),
+    ];
+    let mut headers = Vec::new();
+    for (header, name) in written {
+        let Some(name) = name else { continue };
+        let name = name.strip_prefix('@').unwrap_or(&name);
+        if is_parameter_name(name) {
+            headers.push((header, name.into()));
+        } else {
+            let key = format!("headers.{}", header.as_str());
+            errors.add(key, "expected the name of an OUTPUT parameter of the procedure");
+        }
+    }
+    headers
+}
 
 /// Validates `cache`.
 pub(super) fn cache(

@@ -47,6 +47,45 @@ fn errors_in_cors_name_their_keys() {
 }
 
 #[test]
+fn errors_in_headers_name_the_header() {
+    check(
+        &with(r#""headers":{"Location":"a b"}"#),
+        "headers.Location: expected the name of an OUTPUT",
+    );
+    check(
+        &with(r#""headers":{"Set-Cookie":"a"}"#),
+        "unknown field `Set-Cookie`, expected one of `Location`, `Link`",
+    );
+    check(&with(r#""headers":{"location":"a"}"#), "unknown field `location`");
+    check(&with(r#""headers":{"Location":"a","Location":"b"}"#), "duplicate field `Location`");
+}
+
+#[test]
+fn errors_in_produces_say_why() {
+    let produces =
+        |result: &str, list: &str| with(&format!(r#""result":"{result}","produces":{list}"#));
+    check(
+        &produces("row", r#""text/csv""#),
+        "produces: \"text/csv\": expected only application/json, because",
+    );
+    check(
+        &produces("rows", r#"["application/json","text/html"]"#),
+        "expected application/json, text/csv or application/x-ndjson",
+    );
+    check(&produces("rows", r#"["text/csv","Text/CSV"]"#), "\"Text/CSV\" is given more than once");
+    check(&produces("rows", "[]"), "produces: expected at least one media type");
+    check(
+        &produces("rows", "7"),
+        "produces: invalid type: integer `7`, expected a media type or a list",
+    );
+    check(&produces("value", r#""image/*""#), "expected a media type without wildcards");
+    check(&produces("value", r#""multipart/mixed""#), "expected another media type");
+    check(&produces("value", r#"["image/png","image/gif"]"#), "expected one media type besides");
+    let outputs = with(r#""result":"value","produces":"image/png","outputs":["a"]"#);
+    check(&outputs, "outputs: expected none, because a value that is sent as it is");
+}
+
+#[test]
 fn errors_in_cache_say_why() {
     let get = |keys: &str| with(keys).replace("POST", "GET");
     check(&with(r#""cache":{"etag":true}"#), "cache: expected only with GET and HEAD, because");

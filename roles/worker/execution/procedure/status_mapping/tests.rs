@@ -25,7 +25,9 @@ fn endpoint(result: ResultKind) -> Endpoint {
         procedure: None,
         parameters: Arc::new([]),
         result,
+        produces: vec![Representation::Json],
         outputs: Vec::new(),
+        headers: Vec::new(),
         status: StatusMap {
             returns: [(1, 404), (2, 422), (3, 202), (4, 204)].into(),
             errors: [(50001, 422), (60000, 418), (2067, 412)].into(),
@@ -60,6 +62,7 @@ fn job(endpoint: Endpoint, execution: Execution) -> Job {
         idempotency_key: None,
         traceparent: None,
         tracestate: None,
+        accept: None,
         payload: Bytes::new(),
     };
     Job { endpoint: Arc::new(endpoint), request, progress: Arc::default() }
@@ -68,7 +71,7 @@ fn job(endpoint: Endpoint, execution: Execution) -> Job {
 /// Returns the status and body for the given RETURN status and `rows` rows.
 fn answered(kind: ResultKind, rows: usize, return_status: i32) -> (u16, String) {
     let job = job(endpoint(kind), Execution::AtLeastOnce);
-    let mut sink = JsonSink::new(kind, 10_000);
+    let mut sink = AnswerSink::new(kind, 10_000);
     sink.begin_set(&["a".to_owned()]).unwrap();
     for _ in 0..rows {
         sink.row(&[Cell::Int(1)]).unwrap();
@@ -107,7 +110,7 @@ fn a_return_status_becomes_the_status_that_the_catalogue_maps_it_to() {
 
 fn mapped(error: impl Into<CallError>, execution: Execution) -> JobResult {
     let job = job(endpoint(ResultKind::Row), execution);
-    map_result(&job, JsonSink::new(ResultKind::Row, 100), Err(error.into()))
+    map_result(&job, AnswerSink::new(ResultKind::Row, 100), Err(error.into()))
 }
 
 fn sent_error(kind: SentErrorKind) -> SentError {
@@ -320,7 +323,7 @@ fn a_bad_argument_is_reported_with_the_name_that_the_client_uses() {
         let job = job(endpoint, Execution::AtLeastOnce);
         let bad = BadArgument { argument: "arg".into(), cell, reason: "a date".into() };
         let kind = BackendErrorKind::Arguments(vec![bad]);
-        let result = map_result(&job, JsonSink::new(ResultKind::Row, 100), Err(kind.into()));
+        let result = map_result(&job, AnswerSink::new(ResultKind::Row, 100), Err(kind.into()));
         let problem = Problem::invalid(vec![expected]).with_effect(Effect::NotExecuted);
         assert_eq!(result, JobResult::Problem { problem, outcome: Outcome::BadArgument });
     }

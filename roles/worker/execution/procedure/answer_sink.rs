@@ -1,4 +1,4 @@
-//! Writes the answer of a procedure as JSON while its rows arrive.
+//! Writes the answer of a procedure while its rows arrive: as JSON, CSV, NDJSON or raw bytes.
 
 use std::mem;
 use std::sync::Arc;
@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::catalogue::ResultKind;
 use crate::catalogue::names::eq_ignore_case;
+use crate::catalogue::{Representation, ResultKind};
 use crate::future::BoxFuture;
 use crate::procedures::{Cell, DatabaseError, OwnedCell, ProcedureResult, RowSink, SinkError};
 use crate::roles::worker::execution::handler::JobProgress;
 
+use super::csv;
 use super::failure_log::log_message;
 use super::json::{self, MemberNames};
 
@@ -23,10 +24,11 @@ const CAPACITY: usize = 1024;
 /// The first bytes of a `full` answer.
 const FULL_START: &[u8] = b"{\"sets\":";
 
-/// A sink that writes rows as JSON. It keeps only the JSON text that has not been sent.
+/// A sink that writes rows in the representation of the answer. It keeps only the text that has not been sent.
 #[derive(Debug)]
-pub struct JsonSink {
+pub struct AnswerSink {
     kind: ResultKind,
+    format: Format,
     bytes_max: usize,
     out: Vec<u8>,
     /// The job's progress, with the chunk channel; `None` if the answer must not be divided.
@@ -43,12 +45,23 @@ pub struct JsonSink {
     sets: usize,
     /// The number of rows in the current set.
     rows: usize,
+    /// Whether a raw value has been written. It can be empty.
+    has_raw_value: bool,
     /// The time that the call waited for a connection.
     waited: Duration,
 }
 
-impl JsonSink {
-    /// Creates a sink for an answer of the given kind, of at most `bytes_max` bytes.
+/// How rows and values are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Json,
+    Ndjson,
+    Csv,
+    Raw,
+}
+
+impl AnswerSink {
+    /// Creates a sink for a JSON answer of the given kind, of at most `bytes_max` bytes.
     #[must_use]
     pub fn new(kind: ResultKind, bytes_max: usize) -> Self {
         let out = match kind {
@@ -57,6 +70,7 @@ impl JsonSink {
         };
         Self {
             kind,
+            format: Format::Json,
             bytes_max,
             out,
             progress: None,
@@ -67,8 +81,21 @@ impl JsonSink {
             names: MemberNames::default(),
             sets: 0,
             rows: 0,
+            has_raw_value: false,
             waited: Duration::ZERO,
         }
+    }
+
+    /// Lets the sink write another representation than JSON.
+    #[must_use]
+    pub fn with_representation(self, representation: &Representation) -> Self {
+        let format = match representation {
+            Representation::Json => Format::Json,
+            Representation::Ndjson => Format::Ndjson,
+            Representation::Csv => Format::Csv,
+            Representation::Raw(_) => Format::Raw,
+        };
+        Self { format, ..self }
     }
 
     /// Lets the sink send chunks while rows arrive, if the job's channel is enabled.
@@ -102,8 +129,15 @@ impl JsonSink {
         // A procedure without any result set may answer with its OUTPUT parameters alone.
         let only_outputs = self.sets == 0 && !outputs.is_empty();
         match self.kind {
+            ResultKind::Rows if self.format != Format::Json => {}
             ResultKind::Rows | ResultKind::Sets => self.close_array(),
             ResultKind::Row if has_row || only_outputs => self.join_outputs(outputs, outcome)?,
+            ResultKind::Value if self.format == Format::Raw => {
+                // NULL has no content that could be sent.
+                if !self.has_raw_value {
+                    return Ok(None);
+                }
+            }
             ResultKind::Value if has_row || only_outputs => {
                 self.finish_value(outputs, outcome)?;
             }
@@ -255,6 +289,16 @@ impl JsonSink {
         Ok(())
     }
 
+    fn begin_rows(&mut self, columns: &[String]) -> Result<(), SinkError> {
+        if self.format != Format::Csv {
+            return self.name_columns(columns);
+        }
+        self.names = MemberNames::default();
+        let names: Vec<String> = columns.iter().map(|column| self.names.next(column)).collect();
+        csv::write_header(&mut self.out, &names);
+        Ok(())
+    }
+
     fn name_columns(&mut self, columns: &[String]) -> Result<(), SinkError> {
         self.names = MemberNames::default();
         self.keys.clear();
@@ -286,6 +330,38 @@ impl JsonSink {
         Ok(())
     }
 
+    /// Writes a row of a `rows` answer.
+    fn write_row(&mut self, cells: &[Cell<'_>]) -> Result<(), SinkError> {
+        match self.format {
+            Format::Csv => csv::write_row(&mut self.out, cells),
+            Format::Ndjson => {
+                let start = self.out.len();
+                self.write_members(cells)?;
+                // A line break inside of an object can only be in nested JSON, where it is equivalent to a blank.
+                for byte in self.out.iter_mut().skip(start).filter(|b| matches!(b, b'\n' | b'\r')) {
+                    *byte = b' ';
+                }
+                self.out.extend_from_slice(b"}\n");
+                Ok(())
+            }
+            Format::Json | Format::Raw => self.write_element(cells),
+        }
+    }
+
+    fn write_value(&mut self, cell: Cell<'_>) -> Result<(), SinkError> {
+        if self.format != Format::Raw {
+            return json::write(&mut self.out, cell);
+        }
+        self.has_raw_value = cell != Cell::Null;
+        match cell {
+            Cell::Null => {}
+            Cell::Binary(bytes) => self.out.extend_from_slice(bytes),
+            Cell::Text(text) => self.out.extend_from_slice(text.as_bytes()),
+            other => json::write(&mut self.out, other)?,
+        }
+        Ok(())
+    }
+
     /// Writes a part of a JSON text. SQL Server splits a long JSON text into several rows.
     fn write_json_part(&mut self, cells: &[Cell<'_>]) -> Result<(), SinkError> {
         match cells.first() {
@@ -300,7 +376,7 @@ impl JsonSink {
     }
 }
 
-impl RowSink for JsonSink {
+impl RowSink for AnswerSink {
     fn add_message(&mut self, message: &DatabaseError) {
         log_message(message);
     }
@@ -311,7 +387,8 @@ impl RowSink for JsonSink {
 
     fn begin_set(&mut self, columns: &[String]) -> Result<(), SinkError> {
         match self.kind {
-            ResultKind::Rows | ResultKind::Row if self.sets == 0 => self.name_columns(columns)?,
+            ResultKind::Rows if self.sets == 0 => self.begin_rows(columns)?,
+            ResultKind::Row if self.sets == 0 => self.name_columns(columns)?,
             ResultKind::Sets | ResultKind::Full => {
                 if self.sets > 0 {
                     self.close_set();
@@ -331,11 +408,11 @@ impl RowSink for JsonSink {
     fn row(&mut self, cells: &[Cell<'_>]) -> Result<(), SinkError> {
         let is_first_set = self.sets == 1;
         match self.kind {
-            ResultKind::Rows if is_first_set => self.write_element(cells)?,
+            ResultKind::Rows if is_first_set => self.write_row(cells)?,
             ResultKind::Row if is_first_set && self.rows == 0 => self.write_members(cells)?,
             ResultKind::Value if is_first_set && self.rows == 0 => {
                 let cell = cells.first().ok_or(SinkError::Shape)?;
-                json::write(&mut self.out, *cell)?;
+                self.write_value(*cell)?;
             }
             ResultKind::Json if is_first_set => self.write_json_part(cells)?,
             ResultKind::Sets | ResultKind::Full => self.write_element(cells)?,
@@ -352,7 +429,8 @@ impl RowSink for JsonSink {
         }
         let progress = self.progress.take();
         // The waits of earlier attempts count towards the same call.
-        *self = Self { waited: self.waited, progress, ..Self::new(self.kind, self.bytes_max) };
+        let (waited, format) = (self.waited, self.format);
+        *self = Self { waited, format, progress, ..Self::new(self.kind, self.bytes_max) };
         true
     }
 
