@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod allocations;
 #[cfg(test)]
+mod answer_reuse;
+#[cfg(test)]
 mod arbitrary_input;
 #[cfg(test)]
 mod architecture;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, Version, header};
 
-use crate::catalogue::{Endpoint, Execution, Representation};
+use crate::catalogue::{Endpoint, Execution};
 use crate::envelope::Request as Envelope;
 use crate::future::BoxFuture;
 use crate::in_flight::ConcurrencyLimit;
@@ -22,16 +22,16 @@ use crate::roles::gateway::admission::cors;
 use crate::roles::gateway::admission::idempotency_key;
 use crate::roles::gateway::admission::parameters;
 use crate::roles::gateway::admission::parameters::ContextValues;
-use crate::roles::gateway::admission::prefer;
 use crate::roles::gateway::admission::rate_limit::RateLimiter;
 use crate::roles::gateway::admission::router::MatchedRoute;
 use crate::roles::gateway::admission::router::RouteLookup;
-use crate::roles::gateway::client::byte_budget::ByteBudget;
+use crate::roles::gateway::client::byte_budget::{ByteBudget, Reservation};
 use crate::roles::gateway::client::caller::Caller;
 use crate::roles::gateway::client::caller::Peer;
 use crate::roles::gateway::client::network::ClientNetwork;
 use crate::roles::gateway::dispatch::{
-    AnswerReservation, DispatchResult, Dispatcher, StreamDriver, StreamingAnswer,
+    AnswerReservation, AnswerReuse, AnswerSource, DispatchResult, Dispatcher, ReusableRequest,
+    StreamDriver, StreamingAnswer,
 };
 use crate::roles::gateway::edge::connection::HttpService;
 use crate::roles::gateway::edge::connection::RequestBody;
@@ -45,12 +45,13 @@ use crate::roles::gateway::response::Response;
 
 mod authentication;
 mod conditional;
+mod negotiation;
 mod rejection;
 mod session_response;
 
 use authentication::untrusted_connection;
+use negotiation::NegotiatedRequest;
 use rejection::Rejection;
-use session_response::AnsweredRequest;
 
 /// `Retry-After` of the response when too many requests are in flight.
 const IN_FLIGHT_RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -62,6 +63,8 @@ pub struct Pipeline {
     pub active_config: ArcSwap<ActiveConfig>,
     /// Dispatches requests to workers.
     pub dispatcher: Dispatcher,
+    /// Answers that can be reused.
+    pub reuse: AnswerReuse,
     /// The rate limits.
     pub rates: RateLimiter,
     /// The limit on concurrent requests.
@@ -173,14 +176,8 @@ impl Pipeline {
         log.endpoint = Some(Arc::clone(&matched.endpoint));
         let caller = self.admit(&active_config, &parts.headers, peer, log).await?;
         log.enter(Some(RequestPhase::Parameters));
-        let Some(representation) = accept::choose(&parts.headers, &matched.endpoint.produces)
-        else {
-            return Err(Problem::new(ProblemKind::NotAcceptable).into());
-        };
-        let preferences = prefer::honored(&parts.headers, &matched.endpoint)
-            .map_err(|violation| Problem::invalid(vec![violation]))?;
-        log.transaction_end = preferences.transaction_end;
-        let keeps_answer = parts.method != Method::HEAD && !preferences.is_minimal;
+        let negotiated = NegotiatedRequest::new(parts, &matched.endpoint)?;
+        log.transaction_end = negotiated.preferences.transaction_end;
         let bytes_max = matched.endpoint.body_bytes_max;
         let client = ClientNetwork::new(peer.address, active_config.http.ipv6_prefix_bits);
         let mut room = self.bytes.enter(client)?;
@@ -188,33 +185,45 @@ impl Pipeline {
         let request = MatchedRequest { parts, matched: &matched, body: &body };
         let mut envelope = request.envelope(&caller, peer, log)?;
         drop(body);
-        envelope.accept = (*representation != Representation::Json)
-            .then(|| representation.media_type().to_owned());
-        let may_stream = !envelope.dry_run && !preferences.is_minimal;
-        envelope.window = if may_stream { self.window(parts, &matched.endpoint) } else { 0 };
+        envelope.accept = negotiated.accept();
+        envelope.window =
+            if negotiated.may_stream() { self.window(parts, &matched.endpoint) } else { 0 };
         log.enter(None);
-        let reservation = AnswerReservation::new(keeps_answer, room);
-        match self.dispatcher.dispatch(&matched.endpoint, envelope, reservation).await {
+        self.call(&negotiated, envelope, room, log).await
+    }
+
+    /// Calls the procedure, or reuses an answer, and returns the response.
+    async fn call(
+        &self,
+        request: &NegotiatedRequest<'_>,
+        envelope: Envelope,
+        room: Reservation,
+        log: &mut RequestLog,
+    ) -> Result<(Response, Option<StreamDriver>), Box<Rejection>> {
+        let (result, source) = if request.endpoint.cache.reuses_answers() {
+            let endpoint = Arc::clone(request.endpoint);
+            let is_head = request.parts.method == Method::HEAD;
+            let reusable = ReusableRequest { endpoint, envelope, reservation: room, is_head };
+            // Boxed because it is rare: its future would enlarge that of every request.
+            Box::pin(self.reuse.dispatch(&self.dispatcher, reusable)).await
+        } else {
+            let reservation = AnswerReservation::new(request.keeps_answer(), room);
+            let result = self.dispatcher.dispatch(request.endpoint, envelope, reservation).await;
+            (result, AnswerSource::Call)
+        };
+        log.answer_source = source;
+        match result {
             DispatchResult::Complete(result) => {
                 log.dispatched(&result);
-                let answered = AnsweredRequest {
-                    endpoint: &matched.endpoint,
-                    parts,
-                    representation,
-                    is_minimal: preferences.is_minimal,
-                };
-                let response = session_response::complete(result, &answered, log)?;
+                let mut response = session_response::complete(result, request, log)?;
+                if let AnswerSource::Cache(age) = source {
+                    response.headers_mut().insert(header::AGE, HeaderValue::from(age.as_secs()));
+                }
                 Ok((response, None))
             }
             DispatchResult::Streaming(answer) => {
                 let StreamingAnswer { head, body, driver } = *answer;
-                let answered = AnsweredRequest {
-                    endpoint: &matched.endpoint,
-                    parts,
-                    representation,
-                    is_minimal: preferences.is_minimal,
-                };
-                let response = session_response::streamed(&head, body, &answered)?;
+                let response = session_response::streamed(&head, body, request)?;
                 Ok((response, Some(driver)))
             }
         }

@@ -28,6 +28,8 @@ mod produces;
 mod response;
 mod session_context;
 
+use response::ResponseKeys;
+
 /// The largest value of `attempts`.
 const ATTEMPTS_CEILING: u32 = 20;
 /// The largest value of `timeout` and `session`.
@@ -48,11 +50,12 @@ type Route = (Method, Arc<str>);
 /// Validates one endpoint. Returns `None` if it has an error.
 pub(super) fn endpoint(
     id: &str,
-    definition: EndpointDefinition,
+    mut definition: EndpointDefinition,
     defaults: &EndpointDefaults,
     errors: &mut EndpointErrors<'_>,
 ) -> Option<Endpoint> {
     let before = errors.list.len();
+    let response = ResponseKeys::take(&mut definition);
     let id = EndpointId::new(id).map_err(|error| errors.add("", format!("id: {error}"))).ok();
     let route = route(definition.route.as_deref(), errors);
     let parameters = parameters::parameters(definition.parameters, route.as_ref(), errors);
@@ -75,26 +78,23 @@ pub(super) fn endpoint(
     let queue = queue.map_err(|error| errors.add("queue", error.to_string())).ok().flatten();
     let queue = queue.or_else(|| QueueName::new(id.as_ref()?.as_str()).ok());
     let outputs = outputs(definition.outputs, result, errors);
-    let produces = produces::representations(definition.produces, result, &outputs, errors);
-    let headers = response::headers(definition.headers, errors);
     let status = status_map(definition.status, errors);
     let auth = auth(definition.auth, defaults, errors);
     let body_bytes_max = body_bytes_max(definition.max_body, defaults, errors);
     let rate_limit = definition.rate_limit.and_then(|rate| rate_limit(&rate.0, errors));
-    let cache = response::cache(definition.cache, route.as_ref(), errors);
-    let cached = (cache, auth.as_ref());
-    let cache_control =
-        response::cache_control(definition.cache_control, cached, route.as_ref(), errors);
+    let execution = execution(definition.execution, route.as_ref());
+    let facts = (route.as_ref(), auth.as_ref(), execution);
+    let response = response.validate(facts, (&parameters, &outputs), errors);
     let cors = cors::settings(definition.cors, defaults, errors);
     if errors.list.len() > before {
         return None;
     }
     let (method, path) = route?;
     let auth = auth?;
-    let used_headers = cors::used_headers(&method, definition.dry_run, cache, &headers);
+    let used_headers = cors::used_headers(&method, definition.dry_run, &response);
     Some(Endpoint {
         id: id?,
-        execution: definition.execution.unwrap_or_else(|| default_execution(&method)),
+        execution,
         transaction: definition.transaction,
         dry_run: definition.dry_run,
         method,
@@ -109,9 +109,9 @@ pub(super) fn endpoint(
         cors: CorsRules::new(&cors, &parameters, &auth, &used_headers).map(Arc::new),
         parameters: parameters.into(),
         result,
-        produces,
+        produces: response.produces,
         outputs,
-        headers,
+        headers: response.headers,
         status,
         timeout,
         session,
@@ -120,8 +120,8 @@ pub(super) fn endpoint(
         auth,
         body_bytes_max,
         rate_limit,
-        cache,
-        cache_control,
+        cache: response.cache,
+        cache_control: response.cache_control,
     })
 }
 
@@ -162,12 +162,14 @@ fn check_dry_run(
     }
 }
 
-fn default_execution(method: &Method) -> Execution {
+/// Returns the execution. By default, it depends on the method.
+fn execution(written: Option<Execution>, route: Option<&Route>) -> Execution {
     // All other permitted methods are idempotent (RFC 9110 §9.2.2).
-    if *method == Method::POST || *method == Method::PATCH {
-        Execution::AtMostOnce
-    } else {
-        Execution::AtLeastOnce
+    let is_idempotent = |method: &Method| *method != Method::POST && *method != Method::PATCH;
+    match (written, route) {
+        (Some(written), _) => written,
+        (None, Some((method, _))) if !is_idempotent(method) => Execution::AtMostOnce,
+        (None, _) => Execution::AtLeastOnce,
     }
 }
 

@@ -2,10 +2,9 @@
 
 use std::mem;
 
-use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
-use crate::catalogue::{Endpoint, Execution, Representation, ResponseHeader};
+use crate::catalogue::{Endpoint, Execution, ResponseHeader};
 use crate::outcome::Outcome;
 use crate::problem::{Problem, ProblemKind};
 use crate::telemetry::conditions::{self, Condition};
@@ -20,40 +19,12 @@ use crate::roles::gateway::response::Response;
 use crate::roles::gateway::response::{ResponseBody, StreamedBody};
 
 use super::conditional;
+use super::negotiation::NegotiatedRequest;
 use super::rejection::Rejection;
 use crate::envelope::AnswerHead;
 
 /// Logged when responses begin to be truncated. Each of them also has an access line.
 const TRUNCATED: Condition = Condition::new("responses are truncated");
-
-/// Logged when answers in another representation begin to arrive. Each of them also has an access line.
-const WRONG_MEDIA_TYPE: Condition = Condition::new("workers answer in another media type");
-
-/// A request whose answer has arrived.
-pub(super) struct AnsweredRequest<'a> {
-    pub(super) endpoint: &'a Endpoint,
-    pub(super) parts: &'a Parts,
-    /// The representation that the client was promised.
-    pub(super) representation: &'a Representation,
-    /// Whether the client wants a successful answer to have no content.
-    pub(super) is_minimal: bool,
-}
-
-impl AnsweredRequest<'_> {
-    /// Checks that an answer has the media type that the client accepts. Workers in other languages may answer in any
-    /// type as long as the endpoint has only JSON.
-    fn check_media_type(&self, content_type: &str) -> Result<(), Problem> {
-        let is_declared = !matches!(*self.endpoint.produces, [Representation::Json]);
-        if !is_declared || self.representation.is_content_type(content_type) {
-            return Ok(());
-        }
-        if conditions::raise(&WRONG_MEDIA_TYPE, self.endpoint.id.as_str()) {
-            let (endpoint, expected) = (&self.endpoint.id, self.representation.media_type());
-            tracing::warn!(%endpoint, expected, content_type, "a worker answered in another media type: is it an older version?");
-        }
-        Err(invalid_reply(Problem::new(ProblemKind::BadAnswer), self.endpoint))
-    }
-}
 
 /// Logged when answers with invalid headers begin to arrive. Each of them also has an access line.
 const INVALID_HEADERS: Condition = Condition::new("workers send invalid response headers");
@@ -61,7 +32,7 @@ const INVALID_HEADERS: Condition = Condition::new("workers send invalid response
 /// Returns the response to a request whose session ended before anything was sent to the client.
 pub(super) fn complete(
     mut result: SessionSummary,
-    request: &AnsweredRequest<'_>,
+    request: &NegotiatedRequest<'_>,
     log: &mut RequestLog,
 ) -> Result<Response, Box<Rejection>> {
     let endpoint = request.endpoint;
@@ -75,7 +46,7 @@ pub(super) fn complete(
     log.outcome = answer.outcome;
     let applied = prefer::applied(log.transaction_end, &answer, endpoint)?;
     if answer.status < 300 && !answer.body.is_empty() {
-        request.check_media_type(&answer.content_type)?;
+        request.check_media_type(&answer.content_type).map_err(|it| invalid_reply(it, endpoint))?;
     }
     let headers = mem::take(&mut answer.headers);
     let response = response::from_final(answer);
@@ -83,7 +54,7 @@ pub(super) fn complete(
     set_endpoint_headers(&mut response, endpoint);
     forward_headers(headers, endpoint, &mut response)
         .map_err(|problem| invalid_reply(problem, endpoint))?;
-    let is_minimal = request.is_minimal && response.status().is_success();
+    let is_minimal = request.preferences.is_minimal && response.status().is_success();
     if is_minimal {
         discard_content(&mut response);
     }
@@ -102,11 +73,11 @@ pub(super) fn complete(
 pub(super) fn streamed(
     head: &AnswerHead,
     body: StreamedBody,
-    request: &AnsweredRequest<'_>,
+    request: &NegotiatedRequest<'_>,
 ) -> Result<Response, Problem> {
     let endpoint = request.endpoint;
     if head.status < 300 {
-        request.check_media_type(&head.content_type)?;
+        request.check_media_type(&head.content_type).map_err(|it| invalid_reply(it, endpoint))?;
     }
     let response = response::from_head(head, body);
     let mut response = response.map_err(|problem| invalid_reply(problem, endpoint))?;

@@ -1,10 +1,8 @@
 //! Validates an endpoint's `cors`.
 
-use std::sync::Arc;
-
 use http::Method;
 
-use crate::catalogue::cache::CacheRules;
+use super::response::ResponseRules;
 use crate::catalogue::cors::{CorsSettings, MAX_AGE_DEFAULT, UsedHeaders};
 use crate::catalogue::defaults::EndpointDefaults;
 use crate::catalogue::definition::CorsDefinition;
@@ -44,9 +42,9 @@ pub(super) fn settings(
 pub(super) fn used_headers(
     method: &Method,
     dry_run: bool,
-    cache: CacheRules,
-    headers: &[(ResponseHeader, Arc<str>)],
+    response: &ResponseRules,
 ) -> UsedHeaders {
+    let ResponseRules { headers, cache, .. } = response;
     let mut used = UsedHeaders::default();
     // `tx` of a dry run, and `return=minimal` of any change.
     if dry_run || !method.is_safe() {
@@ -57,6 +55,9 @@ pub(super) fn used_headers(
     if cache.etag || has(ResponseHeader::ETag) {
         used.request.extend(["if-match", "if-none-match"]);
         used.response.push("etag");
+    }
+    if cache.ttl.is_some() {
+        used.response.push("age");
     }
     if has(ResponseHeader::LastModified) {
         used.request.extend(["if-modified-since", "if-unmodified-since"]);

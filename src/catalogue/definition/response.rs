@@ -87,4 +87,10 @@ impl<'de> Deserialize<'de> for ProducesDefinition {
 pub struct CacheDefinition {
     /// Whether a successful answer has an `ETag`, computed from its content, so that a client can ask with `If-None-Match` whether the content has changed. Such an answer is not streamed.
     pub etag: bool,
+    /// Whether identical concurrent GET requests share one call. Such an answer is not streamed.
+    pub coalesce: bool,
+    /// How long a gateway may answer GET and HEAD requests with a stored answer, with its unit: `"5s"`. Such an answer is not streamed.
+    pub ttl: Option<String>,
+    /// Whether all callers get the same answers. If not, `coalesce` and `ttl` reuse an answer only for the caller whose request it was.
+    pub shared: bool,
 }

@@ -92,6 +92,26 @@ fn errors_in_cache_say_why() {
     check(&get(r#""cache":{"etags":true}"#), "unknown field `etags`");
     let both = get(r#""cache":{"etag":true},"cache_control":"No-Store""#);
     check(&both, "cache_control: expected no `no-store` together with `cache.etag`, because");
+    check(&get(r#""cache":{"ttl":"0s"}"#), "cache.ttl: expected a whole number");
+    check(
+        &get(r#""cache":{"shared":true}"#),
+        "cache.shared: expected only together with `coalesce` or `ttl`",
+    );
+    let once = get(r#""cache":{"ttl":"5s"},"execution":"at-most-once""#);
+    check(&once, "cache.ttl: expected only with the execution at-least-once, because");
+    let id = get(r#""cache":{"coalesce":true},"parameters":{"request_id":{"in":"context"}}"#);
+    check(
+        &id,
+        "parameters.request_id: expected no such parameter, because every request has another id",
+    );
+    let own = get(
+        r#""cache":{"coalesce":true,"shared":true},"parameters":{"principal":{"in":"context"}}"#,
+    );
+    check(&own, "parameters.principal: expected no such parameter together with `cache.shared`");
+    check(
+        &get(r#""cache":{"coalesce":true}"#).replace("GET", "HEAD"),
+        "cache.coalesce: expected only with GET, because",
+    );
 }
 
 #[test]

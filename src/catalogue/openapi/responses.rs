@@ -31,6 +31,10 @@ pub(super) fn headers(endpoint: &Endpoint) -> Map<String, Json> {
     if endpoint.cache.etag {
         headers.insert("ETag".into(), etag());
     }
+    if endpoint.cache.ttl.is_some() {
+        let age = json!({ "schema": { "type": "integer", "minimum": 0 }, "description": "How many seconds ago a stored answer was received." });
+        headers.insert("Age".into(), age);
+    }
     for (header, _) in &endpoint.headers {
         let schema = match header {
             ResponseHeader::XTotalCount => json!({ "type": "integer", "minimum": 0 }),

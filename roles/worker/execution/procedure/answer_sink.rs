@@ -12,9 +12,10 @@ use crate::future::BoxFuture;
 use crate::procedures::{Cell, DatabaseError, OwnedCell, ProcedureResult, RowSink, SinkError};
 use crate::roles::worker::execution::handler::JobProgress;
 
-use super::csv;
 use super::failure_log::log_message;
 use super::json::{self, MemberNames};
+
+mod rows;
 
 /// The buffer has a spare capacity of `1 / SPARE_DIVISOR` of a chunk. Without it, the row that
 /// completes a chunk would double the buffer.
@@ -28,7 +29,7 @@ const FULL_START: &[u8] = b"{\"sets\":";
 #[derive(Debug)]
 pub struct AnswerSink {
     kind: ResultKind,
-    format: Format,
+    format: RowFormat,
     bytes_max: usize,
     out: Vec<u8>,
     /// The job's progress, with the chunk channel; `None` if the answer must not be divided.
@@ -53,7 +54,7 @@ pub struct AnswerSink {
 
 /// How rows and values are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
+enum RowFormat {
     Json,
     Ndjson,
     Csv,
@@ -70,7 +71,7 @@ impl AnswerSink {
         };
         Self {
             kind,
-            format: Format::Json,
+            format: RowFormat::Json,
             bytes_max,
             out,
             progress: None,
@@ -90,10 +91,10 @@ impl AnswerSink {
     #[must_use]
     pub fn with_representation(self, representation: &Representation) -> Self {
         let format = match representation {
-            Representation::Json => Format::Json,
-            Representation::Ndjson => Format::Ndjson,
-            Representation::Csv => Format::Csv,
-            Representation::Raw(_) => Format::Raw,
+            Representation::Json => RowFormat::Json,
+            Representation::Ndjson => RowFormat::Ndjson,
+            Representation::Csv => RowFormat::Csv,
+            Representation::Raw(_) => RowFormat::Raw,
         };
         Self { format, ..self }
     }
@@ -129,10 +130,10 @@ impl AnswerSink {
         // A procedure without any result set may answer with its OUTPUT parameters alone.
         let only_outputs = self.sets == 0 && !outputs.is_empty();
         match self.kind {
-            ResultKind::Rows if self.format != Format::Json => {}
+            ResultKind::Rows if self.format != RowFormat::Json => {}
             ResultKind::Rows | ResultKind::Sets => self.close_array(),
             ResultKind::Row if has_row || only_outputs => self.join_outputs(outputs, outcome)?,
-            ResultKind::Value if self.format == Format::Raw => {
+            ResultKind::Value if self.format == RowFormat::Raw => {
                 // NULL has no content that could be sent.
                 if !self.has_raw_value {
                     return Ok(None);
@@ -288,92 +289,6 @@ impl AnswerSink {
         }
         Ok(())
     }
-
-    fn begin_rows(&mut self, columns: &[String]) -> Result<(), SinkError> {
-        if self.format != Format::Csv {
-            return self.name_columns(columns);
-        }
-        self.names = MemberNames::default();
-        let names: Vec<String> = columns.iter().map(|column| self.names.next(column)).collect();
-        csv::write_header(&mut self.out, &names);
-        Ok(())
-    }
-
-    fn name_columns(&mut self, columns: &[String]) -> Result<(), SinkError> {
-        self.names = MemberNames::default();
-        self.keys.clear();
-        for (index, column) in columns.iter().enumerate() {
-            let mut key = vec![if index == 0 { b'{' } else { b',' }];
-            json::write_text(&mut key, &self.names.next(column))?;
-            key.push(b':');
-            self.keys.push(key);
-        }
-        Ok(())
-    }
-
-    /// Writes a row as an object without its closing brace.
-    fn write_members(&mut self, cells: &[Cell<'_>]) -> Result<(), SinkError> {
-        if self.keys.is_empty() || self.keys.len() != cells.len() {
-            return Err(SinkError::Shape);
-        }
-        for (key, cell) in self.keys.iter().zip(cells) {
-            self.out.extend_from_slice(key);
-            json::write(&mut self.out, *cell)?;
-        }
-        Ok(())
-    }
-
-    fn write_element(&mut self, cells: &[Cell<'_>]) -> Result<(), SinkError> {
-        self.out.push(if self.rows == 0 { b'[' } else { b',' });
-        self.write_members(cells)?;
-        self.out.push(b'}');
-        Ok(())
-    }
-
-    /// Writes a row of a `rows` answer.
-    fn write_row(&mut self, cells: &[Cell<'_>]) -> Result<(), SinkError> {
-        match self.format {
-            Format::Csv => csv::write_row(&mut self.out, cells),
-            Format::Ndjson => {
-                let start = self.out.len();
-                self.write_members(cells)?;
-                // A line break inside of an object can only be in nested JSON, where it is equivalent to a blank.
-                for byte in self.out.iter_mut().skip(start).filter(|b| matches!(b, b'\n' | b'\r')) {
-                    *byte = b' ';
-                }
-                self.out.extend_from_slice(b"}\n");
-                Ok(())
-            }
-            Format::Json | Format::Raw => self.write_element(cells),
-        }
-    }
-
-    fn write_value(&mut self, cell: Cell<'_>) -> Result<(), SinkError> {
-        if self.format != Format::Raw {
-            return json::write(&mut self.out, cell);
-        }
-        self.has_raw_value = cell != Cell::Null;
-        match cell {
-            Cell::Null => {}
-            Cell::Binary(bytes) => self.out.extend_from_slice(bytes),
-            Cell::Text(text) => self.out.extend_from_slice(text.as_bytes()),
-            other => json::write(&mut self.out, other)?,
-        }
-        Ok(())
-    }
-
-    /// Writes a part of a JSON text. SQL Server splits a long JSON text into several rows.
-    fn write_json_part(&mut self, cells: &[Cell<'_>]) -> Result<(), SinkError> {
-        match cells.first() {
-            None | Some(Cell::Binary(_)) => Err(SinkError::Shape),
-            Some(Cell::Null) => Ok(()),
-            Some(Cell::Text(text)) => {
-                self.out.extend_from_slice(text.as_bytes());
-                Ok(())
-            }
-            Some(cell) => json::write(&mut self.out, *cell),
-        }
-    }
 }
 
 impl RowSink for AnswerSink {
@@ -430,7 +345,7 @@ impl RowSink for AnswerSink {
         let progress = self.progress.take();
         // The waits of earlier attempts count towards the same call.
         let (waited, format) = (self.waited, self.format);
-        *self = Self { waited, format, progress, ..Self::new(self.kind, self.bytes_max) };
+        *self = Self { format, progress, waited, ..Self::new(self.kind, self.bytes_max) };
         true
     }
 

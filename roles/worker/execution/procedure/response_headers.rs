@@ -1,5 +1,6 @@
 //! Converts OUTPUT parameters into the values of response headers.
 
+use std::fmt::Write as _;
 use std::time::SystemTime;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
@@ -54,8 +55,12 @@ fn text(header: ResponseHeader, cell: Cell<'_>) -> Result<Option<String>, &'stat
             format!("\"{text}\"")
         }
         (ResponseHeader::ETag, Cell::Binary(bytes)) if !bytes.is_empty() => {
-            let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-            format!("\"{digits}\"")
+            let mut tag = String::from("\"");
+            for byte in bytes {
+                write!(tag, "{byte:02x}").map_err(|_| "expected fewer bytes")?;
+            }
+            tag.push('"');
+            tag
         }
         (ResponseHeader::XTotalCount, Cell::Int(number)) => number.to_string(),
         (ResponseHeader::XTotalCount, Cell::Number(digits)) => digits.to_owned(),
@@ -72,16 +77,14 @@ fn http_date(text: &str) -> Result<String, &'static str> {
         let naive = NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f");
         Some(naive.ok()?.and_utc())
     };
-    let time = match httpdate::parse_http_date(text) {
-        Ok(time) => time,
-        Err(_) => {
-            let time: Option<DateTime<Utc>> =
-                DateTime::parse_from_rfc3339(text).map(Into::into).ok().or_else(utc);
-            let time =
-                time.ok_or("expected a date and time, such as datetimeoffset or datetime2")?;
-            // Years before 1970 have no HTTP date that every recipient can read.
-            SystemTime::from(time).max(SystemTime::UNIX_EPOCH)
-        }
+    let time = if let Ok(time) = httpdate::parse_http_date(text) {
+        time
+    } else {
+        let time: Option<DateTime<Utc>> =
+            DateTime::parse_from_rfc3339(text).map(Into::into).ok().or_else(utc);
+        let time = time.ok_or("expected a date and time, such as datetimeoffset or datetime2")?;
+        // Years before 1970 have no HTTP date that every recipient can read.
+        SystemTime::from(time).max(SystemTime::UNIX_EPOCH)
     };
     // The library panics beyond the year 9999.
     Ok(httpdate::fmt_http_date(time.min(SystemTime::now())))
