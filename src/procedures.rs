@@ -275,3 +275,19 @@ pub struct ProcedureResult {
     /// The RETURN status.
     pub return_status: i32,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalogue::load::fixture::catalogue;
+
+    #[test]
+    fn a_procedure_must_have_the_output_parameters_of_the_body_and_of_the_headers() {
+        let catalogue = catalogue(
+            r#""e": {"route":"GET /e", KEYS, "result":"row", "outputs":["id"],
+                     "headers":{"ETag":"@version","X-Total-Count":"total"}}"#,
+        );
+        let expected = ExpectedProcedure::from_endpoint(&catalogue.endpoints()[0]).unwrap();
+        assert_eq!(expected.outputs, ["id", "version", "total"]);
+    }
+}

@@ -199,3 +199,46 @@ async fn an_answer_whose_channel_was_closed_is_never_completed() {
     assert_eq!(sink.drain().await, Err(SinkError::Closed));
     assert_eq!(sink.finish(&[], &outcome()), Err(SinkError::Closed));
 }
+
+#[test]
+fn rows_and_values_have_other_representations() {
+    let write = |kind, representation: Representation, sets: &[Set<'_>]| {
+        let mut sink = AnswerSink::new(kind, 10_000).with_representation(&representation);
+        feed(&mut sink, sets).unwrap();
+        assert!(sink.restart(), "a retry keeps the representation");
+        feed(&mut sink, sets).unwrap();
+        let text = sink.finish(&[], &outcome()).unwrap();
+        text.map(|text| String::from_utf8(text).unwrap())
+    };
+    let raw = || Representation::Raw("text/plain".into());
+    let nested: Set<'_> = (&["j"], &[&[Cell::Json("{\n\"a\":\r1}")]]);
+    let empty: Set<'_> = (&["v"], &[&[Cell::Binary(b"")]]);
+    let null: Set<'_> = (&["v"], &[&[Cell::Null]]);
+    for (kind, representation, sets, expected) in [
+        (
+            ResultKind::Rows,
+            Representation::Csv,
+            &[ROWS, OTHER][..],
+            Some("a,b\r\n1,x\r\n,true\r\n"),
+        ),
+        (ResultKind::Rows, Representation::Csv, &[NO_ROWS], Some("a,b\r\n")),
+        (ResultKind::Rows, Representation::Csv, &[], Some("")),
+        (
+            ResultKind::Rows,
+            Representation::Ndjson,
+            &[ROWS, OTHER],
+            Some("{\"a\":1,\"b\":\"x\"}\n{\"a\":null,\"b\":true}\n"),
+        ),
+        (ResultKind::Rows, Representation::Ndjson, &[nested], Some("{\"j\":{ \"a\": 1}}\n")),
+        (ResultKind::Rows, Representation::Ndjson, &[], Some("")),
+        (ResultKind::Value, raw(), &[ROWS], Some("1")),
+        (ResultKind::Value, raw(), &[TEXT], Some("[1,")),
+        (ResultKind::Value, raw(), &[empty], Some("")),
+        (ResultKind::Value, raw(), &[null], None),
+        (ResultKind::Value, raw(), &[NO_ROWS], None),
+        (ResultKind::Value, raw(), &[], None),
+    ] {
+        let written = write(kind, representation.clone(), sets);
+        assert_eq!(written.as_deref(), expected, "{kind:?} {representation:?} {sets:?}");
+    }
+}
