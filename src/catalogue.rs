@@ -2,6 +2,7 @@
 
 pub mod auth;
 mod build;
+pub mod cache;
 pub mod cors;
 pub mod defaults;
 pub mod definition;
@@ -13,6 +14,8 @@ pub mod openapi;
 pub mod parameter;
 pub mod pattern;
 pub mod payload;
+pub mod representation;
+pub mod response_header;
 pub mod route;
 pub mod schema;
 pub mod uri;
@@ -21,10 +24,13 @@ pub mod value;
 pub mod violations;
 
 pub use auth::{Auth, AuthMethod};
+pub use cache::CacheRules;
 pub use defaults::EndpointDefaults;
 pub use endpoint::{Endpoint, Execution, OnDisconnect, ResultKind, StatusMap};
 pub use error::CatalogueError;
 pub use load::{Catalogue, load};
 pub use names::{EndpointId, ProcedureName, QueueName};
 pub use parameter::{Parameter, ParameterSource, ParameterType};
+pub use representation::Representation;
+pub use response_header::ResponseHeader;
 pub use value::{ParameterValue, ReceivedValue};

@@ -38,7 +38,8 @@ outcomes! {
     NoRoute "no_route", "no endpoint has this path";
     MethodNotAllowed "method_not_allowed", "the path has no endpoint with this method";
     NotImplemented "not_implemented", "no endpoint can have this method";
-    NotAcceptable "not_acceptable", "the caller does not accept JSON";
+    NotAcceptable "not_acceptable", "the caller accepts no available representation";
+    PreconditionFailed "precondition_failed", "`If-Match` of a GET or HEAD does not match the answer";
     RequestTimeout "request_timeout", "the body did not arrive in time";
     BodyTooLarge "body_too_large", "the body is larger than the endpoint or NATS allows";
     UriTooLong "uri_too_long", "the URI is too long";
@@ -109,6 +110,7 @@ impl Outcome {
                 | Self::NoRoute
                 | Self::MethodNotAllowed
                 | Self::NotAcceptable
+                | Self::PreconditionFailed
                 | Self::RequestTimeout
                 | Self::BodyTooLarge
                 | Self::UriTooLong

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 mod kind;
 mod outcome;
+mod proxy_status;
 
 pub use kind::{ProblemDefinition, ProblemKind};
 
@@ -137,13 +138,19 @@ impl Problem {
             title: definition.title,
             status: definition.status.as_u16(),
             detail: self.detail.as_deref(),
-            instance: format!("urn:fjord:request:{request_id}"),
+            instance: instance(request_id),
             request_id,
             effect: self.effect.unwrap_or(definition.effect).as_str(),
             errors: &self.violations,
         };
         serde_json::to_vec(&document).unwrap_or_default()
     }
+}
+
+/// Returns the URI of one occurrence of a problem, the member `instance`.
+#[must_use]
+pub fn instance(request_id: &str) -> String {
+    format!("urn:fjord:request:{request_id}")
 }
 
 /// The members of a problem document (RFC 9457 §3), including fjord's extensions.

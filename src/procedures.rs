@@ -86,7 +86,7 @@ pub struct ExpectedProcedure {
     pub procedure: ProcedureName,
     /// The names and types of the arguments.
     pub arguments: Vec<(Arc<str>, ParameterType)>,
-    /// The OUTPUT parameters that the endpoint returns.
+    /// The OUTPUT parameters that the endpoint returns, in the body or as headers.
     pub outputs: Vec<String>,
     /// The keys that the endpoint's parameters set in the session context.
     pub session_keys: Vec<Arc<str>>,
@@ -96,6 +96,7 @@ impl ExpectedProcedure {
     /// Returns the procedure that an endpoint calls, or `None` if it calls none.
     #[must_use]
     pub fn from_endpoint(endpoint: &Endpoint) -> Option<Self> {
+        let headers = endpoint.headers.iter().map(|(_, parameter)| parameter.to_string());
         Some(Self {
             queue: endpoint.queue.clone(),
             procedure: endpoint.procedure.clone()?,
@@ -105,7 +106,7 @@ impl ExpectedProcedure {
                 .filter(|parameter| !parameter.session_context)
                 .map(|parameter| (Arc::clone(&parameter.argument), parameter.kind))
                 .collect(),
-            outputs: endpoint.outputs.clone(),
+            outputs: endpoint.outputs.iter().cloned().chain(headers).collect(),
             session_keys: endpoint
                 .parameters
                 .iter()
@@ -281,4 +282,20 @@ pub struct ProcedureResult {
     pub outputs: Vec<(String, OwnedCell)>,
     /// The RETURN status.
     pub return_status: i32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalogue::load::fixture::catalogue;
+
+    #[test]
+    fn a_procedure_must_have_the_output_parameters_of_the_body_and_of_the_headers() {
+        let catalogue = catalogue(
+            r#""e": {"route":"GET /e", KEYS, "result":"row", "outputs":["id"],
+                     "headers":{"ETag":"@version","X-Total-Count":"total"}}"#,
+        );
+        let expected = ExpectedProcedure::from_endpoint(&catalogue.endpoints()[0]).unwrap();
+        assert_eq!(expected.outputs, ["id", "version", "total"]);
+    }
 }

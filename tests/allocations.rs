@@ -22,7 +22,7 @@ use fjord::messaging::{self, Transport, nats};
 use fjord::roles::gateway::active_config::ActiveConfig;
 use fjord::roles::gateway::admission::rate_limit::RateLimiter;
 use fjord::roles::gateway::client::byte_budget::ByteBudget;
-use fjord::roles::gateway::dispatch::Dispatcher;
+use fjord::roles::gateway::dispatch::{AnswerReuse, Dispatcher};
 use fjord::roles::gateway::edge::health_check::HealthCheck;
 use fjord::roles::gateway::edge::listener::Listener;
 use fjord::roles::gateway::pipeline::Pipeline;
@@ -96,6 +96,7 @@ pub(crate) async fn gateway(config: &Config, tasks: &Tasks) -> SocketAddr {
     let pipeline = Pipeline {
         active_config: ArcSwap::from_pointee(active_config),
         dispatcher,
+        reuse: AnswerReuse::new(&config.gateway.http),
         rates: RateLimiter::new(),
         in_flight: ConcurrencyLimit::new(100, gauge(&names::GATEWAY_IN_FLIGHT, &[])),
         bytes: ByteBudget::new(&config.gateway.http),

@@ -69,7 +69,7 @@ fn access_lines(fleet: &Fleet, endpoint: &str) -> Vec<Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dry_run_returns_the_answer_of_the_call_and_changes_nothing() {
     let fleet = fleet("try").await;
-    let (client, dry) = (fleet.client(), preferring(&fleet, "return=minimal, tx=rollback"));
+    let (client, dry) = (fleet.client(), preferring(&fleet, "respond-async, tx=rollback"));
     for _ in 0..3 {
         let answer = try_it(&dry).await;
         let row = answer.is(200).json();
@@ -128,7 +128,7 @@ async fn an_ambiguous_preference_is_refused_and_executes_nothing() {
         ("tx%3Drollback", Method::POST, "/v1/try"),
         ("dry-run", Method::POST, "/v1/once"),
         ("return=minimal; tx=rollback", Method::POST, "/v1/try"),
-        ("handling=strict, return=minimal", Method::POST, "/v1/try"),
+        ("handling=strict, respond-async", Method::POST, "/v1/try"),
     ] {
         let client = preferring(&fleet, preference);
         let answer = client.send(method, path, &json!({})).await;

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod allocations;
 #[cfg(test)]
+mod answer_reuse;
+#[cfg(test)]
 mod arbitrary_input;
 #[cfg(test)]
 mod architecture;
@@ -12,6 +14,8 @@ mod authentication;
 mod catalogue_memory;
 #[cfg(test)]
 mod compression;
+#[cfg(test)]
+mod conditional_requests;
 #[cfg(test)]
 mod config_errors;
 #[cfg(test)]
@@ -75,7 +79,11 @@ mod reload;
 #[cfg(test)]
 mod reply_delivery;
 #[cfg(test)]
+mod representations;
+#[cfg(test)]
 mod request_validation;
+#[cfg(test)]
+mod response_headers;
 #[cfg(test)]
 mod secrets;
 #[cfg(test)]

@@ -5,6 +5,7 @@ pub mod message;
 pub mod queues;
 pub mod replies;
 pub mod retry_budget;
+pub mod reuse;
 mod services;
 pub mod session;
 pub mod session_driver;
@@ -14,6 +15,7 @@ pub mod stream_driver;
 mod worker_monitor;
 
 pub use dispatcher::{DispatchResult, Dispatcher};
+pub use reuse::{AnswerReuse, AnswerSource, ReusableRequest};
 pub use session_summary::{DispatchFailure, SessionSummary};
 pub use session_task::AnswerReservation;
 pub use stream_driver::{StreamDriver, StreamingAnswer};

@@ -23,16 +23,16 @@ use crate::roles::gateway::admission::cors;
 use crate::roles::gateway::admission::idempotency_key;
 use crate::roles::gateway::admission::parameters;
 use crate::roles::gateway::admission::parameters::ContextValues;
-use crate::roles::gateway::admission::prefer;
 use crate::roles::gateway::admission::rate_limit::RateLimiter;
 use crate::roles::gateway::admission::router::MatchedRoute;
 use crate::roles::gateway::admission::router::RouteLookup;
-use crate::roles::gateway::client::byte_budget::ByteBudget;
+use crate::roles::gateway::client::byte_budget::{ByteBudget, Reservation};
 use crate::roles::gateway::client::caller::Caller;
 use crate::roles::gateway::client::caller::Peer;
 use crate::roles::gateway::client::network::ClientNetwork;
 use crate::roles::gateway::dispatch::{
-    AnswerReservation, DispatchResult, Dispatcher, StreamDriver, StreamingAnswer,
+    AnswerReservation, AnswerReuse, AnswerSource, DispatchResult, Dispatcher, ReusableRequest,
+    StreamDriver, StreamingAnswer,
 };
 use crate::roles::gateway::edge::connection::HttpService;
 use crate::roles::gateway::edge::connection::RequestBody;
@@ -45,10 +45,13 @@ use crate::roles::gateway::response::RequestId;
 use crate::roles::gateway::response::Response;
 
 mod authentication;
+mod conditional;
+mod negotiation;
 mod rejection;
 mod session_response;
 
 use authentication::untrusted_connection;
+use negotiation::NegotiatedRequest;
 use rejection::Rejection;
 
 /// `Retry-After` of the response when too many requests are in flight.
@@ -63,6 +66,8 @@ pub struct Pipeline {
     pub active_config: ArcSwap<ActiveConfig>,
     /// Dispatches requests to workers.
     pub dispatcher: Dispatcher,
+    /// Answers that can be reused.
+    pub reuse: AnswerReuse,
     /// The rate limits.
     pub rates: RateLimiter,
     /// The limit on concurrent requests.
@@ -120,6 +125,9 @@ impl Pipeline {
         let (mut response, stream) = answered
             .unwrap_or_else(|rejection: Box<Rejection>| (rejection.into_response(&mut log), None));
         log.rate.apply(response.headers_mut());
+        if log.endpoint.as_ref().is_some_and(|endpoint| endpoint.produces.len() > 1) {
+            response.headers_mut().append(header::VARY, accept::VARY_ACCEPT);
+        }
         let rules = match &log.endpoint {
             Some(endpoint) => endpoint.cors.clone(),
             None => self.default_cors(parts),
@@ -184,11 +192,8 @@ impl Pipeline {
         log.endpoint = Some(Arc::clone(&matched.endpoint));
         let caller = self.admit(&active_config, &parts.headers, peer, log).await?;
         log.enter(Some(RequestPhase::Parameters));
-        if !accept::allows_json(&parts.headers) {
-            return Err(Problem::new(ProblemKind::NotAcceptable).into());
-        }
-        log.transaction_end = prefer::transaction_end(&parts.headers, &matched.endpoint)
-            .map_err(|violation| Problem::invalid(vec![violation]))?;
+        let negotiated = NegotiatedRequest::new(parts, &matched.endpoint)?;
+        log.transaction_end = negotiated.preferences.transaction_end;
         let bytes_max = matched.endpoint.body_bytes_max;
         let client = ClientNetwork::new(peer.address, active_config.http.ipv6_prefix_bits);
         let mut room = self.bytes.enter(client)?;
@@ -196,17 +201,45 @@ impl Pipeline {
         let request = MatchedRequest { parts, matched: &matched, body: &body };
         let mut envelope = request.envelope(&caller, peer, log)?;
         drop(body);
-        envelope.window = if envelope.dry_run { 0 } else { self.window(parts, &matched.endpoint) };
+        envelope.accept = negotiated.accept();
+        envelope.window =
+            if negotiated.may_stream() { self.window(parts, &matched.endpoint) } else { 0 };
         log.enter(None);
-        let reservation = AnswerReservation::new(parts.method != Method::HEAD, room);
-        match self.dispatcher.dispatch(&matched.endpoint, envelope, reservation).await {
+        self.call(&negotiated, envelope, room, log).await
+    }
+
+    /// Calls the procedure, or reuses an answer, and returns the response.
+    async fn call(
+        &self,
+        request: &NegotiatedRequest<'_>,
+        envelope: Envelope,
+        room: Reservation,
+        log: &mut RequestLog,
+    ) -> Result<(Response, Option<StreamDriver>), Box<Rejection>> {
+        let (result, source) = if request.endpoint.cache.reuses_answers() {
+            let endpoint = Arc::clone(request.endpoint);
+            let is_head = request.parts.method == Method::HEAD;
+            let reusable = ReusableRequest { endpoint, envelope, reservation: room, is_head };
+            // Boxed because it is rare: its future would enlarge that of every request.
+            Box::pin(self.reuse.dispatch(&self.dispatcher, reusable)).await
+        } else {
+            let reservation = AnswerReservation::new(request.keeps_answer(), room);
+            let result = self.dispatcher.dispatch(request.endpoint, envelope, reservation).await;
+            (result, AnswerSource::Call)
+        };
+        log.answer_source = source;
+        match result {
             DispatchResult::Complete(result) => {
                 log.dispatched(&result);
-                Ok((session_response::complete(result, &matched.endpoint, log)?, None))
+                let mut response = session_response::complete(result, request, log)?;
+                if let AnswerSource::Cache(age) = source {
+                    response.headers_mut().insert(header::AGE, HeaderValue::from(age.as_secs()));
+                }
+                Ok((response, None))
             }
             DispatchResult::Streaming(answer) => {
                 let StreamingAnswer { head, body, driver } = *answer;
-                let response = session_response::streamed(&head, body, &matched.endpoint)?;
+                let response = session_response::streamed(&head, body, request)?;
                 Ok((response, Some(driver)))
             }
         }
@@ -300,6 +333,7 @@ impl MatchedRequest<'_> {
             dry_run,
             waiting: 0,
             window: 0,
+            accept: None,
             principal: caller.principal.as_deref().map(ToOwned::to_owned),
             idempotency_key,
             traceparent: Some(Arc::clone(log.trace.traceparent())),

@@ -17,6 +17,7 @@ use crate::roles::gateway::client::byte_budget::Reservation;
 
 mod body;
 mod close_reason;
+pub(super) mod entity_tag;
 mod request_id;
 
 pub(super) use body::StreamChunk;
@@ -31,6 +32,8 @@ pub type Response = http::Response<ResponseBody>;
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The header with the durations of a request's phases (W3C Server Timing).
 pub const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+/// Tells why a gateway has no answer of a worker (RFC 9209).
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 /// Tells browsers to use only HTTPS for this host, for one year.
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 /// The default challenge of a 401 (RFC 6750 §3).
@@ -64,6 +67,10 @@ pub fn problem(problem: &Problem, request_id: &RequestId) -> Response {
         // Whole seconds, rounded up: a retry that is too early would be rejected again.
         let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    }
+    if let Some(status) = problem.kind.proxy_status().and_then(|it| HeaderValue::try_from(it).ok())
+    {
+        headers.insert(PROXY_STATUS, status);
     }
     if problem.kind == ProblemKind::Unauthenticated {
         headers.insert(header::WWW_AUTHENTICATE, CHALLENGE);

@@ -24,7 +24,7 @@ use crate::tls::{ServerTls, WATCH_INTERVAL};
 use crate::roles::gateway::active_config::ActiveConfig;
 use crate::roles::gateway::admission::rate_limit::RateLimiter;
 use crate::roles::gateway::client::byte_budget::ByteBudget;
-use crate::roles::gateway::dispatch::Dispatcher;
+use crate::roles::gateway::dispatch::{AnswerReuse, Dispatcher};
 use crate::roles::gateway::edge::connection::HttpService;
 use crate::roles::gateway::edge::health_check::HealthCheck;
 use crate::roles::gateway::edge::listener::Listener;
@@ -146,6 +146,7 @@ impl GatewayProcess {
                 }
                 self.pipeline.in_flight.set_limit(config.gateway.http.requests_in_flight_max);
                 self.pipeline.bytes.set(&config.gateway.http);
+                self.pipeline.reuse.reload(&config.gateway.http);
                 self.pipeline.dispatcher.reload(config.gateway.session.clone(), &queues);
                 self.listener.reload(&config.gateway);
                 request_log::forget_endpoints();
@@ -216,6 +217,7 @@ async fn pipeline(
     Ok(Pipeline {
         active_config: ArcSwap::from_pointee(active_config),
         dispatcher,
+        reuse: AnswerReuse::new(&config.gateway.http),
         rates: RateLimiter::new(),
         in_flight: ConcurrencyLimit::new(config.gateway.http.requests_in_flight_max, in_flight),
         bytes: ByteBudget::new(&config.gateway.http),

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Method};
+use http::Method;
 
 use super::auth::{Auth, AuthMethod, check_issuers};
 use super::cors::CorsRules;
@@ -24,7 +24,11 @@ use crate::units::{BYTES_EXPECTED, DURATION_EXPECTED, parse_bytes, parse_duratio
 mod constraints;
 mod cors;
 mod parameters;
+mod produces;
+mod response;
 mod session_context;
+
+use response::ResponseKeys;
 
 /// The largest value of `attempts`.
 const ATTEMPTS_CEILING: u32 = 20;
@@ -46,11 +50,12 @@ type Route = (Method, Arc<str>);
 /// Validates one endpoint. Returns `None` if it has an error.
 pub(super) fn endpoint(
     id: &str,
-    definition: EndpointDefinition,
+    mut definition: EndpointDefinition,
     defaults: &EndpointDefaults,
     errors: &mut EndpointErrors<'_>,
 ) -> Option<Endpoint> {
     let before = errors.list.len();
+    let response = ResponseKeys::take(&mut definition);
     let id = EndpointId::new(id).map_err(|error| errors.add("", format!("id: {error}"))).ok();
     let route = route(definition.route.as_deref(), errors);
     let parameters = parameters::parameters(definition.parameters, route.as_ref(), errors);
@@ -77,16 +82,19 @@ pub(super) fn endpoint(
     let auth = auth(definition.auth, defaults, errors);
     let body_bytes_max = body_bytes_max(definition.max_body, defaults, errors);
     let rate_limit = definition.rate_limit.and_then(|rate| rate_limit(&rate.0, errors));
-    let cache_control = cache_control(definition.cache_control, route.as_ref(), errors);
+    let execution = execution(definition.execution, route.as_ref());
+    let facts = (route.as_ref(), auth.as_ref(), execution);
+    let response = response.validate(facts, (&parameters, &outputs), errors);
     let cors = cors::settings(definition.cors, defaults, errors);
     if errors.list.len() > before {
         return None;
     }
     let (method, path) = route?;
     let auth = auth?;
+    let used_headers = cors::used_headers(&method, definition.dry_run, &response);
     Some(Endpoint {
         id: id?,
-        execution: definition.execution.unwrap_or_else(|| default_execution(&method)),
+        execution,
         transaction: definition.transaction,
         dry_run: definition.dry_run,
         method,
@@ -98,10 +106,12 @@ pub(super) fn endpoint(
         queue: queue?,
         handler,
         procedure,
-        cors: CorsRules::new(&cors, &parameters, &auth, definition.dry_run).map(Arc::new),
+        cors: CorsRules::new(&cors, &parameters, &auth, &used_headers).map(Arc::new),
         parameters: parameters.into(),
         result,
+        produces: response.produces,
         outputs,
+        headers: response.headers,
         status,
         timeout,
         session,
@@ -110,7 +120,8 @@ pub(super) fn endpoint(
         auth,
         body_bytes_max,
         rate_limit,
-        cache_control,
+        cache: response.cache,
+        cache_control: response.cache_control,
     })
 }
 
@@ -151,12 +162,14 @@ fn check_dry_run(
     }
 }
 
-fn default_execution(method: &Method) -> Execution {
+/// Returns the execution. By default, it depends on the method.
+fn execution(written: Option<Execution>, route: Option<&Route>) -> Execution {
     // All other permitted methods are idempotent (RFC 9110 §9.2.2).
-    if *method == Method::POST || *method == Method::PATCH {
-        Execution::AtMostOnce
-    } else {
-        Execution::AtLeastOnce
+    let is_idempotent = |method: &Method| *method != Method::POST && *method != Method::PATCH;
+    match (written, route) {
+        (Some(written), _) => written,
+        (None, Some((method, _))) if !is_idempotent(method) => Execution::AtMostOnce,
+        (None, _) => Execution::AtLeastOnce,
     }
 }
 
@@ -326,19 +339,4 @@ fn rate_limit(
         errors.add("rate_limit.window", format!("expected {DURATION_EXPECTED}, from 1s to 24h"));
     }
     Some(RateLimit { requests: definition.requests, window: window? })
-}
-
-fn cache_control(
-    written: Option<String>,
-    route: Option<&Route>,
-    errors: &mut EndpointErrors<'_>,
-) -> Option<String> {
-    let text = written?;
-    if route.is_some_and(|(method, _)| !method.is_safe()) {
-        errors.add("cache_control", "expected only with GET and HEAD");
-    }
-    if text.is_empty() || HeaderValue::from_str(&text).is_err() {
-        errors.add("cache_control", "expected a header value, e.g. \"max-age=60\"");
-    }
-    Some(text)
 }

@@ -13,12 +13,13 @@ pub const MAX_AGE_DEFAULT: Duration = Duration::from_mins(10);
 const MAX_AGE_CEILING: Duration = Duration::from_hours(24);
 
 /// The response headers that fjord sets and that every page may read.
-const EXPOSED: [&str; 7] = [
+const EXPOSED: [&str; 8] = [
     "x-request-id",
     "retry-after",
     "ratelimit",
     "ratelimit-policy",
     "deprecation",
+    "proxy-status",
     "server-timing",
     "www-authenticate",
 ];
@@ -95,6 +96,15 @@ fn is_origin(text: &str) -> bool {
     is_scheme && is_plain && has_host && !has_default_port
 }
 
+/// Headers that an endpoint uses because of its keys, in lower case.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct UsedHeaders {
+    /// Headers of requests, which pages may send.
+    pub(super) request: Vec<&'static str>,
+    /// Headers of responses, which pages may read.
+    pub(super) response: Vec<&'static str>,
+}
+
 /// The CORS rules of one endpoint, with the values of its response headers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CorsRules {
@@ -110,12 +120,13 @@ pub struct CorsRules {
 }
 
 impl CorsRules {
-    /// Returns the rules of an endpoint with these parameters and `auth`, or `None` if no other origin may call it.
+    /// Returns the rules of an endpoint with these parameters, `auth` and other used headers, or `None` if no other origin
+    /// may call it.
     pub(super) fn new(
         cors: &CorsSettings,
         parameters: &[Parameter],
         auth: &Auth,
-        dry_run: bool,
+        used: &UsedHeaders,
     ) -> Option<Self> {
         if cors.origins.is_empty() {
             return None;
@@ -133,10 +144,10 @@ impl CorsRules {
             }
             allowed.extend(takes_api_keys.then(|| "x-api-key".to_owned()));
         }
-        allowed.extend(dry_run.then(|| "prefer".to_owned()));
+        allowed.extend(used.request.iter().map(|name| (*name).to_owned()));
         allowed.extend_from_slice(&cors.headers);
         let mut exposed = EXPOSED.map(ToOwned::to_owned).to_vec();
-        exposed.extend(dry_run.then(|| "preference-applied".to_owned()));
+        exposed.extend(used.response.iter().map(|name| (*name).to_owned()));
         exposed.extend_from_slice(&cors.exposed_headers);
         Some(Self {
             origins: cors
@@ -163,7 +174,7 @@ impl CorsRules {
                 scopes: Vec::new(),
                 issuers: Vec::new(),
             },
-            false,
+            &UsedHeaders::default(),
         )
     }
 

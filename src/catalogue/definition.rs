@@ -13,8 +13,10 @@ use super::parameter::{ParameterSource, ParameterType};
 use crate::units::BYTES_EXPECTED;
 
 pub mod json;
+pub mod response;
 
 use json::{ObjectOnly, OrderedMembers};
+use response::{CacheDefinition, HeadersDefinition, ProducesDefinition};
 
 /// One REST operation and the stored procedure behind it.
 #[derive(Debug, Default, serde::Deserialize, JsonSchema)]
@@ -43,8 +45,12 @@ pub struct EndpointDefinition {
     pub parameters: OrderedMembers<ObjectOnly<ParameterDefinition>>,
     /// The structure of the answer. Default: `rows`.
     pub result: Option<ResultKind>,
+    /// The media types of a successful answer, from which the client chooses with `Accept`; the first is the default. For `rows`: `application/json`, `text/csv`, `application/x-ndjson`. For a `value`: any one besides JSON, in which its bytes or text are sent as they are. Default: `application/json`.
+    pub produces: Option<ProducesDefinition>,
     /// OUTPUT parameters of the procedure that are included in a `row`, `value` or `full` answer.
     pub outputs: Vec<String>,
+    /// Response headers, each with the OUTPUT parameter of the procedure that contains its value. If the value is NULL, the header is left out.
+    pub headers: ObjectOnly<HeadersDefinition>,
     /// HTTP statuses for the procedure's RETURN statuses and error numbers.
     pub status: ObjectOnly<StatusDefinition>,
     /// Whether a request may be executed a second time. Default: `at-most-once` for POST and PATCH, otherwise `at-least-once`.
@@ -68,7 +74,9 @@ pub struct EndpointDefinition {
     pub max_body: Option<SizeDefinition>,
     /// The rate limit of each caller.
     pub rate_limit: Option<ObjectOnly<RateLimitDefinition>>,
-    /// The `Cache-Control` of a successful answer to GET or HEAD. Default: `no-store`.
+    /// How answers to GET and HEAD can be reused.
+    pub cache: Option<ObjectOnly<CacheDefinition>>,
+    /// The `Cache-Control` of a successful answer to GET or HEAD. Default: `no-store`; with `cache.etag`, `private, no-cache`, or `no-cache` for a public endpoint.
     pub cache_control: Option<String>,
     /// The web pages from other origins that may call the endpoint. Default: the configuration's `catalogue.cors_default`.
     pub cors: Option<ObjectOnly<CorsDefinition>>,

@@ -8,9 +8,12 @@ use http::Method;
 use schemars::JsonSchema;
 
 use super::auth::Auth;
+use super::cache::CacheRules;
 use super::cors::CorsRules;
 use super::names::{EndpointId, ProcedureName, QueueName};
 use super::parameter::{Parameter, ParameterSource};
+use super::representation::Representation;
+use super::response_header::ResponseHeader;
 
 /// One REST operation: its route, its procedure, and how requests to it are handled.
 #[derive(Clone, Debug)]
@@ -39,8 +42,12 @@ pub struct Endpoint {
     pub parameters: Arc<[Parameter]>,
     /// The structure of a successful answer.
     pub result: ResultKind,
+    /// The representations of a successful answer, at least one. The first is the one for clients without a preference.
+    pub produces: Vec<Representation>,
     /// OUTPUT parameters that are included in a `row`, `value` or `full` answer.
     pub outputs: Vec<String>,
+    /// Response headers, each with the OUTPUT parameter that contains its value.
+    pub headers: Vec<(ResponseHeader, Arc<str>)>,
     /// HTTP statuses for the procedure's RETURN statuses and error numbers.
     pub status: StatusMap,
     /// Whether a request may be executed a second time.
@@ -63,6 +70,8 @@ pub struct Endpoint {
     pub body_bytes_max: usize,
     /// The rate limit of each caller, if any.
     pub rate_limit: Option<RateLimit>,
+    /// How answers can be reused.
+    pub cache: CacheRules,
     /// The `Cache-Control` of a successful answer; `no-store` if `None`.
     pub cache_control: Option<String>,
     /// The CORS rules, if pages from other origins may call the endpoint.
@@ -76,12 +85,26 @@ impl Endpoint {
         self.parameters.iter().any(|parameter| parameter.source == ParameterSource::Body)
     }
 
+    /// Returns the representation with a media type. A request that names none gets JSON if the endpoint has it, and
+    /// otherwise the first representation.
+    #[must_use]
+    pub fn representation(&self, media_type: Option<&str>) -> Option<&Representation> {
+        let find = |wanted: &str| self.produces.iter().find(|one| one.media_type() == wanted);
+        match media_type {
+            Some(media_type) => find(media_type),
+            None => find(Representation::Json.media_type()).or(self.produces.first()),
+        }
+    }
+
     /// Returns whether parts of a large answer may be sent while the procedure is still running. This requires a result without
-    /// a fixed size, and a status that does not depend on the RETURN status.
+    /// a fixed size, and a status and headers that do not depend on the end of the call.
     #[must_use]
     pub fn may_stream(&self) -> bool {
         use ResultKind::{Full, Json, Rows, Sets};
-        self.status.returns.is_empty() && matches!(self.result, Rows | Sets | Json | Full)
+        self.status.returns.is_empty()
+            && self.headers.is_empty()
+            && !self.cache.needs_whole_answer()
+            && matches!(self.result, Rows | Sets | Json | Full)
     }
 }
 

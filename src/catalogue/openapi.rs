@@ -11,6 +11,7 @@ use super::route::{self, Segment};
 use crate::problem::PROBLEM_JSON;
 
 mod parameters;
+mod responses;
 
 /// Returns the indented document for `endpoints`. It contains nothing about any other endpoint.
 #[must_use]
@@ -153,11 +154,12 @@ fn responses(endpoint: &Endpoint) -> Json {
         let mut success = match schema {
             Some(schema) => json!({
                 "description": "The procedure's answer.",
-                "content": { "application/json": { "schema": schema } } }),
+                "content": responses::content(endpoint, schema) }),
             None => json!({ "description": "Done." }),
         };
-        if let Some(success) = success.as_object_mut().filter(|_| endpoint.dry_run) {
-            success.insert("headers".into(), preference_applied());
+        let headers = responses::headers(endpoint);
+        if let Some(success) = success.as_object_mut().filter(|_| !headers.is_empty()) {
+            success.insert("headers".into(), headers.into());
         }
         success
     };
@@ -166,12 +168,17 @@ fn responses(endpoint: &Endpoint) -> Json {
     for status in endpoint.status.returns.values().filter(|status| **status < 300) {
         responses.insert(status.to_string(), success(schema.as_ref()));
     }
+    responses::add_minimal(endpoint, &mut responses);
+    responses::add_conditional(endpoint, &mut responses);
     let mut problems: Vec<u16> = vec![400, 500, 502, 503, 504];
     if endpoint.auth != Auth::Public {
         problems.extend([401, 403]);
     }
     if endpoint.result == ResultKind::Row {
         problems.push(404);
+    }
+    if responses::is_negotiated(endpoint) {
+        problems.push(406);
     }
     if endpoint.takes_body() {
         problems.extend([413, 415]);
@@ -186,12 +193,6 @@ fn responses(endpoint: &Endpoint) -> Json {
     }
     responses.insert("default".into(), json!({ "$ref": "#/components/responses/Problem" }));
     responses.into()
-}
-
-fn preference_applied() -> Json {
-    json!({ "Preference-Applied": {
-        "schema": { "type": "string", "enum": ["tx=rollback", "tx=commit"] },
-        "description": "Whether the transaction was rolled back or committed, if `Prefer` asked for one of the two." } })
 }
 
 fn security(auth: &Auth) -> Json {

@@ -113,6 +113,7 @@ fn request(endpoint: &Endpoint, arguments: &CallArguments) -> Result<Request, Ve
         idempotency_key: arguments.idempotency_key.clone(),
         traceparent: Some(Arc::clone(TraceContext::from_headers(None, None).traceparent())),
         tracestate: None,
+        accept: None,
         request_id,
         payload,
     })

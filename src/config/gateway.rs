@@ -69,6 +69,8 @@ pub struct HttpLimits {
     pub buffered_bytes_max: usize,
     /// The maximum size in bytes of one client's request bodies and answers in memory.
     pub buffered_bytes_per_client_max: usize,
+    /// The maximum size in bytes of all stored answers. With 0, none are stored.
+    pub cached_bytes_max: usize,
     /// The maximum total size in bytes of a request's headers.
     pub header_bytes_max: usize,
     /// The maximum number of headers in a request.
@@ -186,6 +188,7 @@ impl HttpLimits {
             buffered_bytes_max: table.get_bytes("buffered_bytes_max", limits::BUFFERED_BYTES_MAX),
             buffered_bytes_per_client_max: table
                 .get_bytes("buffered_bytes_per_client_max", limits::BUFFERED_BYTES_PER_CLIENT_MAX),
+            cached_bytes_max: table.get_bytes("cached_bytes_max", limits::CACHED_BYTES_MAX),
             header_bytes_max: table.get_bytes("header_bytes_max", limits::HEADER_BYTES_MAX),
             headers_max: table.get_limited("headers_max", limits::HEADERS_MAX),
             uri_bytes_max: table.get_bytes("uri_bytes_max", limits::URI_BYTES_MAX),

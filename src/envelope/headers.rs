@@ -10,6 +10,8 @@ pub const ATTEMPT: &str = "Fjord-Attempt";
 pub const TIMEOUT_MS: &str = "Fjord-Timeout-Ms";
 /// `at-least-once`, `at-most-once` or `dry-run`.
 pub const EXECUTION: &str = "Fjord-Execution";
+/// The media type of the answer, if it is not JSON.
+pub const ACCEPT: &str = "Accept";
 /// The number of further requests that are waiting at the sender for the same queue; omitted if 0.
 pub const WAITING: &str = "Fjord-Waiting";
 /// The number of parts that may be unacknowledged; omitted if the answer must not be streamed.

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
+use crate::catalogue::ResponseHeader;
 use crate::message::Subject;
 use crate::outcome::Outcome;
 
@@ -118,6 +119,8 @@ pub struct Final {
     pub phases: Option<Phases>,
     /// Whether a dry run left no changes: it was rolled back, or never sent to the database.
     pub is_rolled_back: bool,
+    /// Response headers. The gateway forwards those that the endpoint declares.
+    pub headers: Vec<(ResponseHeader, String)>,
 }
 
 impl Final {
@@ -134,7 +137,15 @@ impl Final {
             outcome,
             phases: None,
             is_rolled_back: false,
+            headers: Vec::new(),
         }
+    }
+
+    /// Returns the size of the response headers, in bytes.
+    #[must_use]
+    pub fn header_bytes(&self) -> usize {
+        // Each line also has a colon, a space and a line break.
+        self.headers.iter().map(|(header, value)| header.as_str().len() + value.len() + 4).sum()
     }
 
     /// Returns whether this may answer a dry run: it was rolled back, or the status is 500 or more.
@@ -160,12 +171,12 @@ impl Reply {
         }
     }
 
-    /// Returns the number of bytes of the body that the reply contains.
+    /// Returns the number of bytes of the body and of the response headers that the reply contains.
     #[must_use]
     pub fn body_bytes(&self) -> usize {
         match self {
             Self::Part { bytes, .. } => bytes.len(),
-            Self::Final(answer) => answer.body.len(),
+            Self::Final(answer) => answer.body.len() + answer.header_bytes(),
             _ => 0,
         }
     }

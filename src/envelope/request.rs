@@ -46,6 +46,9 @@ pub struct Request {
     pub waiting: u32,
     /// The number of parts that may be unacknowledged; 0 if the answer must not be streamed.
     pub window: u32,
+    /// The media type of the answer, without parameters. `None` stands for JSON or, if the endpoint does not have it, for the
+    /// first media type that it has.
+    pub accept: Option<String>,
     /// The name of the authenticated caller.
     pub principal: Option<String>,
     /// The client's idempotency key.
@@ -87,6 +90,7 @@ impl Request {
             encoded.push(headers::WINDOW, self.window.to_string())?;
         }
         let optional = [
+            (headers::ACCEPT, self.accept.as_deref()),
             (headers::PRINCIPAL, self.principal.as_deref()),
             (headers::IDEMPOTENCY_KEY, self.idempotency_key.as_deref()),
             (headers::TRACEPARENT, self.traceparent.as_deref()),
@@ -159,6 +163,7 @@ impl Request {
             _ => Ok(()),
         };
         bounded(headers::REQUEST_ID, fields.request_id, TEXT_BYTES_MAX)?;
+        bounded(headers::ACCEPT, fields.accept, TEXT_BYTES_MAX)?;
         bounded(headers::PRINCIPAL, fields.principal, TEXT_BYTES_MAX)?;
         bounded(headers::IDEMPOTENCY_KEY, fields.idempotency_key, TEXT_BYTES_MAX)?;
         bounded(headers::TRACEPARENT, fields.traceparent, TEXT_BYTES_MAX)?;
@@ -175,6 +180,7 @@ impl Request {
             // Without a valid window the answer is not streamed. Nor is the answer of a dry run,
             // because no part of it may reach the client before the rollback.
             window: fields.window.filter(|_| !dry_run).and_then(|n| n.parse().ok()).unwrap_or(0),
+            accept: fields.accept.map(ToOwned::to_owned),
             principal: fields.principal.map(ToOwned::to_owned),
             idempotency_key: fields.idempotency_key.map(ToOwned::to_owned),
             traceparent: fields.traceparent.map(Into::into),
@@ -201,6 +207,7 @@ struct RequestHeaders<'a> {
     execution: Option<&'a str>,
     waiting: Option<&'a str>,
     window: Option<&'a str>,
+    accept: Option<&'a str>,
     principal: Option<&'a str>,
     idempotency_key: Option<&'a str>,
     traceparent: Option<&'a str>,
@@ -219,6 +226,7 @@ impl<'a> RequestHeaders<'a> {
                 headers::EXECUTION => &mut fields.execution,
                 headers::WAITING => &mut fields.waiting,
                 headers::WINDOW => &mut fields.window,
+                headers::ACCEPT => &mut fields.accept,
                 headers::PRINCIPAL => &mut fields.principal,
                 headers::IDEMPOTENCY_KEY => &mut fields.idempotency_key,
                 headers::TRACEPARENT => &mut fields.traceparent,
@@ -245,6 +253,7 @@ mod tests {
             dry_run: false,
             waiting: 7,
             window: 2,
+            accept: Some("text/csv".to_owned()),
             principal: Some("p".to_owned()),
             idempotency_key: Some("k".to_owned()),
             traceparent: Some("t".into()),

@@ -32,6 +32,8 @@ pub enum ProblemKind {
     RequestTimeout,
     /// The procedure reports a conflict with stored data.
     Conflict,
+    /// The stored state does not match `If-Match`.
+    PreconditionFailed,
     /// The body is larger than allowed.
     BodyTooLarge,
     /// The URI is longer than allowed.
@@ -162,6 +164,12 @@ impl ProblemKind {
                 S::CONFLICT,
                 "conflict",
                 "The request conflicts with existing data",
+                Executed,
+            ),
+            Self::PreconditionFailed => definition(
+                S::PRECONDITION_FAILED,
+                "precondition-failed",
+                "The current state does not match the precondition",
                 Executed,
             ),
             Self::BodyTooLarge => definition(

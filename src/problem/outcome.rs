@@ -18,6 +18,7 @@ impl ProblemKind {
             Self::NotAcceptable => Outcome::NotAcceptable,
             Self::RequestTimeout => Outcome::RequestTimeout,
             Self::Conflict => Outcome::SqlConflict,
+            Self::PreconditionFailed => Outcome::PreconditionFailed,
             Self::BodyTooLarge => Outcome::BodyTooLarge,
             Self::UriTooLong => Outcome::UriTooLong,
             Self::UnsupportedMediaType => Outcome::UnsupportedMediaType,

@@ -52,6 +52,9 @@ metrics! {
     GATEWAY_WAITING: Gauge "fjord_gateway_requests_waiting", "Requests waiting for a free slot, by queue.";
     GATEWAY_SHED: Counter "fjord_gateway_requests_shed_total", "Requests refused immediately because a limit was reached, by reason.";
     GATEWAY_BUFFERED_BYTES: Gauge "fjord_gateway_buffered_bytes", "Bytes of request bodies, responses and compression buffers in memory now; small ones are not counted.";
+    GATEWAY_REUSED: Counter "fjord_gateway_answers_reused_total", "Requests answered without a call of their own, by endpoint and result.";
+    GATEWAY_CACHED_BYTES: Gauge "fjord_gateway_cached_bytes", "Bytes of stored answers in memory now.";
+    GATEWAY_CACHE_EVICTIONS: Counter "fjord_gateway_cache_evictions_total", "Stored answers removed before they expired, or not stored, by reason.";
     GATEWAY_LATE_REPLIES: Counter "fjord_gateway_late_replies_total", "Replies that arrived after their request had ended.";
     GATEWAY_BAD_REPLIES: Counter "fjord_gateway_bad_replies_total", "Replies that could not be decoded.";
     GATEWAY_REPLIES_REJECTED: Counter "fjord_gateway_replies_rejected_total", "Replies dropped because their sender has no right to answer the request, by reason.";

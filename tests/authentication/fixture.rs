@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use fjord::catalogue::{
-    Auth, AuthMethod, Endpoint, EndpointId, Execution, OnDisconnect, QueueName, ResultKind,
-    StatusMap,
+    Auth, AuthMethod, CacheRules, Endpoint, EndpointId, Execution, OnDisconnect, QueueName,
+    Representation, ResultKind, StatusMap,
 };
 use fjord::config::AuthConfig;
 use fjord::config::auth::issuer::ALGORITHMS;
@@ -136,7 +136,9 @@ pub(super) fn endpoint_with(auth: Auth) -> Endpoint {
         procedure: None,
         parameters: Arc::new([]),
         result: ResultKind::Rows,
+        produces: vec![Representation::Json],
         outputs: Vec::new(),
+        headers: Vec::new(),
         status: StatusMap::default(),
         execution: Execution::AtLeastOnce,
         transaction: false,
@@ -148,6 +150,7 @@ pub(super) fn endpoint_with(auth: Auth) -> Endpoint {
         auth,
         body_bytes_max: 0,
         rate_limit: None,
+        cache: CacheRules::default(),
         cache_control: None,
         cors: None,
     }

@@ -340,6 +340,7 @@ fn config(options: &Options, tls: Option<ServerTlsConfig>) -> GatewayConfig {
             requests_in_flight_max: 100,
             buffered_bytes_max: 1 << 20,
             buffered_bytes_per_client_max: 1 << 20,
+            cached_bytes_max: 0,
             header_bytes_max: 4096,
             headers_max: 20,
             uri_bytes_max: 1024,

@@ -85,6 +85,8 @@ const NO_ALERT: &[(Metric, &str)] = &[
         "a result of the worker's timers; FjordLinkUnsteady covers a stalled link",
     ),
     (names::GATEWAY_COMPRESSED, "good news"),
+    (names::GATEWAY_REUSED, "good news"),
+    (names::GATEWAY_CACHE_EVICTIONS, "the answers are requested from the database again"),
     (
         names::GATEWAY_HEALTH_CHECKS,
         "the causes of a gateway that is not ready have their own alerts",

@@ -12,7 +12,7 @@ use fjord::procedures::{
     ServerErrorClass, SessionContext, Transaction,
 };
 use fjord::roles::worker::JobProgress;
-use fjord::roles::worker::execution::procedure::json_sink::JsonSink;
+use fjord::roles::worker::execution::procedure::answer_sink::AnswerSink;
 use tokio::time::Instant;
 
 use super::{LONG, ProcedureCaller, given, int, name, sent_error, text, unsent_error};
@@ -100,7 +100,7 @@ async fn rows_stay_in_the_database_until_the_client_reads_them() {
         let arguments = [int("count", 5000)];
         let progress = Arc::<JobProgress>::default();
         progress.chunks.enable(1024);
-        let mut answer = JsonSink::new(ResultKind::Rows, 1 << 20).with_chunks(&progress);
+        let mut answer = AnswerSink::new(ResultKind::Rows, 1 << 20).with_chunks(&progress);
         let deadline = Instant::now() + LONG;
         let (queue, procedure, arguments) = (&caller.queue, &procedure, &arguments[..]);
         let transaction = Transaction::None;

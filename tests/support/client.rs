@@ -184,6 +184,12 @@ impl HttpResponse {
             assert_eq!(member("effect"), "not-executed", "{problem}");
             let after = self.header("retry-after");
             assert!(after.parse::<u32>().is_ok(), "Retry-After of a 503: {after:?}");
+            let proxy_status = self.header("proxy-status");
+            let (start, end) = ("fjord; error=", format!("; details=\"{slug}\""));
+            assert!(
+                proxy_status.starts_with(start) && proxy_status.ends_with(&end),
+                "{proxy_status}"
+            );
         }
         problem
     }

@@ -63,6 +63,8 @@ pub(crate) struct FleetOptions {
     pub(crate) gateway_tls_keys: &'static str,
     /// The name and contents of an additional catalogue file.
     pub(crate) catalogue: Option<(&'static str, &'static str)>,
+    /// The file names and contents of additional procedures.
+    pub(crate) procedures: &'static [(&'static str, &'static str)],
     /// Additional lines of `gateway.toml`.
     pub(crate) gateway_toml: String,
     /// Additional lines of `worker.toml`.
@@ -90,6 +92,7 @@ impl Default for FleetOptions {
             gateway_keys: "",
             gateway_tls_keys: "",
             catalogue: None,
+            procedures: &[],
             gateway_toml: String::new(),
             worker_toml: String::new(),
             environment: Vec::new(),
@@ -353,7 +356,7 @@ impl Fleet {
             fs::write(own.join("endpoints").join(name), text).expect("the file can be written");
         }
         fs::write(own.join("schema.sql"), SCHEMA).expect("the file can be written");
-        for (name, text) in PROCEDURES {
+        for (name, text) in PROCEDURES.iter().chain(self.options.procedures) {
             fs::write(own.join("procedures").join(name), text).expect("the file can be written");
         }
     }

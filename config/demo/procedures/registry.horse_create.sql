@@ -15,6 +15,8 @@ VALUES (@ueln, @name, @breed, @sex, @born, @microchip, @height_cm, @weight_kg, @
 
 SELECT printf('NL%08d', 1 + (SELECT CAST(substr(max(number), 3) AS INTEGER) FROM passport)) AS "@passport";
 
+SELECT '/v1/horses/' || @ueln AS "@location";
+
 INSERT INTO passport (number, document, ueln, issuer, issued, slaughter)
 VALUES (@passport, newid(), @ueln, 'Demo Stud Book', date(), 0);
 

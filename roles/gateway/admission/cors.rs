@@ -160,7 +160,7 @@ mod tests {
                 "allow-origin: https://a.example",
                 "allow-credentials: true",
                 "allow-methods: GET, HEAD, POST",
-                "allow-headers: idempotency-key, x-request-id, traceparent, tracestate, content-type, x-office, x-more",
+                "allow-headers: idempotency-key, x-request-id, traceparent, tracestate, content-type, x-office, prefer, x-more",
                 "max-age: 3600",
             ]
         );

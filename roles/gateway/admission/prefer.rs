@@ -1,11 +1,12 @@
-//! The `Prefer` header (RFC 7240), with which a caller can request that the call's transaction be rolled back.
+//! The `Prefer` header (RFC 7240), with which a caller can request that the call's transaction be rolled back, or an answer
+//! without content.
 //!
-//! The RFC lets servers ignore a preference. Ignoring this one would commit a call that the caller wants rolled back, so a
+//! The RFC lets servers ignore a preference. Ignoring a dry run would commit a call that the caller wants rolled back, so a
 //! request whose preference might not be honored is rejected before anything is executed.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::catalogue::Endpoint;
+use crate::catalogue::{Endpoint, Parameter, ParameterSource};
 use crate::envelope::Final;
 use crate::problem::{Problem, Violation};
 use crate::telemetry::conditions::{self, Condition};
@@ -28,11 +29,23 @@ pub(in crate::roles::gateway) enum TransactionEnd {
     Rollback,
 }
 
+/// The preferences of a request that the gateway honors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::roles::gateway) struct HonoredPreferences {
+    /// How the caller wants the transaction to end. `None` if the request states no preference or the endpoint does not
+    /// support dry runs.
+    pub(in crate::roles::gateway) transaction_end: Option<TransactionEnd>,
+    /// Whether a successful answer to a change has no content: `return=minimal` (RFC 7240 §4.2).
+    pub(in crate::roles::gateway) is_minimal: bool,
+}
+
 /// The supported preferences in a request, and whether it has others.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Preferences {
     transaction_end: Option<TransactionEnd>,
     handling: Option<Handling>,
+    wants_minimal: bool,
+    wants_representation: bool,
     has_unknown: bool,
 }
 
@@ -42,35 +55,49 @@ enum Handling {
     Other,
 }
 
-/// Returns how the caller wants the transaction to end, or `None` if the request states no preference or the endpoint does not
-/// support dry runs.
+/// Returns the preferences of a request that the gateway honors.
 ///
 /// # Errors
 /// `Violation` if the header is malformed or requests something unsupported.
-pub(in crate::roles::gateway) fn transaction_end(
+pub(in crate::roles::gateway) fn honored(
     headers: &HeaderMap,
     endpoint: &Endpoint,
-) -> Result<Option<TransactionEnd>, Violation> {
+) -> Result<HonoredPreferences, Violation> {
     if !headers.contains_key(PREFER) {
-        return Ok(None);
+        return Ok(HonoredPreferences::default());
     }
     let refused = |detail| Err(Violation::in_parameter("header", "Prefer", detail));
     let preferences = match Preferences::read(headers) {
         Ok(preferences) => preferences,
         Err(detail) => return refused(detail),
     };
-    if preferences.has_unknown && preferences.handling == Some(Handling::Strict) {
-        return refused("handling=strict: expected no preference other than tx and handling");
+    // The two exclude each other, and a request with both counts as a request with neither (RFC 7240 §4.2).
+    let wants_minimal = preferences.wants_minimal && !preferences.wants_representation;
+    let is_minimal = wants_minimal && may_be_minimal(endpoint);
+    let has_unknown = preferences.has_unknown || (wants_minimal && !is_minimal);
+    if has_unknown && preferences.handling == Some(Handling::Strict) {
+        return refused(
+            "handling=strict: expected no preference other than tx, return and handling",
+        );
     }
-    match preferences.transaction_end {
-        Some(TransactionEnd::Rollback) if !endpoint.dry_run => {
-            refused("tx=rollback: this endpoint does not permit dry runs; nothing was executed")
-        }
-        end => Ok(end.filter(|_| endpoint.dry_run)),
+    if preferences.transaction_end == Some(TransactionEnd::Rollback) && !endpoint.dry_run {
+        return refused(
+            "tx=rollback: this endpoint does not permit dry runs; nothing was executed",
+        );
     }
+    let transaction_end = preferences.transaction_end.filter(|_| endpoint.dry_run);
+    Ok(HonoredPreferences { transaction_end, is_minimal })
 }
 
-/// Returns the value of `Preference-Applied` for an answer.
+/// Returns whether `return=minimal` is honored: for a method that changes something, unless the procedure receives `Prefer`.
+fn may_be_minimal(endpoint: &Endpoint) -> bool {
+    let is_prefer = |parameter: &Parameter| {
+        parameter.source == ParameterSource::Header && parameter.name.eq_ignore_ascii_case("prefer")
+    };
+    !endpoint.method.is_safe() && !endpoint.parameters.iter().any(is_prefer)
+}
+
+/// Returns how the transaction of an answer ended, for `Preference-Applied`.
 ///
 /// # Errors
 /// `Problem` if the answer to a dry run reports neither a rollback nor a failure with a status of 500 or more.
@@ -78,15 +105,13 @@ pub(in crate::roles::gateway) fn applied(
     end: Option<TransactionEnd>,
     answer: &Final,
     endpoint: &Endpoint,
-) -> Result<Option<HeaderValue>, Problem> {
+) -> Result<Option<TransactionEnd>, Problem> {
     match end {
         None => Ok(None),
-        Some(TransactionEnd::Commit) => {
-            Ok((answer.status < 400).then(|| TransactionEnd::Commit.header_value()))
-        }
+        Some(TransactionEnd::Commit) => Ok((answer.status < 400).then_some(TransactionEnd::Commit)),
         Some(TransactionEnd::Rollback) if answer.is_rolled_back => {
             count(endpoint, "rolled_back");
-            Ok(Some(TransactionEnd::Rollback.header_value()))
+            Ok(Some(TransactionEnd::Rollback))
         }
         Some(TransactionEnd::Rollback) if answer.is_valid_for_dry_run() => {
             count(endpoint, "failed");
@@ -111,15 +136,20 @@ fn count(endpoint: &Endpoint, result: &str) {
     counter(&names::GATEWAY_DRY_RUNS, &labels).increment(1);
 }
 
-impl TransactionEnd {
-    /// Returns the value of `Preference-Applied`.
-    #[must_use]
-    fn header_value(self) -> HeaderValue {
-        HeaderValue::from_static(match self {
-            Self::Commit => "tx=commit",
-            Self::Rollback => "tx=rollback",
-        })
-    }
+/// Returns the value of `Preference-Applied`.
+#[must_use]
+pub(in crate::roles::gateway) fn header_value(
+    end: Option<TransactionEnd>,
+    is_minimal: bool,
+) -> Option<HeaderValue> {
+    Some(HeaderValue::from_static(match (end, is_minimal) {
+        (None, false) => return None,
+        (None, true) => "return=minimal",
+        (Some(TransactionEnd::Commit), false) => "tx=commit",
+        (Some(TransactionEnd::Commit), true) => "tx=commit, return=minimal",
+        (Some(TransactionEnd::Rollback), false) => "tx=rollback",
+        (Some(TransactionEnd::Rollback), true) => "tx=rollback, return=minimal",
+    }))
 }
 
 const LOOKS_LIKE_ROLLBACK: &str =
@@ -166,6 +196,10 @@ impl Preferences {
         } else if name.eq_ignore_ascii_case("handling") {
             let handling = if value == "strict" { Handling::Strict } else { Handling::Other };
             self.handling.get_or_insert(handling);
+        } else if name.eq_ignore_ascii_case("return") && value == "minimal" {
+            self.wants_minimal = true;
+        } else if name.eq_ignore_ascii_case("return") && value == "representation" {
+            self.wants_representation = true;
         } else if looks_like_rollback(name) || looks_like_rollback(value) {
             return Err(LOOKS_LIKE_ROLLBACK);
         } else {

@@ -35,8 +35,8 @@ use super::worker_monitor;
 /// How long `dispatch_until` waits for the end of a session after its disconnect.
 const DISCONNECT_LIMIT: Duration = Duration::from_secs(2);
 
-/// Dispatches requests to workers.
-#[derive(Debug)]
+/// Dispatches requests to workers. Cheap to clone; all clones share their queues and services.
+#[derive(Clone, Debug)]
 pub struct Dispatcher {
     queues: Arc<QueueRegistry>,
     services: Arc<DispatchServices>,
@@ -193,6 +193,11 @@ impl Dispatcher {
     #[must_use]
     pub fn config(&self) -> Guard<Arc<SessionConfig>> {
         self.services.config.load()
+    }
+
+    /// Returns the tasks of the process.
+    pub(super) fn tasks(&self) -> &Tasks {
+        &self.services.tasks
     }
 
     /// Returns the connection to the message bus.

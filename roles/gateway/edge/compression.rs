@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, header};
 use tokio::sync::{Semaphore, TryAcquireError};
 
@@ -17,6 +18,7 @@ use crate::telemetry::{self, names};
 use crate::roles::gateway::response::Response;
 use crate::roles::gateway::response::ResponseBody;
 use crate::roles::gateway::response::StreamedBody;
+use crate::roles::gateway::response::entity_tag::{self, TagKind};
 
 pub(in crate::roles::gateway) mod accept_encoding;
 pub(in crate::roles::gateway) mod stored_body;
@@ -25,7 +27,8 @@ mod stream_encoder;
 use accept_encoding::AcceptedCodings;
 
 /// `Vary` for a response that can be compressed.
-const VARY_ENCODING: HeaderValue = HeaderValue::from_static("Accept-Encoding");
+pub(in crate::roles::gateway) const VARY_ENCODING: HeaderValue =
+    HeaderValue::from_static("Accept-Encoding");
 /// The maximum size of a body that is compressed on the current thread, which takes at most a millisecond.
 const INLINE_BYTES_MAX: usize = 64 * 1024;
 /// The fastest level of each coding. For JSON, the next levels take twice as long and save a few percent.
@@ -62,6 +65,7 @@ impl Compressor {
         if config.codings.is_empty() || !is_compressible(response.headers()) {
             return response;
         }
+        let tag = entity_tag::kind(&response);
         let (mut parts, body) = response.into_parts();
         let body = match body {
             ResponseBody::Whole(body) => body,
@@ -75,6 +79,10 @@ impl Compressor {
         if !body.is_empty() {
             parts.headers.append(header::VARY, VARY_ENCODING);
         }
+        // A strong tag of the procedure identifies the uncompressed body, and clients send it back in `If-Match`.
+        if tag == TagKind::Chosen && accepted.identity {
+            return Response::from_parts(parts, body.into());
+        }
         let is_large_enough = body.len() >= config.bytes_min || !accepted.identity;
         let coding = accepted.coding.filter(|_| is_large_enough && !body.is_empty());
         let Some(coding) = coding else { return Response::from_parts(parts, body.into()) };
@@ -82,6 +90,7 @@ impl Compressor {
         let body = match smaller.filter(|bytes| !accepted.identity || bytes.len() < body.len()) {
             Some(smaller) => {
                 set_encoding(&mut parts.headers, coding);
+                entity_tag::on_encoded(&mut parts, coding.name());
                 smaller
             }
             None => body,
@@ -108,6 +117,20 @@ impl Compressor {
             smaller
         });
         work.await.ok()?.ok()
+    }
+}
+
+/// Lets the pipeline know the codings that the client accepts, if it needs them: for a conditional request.
+pub(super) fn remember_codings(
+    request: &mut Parts,
+    accepted: AcceptedCodings,
+    config: &CompressionConfig,
+) {
+    let is_conditional = [header::IF_MATCH, header::IF_NONE_MATCH]
+        .iter()
+        .any(|name| request.headers.contains_key(name));
+    if is_conditional && !config.codings.is_empty() {
+        request.extensions.insert(accepted);
     }
 }
 
@@ -164,7 +187,7 @@ fn compressed(body: &[u8], coding: Coding) -> io::Result<Bytes> {
 
 /// Returns whether a body may be transformed and is of a type that compresses well. Event streams are not compressed, because
 /// each event must be readable as soon as it arrives.
-fn is_compressible(headers: &HeaderMap) -> bool {
+pub(in crate::roles::gateway) fn is_compressible(headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let content_type = text(header::CONTENT_TYPE);
     // Compared first, because nearly every response has exactly this type.
@@ -179,7 +202,11 @@ fn is_text(content_type: &str) -> bool {
     let media_type = content_type.split(';').next().unwrap_or_default();
     match media_type.trim().to_ascii_lowercase().as_str() {
         "text/event-stream" => false,
-        JSON | "application/xml" | "application/javascript" | "image/svg+xml" => true,
+        JSON
+        | "application/x-ndjson"
+        | "application/xml"
+        | "application/javascript"
+        | "image/svg+xml" => true,
         other => other.starts_with("text/") || other.ends_with("+json") || other.ends_with("+xml"),
     }
 }

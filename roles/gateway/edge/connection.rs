@@ -24,6 +24,7 @@ use crate::lifecycle::{Cancel, Tasks};
 use crate::problem::{Problem, ProblemKind};
 use crate::telemetry::{self, names};
 
+use super::compression;
 use super::compression::Compressor;
 use super::compression::accept_encoding::AcceptedCodings;
 use crate::roles::gateway::client::caller::Peer;
@@ -209,7 +210,8 @@ impl ConnectionService {
         } else {
             filter::check(&request, codings, config)
         };
-        let (parts, incoming) = request.into_parts();
+        let (mut parts, incoming) = request.into_parts();
+        compression::remember_codings(&mut parts, codings, &config.compression);
         let mut body = RequestBody::new(incoming, &parts.headers);
         let response = match checked {
             Ok(()) => {

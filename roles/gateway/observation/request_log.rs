@@ -17,8 +17,8 @@ use crate::roles::gateway::admission::auth::AuthRejection;
 use crate::roles::gateway::admission::prefer::TransactionEnd;
 use crate::roles::gateway::admission::rate_limit::RateLimitHeaders;
 use crate::roles::gateway::client::caller::Peer;
-use crate::roles::gateway::dispatch::SessionSummary;
 use crate::roles::gateway::dispatch::session::SessionEnd;
+use crate::roles::gateway::dispatch::{AnswerSource, SessionSummary};
 use crate::roles::gateway::observation::phases::RequestPhase;
 use crate::roles::gateway::observation::phases::RequestPhases;
 use crate::roles::gateway::observation::phases::millis;
@@ -55,6 +55,8 @@ pub(in crate::roles::gateway) struct RequestLog {
     pub(in crate::roles::gateway) outcome: Outcome,
     /// How the caller wants the transaction to end, if it has stated a preference.
     pub(in crate::roles::gateway) transaction_end: Option<TransactionEnd>,
+    /// Where the answer came from.
+    pub(in crate::roles::gateway) answer_source: AnswerSource,
     pub(in crate::roles::gateway) rate: RateLimitHeaders,
     /// Whether the caller may see the durations of the phases.
     pub(in crate::roles::gateway) shows_timing: bool,
@@ -85,6 +87,7 @@ impl RequestLog {
             attempts: 0,
             outcome: Outcome::Ok,
             transaction_end: None,
+            answer_source: AnswerSource::Call,
             rate: RateLimitHeaders::default(),
             shows_timing: false,
             started_at: now,
@@ -165,6 +168,7 @@ impl RequestLog {
             status = status.as_u16(),
             outcome = self.outcome.as_str(),
             attempts = self.attempts,
+            reused = self.answer_source.as_str(),
             dry_run = self.is_dry_run().then_some(true),
             principal = self.principal.as_deref(),
             client = %ClientAddress(self.client),

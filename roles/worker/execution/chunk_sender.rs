@@ -1,11 +1,13 @@
 //! Sends a large answer in numbered chunks, and limits the number of unacknowledged chunks.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+use crate::catalogue::Representation;
 use crate::config::WorkerConfig;
 use crate::config::limits::PROGRESS_MISSED_MAX;
 use crate::envelope::reply::JSON;
@@ -32,6 +34,8 @@ pub(super) struct ChunkSender {
     /// The time between two of the worker's progress reports, each of which the gateway acknowledges.
     progress_interval: Duration,
     last_heard: Instant,
+    /// The media type of the answer.
+    content_type: Cow<'static, str>,
 }
 
 /// The destination of a part, and the job that it belongs to.
@@ -61,7 +65,10 @@ impl ChunkSender {
             job.progress.chunks.enable(chunk_bytes);
         }
         let progress_interval = config.progress_interval;
-        Self { window, sent: 0, acknowledged: None, progress_interval, last_heard: now }
+        let content_type =
+            job.representation().map_or(Cow::Borrowed(JSON), Representation::content_type);
+        let (sent, acknowledged) = (0, None);
+        Self { window, sent, acknowledged, progress_interval, last_heard: now, content_type }
     }
 
     /// Returns whether the answer may be divided.
@@ -127,7 +134,9 @@ impl ChunkSender {
         self.acknowledged.get_or_insert_with(|| destination.entry.watch_acknowledged());
         self.sent += 1;
         self.last_heard = Instant::now();
-        let head = (self.sent == 1).then(|| AnswerHead { status: 200, content_type: JSON.into() });
+        let content_type = &self.content_type;
+        let head = (self.sent == 1)
+            .then(|| AnswerHead { status: 200, content_type: content_type.clone() });
         let control = Some(destination.control);
         let part = Reply::Part { number: self.sent, bytes, head, control };
         destination.replies.send(part, destination.to.clone()).await

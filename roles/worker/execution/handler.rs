@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::catalogue::Endpoint;
+use crate::catalogue::{Endpoint, Representation};
 use crate::envelope::{Phases, Request};
 use crate::future::BoxFuture;
 use crate::lifecycle::Cancel;
@@ -38,6 +38,14 @@ pub struct Job {
     pub request: Request,
     /// The record in which the handler reports its progress.
     pub progress: Arc<JobProgress>,
+}
+
+impl Job {
+    /// Returns the representation of the answer that the request asks for; `None` if the endpoint does not have it.
+    #[must_use]
+    pub fn representation(&self) -> Option<&Representation> {
+        self.endpoint.representation(self.request.accept.as_deref())
+    }
 }
 
 /// Progress that a handler reports: chunks of a large answer, times, and the rollback of a dry run.

@@ -18,12 +18,14 @@ use crate::telemetry::{context, traces};
 use super::handler::{HandlerContext, HandlerError, Job, QueueHandler};
 use super::job_result::JobResult;
 
+pub mod answer_sink;
+mod csv;
 pub mod failure_log;
 mod json;
-pub mod json_sink;
+mod response_headers;
 pub mod status_mapping;
 
-use json_sink::JsonSink;
+use answer_sink::AnswerSink;
 use status_mapping::map_result;
 
 /// Creates the handler.
@@ -60,6 +62,13 @@ impl ProcedureHandler {
             let problem = Problem::new(ProblemKind::Internal);
             return JobResult::Problem { problem, outcome: Outcome::Internal };
         };
+        let Some(representation) = job.representation() else {
+            if job.request.dry_run {
+                job.progress.mark_rolled_back();
+            }
+            let problem = Problem::new(ProblemKind::NotAcceptable);
+            return JobResult::Problem { problem, outcome: Outcome::NotAcceptable };
+        };
         // The gateway has validated the parameters, but the sender may not be a gateway.
         let arguments = match payload::read(endpoint, &job.request.payload) {
             Ok(values) => arguments(endpoint, values),
@@ -71,8 +80,9 @@ impl ProcedureHandler {
                 return JobResult::Problem { problem, outcome: Outcome::BadMessage };
             }
         };
-        let mut sink =
-            JsonSink::new(endpoint.result, self.answer_bytes_max).with_chunks(&job.progress);
+        let sink = AnswerSink::new(endpoint.result, self.answer_bytes_max)
+            .with_representation(representation);
+        let mut sink = sink.with_chunks(&job.progress);
         let transaction = match (endpoint.transaction, job.request.dry_run) {
             (_, true) => Transaction::RolledBack,
             (true, false) => Transaction::Committed,

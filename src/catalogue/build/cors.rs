@@ -1,10 +1,14 @@
 //! Validates an endpoint's `cors`.
 
-use crate::catalogue::cors::{CorsSettings, MAX_AGE_DEFAULT};
+use http::Method;
+
+use super::response::ResponseRules;
+use crate::catalogue::cors::{CorsSettings, MAX_AGE_DEFAULT, UsedHeaders};
 use crate::catalogue::defaults::EndpointDefaults;
 use crate::catalogue::definition::CorsDefinition;
 use crate::catalogue::definition::json::ObjectOnly;
 use crate::catalogue::error::EndpointErrors;
+use crate::catalogue::response_header::ResponseHeader;
 use crate::units::{DURATION_EXPECTED, parse_duration};
 
 /// Returns the CORS settings of an endpoint. An endpoint without `cors` gets the default from the configuration.
@@ -32,4 +36,32 @@ pub(super) fn settings(
         errors.add(format!("cors.{key}"), expected);
     }
     settings
+}
+
+/// Returns the headers that an endpoint uses because of its keys, other than `parameters` and `auth`.
+pub(super) fn used_headers(
+    method: &Method,
+    dry_run: bool,
+    response: &ResponseRules,
+) -> UsedHeaders {
+    let ResponseRules { headers, cache, .. } = response;
+    let mut used = UsedHeaders::default();
+    // `tx` of a dry run, and `return=minimal` of any change.
+    if dry_run || !method.is_safe() {
+        used.request.push("prefer");
+        used.response.push("preference-applied");
+    }
+    let has = |header| headers.iter().any(|(declared, _)| *declared == header);
+    if cache.etag || has(ResponseHeader::ETag) {
+        used.request.extend(["if-match", "if-none-match"]);
+        used.response.push("etag");
+    }
+    if cache.ttl.is_some() {
+        used.response.push("age");
+    }
+    if has(ResponseHeader::LastModified) {
+        used.request.extend(["if-modified-since", "if-unmodified-since"]);
+    }
+    used.response.extend(headers.iter().map(|(header, _)| header.lower_case()));
+    used
 }

@@ -48,6 +48,87 @@ fn errors_in_cors_name_their_keys() {
 }
 
 #[test]
+fn errors_in_headers_name_the_header() {
+    check(
+        &with(r#""headers":{"Location":"a b"}"#),
+        "headers.Location: expected the name of an OUTPUT",
+    );
+    check(
+        &with(r#""headers":{"Set-Cookie":"a"}"#),
+        "unknown field `Set-Cookie`, expected one of `Location`, `Link`",
+    );
+    check(&with(r#""headers":{"location":"a"}"#), "unknown field `location`");
+    check(&with(r#""headers":{"Location":"a","Location":"b"}"#), "duplicate field `Location`");
+}
+
+#[test]
+fn errors_in_produces_say_why() {
+    let produces =
+        |result: &str, list: &str| with(&format!(r#""result":"{result}","produces":{list}"#));
+    check(
+        &produces("row", r#""text/csv""#),
+        "produces: \"text/csv\": expected only application/json, because",
+    );
+    check(
+        &produces("rows", r#"["application/json","text/html"]"#),
+        "expected application/json, text/csv or application/x-ndjson",
+    );
+    check(&produces("rows", r#"["text/csv","Text/CSV"]"#), "\"Text/CSV\" is given more than once");
+    check(&produces("rows", "[]"), "produces: expected at least one media type");
+    check(
+        &produces("rows", "7"),
+        "produces: invalid type: integer `7`, expected a media type or a list",
+    );
+    check(&produces("value", r#""image/*""#), "expected a media type without wildcards");
+    check(&produces("value", r#""multipart/mixed""#), "expected another media type");
+    check(&produces("value", r#"["image/png","image/gif"]"#), "expected one media type besides");
+    let outputs = with(r#""result":"value","produces":"image/png","outputs":["a"]"#);
+    check(&outputs, "outputs: expected none, because a value that is sent as it is");
+}
+
+#[test]
+fn errors_in_cache_say_why() {
+    let get = |keys: &str| with(keys).replace("POST", "GET");
+    check(&with(r#""cache":{"etag":true}"#), "cache: expected only with GET and HEAD, because");
+    check(&get(r#""cache":{"etags":true}"#), "unknown field `etags`");
+    let both = get(r#""cache":{"etag":true},"cache_control":"No-Store""#);
+    check(&both, "cache_control: expected no `no-store` together with `cache.etag`, because");
+    check(&get(r#""cache":{"ttl":"0s"}"#), "cache.ttl: expected a whole number");
+    check(
+        &get(r#""cache":{"shared":true}"#),
+        "cache.shared: expected only together with `coalesce` or `ttl`",
+    );
+    let once = get(r#""cache":{"ttl":"5s"},"execution":"at-most-once""#);
+    check(&once, "cache.ttl: expected only with the execution at-least-once, because");
+    let id = get(r#""cache":{"coalesce":true},"parameters":{"request_id":{"in":"context"}}"#);
+    check(
+        &id,
+        "parameters.request_id: expected no such parameter, because every request has another id",
+    );
+    let own = get(
+        r#""cache":{"coalesce":true,"shared":true},"parameters":{"principal":{"in":"context"}}"#,
+    );
+    check(&own, "parameters.principal: expected no such parameter together with `cache.shared`");
+    check(
+        &get(r#""cache":{"coalesce":true}"#).replace("GET", "HEAD"),
+        "cache.coalesce: expected only with GET, because",
+    );
+}
+
+#[test]
+fn clients_may_store_an_answer_with_an_etag() {
+    let control = |auth: &str, keys: &str| {
+        let text = format!(r#"{{"e":{{"route":"GET /e","procedure":"a.b","auth":{auth}{keys}}}}}"#);
+        let catalogue = parse(&[("a.json", &text)], &defaults()).unwrap();
+        catalogue.endpoints()[0].cache_control.clone()
+    };
+    let etag = r#","cache":{"etag":true}"#;
+    assert_eq!(control("\"public\"", ""), None);
+    assert_eq!(control("\"public\"", etag).as_deref(), Some("no-cache"));
+    assert_eq!(control("{}", etag).as_deref(), Some("private, no-cache"));
+}
+
+#[test]
 fn the_example_in_the_documentation_loads() {
     let text = r#"{ "horse-get": {
         "route": "GET /v1/horses/{ueln}",

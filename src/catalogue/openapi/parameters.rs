@@ -37,7 +37,9 @@ pub(super) fn parameters(endpoint: &Endpoint, path: &str) -> Vec<Json> {
         }
         Some(written)
     });
-    written.chain(idempotency_key(endpoint)).chain(prefer(endpoint)).collect()
+    let own =
+        [idempotency_key(endpoint), prefer(endpoint), super::responses::if_none_match(endpoint)];
+    written.chain(own.into_iter().flatten()).collect()
 }
 
 /// Returns the header `Idempotency-Key` if the endpoint passes the key to the procedure.
@@ -51,15 +53,28 @@ fn idempotency_key(endpoint: &Endpoint) -> Option<Json> {
         "description": "Identifies the request: however often it is sent with the same key, it takes effect once." }))
 }
 
-/// Returns the header `Prefer`, which requests a dry run, if the endpoint allows dry runs.
+/// Returns the header `Prefer` (RFC 7240), which requests a dry run or an answer without content, if the endpoint allows that.
 fn prefer(endpoint: &Endpoint) -> Option<Json> {
-    endpoint.dry_run.then(|| {
+    let (mut examples, mut description) = (Vec::new(), Vec::new());
+    if endpoint.dry_run {
+        examples.push("tx=rollback");
+        description.push(
+            "`tx=rollback` asks for a dry run: the procedure runs, everything that it did in the database is rolled \
+             back, and the answer is the same as that of a real call. `tx=commit` is the default (RFC 7240).",
+        );
+    }
+    let is_own = |p: &Parameter| {
+        p.source == ParameterSource::Header && p.name.eq_ignore_ascii_case("prefer")
+    };
+    if super::responses::may_be_minimal(endpoint) && !endpoint.parameters.iter().any(is_own) {
+        examples.push("return=minimal");
+        description.push("`return=minimal` asks for an answer without content.");
+    }
+    (!examples.is_empty()).then(|| {
         json!({
             "name": "Prefer", "in": "header", "required": false,
-            "schema": { "type": "string", "examples": ["tx=rollback"] },
-            "description": "`tx=rollback` asks for a dry run: the procedure runs, everything that it did in the \
-                            database is rolled back, and the answer is the same as that of a real call. `tx=commit` \
-                            is the default (RFC 7240)." })
+            "schema": { "type": "string", "examples": examples },
+            "description": description.join(" ") })
     })
 }
 

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
+use crate::catalogue::ResponseHeader;
 use crate::envelope::{EnvelopeError, Phases, headers};
 use crate::message::{HeaderError, Headers, Message, Subject};
 use crate::outcome::Outcome;
@@ -111,6 +112,7 @@ impl Reply {
             outcome,
             phases: from.phases.and_then(Phases::parse),
             is_rolled_back: from.transaction == Some(ROLLED_BACK),
+            headers: from.response.iter().map(|(one, value)| (*one, (*value).to_owned())).collect(),
         }))
     }
 
@@ -189,6 +191,9 @@ impl Reply {
                 if !answer.content_type.is_empty() {
                     message.headers.push(headers::CONTENT_TYPE, answer.content_type)?;
                 }
+                for (header, value) in answer.headers {
+                    message.headers.push(header.as_str(), value)?;
+                }
                 if answer.parts > 0 {
                     message.headers.push(headers::PART, answer.parts.to_string())?;
                 }
@@ -245,6 +250,8 @@ struct ReplyHeaders<'a> {
     transaction: Option<&'a str>,
     content_type: Option<&'a str>,
     service_error_code: Option<&'a str>,
+    /// Headers for the client.
+    response: Vec<(ResponseHeader, &'a str)>,
     /// Whether any header belongs to fjord.
     has_fjord_header: bool,
 }
@@ -264,7 +271,14 @@ impl<'a> ReplyHeaders<'a> {
                 headers::TRANSACTION => &mut fields.transaction,
                 headers::CONTENT_TYPE => &mut fields.content_type,
                 headers::SERVICE_ERROR_CODE => &mut fields.service_error_code,
-                _ => return,
+                other => {
+                    if let Some(header) = ResponseHeader::parse(other)
+                        && fields.response.iter().all(|(known, _)| *known != header)
+                    {
+                        fields.response.push((header, value));
+                    }
+                    return;
+                }
             };
             field.get_or_insert(value);
         });

@@ -26,7 +26,38 @@ fn asked(values: &[&str], endpoint: &Endpoint) -> Result<Option<TransactionEnd>,
     for value in values {
         headers.append(PREFER, HeaderValue::from_bytes(value.as_bytes()).unwrap());
     }
-    transaction_end(&headers, endpoint).map_err(|violation| violation.detail)
+    let honored = honored(&headers, endpoint).map_err(|violation| violation.detail)?;
+    Ok(honored.transaction_end)
+}
+
+#[test]
+fn a_minimal_answer_is_honored_for_changes() {
+    let catalogue = catalogue(
+        r#""post": {"route":"POST /e", KEYS}, "get": {"route":"GET /e", KEYS},
+           "own": {"route":"PUT /e", KEYS, "parameters": {"Prefer": {"in":"header","type":"string","as":"p"}}}"#,
+    );
+    let is_minimal = |id: &str, value: &'static str| {
+        let mut endpoints = catalogue.endpoints().iter();
+        let endpoint = endpoints.find(|endpoint| endpoint.id.as_str() == id).unwrap();
+        let headers = HeaderMap::from_iter([(PREFER, HeaderValue::from_static(value))]);
+        honored(&headers, endpoint).map(|honored| honored.is_minimal).map_err(|it| it.detail)
+    };
+    for (id, value, expected) in [
+        ("post", "return=minimal", true),
+        ("post", "Return=\"minimal\", handling=strict", true),
+        ("post", "return=representation", false),
+        ("post", "return=minimal, return=representation", false),
+        ("post", "return=none", false),
+        ("get", "return=minimal", false),
+        ("own", "return=minimal", false),
+    ] {
+        assert_eq!(is_minimal(id, value), Ok(expected), "{id}: {value}");
+    }
+    for (id, value) in
+        [("get", "return=minimal, handling=strict"), ("post", "return=none, handling=strict")]
+    {
+        assert!(is_minimal(id, value).unwrap_err().starts_with("handling=strict"), "{id}: {value}");
+    }
 }
 
 #[test]
@@ -69,7 +100,7 @@ fn a_preference_that_may_not_be_honored_is_rejected() {
         (&["tx=commit, tx=rollback"], "tx: expected commit or rollback, not both"),
         (&["tx=rollback", "tx=commit"], "tx: expected commit or rollback, not both"),
         (
-            &["handling=strict, return=minimal, tx=rollback"],
+            &["handling=strict, respond-async, tx=rollback"],
             "handling=strict: expected no preference other",
         ),
         (&["return=minimal; TX=rollback"], "tx: expected a comma"),
@@ -116,7 +147,7 @@ fn an_unconfirmed_dry_run_is_an_error() {
     };
     let applied_header = |end, status, is_rolled_back| {
         let applied = applied(Some(end), &answer(status, is_rolled_back), &dry);
-        applied.map(|value| value.map(|value| value.to_str().unwrap().to_owned()))
+        applied.map(|end| Some(header_value(end, false)?.to_str().unwrap().to_owned()))
     };
     let some = |text: &str| Ok(Some(text.to_owned()));
     for status in [200, 204, 404, 422, 500] {

@@ -8,7 +8,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::catalogue::{
-    Auth, EndpointId, Execution, OnDisconnect, QueueName, ResultKind, StatusMap,
+    Auth, CacheRules, EndpointId, Execution, OnDisconnect, QueueName, Representation, ResultKind,
+    StatusMap,
 };
 
 fn endpoint(id: &str, rate_limit: Option<RateLimit>) -> Endpoint {
@@ -25,7 +26,9 @@ fn endpoint(id: &str, rate_limit: Option<RateLimit>) -> Endpoint {
         procedure: None,
         parameters: Arc::new([]),
         result: ResultKind::Rows,
+        produces: vec![Representation::Json],
         outputs: Vec::new(),
+        headers: Vec::new(),
         status: StatusMap::default(),
         execution: Execution::AtLeastOnce,
         transaction: false,
@@ -37,6 +40,7 @@ fn endpoint(id: &str, rate_limit: Option<RateLimit>) -> Endpoint {
         auth: Auth::Public,
         body_bytes_max: 0,
         rate_limit,
+        cache: CacheRules::default(),
         cache_control: None,
         cors: None,
     }

@@ -20,7 +20,9 @@ impl JobTask {
     /// until it is restored: the gateway's subscription survives the loss too.
     pub(super) async fn send_answer(&self, mut answer: Final) {
         let Some(reply) = &self.reply else { return };
+        // The headers of the answer are in the same message as its last part.
         let bytes_max = self.executor.replies.body_bytes_max();
+        let bytes_max = bytes_max.saturating_sub(answer.header_bytes()).max(1);
         while answer.body.len() > bytes_max {
             answer.parts += 1;
             let bytes: Bytes = answer.body.split_to(bytes_max);

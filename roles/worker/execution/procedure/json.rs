@@ -22,14 +22,20 @@ pub(super) fn write(out: &mut Vec<u8>, cell: Cell<'_>) -> Result<(), SinkError> 
         Cell::Text(text) => write_text(out, text)?,
         Cell::Binary(bytes) => {
             out.push(b'"');
-            let start = out.len();
-            let length = base64::encoded_len(bytes.len(), true).ok_or(SinkError::TooLarge)?;
-            out.resize(start + length, 0);
-            let into = out.get_mut(start..).unwrap_or_default();
-            STANDARD.encode_slice(bytes, into).map_err(|_| SinkError::Shape)?;
+            write_base64(out, bytes)?;
             out.push(b'"');
         }
     }
+    Ok(())
+}
+
+/// Writes bytes in base64, without quotes.
+pub(super) fn write_base64(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), SinkError> {
+    let start = out.len();
+    let length = base64::encoded_len(bytes.len(), true).ok_or(SinkError::TooLarge)?;
+    out.resize(start + length, 0);
+    let into = out.get_mut(start..).unwrap_or_default();
+    STANDARD.encode_slice(bytes, into).map_err(|_| SinkError::Shape)?;
     Ok(())
 }
 

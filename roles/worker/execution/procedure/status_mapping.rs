@@ -1,12 +1,15 @@
 //! Maps the results of procedures (RETURN status, raised errors, database errors) to HTTP statuses.
 //! `src/procedures/mssql/error_numbers.rs` defines the meaning of SQL error numbers.
 
+use std::borrow::Cow;
+use std::error::Error;
+
 use bytes::Bytes;
 
 use crate::catalogue::endpoint::is_bodiless;
 use crate::catalogue::names::eq_ignore_case;
 use crate::catalogue::violations::JsonPointer;
-use crate::catalogue::{Endpoint, Execution, ParameterSource, ResultKind};
+use crate::catalogue::{Endpoint, Execution, ParameterSource, Representation, ResultKind};
 use crate::envelope::Final;
 use crate::envelope::reply::JSON;
 use crate::outcome::Outcome;
@@ -18,8 +21,9 @@ use crate::procedures::{
 use crate::roles::worker::execution::handler::Job;
 use crate::roles::worker::execution::job_result::{JobResult, SentCallResult};
 
+use super::answer_sink::AnswerSink;
 use super::failure_log::{FailureKind, log_failure};
-use super::json_sink::JsonSink;
+use super::response_headers::response_headers;
 
 /// Error numbers that contain an HTTP status: 50404 stands for 404.
 const STATUS_NUMBERS: std::ops::RangeInclusive<u32> = 50_400..=50_599;
@@ -33,7 +37,7 @@ const GATEWAY_STATUSES: std::ops::RangeInclusive<u16> = 502..=504;
 #[must_use]
 pub fn map_result(
     job: &Job,
-    sink: JsonSink,
+    sink: AnswerSink,
     result: Result<ProcedureResult, CallError>,
 ) -> JobResult {
     match result {
@@ -43,23 +47,35 @@ pub fn map_result(
     }
 }
 
-fn map_success(job: &Job, sink: JsonSink, outcome: &ProcedureResult) -> SentCallResult {
+fn map_success(job: &Job, sink: AnswerSink, outcome: &ProcedureResult) -> SentCallResult {
     let endpoint = &job.endpoint;
     let mapped = endpoint.status.returns.get(&outcome.return_status).copied();
-    if let Some(status) = mapped.filter(|status| *status >= 400 || is_bodiless(*status)) {
+    if let Some(status) = mapped.filter(|status| *status >= 400) {
         return with_status(status, None, (Outcome::SqlReturn, None));
+    }
+    let headers = match response_headers(endpoint, outcome) {
+        Ok(headers) => headers,
+        Err(error) => return unusable(job, &error, Outcome::AnswerShape),
+    };
+    let final_of = |status, content_type, body| {
+        let answer = Final::whole(status, "", body, Outcome::Ok);
+        SentCallResult::Final(Final { content_type, headers, ..answer })
+    };
+    if let Some(status) = mapped.filter(|status| is_bodiless(*status)) {
+        return final_of(status, Cow::Borrowed(""), Bytes::new());
     }
     let body = match sink.finish(&endpoint.outputs, outcome) {
         Ok(Some(body)) => body,
         Ok(None) => return problem(ProblemKind::NoRow, Outcome::NoRow),
         Err(error) => return map_sent(job, &SentErrorKind::Sink(error).into()),
     };
-    let answer = if endpoint.result == ResultKind::None {
-        Final::whole(mapped.unwrap_or(204), "", Bytes::new(), Outcome::Ok)
+    if endpoint.result == ResultKind::None {
+        final_of(mapped.unwrap_or(204), Cow::Borrowed(""), Bytes::new())
     } else {
-        Final::whole(mapped.unwrap_or(200), JSON, body.into(), Outcome::Ok)
-    };
-    SentCallResult::Final(answer)
+        let content_type =
+            job.representation().map_or(Cow::Borrowed(JSON), Representation::content_type);
+        final_of(mapped.unwrap_or(200), content_type, body.into())
+    }
 }
 
 fn problem(kind: ProblemKind, outcome: Outcome) -> SentCallResult {
@@ -76,6 +92,7 @@ fn with_status(
         ..400 => return SentCallResult::Final(Final::whole(status, "", Bytes::new(), Outcome::Ok)),
         404 => ProblemKind::NoRow,
         409 => ProblemKind::Conflict,
+        412 => ProblemKind::PreconditionFailed,
         status => ProblemKind::ProcedureError(status),
     };
     SentCallResult::Problem { problem: Problem { detail, effect, ..Problem::new(kind) }, outcome }
@@ -244,7 +261,7 @@ fn outcome_of(class: ServerErrorClass) -> Outcome {
 }
 
 /// Returns the result of a call that may have run, but whose answer cannot be forwarded.
-fn unusable(job: &Job, error: &SentError, outcome: Outcome) -> SentCallResult {
+fn unusable(job: &Job, error: &dyn Error, outcome: Outcome) -> SentCallResult {
     log_failure(job, error, FailureKind::Error);
     let kind = match job.request.execution {
         Execution::AtLeastOnce => ProblemKind::BadAnswer,

@@ -94,6 +94,7 @@ impl DemoRegister {
             idempotency_key: None,
             traceparent: None,
             tracestate: None,
+            accept: None,
             payload: Bytes::copy_from_slice(payload),
         };
         let deadline = Instant::now() + Duration::from_secs(20);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::catalogue::parameter::Constraints;
-use crate::catalogue::{Auth, OnDisconnect};
+use crate::catalogue::{Auth, CacheRules, OnDisconnect};
 use crate::catalogue::{EndpointId, Parameter, ParameterType, QueueName, StatusMap};
 use crate::envelope::{Reply, Request};
 use crate::message::Subject;
@@ -25,7 +25,9 @@ fn endpoint(result: ResultKind) -> Endpoint {
         procedure: None,
         parameters: Arc::new([]),
         result,
+        produces: vec![Representation::Json],
         outputs: Vec::new(),
+        headers: Vec::new(),
         status: StatusMap {
             returns: [(1, 404), (2, 422), (3, 202), (4, 204)].into(),
             errors: [(50001, 422), (60000, 418), (2067, 412)].into(),
@@ -40,6 +42,7 @@ fn endpoint(result: ResultKind) -> Endpoint {
         auth: Auth::Public,
         body_bytes_max: 1024,
         rate_limit: None,
+        cache: CacheRules::default(),
         cache_control: None,
         cors: None,
     }
@@ -59,6 +62,7 @@ fn job(endpoint: Endpoint, execution: Execution) -> Job {
         idempotency_key: None,
         traceparent: None,
         tracestate: None,
+        accept: None,
         payload: Bytes::new(),
     };
     Job { endpoint: Arc::new(endpoint), request, progress: Arc::default() }
@@ -67,7 +71,7 @@ fn job(endpoint: Endpoint, execution: Execution) -> Job {
 /// Returns the status and body for the given RETURN status and `rows` rows.
 fn answered(kind: ResultKind, rows: usize, return_status: i32) -> (u16, String) {
     let job = job(endpoint(kind), Execution::AtLeastOnce);
-    let mut sink = JsonSink::new(kind, 10_000);
+    let mut sink = AnswerSink::new(kind, 10_000);
     sink.begin_set(&["a".to_owned()]).unwrap();
     for _ in 0..rows {
         sink.row(&[Cell::Int(1)]).unwrap();
@@ -106,7 +110,7 @@ fn a_return_status_becomes_the_status_that_the_catalogue_maps_it_to() {
 
 fn mapped(error: impl Into<CallError>, execution: Execution) -> JobResult {
     let job = job(endpoint(ResultKind::Row), execution);
-    map_result(&job, JsonSink::new(ResultKind::Row, 100), Err(error.into()))
+    map_result(&job, AnswerSink::new(ResultKind::Row, 100), Err(error.into()))
 }
 
 fn sent_error(kind: SentErrorKind) -> SentError {
@@ -144,7 +148,7 @@ fn sent_errors() -> Vec<(SentErrorKind, ProblemKind, Outcome, Option<&'static st
         (server(C::Other), internal, Outcome::SqlError, None),
         (
             K::Server { number: 2067, class: C::Conflict },
-            ProblemKind::ProcedureError(412),
+            ProblemKind::PreconditionFailed,
             Outcome::SqlConflict,
             None,
         ),
@@ -319,7 +323,7 @@ fn a_bad_argument_is_reported_with_the_name_that_the_client_uses() {
         let job = job(endpoint, Execution::AtLeastOnce);
         let bad = BadArgument { argument: "arg".into(), cell, reason: "a date".into() };
         let kind = BackendErrorKind::Arguments(vec![bad]);
-        let result = map_result(&job, JsonSink::new(ResultKind::Row, 100), Err(kind.into()));
+        let result = map_result(&job, AnswerSink::new(ResultKind::Row, 100), Err(kind.into()));
         let problem = Problem::invalid(vec![expected]).with_effect(Effect::NotExecuted);
         assert_eq!(result, JobResult::Problem { problem, outcome: Outcome::BadArgument });
     }

@@ -15,6 +15,7 @@ fn config(hosts: &[&str]) -> ConnectionConfig {
         requests_in_flight_max: 1,
         buffered_bytes_max: 1,
         buffered_bytes_per_client_max: 1,
+        cached_bytes_max: 0,
         header_bytes_max: 200,
         headers_max: 5,
         uri_bytes_max: 100,

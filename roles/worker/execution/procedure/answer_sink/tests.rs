@@ -7,7 +7,7 @@ use super::*;
 type ShapeCase<'a> = (ResultKind, &'a [&'a str], &'a [Set<'a>], Option<String>);
 type Set<'a> = (&'a [&'a str], &'a [&'a [Cell<'a>]]);
 
-fn feed(sink: &mut JsonSink, sets: &[Set<'_>]) -> Result<(), SinkError> {
+fn feed(sink: &mut AnswerSink, sets: &[Set<'_>]) -> Result<(), SinkError> {
     for (columns, rows) in sets {
         let columns: Vec<String> = columns.iter().map(ToString::to_string).collect();
         sink.begin_set(&columns)?;
@@ -30,7 +30,7 @@ fn outcome() -> ProcedureResult {
 
 /// Returns the text of an answer with the given sets and outputs; `None` if there is no row.
 fn text(kind: ResultKind, outputs: &[String], sets: &[Set<'_>]) -> Option<String> {
-    let mut sink = JsonSink::new(kind, 10_000);
+    let mut sink = AnswerSink::new(kind, 10_000);
     feed(&mut sink, sets).unwrap();
     let text = sink.finish(outputs, &outcome()).unwrap();
     text.map(|text| String::from_utf8(text).unwrap())
@@ -89,7 +89,7 @@ fn every_result_kind_has_its_shape() {
 #[test]
 fn an_answer_larger_than_its_limit_is_rejected() {
     for kind in [ResultKind::Rows, ResultKind::Sets, ResultKind::Full, ResultKind::Json] {
-        let mut sink = JsonSink::new(kind, 40);
+        let mut sink = AnswerSink::new(kind, 40);
         let text = "x".repeat(20);
         let row: &[Cell<'_>] = &[Cell::Text(&text)];
         assert_eq!(feed(&mut sink, &[(&["t"], &[row])]), Ok(()), "{kind:?}");
@@ -97,15 +97,15 @@ fn an_answer_larger_than_its_limit_is_rejected() {
         assert!(sink.restart());
         assert_eq!(feed(&mut sink, &[(&["t"], &[row])]), Ok(()), "{kind:?}");
     }
-    let mut sink = JsonSink::new(ResultKind::None, 0);
+    let mut sink = AnswerSink::new(ResultKind::None, 0);
     assert_eq!(feed(&mut sink, &[ROWS]), Ok(()));
 }
 
 #[test]
 fn a_value_that_does_not_fit_the_kind_is_refused() {
-    let mut sink = JsonSink::new(ResultKind::Json, 100);
+    let mut sink = AnswerSink::new(ResultKind::Json, 100);
     assert_eq!(feed(&mut sink, &[(&["j"], &[&[Cell::Binary(b"x")]])]), Err(SinkError::Shape));
-    let mut sink = JsonSink::new(ResultKind::Rows, 100);
+    let mut sink = AnswerSink::new(ResultKind::Rows, 100);
     assert_eq!(feed(&mut sink, &[(&["a"], &[ONE])]), Err(SinkError::Shape));
 }
 
@@ -113,7 +113,7 @@ fn a_value_that_does_not_fit_the_kind_is_refused() {
 fn memory(kind: ResultKind, rows: i64) -> u64 {
     let outcome = ProcedureResult::default();
     let counted = allocation_counter::measure(|| {
-        let mut sink = JsonSink::new(kind, usize::MAX);
+        let mut sink = AnswerSink::new(kind, usize::MAX);
         sink.begin_set(&["number".to_owned()]).unwrap();
         for number in 0..rows {
             sink.row(&[Cell::Int(number)]).unwrap();
@@ -137,7 +137,7 @@ fn no_result_kind_buffers_a_second_copy_of_the_result() {
 async fn in_chunks(kind: ResultKind, sets: &[Set<'_>]) -> (usize, String) {
     let progress = Arc::<JobProgress>::default();
     progress.chunks.enable(7);
-    let mut sink = JsonSink::new(kind, 1 << 20).with_chunks(&progress);
+    let mut sink = AnswerSink::new(kind, 1 << 20).with_chunks(&progress);
     let (mut chunks, mut text) = (0, Vec::new());
     for (columns, rows) in sets {
         let columns: Vec<String> = columns.iter().map(ToString::to_string).collect();
@@ -175,7 +175,7 @@ async fn an_answer_sent_in_chunks_equals_the_answer_sent_whole() {
         (&["a", "b"], &[&long]),
     ];
     for kind in [ResultKind::Rows, ResultKind::Sets, ResultKind::Full] {
-        let mut whole = JsonSink::new(kind, 1 << 20);
+        let mut whole = AnswerSink::new(kind, 1 << 20);
         feed(&mut whole, &sets).unwrap();
         let whole = String::from_utf8(whole.finish(&[], &outcome()).unwrap().unwrap()).unwrap();
         let (chunks, text) = in_chunks(kind, &sets).await;
@@ -193,9 +193,52 @@ async fn an_answer_sent_in_chunks_equals_the_answer_sent_whole() {
 async fn an_answer_whose_channel_was_closed_is_never_completed() {
     let progress = Arc::<JobProgress>::default();
     progress.chunks.enable(7);
-    let mut sink = JsonSink::new(ResultKind::Rows, 1 << 20).with_chunks(&progress);
+    let mut sink = AnswerSink::new(ResultKind::Rows, 1 << 20).with_chunks(&progress);
     feed(&mut sink, &[(&["a"], &[&[Cell::Text("longer than a chunk")]])]).unwrap();
     progress.chunks.close();
     assert_eq!(sink.drain().await, Err(SinkError::Closed));
     assert_eq!(sink.finish(&[], &outcome()), Err(SinkError::Closed));
+}
+
+#[test]
+fn rows_and_values_have_other_representations() {
+    let write = |kind, representation: Representation, sets: &[Set<'_>]| {
+        let mut sink = AnswerSink::new(kind, 10_000).with_representation(&representation);
+        feed(&mut sink, sets).unwrap();
+        assert!(sink.restart(), "a retry keeps the representation");
+        feed(&mut sink, sets).unwrap();
+        let text = sink.finish(&[], &outcome()).unwrap();
+        text.map(|text| String::from_utf8(text).unwrap())
+    };
+    let raw = || Representation::Raw("text/plain".into());
+    let nested: Set<'_> = (&["j"], &[&[Cell::Json("{\n\"a\":\r1}")]]);
+    let empty: Set<'_> = (&["v"], &[&[Cell::Binary(b"")]]);
+    let null: Set<'_> = (&["v"], &[&[Cell::Null]]);
+    for (kind, representation, sets, expected) in [
+        (
+            ResultKind::Rows,
+            Representation::Csv,
+            &[ROWS, OTHER][..],
+            Some("a,b\r\n1,x\r\n,true\r\n"),
+        ),
+        (ResultKind::Rows, Representation::Csv, &[NO_ROWS], Some("a,b\r\n")),
+        (ResultKind::Rows, Representation::Csv, &[], Some("")),
+        (
+            ResultKind::Rows,
+            Representation::Ndjson,
+            &[ROWS, OTHER],
+            Some("{\"a\":1,\"b\":\"x\"}\n{\"a\":null,\"b\":true}\n"),
+        ),
+        (ResultKind::Rows, Representation::Ndjson, &[nested], Some("{\"j\":{ \"a\": 1}}\n")),
+        (ResultKind::Rows, Representation::Ndjson, &[], Some("")),
+        (ResultKind::Value, raw(), &[ROWS], Some("1")),
+        (ResultKind::Value, raw(), &[TEXT], Some("[1,")),
+        (ResultKind::Value, raw(), &[empty], Some("")),
+        (ResultKind::Value, raw(), &[null], None),
+        (ResultKind::Value, raw(), &[NO_ROWS], None),
+        (ResultKind::Value, raw(), &[], None),
+    ] {
+        let written = write(kind, representation.clone(), sets);
+        assert_eq!(written.as_deref(), expected, "{kind:?} {representation:?} {sets:?}");
+    }
 }

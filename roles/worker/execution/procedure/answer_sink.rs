@@ -1,4 +1,4 @@
-//! Writes the answer of a procedure as JSON while its rows arrive.
+//! Writes the answer of a procedure while its rows arrive: as JSON, CSV, NDJSON or raw bytes.
 
 use std::mem;
 use std::sync::Arc;
@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::catalogue::ResultKind;
 use crate::catalogue::names::eq_ignore_case;
+use crate::catalogue::{Representation, ResultKind};
 use crate::future::BoxFuture;
 use crate::procedures::{Cell, DatabaseError, OwnedCell, ProcedureResult, RowSink, SinkError};
 use crate::roles::worker::execution::handler::JobProgress;
 
 use super::failure_log::log_message;
 use super::json::{self, MemberNames};
+
+mod rows;
 
 /// The buffer has a spare capacity of `1 / SPARE_DIVISOR` of a chunk. Without it, the row that
 /// completes a chunk would double the buffer.
@@ -23,10 +25,11 @@ const CAPACITY: usize = 1024;
 /// The first bytes of a `full` answer.
 const FULL_START: &[u8] = b"{\"sets\":";
 
-/// A sink that writes rows as JSON. It keeps only the JSON text that has not been sent.
+/// A sink that writes rows in the representation of the answer. It keeps only the text that has not been sent.
 #[derive(Debug)]
-pub struct JsonSink {
+pub struct AnswerSink {
     kind: ResultKind,
+    format: RowFormat,
     bytes_max: usize,
     out: Vec<u8>,
     /// The job's progress, with the chunk channel; `None` if the answer must not be divided.
@@ -43,12 +46,23 @@ pub struct JsonSink {
     sets: usize,
     /// The number of rows in the current set.
     rows: usize,
+    /// Whether a raw value has been written. It can be empty.
+    has_raw_value: bool,
     /// The time that the call waited for a connection.
     waited: Duration,
 }
 
-impl JsonSink {
-    /// Creates a sink for an answer of the given kind, of at most `bytes_max` bytes.
+/// How rows and values are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RowFormat {
+    Json,
+    Ndjson,
+    Csv,
+    Raw,
+}
+
+impl AnswerSink {
+    /// Creates a sink for a JSON answer of the given kind, of at most `bytes_max` bytes.
     #[must_use]
     pub fn new(kind: ResultKind, bytes_max: usize) -> Self {
         let out = match kind {
@@ -57,6 +71,7 @@ impl JsonSink {
         };
         Self {
             kind,
+            format: RowFormat::Json,
             bytes_max,
             out,
             progress: None,
@@ -67,8 +82,21 @@ impl JsonSink {
             names: MemberNames::default(),
             sets: 0,
             rows: 0,
+            has_raw_value: false,
             waited: Duration::ZERO,
         }
+    }
+
+    /// Lets the sink write another representation than JSON.
+    #[must_use]
+    pub fn with_representation(self, representation: &Representation) -> Self {
+        let format = match representation {
+            Representation::Json => RowFormat::Json,
+            Representation::Ndjson => RowFormat::Ndjson,
+            Representation::Csv => RowFormat::Csv,
+            Representation::Raw(_) => RowFormat::Raw,
+        };
+        Self { format, ..self }
     }
 
     /// Lets the sink send chunks while rows arrive, if the job's channel is enabled.
@@ -102,8 +130,15 @@ impl JsonSink {
         // A procedure without any result set may answer with its OUTPUT parameters alone.
         let only_outputs = self.sets == 0 && !outputs.is_empty();
         match self.kind {
+            ResultKind::Rows if self.format != RowFormat::Json => {}
             ResultKind::Rows | ResultKind::Sets => self.close_array(),
             ResultKind::Row if has_row || only_outputs => self.join_outputs(outputs, outcome)?,
+            ResultKind::Value if self.format == RowFormat::Raw => {
+                // NULL has no content that could be sent.
+                if !self.has_raw_value {
+                    return Ok(None);
+                }
+            }
             ResultKind::Value if has_row || only_outputs => {
                 self.finish_value(outputs, outcome)?;
             }
@@ -254,53 +289,9 @@ impl JsonSink {
         }
         Ok(())
     }
-
-    fn name_columns(&mut self, columns: &[String]) -> Result<(), SinkError> {
-        self.names = MemberNames::default();
-        self.keys.clear();
-        for (index, column) in columns.iter().enumerate() {
-            let mut key = vec![if index == 0 { b'{' } else { b',' }];
-            json::write_text(&mut key, &self.names.next(column))?;
-            key.push(b':');
-            self.keys.push(key);
-        }
-        Ok(())
-    }
-
-    /// Writes a row as an object without its closing brace.
-    fn write_members(&mut self, cells: &[Cell<'_>]) -> Result<(), SinkError> {
-        if self.keys.is_empty() || self.keys.len() != cells.len() {
-            return Err(SinkError::Shape);
-        }
-        for (key, cell) in self.keys.iter().zip(cells) {
-            self.out.extend_from_slice(key);
-            json::write(&mut self.out, *cell)?;
-        }
-        Ok(())
-    }
-
-    fn write_element(&mut self, cells: &[Cell<'_>]) -> Result<(), SinkError> {
-        self.out.push(if self.rows == 0 { b'[' } else { b',' });
-        self.write_members(cells)?;
-        self.out.push(b'}');
-        Ok(())
-    }
-
-    /// Writes a part of a JSON text. SQL Server splits a long JSON text into several rows.
-    fn write_json_part(&mut self, cells: &[Cell<'_>]) -> Result<(), SinkError> {
-        match cells.first() {
-            None | Some(Cell::Binary(_)) => Err(SinkError::Shape),
-            Some(Cell::Null) => Ok(()),
-            Some(Cell::Text(text)) => {
-                self.out.extend_from_slice(text.as_bytes());
-                Ok(())
-            }
-            Some(cell) => json::write(&mut self.out, *cell),
-        }
-    }
 }
 
-impl RowSink for JsonSink {
+impl RowSink for AnswerSink {
     fn add_message(&mut self, message: &DatabaseError) {
         log_message(message);
     }
@@ -311,7 +302,8 @@ impl RowSink for JsonSink {
 
     fn begin_set(&mut self, columns: &[String]) -> Result<(), SinkError> {
         match self.kind {
-            ResultKind::Rows | ResultKind::Row if self.sets == 0 => self.name_columns(columns)?,
+            ResultKind::Rows if self.sets == 0 => self.begin_rows(columns)?,
+            ResultKind::Row if self.sets == 0 => self.name_columns(columns)?,
             ResultKind::Sets | ResultKind::Full => {
                 if self.sets > 0 {
                     self.close_set();
@@ -331,11 +323,11 @@ impl RowSink for JsonSink {
     fn row(&mut self, cells: &[Cell<'_>]) -> Result<(), SinkError> {
         let is_first_set = self.sets == 1;
         match self.kind {
-            ResultKind::Rows if is_first_set => self.write_element(cells)?,
+            ResultKind::Rows if is_first_set => self.write_row(cells)?,
             ResultKind::Row if is_first_set && self.rows == 0 => self.write_members(cells)?,
             ResultKind::Value if is_first_set && self.rows == 0 => {
                 let cell = cells.first().ok_or(SinkError::Shape)?;
-                json::write(&mut self.out, *cell)?;
+                self.write_value(*cell)?;
             }
             ResultKind::Json if is_first_set => self.write_json_part(cells)?,
             ResultKind::Sets | ResultKind::Full => self.write_element(cells)?,
@@ -352,7 +344,8 @@ impl RowSink for JsonSink {
         }
         let progress = self.progress.take();
         // The waits of earlier attempts count towards the same call.
-        *self = Self { waited: self.waited, progress, ..Self::new(self.kind, self.bytes_max) };
+        let (waited, format) = (self.waited, self.format);
+        *self = Self { format, progress, waited, ..Self::new(self.kind, self.bytes_max) };
         true
     }
 

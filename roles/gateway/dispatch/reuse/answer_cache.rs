@@ -1,0 +1,214 @@
+//! Stores answers for a short time, with a limit on their total size.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::envelope::Final;
+use crate::outcome::Outcome;
+use crate::roles::gateway::dispatch::session::SessionEnd;
+use crate::telemetry::{Gauge, counter, gauge, names};
+
+use super::key::AnswerKey;
+
+/// The memory of an answer in addition to its content and its key, as an estimate.
+const OVERHEAD_BYTES: usize = 512;
+/// An answer that is larger than this part of the cache is not stored, because it would evict many others.
+const SHARE_DIVISOR: usize = 4;
+
+/// Answers that have not expired, and possibly some that have.
+pub(super) struct AnswerCache {
+    state: Mutex<State>,
+    gauge: Gauge,
+}
+
+#[derive(Default)]
+struct State {
+    bytes_max: usize,
+    bytes: usize,
+    answers: HashMap<AnswerKey, StoredAnswer>,
+    /// The keys in the order in which their answers expire. The number makes equal times distinct.
+    by_expiry: BTreeMap<(Instant, u64), AnswerKey>,
+    stored: u64,
+}
+
+struct StoredAnswer {
+    answer: Final,
+    stored_at: Instant,
+    expiry: (Instant, u64),
+    bytes: usize,
+}
+
+impl AnswerCache {
+    /// Creates an empty cache of at most `bytes_max` bytes. With 0, nothing is stored.
+    pub(super) fn new(bytes_max: usize) -> Self {
+        let gauge = gauge(&names::GATEWAY_CACHED_BYTES, &[]);
+        gauge.set(0.0);
+        Self { state: Mutex::new(State { bytes_max, ..State::default() }), gauge }
+    }
+
+    /// Changes the limit and removes all answers.
+    pub(super) fn reset(&self, bytes_max: usize) {
+        *self.lock() = State { bytes_max, ..State::default() };
+        self.gauge.set(0.0);
+    }
+
+    /// Returns a stored answer that has not expired, with its age.
+    pub(super) fn get(&self, key: &AnswerKey, now: Instant) -> Option<(Final, Duration)> {
+        let state = self.lock();
+        let stored = state.answers.get(key).filter(|stored| now < stored.expiry.0)?;
+        Some((stored.answer.clone(), now.saturating_duration_since(stored.stored_at)))
+    }
+
+    /// Stores a successful answer for `ttl`. To make room, it removes those that expire next.
+    pub(super) fn put(&self, key: AnswerKey, end: &SessionEnd, ttl: Duration, now: Instant) {
+        let SessionEnd::Answer(answer) = end else { return };
+        let is_complete =
+            answer.status == 200 && answer.outcome == Outcome::Ok && answer.parts == 0;
+        let mut state = self.lock();
+        if !is_complete || state.bytes_max == 0 {
+            return;
+        }
+        let bytes = answer.body.len() + answer.header_bytes() + key.bytes() + OVERHEAD_BYTES;
+        if bytes > state.bytes_max / SHARE_DIVISOR {
+            return count_evicted("too_large");
+        }
+        state.remove(&key);
+        state.remove_expired(now);
+        while state.bytes + bytes > state.bytes_max && state.remove_next() {
+            count_evicted("full");
+        }
+        // Copied, because the body may be a small part of a large buffer, and counts towards the memory of one client.
+        let body = Bytes::copy_from_slice(&answer.body);
+        let answer = Final { body, phases: None, control: None, ..answer.clone() };
+        state.stored += 1;
+        let expiry = (now + ttl, state.stored);
+        state.by_expiry.insert(expiry, key.clone());
+        state.answers.insert(key, StoredAnswer { answer, stored_at: now, expiry, bytes });
+        state.bytes += bytes;
+        self.record(&state);
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "bytes of memory are exact up to 2^53")]
+    fn record(&self, state: &State) {
+        self.gauge.set(state.bytes as f64);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn remove(&mut self, key: &AnswerKey) {
+        if let Some(removed) = self.answers.remove(key) {
+            self.bytes -= removed.bytes;
+            self.by_expiry.remove(&removed.expiry);
+        }
+    }
+
+    /// Removes the answer that expires next. Returns whether there was one.
+    fn remove_next(&mut self) -> bool {
+        let Some((_, key)) = self.by_expiry.pop_first() else { return false };
+        self.remove(&key);
+        true
+    }
+
+    fn remove_expired(&mut self, now: Instant) {
+        while self.by_expiry.first_key_value().is_some_and(|((expires, _), _)| *expires <= now) {
+            self.remove_next();
+        }
+    }
+}
+
+fn count_evicted(reason: &str) {
+    counter(&names::GATEWAY_CACHE_EVICTIONS, &[(names::REASON, reason.to_owned())]).increment(1);
+}
+
+impl fmt::Debug for AnswerCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AnswerCache").field("bytes", &self.lock().bytes).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::key::tests::{endpoints, key};
+    use super::*;
+    use crate::problem::ProblemKind;
+
+    const TTL: Duration = Duration::from_secs(5);
+
+    fn answer(status: u16, bytes: usize) -> SessionEnd {
+        SessionEnd::Answer(Final::whole(
+            status,
+            "text/plain",
+            vec![b'x'; bytes].into(),
+            Outcome::Ok,
+        ))
+    }
+
+    #[test]
+    fn an_answer_is_returned_until_it_expires() {
+        let (cache, now) = (AnswerCache::new(1 << 20), Instant::now());
+        let [own, _] = endpoints();
+        let one = || key(&own, "{}", None, None);
+        cache.put(one(), &answer(200, 10), TTL, now);
+        let (stored, age) = cache.get(&one(), now + Duration::from_millis(4999)).unwrap();
+        assert_eq!((stored.body.len(), age.as_secs()), (10, 4));
+        assert!(cache.get(&one(), now + TTL).is_none());
+        assert!(cache.get(&key(&own, "{\"a\":1}", None, None), now).is_none());
+        // A newer answer replaces it.
+        cache.put(one(), &answer(200, 20), TTL, now + TTL);
+        assert_eq!(cache.get(&one(), now + TTL).unwrap().0.body.len(), 20);
+        assert_eq!(cache.lock().answers.len(), 1);
+        cache.reset(1 << 20);
+        assert!(cache.get(&one(), now + TTL).is_none());
+    }
+
+    #[test]
+    fn only_successful_answers_are_stored() {
+        let (cache, now) = (AnswerCache::new(1 << 20), Instant::now());
+        let [own, _] = endpoints();
+        let failed = Final::whole(200, "", Bytes::new(), Outcome::Other);
+        for end in [
+            answer(404, 10),
+            answer(500, 10),
+            answer(201, 10),
+            SessionEnd::Problem(ProblemKind::Busy),
+            SessionEnd::ClientGone,
+            SessionEnd::Answer(failed),
+        ] {
+            cache.put(key(&own, "{}", None, None), &end, TTL, now);
+            assert!(cache.lock().answers.is_empty(), "{end:?}");
+        }
+    }
+
+    #[test]
+    fn the_size_is_bounded() {
+        let (cache, now) = (AnswerCache::new(100_000), Instant::now());
+        let [own, _] = endpoints();
+        let payloads = ["1", "2", "3", "4", "5", "6"];
+        for (index, payload) in (0..).zip(payloads) {
+            let later = now + Duration::from_millis(index);
+            cache.put(key(&own, payload, None, None), &answer(200, 20_000), TTL, later);
+            assert!(cache.lock().bytes <= 100_000);
+        }
+        let kept = |payload| cache.get(&key(&own, payload, None, None), now).is_some();
+        assert_eq!(payloads.map(kept), [false, false, true, true, true, true]);
+        cache.put(key(&own, "7", None, None), &answer(200, 30_000), TTL, now);
+        assert!(!kept("7"), "it would take more than a quarter of the cache");
+        // Expired answers make room without evicting others.
+        cache.put(key(&own, "8", None, None), &answer(200, 20_000), TTL, now + TTL * 2);
+        let state = cache.lock();
+        assert_eq!((state.answers.len(), state.by_expiry.len()), (1, 1));
+        drop(state);
+        let nothing = AnswerCache::new(0);
+        nothing.put(key(&own, "1", None, None), &answer(200, 1), TTL, now);
+        assert!(nothing.lock().answers.is_empty());
+    }
+}

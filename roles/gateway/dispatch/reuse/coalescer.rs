@@ -1,0 +1,210 @@
+//! Lets identical concurrent requests share one call.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::lifecycle::Tasks;
+use crate::telemetry::context;
+
+use super::completed_call::CompletedCall;
+use super::key::AnswerKey;
+
+/// The maximum number of requests that wait for one call. The next one starts another call. All of them continue at the
+/// same time when the call ends, so a larger number would delay the requests of others.
+const WAITERS_MAX: usize = 1024;
+
+/// The result of a call, for all requests that wait for it. `None` before the call has ended.
+type SharedResult = Option<Arc<CompletedCall>>;
+
+/// The calls that run now and whose answers can be shared.
+#[derive(Debug, Default)]
+pub(super) struct Coalescer {
+    calls: Mutex<HashMap<AnswerKey, Arc<watch::Sender<SharedResult>>>>,
+}
+
+/// The part of a request in a shared call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CoalescedRole {
+    /// The request started the call.
+    Leader,
+    /// The request waits for the call of another one.
+    Follower,
+}
+
+/// Removes a call from the table when its task ends, even by a panic.
+struct SharedCall {
+    coalescer: Arc<Coalescer>,
+    key: AnswerKey,
+    result: Arc<watch::Sender<SharedResult>>,
+}
+
+impl Coalescer {
+    /// Returns the result of a running call with the same key or, if there is none, of `call`; `None` if the call panicked.
+    ///
+    /// The call runs in a task of its own. It is dropped, which counts as a client's disconnect, only when nobody waits
+    /// for it any longer.
+    pub(super) async fn call(
+        self: &Arc<Self>,
+        key: AnswerKey,
+        call: impl Future<Output = CompletedCall> + Send + 'static,
+        tasks: &Tasks,
+    ) -> (SharedResult, CoalescedRole) {
+        let (mut result, role) = self.join(key, call, tasks);
+        let ended = result.wait_for(Option::is_some).await;
+        (ended.ok().and_then(|result| result.clone()), role)
+    }
+
+    fn join(
+        self: &Arc<Self>,
+        key: AnswerKey,
+        call: impl Future<Output = CompletedCall> + Send + 'static,
+        tasks: &Tasks,
+    ) -> (watch::Receiver<SharedResult>, CoalescedRole) {
+        let mut calls = self.lock();
+        if let Some(result) = calls.get(&key).filter(|it| it.receiver_count() < WAITERS_MAX) {
+            return (result.subscribe(), CoalescedRole::Follower);
+        }
+        let (sender, receiver) = watch::channel(None);
+        let result = Arc::new(sender);
+        // A call with too many waiters is replaced here, but continues.
+        calls.insert(key.clone(), Arc::clone(&result));
+        drop(calls);
+        let running = SharedCall { coalescer: Arc::clone(self), key, result };
+        let _detached = tasks.spawn(context::inherit(async move {
+            tokio::select! {
+                result = call => running.end(result),
+                () = running.abandoned() => {}
+            }
+        }));
+        (receiver, CoalescedRole::Leader)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<AnswerKey, Arc<watch::Sender<SharedResult>>>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl SharedCall {
+    /// Returns when no request waits any longer. No other request can join the call then.
+    async fn abandoned(&self) {
+        loop {
+            self.result.closed().await;
+            let mut calls = self.coalescer.lock();
+            // A request may have joined in the meantime, which needs the lock.
+            if self.result.receiver_count() == 0 {
+                self.remove(&mut calls);
+                return;
+            }
+        }
+    }
+
+    fn end(&self, result: CompletedCall) {
+        // Removed first: a request that arrives now must see the state after the call.
+        self.remove(&mut self.coalescer.lock());
+        self.result.send_replace(Some(Arc::new(result)));
+    }
+
+    #[expect(
+        clippy::mutable_key_type,
+        reason = "the hash of a key depends on the address of its endpoint, not on the contents"
+    )]
+    fn remove(&self, calls: &mut HashMap<AnswerKey, Arc<watch::Sender<SharedResult>>>) {
+        if calls.get(&self.key).is_some_and(|known| Arc::ptr_eq(known, &self.result)) {
+            calls.remove(&self.key);
+        }
+    }
+}
+
+impl Drop for SharedCall {
+    fn drop(&mut self) {
+        self.remove(&mut self.coalescer.lock());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use tokio::sync::Notify;
+    use tokio::task::yield_now;
+
+    use super::super::completed_call::tests::answered;
+    use super::super::key::tests::{endpoints, key};
+    use super::*;
+    use crate::roles::gateway::dispatch::session::SessionEnd;
+
+    fn body(result: &SharedResult) -> Bytes {
+        match result.as_deref() {
+            Some(CompletedCall { end: SessionEnd::Answer(answer), .. }) => answer.body.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_follower_gets_the_answer_although_the_leader_leaves() {
+        let (coalescer, tasks) = (Arc::new(Coalescer::default()), Tasks::new());
+        let [own, _] = endpoints();
+        let (release, calls) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
+        let call = |body: &'static str| {
+            let (release, calls) = (Arc::clone(&release), Arc::clone(&calls));
+            async move {
+                calls.fetch_add(1, Ordering::Relaxed);
+                release.notified().await;
+                answered(body)
+            }
+        };
+        let one = || key(&own, "{}", None, None);
+        let (leader, role) = coalescer.join(one(), call("first"), &tasks);
+        assert_eq!(role, CoalescedRole::Leader);
+        let (follower, role) = coalescer.join(one(), call("second"), &tasks);
+        assert_eq!(role, CoalescedRole::Follower);
+        let (other, role) =
+            coalescer.join(key(&own, "{\"a\":1}", None, None), call("third"), &tasks);
+        assert_eq!(role, CoalescedRole::Leader, "another key");
+        drop((leader, other));
+        // The abandoned call is removed, and the other one has begun.
+        while coalescer.lock().len() > 1 || calls.load(Ordering::Relaxed) < 1 {
+            yield_now().await;
+        }
+        release.notify_waiters();
+        let mut follower = follower;
+        let ended = follower.wait_for(Option::is_some).await.unwrap().clone();
+        assert_eq!(body(&ended), "first");
+        assert!(coalescer.lock().is_empty(), "an ended call is removed");
+        assert!(tasks.wait(Duration::from_secs(5)).await);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_panics_ends_for_everybody() {
+        let (coalescer, tasks) = (Arc::new(Coalescer::default()), Tasks::new());
+        let [own, _] = endpoints();
+        let call = async { panic!("a bug") };
+        let (result, role) = coalescer.call(key(&own, "{}", None, None), call, &tasks).await;
+        assert!(result.is_none() && role == CoalescedRole::Leader);
+        assert!(coalescer.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_number_of_waiters_is_bounded() {
+        let (coalescer, tasks) = (Arc::new(Coalescer::default()), Tasks::new());
+        let [own, _] = endpoints();
+        let call = || async {
+            std::future::pending::<()>().await;
+            answered("late")
+        };
+        let mut waiters = Vec::new();
+        let mut leaders = 0;
+        for _ in 0..=WAITERS_MAX {
+            let (waiter, role) = coalescer.join(key(&own, "{}", None, None), call(), &tasks);
+            leaders += usize::from(role == CoalescedRole::Leader);
+            waiters.push(waiter);
+        }
+        assert_eq!(leaders, 2);
+        drop(waiters);
+        assert!(tasks.wait(Duration::from_secs(5)).await, "abandoned calls end");
+    }
+}

@@ -1,0 +1,126 @@
+//! The key of an answer: everything on which the answer of a call can depend.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::catalogue::Endpoint;
+use crate::envelope::Request;
+
+/// The key of an answer. Two requests with the same key call the same procedure with the same arguments on behalf of the
+/// same caller, and want the same representation.
+#[derive(Clone, Debug)]
+pub(super) struct AnswerKey {
+    /// The endpoint of one catalogue: a reload creates new ones. Keeping it alive prevents that its address is used again.
+    endpoint: Arc<Endpoint>,
+    /// The validated parameters, in the order of the catalogue and with all defaults. They include claims.
+    payload: Bytes,
+    /// The caller; `None` if the endpoint's answers do not depend on it.
+    principal: Option<String>,
+    /// The media type.
+    accept: Option<String>,
+}
+
+impl AnswerKey {
+    pub(super) fn new(endpoint: &Arc<Endpoint>, request: &Request) -> Self {
+        Self {
+            endpoint: Arc::clone(endpoint),
+            payload: request.payload.clone(),
+            principal: request.principal.clone().filter(|_| !endpoint.cache.is_shared),
+            accept: request.accept.clone(),
+        }
+    }
+
+    /// Returns the size of the key in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        self.payload.len() + text(&self.principal) + text(&self.accept)
+    }
+}
+
+impl PartialEq for AnswerKey {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.endpoint, &other.endpoint)
+            && self.payload == other.payload
+            && self.principal == other.principal
+            && self.accept == other.accept
+    }
+}
+
+impl Eq for AnswerKey {}
+
+impl Hash for AnswerKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.endpoint).hash(state);
+        self.payload.hash(state);
+        self.principal.hash(state);
+        self.accept.hash(state);
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::catalogue::Execution;
+    use crate::catalogue::load::fixture::catalogue;
+
+    /// Returns two endpoints: one whose answers depend on the caller, and one whose answers do not.
+    pub(in super::super) fn endpoints() -> [Arc<Endpoint>; 2] {
+        let catalogue = catalogue(
+            r#""own": {"route":"GET /own", KEYS, "cache": {"coalesce": true}},
+               "shared": {"route":"GET /shared", KEYS, "cache": {"coalesce": true, "shared": true}}"#,
+        );
+        ["own", "shared"].map(|id| {
+            let mut endpoints = catalogue.endpoints().iter();
+            Arc::clone(endpoints.find(|endpoint| endpoint.id.as_str() == id).unwrap())
+        })
+    }
+
+    pub(in super::super) fn key(
+        endpoint: &Arc<Endpoint>,
+        payload: &'static str,
+        principal: Option<&str>,
+        accept: Option<&str>,
+    ) -> AnswerKey {
+        let request = Request {
+            endpoint: endpoint.id.clone(),
+            request_id: "r".into(),
+            attempt: 1,
+            timeout: Duration::ZERO,
+            execution: Execution::AtLeastOnce,
+            dry_run: false,
+            waiting: 0,
+            window: 0,
+            accept: accept.map(ToOwned::to_owned),
+            principal: principal.map(ToOwned::to_owned),
+            idempotency_key: None,
+            traceparent: None,
+            tracestate: None,
+            payload: payload.into(),
+        };
+        AnswerKey::new(endpoint, &request)
+    }
+
+    #[test]
+    fn a_key_contains_everything_on_which_an_answer_depends() {
+        let [own, shared] = endpoints();
+        let first = key(&own, "{}", Some("ann"), None);
+        assert!(first == key(&own, "{}", Some("ann"), None));
+        for other in [
+            key(&own, "{\"a\":1}", Some("ann"), None),
+            key(&own, "{}", Some("bob"), None),
+            key(&own, "{}", None, None),
+            key(&own, "{}", Some("ann"), Some("text/csv")),
+            key(&endpoints()[0], "{}", Some("ann"), None),
+            key(&shared, "{}", Some("ann"), None),
+        ] {
+            assert!(first != other, "{other:?}");
+        }
+        let first = key(&shared, "{}", Some("ann"), None);
+        assert!(first == key(&shared, "{}", Some("bob"), None));
+        assert!(first == key(&shared, "{}", None, None));
+    }
+}

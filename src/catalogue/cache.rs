@@ -1,0 +1,30 @@
+//! How the answers of an endpoint can be reused: by the client, by identical concurrent requests, and from the gateway's cache.
+
+use std::time::Duration;
+
+/// How the answers of an endpoint can be reused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheRules {
+    /// Whether a successful answer has an `ETag` that is computed from its content.
+    pub etag: bool,
+    /// Whether identical concurrent requests share one call.
+    pub coalesce: bool,
+    /// How long a gateway may store a successful answer, if at all.
+    pub ttl: Option<Duration>,
+    /// Whether the answers are the same for all callers, so that callers can get each other's answers.
+    pub is_shared: bool,
+}
+
+impl CacheRules {
+    /// Returns whether a gateway can answer a request without a call.
+    #[must_use]
+    pub fn reuses_answers(self) -> bool {
+        self.coalesce || self.ttl.is_some()
+    }
+
+    /// Returns whether an answer must be collected before its response begins.
+    #[must_use]
+    pub fn needs_whole_answer(self) -> bool {
+        self.etag || self.reuses_answers()
+    }
+}

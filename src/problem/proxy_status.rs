@@ -1,0 +1,54 @@
+//! The errors of `Proxy-Status` (RFC 9209): why the gateway, as an intermediary, has no answer of a worker.
+
+use super::ProblemKind;
+
+impl ProblemKind {
+    /// Returns the type of error in `Proxy-Status` (RFC 9209 §2.3), if the gateway answers with this problem because the workers
+    /// did not answer. `None` if the gateway refused the request itself, or if the problem is a worker's answer.
+    #[must_use]
+    pub fn proxy_error(self) -> Option<&'static str> {
+        match self {
+            Self::NoWorkers
+            | Self::Busy
+            | Self::NotExecuted
+            | Self::BusDown
+            | Self::BackendDown => Some("destination_unavailable"),
+            // The gateway did not try to reach a worker.
+            Self::Overloaded | Self::Draining => Some("proxy_internal_response"),
+            Self::AttemptTimedOut
+            | Self::SessionTimedOut
+            | Self::Expired
+            | Self::OutcomeUnknown => Some("http_response_timeout"),
+            Self::BadAnswer | Self::BadAnswerOutcomeUnknown => Some("http_protocol_error"),
+            Self::Cancelled => Some("http_response_incomplete"),
+            Self::Internal => Some("proxy_internal_error"),
+            Self::InvalidRequest
+            | Self::MalformedBody
+            | Self::Unauthenticated
+            | Self::Forbidden
+            | Self::NoRoute
+            | Self::NoRow
+            | Self::MethodNotAllowed
+            | Self::NotImplemented
+            | Self::NotAcceptable
+            | Self::RequestTimeout
+            | Self::Conflict
+            | Self::PreconditionFailed
+            | Self::BodyTooLarge
+            | Self::UriTooLong
+            | Self::UnsupportedMediaType
+            | Self::ExpectationFailed
+            | Self::Misdirected
+            | Self::RateLimited
+            | Self::HeadersTooLarge
+            | Self::ProcedureError(_) => None,
+        }
+    }
+
+    /// Returns the value of `Proxy-Status`, with the slug of the problem as its details.
+    #[must_use]
+    pub fn proxy_status(self) -> Option<String> {
+        let error = self.proxy_error()?;
+        Some(format!("fjord; error={error}; details=\"{}\"", self.definition().slug))
+    }
+}
