@@ -84,7 +84,7 @@ async fn saved_files_are_served() {
     // The configuration of both roles.
     let settings = api.join("fjord.toml");
     let text = fs::read_to_string(&settings).unwrap();
-    let text = text.replace("[gateway]", "[gateway]\nhealth_path = \"/alive\"");
+    let text = text.replace("#[gateway]", "[gateway]\nhealth_path = \"/alive\"");
     fs::write(&settings, text).unwrap();
     run.prints("fjord.toml: changed; restarting the gateway and the worker").await;
     eventually_some("the health check", SOON, async || {

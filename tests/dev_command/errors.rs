@@ -76,7 +76,10 @@ fn an_error_that_only_a_role_finds_ends_the_command() {
     let text = fs::read_to_string(&endpoints).unwrap();
     fs::write(&endpoints, text.replace(r#""public""#, r#"{ "methods": ["api-key"] }"#)).unwrap();
     let text = fails(&mut dev(&api), 2);
-    assert!(text.contains("[auth] configures none of the methods"), "{text}");
+    assert!(
+        text.contains("auth: expected a method that [auth] of the configuration sets up"),
+        "{text}"
+    );
 }
 
 #[test]
