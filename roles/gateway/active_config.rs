@@ -61,7 +61,8 @@ impl ActiveConfig {
             return Err(errors);
         }
         let router = Router::new(&catalogue)?;
-        let documentation = Documentation::new(&catalogue, config.gateway.documentation);
+        let documentation =
+            Documentation::new(&catalogue, &config.openapi, config.gateway.documentation);
         let http = config.gateway.http.clone();
         let server_timing_scope = config.gateway.server_timing_scope.clone();
         Ok(Self {

@@ -3,19 +3,26 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::auth::{Auth, AuthMethod};
-use super::endpoint::{Endpoint, ResultKind};
+use super::endpoint::{Endpoint, ResultKind, is_bodiless};
 use super::route::{self, Segment};
 use crate::problem::PROBLEM_JSON;
 
+mod answers;
+mod info;
 mod parameters;
+mod pattern;
+mod schemas;
+mod text_patterns;
+
+pub use info::{ApiInfo, TITLE_DEFAULT, VERSION_DEFAULT};
 
 /// Returns the indented document for `endpoints`. It contains nothing about any other endpoint.
 #[must_use]
-pub fn text(endpoints: &[&Endpoint]) -> String {
-    format!("{:#}\n", document(endpoints))
+pub fn text(endpoints: &[&Endpoint], info: &ApiInfo) -> String {
+    format!("{:#}\n", document(endpoints, info))
 }
 
-fn document(endpoints: &[&Endpoint]) -> Json {
+fn document(endpoints: &[&Endpoint], info: &ApiInfo) -> Json {
     let mut paths: Map<String, Json> = Map::new();
     // OpenAPI treats paths that differ only in parameter names as identical, so all of them use the names of the first.
     let mut first_paths: std::collections::HashMap<String, String> =
@@ -30,9 +37,8 @@ fn document(endpoints: &[&Endpoint]) -> Json {
             methods.insert(endpoint.method.as_str().to_ascii_lowercase(), operation);
         }
     }
-    json!({
+    let mut document = json!({
         "openapi": "3.1.0",
-        "info": { "title": "fjord", "version": env!("CARGO_PKG_VERSION") },
         "paths": paths,
         "components": {
             "schemas": { "Problem": problem_schema() },
@@ -41,7 +47,11 @@ fn document(endpoints: &[&Endpoint]) -> Json {
                 "content": { PROBLEM_JSON: { "schema": { "$ref": "#/components/schemas/Problem" } } } } },
             "securitySchemes": security_schemes(endpoints)
         }
-    })
+    });
+    if let Some(document) = document.as_object_mut() {
+        info.add_to(document, endpoints);
+    }
+    document
 }
 
 /// Returns a path with each parameter replaced by `{}`.
@@ -82,22 +92,7 @@ fn operation(endpoint: &Endpoint, path: &str) -> Json {
 }
 
 fn responses(endpoint: &Endpoint) -> Json {
-    let any_object = json!({ "type": "object" });
-    let rows = json!({ "type": "array", "items": any_object });
-    let schema = match endpoint.result {
-        ResultKind::Rows => Some(rows),
-        ResultKind::Row => Some(any_object),
-        ResultKind::Value | ResultKind::Json => Some(json!({})),
-        ResultKind::Sets => Some(json!({ "type": "array", "items": rows })),
-        ResultKind::Full => Some(json!({
-            "type": "object",
-            "properties": {
-                "sets": { "type": "array", "items": rows },
-                "outputs": { "type": "object" },
-                "return": { "type": "integer", "format": "int32" } },
-            "required": ["sets", "outputs", "return"] })),
-        ResultKind::None => None,
-    };
+    let schema = answers::schema(endpoint);
     let mut responses = Map::new();
     let success = |schema: Option<&Json>| {
         let mut success = match schema {
@@ -113,14 +108,15 @@ fn responses(endpoint: &Endpoint) -> Json {
     };
     let status = if schema.is_some() { "200" } else { "204" };
     responses.insert(status.to_owned(), success(schema.as_ref()));
-    for status in endpoint.status.returns.values().filter(|status| **status < 300) {
-        responses.insert(status.to_string(), success(schema.as_ref()));
+    for status in endpoint.status.returns.values().filter(|status| **status < 400) {
+        let schema = schema.as_ref().filter(|_| !is_bodiless(*status));
+        responses.insert(status.to_string(), success(schema));
     }
     let mut problems: Vec<u16> = vec![400, 500, 502, 503, 504];
     if endpoint.auth != Auth::Public {
         problems.extend([401, 403]);
     }
-    if endpoint.result == ResultKind::Row {
+    if matches!(endpoint.result, ResultKind::Row | ResultKind::Value) {
         problems.push(404);
     }
     if endpoint.takes_body() {
@@ -130,7 +126,7 @@ fn responses(endpoint: &Endpoint) -> Json {
         problems.push(429);
     }
     let mapped = endpoint.status.returns.values().chain(endpoint.status.errors.values());
-    problems.extend(mapped.filter(|status| **status >= 300));
+    problems.extend(mapped.filter(|status| **status >= 400));
     for status in problems {
         responses.insert(status.to_string(), json!({ "$ref": "#/components/responses/Problem" }));
     }
@@ -234,7 +230,7 @@ mod tests {
     fn endpoints_become_operations() {
         let catalogue = catalogue(ENDPOINTS);
         let all: Vec<&Endpoint> = catalogue.endpoints().iter().map(|each| &**each).collect();
-        let document = document(&all);
+        let document = document(&all, &ApiInfo::default());
         assert_eq!(document["paths"].as_object().unwrap().len(), 1, "one path for both names");
         let get = &document["paths"]["/e/{id}"]["get"];
         assert_eq!(get["operationId"], "get");
@@ -245,7 +241,7 @@ mod tests {
             get["parameters"],
             json!([
             { "name": "id", "in": "path", "required": true,
-              "schema": { "type": "integer", "format": "int32", "minimum": 1 } },
+              "schema": { "type": "integer", "format": "int32", "minimum": 1, "maximum": i32::MAX } },
             { "name": "kind", "in": "query", "required": false, "description": "Which",
               "schema": { "type": "string", "default": "a", "description": "Which", "enum": ["a", "b"] } }])
         );
@@ -265,5 +261,49 @@ mod tests {
         assert_eq!(body["additionalProperties"], false);
         assert_eq!(body["properties"]["t"]["type"], json!(["array", "null"]));
         assert_eq!(body["properties"]["t"]["items"]["required"], json!(["c"]));
+    }
+
+    #[test]
+    fn statuses_below_400_are_no_problems_and_some_have_no_body() {
+        let catalogue = catalogue(
+            r#""a": {"route":"GET /a", KEYS, "result":"value", "status":{"return":{"1":303,"2":205,"3":304,"4":410}}}"#,
+        );
+        let responses = responses(&catalogue.endpoints()[0]);
+        for (status, has_body) in [("200", true), ("303", true), ("205", false), ("304", false)] {
+            let media_types = responses[status]["content"].as_object();
+            let keys =
+                media_types.map(|types| types.keys().map(String::as_str).collect::<Vec<_>>());
+            assert_eq!(keys, has_body.then(|| vec!["application/json"]), "{status}");
+        }
+        for status in ["404", "410", "default"] {
+            assert_eq!(responses[status]["$ref"], "#/components/responses/Problem", "{status}");
+        }
+    }
+
+    #[test]
+    fn what_a_schema_cannot_say_is_in_the_description() {
+        let catalogue = catalogue(
+            r#""a": {"route":"POST /a/{id}", KEYS, "parameters":{
+                "id":{"in":"path","type":"string"},
+                "doc":{"in":"query","type":"json","maxLength":9,"description":"A document"},
+                "word":{"in":"body","type":"string","pattern":"^\\w+$"},
+                "any":{"in":"body","type":"json","required":true},
+                "price":{"in":"body","type":"decimal"}}}"#,
+        );
+        let endpoint = &catalogue.endpoints()[0];
+        let operation = operation(endpoint, &endpoint.path);
+        let id = &operation["parameters"][0]["schema"];
+        assert_eq!(id["minLength"], 1);
+        assert_eq!(id["pattern"], r"^(?!\.{1,2}$)[^\u0000-\u001F/\\\u007F-\u009F]+$");
+        let doc = &operation["parameters"][1];
+        assert!(doc.get("schema").is_none(), "the value is the text of JSON");
+        let text = "A document. The text of the JSON has at most 9 characters.";
+        assert_eq!(doc["content"]["application/json"]["schema"]["description"], text);
+        let body = &operation["requestBody"]["content"]["application/json"]["schema"]["properties"];
+        assert!(body["word"].get("pattern").is_none());
+        let word = body["word"]["description"].as_str().unwrap();
+        assert!(word.contains(r"`^\w+$`"), "{word}");
+        assert_eq!(body["any"]["type"], json!(["object", "array", "string", "number", "boolean"]));
+        assert_eq!(body["price"]["description"], "At most 38 digits.");
     }
 }

@@ -16,6 +16,7 @@ mod databases;
 mod findings;
 mod nats;
 mod online;
+mod returns;
 
 /// Checks the selected role or, if none is selected, each role that has a file in the directory.
 pub(super) fn run(

@@ -11,7 +11,8 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, header};
 
 use crate::catalogue::Auth;
-use crate::catalogue::{Catalogue, openapi};
+use crate::catalogue::Catalogue;
+use crate::catalogue::openapi::{self, ApiInfo};
 use crate::config::gateway::DocumentationAccess;
 
 use crate::roles::gateway::admission::auth::Permissions;
@@ -54,6 +55,7 @@ enum OpenApiDocument {
 /// Generates and caches a document for each set of permissions.
 pub struct CallerDocuments {
     catalogue: Arc<Catalogue>,
+    info: ApiInfo,
     /// The distinct access requirements of all endpoints.
     requirements: Vec<Auth>,
     /// The index of each endpoint's requirement.
@@ -74,8 +76,12 @@ pub enum DocumentationPage<'a> {
 impl Documentation {
     /// Creates the documentation of a catalogue, unless the configuration disables it.
     #[must_use]
-    pub fn new(catalogue: &Arc<Catalogue>, access: DocumentationAccess) -> Option<Self> {
-        let documents = || CallerDocuments::new(Arc::clone(catalogue));
+    pub fn new(
+        catalogue: &Arc<Catalogue>,
+        info: &ApiInfo,
+        access: DocumentationAccess,
+    ) -> Option<Self> {
+        let documents = || CallerDocuments::new(Arc::clone(catalogue), info.clone());
         let document = match access {
             DocumentationAccess::Off => return None,
             DocumentationAccess::Public => OpenApiDocument::Public(documents().complete()),
@@ -132,7 +138,7 @@ fn response(body: &Bytes, media_type: &'static str) -> Response {
 }
 
 impl CallerDocuments {
-    fn new(catalogue: Arc<Catalogue>) -> Self {
+    fn new(catalogue: Arc<Catalogue>, info: ApiInfo) -> Self {
         let mut requirements: Vec<Auth> = Vec::new();
         let endpoint_requirements = catalogue.endpoints().iter().map(|endpoint| {
             requirements.iter().position(|known| *known == endpoint.auth).unwrap_or_else(|| {
@@ -142,7 +148,7 @@ impl CallerDocuments {
         });
         let endpoint_requirements = endpoint_requirements.collect();
         let cache = Mutex::new(TwoGenerationCache::new(1));
-        let mut documents = Self { catalogue, requirements, endpoint_requirements, cache };
+        let mut documents = Self { catalogue, info, requirements, endpoint_requirements, cache };
         // No document is larger than the complete one.
         let bytes = documents.complete().len().max(1);
         let documents_max = (DOCUMENT_BYTES_MAX / bytes).clamp(2, DOCUMENTS_MAX);
@@ -194,7 +200,8 @@ impl CallerDocuments {
     fn generate(&self, met: &[bool]) -> Bytes {
         let endpoints = self.catalogue.endpoints().iter().zip(&self.endpoint_requirements);
         let shown = endpoints.filter(|(_, index)| met.get(**index).is_some_and(|met| *met));
-        openapi::text(&shown.map(|(endpoint, _)| &**endpoint).collect::<Vec<_>>()).into()
+        let shown: Vec<_> = shown.map(|(endpoint, _)| &**endpoint).collect();
+        openapi::text(&shown, &self.info).into()
     }
 }
 
@@ -221,7 +228,8 @@ mod tests {
     #[test]
     fn the_policy_allows_only_the_script_of_the_page() {
         for access in [DocumentationAccess::Public, DocumentationAccess::Authenticated] {
-            let documentation = Documentation::new(&catalogue(ONE), access).unwrap();
+            let documentation =
+                Documentation::new(&catalogue(ONE), &ApiInfo::default(), access).unwrap();
             let Some(DocumentationPage::Public(page)) = documentation.page(&Method::GET, "/docs")
             else {
                 panic!("the page is the same for every caller")
@@ -236,7 +244,10 @@ mod tests {
             assert!(documentation.page(&Method::POST, "/docs").is_none());
             assert!(documentation.page(&Method::GET, "/other").is_none());
         }
-        assert!(Documentation::new(&catalogue(ONE), DocumentationAccess::Off).is_none());
+        assert!(
+            Documentation::new(&catalogue(ONE), &ApiInfo::default(), DocumentationAccess::Off)
+                .is_none()
+        );
     }
 
     #[test]
@@ -248,7 +259,7 @@ mod tests {
             )
         });
         let text = format!("{{{}}}", endpoints.collect::<Vec<_>>().join(","));
-        let documents = CallerDocuments::new(catalogue(&text));
+        let documents = CallerDocuments::new(catalogue(&text), ApiInfo::default());
         assert_eq!(documents.requirements().len(), 12);
         for set in 0..1_u32 << 12 {
             let met: Vec<bool> = (0..12).map(|bit| set & (1 << bit) != 0).collect();
