@@ -71,6 +71,8 @@ mod reply_delivery;
 #[cfg(test)]
 mod request_validation;
 #[cfg(test)]
+mod returns;
+#[cfg(test)]
 mod secrets;
 #[cfg(test)]
 mod session_simulation;

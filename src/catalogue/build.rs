@@ -24,6 +24,7 @@ use crate::units::{BYTES_EXPECTED, DURATION_EXPECTED, parse_bytes, parse_duratio
 mod constraints;
 mod cors;
 mod parameters;
+mod returns;
 mod session_context;
 
 /// The largest value of `attempts`.
@@ -73,6 +74,7 @@ pub(super) fn endpoint(
     let queue = queue.map_err(|error| errors.add("queue", error.to_string())).ok().flatten();
     let queue = queue.or_else(|| QueueName::new(id.as_ref()?.as_str()).ok());
     let outputs = outputs(definition.outputs, result, errors);
+    let returns = returns::returns(definition.returns.as_deref(), (result, &outputs), errors);
     let status = status_map(definition.status, errors);
     let auth = auth(definition.auth, defaults, errors);
     let body_bytes_max = body_bytes_max(definition.max_body, defaults, errors);
@@ -102,6 +104,7 @@ pub(super) fn endpoint(
         parameters: parameters.into(),
         result,
         outputs,
+        returns,
         status,
         timeout,
         session,

@@ -13,8 +13,11 @@ use super::parameter::{ParameterSource, ParameterType};
 use crate::units::BYTES_EXPECTED;
 
 pub mod json;
+pub(super) mod keys;
+pub mod returns;
 
 use json::{ObjectOnly, OrderedMembers};
+use returns::ReturnsDefinition;
 
 /// One REST operation and the stored procedure behind it.
 #[derive(Debug, Default, serde::Deserialize, JsonSchema)]
@@ -45,6 +48,9 @@ pub struct EndpointDefinition {
     pub result: Option<ResultKind>,
     /// OUTPUT parameters of the procedure that are included in a `row`, `value` or `full` answer.
     pub outputs: Vec<String>,
+    /// The columns of the answer with their types, in the shape of the answer. Used only for the generated documentation and for `fjord check --online`.
+    #[schemars(with = "Option<ReturnsDefinition>")]
+    pub returns: Option<Box<RawValue>>,
     /// HTTP statuses for the procedure's RETURN statuses and error numbers.
     pub status: ObjectOnly<StatusDefinition>,
     /// Whether a request may be executed a second time. Default: `at-most-once` for POST and PATCH, otherwise `at-least-once`.

@@ -11,6 +11,7 @@ use super::auth::Auth;
 use super::cors::CorsRules;
 use super::names::{EndpointId, ProcedureName, QueueName};
 use super::parameter::{Parameter, ParameterSource};
+use super::returns::Returns;
 
 /// One REST operation: its route, its procedure, and how requests to it are handled.
 #[derive(Clone, Debug)]
@@ -41,6 +42,8 @@ pub struct Endpoint {
     pub result: ResultKind,
     /// OUTPUT parameters that are included in a `row`, `value` or `full` answer.
     pub outputs: Vec<String>,
+    /// The declared columns of the answer, for the generated documentation.
+    pub returns: Option<Returns>,
     /// HTTP statuses for the procedure's RETURN statuses and error numbers.
     pub status: StatusMap,
     /// Whether a request may be executed a second time.

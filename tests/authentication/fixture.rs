@@ -137,6 +137,7 @@ pub(super) fn endpoint_with(auth: Auth) -> Endpoint {
         parameters: Arc::new([]),
         result: ResultKind::Rows,
         outputs: Vec::new(),
+        returns: None,
         status: StatusMap::default(),
         execution: Execution::AtLeastOnce,
         transaction: false,

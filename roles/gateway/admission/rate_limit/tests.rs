@@ -26,6 +26,7 @@ fn endpoint(id: &str, rate_limit: Option<RateLimit>) -> Endpoint {
         parameters: Arc::new([]),
         result: ResultKind::Rows,
         outputs: Vec::new(),
+        returns: None,
         status: StatusMap::default(),
         execution: Execution::AtLeastOnce,
         transaction: false,

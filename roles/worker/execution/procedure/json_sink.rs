@@ -9,11 +9,13 @@ use bytes::Bytes;
 use crate::catalogue::ResultKind;
 use crate::catalogue::names::eq_ignore_case;
 use crate::future::BoxFuture;
-use crate::procedures::{Cell, DatabaseError, OwnedCell, ProcedureResult, RowSink, SinkError};
+use crate::procedures::{
+    Cell, DatabaseError, MemberNames, OwnedCell, ProcedureResult, RowSink, SinkError,
+};
 use crate::roles::worker::execution::handler::JobProgress;
 
 use super::failure_log::log_message;
-use super::json::{self, MemberNames};
+use super::json;
 
 /// The buffer has a spare capacity of `1 / SPARE_DIVISOR` of a chunk. Without it, the row that
 /// completes a chunk would double the buffer.
@@ -155,7 +157,7 @@ impl JsonSink {
             let named = |(known, _): &&(String, _)| eq_ignore_case(known, name);
             let cell = outcome.outputs.iter().find(named);
             let cell = cell.map_or(Cell::Null, |(_, cell)| cell.as_cell());
-            let key = self.names.next(name);
+            let key = self.names.next_name(name);
             self.write_member(&key, cell)?;
         }
         if self.out.is_empty() {
@@ -186,7 +188,7 @@ impl JsonSink {
         }
         self.names = MemberNames::default();
         let mut start = vec![b'{'];
-        json::write_text(&mut start, &self.names.next("value"))?;
+        json::write_text(&mut start, &self.names.next_name("value"))?;
         start.push(b':');
         // Shifts the value within its buffer instead of copying it, because it may be large.
         self.out.splice(..0, start);
@@ -260,7 +262,7 @@ impl JsonSink {
         self.keys.clear();
         for (index, column) in columns.iter().enumerate() {
             let mut key = vec![if index == 0 { b'{' } else { b',' }];
-            json::write_text(&mut key, &self.names.next(column))?;
+            json::write_text(&mut key, &self.names.next_name(column))?;
             key.push(b':');
             self.keys.push(key);
         }
