@@ -13,6 +13,9 @@ OWN_NATS = test -n "$$FJORD_NATS_SERVER" || { \
 PROMETHEUS := $(TARGET)/prometheus/usr/bin/promtool
 SSLYZE_VERSION := 6.3.1
 SSLYZE := $(TARGET)/sslyze/bin/sslyze
+SCHEMATHESIS_VERSION := 4.32.5
+OPENAPI_PYTHON_CLIENT_VERSION := 0.29.1
+OPENAPI_TOOLS := $(TARGET)/openapi-tools/bin
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 ZIG_VERSION := 0.17.1
 ZIGBUILD_VERSION := 0.24.0
@@ -29,7 +32,7 @@ PROPERTY_TESTS = arbitrary_header_bytes $(shell grep -rl --include='*.rs' 'propt
 # Fault tests start clusters of real processes, which compete for the processor if more tests run concurrently.
 TEST_THREADS ?= 2
 
-.PHONY: help check fmt lint test snapshots soak bench bench-growth bench-overload bench-pool bench-scrape rpm test-rpm doc deny run nats-server python prometheus sslyze test-hostile run-gateway run-worker install clean
+.PHONY: help check fmt lint test snapshots soak bench bench-growth bench-overload bench-pool bench-scrape rpm test-rpm doc deny run nats-server python prometheus sslyze openapi-tools test-hostile run-gateway run-worker install clean
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-15s %s\n", $$1, $$2 }'
@@ -42,7 +45,7 @@ fmt: ## Fails if a file is not formatted
 lint: ## Runs Clippy; warnings are errors
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 
-test: nats-server python prometheus sslyze ## Runs all tests, with real NATS servers and real processes
+test: nats-server python prometheus sslyze openapi-tools ## Runs all tests, with real NATS servers and real processes
 	$(CARGO) test --locked -- --test-threads $(TEST_THREADS)
 
 snapshots: ## Updates the snapshots of external interfaces; review them like code
@@ -142,6 +145,13 @@ sslyze: ## Installs sslyze, unless it exists; without it, its test is skipped
 	  echo "creating $(TARGET)/sslyze"; \
 	  python3 -m venv --clear $(TARGET)/sslyze && $(TARGET)/sslyze/bin/python -m pip install --quiet sslyze==$(SSLYZE_VERSION); } || \
 	  echo "sslyze is not available: its test will be skipped"
+
+openapi-tools: ## Installs schemathesis and openapi-python-client, unless they exist; without them, their tests are skipped
+	@test -x $(OPENAPI_TOOLS)/schemathesis -a -x $(OPENAPI_TOOLS)/openapi-python-client || { \
+	  echo "creating $(TARGET)/openapi-tools"; \
+	  python3 -m venv --clear $(TARGET)/openapi-tools && $(OPENAPI_TOOLS)/python -m pip install --quiet \
+	    schemathesis==$(SCHEMATHESIS_VERSION) openapi-python-client==$(OPENAPI_PYTHON_CLIENT_VERSION); } || \
+	  echo "schemathesis and openapi-python-client are not available: their tests will be skipped"
 
 run: nats-server ## Runs the demo, `fjord dev` with config/demo, on PORT (8443), with TLS on every connection
 	@$(CARGO) build --locked --bin fjord

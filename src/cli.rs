@@ -194,6 +194,10 @@ pub struct ImportArguments {
     /// The prefix of all paths.
     #[arg(long, value_name = "PATH", default_value = "/v1")]
     pub prefix: String,
+    /// Calls the procedures that read, once each and with NULL for every parameter, if the database does not describe what
+    /// they return. Each call is rolled back.
+    #[arg(long)]
+    pub sample: bool,
     /// The file to create, e.g. endpoints/registry.json. Without it, the entries are printed.
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,

@@ -55,8 +55,12 @@ pub fn run(
     let status = match command {
         Command::Check(arguments) => check::run(sources, *arguments, prepare, &mut output),
         Command::Config => config::run(sources, &mut output),
-        Command::Routes => with_catalogue(sources, &mut output, routes::run),
-        Command::Openapi => with_catalogue(sources, &mut output, openapi::run),
+        Command::Routes => {
+            with_catalogue(sources, &mut output, |catalogue, _| routes::run(catalogue))
+        }
+        Command::Openapi => with_catalogue(sources, &mut output, |catalogue, config| {
+            openapi::run(catalogue, &config.openapi)
+        }),
         Command::Schema => {
             output.out.write_all(schema::run().as_bytes()).map(|()| ExitCode::SUCCESS)
         }
@@ -89,14 +93,14 @@ pub fn print_lines(
 fn with_catalogue(
     sources: &Sources,
     output: &mut Output<impl Write, impl Write>,
-    print: impl Fn(&Catalogue) -> String,
+    print: impl Fn(&Catalogue, &Config) -> String,
 ) -> io::Result<ExitCode> {
     let errors: Vec<String> = match Config::load(sources) {
         Ok(loaded) => {
             let config = &loaded.config.catalogue;
             match catalogue::load(&config.directory, &config.defaults) {
                 Ok(catalogue) => {
-                    output.out.write_all(print(&catalogue).as_bytes())?;
+                    output.out.write_all(print(&catalogue, &loaded.config).as_bytes())?;
                     return Ok(ExitCode::SUCCESS);
                 }
                 Err(errors) => errors.iter().map(ToString::to_string).collect(),

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::catalogue::openapi::ApiInfo;
 use crate::cli::Role;
 
 pub mod admin;
@@ -15,6 +16,7 @@ pub mod lifecycle;
 pub mod limits;
 pub mod log;
 pub mod messaging;
+mod openapi;
 pub mod procedures;
 mod relations;
 pub mod secret;
@@ -49,6 +51,8 @@ pub struct Config {
     pub directory: PathBuf,
     /// The catalogue directory and the endpoint defaults.
     pub catalogue: CatalogueConfig,
+    /// The general part of the `OpenAPI` document.
+    pub openapi: ApiInfo,
     /// The connection to NATS.
     pub messaging: MessagingConfig,
     /// The public listener and its request handling.
@@ -171,6 +175,7 @@ fn read(table: &mut SettingsTable<'_>, sources: &Sources) -> Option<Config> {
         MessagingConfig::read(table, role)
     });
     let mut catalogue = table.table("catalogue", CatalogueConfig::read);
+    let openapi = table.table("openapi", openapi::read);
     let gateway = table.table("gateway", |table| {
         used_by(table, &[Role::Gateway]);
         GatewayConfig::read(table, role)
@@ -198,6 +203,7 @@ fn read(table: &mut SettingsTable<'_>, sources: &Sources) -> Option<Config> {
         role,
         directory: sources.directory().to_owned(),
         catalogue,
+        openapi,
         messaging: messaging?,
         gateway,
         worker,

@@ -15,8 +15,10 @@ pub mod arguments;
 pub mod databases;
 pub mod description;
 mod error;
+mod member_names;
 pub mod mssql;
 pub mod pool_sizes;
+pub mod result_description;
 pub mod session_context;
 pub mod sqlite;
 
@@ -26,6 +28,8 @@ pub use error::{
     BackendError, BackendErrorKind, BadArgument, CallError, DatabaseError, SentError,
     SentErrorKind, ServerErrorClass,
 };
+pub use member_names::MemberNames;
+pub use result_description::{ColumnDescription, ResultDescription};
 pub use session_context::SessionContext;
 
 /// A database system that runs procedures.
@@ -61,6 +65,14 @@ pub trait Backend: Debug + Send + Sync {
         &'a self,
         pattern: &'a str,
     ) -> BoxFuture<'a, Result<Vec<ProcedureDescription>, BackendError>>;
+
+    /// Describes the answers of procedures, in their order, without executing them.
+    ///
+    /// Safe to drop.
+    fn describe_results<'a>(
+        &'a self,
+        procedures: &'a [ProcedureName],
+    ) -> BoxFuture<'a, Result<Vec<ResultDescription>, BackendError>>;
 
     /// Checks that the database can be reached within the backend's own connect timeout. Succeeds
     /// if calls are using every connection, so that load is not mistaken for an outage.

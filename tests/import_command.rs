@@ -13,18 +13,18 @@ use super::support::tds::{FakeSqlServer, PASSWORD};
 
 const NATS: &str = "[messaging.nats]\nservers = ['tls://127.0.0.1:4222']\n[worker.queues.'*']\n";
 
-fn fjord(directory: &Path, arguments: &[&str]) -> Output {
+pub(super) fn fjord(directory: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(fjord_binary());
     command.args(arguments).arg("--config").arg(directory);
     tokio::task::block_in_place(|| command.output().expect("fjord runs"))
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(super) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// Writes a worker's configuration with a database and an empty catalogue.
-fn directory(database: &str) -> tempfile::TempDir {
+pub(super) fn directory(database: &str) -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("a temporary directory");
     fs::create_dir(directory.path().join("endpoints")).expect("the directory can be created");
     fs::write(directory.path().join("worker.toml"), format!("{NATS}{database}"))
@@ -32,7 +32,7 @@ fn directory(database: &str) -> tempfile::TempDir {
     directory
 }
 
-fn on_endpoint(endpoint: &FakeSqlServer) -> String {
+pub(super) fn on_endpoint(endpoint: &FakeSqlServer) -> String {
     format!(
         "[procedures.databases.default]\nbackend = 'mssql'\n\
          [procedures.databases.default.mssql]\nhost = '127.0.0.1'\nport = {}\ndatabase = 'fjord'\n\

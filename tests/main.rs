@@ -85,6 +85,8 @@ mod request_validation;
 #[cfg(test)]
 mod response_headers;
 #[cfg(test)]
+mod returns;
+#[cfg(test)]
 mod secrets;
 #[cfg(test)]
 mod session_simulation;

@@ -11,6 +11,7 @@ use super::support::external_tools::{find, run};
 use super::support::fleet::{Fleet, FleetOptions};
 
 mod early_responses;
+mod openapi;
 
 /// The time limit for a tool, longer than any of them takes.
 const LIMIT: Duration = Duration::from_mins(10);

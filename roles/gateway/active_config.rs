@@ -75,6 +75,7 @@ impl ActiveConfig {
         })?;
         let documentation = Documentation::new(
             &catalogue,
+            &config.openapi,
             config.gateway.documentation,
             &config.gateway.compression,
         );

@@ -26,6 +26,7 @@ mod cors;
 mod parameters;
 mod produces;
 mod response;
+mod returns;
 mod session_context;
 
 use response::ResponseKeys;
@@ -78,6 +79,7 @@ pub(super) fn endpoint(
     let queue = queue.map_err(|error| errors.add("queue", error.to_string())).ok().flatten();
     let queue = queue.or_else(|| QueueName::new(id.as_ref()?.as_str()).ok());
     let outputs = outputs(definition.outputs, result, errors);
+    let returns = returns::returns(definition.returns.as_deref(), (result, &outputs), errors);
     let status = status_map(definition.status, errors);
     let auth = auth(definition.auth, defaults, errors);
     let body_bytes_max = body_bytes_max(definition.max_body, defaults, errors);
@@ -112,6 +114,7 @@ pub(super) fn endpoint(
         produces: response.produces,
         outputs,
         headers: response.headers,
+        returns,
         status,
         timeout,
         session,

@@ -13,10 +13,13 @@ use super::parameter::{ParameterSource, ParameterType};
 use crate::units::BYTES_EXPECTED;
 
 pub mod json;
+pub(super) mod keys;
 pub mod response;
+pub mod returns;
 
 use json::{ObjectOnly, OrderedMembers};
 use response::{CacheDefinition, HeadersDefinition, ProducesDefinition};
+use returns::ReturnsDefinition;
 
 /// One REST operation and the stored procedure behind it.
 #[derive(Debug, Default, serde::Deserialize, JsonSchema)]
@@ -51,6 +54,9 @@ pub struct EndpointDefinition {
     pub outputs: Vec<String>,
     /// Response headers, each with the OUTPUT parameter of the procedure that contains its value. If the value is NULL, the header is left out.
     pub headers: ObjectOnly<HeadersDefinition>,
+    /// The columns of the answer with their types, in the shape of the answer. Used only for the generated documentation and for `fjord check --online`.
+    #[schemars(with = "Option<ReturnsDefinition>")]
+    pub returns: Option<Box<RawValue>>,
     /// HTTP statuses for the procedure's RETURN statuses and error numbers.
     pub status: ObjectOnly<StatusDefinition>,
     /// Whether a request may be executed a second time. Default: `at-most-once` for POST and PATCH, otherwise `at-least-once`.

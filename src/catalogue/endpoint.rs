@@ -14,6 +14,7 @@ use super::names::{EndpointId, ProcedureName, QueueName};
 use super::parameter::{Parameter, ParameterSource};
 use super::representation::Representation;
 use super::response_header::ResponseHeader;
+use super::returns::Returns;
 
 /// One REST operation: its route, its procedure, and how requests to it are handled.
 #[derive(Clone, Debug)]
@@ -48,6 +49,8 @@ pub struct Endpoint {
     pub outputs: Vec<String>,
     /// Response headers, each with the OUTPUT parameter that contains its value.
     pub headers: Vec<(ResponseHeader, Arc<str>)>,
+    /// The declared columns of the answer, for the generated documentation.
+    pub returns: Option<Returns>,
     /// HTTP statuses for the procedure's RETURN statuses and error numbers.
     pub status: StatusMap,
     /// Whether a request may be executed a second time.

@@ -1,31 +1,28 @@
 //! Reads the files of the catalogue.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::de::Deserialize;
 use serde_json::value::RawValue;
 
 use super::build;
 use super::defaults::EndpointDefaults;
+use super::definition::EndpointDefinition;
 use super::definition::json::{ObjectOnly, RawMembers};
-use super::definition::{EndpointDefinition, ParameterDefinition};
+use super::definition::keys::{message, valid_keys};
 use super::endpoint::Endpoint;
 use super::error::{CatalogueError, EndpointErrors};
 use super::names::EndpointId;
 use super::route::RouteTable;
-use crate::spelling::closest;
 
 /// The largest catalogue file in bytes.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 
 /// The member with which a file names its JSON Schema for editors.
 const SCHEMA: &str = "$schema";
-/// The number of keys up to which the error for an unknown key lists all of them.
-const KEYS_LISTED_MAX: usize = 8;
 /// The byte order mark that Windows editors write at the start of a file. It is ignored.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
@@ -195,99 +192,6 @@ fn read_definition(raw: &RawValue, errors: &mut EndpointErrors<'_>) -> Option<En
     }
     let valid = valid_keys::<EndpointDefinition>(raw, "", errors)?;
     serde_json::from_str(&valid).map_err(|error| errors.add("", message(&error))).ok()
-}
-
-/// Returns the text of a JSON object without the members that `T` cannot deserialize, each of which is reported as an error.
-fn valid_keys<T: for<'de> Deserialize<'de>>(
-    raw: &RawValue,
-    prefix: &str,
-    errors: &mut EndpointErrors<'_>,
-) -> Option<String> {
-    let members: RawMembers<'_> = match serde_json::from_str(raw.get()) {
-        Ok(members) => members,
-        Err(error) => {
-            errors.add(prefix.trim_end_matches('.'), message(&error));
-            return None;
-        }
-    };
-    let mut valid: Vec<String> = Vec::new();
-    let mut names = HashSet::new();
-    for (name, value) in members.0 {
-        let key = format!("{prefix}{name}");
-        if !names.insert(name.clone()) {
-            errors.add(&key, "given more than once");
-            continue;
-        }
-        let alone = format!("{{{}:{}}}", quoted(&name), value.get());
-        match serde_json::from_str::<T>(&alone) {
-            Ok(_) => valid.push(format!("{}:{}", quoted(&name), value.get())),
-            Err(_) if name == "parameters" || name == "columns" => {
-                if let Some(parameters) = valid_parameters(value, &key, errors) {
-                    valid.push(format!("{}:{parameters}", quoted(&name)));
-                }
-            }
-            Err(error) => {
-                let (inner, message) = misspelling(&error, &name);
-                let dot = if inner.is_empty() { "" } else { "." };
-                errors.add(format!("{key}{dot}{inner}"), message);
-            }
-        }
-    }
-    Some(format!("{{{}}}", valid.join(",")))
-}
-
-fn valid_parameters(raw: &RawValue, key: &str, errors: &mut EndpointErrors<'_>) -> Option<String> {
-    let parameters: RawMembers<'_> =
-        serde_json::from_str(raw.get()).map_err(|error| errors.add(key, message(&error))).ok()?;
-    let mut valid = Vec::new();
-    let mut names = HashSet::new();
-    for (name, value) in parameters.0 {
-        let key = format!("{key}.{name}");
-        if !names.insert(name.clone()) {
-            errors.add(&key, "given more than once");
-        } else if let Some(keys) =
-            valid_keys::<ParameterDefinition>(value, &format!("{key}."), errors)
-        {
-            valid.push(format!("{}:{keys}", quoted(&name)));
-        }
-    }
-    Some(format!("{{{}}}", valid.join(",")))
-}
-
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
-}
-
-/// Returns an error's message without its position, which refers to a fragment of the file.
-fn message(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text).to_owned()
-}
-
-/// Describes an error in the value of a member. For an unknown key or word, names the similar known one instead of all, and
-/// returns the unknown key unless it is the member itself.
-fn misspelling(error: &serde_json::Error, member: &str) -> (String, String) {
-    let text = message(error);
-    // The texts of serde: "unknown field `a`, expected one of `b`, `c`", and the same with "variant".
-    let parts = text.strip_prefix("unknown field `").map(|rest| (true, rest));
-    let parts = parts.or_else(|| text.strip_prefix("unknown variant `").map(|rest| (false, rest)));
-    let found = parts.and_then(|(is_field, rest)| {
-        let (unknown, known) = rest.rsplit_once("`, expected ")?;
-        Some((is_field, unknown, known))
-    });
-    let Some((is_field, unknown, known)) = found else { return (String::new(), text) };
-    let similar = closest(unknown, known.split('`').skip(1).step_by(2));
-    let key = if is_field && unknown != member { unknown.to_owned() } else { String::new() };
-    let message = match (is_field, similar) {
-        (true, Some(similar)) => format!("is not a key: did you mean {similar}?"),
-        (true, None) if known.split(',').count() > KEYS_LISTED_MAX => {
-            "is not a key: fjord schema describes all keys".to_owned()
-        }
-        (true, None) => format!("is not a key: expected {known}"),
-        (false, Some(similar)) => format!("{unknown:?}: did you mean {similar}?"),
-        (false, None) => format!("{unknown:?}: expected {known}"),
-    };
-    (key, message)
 }
 
 #[cfg(test)]

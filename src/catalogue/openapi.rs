@@ -6,25 +6,32 @@ use std::io;
 use serde_json::{Map, Value as Json, json};
 
 use super::auth::{Auth, AuthMethod};
-use super::endpoint::{Endpoint, ResultKind};
+use super::endpoint::{Endpoint, ResultKind, is_bodiless};
 use super::route::{self, Segment};
 use crate::problem::PROBLEM_JSON;
 
+mod answers;
+mod info;
 mod parameters;
+mod pattern;
 mod responses;
+mod schemas;
+mod text_patterns;
+
+pub use info::{ApiInfo, TITLE_DEFAULT, VERSION_DEFAULT};
 
 /// Returns the indented document for `endpoints`. It contains nothing about any other endpoint.
 #[must_use]
-pub fn text(endpoints: &[&Endpoint]) -> String {
-    format!("{:#}\n", document(endpoints))
+pub fn text(endpoints: &[&Endpoint], info: &ApiInfo) -> String {
+    format!("{:#}\n", document(endpoints, info))
 }
 
 /// Writes the document for `endpoints` without indentation. Only one operation at a time is in memory.
 ///
 /// # Errors
 /// The errors of `out`.
-pub fn write(endpoints: &[&Endpoint], out: &mut dyn io::Write) -> io::Result<()> {
-    let frame = frame(endpoints);
+pub fn write(endpoints: &[&Endpoint], info: &ApiInfo, out: &mut dyn io::Write) -> io::Result<()> {
+    let frame = frame(endpoints, info);
     let mut separator = '{';
     for (key, value) in frame.as_object().into_iter().flatten() {
         write!(out, "{separator}{}:", Json::from(key.as_str()))?;
@@ -52,14 +59,14 @@ fn write_paths(endpoints: &[&Endpoint], out: &mut dyn io::Write) -> io::Result<(
     out.write_all(b"}")
 }
 
-fn document(endpoints: &[&Endpoint]) -> Json {
+fn document(endpoints: &[&Endpoint], info: &ApiInfo) -> Json {
     let paths = by_path(endpoints).into_iter().map(|(path, methods)| {
         let methods = methods.into_iter();
         let operations =
             methods.map(|(method, endpoint)| (method, operation(endpoint, path))).collect();
         (path.to_owned(), Json::Object(operations))
     });
-    let mut document = frame(endpoints);
+    let mut document = frame(endpoints, info);
     if let Some(document) = document.as_object_mut() {
         document.insert("paths".to_owned(), Json::Object(paths.collect()));
     }
@@ -80,10 +87,9 @@ fn by_path<'a>(endpoints: &[&'a Endpoint]) -> BTreeMap<&'a str, BTreeMap<String,
 }
 
 /// Returns the document without its paths.
-fn frame(endpoints: &[&Endpoint]) -> Json {
-    json!({
+fn frame(endpoints: &[&Endpoint], info: &ApiInfo) -> Json {
+    let mut frame = json!({
         "openapi": "3.1.0",
-        "info": { "title": "fjord", "version": env!("CARGO_PKG_VERSION") },
         "paths": {},
         "components": {
             "schemas": { "Problem": problem_schema() },
@@ -92,7 +98,11 @@ fn frame(endpoints: &[&Endpoint]) -> Json {
                 "content": { PROBLEM_JSON: { "schema": { "$ref": "#/components/schemas/Problem" } } } } },
             "securitySchemes": security_schemes(endpoints)
         }
-    })
+    });
+    if let Some(frame) = frame.as_object_mut() {
+        info.add_to(frame, endpoints);
+    }
+    frame
 }
 
 /// Returns a path with each parameter replaced by `{}`.
@@ -133,22 +143,7 @@ fn operation(endpoint: &Endpoint, path: &str) -> Json {
 }
 
 fn responses(endpoint: &Endpoint) -> Json {
-    let any_object = json!({ "type": "object" });
-    let rows = json!({ "type": "array", "items": any_object });
-    let schema = match endpoint.result {
-        ResultKind::Rows => Some(rows),
-        ResultKind::Row => Some(any_object),
-        ResultKind::Value | ResultKind::Json => Some(json!({})),
-        ResultKind::Sets => Some(json!({ "type": "array", "items": rows })),
-        ResultKind::Full => Some(json!({
-            "type": "object",
-            "properties": {
-                "sets": { "type": "array", "items": rows },
-                "outputs": { "type": "object" },
-                "return": { "type": "integer", "format": "int32" } },
-            "required": ["sets", "outputs", "return"] })),
-        ResultKind::None => None,
-    };
+    let schema = answers::schema(endpoint);
     let mut responses = Map::new();
     let success = |schema: Option<&Json>| {
         let mut success = match schema {
@@ -165,8 +160,9 @@ fn responses(endpoint: &Endpoint) -> Json {
     };
     let status = if schema.is_some() { "200" } else { "204" };
     responses.insert(status.to_owned(), success(schema.as_ref()));
-    for status in endpoint.status.returns.values().filter(|status| **status < 300) {
-        responses.insert(status.to_string(), success(schema.as_ref()));
+    for status in endpoint.status.returns.values().filter(|status| **status < 400) {
+        let schema = schema.as_ref().filter(|_| !is_bodiless(*status));
+        responses.insert(status.to_string(), success(schema));
     }
     responses::add_minimal(endpoint, &mut responses);
     responses::add_conditional(endpoint, &mut responses);
@@ -174,7 +170,7 @@ fn responses(endpoint: &Endpoint) -> Json {
     if endpoint.auth != Auth::Public {
         problems.extend([401, 403]);
     }
-    if endpoint.result == ResultKind::Row {
+    if matches!(endpoint.result, ResultKind::Row | ResultKind::Value) {
         problems.push(404);
     }
     if responses::is_negotiated(endpoint) {
@@ -187,7 +183,7 @@ fn responses(endpoint: &Endpoint) -> Json {
         problems.push(429);
     }
     let mapped = endpoint.status.returns.values().chain(endpoint.status.errors.values());
-    problems.extend(mapped.filter(|status| **status >= 300));
+    problems.extend(mapped.filter(|status| **status >= 400));
     for status in problems {
         responses.insert(status.to_string(), json!({ "$ref": "#/components/responses/Problem" }));
     }
@@ -285,10 +281,11 @@ mod tests {
     fn a_written_document_equals_the_one_in_memory() {
         let catalogue = catalogue(ENDPOINTS);
         let all: Vec<&Endpoint> = catalogue.endpoints().iter().map(|each| &**each).collect();
+        let info = ApiInfo { servers: vec!["/".to_owned()], ..ApiInfo::default() };
         for endpoints in [&all[..], &all[..1], &[]] {
             let mut text = Vec::new();
-            write(endpoints, &mut text).unwrap();
-            assert_eq!(String::from_utf8(text).unwrap(), document(endpoints).to_string());
+            write(endpoints, &info, &mut text).unwrap();
+            assert_eq!(String::from_utf8(text).unwrap(), document(endpoints, &info).to_string());
         }
     }
 
@@ -296,7 +293,7 @@ mod tests {
     fn endpoints_become_operations() {
         let catalogue = catalogue(ENDPOINTS);
         let all: Vec<&Endpoint> = catalogue.endpoints().iter().map(|each| &**each).collect();
-        let document = document(&all);
+        let document = document(&all, &ApiInfo::default());
         assert_eq!(document["paths"].as_object().unwrap().len(), 1, "one path for both names");
         let get = &document["paths"]["/e/{id}"]["get"];
         assert_eq!(get["operationId"], "get");
@@ -307,7 +304,7 @@ mod tests {
             get["parameters"],
             json!([
             { "name": "id", "in": "path", "required": true,
-              "schema": { "type": "integer", "format": "int32", "minimum": 1 } },
+              "schema": { "type": "integer", "format": "int32", "minimum": 1, "maximum": i32::MAX } },
             { "name": "kind", "in": "query", "required": false, "description": "Which",
               "schema": { "type": "string", "default": "a", "description": "Which", "enum": ["a", "b"] } }])
         );
@@ -327,5 +324,49 @@ mod tests {
         assert_eq!(body["additionalProperties"], false);
         assert_eq!(body["properties"]["t"]["type"], json!(["array", "null"]));
         assert_eq!(body["properties"]["t"]["items"]["required"], json!(["c"]));
+    }
+
+    #[test]
+    fn statuses_below_400_are_no_problems_and_some_have_no_body() {
+        let catalogue = catalogue(
+            r#""a": {"route":"GET /a", KEYS, "result":"value", "status":{"return":{"1":303,"2":205,"3":304,"4":410}}}"#,
+        );
+        let responses = responses(&catalogue.endpoints()[0]);
+        for (status, has_body) in [("200", true), ("303", true), ("205", false), ("304", false)] {
+            let media_types = responses[status]["content"].as_object();
+            let keys =
+                media_types.map(|types| types.keys().map(String::as_str).collect::<Vec<_>>());
+            assert_eq!(keys, has_body.then(|| vec!["application/json"]), "{status}");
+        }
+        for status in ["404", "410", "default"] {
+            assert_eq!(responses[status]["$ref"], "#/components/responses/Problem", "{status}");
+        }
+    }
+
+    #[test]
+    fn what_a_schema_cannot_say_is_in_the_description() {
+        let catalogue = catalogue(
+            r#""a": {"route":"POST /a/{id}", KEYS, "parameters":{
+                "id":{"in":"path","type":"string"},
+                "doc":{"in":"query","type":"json","maxLength":9,"description":"A document"},
+                "word":{"in":"body","type":"string","pattern":"^\\w+$"},
+                "any":{"in":"body","type":"json","required":true},
+                "price":{"in":"body","type":"decimal"}}}"#,
+        );
+        let endpoint = &catalogue.endpoints()[0];
+        let operation = operation(endpoint, &endpoint.path);
+        let id = &operation["parameters"][0]["schema"];
+        assert_eq!(id["minLength"], 1);
+        assert_eq!(id["pattern"], r"^(?!\.{1,2}$)[^\u0000-\u001F/\\\u007F-\u009F]+$");
+        let doc = &operation["parameters"][1];
+        assert!(doc.get("schema").is_none(), "the value is the text of JSON");
+        let text = "A document. The text of the JSON has at most 9 characters.";
+        assert_eq!(doc["content"]["application/json"]["schema"]["description"], text);
+        let body = &operation["requestBody"]["content"]["application/json"]["schema"]["properties"];
+        assert!(body["word"].get("pattern").is_none());
+        let word = body["word"]["description"].as_str().unwrap();
+        assert!(word.contains(r"`^\w+$`"), "{word}");
+        assert_eq!(body["any"]["type"], json!(["object", "array", "string", "number", "boolean"]));
+        assert_eq!(body["price"]["description"], "At most 38 digits.");
     }
 }

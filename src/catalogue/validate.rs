@@ -184,8 +184,14 @@ fn number<'a>(
     is_valid.then_some(value)
 }
 
-/// Parses a number without a fraction, an exponent or leading zeros.
+/// Parses a whole number. As in JSON Schema, it can be written with a fraction of zeros or with an exponent: `1.0`, `1e3`.
 fn integer(kind: ParameterType, text: &str) -> Option<i64> {
+    if text.contains(['.', 'e', 'E']) {
+        let plain = decimal::without_exponent(text)?;
+        let (whole, fraction) = plain.split_once('.').unwrap_or((&plain, ""));
+        let is_whole = fraction.bytes().all(|b| b == b'0');
+        return if is_whole { integer(kind, whole) } else { None };
+    }
     let digits = text.strip_prefix('-').unwrap_or(text);
     if !digits.starts_with(|c: char| c.is_ascii_digit())
         || (digits.len() > 1 && digits.starts_with('0'))
@@ -318,5 +324,34 @@ fn is_equal(left: &ParameterValue<'_>, right: &ParameterValue<'_>) -> bool {
             decimal::compare(left, right) == Some(Ordering::Equal)
         }
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_integer_can_have_a_fraction_of_zeros_or_an_exponent() {
+        use ParameterType::{Int32, Int64};
+        for (kind, text, expected) in [
+            (Int32, "1.0", Some(1)),
+            (Int32, "-12.000", Some(-12)),
+            (Int32, "1.5e1", Some(15)),
+            (Int32, "100E-2", Some(1)),
+            (Int32, "-0.0", Some(0)),
+            (Int64, "9223372036854775807.0", Some(i64::MAX)),
+            (Int64, "9.223372036854775808e18", None),
+            (Int32, "2147483648.0", None),
+            (Int32, "1.5", None),
+            (Int32, "1e-1", None),
+            (Int32, "1e400", None),
+            (Int32, "1.", None),
+            (Int32, ".0", None),
+            (Int32, "01.0", None),
+            (Int32, "e1", None),
+        ] {
+            assert_eq!(integer(kind, text), expected, "{text}");
+        }
     }
 }

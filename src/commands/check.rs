@@ -20,6 +20,7 @@ mod nats;
 mod online;
 mod position;
 mod report;
+mod returns;
 
 /// Checks the selected role or, if none is selected, each role that the directory configures.
 pub(super) fn run(

@@ -5,29 +5,24 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
-
-use tokio::time::timeout;
 
 use super::{EXIT_FAILED, EXIT_USAGE, Output, print_lines};
 use crate::catalogue::{self, CatalogueError};
 use crate::cli::{AuthChoice, ImportArguments, Role};
-use crate::config::procedures::DatabaseConfig;
 use crate::config::worker::DEFAULT_DATABASE;
 use crate::config::{CatalogueConfig, Config, Sources};
-use crate::procedures::databases;
-use crate::procedures::description::ProcedureDescription;
-use crate::telemetry::chain;
+use crate::procedures::ResultDescription;
 
 use entry::{ImportedEndpoint, WRAPPER};
 use existing::ExistingEndpoints;
+use read::ReadProcedure;
 
 mod entry;
 mod existing;
 mod procedure_name;
-
-/// Longest wait for the database.
-const LIMIT: Duration = Duration::from_mins(1);
+mod read;
+mod returns;
+mod sample;
 
 /// Reads the procedures, writes the entries, and reports which procedures were skipped.
 pub(super) fn run(
@@ -54,18 +49,18 @@ pub(super) fn run(
         print_lines(&mut output.err, "error", [text])?;
         return Ok(ExitCode::from(EXIT_USAGE));
     };
-    let described = match describe(name, database, arguments)? {
-        Ok(described) => described,
-        Err(error) => {
-            writeln!(output.err, "error: {error}")?;
-            return Ok(ExitCode::from(EXIT_FAILED));
-        }
-    };
     let mut existing = match ExistingEndpoints::load(&config.catalogue) {
         Ok(existing) => existing,
         Err(errors) => {
             print_lines(&mut output.err, "error", errors)?;
             return Ok(ExitCode::from(EXIT_USAGE));
+        }
+    };
+    let described = match read::procedures(name, database, arguments, &existing)? {
+        Ok(described) => described,
+        Err(error) => {
+            writeln!(output.err, "error: {error}")?;
+            return Ok(ExitCode::from(EXIT_FAILED));
         }
     };
     let entries = entries(&described, arguments, &config.catalogue, &mut existing, output)?;
@@ -149,57 +144,48 @@ fn advice(entries: &[(String, ImportedEndpoint<'_>)]) -> Vec<&'static str> {
     advice.push(
         "results were guessed from names, with \"full\" as the fallback; set what each procedure returns",
     );
-    advice
-}
-
-/// Returns the matching procedures, or the reason why they cannot be read.
-fn describe(
-    name: &str,
-    database: &DatabaseConfig,
-    arguments: &ImportArguments,
-) -> io::Result<Result<Vec<ProcedureDescription>, String>> {
-    if let DatabaseConfig::Sqlite(sqlite) = database
-        && sqlite.schema.is_some()
-        && !sqlite.file.exists()
-    {
-        // A worker creates the file from its schema; the import only reads the file.
-        let file = sqlite.file.display();
-        return Ok(Err(format!("database {name}: {file} does not exist; start a worker first")));
+    if entries.iter().any(|(_, endpoint)| endpoint.is_typed()) {
+        advice.push(
+            "\"returns\" was copied from the database's description: SQL Server describes only the first result set, and \
+             a column is nullable unless the database reports that it is never NULL",
+        );
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(runtime.block_on(async {
-        let failed = |error| format!("database {name}: {}", chain(&error));
-        let backend = databases::connect(database, name).map_err(failed)?;
-        let described = timeout(LIMIT, backend.describe(&arguments.pattern)).await;
-        backend.close().await;
-        described
-            .map_err(|_| format!("database {name}: no answer within {LIMIT:?}"))?
-            .map_err(failed)
-    }))
+    advice
 }
 
 /// Creates an entry for each procedure that is not in the catalogue yet. Reports why the others are skipped, and what
 /// can be done about it.
 fn entries<'a>(
-    described: &'a [ProcedureDescription],
+    described: &'a [ReadProcedure],
     arguments: &ImportArguments,
     config: &CatalogueConfig,
     existing: &mut ExistingEndpoints,
     output: &mut Output<impl Write, impl Write>,
 ) -> io::Result<Vec<(String, ImportedEndpoint<'a>)>> {
     let mut entries = Vec::new();
-    for procedure in described {
+    for ReadProcedure { description: procedure, results, sample_error } in described {
         if existing.has_procedure(&procedure.name) {
             writeln!(output.err, "skipped: {}: it is already in the catalogue", procedure.name)?;
             continue;
         }
         let auth = arguments.auth.map(auth_json);
-        let created = entry::create(procedure, &arguments.prefix, auth, existing);
+        let created =
+            entry::create((procedure, results.as_ref()), &arguments.prefix, auth, existing);
         let checked =
             created.and_then(|(id, entry)| check(&id, &entry, config).map(|()| (id, entry)));
         match checked {
             Ok((id, entry)) => {
                 existing.add(&id, &entry.route);
+                let unknown = match results {
+                    Some(ResultDescription { sets: Err(reason), .. }) => Some(reason.clone()),
+                    _ => None,
+                };
+                let failed =
+                    sample_error.as_ref().map(|error| format!("the sample failed: {error}"));
+                let reasons: Vec<String> = unknown.into_iter().chain(failed).collect();
+                if !reasons.is_empty() {
+                    writeln!(output.err, "untyped: {}: {}", procedure.name, reasons.join("; "))?;
+                }
                 entries.push((id, entry));
             }
             Err(reason) => {

@@ -159,6 +159,7 @@ fn imported(
         auth: Some(auth),
         prefix: "/v1".to_owned(),
         output: Some(path.clone()),
+        sample: false,
     };
     let sources = Sources {
         directory: Some(staging.path().to_owned()),

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     Backend, BackendError, BackendErrorKind, Call, CallError, ExpectedProcedure,
-    ProcedureDescription, ProcedureResult, RowSink, VerifyCallback,
+    ProcedureDescription, ProcedureResult, ResultDescription, RowSink, VerifyCallback,
 };
 use crate::catalogue::ProcedureName;
 use crate::config::procedures::{DatabaseConfig, MssqlConfig, MssqlEncryption};
@@ -103,6 +103,13 @@ impl Backend for Mssql {
         Box::pin(self.describe_all(pattern))
     }
 
+    fn describe_results<'a>(
+        &'a self,
+        procedures: &'a [ProcedureName],
+    ) -> BoxFuture<'a, Result<Vec<ResultDescription>, BackendError>> {
+        Box::pin(self.describe_answers(procedures))
+    }
+
     fn ping(&self) -> BoxFuture<'_, Result<(), BackendError>> {
         Box::pin(self.ping_once())
     }
@@ -156,6 +163,19 @@ impl Mssql {
         let mut lease = self.pools.lease_any(deadline).await?;
         let connection = lease.connection().ok_or_else(unavailable)?;
         let description = metadata::describe(&mut connection.client, &self.signatures, pattern);
+        let answer = timeout_at(deadline, description).await;
+        finish_query(lease, answer)
+    }
+
+    async fn describe_answers(
+        &self,
+        procedures: &[ProcedureName],
+    ) -> Result<Vec<ResultDescription>, BackendError> {
+        let deadline = Instant::now() + DESCRIBE_TIMEOUT;
+        let mut lease = self.pools.lease_any(deadline).await?;
+        let connection = lease.connection().ok_or_else(unavailable)?;
+        let description =
+            metadata::describe_results(&mut connection.client, &self.signatures, procedures);
         let answer = timeout_at(deadline, description).await;
         finish_query(lease, answer)
     }

@@ -22,7 +22,8 @@ use crate::telemetry::{self, names};
 
 use super::{
     Backend, BackendError, BackendErrorKind, Call, CallError, ExpectedProcedure,
-    ProcedureDescription, ProcedureResult, RowSink, SentErrorKind, VerifyCallback,
+    ProcedureDescription, ProcedureResult, ResultDescription, RowSink, SentErrorKind,
+    VerifyCallback,
 };
 
 mod collation;
@@ -31,6 +32,7 @@ mod connection;
 mod decimal;
 mod declaration;
 mod describe;
+mod describe_results;
 mod error_codes;
 mod execute;
 mod lexer;
@@ -339,6 +341,13 @@ impl Backend for Sqlite {
         pattern: &'a str,
     ) -> BoxFuture<'a, Result<Vec<ProcedureDescription>, BackendError>> {
         Box::pin(self.describe_all(pattern, Instant::now() + START_TIMEOUT))
+    }
+
+    fn describe_results<'a>(
+        &'a self,
+        procedures: &'a [ProcedureName],
+    ) -> BoxFuture<'a, Result<Vec<ResultDescription>, BackendError>> {
+        Box::pin(self.describe_answers(procedures, Instant::now() + START_TIMEOUT))
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<(), BackendError>> {

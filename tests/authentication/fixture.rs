@@ -139,6 +139,7 @@ pub(super) fn endpoint_with(auth: Auth) -> Endpoint {
         produces: vec![Representation::Json],
         outputs: Vec::new(),
         headers: Vec::new(),
+        returns: None,
         status: StatusMap::default(),
         execution: Execution::AtLeastOnce,
         transaction: false,

@@ -22,8 +22,18 @@ pub(crate) fn find(name: &str, below_target: &str, what: &str, hint: &str) -> Op
 
 /// Runs a tool and returns what it prints to stdout and stderr. Panics after `limit`.
 pub(crate) async fn run(tool: &Path, arguments: &[&str], limit: Duration) -> String {
+    run_in(Path::new("."), tool, arguments, limit).await
+}
+
+/// Runs a tool in a directory, like `run`.
+pub(crate) async fn run_in(
+    directory: &Path,
+    tool: &Path,
+    arguments: &[&str],
+    limit: Duration,
+) -> String {
     let mut command = Command::new(tool);
-    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+    command.current_dir(directory).args(arguments).stdin(Stdio::null()).kill_on_drop(true);
     let output = timeout(limit, command.output()).await;
     let output = output.unwrap_or_else(|_| panic!("{} runs for {limit:?}", tool.display()));
     let output = output.expect("the tool can be run");

@@ -20,6 +20,7 @@ use super::certs::Certs;
 
 mod collations;
 mod database;
+mod first_result_set;
 mod metadata;
 pub(crate) mod northwind;
 mod procedures;
@@ -140,6 +141,10 @@ pub(crate) struct FakeState {
     pub(crate) ran: Mutex<Vec<String>>,
     /// The number of calls that were sent as statements.
     pub(crate) statements: AtomicUsize,
+    /// The first result sets of procedures, as column declarations; `None` if they depend on the execution.
+    pub(crate) result_sets: Mutex<HashMap<String, Option<String>>>,
+    /// The calls whose first result set was described.
+    pub(crate) described: Mutex<Vec<String>>,
     /// The number of open connections.
     pub(crate) connections: AtomicI64,
     /// The request ids of the calls to `ledger.write`, recorded when a call starts.
@@ -289,6 +294,8 @@ impl FakeSqlServer {
             rollbacks: AtomicUsize::new(0),
             ran: Mutex::default(),
             statements: AtomicUsize::new(0),
+            result_sets: Mutex::default(),
+            described: Mutex::default(),
             connections: AtomicI64::new(0),
             ledger: Mutex::default(),
             audit: database::Audit::default(),

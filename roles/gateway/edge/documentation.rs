@@ -7,6 +7,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue, Method, header};
 
 use crate::catalogue::Catalogue;
+use crate::catalogue::openapi::ApiInfo;
 use crate::config::gateway::{Coding, CompressionConfig, DocumentationAccess};
 
 use crate::roles::gateway::admission::auth::Permissions;
@@ -58,13 +59,14 @@ impl Documentation {
     #[must_use]
     pub fn new(
         catalogue: &Arc<Catalogue>,
+        info: &ApiInfo,
         access: DocumentationAccess,
         compression: &CompressionConfig,
     ) -> Option<Self> {
         if access == DocumentationAccess::Off {
             return None;
         }
-        let documents = OpenApiDocuments::new(Arc::clone(catalogue));
+        let documents = OpenApiDocuments::new(Arc::clone(catalogue), info.clone());
         let offers_gzip = compression.codings.contains(&Coding::Gzip);
         Some(Self { page: Page::get(), documents, access, offers_gzip })
     }
@@ -151,9 +153,11 @@ mod tests {
     fn only_reads_of_known_paths_are_answered() {
         let catalogue = Arc::new(catalogue(r#""a": {"route": "GET /a", KEYS}"#));
         let none = HeaderMap::new();
+        let info = ApiInfo::default();
         let compression = CompressionConfig { codings: Coding::ALL.to_vec(), bytes_min: 100 };
         for access in [DocumentationAccess::Public, DocumentationAccess::Authenticated] {
-            let documentation = Documentation::new(&catalogue, access, &compression).unwrap();
+            let documentation =
+                Documentation::new(&catalogue, &info, access, &compression).unwrap();
             let page = |method, path| documentation.page(&method, path, &none);
             assert!(matches!(page(Method::GET, "/docs"), Some(DocumentationPage::Page(_))));
             let document = page(Method::HEAD, "/openapi.json").unwrap();
@@ -162,7 +166,7 @@ mod tests {
             assert!(page(Method::POST, "/docs").is_none());
             assert!(page(Method::GET, "/other").is_none());
         }
-        let off = Documentation::new(&catalogue, DocumentationAccess::Off, &compression);
+        let off = Documentation::new(&catalogue, &info, DocumentationAccess::Off, &compression);
         assert!(off.is_none());
     }
 }

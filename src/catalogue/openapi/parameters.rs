@@ -1,11 +1,14 @@
 //! Generates the parameters and request bodies of the `OpenAPI` document.
 
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Value as Json, json};
 
+use super::schemas;
 use crate::catalogue::endpoint::Endpoint;
 use crate::catalogue::parameter::{Parameter, ParameterSource, ParameterType};
-use crate::catalogue::payload;
 use crate::catalogue::route::{self, Segment};
+
+/// The form of `Idempotency-Key`: bare, or a quoted string as in the draft.
+const IDEMPOTENCY_KEY: &str = r#"^(?:[!#-\[\]-~]{1,128}|"[!#-\[\]-~]{1,128}")$"#;
 
 /// Returns the parameters of an operation. Path parameters take their names from `path`.
 pub(super) fn parameters(endpoint: &Endpoint, path: &str) -> Vec<Json> {
@@ -28,12 +31,21 @@ pub(super) fn parameters(endpoint: &Endpoint, path: &str) -> Vec<Json> {
             "name": renamed.copied().unwrap_or(&parameter.name),
             "in": parameter.source.as_str(),
             "required": parameter.required,
-            "schema": schema(parameter, false),
         });
-        if let (Some(description), Some(written)) =
-            (&parameter.description, written.as_object_mut())
-        {
-            written.insert("description".into(), description.as_str().into());
+        let mut set = |key: &str, value: Json| {
+            if let Some(written) = written.as_object_mut() {
+                written.insert(key.to_owned(), value);
+            }
+        };
+        let schema = schemas::value(parameter, false);
+        if let Some(description) = schema.get("description") {
+            set("description", description.clone());
+        }
+        if parameter.kind == ParameterType::Json {
+            // The value is the text of JSON, which `schema` alone does not say.
+            set("content", json!({ "application/json": { "schema": schema } }));
+        } else {
+            set("schema", schema);
         }
         Some(written)
     });
@@ -49,8 +61,9 @@ fn idempotency_key(endpoint: &Endpoint) -> Option<Json> {
     let parameter = endpoint.parameters.iter().find(is_key)?;
     Some(json!({
         "name": "Idempotency-Key", "in": "header", "required": parameter.required,
-        "schema": { "type": "string" },
-        "description": "Identifies the request: however often it is sent with the same key, it takes effect once." }))
+        "schema": { "type": "string", "pattern": IDEMPOTENCY_KEY },
+        "description": "Identifies the request: however often it is sent with the same key, it takes effect once. The key \
+                        consists of 1 to 128 visible ASCII characters except `\"` and `\\`, bare or in quotes." }))
 }
 
 /// Returns the header `Prefer` (RFC 7240), which requests a dry run or an answer without content, if the endpoint allows that.
@@ -84,80 +97,6 @@ pub(super) fn request_body(endpoint: &Endpoint) -> Json {
         endpoint.parameters.iter().filter(|p| p.source == ParameterSource::Body).collect();
     json!({
         "required": members.iter().any(|parameter| parameter.required),
-        "content": { "application/json": { "schema": object(&members) } }
+        "content": { "application/json": { "schema": schemas::object(&members) } }
     })
-}
-
-/// Returns the JSON Schema of an object with these members.
-fn object(members: &[&Parameter]) -> Json {
-    let properties: Map<String, Json> = members
-        .iter()
-        .map(|parameter| (parameter.name.to_string(), schema(parameter, !parameter.required)))
-        .collect();
-    let required: Vec<&str> =
-        members.iter().filter(|p| p.required).map(|parameter| &*parameter.name).collect();
-    let mut object = json!({
-        "type": "object", "properties": properties, "additionalProperties": false });
-    if let Some(object) = object.as_object_mut().filter(|_| !required.is_empty()) {
-        object.insert("required".into(), required.into());
-    }
-    object
-}
-
-/// Returns the JSON Schema of a parameter's values.
-fn schema(parameter: &Parameter, nullable: bool) -> Json {
-    let (kind, format) = match parameter.kind {
-        ParameterType::Int32 => ("integer", Some("int32")),
-        ParameterType::Int64 => ("integer", Some("int64")),
-        ParameterType::Number => ("number", Some("double")),
-        ParameterType::Decimal => ("number", Some("decimal")),
-        ParameterType::Boolean => ("boolean", None),
-        ParameterType::Uuid => ("string", Some("uuid")),
-        ParameterType::Date => ("string", Some("date")),
-        ParameterType::Time => ("string", Some("time-local")),
-        ParameterType::Datetime => ("string", Some("date-time")),
-        ParameterType::String | ParameterType::Binary => ("string", None),
-        ParameterType::Json => ("", None),
-        ParameterType::Table => ("array", None),
-    };
-    let mut schema = Map::new();
-    let constraints = &parameter.constraints;
-    let mut set = |key: &str, value: Option<Json>| {
-        if let Some(value) = value {
-            schema.insert(key.to_owned(), value);
-        }
-    };
-    let kind_or_null = if nullable { json!([kind, "null"]) } else { json!(kind) };
-    set("type", (!kind.is_empty()).then_some(kind_or_null));
-    set("format", format.map(Json::from));
-    set("contentEncoding", (parameter.kind == ParameterType::Binary).then(|| "base64".into()));
-    set("description", parameter.description.as_deref().map(Json::from));
-    set("default", parameter.default.as_ref().and_then(payload::to_json));
-    set(
-        "enum",
-        constraints.allowed.as_ref().map(|allowed| {
-            let mut values: Vec<Json> = allowed.iter().filter_map(payload::to_json).collect();
-            values.extend(nullable.then_some(Json::Null));
-            values.into()
-        }),
-    );
-    set("pattern", constraints.pattern.as_ref().map(|pattern| pattern.as_str().into()));
-    set(
-        "minimum",
-        constraints.minimum.as_ref().and_then(|bound| serde_json::from_str(&bound.0).ok()),
-    );
-    set(
-        "maximum",
-        constraints.maximum.as_ref().and_then(|bound| serde_json::from_str(&bound.0).ok()),
-    );
-    if parameter.kind == ParameterType::String {
-        set("minLength", constraints.length_min.map(Json::from));
-        set("maxLength", constraints.length_max.map(Json::from));
-    }
-    set("maxItems", constraints.items_max.map(Json::from));
-    if parameter.kind == ParameterType::Table {
-        let columns: Vec<&Parameter> = parameter.columns.iter().collect();
-        set("items", Some(object(&columns)));
-    }
-    schema.into()
 }

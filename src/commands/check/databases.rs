@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
 use super::findings::{CheckResults, CheckedRole, LIMIT};
+use super::returns;
 use crate::catalogue::Endpoint;
 use crate::config::procedures::DatabaseConfig;
 use crate::future::BoxFuture;
@@ -81,6 +82,8 @@ async fn verify(
         let text = format!("{remaining} of {all} procedures were not checked within {LIMIT:?}");
         results.errors.push(format!("{name}: {text}"));
     }
+    let differences = returns::differences(&endpoints, backend, deadline).await;
+    results.warnings.extend(differences.into_iter().map(|line| format!("{name}: {line}")));
     if results.errors.is_empty() {
         results.passed.push(format!("{name}: available; valid procedures: {all}"));
     }

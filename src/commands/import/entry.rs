@@ -5,8 +5,10 @@ use serde_json::Value;
 
 use super::existing::ExistingEndpoints;
 use super::procedure_name::{ProcedureVerb, verb, words};
+use super::returns::{self, ImportedReturns};
 use crate::catalogue::ParameterType;
 use crate::catalogue::names::{is_parameter_name, is_sql_name};
+use crate::procedures::ResultDescription;
 use crate::procedures::description::{ParameterDescription, ProcedureDescription};
 
 /// The maximum length in bytes of a `binary` that can be a query parameter.
@@ -41,12 +43,19 @@ pub(super) struct ImportedEndpoint<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     outputs: Vec<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    returns: Option<ImportedReturns<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     execution: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     auth: Option<Value>,
 }
 
 impl ImportedEndpoint<'_> {
+    /// Returns whether the columns of the answer are declared.
+    pub(super) fn is_typed(&self) -> bool {
+        self.returns.is_some()
+    }
+
     /// Returns whether a parameter is marked as required.
     pub(super) fn requires_parameters(&self) -> bool {
         self.parameters.0.iter().any(|(_, parameter)| parameter.required.is_some())
@@ -97,7 +106,7 @@ struct ImportedParameter<'a> {
 /// # Errors
 /// The reason why no entry can be created, and what can be done about it.
 pub(super) fn create<'a>(
-    described: &'a ProcedureDescription,
+    (described, results): (&'a ProcedureDescription, Option<&'a ResultDescription>),
     prefix: &str,
     auth: Option<Value>,
     existing: &ExistingEndpoints,
@@ -109,12 +118,7 @@ pub(super) fn create<'a>(
     let words = words(name);
     let (verb, noun) = verb(&words);
     let fits_query = inputs.iter().all(|parameter| fits_query(parameter));
-    let method = match verb {
-        ProcedureVerb::ReadOne | ProcedureVerb::ReadMany if fits_query => "GET",
-        ProcedureVerb::Change => "PUT",
-        ProcedureVerb::Remove if fits_query => "DELETE",
-        _ => "POST",
-    };
+    let method = method(verb, fits_query);
     // The path of a single record contains its key, which by convention is the first parameter.
     let has_key =
         matches!(verb, ProcedureVerb::ReadOne | ProcedureVerb::Change | ProcedureVerb::Remove)
@@ -142,22 +146,43 @@ pub(super) fn create<'a>(
     let location = |parameter: &ParameterDescription| {
         if Some(&*parameter.name) == key { "path" } else { rest }
     };
+    let has_no_set =
+        results.is_some_and(|results| matches!(&results.sets, Ok(sets) if sets.is_empty()));
+    let result = match verb {
+        ProcedureVerb::ReadOne if outputs.is_empty() && !has_no_set => "row",
+        ProcedureVerb::ReadMany if outputs.is_empty() && !has_no_set => "rows",
+        ProcedureVerb::Remove if outputs.is_empty() => "none",
+        _ => "full",
+    };
+    let outputs: Vec<&str> = outputs.iter().map(|parameter| &*parameter.name).collect();
     let entry = ImportedEndpoint {
         route,
         procedure: &described.name,
         parameters: imported(&inputs, &|parameter| Some(location(parameter)))?,
-        result: match verb {
-            ProcedureVerb::ReadOne if outputs.is_empty() => "row",
-            ProcedureVerb::ReadMany if outputs.is_empty() => "rows",
-            ProcedureVerb::Remove if outputs.is_empty() => "none",
-            _ => "full",
-        },
-        outputs: outputs.iter().map(|parameter| &*parameter.name).collect(),
+        result,
+        returns: results.and_then(|results| returns::create(result, &outputs, results)),
+        outputs,
         // The default for PUT and DELETE is at-least-once, but the procedure might not be idempotent.
         execution: matches!(method, "PUT" | "DELETE").then_some("at-most-once"),
         auth,
     };
     Ok((id, entry))
+}
+
+/// Returns the method of an endpoint for a procedure, or `None` if there can be no entry.
+pub(super) fn method_of(described: &ProcedureDescription) -> Option<&'static str> {
+    let parameters = described.parameters.as_ref().ok()?;
+    let fits = parameters.iter().filter(|parameter| !parameter.is_output).all(fits_query);
+    Some(method(verb(&words(&described.parts.1)).0, fits))
+}
+
+fn method(verb: ProcedureVerb, fits_query: bool) -> &'static str {
+    match verb {
+        ProcedureVerb::ReadOne | ProcedureVerb::ReadMany if fits_query => "GET",
+        ProcedureVerb::Change => "PUT",
+        ProcedureVerb::Remove if fits_query => "DELETE",
+        _ => "POST",
+    }
 }
 
 /// Returns the words of a schema. A name in another script has none.

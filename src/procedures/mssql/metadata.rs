@@ -2,6 +2,7 @@
 
 mod describe;
 mod object_kind;
+mod result_query;
 mod server;
 mod signature;
 mod signature_query;
@@ -9,6 +10,7 @@ mod signatures;
 mod table_query;
 
 pub(super) use describe::describe;
+pub(super) use result_query::describe_results;
 pub(super) use server::{
     ServerCapabilities, ServerDetector, SessionContextKind, VarcharEncoding,
     unsupported_session_context,

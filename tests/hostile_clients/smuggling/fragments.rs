@@ -175,7 +175,7 @@ const LINES: &[SmugglingCase] = &[
     ("GET /\x01 HTTP/1.1\r\nHost: localhost\r\n\r\n", REJECTED, "a control character"),
     ("GET http://user@localhost/ HTTP/1.1\r\nHost: localhost\r\n\r\n", REJECTED, "RFC 9110 4.2.4"),
     ("GET ftp://localhost/ HTTP/1.1\r\nHost: localhost\r\n\r\n", REJECTED, "an unknown scheme"),
-    ("TRACE / HTTP/1.1\r\nHost: localhost\r\n\r\n", &[501], "RFC 9110 9.3.8: not implemented"),
+    ("BREW / HTTP/1.1\r\nHost: localhost\r\n\r\n", &[501], "RFC 9110 9.1: an unknown method"),
     ("GE T / HTTP/1.1\r\nHost: localhost\r\n\r\n", REJECTED, "RFC 9112 3: two targets"),
     ("G(T / HTTP/1.1\r\nHost: localhost\r\n\r\n", REJECTED, "RFC 9110 9.1: not a token"),
     ("GET / HTTP/1.1\r\nHost: localhost\r\nhost: localhost\r\n\r\n", REJECTED, "two Hosts"),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::FakeState;
+use super::first_result_set;
 use super::reply::TdsReply;
 use super::request::RpcParameter;
 use super::schema::{Declaration, ResolvedObject, take_name, unquoted};
@@ -39,6 +40,10 @@ pub(super) async fn answer(
     values: &[RpcParameter],
     reply: &mut TdsReply,
 ) {
+    if text.contains("sp_describe_first_result_set") {
+        first_result_set::answer(state, values, reply);
+        return;
+    }
     state.signature_reads.fetch_add(1, Ordering::AcqRel);
     sleep(Duration::from_millis(state.signatures_ms.load(Ordering::Acquire))).await;
     if text.contains("sys.parameters") && state.lacks_parameters_view.load(Ordering::Acquire) {

@@ -42,6 +42,9 @@ CREATE PROCEDURE fjord_test.two_lines @a fjord_test.line_list READONLY, @b fjord
 CREATE PROCEDURE fjord_test.lines @rows fjord_test.line_list READONLY AS
 CREATE TYPE fjord_test.document_list AS TABLE (x xml NULL, j json NULL)
 CREATE PROCEDURE fjord_test.documents @rows fjord_test.document_list READONLY AS
+CREATE PROCEDURE fjord_test.thing_get @id int AS
+CREATE PROCEDURE fjord_test.thing_list AS
+CREATE PROCEDURE fjord_test.thing_add @name nvarchar(50) AS
 CREATE PROCEDURE fjord_test.[a]]b[c] @a#b@c int AS
 CREATE PROCEDURE fjord_test.quoted_type @rows fjord_test.[my list] READONLY AS
 CREATE VIEW fjord_test.a_view AS
@@ -180,6 +183,7 @@ pub(crate) fn run(
         }
         "returns" => returns(&arguments),
         "nothing" => DONE,
+        "thing_get" | "thing_list" => things(bare, state, session, reply),
         "runs" | "keeps" | "kept_count" | "inserts_then_throws" | "replaced" => {
             audited(state, session, (bare, &arguments), reply)
         }
@@ -227,6 +231,21 @@ fn odd_names(name: &str, arguments: &GivenArguments<'_>, reply: &mut TdsReply) -
         _ => return FakeResult::Returned(0, vec![("@text".into(), text("out"))]),
     }
     DONE
+}
+
+/// Returns the things, after an insert into the audit table, or that there is no such thing.
+fn things(
+    name: &str,
+    state: &FakeState,
+    session: &mut FakeSession,
+    reply: &mut TdsReply,
+) -> FakeResult {
+    if name == "thing_get" {
+        return FakeResult::Raised(50404, 16, "no such thing".into());
+    }
+    reply.columns(&[("id", "int"), ("name", "nvarchar(50)")]);
+    reply.row(&[("int", Sql::Int(1)), ("nvarchar(50)", text("one"))]);
+    database::run(state, &mut session.transaction, "INSERT listed", reply)
 }
 
 fn returns(arguments: &GivenArguments<'_>) -> FakeResult {

@@ -21,6 +21,8 @@ pub(crate) struct Declaration {
 #[derive(Debug, Default)]
 pub(crate) struct Schema {
     pub(crate) procedures: HashMap<String, Vec<Declaration>>,
+    /// The texts of the procedures after AS.
+    bodies: HashMap<String, String>,
     /// The table types in order of creation. The index determines the id.
     pub(crate) table_types: Vec<(String, Vec<Declaration>)>,
     /// The type codes of objects that are no procedures, by name.
@@ -55,7 +57,9 @@ impl Schema {
             if let Some(rest) = line.strip_prefix("CREATE PROCEDURE ") {
                 let (name, rest) = take_name(rest);
                 let parameters = format!("{rest} ");
-                let parameters = parameters.split_once(" AS ").expect("parameters, then AS").0;
+                let (parameters, body) =
+                    parameters.split_once(" AS ").expect("parameters, then AS");
+                schema.bodies.insert(name.clone(), body.to_owned());
                 schema.procedures.insert(name, declarations(parameters));
             } else if let Some(rest) = line.strip_prefix("CREATE TYPE ") {
                 let (name, rest) = take_name(rest);
@@ -79,6 +83,7 @@ impl Schema {
     /// Adds the objects of another script.
     pub(crate) fn extend(&mut self, more: Self) {
         self.procedures.extend(more.procedures);
+        self.bodies.extend(more.bodies);
         self.table_types.extend(more.table_types);
         self.others.extend(more.others);
         self.synonyms.extend(more.synonyms);
@@ -101,6 +106,11 @@ impl Schema {
         ResolvedObject { name: base.filter(|_| code.is_some()), code, synonym }
     }
 
+    /// Returns the text of a procedure after AS.
+    pub(crate) fn body(&self, name: &str) -> &str {
+        self.bodies.get(name).map(String::as_str).unwrap_or_default()
+    }
+
     /// Returns the parameters of a procedure. `numbered_7` has the parameters of `numbered`, unless it has its own.
     pub(crate) fn procedure(&self, name: &str) -> Option<&Vec<Declaration>> {
         self.procedures.get(name).or_else(|| {
@@ -113,6 +123,11 @@ impl Schema {
 
 /// Parses `@name type [= default] [OUTPUT]` declarations, separated by commas outside parentheses.
 pub(super) fn declarations(text: &str) -> Vec<Declaration> {
+    parts(text).iter().map(|part| declaration(part)).collect()
+}
+
+/// Splits a text at commas outside parentheses, without the empty parts.
+pub(super) fn parts(text: &str) -> Vec<String> {
     let mut parts = vec![String::new()];
     let mut depth = 0;
     for c in text.chars() {
@@ -127,7 +142,7 @@ pub(super) fn declarations(text: &str) -> Vec<Declaration> {
             parts.last_mut().expect("the list has a part").push(c);
         }
     }
-    parts.iter().map(|part| part.trim()).filter(|part| !part.is_empty()).map(declaration).collect()
+    parts.iter().map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()
 }
 
 fn declaration(text: &str) -> Declaration {

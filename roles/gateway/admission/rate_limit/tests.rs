@@ -29,6 +29,7 @@ fn endpoint(id: &str, rate_limit: Option<RateLimit>) -> Endpoint {
         produces: vec![Representation::Json],
         outputs: Vec::new(),
         headers: Vec::new(),
+        returns: None,
         status: StatusMap::default(),
         execution: Execution::AtLeastOnce,
         transaction: false,

@@ -6,7 +6,8 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::catalogue::Auth;
-use crate::catalogue::{Catalogue, Endpoint, openapi};
+use crate::catalogue::openapi::{self, ApiInfo};
+use crate::catalogue::{Catalogue, Endpoint};
 
 use crate::roles::gateway::edge::compression::stored_body::StoredBody;
 
@@ -20,6 +21,7 @@ pub struct OpenApiDocuments(Arc<SharedDocuments>);
 
 struct SharedDocuments {
     catalogue: Arc<Catalogue>,
+    info: ApiInfo,
     /// The distinct access requirements of all endpoints.
     requirements: Vec<Auth>,
     /// The index of each endpoint's requirement.
@@ -38,7 +40,7 @@ struct DocumentStore {
 
 impl OpenApiDocuments {
     /// Creates an empty store for the documents of a catalogue.
-    pub(super) fn new(catalogue: Arc<Catalogue>) -> Self {
+    pub(super) fn new(catalogue: Arc<Catalogue>, info: ApiInfo) -> Self {
         let mut requirements: Vec<Auth> = Vec::new();
         let endpoint_requirements = catalogue.endpoints().iter().map(|endpoint| {
             requirements.iter().position(|known| *known == endpoint.auth).unwrap_or_else(|| {
@@ -50,6 +52,7 @@ impl OpenApiDocuments {
         let (stored, generating) = (Mutex::default(), Arc::default());
         Self(Arc::new(SharedDocuments {
             catalogue,
+            info,
             requirements,
             endpoint_requirements,
             stored,
@@ -101,7 +104,7 @@ impl SharedDocuments {
         let endpoints = self.catalogue.endpoints().iter().zip(&self.endpoint_requirements);
         let shown = endpoints.filter(|(_, index)| met.get(**index).is_some_and(|met| *met));
         let shown: Vec<&Endpoint> = shown.map(|(endpoint, _)| &**endpoint).collect();
-        StoredBody::write(|out| openapi::write(&shown, out))
+        StoredBody::write(|out| openapi::write(&shown, &self.info, out))
     }
 
     fn lock(&self) -> MutexGuard<'_, DocumentStore> {
@@ -161,7 +164,7 @@ mod tests {
             )
         });
         let text = endpoints.collect::<Vec<_>>().join(",");
-        let documents = OpenApiDocuments::new(Arc::new(catalogue(&text)));
+        let documents = OpenApiDocuments::new(Arc::new(catalogue(&text)), ApiInfo::default());
         assert_eq!(documents.requirements().len(), 8);
         for set in 0..1_u32 << 8 {
             let met: Vec<bool> = (0..8).map(|bit| set & (1 << bit) != 0).collect();
@@ -181,8 +184,8 @@ mod tests {
 
     #[tokio::test]
     async fn concurrent_requests_share_one_generated_document() {
-        let documents =
-            OpenApiDocuments::new(Arc::new(catalogue(r#""a": {"route": "GET /a", KEYS}"#)));
+        let catalogue = catalogue(r#""a": {"route": "GET /a", KEYS}"#);
+        let documents = OpenApiDocuments::new(Arc::new(catalogue), ApiInfo::default());
         let (one, other) = tokio::join!(documents.complete(), documents.complete());
         let (one, other) = (one.unwrap(), other.unwrap());
         assert_eq!(one.hash(), other.hash());

@@ -9,11 +9,13 @@ use bytes::Bytes;
 use crate::catalogue::names::eq_ignore_case;
 use crate::catalogue::{Representation, ResultKind};
 use crate::future::BoxFuture;
-use crate::procedures::{Cell, DatabaseError, OwnedCell, ProcedureResult, RowSink, SinkError};
+use crate::procedures::{
+    Cell, DatabaseError, MemberNames, OwnedCell, ProcedureResult, RowSink, SinkError,
+};
 use crate::roles::worker::execution::handler::JobProgress;
 
 use super::failure_log::log_message;
-use super::json::{self, MemberNames};
+use super::json;
 
 mod rows;
 
@@ -190,7 +192,7 @@ impl AnswerSink {
             let named = |(known, _): &&(String, _)| eq_ignore_case(known, name);
             let cell = outcome.outputs.iter().find(named);
             let cell = cell.map_or(Cell::Null, |(_, cell)| cell.as_cell());
-            let key = self.names.next(name);
+            let key = self.names.next_name(name);
             self.write_member(&key, cell)?;
         }
         if self.out.is_empty() {
@@ -221,7 +223,7 @@ impl AnswerSink {
         }
         self.names = MemberNames::default();
         let mut start = vec![b'{'];
-        json::write_text(&mut start, &self.names.next("value"))?;
+        json::write_text(&mut start, &self.names.next_name("value"))?;
         start.push(b':');
         // Shifts the value within its buffer instead of copying it, because it may be large.
         self.out.splice(..0, start);

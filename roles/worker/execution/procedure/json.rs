@@ -1,6 +1,5 @@
 //! Writes the values of a row as JSON.
 
-use std::collections::HashSet;
 use std::io::Write as _;
 
 use base64::Engine as _;
@@ -56,32 +55,6 @@ fn encode(out: &mut Vec<u8>, value: &(impl serde::Serialize + ?Sized)) -> Result
     serde_json::to_writer(out, value).map_err(|_| SinkError::Shape)
 }
 
-/// The member names of an object, generated from column names.
-///
-/// A repeated name gets a suffix: `a`, `a_2`. An unnamed column is named by its position:
-/// `column_1`.
-#[derive(Debug, Default)]
-pub(super) struct MemberNames {
-    used: HashSet<String>,
-    columns: usize,
-}
-
-impl MemberNames {
-    /// Returns the member name of the next column.
-    pub(super) fn next(&mut self, column: &str) -> String {
-        self.columns += 1;
-        let base =
-            if column.is_empty() { format!("column_{}", self.columns) } else { column.to_owned() };
-        let mut name = base.clone();
-        let mut number = 2;
-        while !self.used.insert(name.clone()) {
-            name = format!("{base}_{number}");
-            number += 1;
-        }
-        name
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,13 +82,5 @@ mod tests {
         }
         assert_eq!(write(&mut Vec::new(), Cell::Float(f64::NAN)), Err(SinkError::Shape));
         assert_eq!(write(&mut Vec::new(), Cell::Float(f64::INFINITY)), Err(SinkError::Shape));
-    }
-
-    #[test]
-    fn columns_with_equal_names_or_without_names_get_different_member_names() {
-        let mut names = MemberNames::default();
-        let got: Vec<String> =
-            ["a", "", "a", "a_2", "a", "column_2"].iter().map(|name| names.next(name)).collect();
-        assert_eq!(got, ["a", "column_2", "a_2", "a_2_2", "a_3", "column_2_2"]);
     }
 }

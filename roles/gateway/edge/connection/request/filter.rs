@@ -23,7 +23,7 @@ pub(in super::super) fn check<B>(
     config: &ConnectionConfig,
 ) -> Result<(), Problem> {
     check_sizes(request, config)?;
-    if *request.method() != Method::OPTIONS && !METHODS.contains(request.method()) {
+    if !is_known(request.method()) {
         // RFC 9110 §9.1: 501 is for a method that the server does not recognize, 405 for a method that the path does not
         // support.
         return Err(Problem::new(ProblemKind::NotImplemented));
@@ -42,6 +42,12 @@ pub(in super::super) fn check<B>(
         return Err(Problem::new(ProblemKind::Misdirected));
     }
     Ok(())
+}
+
+/// Returns whether the router answers a method. No path supports TRACE and QUERY, so they are answered with 405.
+fn is_known(method: &Method) -> bool {
+    let others = ["OPTIONS", "TRACE", "QUERY"];
+    METHODS.contains(method) || others.contains(&method.as_str())
 }
 
 fn invalid(detail: &'static str) -> Problem {

@@ -3,8 +3,9 @@
 use crate::procedures::{Cell, SinkError};
 
 use super::{AnswerSink, RowFormat};
+use crate::procedures::MemberNames;
 use crate::roles::worker::execution::procedure::csv;
-use crate::roles::worker::execution::procedure::json::{self, MemberNames};
+use crate::roles::worker::execution::procedure::json;
 
 impl AnswerSink {
     pub(super) fn begin_rows(&mut self, columns: &[String]) -> Result<(), SinkError> {
@@ -12,7 +13,8 @@ impl AnswerSink {
             return self.name_columns(columns);
         }
         self.names = MemberNames::default();
-        let names: Vec<String> = columns.iter().map(|column| self.names.next(column)).collect();
+        let names: Vec<String> =
+            columns.iter().map(|column| self.names.next_name(column)).collect();
         csv::write_header(&mut self.out, &names);
         Ok(())
     }
@@ -22,7 +24,7 @@ impl AnswerSink {
         self.keys.clear();
         for (index, column) in columns.iter().enumerate() {
             let mut key = vec![if index == 0 { b'{' } else { b',' }];
-            json::write_text(&mut key, &self.names.next(column))?;
+            json::write_text(&mut key, &self.names.next_name(column))?;
             key.push(b':');
             self.keys.push(key);
         }

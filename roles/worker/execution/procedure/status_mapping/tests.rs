@@ -28,6 +28,7 @@ fn endpoint(result: ResultKind) -> Endpoint {
         produces: vec![Representation::Json],
         outputs: Vec::new(),
         headers: Vec::new(),
+        returns: None,
         status: StatusMap {
             returns: [(1, 404), (2, 422), (3, 202), (4, 204)].into(),
             errors: [(50001, 422), (60000, 418), (2067, 412)].into(),

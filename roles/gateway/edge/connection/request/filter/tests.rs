@@ -124,7 +124,8 @@ fn unusual_methods_headers_framing_and_expectations_are_rejected() {
     for (request, expected) in [
         (get("/").method("OPTIONS"), 0),
         (get("/").method("get"), 501),
-        (get("/").method("TRACE"), 501),
+        (get("/").method("TRACE"), 0),
+        (get("/").method("QUERY"), 0),
         (get("/").method("CONNECT"), 501),
         (get("/").method("BREW"), 501),
         (get("/").header("x_forwarded_for", "1"), 400),

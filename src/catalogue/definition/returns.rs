@@ -1,0 +1,46 @@
+//! `returns` as catalogue files define it. Its shape depends on the endpoint's result, so it is read when the result is known.
+
+use schemars::JsonSchema;
+
+use super::json::{ObjectOnly, OrderedMembers};
+use crate::catalogue::parameter::ParameterType;
+
+/// The columns of the answer, in the shape of the answer.
+#[derive(Debug, JsonSchema)]
+#[schemars(rename = "Returns", untagged)]
+pub enum ReturnsDefinition {
+    /// With the results `rows` and `row`, the columns by name, and with `row` also the outputs. With `value` and `json`, the member `value`, and with `value` also the outputs.
+    Columns(OrderedMembers<ObjectOnly<ReturnColumnDefinition>>),
+    /// With the result `sets`, the columns of each result set.
+    Sets(Vec<OrderedMembers<ObjectOnly<ReturnColumnDefinition>>>),
+    /// With the result `full`.
+    Full(FullReturnsDefinition),
+}
+
+/// The result sets and the outputs of a `full` answer.
+#[derive(Debug, JsonSchema)]
+#[schemars(rename = "FullReturns", deny_unknown_fields)]
+pub struct FullReturnsDefinition {
+    /// The columns of each result set.
+    pub sets: Option<Vec<OrderedMembers<ObjectOnly<ReturnColumnDefinition>>>>,
+    /// The OUTPUT parameters by name.
+    pub outputs: Option<OrderedMembers<ObjectOnly<ReturnColumnDefinition>>>,
+}
+
+/// A column of the answer, or an OUTPUT parameter.
+#[derive(Debug, Default, serde::Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "ReturnColumn")]
+pub struct ReturnColumnDefinition {
+    /// The type, one of the types of parameters except `table`. `json` stands for any JSON value.
+    #[serde(rename = "type")]
+    #[schemars(required)]
+    pub kind: Option<ParameterType>,
+    /// Whether the value can be `null`.
+    pub nullable: bool,
+    /// One sentence about the column.
+    pub description: Option<String>,
+    /// The JSON Schema of the value, only with the type `json`.
+    #[schemars(with = "Option<serde_json::Map<String, serde_json::Value>>")]
+    pub schema: Option<serde_json::Value>,
+}

@@ -1,0 +1,42 @@
+//! The declared columns of an endpoint's answer, after validation. They type the `OpenAPI` document, and nothing else uses them.
+
+use serde_json::Value as Json;
+
+use super::parameter::ParameterType;
+
+/// The name of the single member in the `returns` of the results `value` and `json`.
+pub const VALUE: &str = "value";
+/// The maximum number of declared result sets.
+pub const SETS_MAX: usize = 64;
+
+/// The declared columns of an answer, in the shape of the endpoint's result.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Returns {
+    /// The members of an object: of each row (`rows`), of the only row together with the outputs (`row`), or of a single value
+    /// named `value`, with the outputs if there are any (`value`, `json`).
+    Columns(Vec<ReturnColumn>),
+    /// The columns of each result set, in their order (`sets`).
+    Sets(Vec<Vec<ReturnColumn>>),
+    /// The result sets and the outputs (`full`).
+    Full {
+        /// The columns of each result set, in their order; `None` if they are not declared.
+        sets: Option<Vec<Vec<ReturnColumn>>>,
+        /// The OUTPUT parameters. Outputs that are not declared can follow.
+        outputs: Vec<ReturnColumn>,
+    },
+}
+
+/// A declared column, or an OUTPUT parameter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReturnColumn {
+    /// The name of the member in the answer.
+    pub name: String,
+    /// The type; never `table`. `json` stands for any JSON value.
+    pub kind: ParameterType,
+    /// Whether the value can be `null`.
+    pub nullable: bool,
+    /// One sentence for the generated documentation.
+    pub description: Option<String>,
+    /// The JSON Schema of a `json` value, if it is declared.
+    pub schema: Option<Json>,
+}

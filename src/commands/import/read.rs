@@ -1,0 +1,112 @@
+//! Reads the procedures of a database, and what they return.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::entry;
+use super::existing::ExistingEndpoints;
+use super::sample;
+use crate::catalogue::ProcedureName;
+use crate::cli::ImportArguments;
+use crate::config::procedures::DatabaseConfig;
+use crate::procedures::databases;
+use crate::procedures::description::ProcedureDescription;
+use crate::procedures::{Backend, BackendError, ResultDescription};
+use crate::telemetry::chain;
+
+/// The longest wait for the database, not counting samples.
+const LIMIT: Duration = Duration::from_mins(1);
+
+/// A procedure of the database.
+#[derive(Debug)]
+pub(super) struct ReadProcedure {
+    /// The name and the parameters.
+    pub(super) description: ProcedureDescription,
+    /// What the procedure returns; `None` if no entry will be created for it.
+    pub(super) results: Option<ResultDescription>,
+    /// The reason why a sample failed.
+    pub(super) sample_error: Option<String>,
+}
+
+/// Returns the matching procedures, or the reason why they cannot be read.
+pub(super) fn procedures(
+    name: &str,
+    database: &DatabaseConfig,
+    arguments: &ImportArguments,
+    existing: &ExistingEndpoints,
+) -> io::Result<Result<Vec<ReadProcedure>, String>> {
+    if let DatabaseConfig::Sqlite(sqlite) = database
+        && sqlite.schema.is_some()
+        && !sqlite.file.exists()
+    {
+        // A worker creates the file from its schema; the import only reads the file.
+        let file = sqlite.file.display();
+        return Ok(Err(format!("database {name}: {file} does not exist; start a worker first")));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(async {
+        let failed = |error| format!("database {name}: {}", chain(&error));
+        let backend = databases::connect(database, name).map_err(failed)?;
+        let read = timeout(LIMIT, describe(&backend, &arguments.pattern, existing)).await;
+        let read = match read {
+            Ok(Ok(mut read)) => {
+                if arguments.sample {
+                    add_samples(&backend, &mut read).await;
+                }
+                Ok(read)
+            }
+            Ok(Err(error)) => Err(failed(error)),
+            Err(_) => Err(format!("database {name}: no answer within {LIMIT:?}")),
+        };
+        backend.close().await;
+        read
+    }))
+}
+
+/// Describes the matching procedures, and the answers of those for which an entry can be created.
+async fn describe(
+    backend: &Arc<dyn Backend>,
+    pattern: &str,
+    existing: &ExistingEndpoints,
+) -> Result<Vec<ReadProcedure>, BackendError> {
+    let described = backend.describe(pattern).await?;
+    let name = |one: &ProcedureDescription| {
+        let is_new = one.parameters.is_ok() && !existing.has_procedure(&one.name);
+        ProcedureName::new(&one.name).ok().filter(|_| is_new)
+    };
+    let names: Vec<ProcedureName> = described.iter().filter_map(name).collect();
+    // The entries are useful without `returns`, so an error does not stop the import.
+    let results = backend.describe_results(&names).await.unwrap_or_else(|error| {
+        let reason = chain(&error);
+        names.iter().map(|_| ResultDescription::unknown(&*reason)).collect()
+    });
+    let mut results = results.into_iter();
+    let read = described.into_iter().map(|description| {
+        let results = name(&description).and_then(|_| results.next());
+        ReadProcedure { description, results, sample_error: None }
+    });
+    Ok(read.collect())
+}
+
+/// Calls the procedures that an entry with GET is created for, if a part of their answers is not described.
+async fn add_samples(backend: &Arc<dyn Backend>, procedures: &mut [ReadProcedure]) {
+    for ReadProcedure { description, results, sample_error } in procedures {
+        let is_read = entry::method_of(description) == Some("GET");
+        let (Some(results), true) = (results, is_read) else { continue };
+        let is_complete = matches!(&results.sets, Ok(sets)
+            if sets.iter().flatten().all(|column| !column.kinds.is_empty()));
+        let (Ok(name), Ok(parameters)) =
+            (ProcedureName::new(&description.name), &description.parameters)
+        else {
+            continue;
+        };
+        if is_complete {
+            continue;
+        }
+        let sampled = sample::add_sample(backend, &name, parameters, results).await;
+        *sample_error = sampled.err();
+    }
+}

@@ -1,0 +1,81 @@
+//! Answers `sp_describe_first_result_set`.
+
+use super::FakeState;
+use super::reply::TdsReply;
+use super::request::RpcParameter;
+use super::schema::{Declaration, declarations, parts, take_name};
+use super::values::{Declared, Sql};
+
+/// The columns of the answer, without those that fjord does not read.
+const COLUMNS: [(&str, &str); 6] = [
+    ("is_hidden", "bit"),
+    ("column_ordinal", "int"),
+    ("name", "nvarchar(128)"),
+    ("is_nullable", "bit"),
+    ("system_type_name", "nvarchar(255)"),
+    ("user_type_name", "nvarchar(128)"),
+];
+/// The error for a result that depends on the execution.
+const UNDETERMINED: (u32, &str) = (
+    11526,
+    "The metadata could not be determined because statement 'SELECT * FROM #t' in procedure 'p' uses a temp table.",
+);
+
+/// Answers `EXEC sp_describe_first_result_set @tsql = @P1, @params = @P2` for a call of a procedure.
+pub(super) fn answer(state: &FakeState, values: &[RpcParameter], reply: &mut TdsReply) {
+    let Some(RpcParameter { value: Sql::Text(call), .. }) = values.first() else {
+        panic!("expected a statement, found {values:?}")
+    };
+    let (name, _) = take_name(call.strip_prefix("EXEC ").expect("a call"));
+    state.described.lock().expect("not poisoned").push(call.clone());
+    let Some(columns) = columns(state, &name) else {
+        let (number, text) = UNDETERMINED;
+        reply.error(number, 16, text, "").done_procedure(true);
+        return;
+    };
+    reply.columns(&COLUMNS);
+    for (place, (column, is_nullable)) in (1..).zip(columns) {
+        let kind = type_name(&column.declared);
+        // A CLR type has no name of a system type.
+        let is_clr = kind == "geography";
+        let (system, own) =
+            if is_clr { (Sql::Null, Sql::Text(kind)) } else { (Sql::Text(kind), Sql::Null) };
+        let name = if column.name == "-" { Sql::Null } else { Sql::Text(column.name) };
+        let values =
+            [Sql::Int(0), Sql::Int(place), name, Sql::Int(is_nullable.into()), system, own];
+        let row: Vec<_> = COLUMNS.iter().map(|(_, kind)| *kind).zip(values).collect();
+        reply.row(&row);
+    }
+    reply.done_procedure(false);
+}
+
+/// Returns the columns of a procedure's first result set and whether each can be NULL, or `None` if that is undetermined.
+fn columns(state: &FakeState, name: &str) -> Option<Vec<(Declaration, bool)>> {
+    let results = state.result_sets.lock().expect("not poisoned");
+    if let Some(text) = results.get(name) {
+        let text = text.as_deref()?;
+        let is_nullable = |text: String| text.ends_with(" NULL");
+        let nullable = parts(text).into_iter().map(is_nullable);
+        return Some(declarations(text).into_iter().zip(nullable).collect());
+    }
+    let body = state.schema.body(name);
+    let Some((_, selected)) = body.split_once("SELECT ") else { return Some(Vec::new()) };
+    let parameters = state.schema.procedure(name)?;
+    let selected = selected.split(';').next().unwrap_or_default();
+    let column = |text: &str| {
+        let (variable, name) = text.split_once(" AS ")?;
+        let parameter = parameters.iter().find(|one| one.name == variable)?;
+        let name = name.trim().to_owned();
+        Some((Declaration { name, is_output: false, ..parameter.clone() }, true))
+    };
+    selected.split(", ").map(column).collect()
+}
+
+fn type_name(declared: &Declared) -> String {
+    let numbers: Vec<String> = declared.numbers.iter().map(ToString::to_string).collect();
+    match (declared.is_max, numbers.as_slice()) {
+        (true, _) => format!("{}(max)", declared.name),
+        (false, []) => declared.name.clone(),
+        (false, numbers) => format!("{}({})", declared.name, numbers.join(",")),
+    }
+}
