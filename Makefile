@@ -143,9 +143,10 @@ sslyze: ## Installs sslyze, unless it exists; without it, its test is skipped
 	  python3 -m venv --clear $(TARGET)/sslyze && $(TARGET)/sslyze/bin/python -m pip install --quiet sslyze==$(SSLYZE_VERSION); } || \
 	  echo "sslyze is not available: its test will be skipped"
 
-run: nats-server ## Runs the demo on PORT (8443), with TLS on every connection
-	@$(CARGO) build --locked --bin fjord --example demo
-	@$(if $(PORT),FJORD_DEMO_PORT=$(PORT)) exec $(TARGET)/debug/examples/demo
+run: nats-server ## Runs the demo, `fjord dev` with config/demo, on PORT (8443), with TLS on every connection
+	@$(CARGO) build --locked --bin fjord
+	@if test -x $(NATS) && test -z "$$FJORD_NATS_SERVER"; then export FJORD_NATS_SERVER=$(abspath $(NATS)); fi; \
+	  exec $(TARGET)/debug/fjord dev config/demo --run-directory $(TARGET)/dev $(if $(PORT),--set gateway.listen=127.0.0.1:$(PORT))
 
 run-gateway: ## Runs a gateway with the configuration directory CONFIG
 	$(CARGO) run --locked -- --role gateway --config $${CONFIG:?a configuration directory}

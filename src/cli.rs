@@ -47,6 +47,12 @@ impl fmt::Debug for Layers {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Creates a configuration directory for the development of an API: a commented configuration, an endpoint and its
+    /// procedure for the embedded database. Never overwrites a file.
+    Init(InitArguments),
+    /// Runs an API on this machine for its development: a NATS server, a worker and a gateway, with throw-away certificates and
+    /// keys, on 127.0.0.1 only. Applies changed files when they are saved. Not for production.
+    Dev(DevArguments),
     /// Checks the configuration, the files that it names and the catalogue, and reports all errors with which a start would
     /// fail. Without --role, checks each role that the directory configures: by a file of its own, or by its section.
     Check(CheckArguments),
@@ -73,6 +79,40 @@ pub enum Command {
     },
     /// Prints the manual page.
     Man,
+}
+
+/// Options of `fjord init`.
+#[derive(Args, Clone)]
+pub struct InitArguments {
+    /// The directory to create the files in.
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+    /// The ADO connection string of a SQL Server database: its procedures are imported, instead of an embedded database. "-"
+    /// reads it as a line from stdin, so that other users cannot see the password.
+    #[arg(long, value_name = "STRING")]
+    pub mssql: Option<String>,
+    /// Who may call the imported endpoints [default: jwt].
+    #[arg(long, value_enum, requires = "mssql")]
+    pub auth: Option<AuthChoice>,
+}
+
+/// Not derived, because the connection string contains a password.
+impl fmt::Debug for InitArguments {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InitArguments").field("directory", &self.directory).finish_non_exhaustive()
+    }
+}
+
+/// Options of `fjord dev`.
+#[derive(Args, Clone, Debug)]
+pub struct DevArguments {
+    /// The configuration directory, which takes the place of --config.
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+    /// The directory to create for the certificates, keys and tokens of this run, which is removed at the end [default: a
+    /// temporary directory].
+    #[arg(long, value_name = "DIR")]
+    pub run_directory: Option<PathBuf>,
 }
 
 /// Options of `fjord check`.

@@ -13,9 +13,13 @@ use crate::start_check::PrepareFunction;
 pub mod call;
 mod check;
 mod config;
+mod dev;
 mod import;
+mod init;
 pub mod nats_connection;
 pub mod openapi;
+mod plain_http;
+mod private_directory;
 pub mod routes;
 pub mod schema;
 mod status;
@@ -59,6 +63,8 @@ pub fn run(
         Command::Status(arguments) => status::run(arguments, sources, &mut output),
         Command::Call(arguments) => call::run(arguments, sources, call_endpoint, &mut output),
         Command::Import(arguments) => import::run(arguments, sources, &mut output),
+        Command::Init(arguments) => init::run(arguments, sources, &mut output),
+        Command::Dev(arguments) => dev::run(arguments, sources, &mut output),
         Command::Completions { shell } => completions(*shell, &mut output.out),
         Command::Man => clap_mangen::Man::new(Arguments::definition())
             .render(&mut output.out)

@@ -88,6 +88,8 @@ pub struct ExpectedProcedure {
     pub arguments: Vec<(Arc<str>, ParameterType)>,
     /// The OUTPUT parameters that the endpoint returns, in the body or as headers.
     pub outputs: Vec<String>,
+    /// The keys that the endpoint's parameters set in the session context.
+    pub session_keys: Vec<Arc<str>>,
 }
 
 impl ExpectedProcedure {
@@ -105,6 +107,12 @@ impl ExpectedProcedure {
                 .map(|parameter| (Arc::clone(&parameter.argument), parameter.kind))
                 .collect(),
             outputs: endpoint.outputs.iter().cloned().chain(headers).collect(),
+            session_keys: endpoint
+                .parameters
+                .iter()
+                .filter(|parameter| parameter.session_context)
+                .map(|parameter| Arc::clone(&parameter.argument))
+                .collect(),
         })
     }
 }

@@ -14,6 +14,7 @@ mod reload;
 mod server;
 mod server_files;
 mod server_state;
+mod throwaway;
 mod trust_any;
 
 pub use client::{check_files, client_config};
@@ -21,6 +22,7 @@ pub use client_certificate::{ClientCertificate, ClientCertificateError};
 pub use connector::{ClientStream, Connector};
 pub use reload::WATCH_INTERVAL;
 pub use server::{AcceptedTls, PreparedReload, ServerTls};
+pub use throwaway::{ThrowawayCertificates, ThrowawayError};
 
 /// The error for an unusable TLS file. It names the file and what was expected, without quoting it.
 #[derive(Debug, thiserror::Error)]

@@ -224,7 +224,7 @@ fn every_test_file_is_declared() {
     let suite = fs::read_to_string(root.join("main.rs")).expect("tests/main.rs can be read");
     for entry in fs::read_dir(root).expect("tests/ can be read") {
         let name = entry.expect("the entry can be read").file_name().to_string_lossy().into_owned();
-        let others = ["main", "demo", "call_bench", "pool_bench", "speed", "benchmark"];
+        let others = ["main", "call_bench", "pool_bench", "speed", "benchmark"];
         let Some(name) = name.strip_suffix(".rs").filter(|name| !others.contains(name)) else {
             continue;
         };

@@ -100,6 +100,9 @@ async fn all_procedures_of_sql_server_become_a_valid_catalogue() {
     let over = fjord(directory.path(), &to_file);
     assert_eq!(over.status.code(), Some(1), "{}", text(&over.stderr));
     assert_eq!(fs::read_to_string(&file).expect("the file can be read"), "{}");
+    // The temporary file, which has the complete text first, is gone.
+    let files = fs::read_dir(directory.path().join("endpoints")).expect("a directory");
+    assert_eq!(files.count(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

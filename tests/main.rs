@@ -23,6 +23,8 @@ mod cors;
 #[cfg(test)]
 mod database_outage;
 #[cfg(test)]
+mod dev_command;
+#[cfg(test)]
 mod distant_workers;
 #[cfg(test)]
 mod docs;
@@ -47,6 +49,8 @@ mod hung_worker;
 #[cfg(test)]
 mod import_command;
 #[cfg(test)]
+mod init_command;
+#[cfg(test)]
 mod large_answers;
 #[cfg(test)]
 mod logs;
@@ -62,6 +66,8 @@ mod nats_authentication;
 mod nats_link;
 #[cfg(test)]
 mod nats_permissions;
+#[cfg(test)]
+mod northwind;
 #[cfg(test)]
 mod online_check;
 #[cfg(test)]
@@ -89,7 +95,7 @@ mod sql_server;
 #[cfg(test)]
 mod start_check;
 #[cfg(test)]
-#[expect(dead_code, reason = "the demo and the benchmarks use the rest of it")]
+#[expect(dead_code, reason = "the benchmarks use the rest of it")]
 mod support;
 #[cfg(test)]
 mod systemd;

@@ -1,4 +1,4 @@
-//! Real servers, real processes and throwaway certificates for tests, the demo and benchmarks.
+//! Real servers, real processes and throwaway certificates for tests and benchmarks.
 
 pub(crate) mod browser;
 pub(crate) mod certs;
@@ -30,7 +30,7 @@ use std::path::PathBuf;
 
 /// Returns the `target` directory of this build.
 pub(crate) fn target_directory() -> PathBuf {
-    // target/debug/deps/fjord-… and target/debug/examples/demo are at the same depth.
+    // target/debug/deps/fjord-… and target/release/examples/speed are at the same depth.
     let executable = std::env::current_exe().expect("this executable has a path");
     executable.ancestors().nth(3).expect("cargo built the executable").to_owned()
 }

@@ -98,11 +98,15 @@ fn check_without_role(sources: &Sources, report: &mut CheckReport) {
     }
 }
 
-/// Returns the roles that have a file, or whose section contains keys in a shared layer.
+/// Returns the roles that have a file of their own. If none has one, returns those whose section contains keys in a shared
+/// layer: a host may share such a layer with hosts of the other role.
 fn configured_roles(sources: &Sources) -> Vec<Role> {
+    let with_file: Vec<_> =
+        Role::ALL.into_iter().filter(|role| sources.has_role_file(*role)).collect();
+    if !with_file.is_empty() {
+        return with_file;
+    }
     let sections = Config::sections(&Sources { role: None, ..sources.clone() });
-    let is_configured = |role: &Role| {
-        sources.has_role_file(*role) || sections.iter().any(|section| section == role.as_str())
-    };
-    Role::ALL.into_iter().filter(is_configured).collect()
+    let has_section = |role: &Role| sections.iter().any(|section| section == role.as_str());
+    Role::ALL.into_iter().filter(has_section).collect()
 }

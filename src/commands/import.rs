@@ -1,7 +1,8 @@
 //! `fjord import`: creates catalogue entries for the procedures of a database. Existing files are not changed.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -101,13 +102,31 @@ fn counted(count: usize, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
-/// Writes a new file, and creates its directory. An existing file is never overwritten, because a
-/// person might have edited it.
+/// Writes a new file as a whole or not at all, and creates its directory. An existing file is never
+/// overwritten, because a person might have edited it.
 fn write_new(path: &Path, text: &str) -> io::Result<()> {
     if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
         fs::create_dir_all(directory)?;
     }
-    File::create_new(path)?.write_all(text.as_bytes())
+    let name = path.file_name().ok_or_else(|| io::Error::other("expected the path of a file"))?;
+    // The catalogue ignores hidden files.
+    let mut temporary = OsString::from(".");
+    temporary.push(name);
+    temporary.push(format!(".{}", std::process::id()));
+    let temporary = path.with_file_name(temporary);
+    let written = File::create_new(&temporary).and_then(|mut file| {
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        // Unlike a rename, this fails if the file exists. Not every file system has hard links.
+        match fs::hard_link(&temporary, path) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists && !path.exists() => {
+                fs::rename(&temporary, path)
+            }
+            linked => linked,
+        }
+    });
+    let _already_renamed = fs::remove_file(&temporary);
+    written
 }
 
 /// Returns what a person must review in the created entries.

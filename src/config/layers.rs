@@ -70,6 +70,12 @@ impl Sources {
         exists("toml") || exists("json")
     }
 
+    /// Returns the files of the layers that exist at the moment.
+    #[must_use]
+    pub fn layer_files(&self) -> Vec<PathBuf> {
+        self.files(&mut Vec::new())
+    }
+
     /// Returns the directory of systemd's credentials.
     pub(super) fn credentials(&self) -> Option<PathBuf> {
         let (_, value) = self.environment.iter().find(|(name, _)| name == CREDENTIALS_VARIABLE)?;

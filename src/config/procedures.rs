@@ -245,6 +245,11 @@ impl MssqlConfig {
         }
         let mut tokens = None;
         table.optional_table("entra", |entra| tokens = TokenSource::read(entra));
+        if uses_tokens && table.get_or("insecure_trust_any", false) {
+            let expected = "is true with an entra table: any server would get the access token; \
+                expected tls.ca, or the server's authority among those of the system";
+            table.error("insecure_trust_any", expected.to_owned());
+        }
         Self {
             host: table.get_required("host"),
             port: table.get_limited("port", limits::MSSQL_PORT),
@@ -269,6 +274,31 @@ impl MssqlConfig {
                 .get_limited("connection_age_max", limits::MSSQL_CONNECTION_AGE_MAX),
             deadlock_retries: table.get_limited("deadlock_retries", limits::MSSQL_DEADLOCK_RETRIES),
         }
+    }
+}
+
+impl MssqlConfig {
+    /// Returns the keys whose values differ in a reloaded configuration and take effect only after a
+    /// restart. The password and `connections_max` take effect immediately.
+    #[must_use]
+    pub fn fixed_differences(&self, other: &Self) -> Vec<&'static str> {
+        let differences = [
+            ("host", self.host != other.host),
+            ("port", self.port != other.port),
+            ("instance", self.instance != other.instance),
+            ("database", self.database != other.database),
+            ("user", self.user != other.user),
+            ("entra", self.tokens != other.tokens),
+            ("encrypt, tls or insecure_trust_any", self.encryption != other.encryption),
+            ("certificate_name", self.certificate_name != other.certificate_name),
+            ("read_only", self.read_only != other.read_only),
+            ("session_context", self.session_context != other.session_context),
+            ("connect_timeout", self.connect_timeout != other.connect_timeout),
+            ("cancel_timeout", self.cancel_timeout != other.cancel_timeout),
+            ("connection_age_max", self.connection_age_max != other.connection_age_max),
+            ("deadlock_retries", self.deadlock_retries != other.deadlock_retries),
+        ];
+        differences.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
     }
 }
 

@@ -189,6 +189,21 @@ fn a_worker_needs_queues_servers_and_a_complete_database() {
     "#);
 }
 
+/// A server that is not verified could be any, and would get a token that other servers accept.
+#[test]
+fn an_access_token_is_not_sent_to_a_server_that_is_not_verified() {
+    let text = r#"
+        [messaging.nats]
+        servers = ["tls://n:4222"]
+        [procedures.databases.default]
+        backend = "mssql"
+        mssql = { host = "db", database = "d", insecure_trust_any = true, entra = { source = "managed-identity" } }
+        [worker.queues.a]
+        "#;
+    let found = errors(Some(Role::Worker), text);
+    insta::assert_snapshot!(found.join("\n"), @"fjord.toml: procedures.databases.default.mssql.insecure_trust_any: is true with an entra table: any server would get the access token; expected tls.ca, or the server's authority among those of the system");
+}
+
 #[test]
 fn the_highest_layer_applies_and_is_named() {
     let directory = written(&[

@@ -21,7 +21,7 @@ use super::{Backend, BackendError, BackendErrorKind, ExpectedProcedure, mssql, s
 
 mod verifier;
 
-pub use verifier::Verification;
+pub use verifier::{NOT_QUERIED, Verification};
 use verifier::{VerifiedQueues, Verifier};
 
 /// The pause between pings of a database that answers.

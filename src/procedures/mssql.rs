@@ -30,6 +30,7 @@ mod tds;
 mod types;
 mod verify;
 
+use call::SessionContextPermission;
 use metadata::{ServerDetector, SignatureCache};
 use pools::{Lease, Pools};
 
@@ -53,6 +54,7 @@ pub fn connect(config: &MssqlConfig, name: &str) -> Result<Arc<dyn Backend>, Bac
         pools: Pools::new(config, name, connector),
         signatures: SignatureCache::default(),
         server: ServerDetector::default(),
+        session_permission: SessionContextPermission::default(),
         untyped_null_refused: AtomicBool::new(false),
         closing: Cancel::new(),
     }))
@@ -66,6 +68,7 @@ struct Mssql {
     pools: Pools,
     signatures: SignatureCache,
     server: ServerDetector,
+    session_permission: SessionContextPermission,
     /// Set once the server has refused an untyped NULL that its traits say it accepts.
     untyped_null_refused: AtomicBool,
     closing: Cancel,
@@ -106,11 +109,14 @@ impl Backend for Mssql {
 
     fn reconfigure(&self, config: &DatabaseConfig) {
         let DatabaseConfig::Mssql(config) = config else { return };
+        let changed = self.config.fixed_differences(config);
+        if !changed.is_empty() {
+            let settings = changed.join(", ");
+            tracing::warn!(database = %self.name, settings,
+                "settings of the database have changed: they take effect after a restart");
+        }
         if self.is_for(config) {
             self.pools.reconfigure(config);
-        } else {
-            tracing::warn!(database = %self.name, "the database has another server, name or login \
-                in the new configuration: this takes effect after a restart");
         }
     }
 
@@ -136,9 +142,13 @@ impl Mssql {
         if let Some(reason) = self.signatures.other_object(procedure) {
             return reason;
         }
-        let MssqlConfig { database, user, tokens, .. } = &self.config;
-        let login = if tokens.is_some() { "of the access token" } else { user };
+        let (database, login) = (&self.config.database, self.login());
         format!("no such procedure in the database {database} is visible to the login {login}")
+    }
+
+    /// Returns the login's name for a message.
+    fn login(&self) -> &str {
+        if self.config.tokens.is_some() { "of the access token" } else { &self.config.user }
     }
 
     async fn describe_all(&self, pattern: &str) -> Result<Vec<ProcedureDescription>, BackendError> {

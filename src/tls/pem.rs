@@ -39,7 +39,7 @@ fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
     }
     let kind = match bytes.trim_ascii_start().first() {
         None => TlsErrorKind::Empty,
-        Some(&DER_SEQUENCE) => TlsErrorKind::Binary,
+        Some(&DER_SEQUENCE) if !contains(&bytes, "-----BEGIN ") => TlsErrorKind::Binary,
         Some(_) if UTF16_MARKS.iter().any(|mark| bytes.starts_with(mark)) => TlsErrorKind::Utf16,
         Some(_) => return Ok(bytes),
     };

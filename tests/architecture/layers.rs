@@ -20,6 +20,7 @@ const DRIVERS: &[(&str, &[&str])] = &[
     ("opentelemetry_proto", &["src/telemetry/traces"]),
     ("prost", &["src/telemetry/traces"]),
     ("proxy_header", &["roles/gateway/edge/listener"]),
+    ("rcgen", &["src/tls/throwaway"]),
     (
         "reqwest",
         &[

@@ -355,6 +355,7 @@ async fn a_locked_procedure_does_not_delay_the_verification_of_others() {
         procedure: name(&format!("numbered_{number}")),
         arguments: vec![("ms".into(), ParameterType::Int32)],
         outputs: vec!["total".to_owned()],
+        session_keys: Vec::new(),
     };
     let all: Vec<ExpectedProcedure> = (0..MANY).map(expected).collect();
     let results = caller.verify_all(&all).await;
@@ -405,6 +406,7 @@ async fn verification_waits_for_long_calls_of_other_queues() {
         procedure: name("nothing"),
         arguments: Vec::new(),
         outputs: Vec::new(),
+        session_keys: Vec::new(),
     };
     let result = caller.verify(expected).await;
     assert!(result.is_ok(), "{result:?}");

@@ -171,6 +171,26 @@ fn numbers() -> Vec<TypeLimits> {
     ]
 }
 
+/// A type without digits before the decimal point.
+fn fractions() -> Vec<TypeLimits> {
+    vec![limits(
+        "echo_decimal_38_38",
+        vec![
+            number("0.99999999999999999999999999999999999999"),
+            number("-0.00000000000000000000000000000000000001"),
+            number("0.50000000000000000000000000000000000000"),
+            number("0.00000000000000000000000000000000000000"),
+        ],
+        vec![
+            (digits("1"), "outside decimal(38, 38): at most 0 digits before the decimal point"),
+            (
+                digits("0.000000000000000000000000000000000000001"),
+                "more than 38 digits after the decimal point of decimal(38, 38)",
+            ),
+        ],
+    )]
+}
+
 fn doubles() -> Vec<TypeLimits> {
     let double = |number| (ParameterValue::Number(number), OwnedCell::Float(number));
     vec![
@@ -249,6 +269,40 @@ fn texts() -> Vec<TypeLimits> {
             vec![(words("0"), "expected a UUID for uniqueidentifier")],
         ),
     ]
+}
+
+/// Text of a `sql_variant` that Babelfish 4 stores as question marks.
+fn wide_variants() -> Vec<TypeLimits> {
+    vec![limits("echo_sql_variant", vec![same(&"日".repeat(1333))], Vec::new())]
+}
+
+/// Values of a `sql_variant`, whose type is that of the JSON value.
+fn variants() -> Vec<TypeLimits> {
+    let double = |number| (ParameterValue::Number(number), OwnedCell::Float(number));
+    let long = "1".repeat(38);
+    vec![limits(
+        "echo_sql_variant",
+        vec![
+            integer(i64::MIN),
+            integer(i64::MAX),
+            double(f64::MAX),
+            double(-0.5),
+            number(&long),
+            number("-0.1111111111111111111111111111111111111"),
+            same(""),
+            same(&"a".repeat(4000)),
+            same_bytes(1),
+            same_bytes(8000),
+        ],
+        vec![
+            (words(&"a".repeat(4001)), "longer than a sql_variant: 4001 bytes, at most 4000"),
+            (bytes(8001), "longer than a sql_variant: 8001 bytes, at most 8000"),
+            (
+                digits("0.11111111111111111111111111111111111111"),
+                "more than 37 digits after the decimal point of sql_variant",
+            ),
+        ],
+    )]
 }
 
 fn moments() -> Vec<TypeLimits> {
@@ -359,11 +413,23 @@ async fn walk(caller: &ProcedureCaller, server: &str, all: Vec<TypeLimits>) {
 async fn every_type_takes_its_limits_and_refuses_what_is_beyond() {
     for server in servers().await {
         let caller = ProcedureCaller::new(&server);
-        let all = [integers(), numbers(), doubles(), texts(), moments(), long_moments()]
-            .into_iter()
-            .flatten()
-            .collect();
+        let all = [
+            integers(),
+            numbers(),
+            fractions(),
+            doubles(),
+            texts(),
+            variants(),
+            moments(),
+            long_moments(),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
         walk(&caller, server.name, all).await;
+        if !server.is_babelfish {
+            walk(&caller, server.name, wide_variants()).await;
+        }
     }
 }
 

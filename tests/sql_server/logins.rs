@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use fjord::config::Secret;
 use fjord::config::procedures::{DatabaseConfig, MssqlConfig};
@@ -73,16 +74,50 @@ async fn a_rotated_password_is_read_from_its_file() {
     fs::write(&one.file, format!("{ROTATED}\n")).expect("a file");
     one.rotate(ROTATED).await;
     caller.call("nothing", &[]).await.expect("an answer");
-    // The first login, the one with the old password, and the one with the new password.
-    assert_eq!(one.attempts(), 3);
-    // Later connections use the new password from the beginning.
+    // The file is read before the login, so the old password is not tried again.
+    assert_eq!(one.attempts(), 2);
     one.close_connections().await;
     caller.call("nothing", &[]).await.expect("an answer");
-    assert_eq!(one.attempts(), 4);
+    assert_eq!((one.attempts(), one.state().logins()), (3, 3));
 }
 
 #[tokio::test]
-async fn a_changed_file_with_a_wrong_password_costs_one_attempt() {
+async fn a_file_that_changes_before_the_login_does_costs_two_attempts() {
+    let one = ServerWithFile::start().await;
+    let caller = ProcedureCaller::new(&one.server);
+    caller.call("nothing", &[]).await.expect("an answer");
+    fs::write(&one.file, ROTATED).expect("a file");
+    for _ in 0..3 {
+        one.close_connections().await;
+        caller.call("nothing", &[]).await.expect("the old password is still accepted");
+    }
+    one.rotate(ROTATED).await;
+    for _ in 0..3 {
+        one.close_connections().await;
+        caller.call("nothing", &[]).await.expect("the new password is accepted now");
+    }
+    assert_eq!((one.attempts(), one.state().logins()), (9, 7));
+}
+
+/// Without the file, the worker has no other password.
+#[tokio::test]
+async fn a_changed_login_refuses_one_attempt_however_many_calls_wait() {
+    let mut one = ServerWithFile::start().await;
+    one.server.config.connections_max = 64;
+    one.state().login_ms.store(50, Ordering::Release);
+    let caller = ProcedureCaller::new(&one.server);
+    // Concurrent logins are permitted only shortly after one was accepted.
+    caller.call("slow", &[int("ms", 1200)]).await.expect("an answer");
+    ROTATED.clone_into(&mut one.state().password.lock().expect("not poisoned"));
+    let slow = [int("ms", 50)];
+    for answer in join_all((0..16).map(|_| caller.call("slow", &slow))).await {
+        answer.expect("the open connection serves the call");
+    }
+    assert_eq!((one.attempts(), one.state().logins()), (2, 1));
+}
+
+#[tokio::test]
+async fn a_changed_file_with_a_wrong_password_costs_two_attempts() {
     let mut one = ServerWithFile::start().await;
     one.server.config.connections_max = 64;
     one.state().login_ms.store(50, Ordering::Release);
@@ -95,11 +130,8 @@ async fn a_changed_file_with_a_wrong_password_costs_one_attempt() {
     for answer in join_all((0..16).map(|_| caller.call("slow", &slow))).await {
         answer.expect("the open connection serves the call");
     }
-    // One for the open connection, four at the same time, and one with the password from the file.
-    let attempts = one.attempts();
-    assert!(attempts <= 6, "{attempts} logins");
-    let accepted = one.state().logins();
-    assert_eq!(accepted, 1);
+    // One for the open connection, one with the password from the file, and one with the old one.
+    assert_eq!((one.attempts(), one.state().logins()), (3, 1));
 }
 
 #[tokio::test]
@@ -132,6 +164,22 @@ async fn a_reload_with_another_password_logs_in_at_once() {
     caller.backend.reconfigure(&one.reloaded());
     caller.call("nothing", &[]).await.expect("an answer");
     assert_eq!(one.attempts(), 2);
+}
+
+#[tokio::test]
+async fn a_reload_names_the_settings_that_need_a_restart() {
+    let server = fake_server().await;
+    let old = &server.config;
+    let new =
+        MssqlConfig { password: Secret::new("new".to_owned()), connections_max: 7, ..old.clone() };
+    assert!(old.fixed_differences(&new).is_empty(), "these take effect immediately");
+    let new = MssqlConfig {
+        host: "other".to_owned(),
+        read_only: true,
+        connect_timeout: Duration::from_secs(9),
+        ..new
+    };
+    assert_eq!(old.fixed_differences(&new), ["host", "read_only", "connect_timeout"]);
 }
 
 #[tokio::test]

@@ -17,7 +17,8 @@ fn cell(text: &str) -> OwnedCell {
 fn expected(procedure: &str, arguments: &[(&str, ParameterType)]) -> ExpectedProcedure {
     let arguments = arguments.iter().map(|(name, kind)| ((*name).into(), *kind)).collect();
     let queue = QueueName::new("suite").expect("a name");
-    ExpectedProcedure { queue, procedure: name(procedure), arguments, outputs: Vec::new() }
+    let (outputs, session_keys) = (Vec::new(), Vec::new());
+    ExpectedProcedure { queue, procedure: name(procedure), arguments, outputs, session_keys }
 }
 
 #[tokio::test]
@@ -120,4 +121,17 @@ async fn a_table_type_that_the_driver_cannot_name_is_refused_when_the_queue_star
     let rows = given("rows", ParameterValue::Table(Vec::new()));
     let error = unsent_error(caller.call("quoted_type", &[rows]).await);
     assert!(matches!(error, BackendErrorKind::Mismatch { .. }), "{error}");
+}
+
+/// The base type of a CLR type has no name.
+#[tokio::test]
+async fn a_clr_type_is_named() {
+    let server = fake_server().await;
+    let caller = ProcedureCaller::new(&server);
+    let arguments = [("at", ParameterType::String), ("under", ParameterType::String)];
+    let error = caller.verify(expected("places", &arguments)).await.expect_err("a mismatch");
+    let error = error.to_string();
+    for declared in ["declares geography", "declares hierarchyid"] {
+        assert!(error.contains(declared), "{error}");
+    }
 }

@@ -276,6 +276,7 @@ async fn a_mismatch_names_what_catalogue_and_database_declare() {
                 procedure: name(procedure),
                 arguments: arguments.iter().map(|(name, kind)| ((*name).into(), *kind)).collect(),
                 outputs: outputs.iter().map(|&name| name.to_owned()).collect(),
+                session_keys: Vec::new(),
             }
         };
         let matching = expected("outputs", &[("given", ParameterType::Int32)], &["text", "amount"]);
@@ -310,6 +311,7 @@ async fn the_procedures_of_many_queues_are_verified_with_few_queries() {
                 procedure: name(procedure),
                 arguments: vec![(argument.0.into(), argument.1)],
                 outputs: output.map(ToOwned::to_owned).into_iter().collect(),
+                session_keys: Vec::new(),
             }
         };
         let v = |kind| ("v", kind);

@@ -3,9 +3,13 @@
 
 use std::sync::atomic::Ordering;
 
-use fjord::procedures::{Argument, BackendErrorKind, OwnedCell, SentErrorKind, Transaction};
+use fjord::catalogue::QueueName;
+use fjord::config::procedures::SessionKey;
+use fjord::procedures::{
+    Argument, BackendErrorKind, ExpectedProcedure, OwnedCell, SentErrorKind, Transaction,
+};
 
-use super::{LONG, ProcedureCaller, int, sent_error, text, unsent_error};
+use super::{LONG, ProcedureCaller, int, name, sent_error, text, unsent_error};
 use crate::support::mssql_server::{SqlServer, fake_server, servers};
 
 /// A call of this caller, which has a name.
@@ -161,15 +165,112 @@ async fn a_value_that_is_too_long_is_refused_before_the_call() {
     assert_eq!(state.runs("fjord_test.nothing"), 0);
 }
 
+fn expected(procedure: &str, session_keys: &[&str]) -> ExpectedProcedure {
+    ExpectedProcedure {
+        queue: QueueName::new("suite").expect("a name"),
+        procedure: name(procedure),
+        arguments: Vec::new(),
+        outputs: Vec::new(),
+        session_keys: session_keys.iter().map(|key| (*key).into()).collect(),
+    }
+}
+
 #[tokio::test]
 async fn a_server_without_a_session_context_refuses_only_endpoints_that_need_it() {
     let server = fake_server().await;
     let state = &server.fake.as_ref().expect("the fake server").state;
     state.lacks_session_context.store(true, Ordering::Release);
     let caller = named(&server);
+    caller.verify(expected("nothing", &[])).await.expect("the facts are optional");
+    let error = caller.verify(expected("nothing", &["tenant"])).await.expect_err("a mismatch");
+    let part = "the endpoint sets tenant in the session context, which SQL Server has since";
+    assert!(error.to_string().contains(part), "{error}");
     caller.call("nothing", &[]).await.expect("an answer");
     let needing = ProcedureCaller { session_values: vec![text("tenant", "s7")], ..caller };
     let error = unsent_error(needing.call("nothing", &[]).await);
     assert!(matches!(error, BackendErrorKind::Mismatch { .. }), "{error}");
     assert_eq!(state.runs("fjord_test.nothing"), 1);
+}
+
+#[tokio::test]
+async fn a_denied_permission_is_found_at_the_start_and_names_both_sides() {
+    for mut server in servers().await {
+        server.config.session_context = vec![SessionKey::Principal];
+        let verify = async |server: &SqlServer, keys: &[&str]| {
+            ProcedureCaller::new(server).verify(expected("nothing", keys)).await
+        };
+        verify(&server, &["tenant"]).await.unwrap_or_else(|e| panic!("{}: {e}", server.name));
+        let Some(fake) = &server.fake else { continue };
+        fake.state.denies_session_context.store(true, Ordering::Release);
+        let error = verify(&server, &["tenant"]).await.expect_err("a mismatch").to_string();
+        let part = "sets principal, tenant in the session context, but the login fjord has no \
+            permission to execute sp_set_session_context";
+        assert!(error.contains(part), "{error}");
+        server.config.session_context = Vec::new();
+        verify(&server, &[]).await.expect("nothing is set");
+        let error = verify(&server, &["tenant"]).await.expect_err("a mismatch").to_string();
+        assert!(error.contains("sets tenant in the session context"), "{error}");
+    }
+}
+
+/// SQL Server executes the next call of a message even if the one before it failed.
+#[tokio::test]
+async fn a_call_whose_values_are_refused_is_not_sent() {
+    let mut server = fake_server().await;
+    server.config.connections_max = 1;
+    let state = server.state();
+    let caller = named(&server);
+    let values = vec![text("tenant", "s7")];
+    let of_tenant = ProcedureCaller { session_values: values, ..caller.clone() };
+    assert_eq!(value(&of_tenant, "tenant").await, known("s7"));
+    assert_eq!(value(&caller, "principal").await, known("Jörg 𝄞"));
+    assert_eq!(state.context_messages.load(Ordering::Acquire), 1, "facts need no message");
+    state.denies_session_context.store(true, Ordering::Release);
+    let runs = || state.runs("fjord_test.nothing");
+    let number = |error: &BackendErrorKind| match error {
+        BackendErrorKind::Server { number, .. } => *number,
+        other => panic!("{other}"),
+    };
+    assert_eq!(number(&unsent_error(of_tenant.call("nothing", &[]).await)), 229);
+    assert_eq!(number(&unsent_error(caller.call("nothing", &[]).await)), 229);
+    assert_eq!(runs(), 0);
+    // A connection on which a value was refused is not used again.
+    assert_eq!(state.logins(), 2);
+    state.denies_session_context.store(false, Ordering::Release);
+    assert_eq!(value(&caller, "principal").await, known("Jörg 𝄞"));
+    assert_eq!(value(&of_tenant, "tenant").await, known("s7"));
+}
+
+/// The facts are sent with the call. The call that finds the permission revoked may run, but its
+/// result is not returned; no later call is sent.
+#[tokio::test]
+async fn at_most_one_call_runs_without_its_facts() {
+    let mut server = fake_server().await;
+    server.config.connections_max = 1;
+    let state = server.state();
+    let caller = named(&server);
+    caller.call("nothing", &[]).await.expect("an answer");
+    caller.call("nothing", &[]).await.expect("an answer");
+    state.denies_session_context.store(true, Ordering::Release);
+    let error = sent_error(caller.call("nothing", &[]).await);
+    assert!(matches!(error, SentErrorKind::Server { number: 229, .. }), "{error}");
+    for _ in 0..2 {
+        let error = unsent_error(caller.call("nothing", &[]).await);
+        assert!(matches!(error, BackendErrorKind::Server { number: 229, .. }), "{error}");
+    }
+    assert_eq!(state.runs("fjord_test.nothing"), 3);
+}
+
+#[tokio::test]
+async fn a_connection_on_which_something_else_has_set_a_key_is_closed() {
+    let mut server = fake_server().await;
+    server.config.connections_max = 1;
+    let state = server.state();
+    *state.foreign_key.lock().expect("not poisoned") = Some("principal");
+    let caller = named(&server);
+    let error = unsent_error(caller.call("nothing", &[]).await);
+    assert!(matches!(error, BackendErrorKind::Server { number: 15664, .. }), "{error}");
+    *state.foreign_key.lock().expect("not poisoned") = None;
+    assert_eq!(value(&caller, "principal").await, known("Jörg 𝄞"), "on another connection");
+    assert_eq!((state.logins(), state.runs("fjord_test.nothing")), (2, 0));
 }

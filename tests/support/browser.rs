@@ -1,4 +1,4 @@
-//! A headless Chromium, driven through WebDriver (W3C).
+//! A headless Chromium, driven through `WebDriver` (W3C).
 
 use std::path::Path;
 use std::process::Command;
@@ -24,7 +24,7 @@ const WINDOW: &str = "--window-size=1400,1000";
 #[derive(Debug)]
 pub(crate) struct Browser {
     http: reqwest::Client,
-    /// The URL of the WebDriver session.
+    /// The URL of the `WebDriver` session.
     session: String,
     /// The process of Chromium, which its driver does not end when it is killed.
     chromium: i32,

@@ -85,6 +85,10 @@ CREATE PROCEDURE fjord_test.echo_uniqueidentifier @v uniqueidentifier = NULL, @o
 GO
 CREATE PROCEDURE fjord_test.echo_xml @v xml = NULL, @out xml OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
 GO
+CREATE PROCEDURE fjord_test.echo_sql_variant @v sql_variant = NULL, @out sql_variant OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
+GO
+CREATE PROCEDURE fjord_test.echo_decimal_38_38 @v decimal(38, 38) = NULL, @out decimal(38, 38) OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
+GO
 -- An absent argument is replaced by the default; NULL is not.
 CREATE PROCEDURE fjord_test.defaults @a int = 7, @b nvarchar(20) = 'seven' AS SELECT @a AS a, @b AS b
 GO

@@ -16,11 +16,12 @@ use super::tds::{FakeSqlServer, FakeState, PASSWORD, schema};
 /// The environment variable with the ADO connection string of a real server.
 const VARIABLE: &str = "FJORD_TEST_MSSQL";
 
-/// Queries for objects that an earlier run may have left behind, in an order that allows drops.
-const LEFT_BEHIND: [(&str, &str); 3] = [
-    ("PROCEDURE", "SELECT name FROM sys.procedures WHERE schema_id = SCHEMA_ID('fjord_test')"),
-    ("TYPE", "SELECT name FROM sys.table_types WHERE schema_id = SCHEMA_ID('fjord_test')"),
-    ("TABLE", "SELECT name FROM sys.tables WHERE schema_id = SCHEMA_ID('fjord_test')"),
+/// The views of the objects that an earlier run may have left behind, in an order that allows drops.
+const LEFT_BEHIND: [(&str, &str); 4] = [
+    ("PROCEDURE", "sys.procedures"),
+    ("VIEW", "sys.views"),
+    ("TYPE", "sys.table_types"),
+    ("TABLE", "sys.tables"),
 ];
 
 /// A server of the suite.
@@ -159,7 +160,16 @@ async fn dialled(config: &MssqlConfig) -> (tiberius::Config, tokio::net::TcpStre
 /// Drops and recreates the objects of `mssql.sql`. Returns whether the server is Babelfish.
 async fn create_objects(config: &MssqlConfig) -> bool {
     let mut client = Box::pin(direct(config)).await;
-    let batches: Vec<&str> = schema::SQL.split("\nGO").map(str::trim).collect();
+    recreate(&mut client, "fjord_test", schema::SQL).await;
+    let version =
+        client.simple_query("SELECT @@VERSION").await.expect("the query returns the version");
+    let version = version.into_row().await.expect("the query returns the version").expect("a row");
+    version.get::<&str, _>(0).is_some_and(|text| text.contains("Babelfish"))
+}
+
+/// Drops all objects of a database schema, and creates those of a script.
+pub(crate) async fn recreate(client: &mut DirectClient, schema: &str, script: &str) {
+    let batches: Vec<&str> = script.split("\nGO").map(str::trim).collect();
     let batches: Vec<String> = batches
         .iter()
         .map(|batch| {
@@ -168,26 +178,23 @@ async fn create_objects(config: &MssqlConfig) -> bool {
         })
         .filter(|batch| !batch.is_empty())
         .collect();
-    for (kind, query) in LEFT_BEHIND {
+    for (kind, view) in LEFT_BEHIND {
+        let query = format!("SELECT name FROM {view} WHERE schema_id = SCHEMA_ID('{schema}')");
         let names = client.simple_query(query).await.expect("the query succeeds");
         let names = names.into_first_result().await.expect("the query returns names");
         let names: Vec<_> = names.iter().filter_map(|row| row.get::<&str, _>(0)).collect();
         for name in names {
-            let drop = format!("DROP {kind} fjord_test.{}", quoted(name));
-            run(&mut client, &drop).await.unwrap_or_else(|error| panic!("{error}: {drop}"));
+            let drop = format!("DROP {kind} {schema}.{}", quoted(name));
+            run(client, &drop).await.unwrap_or_else(|error| panic!("{error}: {drop}"));
         }
     }
     // The schema does not exist on the first run.
-    let _ignored = run(&mut client, "DROP SCHEMA fjord_test").await;
+    let _ignored = run(client, &format!("DROP SCHEMA {schema}")).await;
     for batch in &batches {
-        if let Err(error) = run(&mut client, batch).await {
+        if let Err(error) = run(client, batch).await {
             panic!("{error}: {batch}");
         }
     }
-    let version =
-        client.simple_query("SELECT @@VERSION").await.expect("the query returns the version");
-    let version = version.into_row().await.expect("the query returns the version").expect("a row");
-    version.get::<&str, _>(0).is_some_and(|text| text.contains("Babelfish"))
 }
 
 async fn run(client: &mut DirectClient, sql: &str) -> tiberius::Result<()> {

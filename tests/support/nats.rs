@@ -22,6 +22,11 @@ use super::process::Process;
 /// The number of attempts to start servers. Another process can bind a chosen port first.
 const STARTS_MAX: usize = 5;
 
+/// Returns the executable of the servers that tests start.
+pub(crate) fn find_executable() -> PathBuf {
+    executable::find()
+}
+
 /// The configuration of a server.
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an independent option of the server")]

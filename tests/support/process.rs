@@ -32,7 +32,7 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(file)
             .stderr(same)
-            // Ctrl-C must not reach the children: the demo or the process guard ends them.
+            // Ctrl-C must not reach the children: the process guard ends them.
             .process_group(0)
             .spawn()
             .unwrap_or_else(|error| panic!("{name}: cannot start {command:?}: {error}"));

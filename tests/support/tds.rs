@@ -21,6 +21,7 @@ use super::certs::Certs;
 mod collations;
 mod database;
 mod metadata;
+pub(crate) mod northwind;
 mod procedures;
 mod reply;
 mod request;
@@ -83,6 +84,12 @@ pub(crate) struct FakeState {
     pub(crate) is_babelfish: AtomicBool,
     /// Whether the server has no session context, as before version 2016.
     pub(crate) lacks_session_context: AtomicBool,
+    /// Whether the login may not execute `sp_set_session_context`.
+    pub(crate) denies_session_context: AtomicBool,
+    /// The key of the session context that something else has set, read-only, on new connections.
+    pub(crate) foreign_key: Mutex<Option<&'static str>>,
+    /// The number of messages that set the session context and contain no other call.
+    pub(crate) context_messages: AtomicUsize,
     /// The code page of the database's collation.
     pub(crate) code_page: AtomicI64,
     /// The recreated table types, oldest first.
@@ -232,8 +239,9 @@ impl FakeSqlServer {
         let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("a free port");
         let address = listener.local_addr().expect("the listener has an address");
         let mut schema = Schema::read(schema::SQL);
-        let ours = Schema::read(procedures::ONLY_HERE);
-        schema.extend(ours);
+        for more in [procedures::ONLY_HERE, northwind::SQL] {
+            schema.extend(Schema::read(more));
+        }
         let mut strict_tls = certs.server_tls(&[&rustls::version::TLS13]);
         strict_tls.alpn_protocols = vec![stream::TDS_8.to_vec()];
         let state = Arc::new(FakeState {
@@ -253,6 +261,9 @@ impl FakeSqlServer {
             fallback_reads: AtomicUsize::new(0),
             is_babelfish: AtomicBool::new(false),
             lacks_session_context: AtomicBool::new(false),
+            denies_session_context: AtomicBool::new(false),
+            foreign_key: Mutex::default(),
+            context_messages: AtomicUsize::new(0),
             code_page: AtomicI64::new(1252),
             recreated: Mutex::default(),
             recreate_later: Mutex::default(),

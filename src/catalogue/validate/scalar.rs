@@ -11,6 +11,7 @@ use chrono::NaiveDate;
 const FRACTION_DIGITS_MAX: usize = 9;
 /// The largest offset from UTC that SQL Server's `datetimeoffset` can store, in minutes.
 const OFFSET_MINUTES_MAX: u32 = 14 * 60;
+const MINUTES_PER_DAY: u32 = 24 * 60;
 
 /// Returns whether a string is an existing date `YYYY-MM-DD` in the years 0001 to 9999.
 #[must_use]
@@ -25,7 +26,8 @@ pub fn is_time(text: &str) -> bool {
     read_time(text).is_some_and(str::is_empty)
 }
 
-/// Returns an RFC 3339 date and time with `T` and `Z` in upper case, or `None` if the string is invalid.
+/// Returns an RFC 3339 date and time with `T` and `Z` in upper case, or `None` if the string is invalid, or its year in UTC
+/// is not one of 0001 to 9999.
 #[must_use]
 pub fn datetime(text: &str) -> Option<Cow<'_, str>> {
     let rest = read_date(text)?;
@@ -35,7 +37,11 @@ pub fn datetime(text: &str) -> Option<Cow<'_, str>> {
         let rest = offset.strip_prefix(['+', '-'])?;
         let (hours, rest) = read_number(rest, 2)?;
         let (minutes, rest) = read_number(rest.strip_prefix(':')?, 2)?;
-        if !rest.is_empty() || minutes > 59 || hours * 60 + minutes > OFFSET_MINUTES_MAX {
+        let minutes_of_offset = hours * 60 + minutes;
+        if !rest.is_empty() || minutes > 59 || minutes_of_offset > OFFSET_MINUTES_MAX {
+            return None;
+        }
+        if !has_year_in_utc(text, offset.starts_with('-'), minutes_of_offset) {
             return None;
         }
     }
@@ -43,6 +49,20 @@ pub fn datetime(text: &str) -> Option<Cow<'_, str>> {
         return Some(Cow::Owned(text.to_ascii_uppercase()));
     }
     Some(Cow::Borrowed(text))
+}
+
+/// Returns whether a valid date and time has one of the years 0001 to 9999 in UTC, too.
+fn has_year_in_utc(text: &str, is_west: bool, minutes_of_offset: u32) -> bool {
+    let minutes = || {
+        let (hours, rest) = read_number(text.get(11..)?, 2)?;
+        Some(hours * 60 + read_number(rest.strip_prefix(':')?, 2)?.0)
+    };
+    let minutes = minutes().unwrap_or_default();
+    match text.get(..10) {
+        Some("9999-12-31") if is_west => minutes + minutes_of_offset < MINUTES_PER_DAY,
+        Some("0001-01-01") if !is_west => minutes >= minutes_of_offset,
+        _ => true,
+    }
 }
 
 /// Returns a UUID in lower case, or `None` if the string is not a UUID.
@@ -152,7 +172,11 @@ mod tests {
         check("2024-02-29t12:00:00.25z", Some("2024-02-29T12:00:00.25Z"));
         check("2024-02-29T12:00:00+14:00", Some("2024-02-29T12:00:00+14:00"));
         check("2024-02-29T12:00:00-00:30", Some("2024-02-29T12:00:00-00:30"));
+        check("9999-12-31T22:59:59.9-01:00", Some("9999-12-31T22:59:59.9-01:00"));
+        check("0001-01-01T01:00:00+01:00", Some("0001-01-01T01:00:00+01:00"));
         for bad in [
+            "9999-12-31T23:00:00-01:00",
+            "0001-01-01T00:59:59+01:00",
             "2024-02-29T12:00:00",
             "2024-02-29 12:00:00Z",
             "2024-02-30T12:00:00Z",

@@ -59,6 +59,10 @@ fn number_fault(text: &str) -> Option<&'static str> {
     if text.strip_prefix('+').is_some_and(is_number) {
         return Some("a plus sign");
     }
+    if text.strip_prefix(' ').is_some_and(is_number) {
+        // A plus sign in a query is decoded as a space.
+        return Some("a plus sign or a space");
+    }
     if text.trim() != text {
         return is_number(text.trim()).then_some("spaces");
     }

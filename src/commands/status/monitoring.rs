@@ -5,14 +5,12 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
+
+use crate::commands::plain_http;
 
 /// Longest wait for one answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
-/// The size at which an answer is truncated, in bytes.
-const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
 /// The state of a server at one moment.
 #[derive(Clone, Debug)]
@@ -77,40 +75,13 @@ async fn sample(url: &str) -> Result<ServerSample, String> {
 }
 
 async fn get<T: DeserializeOwned>(url: &str, path: &str) -> Result<T, String> {
-    let answer = timeout(ANSWER_LIMIT, fetch(url, path)).await;
+    let host = url.strip_prefix("http://").unwrap_or(url);
+    let answer = timeout(ANSWER_LIMIT, plain_http::get(host, path)).await;
     let answer = answer.map_err(|_| format!("{path}: no answer within {ANSWER_LIMIT:?}"))?;
     let answer = answer.map_err(|error| format!("{path}: {error}"))?;
-    let body = body(&answer).ok_or_else(|| format!("{path}: the status is not 200"))?;
-    serde_json::from_slice(body).map_err(|_| format!("{path}: expected the JSON of a NATS server"))
-}
-
-/// Sends a request with HTTP/1.0, so that the response is not chunked and ends when the connection is closed.
-async fn fetch(url: &str, path: &str) -> std::io::Result<Vec<u8>> {
-    let host = url.strip_prefix("http://").unwrap_or(url);
-    let mut stream = TcpStream::connect(host).await?;
-    let request = format!("GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = Vec::new();
-    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
-    Ok(answer)
-}
-
-fn body(answer: &[u8]) -> Option<&[u8]> {
-    let end = answer.windows(4).position(|four| four == b"\r\n\r\n")?;
-    let (head, body) = (answer.get(..end)?, answer.get(end + 4..)?);
-    let line = str::from_utf8(head).ok()?.lines().next()?;
-    (line.split(' ').nth(1) == Some("200")).then_some(body)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_response_with_status_200_has_a_body() {
-        assert_eq!(body(b"HTTP/1.0 200 OK\r\nA: b\r\n\r\n{}"), Some(&b"{}"[..]));
-        for bad in ["HTTP/1.0 404 Not Found\r\n\r\n{}", "HTTP/1.0 200 OK\r\n", "", "\r\n\r\n"] {
-            assert_eq!(body(bad.as_bytes()), None, "{bad:?}");
-        }
+    if answer.status != 200 {
+        return Err(format!("{path}: the status is {}, expected 200", answer.status));
     }
+    serde_json::from_slice(&answer.body)
+        .map_err(|_| format!("{path}: expected the JSON of a NATS server"))
 }

@@ -24,6 +24,9 @@ const LINES_MAX: usize = 16;
 /// The maximum number of queues named in a log line.
 const NAMED_MAX: usize = 8;
 
+/// The reason for which a queue is not served before its database has answered for the first time.
+pub const NOT_QUERIED: &str = "its database has not been queried yet";
+
 /// The result of comparing the procedures of a queue with the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verification {
@@ -54,8 +57,7 @@ impl VerifiedQueues {
         name: QueueName,
         expected: Vec<ExpectedProcedure>,
     ) -> watch::Receiver<Verification> {
-        let (verification, receiver) =
-            watch::channel(Verification::Failed("its database has not been queried yet".into()));
+        let (verification, receiver) = watch::channel(Verification::Failed(NOT_QUERIED.into()));
         let entry = Arc::new(VerifiedQueue { name, expected, verification });
         self.entries.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
         self.added.notify_one();

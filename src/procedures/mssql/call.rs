@@ -2,7 +2,8 @@
 //!
 //! An attempt binds the arguments (`bind`), sends them as a remote procedure call, or as a
 //! statement if an RPC is not possible (`statement`), and reads the answer (`execute`), in a
-//! transaction if the endpoint requires one (`transaction`). After a failure, `failed_attempt`
+//! transaction if the endpoint requires one (`transaction`). `session_context` tells the procedure
+//! who is calling. After a failure, `failed_attempt`
 //! decides whether to keep the connection and which error (`failure`) to return.
 
 mod attempt;
@@ -14,3 +15,5 @@ mod retry;
 mod session_context;
 mod statement;
 mod transaction;
+
+pub(super) use session_context::SessionContextPermission;

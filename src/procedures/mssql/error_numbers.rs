@@ -95,7 +95,10 @@ pub(super) fn sent_error(error: &ServerMessage, log: &MessageLog) -> SentError {
     };
     let mut origin = error.origin("error");
     let others = log.errors().map(|other| other.number).filter(|other| *other != number);
-    let others: Vec<String> = others.map(|number| number.to_string()).collect();
+    let mut others: Vec<String> = others.map(|number| number.to_string()).collect();
+    if log.dropped_errors() > 0 {
+        others.push(format!("and {} more", log.dropped_errors()));
+    }
     if !others.is_empty() {
         origin.push_str(", with other errors: ");
         origin.push_str(&others.join(", "));
@@ -133,6 +136,11 @@ pub(super) fn unwritable_cell(error: &Error) -> Option<&'static str> {
         Error::Conversion(_) => Some("conversion"),
         _ => None,
     }
+}
+
+/// Returns whether the login lacks a permission.
+pub(super) fn denies_permission(token: &TokenError) -> bool {
+    class_of(token.code()) == ServerErrorClass::Permission
 }
 
 /// Returns whether the server closes the connection with this error.

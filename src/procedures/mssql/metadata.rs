@@ -9,7 +9,10 @@ mod signatures;
 mod table_query;
 
 pub(super) use describe::describe;
-pub(super) use server::{ServerCapabilities, ServerDetector, SessionContextKind, VarcharEncoding};
+pub(super) use server::{
+    ServerCapabilities, ServerDetector, SessionContextKind, VarcharEncoding,
+    unsupported_session_context,
+};
 pub(super) use signature::{Signature, SqlParameter, SqlParameterType, unsupported_table_type};
 pub(super) use signature_query::PROCEDURES_PER_QUERY;
 pub(super) use signatures::{SignatureCache, SignatureLookup};

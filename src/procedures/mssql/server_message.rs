@@ -91,6 +91,10 @@ pub(super) struct MessageLog {
     errors: Vec<LoggedError>,
     /// The number of errors so far.
     error_count: usize,
+    /// The number of errors that were not kept because their numbers are too many.
+    dropped_errors: usize,
+    /// Whether one of the calls that precede the procedure's in its message failed.
+    has_failed_before: bool,
     messages: Vec<ServerMessage>,
     message_bytes: usize,
     /// The number of messages that were not kept.
@@ -107,7 +111,9 @@ struct LoggedError {
 
 impl MessageLog {
     /// Adds an error. Of several errors of one number, the last is kept, at the place of the first.
-    pub(super) fn add_error(&mut self, error: ServerMessage) {
+    /// `is_before` is set for an error of a call that precedes the procedure's.
+    pub(super) fn add_error(&mut self, error: ServerMessage, is_before: bool) {
+        self.has_failed_before |= is_before;
         self.error_count += 1;
         let last = self.error_count;
         let logged = LoggedError { error, last };
@@ -117,8 +123,22 @@ impl MessageLog {
             return;
         }
         // The error that ended the procedure is the last one.
-        self.errors.truncate(ERRORS_MAX - 1);
+        if self.errors.len() == ERRORS_MAX {
+            self.errors.pop();
+            self.dropped_errors += 1;
+        }
         self.errors.push(logged);
+    }
+
+    /// Returns the number of errors that were not kept because there are more than `ERRORS_MAX`
+    /// different numbers.
+    pub(super) fn dropped_errors(&self) -> usize {
+        self.dropped_errors
+    }
+
+    /// Returns whether one of the calls that precede the procedure's in its message failed.
+    pub(super) fn has_failed_before(&self) -> bool {
+        self.has_failed_before
     }
 
     /// Adds a message of severity 10 or less.
@@ -179,7 +199,7 @@ mod tests {
     fn errors_of_one_number_are_kept_once_and_the_last_error_is_always_kept() {
         let mut log = MessageLog::default();
         for (number, text) in [(547, "a"), (2627, "b"), (547, "c")] {
-            log.add_error(message(number, text));
+            log.add_error(message(number, text), false);
         }
         let texts = |errors: Vec<&ServerMessage>| -> Vec<String> {
             errors.iter().map(|error| error.text.clone()).collect()
@@ -187,10 +207,15 @@ mod tests {
         assert_eq!(texts(log.errors().collect()), ["c", "b"]);
         assert_eq!(texts(log.errors_by_last()), ["b", "c"]);
         for number in 0..1000 {
-            log.add_error(message(60_000 + number, "d"));
+            log.add_error(message(60_000 + number, "d"), false);
         }
         assert_eq!(log.errors().count(), ERRORS_MAX);
         assert_eq!(log.errors().last().map(|error| error.number), Some(60_999));
+        // Two numbers were known before, and one error of 1,000 replaced the last place each time.
+        assert_eq!(log.dropped_errors(), 1002 - ERRORS_MAX);
+        assert!(!log.has_failed_before());
+        log.add_error(message(229, "e"), true);
+        assert!(log.has_failed_before());
     }
 
     #[test]

@@ -17,7 +17,9 @@ mod tokens;
 mod value_format;
 
 pub(super) use batch_rewrite::BatchRewrite;
-pub(super) use dial::{TdsClient, TdsConnector};
-pub(super) use joined_calls::{SessionValue, set_session_values};
+pub(super) use dial::{ConnectError, TdsClient, TdsConnector};
+pub(super) use joined_calls::{
+    PrecedingCalls, SESSION_VALUE_UNITS_MAX, SessionValue, set_session_values,
+};
 pub(super) use reply::TransactionReport;
 pub(super) use stream_state::{NotSentProof, SentProof, StreamState};

@@ -11,7 +11,7 @@ mod reason;
 
 pub(super) use code_page::CodePage;
 pub(super) use decode::{RowDecoder, owned};
-pub(super) use encode::{EncodeError, encode, has_typed_null, null};
+pub(super) use encode::{EncodeError, as_parameter, encode, has_typed_null, null};
 
 /// The longest `nvarchar` that is not `nvarchar(max)`.
 const NVARCHAR_MAX: usize = 4000;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, timeout_at};
 
-use super::metadata::PROCEDURES_PER_QUERY;
+use super::metadata::{PROCEDURES_PER_QUERY, unsupported_session_context};
 use super::{Mssql, finish_query, unavailable};
 use crate::catalogue::ProcedureName;
 use crate::procedures::{BackendError, ExpectedProcedure, VerifyCallback};
@@ -47,12 +47,14 @@ impl Mssql {
             indices.keys().map(|procedure| (*procedure).clone()).collect();
         let mut waiting: VecDeque<Vec<ProcedureName>> =
             all.chunks(PROCEDURES_PER_QUERY).map(<[_]>::to_vec).collect();
+        let sets_values = !self.config.session_context.is_empty()
+            || expected.iter().any(|one| !one.session_keys.is_empty());
         let mut reads = FuturesUnordered::new();
         loop {
             while reads.len() < CONNECTIONS_MAX
                 && let Some(procedures) = waiting.pop_front()
             {
-                reads.push(self.read_signatures(procedures, deadline));
+                reads.push(self.read_signatures(procedures, sets_values, deadline));
             }
             match reads.next().await {
                 None => return,
@@ -78,10 +80,12 @@ impl Mssql {
         }
     }
 
-    /// Reads the signatures of a batch of procedures over one connection.
+    /// Reads the signatures of a batch of procedures over one connection. If calls set values in the
+    /// session context, finds out whether the login may do that.
     async fn read_signatures(
         &self,
         procedures: Vec<ProcedureName>,
+        sets_values: bool,
         deadline: Instant,
     ) -> Result<Vec<ProcedureName>, FailedRead> {
         // The read waits in line with the calls from queues that are already served, and until the
@@ -95,7 +99,13 @@ impl Mssql {
         };
         // `connect_timeout` is also the limit for one query.
         let limit = deadline.min(Instant::now() + self.config.connect_timeout);
-        let read = self.signatures.read_all(&mut connection.client, &procedures);
+        let client = &mut connection.client;
+        let read = async {
+            if sets_values && self.server.detect_once(client).await?.session_context.is_present() {
+                self.session_permission.probe(client).await?;
+            }
+            self.signatures.read_all(client, &procedures).await
+        };
         let answer = timeout_at(limit, read).await;
         let is_late = answer.is_err();
         match finish_query(lease, answer) {
@@ -110,7 +120,31 @@ impl Mssql {
             Some(signature) => signature.difference(expected),
             None => Some(self.missing_text(&expected.procedure)),
         };
-        difference
-            .map_or(Ok(()), |text| Err(BackendError::mismatch(expected.procedure.as_str(), text)))
+        let differences = difference.into_iter().chain(self.session_difference(expected));
+        let text = differences.collect::<Vec<_>>().join("; ");
+        if text.is_empty() {
+            return Ok(());
+        }
+        Err(BackendError::mismatch(expected.procedure.as_str(), text))
+    }
+
+    /// Describes why the values of the session context cannot be set.
+    fn session_difference(&self, expected: &ExpectedProcedure) -> Option<String> {
+        let own: Vec<&str> = expected.session_keys.iter().map(|key| &**key).collect();
+        let kind = self.server.known()?.session_context;
+        if !kind.is_present() {
+            return (!own.is_empty()).then(|| unsupported_session_context(&own));
+        }
+        let facts = self.config.session_context.iter().map(|key| key.as_str());
+        let keys: Vec<&str> = facts.chain(own).collect();
+        if keys.is_empty() || !self.session_permission.is_denied() {
+            return None;
+        }
+        let (keys, login) = (keys.join(", "), self.login());
+        Some(format!(
+            "the configuration sets {keys} in the session context, but the login {login} has no \
+             permission to execute sp_set_session_context: grant it, or set session_context = [] \
+             and no parameter with sessionContext"
+        ))
     }
 }

@@ -1,5 +1,5 @@
-//! The optional head of a procedure's file, `CREATE PROCEDURE name @parameter type = default AS`,
-//! which declares the parameters as in T-SQL.
+//! The optional head of a procedure's file, `CREATE [OR ALTER] PROCEDURE name @parameter type =
+//! default AS`, which declares the parameters as in T-SQL.
 
 use rusqlite::types::Value as SqlValue;
 
@@ -63,7 +63,10 @@ pub(super) fn head<'a>(
     if !lexer.next_is("CREATE") {
         return Ok(None);
     }
-    if !lexer.next_is("PROCEDURE") && !lexer.next_is("PROC") {
+    let alters = lexer.next_is("OR");
+    if (alters && !lexer.next_is("ALTER"))
+        || (!lexer.next_is("PROCEDURE") && !lexer.next_is("PROC"))
+    {
         return Err("a file that begins with CREATE must continue with PROCEDURE".to_owned());
     }
     let is_its_name = |name: &str| match Lexer::new(procedure).next_token() {
@@ -201,14 +204,20 @@ mod tests {
         assert_eq!(head("SELECT 1", "dbo.get"), Ok(None));
         let bracketed = head("CREATE PROC dbo.[Sales by Year] AS SELECT 1", "dbo.[Sales by Year]");
         assert!(bracketed.unwrap().is_some());
-        let (none, rest) = head("CREATE PROC dbo.get AS SELECT 1", "dbo.get").unwrap().unwrap();
-        assert_eq!((none.len(), rest), (0, " SELECT 1"));
+        for text in
+            ["CREATE PROC dbo.get AS SELECT 1", "create or alter procedure dbo.get AS SELECT 1"]
+        {
+            let (none, rest) = head(text, "dbo.get").unwrap().unwrap();
+            assert_eq!((none.len(), rest), (0, " SELECT 1"));
+        }
     }
 
     #[test]
     fn a_malformed_head_is_an_error_that_says_what_was_expected() {
         for (text, part) in [
             ("CREATE TABLE t (a)", "must continue with PROCEDURE"),
+            ("CREATE OR PROCEDURE dbo.get AS", "must continue with PROCEDURE"),
+            ("CREATE OR ALTER VIEW v AS", "must continue with PROCEDURE"),
             ("CREATE PROCEDURE dbo.other AS SELECT 1", "declares the procedure dbo.other"),
             ("CREATE PROCEDURE", "without a name"),
             ("CREATE PROCEDURE dbo.get @a", "expected a type in its CREATE PROCEDURE, got the end"),

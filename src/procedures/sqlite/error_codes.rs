@@ -26,6 +26,19 @@ pub(super) fn while_running(error: rusqlite::Error) -> SentError {
     SentError::caused_by(kind, DatabaseError::new(origin, error.to_string()))
 }
 
+/// Converts an error from beginning a transaction after statements have run. A lock that is not
+/// released in time rolls nothing back, like SQL Server's 1222.
+pub(super) fn while_beginning(error: rusqlite::Error) -> SentError {
+    let failed = while_running(error);
+    match failed.kind {
+        SentErrorKind::Server { number, class: ServerErrorClass::Deadlock } => {
+            let class = ServerErrorClass::Transient;
+            SentError { kind: SentErrorKind::Server { number, class }, ..failed }
+        }
+        _ => failed,
+    }
+}
+
 /// Returns the error of a procedure that does not begin and end its transactions in pairs, with SQL
 /// Server's number.
 pub(super) fn transaction_count(error: TransactionCountError) -> SentError {
@@ -109,5 +122,23 @@ pub(super) fn while_preparing(procedure: &str, error: rusqlite::Error) -> Backen
             };
             BackendError::caused_by(kind, error)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_is_not_released_rolls_back_a_statement_but_not_the_ones_before_a_transaction() {
+        let busy = || rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_BUSY), None);
+        let number = ffi::SQLITE_BUSY.unsigned_abs();
+        let kind = |class| SentErrorKind::Server { number, class };
+        assert_eq!(while_running(busy()).kind, kind(ServerErrorClass::Deadlock));
+        assert_eq!(while_beginning(busy()).kind, kind(ServerErrorClass::Transient));
+        let full = rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_FULL), None);
+        let number = ffi::SQLITE_FULL.unsigned_abs();
+        let class = ServerErrorClass::Other;
+        assert_eq!(while_beginning(full).kind, SentErrorKind::Server { number, class });
     }
 }

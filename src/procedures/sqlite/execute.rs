@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rusqlite::types::Value as SqlValue;
+use rusqlite::types::{Value as SqlValue, ValueRef};
 use rusqlite::{CachedStatement, Connection, Rows};
 use tokio::sync::mpsc::Sender;
 
@@ -116,6 +116,7 @@ fn transact(
     if task.transaction != Transaction::None {
         call.check_stopped()?;
     }
+    call.complete_outputs(&task.procedure)?;
     transactions.finish()?;
     Ok(call.result)
 }
@@ -193,6 +194,22 @@ impl RunningCall<'_> {
             }
         }
         Ok(returns)
+    }
+
+    /// Adds the declared OUTPUT parameters that no statement has set: they keep the value of the
+    /// argument, or NULL.
+    fn complete_outputs(&mut self, procedure: &SqliteProcedure) -> Result<(), SentError> {
+        for name in procedure.declared_outputs() {
+            if self.result.outputs.iter().any(|(known, _)| known == name) {
+                continue;
+            }
+            let value = self.variables.iter().find(|(known, _)| known == name);
+            let value = value.map_or(ValueRef::Null, |(_, value)| value.into());
+            let cell = types::cell(value, ColumnHint::Stored);
+            let cell = cell.map_err(|error| undecodable(name, &error))?;
+            self.result.outputs.push((name.to_owned(), cell));
+        }
+        Ok(())
     }
 
     /// Sends the rows in batches. Blocks while the channel is full.

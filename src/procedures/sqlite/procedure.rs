@@ -232,6 +232,12 @@ impl SqliteProcedure {
         variables
     }
 
+    /// Returns the names of the parameters that are declared OUTPUT.
+    pub(super) fn declared_outputs(&self) -> impl Iterator<Item = &str> {
+        let declared = self.declared.iter().flatten();
+        declared.filter(|one| one.is_output).map(|one| one.name.as_str())
+    }
+
     /// Returns whether the catalogue must pass a parameter.
     fn is_required(&self, name: &str) -> bool {
         let declared = self.declared.iter().flatten().find(|one| one.name == name);

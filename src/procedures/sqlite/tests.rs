@@ -414,6 +414,7 @@ async fn a_mismatch_names_what_catalogue_and_procedure_declare() {
         procedure: ProcedureName::new(&format!("t.{procedure}")).unwrap(),
         arguments: arguments.iter().map(|name| ((*name).into(), ParameterType::Int32)).collect(),
         outputs: outputs.iter().map(ToString::to_string).collect(),
+        session_keys: Vec::new(),
     };
     verify(&database, expected("good", &["a", "b"], &["out"])).await.unwrap();
     let cases = [

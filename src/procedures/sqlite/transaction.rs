@@ -104,7 +104,7 @@ impl<'a> CallTransactions<'a> {
     fn begin_now(&self, writes: bool) -> Result<(), CallError> {
         self.execute_begin(writes).map_err(|error| {
             if self.has_run {
-                error_codes::while_running(error).into()
+                error_codes::while_beginning(error).into()
             } else {
                 error_codes::before_running(error).into()
             }

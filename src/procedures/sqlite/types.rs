@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use chrono::{DateTime, SubsecRound};
+use chrono::{DateTime, Datelike, SubsecRound};
 use rusqlite::types::{Value as SqlValue, ValueRef};
 
 use crate::catalogue::{ParameterType, ParameterValue};
@@ -14,6 +14,8 @@ use super::decimal;
 
 /// The number of fractional digits of a `datetime2`.
 const TIME_DIGITS: u16 = 7;
+/// The last year that SQL Server and RFC 3339 can express.
+const YEAR_MAX: i32 = 9999;
 
 /// A column type that `SQLite`'s storage classes cannot express, if the column specifies one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,10 +157,14 @@ fn table_json(columns: &[(Arc<str>, ParameterType)], rows: &[Vec<ParameterValue<
 }
 
 /// Converts an RFC 3339 date and time to UTC, as SQL Server stores it in a `datetime2`: with up to
-/// seven fractional digits, rounded. Other text is not changed.
+/// seven fractional digits, rounded, but not into the year 10000. Other text is not changed.
 fn utc(text: &str) -> String {
     let Ok(moment) = DateTime::parse_from_rfc3339(text) else { return text.to_owned() };
-    let rounded = moment.to_utc().naive_utc().round_subsecs(TIME_DIGITS);
+    let moment = moment.to_utc().naive_utc();
+    let mut rounded = moment.round_subsecs(TIME_DIGITS);
+    if rounded.year() > YEAR_MAX {
+        rounded = moment.trunc_subsecs(TIME_DIGITS);
+    }
     let fraction = rounded.format("%.f").to_string();
     format!("{}{}Z", rounded.format("%Y-%m-%dT%H:%M:%S"), fraction.trim_end_matches('0'))
 }
@@ -193,6 +199,7 @@ mod tests {
             ("2026-01-01T00:30:00.500-11:30", "2026-01-01T12:00:00.5Z"),
             ("2026-12-31T23:59:59.99999996Z", "2027-01-01T00:00:00Z"),
             ("2026-01-02T03:04:05.123456789Z", "2026-01-02T03:04:05.1234568Z"),
+            ("9999-12-31T23:59:59.99999996Z", "9999-12-31T23:59:59.9999999Z"),
             ("2026-01-02T03:04:05", "2026-01-02T03:04:05"),
             ("soon", "soon"),
         ] {

@@ -124,11 +124,14 @@ fn parameter_rows(state: &FakeState, name: &str) -> Vec<[Sql; 12]> {
         let (length, precision, scale) = one.declared.described();
         let (schema, kind) =
             one.declared.name.split_once('.').unwrap_or(("sys", &one.declared.name));
+        // The base type of a CLR type has no name.
+        let is_clr = matches!(kind, "geography" | "geometry" | "hierarchyid");
+        let base = if is_clr { Sql::Null } else { Sql::Text(kind.to_owned()) };
         [
             Sql::Int(1),
             Sql::Text(one.name.clone()),
             Sql::Text(kind.to_owned()),
-            Sql::Text(kind.to_owned()),
+            base,
             Sql::Int(length),
             Sql::Int(precision),
             Sql::Int(scale),
@@ -187,19 +190,25 @@ pub(super) fn checked_table_columns(
     rest: &str,
     reply: &mut TdsReply,
 ) {
-    let between = |from: &str, to: &str| {
-        let after = check.split_once(from).expect("the query checks the type").1;
-        after.split_once(to).expect("the query checks the type").0.to_owned()
-    };
-    let name = between("TYPE_ID(N'", "')").replace("''", "'");
-    let now = state.type_id(&take_name(&name).0);
-    let now = now.and_then(|id| state.table_type(id)).map(|(_, object)| object);
-    if now == between("type_table_object_id = ", ")").parse().ok() {
+    if is_current(state, check) {
         table_columns(state, rest, reply);
     } else {
-        let number = between("THROW ", ",").parse().expect("THROW has an error number");
+        let number = between(check, "THROW ", ",").parse().expect("THROW has an error number");
         reply.error(number, 16, "the table type was recreated", "");
     }
+}
+
+/// Evaluates `EXISTS (… TYPE_ID(N'type') AND type_table_object_id = id)`.
+pub(super) fn is_current(state: &FakeState, check: &str) -> bool {
+    let name = between(check, "TYPE_ID(N'", "')").replace("''", "'");
+    let now = state.type_id(&take_name(&name).0);
+    let now = now.and_then(|id| state.table_type(id)).map(|(_, object)| object);
+    now == between(check, "type_table_object_id = ", ")").parse().ok()
+}
+
+fn between<'a>(text: &'a str, from: &str, to: &str) -> &'a str {
+    let after = text.split_once(from).expect("the query checks the type").1;
+    after.split_once(to).expect("the query checks the type").0
 }
 
 /// Answers `type;SELECT TOP 0 columns FROM @P` with the types of the columns or of their casts.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::FakeState;
 use super::database::{self, FakeTransaction};
+use super::northwind;
 use super::reply::TdsReply;
 use super::request::RpcParameter;
 use super::session_context::FakeSessionContext;
@@ -31,11 +32,13 @@ CREATE PROCEDURE fjord_test.changed @old int AS
 CREATE PROCEDURE fjord_test.replaced @number int, @procedure nvarchar(50) AS
 CREATE PROCEDURE fjord_test.runs @script nvarchar(200) AS
 CREATE PROCEDURE fjord_test.shape AS
+CREATE PROCEDURE fjord_test.places @at geography, @under hierarchyid AS
 CREATE PROCEDURE fjord_test.numbered @ms int, @total int OUTPUT AS
 CREATE TYPE fjord_test.[my list] AS TABLE (n int NULL)
 CREATE PROCEDURE fjord_test.echo_json @v json, @out json OUTPUT AS
 CREATE PROCEDURE fjord_test.echo_vector @v vector(3), @out vector(3) OUTPUT AS
 CREATE TYPE fjord_test.line_list AS TABLE (line int IDENTITY(1, 1), [text] varchar(20) NULL, price decimal(9, 2) NULL, doubled AS (price * 2))
+CREATE PROCEDURE fjord_test.two_lines @a fjord_test.line_list READONLY, @b fjord_test.line_list READONLY, @n int AS
 CREATE PROCEDURE fjord_test.lines @rows fjord_test.line_list READONLY AS
 CREATE TYPE fjord_test.document_list AS TABLE (x xml NULL, j json NULL)
 CREATE PROCEDURE fjord_test.documents @rows fjord_test.document_list READONLY AS
@@ -60,6 +63,8 @@ pub(crate) struct FakeSession {
     pub(crate) context: Option<String>,
     /// The values of `sp_set_session_context`, apart from that of the procedure `remembers`.
     pub(crate) values: FakeSessionContext,
+    /// A read-only key that a reset does not remove.
+    pub(crate) foreign_key: Option<&'static str>,
     pub(crate) transaction: FakeTransaction,
 }
 
@@ -133,6 +138,9 @@ pub(crate) fn run(
     given: &[RpcParameter],
     reply: &mut TdsReply,
 ) -> FakeResult {
+    if let Some(name) = name.strip_prefix("northwind.") {
+        return northwind::run(name, given, reply);
+    }
     let arguments = GivenArguments(given);
     let bare = name.strip_prefix("fjord_test.").unwrap_or(name);
     if bare.starts_with("echo_") {
@@ -152,6 +160,7 @@ pub(crate) fn run(
             odd_names(bare, &arguments, reply)
         }
         "sums" => sums(&arguments, reply),
+        "two_lines" => DONE,
         "lists" | "names" | "codes" | "pages" | "longs" | "order by" | "documents" | "lines" => {
             tables(state, bare, &arguments, reply)
         }

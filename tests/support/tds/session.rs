@@ -92,8 +92,12 @@ async fn login(stream: &mut ServerTlsStream, state: &FakeState) -> io::Result<Op
         send(stream, reply.error(976, 14, text, "").done(true)).await?;
         return Ok(None);
     }
-    let session =
-        FakeSession { id, application: login.application.clone(), ..FakeSession::default() };
+    let session = FakeSession {
+        id,
+        application: login.application.clone(),
+        foreign_key: *state.foreign_key.lock().expect("not poisoned"),
+        ..FakeSession::default()
+    };
     state.logins.lock().expect("not poisoned").push(login);
     let redirect = *state.redirect.lock().expect("not poisoned");
     reply.login_accepted();
@@ -128,7 +132,9 @@ async fn answer(
             if ours == Some(false) {
                 return Ok(false);
             }
-            if ours.is_none() {
+            if text.contains("EXEC sp_set_session_context") {
+                session_context::set_with_statement(state, session, (&text, &[]), &mut reply);
+            } else if ours.is_none() {
                 batch(state, &text, &mut reply);
             }
             send(stream, reply.done(false)).await?;
@@ -136,6 +142,12 @@ async fn answer(
         }
         TdsRequest::ExecuteSql(text, values) if text.contains("@fjord_return") => {
             state.statements.fetch_add(1, Ordering::AcqRel);
+            let mut checks = text.split("IF NOT EXISTS ").skip(1);
+            if checks.any(|check| !metadata::is_current(state, check)) {
+                reply.single("fjord recreated", "int", Sql::Int(1)).done_procedure(false);
+                send(stream, &mut reply).await?;
+                return Ok(true);
+            }
             let (name, given, outputs) = request::called(&text, &values, &state.schema);
             if request::has_failing_insert(&text, &values) {
                 // SQL Server continues with the next statement, unless the batch ends itself.
@@ -147,6 +159,11 @@ async fn answer(
                 return Ok(true);
             }
             (name, given, Some(outputs))
+        }
+        TdsRequest::ExecuteSql(text, values) if text.contains("EXEC sp_set_session_context") => {
+            session_context::set_with_statement(state, session, (&text, &values), &mut reply);
+            send(stream, reply.done_procedure(false)).await?;
+            return Ok(true);
         }
         TdsRequest::ExecuteSql(text, values) => {
             metadata::answer(state, &text, &values, &mut reply).await;

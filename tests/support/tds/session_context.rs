@@ -53,12 +53,7 @@ pub(super) fn set(
     let Some(Sql::Text(key)) = find("@key").map(|one| &one.value) else { panic!("no key") };
     let value = find("@value").expect("a value").value.clone();
     let is_read_only = find("@read_only").is_some_and(|one| one.value == Sql::Int(1));
-    let set = if state.lacks_session_context.load(Ordering::Acquire) {
-        Err(2812)
-    } else {
-        session.values.set(key, value, is_read_only)
-    };
-    let status = match set {
+    let status = match set_value(state, session, key, value, is_read_only) {
         Ok(()) => {
             reply.return_status(0);
             MORE_IN_BATCH
@@ -71,4 +66,51 @@ pub(super) fn set(
     reply.0.put_u8(0xfe);
     reply.0.put_u16_le(status);
     reply.0.put_slice(&[0; 10]);
+}
+
+/// Executes `EXEC sp_set_session_context …; IF @@ERROR <> 0 RETURN; EXEC …`.
+pub(super) fn set_with_statement(
+    state: &FakeState,
+    session: &mut FakeSession,
+    (text, values): (&str, &[RpcParameter]),
+    reply: &mut TdsReply,
+) {
+    state.context_messages.fetch_add(1, Ordering::AcqRel);
+    let value = |word: &str| {
+        let found = values.iter().find(|one| one.name == word).map(|one| one.value.clone());
+        found.unwrap_or_else(|| match word {
+            "NULL" => Sql::Null,
+            word => Sql::Text(word.trim_start_matches("N'").trim_end_matches('\'').to_owned()),
+        })
+    };
+    for statement in text.split("; IF @@ERROR <> 0 RETURN; ") {
+        let rest = statement.strip_prefix("EXEC sp_set_session_context @key = ").expect("a call");
+        let (key, rest) = rest.split_once(", @value = ").expect("a value");
+        let is_read_only = rest.ends_with(", @read_only = 1");
+        let rest = rest.trim_end_matches(", @read_only = 1");
+        let Sql::Text(key) = value(key) else { panic!("no key in {statement}") };
+        if let Err(number) = set_value(state, session, &key, value(rest), is_read_only) {
+            reply.error(number, 16, "The key cannot be set.", "sp_set_session_context");
+            return;
+        }
+    }
+}
+
+fn set_value(
+    state: &FakeState,
+    session: &mut FakeSession,
+    key: &str,
+    value: Sql,
+    is_read_only: bool,
+) -> Result<(), u32> {
+    if state.lacks_session_context.load(Ordering::Acquire) {
+        return Err(2812);
+    }
+    if state.denies_session_context.load(Ordering::Acquire) {
+        return Err(229);
+    }
+    if session.foreign_key == Some(key) {
+        return Err(READ_ONLY);
+    }
+    session.values.set(key, value, is_read_only)
 }

@@ -6,6 +6,8 @@ use tds_protocol::rpc::TypeInfo;
 use super::collations::Collation;
 use super::schema::take_name;
 
+mod variant;
+
 /// A value, independent of its type on the wire.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Sql {
@@ -71,6 +73,11 @@ impl Declared {
                 let most = (!self.is_max).then(|| usize::from(self.number(0)));
                 Sql::Text(self.collation().store(&text, most))
             }
+            Sql::Text(text) if matches!(self.name.as_str(), "decimal" | "numeric") => {
+                let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
+                let digits = format!("{whole}{fraction}").parse().expect("a number");
+                Sql::Decimal(digits, u8::try_from(fraction.len()).expect("38 digits or fewer"))
+            }
             value => value,
         }
     }
@@ -129,6 +136,9 @@ impl Declared {
 
     /// Writes the type of a column or a return value.
     pub(crate) fn write_type(&self, into: &mut BytesMut) {
+        if self.name == "sql_variant" {
+            return variant::write_type(into);
+        }
         self.type_info().encode(into);
         if self.name == "xml" {
             into.put_u8(0);
@@ -137,6 +147,9 @@ impl Declared {
 
     /// Writes a value of this type.
     pub(crate) fn write(&self, value: &Sql, into: &mut BytesMut) {
+        if self.name == "sql_variant" {
+            return variant::write(value, into);
+        }
         let wire = self.type_info();
         if matches!(wire.type_id, 0xaf | 0xa7 | 0xef | 0xe7 | 0xad | 0xa5 | 0xf1) {
             let is_wide = matches!(wire.type_id, 0xef | 0xe7 | 0xf1);

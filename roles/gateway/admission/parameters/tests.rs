@@ -182,7 +182,7 @@ fn a_violation_names_the_likely_mistake() {
         ("05", "expected a whole number without leading zeros"),
         ("-007", "expected a whole number without leading zeros"),
         ("%2B5", "expected a whole number without a plus sign"),
-        ("+5", "expected a whole number without spaces"),
+        ("+5", "expected a whole number without a plus sign or a space"),
         ("5.0", "expected a whole number without a decimal point"),
         ("5e0", "expected a whole number without an exponent"),
         ("5%20", "expected a whole number without spaces"),

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::{Buf as _, Bytes};
 use flate2::bufread::GzDecoder;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::config::gateway::Coding;
 
@@ -21,6 +22,12 @@ use crate::roles::gateway::response::entity_tag::{Comparison, matching};
 
 /// The size of a piece of a body that is decompressed while it is sent.
 const PIECE_BYTES: usize = 64 * 1024;
+/// The maximum number of bodies that the process decompresses concurrently, each with about 110 KiB. Such requests need no
+/// credentials, so they must not occupy memory without limit.
+const DECOMPRESSIONS_MAX: usize = 64;
+static DECOMPRESSIONS: Semaphore = Semaphore::const_new(DECOMPRESSIONS_MAX);
+/// `Retry-After` of the response beyond that, in seconds.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 /// The level for bodies that are compressed once and sent many times.
 const LEVEL: u32 = 6;
 /// The number of bytes of its hash that name a body.
@@ -105,9 +112,18 @@ impl StoredBody {
         &self.hash
     }
 
-    /// Returns the response to a request.
+    /// Returns the response to a request: 503 without a body if too many bodies are being decompressed.
     pub(in crate::roles::gateway) fn response(
         &self,
+        request: StoredBodyRequest<'_>,
+        media_type: &'static str,
+    ) -> Response {
+        self.response_within(&DECOMPRESSIONS, request, media_type)
+    }
+
+    fn response_within(
+        &self,
+        decompressions: &'static Semaphore,
         request: StoredBodyRequest<'_>,
         media_type: &'static str,
     ) -> Response {
@@ -115,9 +131,16 @@ impl StoredBody {
         let body = if coding.is_some() {
             self.gzip.clone().into()
         } else {
+            let Ok(permit) = decompressions.try_acquire() else {
+                let mut response = Response::default();
+                *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+                return response;
+            };
             ResponseBody::Produced(Box::new(Decompression {
                 decoder: GzDecoder::new(self.gzip.clone().reader()),
                 remaining: self.length,
+                _permit: permit,
             }))
         };
         let mut response = Response::new(body);
@@ -167,6 +190,7 @@ impl StoredBody {
 struct Decompression {
     decoder: GzDecoder<bytes::buf::Reader<Bytes>>,
     remaining: u64,
+    _permit: SemaphorePermit<'static>,
 }
 
 impl BodyProducer for Decompression {
@@ -186,6 +210,21 @@ impl BodyProducer for Decompression {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_limited_number_of_bodies_is_decompressed_concurrently() {
+        static ONE: Semaphore = Semaphore::const_new(1);
+        let (body, none) = (stored("text"), HeaderMap::new());
+        let request = StoredBodyRequest { headers: &none, offers_gzip: true };
+        let status = |response: &Response| response.status().as_u16();
+        let first = body.response_within(&ONE, request, "text/plain");
+        let second = body.response_within(&ONE, request, "text/plain");
+        assert_eq!((status(&first), status(&second)), (200, 503));
+        let gzip = headers(&[("accept-encoding", "gzip")]);
+        let request = StoredBodyRequest { headers: &gzip, offers_gzip: true };
+        let compressed = body.response_within(&ONE, request, "text/plain");
+        assert_eq!(status(&compressed), 200, "gzip is sent as it is stored");
+    }
 
     fn stored(text: &str) -> StoredBody {
         StoredBody::write(|out| out.write_all(text.as_bytes())).unwrap()

@@ -26,7 +26,7 @@ struct SharedDocuments {
     endpoint_requirements: Vec<usize>,
     stored: Mutex<DocumentStore>,
     /// Held while a document is generated, so that none is generated twice, and only one at a time.
-    generating: tokio::sync::Mutex<()>,
+    generating: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// The stored documents, the least recently used first. A key contains, for each requirement, whether the caller meets it.
@@ -47,7 +47,7 @@ impl OpenApiDocuments {
             })
         });
         let endpoint_requirements = endpoint_requirements.collect();
-        let (stored, generating) = (Mutex::default(), tokio::sync::Mutex::default());
+        let (stored, generating) = (Mutex::default(), Arc::default());
         Self(Arc::new(SharedDocuments {
             catalogue,
             requirements,
@@ -79,13 +79,15 @@ impl OpenApiDocuments {
         if let Some(document) = self.0.lock().take(met) {
             return Ok(document);
         }
-        let _generating = self.0.generating.lock().await;
+        let generating = Arc::clone(&self.0.generating).lock_owned().await;
         if let Some(document) = self.0.lock().take(met) {
             return Ok(document);
         }
         // Takes a tenth of a second for 5,000 endpoints.
         let (shared, met) = (Arc::clone(&self.0), Box::<[bool]>::from(met));
         let generated = tokio::task::spawn_blocking(move || {
+            // Held until the document is stored, even if the client that asked for it has left.
+            let _generating = generating;
             let document = shared.generate(&met)?;
             shared.lock().insert(met, document.clone());
             Ok::<_, io::Error>(document)

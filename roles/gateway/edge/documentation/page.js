@@ -169,7 +169,13 @@ async function load() {
 
 /** Selects the tag of a link such as `#/tag/operation`, which Swagger UI then opens. */
 function followLink() {
-  const [, name, operation] = location.hash.split("/").map(decodeURIComponent);
+  let parts;
+  try {
+    parts = location.hash.split("/").map(decodeURIComponent);
+  } catch {
+    return; // The link is not percent-encoded correctly.
+  }
+  const [, name, operation] = parts;
   if (name) tag = name;
   if (operation) search.value = operation;
 }

@@ -9,12 +9,15 @@ use tokio::time::{Instant, sleep_until};
 use super::bind;
 use super::execute::{self, ExecutionError, RequestForm};
 use super::failure::{AttemptFailure, NotSentFailure, RetryReason, StopCause};
-use super::{session_context, transaction};
+use super::session_context::SessionValues;
+use super::transaction;
 use crate::lifecycle::Cancel;
-use crate::procedures::mssql::metadata::{ServerCapabilities, Signature, SignatureLookup};
-use crate::procedures::mssql::pools::Lease;
+use crate::procedures::mssql::metadata::{
+    ServerCapabilities, SessionContextKind, Signature, SignatureLookup,
+};
+use crate::procedures::mssql::pools::{Lease, TdsConnection};
 use crate::procedures::mssql::server_message::MessageLog;
-use crate::procedures::mssql::tds::{BatchRewrite, StreamState};
+use crate::procedures::mssql::tds::{BatchRewrite, PrecedingCalls, StreamState};
 use crate::procedures::mssql::{Mssql, error_numbers};
 use crate::procedures::{
     BackendError, BackendErrorKind, Call, DatabaseError, ProcedureResult, RowSink, Transaction,
@@ -118,12 +121,12 @@ impl Mssql {
         let AttemptContext { call, cancel, .. } = context;
         let Some(connection) = lease.connection() else { return Err(unavailable().into()) };
         let stream = Arc::clone(&connection.stream);
+        let joins = self.session_permission.permits_joining(call);
         let request = self.request(call, &signature, capabilities).and_then(|request| {
-            let (keys, earlier) = (&self.config.session_context, &mut connection.session_keys);
             let kind = capabilities.session_context;
-            Ok((request, session_context::encode(call, keys, kind, earlier)?))
+            Ok((request, self.session_values(call, kind, joins, connection)?))
         });
-        let ((rewrites, form), preceding) = match request {
+        let ((rewrites, form), (values, preceding)) = match request {
             Ok(request) => request,
             Err(error) => {
                 lease.keep();
@@ -133,6 +136,9 @@ impl Mssql {
         if cancel.is_cancelled() {
             lease.keep();
             return Err(BackendError::new(BackendErrorKind::Cancelled).into());
+        }
+        if !joins && !values.is_empty() {
+            lease = self.set_session_context(lease, &values, context).await?;
         }
         let mut lease = self.begin_transaction(lease, capabilities, context).await?;
         if cancel.is_cancelled() {
@@ -168,6 +174,9 @@ impl Mssql {
             Ok(Err(step)) => step,
             Err(cause) => FailedStep::Stopped(cause),
         };
+        if matches!(step, FailedStep::Call(ExecutionError::Recreated)) {
+            return Err(self.end_recreated(lease, context, &signature).await.into());
+        }
         Err(match stream.sent() {
             Err(proof) => AttemptFailure::NotSent(
                 self.end_unsent(lease, context, (step, &signature), proof).await,
@@ -191,6 +200,21 @@ impl Mssql {
         let bound = bind::bind(call, signature, capabilities.varchar_encoding)?;
         let rewrites = bind::rewrites(&bound, capabilities.varchar_encoding)?;
         Ok((rewrites, execute::form(call.procedure, bound, refuses_null)?))
+    }
+
+    /// Returns the values that a call sets in the session context, also encoded if the message of
+    /// the call sets them.
+    fn session_values<'a>(
+        &self,
+        call: &Call<'a>,
+        kind: SessionContextKind,
+        joins: bool,
+        connection: &mut TdsConnection,
+    ) -> Result<(SessionValues<'a>, PrecedingCalls), BackendError> {
+        let values = SessionValues::new(call, &self.config.session_context, kind, connection)?;
+        let preceding = if joins { values.preceding()? } else { PrecedingCalls::default() };
+        values.record(connection);
+        Ok((values, preceding))
     }
 
     /// Waits for `work` until the deadline passes, the call is cancelled, or the backend is closed.
@@ -252,6 +276,30 @@ impl Mssql {
                 Err(self.missing(context.call).into())
             }
             failed => Err(preparation_failed(lease, failed.map(|answer| answer.map(drop))).await),
+        }
+    }
+
+    /// Sets the values of a call in the session context with a message of its own. The call is not
+    /// sent if the server refuses one of them.
+    async fn set_session_context(
+        &self,
+        mut lease: Lease,
+        values: &SessionValues<'_>,
+        context: AttemptContext<'_>,
+    ) -> Result<Lease, NotSentFailure> {
+        let Some(connection) = lease.connection() else { return Err(unavailable().into()) };
+        match self.until_stopped(context, values.set(&mut connection.client)).await {
+            Ok(Ok(())) => {
+                self.session_permission.record_accepted();
+                Ok(lease)
+            }
+            Ok(Err(Error::Server(token))) if !error_numbers::is_fatal(&token) => {
+                self.session_permission.record_refused();
+                // Something else may have set the key on this connection.
+                lease.discard("session-context");
+                Err(error_numbers::before_sending(token).into())
+            }
+            failed => Err(preparation_failed(lease, failed).await),
         }
     }
 

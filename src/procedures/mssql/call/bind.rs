@@ -39,6 +39,8 @@ pub(super) enum BoundValue<'a> {
     InsertedTable {
         /// The name of the type for SQL.
         quoted: &'a str,
+        /// The SQL condition that the type was not recreated since its columns were read.
+        is_current: &'a str,
         /// The columns to insert.
         columns: &'a [(String, SqlType)],
         rows: Vec<TableRow<'a>>,
@@ -47,9 +49,9 @@ pub(super) enum BoundValue<'a> {
 
 /// The maximum size of a `(max)` cell. The driver takes the marker for `max`, 0xFFFF, as a length.
 const MAX_CELL_BYTES: usize = 0xffff;
-/// The maximum number of cells that a statement inserts: each is a parameter, and a request can have
-/// at most 2,100.
-const INSERTED_CELLS_MAX: usize = 1900;
+/// The maximum number of values that a statement can have: SQL Server permits 2,100 parameters in a
+/// request, of which two are the statement and the declarations of the others.
+const STATEMENT_VALUES_MAX: usize = 2100 - 2;
 
 /// A row of a table-valued parameter.
 #[derive(Debug)]
@@ -73,6 +75,21 @@ impl BoundParameter<'_> {
     pub(super) fn is_untyped_null(&self) -> bool {
         matches!(&self.data, BoundValue::Scalar(sql, value)
             if !types::has_typed_null(sql) && *value == types::null(sql))
+    }
+
+    /// Returns the number of parameters that a statement needs for this. It contains NULLs as text.
+    fn statement_values(&self) -> usize {
+        match &self.data {
+            BoundValue::Scalar(sql, value) => usize::from(*value != types::null(sql)),
+            BoundValue::Table { .. } => 1,
+            BoundValue::InsertedTable { columns, rows, .. } => {
+                let in_row = |TableRow(cells): &TableRow<'_>| {
+                    let cells = columns.iter().zip(cells);
+                    cells.filter(|((_, sql), cell)| **cell != types::null(sql)).count()
+                };
+                rows.iter().map(in_row).sum()
+            }
+        }
     }
 
     /// Returns whether only a statement can pass this: an OUTPUT parameter that the driver declares
@@ -104,7 +121,6 @@ pub(super) fn bind<'a>(
     }
     let mut bound = Vec::with_capacity(signature.parameters.len());
     let mut errors = ArgumentErrors::default();
-    let mut cells_left = INSERTED_CELLS_MAX;
     for parameter in &signature.parameters {
         let argument = call.arguments.iter().find(|argument| {
             signature.parameter(&argument.name).is_some_and(|one| std::ptr::eq(one, parameter))
@@ -126,32 +142,46 @@ pub(super) fn bind<'a>(
             (Some(argument), table @ SqlParameterType::Table { columns, .. }) => {
                 let rows =
                     table_rows(call.procedure, argument, (columns, varchar_encoding), &mut errors)?;
-                bound_table(call, argument, (table, rows, &mut cells_left), &mut errors)?
+                bound_table(call, argument, table, rows)?
             }
         };
         bound.push(BoundParameter { parameter, data });
     }
+    check_inserted(&bound, &mut errors);
     if errors.0.is_empty() { Ok(bound) } else { Err(BackendErrorKind::Arguments(errors.0).into()) }
+}
+
+/// Checks that a statement can insert the rows of all tables that need it.
+fn check_inserted(bound: &[BoundParameter<'_>], errors: &mut ArgumentErrors) {
+    let is_inserted =
+        |one: &&BoundParameter<'_>| matches!(one.data, BoundValue::InsertedTable { .. });
+    let mut inserted = bound.iter().filter(is_inserted).peekable();
+    if inserted.peek().is_none() {
+        return;
+    }
+    let count: usize = bound.iter().map(BoundParameter::statement_values).sum();
+    if count <= STATEMENT_VALUES_MAX {
+        return;
+    }
+    for BoundParameter { parameter, .. } in inserted {
+        let reason = format!(
+            "the call has {count} values that are not null, and at most {STATEMENT_VALUES_MAX} \
+             can be passed with this table, whose type has columns that the server generates"
+        );
+        errors.add(parameter.bare_name(), None, EncodeError(reason));
+    }
 }
 
 /// Chooses how a table is passed.
 fn bound_table<'a>(
     call: &Call<'_>,
     argument: &Argument,
-    (table, rows, cells_left): (&'a SqlParameterType, Vec<TableRow<'a>>, &mut usize),
-    errors: &mut ArgumentErrors,
+    table: &'a SqlParameterType,
+    rows: Vec<TableRow<'a>>,
 ) -> Result<BoundValue<'a>, BackendError> {
     match table {
-        SqlParameterType::Table { quoted, columns, is_inserted: true, .. } => {
-            let rows_max = *cells_left / columns.len().max(1);
-            *cells_left = cells_left.saturating_sub(rows.len().saturating_mul(columns.len()));
-            if rows.len() > rows_max {
-                let reason = format!(
-                    "more than {rows_max} rows: the type of this table has columns that the server generates"
-                );
-                errors.add(&argument.name, None, EncodeError(reason));
-            }
-            Ok(BoundValue::InsertedTable { quoted, columns, rows })
+        SqlParameterType::Table { quoted, columns, is_inserted: true, is_current, .. } => {
+            Ok(BoundValue::InsertedTable { quoted, is_current, columns, rows })
         }
         SqlParameterType::Table { quoted, driver_name: Some(driver_name), .. } => {
             Ok(BoundValue::Table { quoted, driver_name, rows })
@@ -216,9 +246,9 @@ pub(super) fn command<'a>(
         let name = Cow::Borrowed(parameter.name.as_str());
         match data {
             BoundValue::Scalar(_, value) if parameter.is_output => {
-                command.bind_out_param(name, value);
+                command.bind_out_param(name, types::as_parameter(value));
             }
-            BoundValue::Scalar(_, value) => command.bind_param(name, value),
+            BoundValue::Scalar(_, value) => command.bind_param(name, types::as_parameter(value)),
             BoundValue::Table { driver_name, rows, .. } => {
                 command.bind_table_with_dbtype(name, driver_name, rows);
             }

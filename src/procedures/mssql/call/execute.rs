@@ -5,7 +5,7 @@ use tiberius::error::{Error, TokenError};
 use tiberius::{Column, Row};
 
 use super::bind::{self, BoundParameter, BoundValue};
-use super::statement::{self, RETURN_COLUMN, Statement, StatementRequest};
+use super::statement::{self, RECREATED_COLUMN, RETURN_COLUMN, Statement, StatementRequest};
 use crate::catalogue::ProcedureName;
 use crate::procedures::mssql::metadata::{Signature, SqlParameterType};
 use crate::procedures::mssql::tds::TdsClient;
@@ -21,6 +21,8 @@ pub(super) enum ExecutionError {
     Server(TokenError),
     /// The driver failed, and the connection cannot be used again.
     Driver(Error),
+    /// A table type was recreated, so the statement ended without the call.
+    Recreated,
     /// Reading was stopped, and the rest of the answer is still unread.
     Unread(SentError),
 }
@@ -131,6 +133,7 @@ async fn execute_statement(
         result: ProcedureResult::default(),
         decoder: RowDecoder::default(),
         is_added: false,
+        is_recreated: false,
     };
     match request {
         StatementRequest::Query(query) => {
@@ -155,7 +158,7 @@ async fn execute_statement(
             }
         }
     }
-    Ok(reader.result)
+    if reader.is_recreated { Err(ExecutionError::Recreated) } else { Ok(reader.result) }
 }
 
 /// Reads the answer of a statement.
@@ -167,6 +170,8 @@ struct StatementReader<'a> {
     decoder: RowDecoder,
     /// Whether the current set is the one that the statement adds.
     is_added: bool,
+    /// Whether a table type was recreated.
+    is_recreated: bool,
 }
 
 impl StatementReader<'_> {
@@ -175,6 +180,10 @@ impl StatementReader<'_> {
         columns: &[Column],
         rows: &mut dyn RowSink,
     ) -> Result<(), ExecutionError> {
+        if matches!(columns, [only] if only.name() == RECREATED_COLUMN) {
+            self.is_recreated = true;
+            return Ok(());
+        }
         self.is_added = columns.first().is_some_and(|one| one.name() == RETURN_COLUMN)
             && columns.len() == self.outputs.len() + 1;
         if !self.is_added {
@@ -184,6 +193,9 @@ impl StatementReader<'_> {
     }
 
     async fn row(&mut self, row: &Row, rows: &mut dyn RowSink) -> Result<(), ExecutionError> {
+        if self.is_recreated {
+            return Ok(());
+        }
         if self.is_added {
             return read_results(row, self.outputs, self.signature, &mut self.result);
         }

@@ -61,6 +61,10 @@ impl Mssql {
                 lease.discard("broken");
                 BackendError::caused_by(BackendErrorKind::Unavailable, error).into()
             }
+            ExecutionError::Recreated => {
+                lease.discard("broken");
+                BackendError::new(BackendErrorKind::Unavailable).into()
+            }
         }
     }
 
@@ -113,6 +117,32 @@ impl Mssql {
                 lease.cancel("unread").await;
                 error.into()
             }
+            // `end_recreated` handles this.
+            ExecutionError::Recreated => {
+                lease.discard("broken");
+                SentError::new(SentErrorKind::Lost).into()
+            }
+        }
+    }
+
+    /// Handles a statement that has ended before the call because a table type was recreated. The
+    /// call was not executed, as the server's answer shows.
+    pub(super) async fn end_recreated(
+        &self,
+        mut lease: Lease,
+        context: AttemptContext<'_>,
+        used: &Signature,
+    ) -> NotSentFailure {
+        let Some(current) = self.read_signature_again(&mut lease, context).await else {
+            lease.discard("broken");
+            return BackendError::new(BackendErrorKind::Unavailable).into();
+        };
+        lease.keep_rolled_back().await;
+        let Some(current) = current else { return self.missing(context.call).into() };
+        let difference = "a table type was dropped and created again";
+        NotSentFailure {
+            error: BackendError::mismatch(context.call.procedure.as_str(), difference),
+            retry: (*current != *used).then_some(RetryReason::Signature),
         }
     }
 
@@ -125,6 +155,13 @@ impl Mssql {
         (token, log): (TokenError, MessageLog),
         used: &Signature,
     ) -> SentFailure {
+        if log.has_failed_before() {
+            // The procedure may have run without a value of the session context. From now on, the
+            // values are sent before the call.
+            self.session_permission.record_refused();
+            lease.discard("session-context");
+            return error_numbers::sent_error(&token.into(), &log).into();
+        }
         let error = error_numbers::deciding_error(token.into(), &log);
         let failed = error_numbers::sent_error(&error, &log);
         if error_numbers::closes_connection(&error) {

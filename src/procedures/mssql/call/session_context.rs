@@ -1,55 +1,177 @@
 //! The values that a call sets in the session context, before the procedure runs.
+//!
+//! They are sent in the message of the call, in which the server executes the call even if it has
+//! refused a value. Therefore a message of its own sets them first, if the endpoint declares values,
+//! which policies may depend on, or if it is not known that the login may set values.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::Bytes;
+use tiberius::Query;
+use tiberius::error::Error;
 
 use crate::catalogue::ParameterValue;
 use crate::config::procedures::SessionKey;
-use crate::procedures::mssql::metadata::SessionContextKind;
-use crate::procedures::mssql::tds::{SessionValue, set_session_values};
+use crate::procedures::mssql::error_numbers;
+use crate::procedures::mssql::metadata::{SessionContextKind, unsupported_session_context};
+use crate::procedures::mssql::pools::TdsConnection;
+use crate::procedures::mssql::tds::{
+    PrecedingCalls, SESSION_VALUE_UNITS_MAX, SessionValue, TdsClient, set_session_values,
+};
 use crate::procedures::{BackendError, BackendErrorKind, BadArgument, Call};
 
-/// Encodes the calls that set the session context of a call. `earlier` has the keys that calls have
-/// set on the connection before, if the server keeps them; they are removed or replaced.
-///
-/// # Errors
-/// `Arguments` if a value is too long, or `Mismatch` if the server has no session context and the
-/// endpoint has a value for it.
-pub(super) fn encode(
-    call: &Call<'_>,
-    keys: &[SessionKey],
-    kind: SessionContextKind,
-    earlier: &mut Vec<Arc<str>>,
-) -> Result<Bytes, BackendError> {
-    let is_kept = match kind {
-        SessionContextKind::Missing if call.session.values.is_empty() => return Ok(Bytes::new()),
-        SessionContextKind::Missing => {
-            let difference = "the endpoint sets values in the session context, which SQL Server \
-                has since version 2016";
-            return Err(BackendError::mismatch(call.procedure.as_str(), difference.to_owned()));
+/// Sets a value that no procedure reads, to find out whether the login may set values. The reset
+/// before the next call removes it.
+const PROBE: &str = "EXEC sp_set_session_context @key = N'fjord_probe', @value = NULL";
+
+/// Whether the login may set values in the session context.
+#[derive(Debug, Default)]
+pub(crate) struct SessionContextPermission {
+    /// Whether the server has accepted a value since it last refused one.
+    is_confirmed: AtomicBool,
+    is_denied: AtomicBool,
+}
+
+impl SessionContextPermission {
+    /// Returns whether the server has denied the login the permission.
+    pub(crate) fn is_denied(&self) -> bool {
+        self.is_denied.load(Ordering::Relaxed)
+    }
+
+    /// Finds out whether the login may set values, unless that is known. If this future is dropped,
+    /// the connection must be discarded.
+    pub(crate) async fn probe(&self, client: &mut TdsClient) -> Result<(), Error> {
+        if self.is_confirmed.load(Ordering::Relaxed) {
+            return Ok(());
         }
-        SessionContextKind::Reset => false,
-        SessionContextKind::Kept => true,
-    };
-    let mut values = values(call, keys, is_kept);
-    if is_kept {
-        // Removed first, because Babelfish ignores case and trailing blanks in keys.
-        let is_set = |key: &Arc<str>| values.iter().any(|one| one.key == *key);
-        let removed: Vec<_> = earlier
-            .iter()
-            .filter(|key| !is_set(key))
-            .map(|key| SessionValue { key: Arc::clone(key), value: None })
-            .collect();
-        values.splice(0..0, removed);
+        let answer = async { client.simple_query(PROBE).await?.into_results().await }.await;
+        match answer {
+            Ok(_) => self.record_accepted(),
+            Err(Error::Server(token)) if !error_numbers::is_fatal(&token) => {
+                let is_denied = error_numbers::denies_permission(&token);
+                self.is_denied.store(is_denied, Ordering::Relaxed);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
-    let encoded = set_session_values(&values, !is_kept).map_err(|key| too_long(&key))?;
-    if is_kept {
-        // Recorded before anything is sent, because the call may be stopped at any time.
-        *earlier = values.into_iter().map(|one| one.key).collect();
+
+    /// Records that the server accepted the values of a call.
+    pub(super) fn record_accepted(&self) {
+        self.is_confirmed.store(true, Ordering::Relaxed);
+        self.is_denied.store(false, Ordering::Relaxed);
     }
-    Ok(encoded)
+
+    /// Records that the server refused a value.
+    pub(super) fn record_refused(&self) {
+        self.is_confirmed.store(false, Ordering::Relaxed);
+    }
+
+    /// Returns whether the values of a call can be sent in the message of the call.
+    pub(super) fn permits_joining(&self, call: &Call<'_>) -> bool {
+        call.session.values.is_empty() && self.is_confirmed.load(Ordering::Relaxed)
+    }
+}
+
+/// The values that a call sets.
+#[derive(Debug, Default)]
+pub(super) struct SessionValues<'a> {
+    values: Vec<SessionValue<'a>>,
+    is_read_only: bool,
+}
+
+impl<'a> SessionValues<'a> {
+    /// Returns the values of a call. If the server keeps the values of earlier calls on this
+    /// connection, they are removed or replaced.
+    ///
+    /// # Errors
+    /// `Arguments` if a value is too long, or `Mismatch` if the server has no session context and
+    /// the endpoint has a value for it.
+    pub(super) fn new(
+        call: &Call<'a>,
+        keys: &[SessionKey],
+        kind: SessionContextKind,
+        connection: &TdsConnection,
+    ) -> Result<Self, BackendError> {
+        let is_kept = match kind {
+            SessionContextKind::Missing if call.session.values.is_empty() => {
+                return Ok(Self::default());
+            }
+            SessionContextKind::Missing => {
+                let names: Vec<&str> = call.session.values.iter().map(|one| &*one.name).collect();
+                let difference = unsupported_session_context(&names);
+                return Err(BackendError::mismatch(call.procedure.as_str(), difference));
+            }
+            SessionContextKind::Reset => false,
+            SessionContextKind::Kept => true,
+        };
+        let mut values = values(call, keys, is_kept);
+        if is_kept {
+            // Removed first, because Babelfish ignores case and trailing blanks in keys.
+            let is_set = |key: &Arc<str>| values.iter().any(|one| one.key == *key);
+            let earlier = connection.session_keys.iter().filter(|key| !is_set(key));
+            let removed = earlier.map(|key| SessionValue { key: Arc::clone(key), value: None });
+            let removed: Vec<_> = removed.collect();
+            values.splice(0..0, removed);
+        }
+        let is_long = |one: &&SessionValue<'_>| {
+            let length = one.value.as_ref().map(|value| value.encode_utf16().count());
+            length > Some(SESSION_VALUE_UNITS_MAX)
+        };
+        match values.iter().find(is_long) {
+            Some(one) => Err(too_long(&one.key)),
+            None => Ok(Self { values, is_read_only: !is_kept }),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// Records on a connection whose reset keeps the values which ones a later call must remove.
+    /// Must be called before anything is sent, because the call may be stopped at any time.
+    pub(super) fn record(&self, connection: &mut TdsConnection) {
+        if !self.is_read_only {
+            connection.session_keys = self.values.iter().map(|one| Arc::clone(&one.key)).collect();
+        }
+    }
+
+    /// Encodes calls that set the values, to be sent in front of the call.
+    pub(super) fn preceding(&self) -> Result<PrecedingCalls, BackendError> {
+        set_session_values(&self.values, self.is_read_only).map_err(|key| too_long(&key))
+    }
+
+    /// Sets the values with a message of its own. If this future is dropped, the connection must be
+    /// discarded.
+    pub(super) async fn set(&self, client: &mut TdsClient) -> Result<(), Error> {
+        let mut text = String::new();
+        let mut parameters: Vec<&str> = Vec::new();
+        for SessionValue { key, value } in &self.values {
+            let separator = if text.is_empty() { "" } else { "; IF @@ERROR <> 0 RETURN; " };
+            parameters.push(key);
+            let at = parameters.len();
+            let value = match value {
+                Some(value) => {
+                    parameters.push(value);
+                    format!("@P{}", parameters.len())
+                }
+                None => "NULL".to_owned(),
+            };
+            let read_only = if self.is_read_only { ", @read_only = 1" } else { "" };
+            let written = write!(
+                text,
+                "{separator}EXEC sp_set_session_context @key = @P{at}, @value = {value}{read_only}"
+            );
+            debug_assert!(written.is_ok(), "writing to a string does not fail");
+        }
+        let mut query = Query::new(text);
+        for parameter in parameters {
+            query.bind(parameter);
+        }
+        query.query(client).await?.into_results().await.map(drop)
+    }
 }
 
 /// Returns the values of a call. Those that are absent are included `with_absent`, to remove what a

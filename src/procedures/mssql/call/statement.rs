@@ -19,6 +19,10 @@ use crate::procedures::mssql::types::{self, SqlType};
 /// The column with the RETURN status. Its name identifies the result set that the statement adds.
 pub(super) const RETURN_COLUMN: &str = "fjord return";
 
+/// The only column of a result set that says that a table type was recreated, so that the statement
+/// has ended without the call.
+pub(super) const RECREATED_COLUMN: &str = "fjord recreated";
+
 /// The maximum number of rows of an INSERT with values.
 const ROWS_PER_INSERT: usize = 1000;
 
@@ -46,6 +50,8 @@ struct Parts<'a> {
     declared: String,
     arguments: String,
     results: String,
+    /// The checks that the types of the tables to be filled were not recreated.
+    checks: String,
     /// The tables that the statement fills, each declared and filled.
     inserts: String,
     inserted_tables: usize,
@@ -65,6 +71,7 @@ pub(super) fn statement<'a>(
         declared: String::from("DECLARE @fjord_return int"),
         arguments: String::new(),
         results: format!("SELECT @fjord_return AS [{RETURN_COLUMN}]"),
+        checks: String::new(),
         inserts: String::new(),
         inserted_tables: 0,
         values: Vec::new(),
@@ -86,7 +93,8 @@ pub(super) fn statement<'a>(
                 let passed = parts.add_value(sql, value);
                 parts.add_argument(format_args!("{name} = {passed}"));
             }
-            BoundValue::InsertedTable { quoted, columns, rows } => {
+            BoundValue::InsertedTable { quoted, is_current, columns, rows } => {
+                parts.add_check(is_current);
                 let variable = parts.add_inserted_table(quoted, columns, rows);
                 parts.add_argument(format_args!("{name} = {variable}"));
             }
@@ -108,7 +116,7 @@ impl<'a> Parts<'a> {
         if value == types::null(sql) {
             return "NULL".to_owned();
         }
-        self.values.push((sql, value));
+        self.values.push((sql, types::as_parameter(value)));
         format!("@P{}", self.values.len())
     }
 
@@ -129,6 +137,14 @@ impl<'a> Parts<'a> {
             None => append(&mut self.results, format_args!(", {variable}")),
         }
         self.add_argument(format_args!("{name} = {variable} OUTPUT"));
+    }
+
+    /// Ends the batch before anything else if the type of a table was recreated.
+    fn add_check(&mut self, is_current: &str) {
+        let check = format_args!(
+            "IF NOT {is_current} BEGIN SELECT 1 AS [{RECREATED_COLUMN}]; RETURN END; "
+        );
+        append(&mut self.checks, check);
     }
 
     /// Declares a variable for a table and inserts its rows. Returns the variable.
@@ -174,10 +190,12 @@ impl<'a> Parts<'a> {
     }
 
     fn statement(self, procedure: &ProcedureName) -> Statement<'a> {
-        let Self { declared, inserts, arguments, results, values, tables, outputs, .. } = self;
+        let Self { declared, checks, inserts, arguments, results, values, tables, outputs, .. } =
+            self;
         let procedure = procedure.quoted();
-        let text =
-            format!("{declared}{inserts}; EXEC @fjord_return = {procedure}{arguments}; {results};");
+        let text = format!(
+            "{checks}{declared}{inserts}; EXEC @fjord_return = {procedure}{arguments}; {results};"
+        );
         if tables.is_empty() {
             let mut query = Query::new(text);
             for (_, value) in values {

@@ -66,7 +66,7 @@ fn error(number: u32, class: u8) -> ServerMessage {
 fn deciding(numbers: &[(u32, u8)]) -> u32 {
     let mut log = MessageLog::default();
     for (number, class) in numbers {
-        log.add_error(error(*number, *class));
+        log.add_error(error(*number, *class), false);
     }
     let (first, class) = numbers[0];
     deciding_error(error(first, class), &log).number
@@ -114,7 +114,7 @@ fn a_throttled_call_is_not_lost_although_its_connection_is_closed() {
 fn the_log_names_the_other_errors() {
     let mut log = MessageLog::default();
     for (number, class) in [(2627, 14), (50600, 16)] {
-        log.add_error(error(number, class));
+        log.add_error(error(number, class), false);
     }
     let source = sent_error(&error(50600, 16), &log).source.expect("a source").to_string();
     assert_eq!(source, "error 50600, severity 16, state 1, line 1, with other errors: 2627");

@@ -38,6 +38,13 @@ pub(crate) enum SessionContextKind {
     Kept,
 }
 
+impl SessionContextKind {
+    /// Returns whether values can be set.
+    pub(crate) fn is_present(self) -> bool {
+        self != Self::Missing
+    }
+}
+
 /// The encoding in which text is passed for table columns that are stored in a code page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum VarcharEncoding {
@@ -70,6 +77,17 @@ impl ServerDetector {
     /// Returns the capabilities if they have been detected.
     pub(crate) fn known(&self) -> Option<ServerCapabilities> {
         self.capabilities.get().copied()
+    }
+
+    /// Returns the capabilities, querying the server unless they are known, like `detect`.
+    pub(crate) async fn detect_once(
+        &self,
+        client: &mut TdsClient,
+    ) -> Result<ServerCapabilities, Error> {
+        match self.known() {
+            Some(capabilities) => Ok(capabilities),
+            None => self.detect(client).await,
+        }
     }
 
     /// Queries the server. An error is not cached: the next call queries again. If this future is
@@ -113,4 +131,12 @@ impl ServerDetector {
         };
         Ok(*self.capabilities.get_or_init(|| capabilities))
     }
+}
+
+/// Describes why an endpoint with values for the session context does not match its database.
+pub(crate) fn unsupported_session_context(names: &[&str]) -> String {
+    let names = names.join(", ");
+    format!(
+        "the endpoint sets {names} in the session context, which SQL Server has since version 2016"
+    )
 }

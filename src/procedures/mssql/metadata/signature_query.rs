@@ -252,23 +252,33 @@ fn declared_type(row: &Row, tables: &TableTypes) -> SqlParameterType {
     let Ok(name) = ProcedureName::from_parts(schema, bare) else {
         let name = format!("{schema:?}.{bare:?}");
         let (quoted, driver_name, query) = (name.clone(), None, None);
-        return SqlParameterType::Table { name, quoted, driver_name, columns, is_inserted, query };
+        return SqlParameterType::Table {
+            name,
+            quoted,
+            driver_name,
+            columns,
+            is_inserted,
+            is_current: String::new(),
+            query,
+        };
     };
     let driver_name = table_query::driver_name(&name);
     let query =
         table.filter(|_| !is_inserted).zip(driver_name.as_deref()).map(|(table, driver_name)| {
             TableQuery::new((&name, driver_name), table.object_id, &table.columns)
         });
+    let is_current = table.map(|table| table_query::is_current(&name, table.object_id));
+    let is_current = is_current.unwrap_or_default();
     let (name, quoted) = (name.as_str().to_owned(), name.quoted());
-    SqlParameterType::Table { name, quoted, driver_name, columns, is_inserted, query }
+    SqlParameterType::Table { name, quoted, driver_name, columns, is_inserted, is_current, query }
 }
 
 /// Builds a type from its name, base type, length, precision and scale, in consecutive columns
 /// starting at `from`, and its code page in another column.
 fn scalar(row: &Row, from: usize, code_page: usize) -> SqlType {
     let own = text(row, from).unwrap_or_default();
-    // An alias type has its own name and the properties of its base type.
-    let base = text(row, from + 1).unwrap_or_default();
+    // An alias type has its own name and the properties of its base type. A CLR type has no base.
+    let base = text(row, from + 1).filter(|base| !base.is_empty()).unwrap_or(own);
     let small = |at| number(row, at).and_then(|n| u8::try_from(n).ok()).unwrap_or_default();
     let length = number(row, from + 2).and_then(|n| i16::try_from(n).ok()).unwrap_or_default();
     SqlType::new(TypeDescription {

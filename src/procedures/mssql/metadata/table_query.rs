@@ -38,6 +38,15 @@ pub(super) fn driver_name(name: &ProcedureName) -> Option<String> {
     is_taken.then(|| format!("{schema}.{table_type}"))
 }
 
+/// Returns the SQL condition that a table type is still the one with this object id.
+pub(super) fn is_current(name: &ProcedureName, object_id: i64) -> String {
+    let text = name.as_str().replace('\'', "''");
+    format!(
+        "EXISTS (SELECT 1 FROM sys.table_types WHERE user_type_id = TYPE_ID(N'{text}') \
+         AND type_table_object_id = {object_id})"
+    )
+}
+
 impl TableQuery {
     /// Creates the replacements. `driver_name` is the name in the driver's query, without brackets.
     pub(super) fn new(
@@ -59,12 +68,11 @@ impl TableQuery {
             debug_assert!(written.is_ok(), "writing to a string does not fail");
         }
         let rewrite = |selected: &str| {
-            let (text, quoted) = (name.as_str().replace('\'', "''"), name.quoted());
+            let (is_current, quoted) = (is_current(name, object_id), name.quoted());
             Arc::new(BatchRewrite {
                 original: format!("DECLARE @P AS {driver_name};SELECT TOP 0 * FROM @P"),
                 replacement: format!(
-                    "IF NOT EXISTS (SELECT 1 FROM sys.table_types WHERE user_type_id = TYPE_ID(N'{text}') \
-                     AND type_table_object_id = {object_id}) THROW {TYPE_CHANGED}, N'the table type was recreated', 1;\
+                    "IF NOT {is_current} THROW {TYPE_CHANGED}, N'the table type was recreated', 1;\
                      DECLARE @P AS {quoted};SELECT TOP 0 {selected} FROM @P"
                 ),
             })

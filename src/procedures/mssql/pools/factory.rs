@@ -12,7 +12,7 @@ use super::breaker::{Breaker, jittered};
 use super::connection::TdsConnection;
 use crate::config::Secret;
 use crate::config::procedures::MssqlConfig;
-use crate::procedures::mssql::tds::TdsConnector;
+use crate::procedures::mssql::tds::{ConnectError, StreamState, TdsClient, TdsConnector};
 use crate::procedures::{BackendError, BackendErrorKind};
 use crate::telemetry::{self, Histogram, names};
 
@@ -142,14 +142,34 @@ impl ConnectionFactory {
     }
 
     /// Opens a connection if the breaker permits it, waiting while `DIALS_MAX` others are being
-    /// opened. Logs the first failure of an outage.
+    /// opened, or while another one tries a password.
     pub(super) async fn open(&self, application: &str) -> Option<TdsConnection> {
         let _permit = self.dials.acquire().await.ok()?;
-        if !self.breaker.try_admit(Instant::now(), self.config.connect_timeout) {
+        if self.breaker.is_open(Instant::now()) {
+            return None;
+        }
+        let secret = self.connector.login_secret().await;
+        // The login that tried a password may have failed in the meantime.
+        if !self.breaker.try_admit(Instant::now(), self.attempt_max()) {
             return None;
         }
         let started = Instant::now();
-        let dialled = self.connector.dial(application).await;
+        match secret {
+            Ok(mut secret) => {
+                let dialled = self.connector.dial(application, &mut secret).await;
+                // Only then may another login try a password.
+                self.record(dialled, started)
+            }
+            Err(error) => self.record(Err(error), started),
+        }
+    }
+
+    /// Records the result of an attempt. Logs the first failure of an outage.
+    fn record(
+        &self,
+        dialled: Result<(TdsClient, Arc<StreamState>), ConnectError>,
+        started: Instant,
+    ) -> Option<TdsConnection> {
         match dialled {
             Ok((client, stream)) => {
                 self.breaker.record_success();
@@ -167,6 +187,11 @@ impl ConnectionFactory {
                 None
             }
         }
+    }
+
+    /// Returns the maximum duration of an attempt: a login, and one more with another password.
+    fn attempt_max(&self) -> Duration {
+        self.config.connect_timeout.saturating_mul(2)
     }
 
     fn record_login(&self, time: Duration) {

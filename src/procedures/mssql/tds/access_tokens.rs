@@ -1,19 +1,20 @@
 //! Access tokens of Microsoft Entra ID: one is fetched at a time, and used until shortly before it
 //! expires.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
-use tokio::sync::Mutex;
 
 use super::token_source;
 use crate::config::Secret;
 use crate::config::procedures::TokenSource;
+use crate::lifecycle::Tasks;
 
-/// The time before its expiry at which a token is replaced. A failed attempt is repeated after
-/// `RETRY`, and the old token stays in use until it expires.
+/// The time before its expiry at which a token is replaced. While the source fails or does not
+/// answer, the old token stays in use until it expires; a new one is requested every `RETRY`.
 const RENEW_BEFORE: Duration = Duration::from_mins(5);
 const RETRY: Duration = Duration::from_secs(30);
 /// A token that expires sooner is not used, because the login may take as long.
@@ -25,8 +26,18 @@ const TOKEN_BYTES_MAX: usize = 16 * 1024;
 #[derive(Debug)]
 pub(super) struct AccessTokens {
     source: TokenSource,
-    /// Held while a token is fetched, so that other logins wait for it.
-    current: Mutex<Option<AccessToken>>,
+    state: Mutex<State>,
+    /// Held while a token is fetched, so that logins without a token wait for it.
+    fetching: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    current: Option<AccessToken>,
+    /// The number of times that the source was asked.
+    fetches: u64,
+    /// The reason that the last fetch failed, if it did.
+    failure: Option<TokenError>,
 }
 
 /// A token that has not expired.
@@ -38,7 +49,7 @@ struct AccessToken {
 }
 
 /// The reason there is no token. The text contains no part of a token.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum TokenError {
     /// The source failed.
     #[error("cannot get an access token: {0}")]
@@ -53,38 +64,75 @@ pub(super) enum TokenError {
 
 impl AccessTokens {
     pub(super) fn new(source: TokenSource) -> Self {
-        Self { source, current: Mutex::default() }
+        Self { source, state: Mutex::default(), fetching: tokio::sync::Mutex::default() }
     }
 
-    /// Returns a token that has not expired, fetching one if necessary. Waits while another login
-    /// fetches one. Safe to drop.
-    pub(super) async fn current(&self) -> Result<Secret, TokenError> {
-        let mut current = self.current.lock().await;
-        let now = SystemTime::now();
-        let usable = current.as_ref().filter(|one| one.expires > now + LEFT_MIN).cloned();
-        if let Some(token) = usable.as_ref().filter(|one| one.renews > now) {
-            return Ok(token.text.clone());
-        }
-        let fetched = token_source::fetch(&self.source).await.map_err(TokenError::Source);
-        match fetched.and_then(|bytes| AccessToken::parse(&bytes, now)) {
-            Ok(token) => {
-                let text = token.text.clone();
-                *current = Some(token);
-                Ok(text)
+    /// Returns a token that has not expired. Replaces one that is about to expire in the
+    /// background, and waits only if there is none. Several logins that wait share one fetch, even
+    /// if it fails. Safe to drop.
+    pub(super) async fn current(self: &Arc<Self>) -> Result<Secret, TokenError> {
+        let before = {
+            let mut state = self.state();
+            let now = SystemTime::now();
+            if let Some(token) = state.usable(now) {
+                if token.renews <= now {
+                    token.renews = now + RETRY;
+                    self.start_renewal();
+                }
+                return Ok(token.text.clone());
             }
-            Err(error) => {
-                let Some(token) = usable else { return Err(error) };
-                tracing::warn!(%error, "cannot renew the access token: the old one stays in use");
-                *current = Some(AccessToken { renews: now + RETRY, ..token.clone() });
-                Ok(token.text)
+            state.fetches
+        };
+        let _guard = self.fetching.lock().await;
+        {
+            let mut state = self.state();
+            if let Some(token) = state.usable(SystemTime::now()) {
+                return Ok(token.text.clone());
+            }
+            if let Some(failure) = state.failure.clone().filter(|_| state.fetches != before) {
+                return Err(failure);
             }
         }
+        self.fetch().await
     }
 
     /// Discards a token that the server refused.
-    pub(super) async fn discard(&self, refused: &Secret) {
-        let mut current = self.current.lock().await;
-        current.take_if(|one| one.text.expose() == refused.expose());
+    pub(super) fn discard(&self, refused: &Secret) {
+        self.state().current.take_if(|one| one.text.expose() == refused.expose());
+    }
+
+    fn start_renewal(self: &Arc<Self>) {
+        let tokens = Arc::clone(self);
+        let _detached = Tasks::new().spawn_background(async move {
+            let _guard = tokens.fetching.lock().await;
+            if let Err(error) = tokens.fetch().await {
+                tracing::warn!(%error, "cannot renew the access token: the old one stays in use");
+            }
+        });
+    }
+
+    /// Fetches a token. The caller holds `fetching`.
+    async fn fetch(&self) -> Result<Secret, TokenError> {
+        let fetched = token_source::fetch(&self.source).await.map_err(TokenError::Source);
+        let fetched = fetched.and_then(|bytes| AccessToken::parse(&bytes, SystemTime::now()));
+        let mut state = self.state();
+        state.fetches += 1;
+        state.failure = fetched.as_ref().err().cloned();
+        let token = fetched?;
+        let text = token.text.clone();
+        state.current = Some(token);
+        Ok(text)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Returns the token, if a login with it can end before it expires.
+    fn usable(&mut self, now: SystemTime) -> Option<&mut AccessToken> {
+        self.current.as_mut().filter(|one| one.expires > now + LEFT_MIN)
     }
 }
 
@@ -161,17 +209,52 @@ mod tests {
         let token = jwt(&format!("{{\"exp\":{exp}}}"));
         let script = format!("echo run >> {}; echo {token}", log.display());
         let command = ["/bin/sh", "-c", &script].map(str::to_owned).to_vec();
-        let tokens = AccessTokens::new(TokenSource::Command(command));
+        let tokens = Arc::new(AccessTokens::new(TokenSource::Command(command)));
         let shared = futures_util::future::join_all((0..8).map(|_| tokens.current())).await;
         assert!(shared.into_iter().all(|one| one.unwrap().expose() == token));
         assert_eq!(std::fs::read_to_string(&log).unwrap(), "run\n");
         // A refused token is not used again, and the refusal of another token has no effect.
-        tokens.discard(&Secret::new("other".to_owned())).await;
+        tokens.discard(&Secret::new("other".to_owned()));
         tokens.current().await.unwrap();
         assert_eq!(std::fs::read_to_string(&log).unwrap(), "run\n");
-        tokens.discard(&Secret::new(token)).await;
+        tokens.discard(&Secret::new(token));
         tokens.current().await.unwrap();
         assert_eq!(std::fs::read_to_string(&log).unwrap(), "run\nrun\n");
+    }
+
+    /// Returns the tokens of a program, of which one is due to be replaced.
+    fn with_due_token(program: &str) -> Arc<AccessTokens> {
+        let command = ["/bin/sh", "-c", program].map(str::to_owned).to_vec();
+        let tokens = AccessTokens::new(TokenSource::Command(command));
+        let now = SystemTime::now();
+        let (expires, renews) = (now + Duration::from_mins(10), now - Duration::from_secs(1));
+        let text = Secret::new("old".to_owned());
+        tokens.state().current = Some(AccessToken { text, expires, renews });
+        Arc::new(tokens)
+    }
+
+    #[tokio::test]
+    async fn the_old_token_is_used_while_the_source_hangs() {
+        let tokens = with_due_token("exec sleep 60");
+        let current = tokio::time::timeout(Duration::from_secs(5), tokens.current()).await;
+        assert_eq!(current.unwrap().unwrap().expose(), "old");
+        // No second renewal is started within 30 s.
+        let renews = tokens.state().current.as_ref().unwrap().renews;
+        assert!(renews > SystemTime::now() + Duration::from_secs(20));
+    }
+
+    #[tokio::test]
+    async fn a_token_that_is_due_is_replaced_in_the_background() {
+        let exp = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 3600;
+        let new = jwt(&format!("{{\"exp\":{exp}}}"));
+        let tokens = with_due_token(&format!("echo {new}"));
+        assert_eq!(tokens.current().await.unwrap().expose(), "old");
+        let replaced = async {
+            while tokens.current().await.unwrap().expose() != new {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), replaced).await.unwrap();
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 use super::access_tokens::AccessTokens;
 use super::addresses::resolve;
 use super::browser;
-use super::login_password::LoginPassword;
+use super::login_password::{LoginPassword, PasswordAttempt};
 use super::prelogin::{self, PreloginOptions};
 use super::socket::{TcpProbe, TdsSocket};
 use super::stream::TdsStream;
@@ -48,6 +48,15 @@ pub(crate) struct ConnectError {
     pub(crate) source: Box<dyn StdError + Send + Sync>,
 }
 
+/// A secret to log in with.
+#[derive(Debug)]
+pub(crate) enum LoginSecret<'a> {
+    /// A password. Other logins may wait until it was tried.
+    Password(PasswordAttempt<'a>),
+    /// An access token that has not expired.
+    Token(Secret),
+}
+
 impl ConnectError {
     fn unreachable(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         let failure = LoginFailure::Unreachable;
@@ -60,13 +69,13 @@ impl ConnectError {
 pub(crate) struct TdsConnector {
     config: MssqlConfig,
     password: LoginPassword,
-    tokens: Option<AccessTokens>,
+    tokens: Option<Arc<AccessTokens>>,
     tls: Connector,
 }
 
 impl TdsConnector {
     pub(crate) fn new(config: MssqlConfig, tls: Connector) -> Self {
-        let tokens = config.tokens.clone().map(AccessTokens::new);
+        let tokens = config.tokens.clone().map(|source| Arc::new(AccessTokens::new(source)));
         Self { password: LoginPassword::new(config.password.clone()), tokens, config, tls }
     }
 
@@ -75,54 +84,65 @@ impl TdsConnector {
         self.password.set(password)
     }
 
-    /// Connects and logs in within `connect_timeout`. Safe to drop.
+    /// Returns the secret for the next login: reads the file of the password, or gets an access
+    /// token. Waits while another login tries a password. Safe to drop.
+    ///
+    /// # Errors
+    /// The source of access tokens failed.
+    pub(crate) async fn login_secret(&self) -> Result<LoginSecret<'_>, ConnectError> {
+        let Some(tokens) = &self.tokens else {
+            return Ok(LoginSecret::Password(self.password.attempt().await));
+        };
+        let token = tokens.current().await;
+        token.map(LoginSecret::Token).map_err(ConnectError::unreachable)
+    }
+
+    /// Connects and logs in within `connect_timeout`. If the server refuses the password, tries
+    /// once more with another one that may be accepted. The caller drops the secret after recording
+    /// the result, because the next login then tries a password. Safe to drop.
     pub(crate) async fn dial(
         &self,
         application: &str,
+        secret: &mut LoginSecret<'_>,
     ) -> Result<(TdsClient, Arc<StreamState>), ConnectError> {
-        let limit = self.config.connect_timeout;
-        let dialled = tokio::time::timeout(limit, self.log_in(application)).await;
-        dialled.unwrap_or_else(|elapsed| Err(ConnectError::unreachable(elapsed)))
-    }
-
-    /// Logs in. If the server refuses the password, logs in once more if the file of the password
-    /// has changed.
-    async fn log_in(
-        &self,
-        application: &str,
-    ) -> Result<(TdsClient, Arc<StreamState>), ConnectError> {
-        if let Some(tokens) = &self.tokens {
-            return self.log_in_with_token(application, tokens).await;
-        }
-        let password = self.password.current().await;
-        let failed = match self.follow(application, &password).await {
-            Err(error) if error.refuses_password => error,
-            ended => {
-                self.password.record_accepted(ended.is_ok(), &password);
+        let attempt = match secret {
+            LoginSecret::Password(attempt) => attempt,
+            LoginSecret::Token(token) => {
+                let ended = self.log_in(application, token).await;
+                // A token that is refused is not used again.
+                if let (Some(tokens), Err(error)) = (&self.tokens, &ended)
+                    && error.refuses_password
+                {
+                    tokens.discard(token);
+                }
                 return ended;
             }
         };
-        let Some(renewal) = self.password.renew(&password).await else { return Err(failed) };
-        let ended = self.follow(application, renewal.password()).await;
-        match &ended {
-            Err(error) if error.refuses_password => renewal.record_refused(),
-            _ => self.password.record_accepted(ended.is_ok(), renewal.password()),
+        loop {
+            let refusal = match self.log_in(application, attempt.password()).await {
+                Err(error) if error.refuses_password => error,
+                ended => {
+                    if ended.is_ok() {
+                        attempt.record_accepted();
+                    }
+                    return ended;
+                }
+            };
+            if !attempt.record_refused().await {
+                return Err(refusal);
+            }
         }
-        ended
     }
 
-    /// Logs in with an access token. A token that is refused is not used again.
-    async fn log_in_with_token(
+    /// Connects and logs in within `connect_timeout`.
+    async fn log_in(
         &self,
         application: &str,
-        tokens: &AccessTokens,
+        secret: &Secret,
     ) -> Result<(TdsClient, Arc<StreamState>), ConnectError> {
-        let token = tokens.current().await.map_err(ConnectError::unreachable)?;
-        let ended = self.follow(application, &token).await;
-        if ended.as_ref().is_err_and(|error| error.refuses_password) {
-            tokens.discard(&token).await;
-        }
-        ended
+        let limit = self.config.connect_timeout;
+        let followed = tokio::time::timeout(limit, self.follow(application, secret)).await;
+        followed.unwrap_or_else(|elapsed| Err(ConnectError::unreachable(elapsed)))
     }
 
     /// Logs in, following redirects from an availability group's listener or a gateway.

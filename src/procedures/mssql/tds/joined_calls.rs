@@ -15,7 +15,7 @@ const SEPARATOR: u8 = 0xff;
 /// The procedure that sets a value of the session context.
 const SET_SESSION_CONTEXT: &str = "sp_set_session_context";
 /// The maximum length of a value in UTF-16 code units. SQL Server's limit is 8,000 bytes.
-const VALUE_UNITS_MAX: usize = 4000;
+pub(crate) const SESSION_VALUE_UNITS_MAX: usize = 4000;
 /// The types NVARCHAR and BIT (nullable), and the length of an NVARCHAR that is NULL.
 const NVARCHAR: u8 = 0xe7;
 const BIT: u8 = 0x68;
@@ -33,12 +33,20 @@ pub(crate) struct SessionValue<'a> {
     pub(crate) value: Option<Cow<'a, str>>,
 }
 
-/// Encodes the calls that set values, each followed by a separator. Fails with the key of the first
-/// value that is too long.
+/// The remote procedure calls that precede a call in its message.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PrecedingCalls {
+    /// The calls, each followed by a separator.
+    pub(super) bytes: Bytes,
+    /// The number of calls.
+    pub(super) count: usize,
+}
+
+/// Encodes the calls that set values. Fails with the key of the first value that is too long.
 pub(crate) fn set_session_values(
     values: &[SessionValue<'_>],
     is_read_only: bool,
-) -> Result<Bytes, Arc<str>> {
+) -> Result<PrecedingCalls, Arc<str>> {
     let mut calls = BytesMut::new();
     for SessionValue { key, value } in values {
         calls.put_u16_le(u16::try_from(SET_SESSION_CONTEXT.len()).unwrap_or(u16::MAX));
@@ -56,14 +64,14 @@ pub(crate) fn set_session_values(
         }
         calls.put_u8(SEPARATOR);
     }
-    Ok(calls.freeze())
+    Ok(PrecedingCalls { bytes: calls.freeze(), count: values.len() })
 }
 
 /// Writes an `nvarchar` parameter. Returns whether its value is short enough.
 fn put_parameter(into: &mut BytesMut, name: &str, value: Option<&str>) -> bool {
     put_name(into, name);
     into.put_slice(&[0, NVARCHAR]);
-    into.put_u16_le(u16::try_from(VALUE_UNITS_MAX * 2).unwrap_or(u16::MAX));
+    into.put_u16_le(u16::try_from(SESSION_VALUE_UNITS_MAX * 2).unwrap_or(u16::MAX));
     into.put_slice(&COLLATION);
     let Some(value) = value else {
         into.put_u16_le(NULL_LENGTH);
@@ -72,7 +80,7 @@ fn put_parameter(into: &mut BytesMut, name: &str, value: Option<&str>) -> bool {
     let units = value.encode_utf16().count();
     into.put_u16_le(u16::try_from(units * 2).unwrap_or(NULL_LENGTH));
     put_units(into, value);
-    units <= VALUE_UNITS_MAX
+    units <= SESSION_VALUE_UNITS_MAX
 }
 
 /// Writes a parameter's name with its length.

@@ -1,110 +1,161 @@
 //! The password of a database's login, which can be replaced while the worker runs.
 //!
-//! Each refused login counts towards an account lockout. Therefore a password that was read from a
-//! changed file is tried once, by one login, whatever the number of logins that were refused.
+//! Each refused login counts towards an account lockout. Therefore the file of the password is read
+//! before each login, and one login at a time tries a password that the server has not just
+//! accepted. The others wait for its result.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::config::Secret;
+
+/// The time after an accepted login during which several logins may use its password concurrently.
+const ACCEPTED_FOR: Duration = Duration::from_secs(1);
+/// The maximum time to read the file of a password.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The password of a login.
 #[derive(Debug)]
 pub(super) struct LoginPassword {
     state: Mutex<State>,
-    /// Held while a password from a changed file is tried.
-    renewal: tokio::sync::Mutex<()>,
+    /// Held by the login that tries a password.
+    trial: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
 struct State {
-    current: Secret,
-    /// The password that the server refused last, until it accepts one.
+    /// The password of the configuration or, if its file has changed since, of its file.
+    newest: Secret,
+    /// The password that the server accepted last, with the time, until the server refuses it.
+    accepted: Option<(Secret, Instant)>,
+    /// The password that the server refused last, until it accepts it.
     refused: Option<Secret>,
+    /// Whether the file could not be read the last time.
+    is_unreadable: bool,
 }
 
-/// A password that replaces a refused one and that is to be tried once.
+/// A password to log in with. No other login tries a password while `trial` is held. Must be kept
+/// until a refusal is recorded everywhere, because the next login would otherwise be refused too.
 #[derive(Debug)]
-pub(super) struct PasswordRenewal<'a> {
+pub(crate) struct PasswordAttempt<'a> {
     owner: &'a LoginPassword,
     password: Secret,
-    _guard: tokio::sync::MutexGuard<'a, ()>,
+    trial: Option<tokio::sync::MutexGuard<'a, ()>>,
+    /// Whether another password was refused before.
+    is_second: bool,
 }
 
-impl PasswordRenewal<'_> {
+impl PasswordAttempt<'_> {
     pub(super) fn password(&self) -> &Secret {
         &self.password
     }
 
-    /// Records that the server refused the password.
-    pub(super) fn record_refused(self) {
-        self.owner.state().refused = Some(self.password.clone());
+    /// Records that the server accepted the password.
+    pub(super) fn record_accepted(&self) {
+        let mut state = self.owner.state();
+        state.refused.take_if(|one| same(one, &self.password));
+        state.accepted = Some((self.password.clone(), Instant::now()));
+    }
+
+    /// Records that the server refused the password. Returns whether this is now a second attempt
+    /// with another password that may be accepted: that of a file that has changed in the meantime,
+    /// or the previous password, if the file was changed before the login. Safe to drop.
+    pub(super) async fn record_refused(&mut self) -> bool {
+        if self.trial.is_none() {
+            self.trial = Some(self.owner.trial.lock().await);
+        }
+        self.owner.read_file().await;
+        let other = self.owner.state().record_refused(&self.password);
+        let Some(other) = other.filter(|_| !self.is_second) else { return false };
+        (self.password, self.is_second) = (other, true);
+        true
+    }
+}
+
+impl State {
+    /// Returns the password for the next login, and whether the server has just accepted it.
+    fn next(&self) -> (Secret, bool) {
+        let is_refused = self.refused.as_ref().is_some_and(|one| same(one, &self.newest));
+        match &self.accepted {
+            Some((password, at)) if is_refused || same(password, &self.newest) => {
+                (password.clone(), at.elapsed() < ACCEPTED_FOR)
+            }
+            _ => (self.newest.clone(), false),
+        }
+    }
+
+    /// Records that the server refused `used`, and returns another password that may be accepted.
+    fn record_refused(&mut self, used: &Secret) -> Option<Secret> {
+        let was_accepted = self.accepted.take_if(|(one, _)| same(one, used)).is_some();
+        let is_refused = self.refused.as_ref().is_some_and(|one| same(one, &self.newest));
+        if same(used, &self.newest) {
+            self.refused = Some(used.clone());
+            return self.accepted.as_ref().map(|(password, _)| password.clone());
+        }
+        // A password that was refused before it was in effect may be in effect now.
+        (was_accepted || !is_refused).then(|| self.newest.clone())
     }
 }
 
 impl LoginPassword {
     pub(super) fn new(password: Secret) -> Self {
-        let state = State { current: password, refused: None };
-        Self { state: Mutex::new(state), renewal: tokio::sync::Mutex::default() }
+        let state = State { newest: password, accepted: None, refused: None, is_unreadable: false };
+        Self { state: Mutex::new(state), trial: tokio::sync::Mutex::default() }
     }
 
     /// Replaces the password. Returns whether it was replaced by a different one.
     pub(super) fn set(&self, password: &Secret) -> bool {
         let mut state = self.state();
-        let is_new = state.current.expose() != password.expose();
-        state.current = password.clone();
+        let is_new = !same(&state.newest, password);
+        state.newest = password.clone();
         is_new
     }
 
-    /// Returns the password for the next login. If the server refused it before, reads it from its
-    /// file again. Safe to drop.
-    pub(super) async fn current(&self) -> Secret {
-        let current = self.state().current.clone();
-        if self.is_refused(&current)
-            && let Some(read) = read_again(&current).await
-        {
-            return self.replace(&current, read);
+    /// Returns the password for the next login, after reading its file. Waits while another login
+    /// tries a password, unless the server has just accepted this one. Safe to drop.
+    pub(super) async fn attempt(&self) -> PasswordAttempt<'_> {
+        self.read_file().await;
+        let (password, is_accepted) = self.state().next();
+        if is_accepted {
+            return PasswordAttempt { owner: self, password, trial: None, is_second: false };
         }
-        current
+        let trial = self.trial.lock().await;
+        let (password, is_accepted) = self.state().next();
+        let trial = (!is_accepted).then_some(trial);
+        PasswordAttempt { owner: self, password, trial, is_second: false }
     }
 
-    /// Returns the password to try after the server refused `used`: one that was set in the
-    /// meantime, or one from a changed file. Returns `None` if there is none, or if the server has
-    /// refused it too. Waits while another login tries one. Safe to drop.
-    pub(super) async fn renew(&self, used: &Secret) -> Option<PasswordRenewal<'_>> {
-        let guard = self.renewal.lock().await;
-        let current = self.state().current.clone();
-        let password = if current.expose() == used.expose() {
-            self.state().refused = Some(used.clone());
-            let read = read_again(used).await?;
-            self.replace(used, read)
-        } else {
-            current
+    /// Reads the password from its file, if it has one. Logs once why it cannot be read.
+    async fn read_file(&self) {
+        let before = self.state().newest.clone();
+        if before.file().is_none() {
+            return;
+        }
+        let secret = before.clone();
+        let reading = tokio::task::spawn_blocking(move || secret.read_again());
+        let read = match tokio::time::timeout(READ_TIMEOUT, reading).await {
+            Ok(Ok(read)) => read,
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(elapsed) => Err(elapsed.to_string()),
         };
-        let is_other = password.expose() != used.expose() && !self.is_refused(&password);
-        is_other.then_some(PasswordRenewal { owner: self, password, _guard: guard })
-    }
-
-    /// Records that the server accepted a password, if it did.
-    pub(super) fn record_accepted(&self, is_accepted: bool, password: &Secret) {
         let mut state = self.state();
-        if is_accepted && state.current.expose() == password.expose() {
-            state.refused = None;
+        let was_unreadable = std::mem::replace(&mut state.is_unreadable, read.is_err());
+        match read {
+            Err(error) if !was_unreadable => {
+                tracing::warn!(
+                    error,
+                    "the password cannot be read again: the old one stays in use"
+                );
+            }
+            // A reload may have replaced the password in the meantime.
+            Ok(read) if !same(&read, &before) && same(&state.newest, &before) => {
+                tracing::info!(file = ?read.file(), "the password file has changed: using the new one");
+                state.newest = read;
+            }
+            _ => {}
         }
-    }
-
-    /// Replaces `used` by the password that was read from its file, unless another password was set
-    /// in the meantime. Returns the current password.
-    fn replace(&self, used: &Secret, read: Secret) -> Secret {
-        let mut state = self.state();
-        if state.current.expose() == used.expose() && read.expose() != used.expose() {
-            tracing::info!(file = ?read.file(), "the password file has changed: using the new one");
-            state.current = read;
-        }
-        state.current.clone()
-    }
-
-    fn is_refused(&self, password: &Secret) -> bool {
-        self.state().refused.as_ref().is_some_and(|one| one.expose() == password.expose())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -112,11 +163,74 @@ impl LoginPassword {
     }
 }
 
-/// Reads a password from its file again. Logs why it cannot be read.
-async fn read_again(password: &Secret) -> Option<Secret> {
-    password.file()?;
-    let password = password.clone();
-    let read = tokio::task::spawn_blocking(move || password.read_again()).await.ok()?;
-    read.inspect_err(|error| tracing::warn!(error, "the refused password cannot be read again"))
-        .ok()
+fn same(one: &Secret, other: &Secret) -> bool {
+    one.expose() == other.expose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(text: &str) -> Secret {
+        Secret::new(text.to_owned())
+    }
+
+    /// Logs in at a server that accepts one password. Returns the passwords that were tried.
+    async fn log_in(password: &LoginPassword, server: &str) -> Vec<String> {
+        let mut tried = Vec::new();
+        let mut attempt = password.attempt().await;
+        loop {
+            tried.push(attempt.password().expose().to_owned());
+            if attempt.password().expose() == server {
+                attempt.record_accepted();
+                return tried;
+            }
+            if !attempt.record_refused().await {
+                return tried;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_password_that_is_not_in_effect_yet_is_tried_once_before_and_once_after() {
+        let password = LoginPassword::new(secret("old"));
+        assert_eq!(log_in(&password, "old").await, ["old"]);
+        assert!(password.set(&secret("new")) && !password.set(&secret("new")));
+        assert_eq!(log_in(&password, "old").await, ["new", "old"]);
+        assert_eq!(log_in(&password, "old").await, ["old"]);
+        assert_eq!(log_in(&password, "new").await, ["old", "new"]);
+        assert_eq!(log_in(&password, "new").await, ["new"]);
+        // A newer password is tried although the one before it was refused.
+        password.set(&secret("newer"));
+        assert_eq!(log_in(&password, "newest").await, ["newer", "new"]);
+        assert_eq!(log_in(&password, "newest").await, ["newer"]);
+        password.set(&secret("newest"));
+        assert_eq!(log_in(&password, "newest").await, ["newest"]);
+    }
+
+    #[tokio::test]
+    async fn logins_wait_for_the_one_that_tries_a_password() {
+        let password = LoginPassword::new(secret("only"));
+        let first = password.attempt().await;
+        let mut second = Box::pin(password.attempt());
+        assert!(futures_util::poll!(&mut second).is_pending());
+        first.record_accepted();
+        drop(first);
+        let second = second.await;
+        assert!(second.trial.is_none(), "the password was just accepted");
+        assert!(password.attempt().await.trial.is_none());
+        password.set(&secret("other"));
+        assert!(password.attempt().await.trial.is_some());
+    }
+
+    #[tokio::test]
+    async fn no_login_tries_a_password_until_the_refused_attempt_is_dropped() {
+        let password = LoginPassword::new(secret("only"));
+        let mut first = password.attempt().await;
+        assert!(!first.record_refused().await);
+        let mut second = Box::pin(password.attempt());
+        assert!(futures_util::poll!(&mut second).is_pending());
+        drop(first);
+        assert!(second.await.trial.is_some());
+    }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::{Bytes, BytesMut};
 
 use super::batch_rewrite::BatchRewrite;
+use super::joined_calls::PrecedingCalls;
 use super::reply::{ReplyEnd, TransactionReport};
 use super::socket::TcpProbe;
 use super::tokens::ScannedMessage;
@@ -42,6 +43,8 @@ struct State {
     has_committed: bool,
     /// The server's report about transactions since the call started.
     report: TransactionReport,
+    /// The number of remote procedure calls that precede the call in its message.
+    preceding_calls: usize,
     attention: Attention,
 }
 
@@ -108,11 +111,12 @@ impl StreamState {
     /// is sent as a statement (`sp_executesql`). Batches that the driver sends first, to query the
     /// columns of table types, are not part of the call; `rewrites` has their replacements. The
     /// remote procedure calls in `preceding` are sent before the call, in its message.
-    pub(crate) fn start_call(&self, rewrites: Vec<Arc<BatchRewrite>>, preceding: Bytes) {
+    pub(crate) fn start_call(&self, rewrites: Vec<Arc<BatchRewrite>>, preceding: PrecedingCalls) {
         *self.rewrites() = rewrites;
-        *self.preceding() = preceding;
+        *self.preceding() = preceding.bytes;
         self.take_messages();
         let mut state = self.state();
+        state.preceding_calls = preceding.count;
         (state.call, state.has_committed) = (CallMessage::Expected, false);
         state.report = TransactionReport::Nothing;
     }
@@ -242,13 +246,14 @@ impl StreamState {
 
     /// Records errors and messages. Those of other requests, before the call, are discarded.
     pub(super) fn record_messages(&self, messages: Vec<ScannedMessage>) {
-        if self.state().call != CallMessage::Begun {
+        let state = *self.state();
+        if state.call != CallMessage::Begun {
             return;
         }
         let mut log = self.messages();
-        for ScannedMessage { is_error, message } in messages {
+        for ScannedMessage { is_error, ended_calls, message } in messages {
             if is_error {
-                log.add_error(message);
+                log.add_error(message, ended_calls < state.preceding_calls);
             } else {
                 log.add_message(message);
             }

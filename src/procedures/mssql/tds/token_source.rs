@@ -4,13 +4,15 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
 use crate::config::procedures::TokenSource;
 use crate::telemetry::chain;
 
-/// The time limit for fetching a token. The login's own limit includes it.
+/// The time limit for fetching a token, before the login's own limit begins.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 /// The maximum size of an answer that contains a token.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -18,7 +20,7 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024;
 const QUERY: &str = "api-version=2018-02-01&resource=https%3A%2F%2Fdatabase.windows.net%2F";
 
 /// Fetches an answer that contains a token. The error contains no part of it. Safe to drop: a
-/// program that still runs is killed.
+/// program that still runs is killed, with the programs that it has started.
 pub(super) async fn fetch(source: &TokenSource) -> Result<Vec<u8>, String> {
     let fetched = async {
         match source {
@@ -78,13 +80,30 @@ async fn from_command(command: &[String]) -> Result<Vec<u8>, String> {
         .stdout(Stdio::piped())
         // It might print the token when it fails.
         .stderr(Stdio::null())
+        .process_group(0)
         .kill_on_drop(true)
         .spawn()
         .map_err(failed)?;
+    let mut group = ProcessGroup(child.id());
     let output = child.stdout.take().ok_or("the program has no output")?;
     let bytes = read(output).await.map_err(|error| format!("{program}: {error}"))?;
     let status = child.wait().await.map_err(failed)?;
+    // Its id may be that of another process from now on.
+    group.0 = None;
     if status.success() { Ok(bytes) } else { Err(format!("{program}: {status}")) }
+}
+
+/// A process group that is killed when this is dropped, before its first process is waited for. The
+/// group has the id of that process.
+struct ProcessGroup(Option<u32>);
+
+impl Drop for ProcessGroup {
+    fn drop(&mut self) {
+        let Some(id) = self.0.and_then(|id| i32::try_from(id).ok()) else { return };
+        if let Err(error) = killpg(Pid::from_raw(id), Signal::SIGKILL) {
+            tracing::warn!(%error, "the program that prints the access token cannot be killed");
+        }
+    }
 }
 
 async fn read(from: impl AsyncRead + Unpin) -> Result<Vec<u8>, String> {

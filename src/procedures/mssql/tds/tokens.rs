@@ -17,6 +17,8 @@ const ROW_WITH_BITMAP: u8 = 0xd2;
 const DONE: std::ops::RangeInclusive<u8> = 0xfd..=0xff;
 /// The bytes of a DONE token after its type.
 const DONE_BYTES: u64 = 12;
+/// The DONE token that ends a remote procedure call.
+const DONE_PROC: u8 = 0xfe;
 /// TABNAME, COLINFO, ORDER, LOGINACK, ENVCHANGE, SSPI: a length of two bytes follows.
 const SHORT_TOKENS: [u8; 6] = [0xa4, 0xa5, 0xa9, 0xad, 0xe3, 0xed];
 /// SESSIONSTATE, FEDAUTHINFO: a length of four bytes follows.
@@ -42,6 +44,8 @@ pub(super) struct TokenScanner {
     nulls: Vec<u8>,
     /// The messages found since they were last taken.
     found: Vec<ScannedMessage>,
+    /// The number of remote procedure calls that have ended.
+    ended_calls: usize,
 }
 
 /// An error or a message in an answer.
@@ -49,6 +53,8 @@ pub(super) struct TokenScanner {
 pub(super) struct ScannedMessage {
     /// Whether it is an error, which has a severity of 11 or more.
     pub(super) is_error: bool,
+    /// The number of remote procedure calls of the request that ended before it.
+    pub(super) ended_calls: usize,
     pub(super) message: ServerMessage,
 }
 
@@ -74,7 +80,7 @@ impl TokenScanner {
     /// Begins the next answer.
     pub(super) fn restart(&mut self) {
         self.incomplete.clear();
-        (self.skip, self.position) = (0, TokenPosition::Token);
+        (self.skip, self.position, self.ended_calls) = (0, TokenPosition::Token, 0);
     }
 
     /// Takes the errors and messages found.
@@ -177,7 +183,10 @@ impl TokenScanner {
                 self.nulls.extend_from_slice(bitmap);
                 self.go_to(Some(0));
             }
-            token if DONE.contains(&token) => self.skip = DONE_BYTES,
+            token if DONE.contains(&token) => {
+                self.ended_calls += usize::from(token == DONE_PROC);
+                self.skip = DONE_BYTES;
+            }
             COLUMNS => match input.u16()? {
                 NO_COLUMNS => {}
                 count => {
@@ -199,7 +208,8 @@ impl TokenScanner {
                 let length = usize::from(input.u16()?);
                 let message = ServerMessage::parse(input.take(length)?);
                 let message = message.ok_or(ReadError::Unknown)?;
-                self.found.push(ScannedMessage { is_error: token == ERROR, message });
+                let (is_error, ended_calls) = (token == ERROR, self.ended_calls);
+                self.found.push(ScannedMessage { is_error, ended_calls, message });
             }
             token if SHORT_TOKENS.contains(&token) => self.skip = input.u16()?.into(),
             token if LONG_TOKENS.contains(&token) => self.skip = input.u32()?.into(),

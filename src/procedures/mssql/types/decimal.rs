@@ -38,6 +38,22 @@ pub(super) fn encode<'a>(
         .then(|| ColumnData::Numeric(Some(Numeric::new_with_scale(scaled, scale))))
 }
 
+/// Returns a `decimal` in a form in which the driver can send it as a parameter. For a parameter, the
+/// driver counts a zero before the decimal point, which is one digit too many if 38 follow. Text is
+/// converted by the server.
+pub(super) fn as_parameter(number: Numeric) -> ColumnData<'static> {
+    if number.scale() < Numeric::MAX_NUMERIC_SCALE {
+        return ColumnData::Numeric(Some(number));
+    }
+    if number.value() % 10 == 0 {
+        let shorter = Numeric::new_with_scale(number.value() / 10, number.scale() - 1);
+        return ColumnData::Numeric(Some(shorter));
+    }
+    let mut text = String::new();
+    write(number.value(), number.scale(), &mut text);
+    ColumnData::String(Some(text.into()))
+}
+
 /// Converts a JSON value to `money`, which has 64 bits.
 pub(super) fn encode_money<'a>(value: &ParameterValue<'_>) -> Option<ColumnData<'a>> {
     encode_in_range(value, MONEY_DIGITS, i128::from(i64::MIN)..=i128::from(i64::MAX))
@@ -209,6 +225,19 @@ mod tests {
         for bad in ["", "-", ".", "1.2.3", "0x10", "1e", "NaN", "１"] {
             assert_eq!(exact(bad, 38, 0), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_parameter_has_at_most_38_digits() {
+        let parameter = |value, scale| as_parameter(Numeric::new_with_scale(value, scale));
+        for scale in [0, 37] {
+            let number = Numeric::new_with_scale(-7, scale);
+            assert_eq!(parameter(-7, scale), ColumnData::Numeric(Some(number)));
+        }
+        let shorter = Numeric::new_with_scale(-12, 37);
+        assert_eq!(parameter(-120, 38), ColumnData::Numeric(Some(shorter)));
+        let text = "-0.00000000000000000000000000000000000123";
+        assert_eq!(parameter(-123, 38), ColumnData::String(Some(text.into())));
     }
 
     #[test]

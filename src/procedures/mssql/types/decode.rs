@@ -123,18 +123,23 @@ pub(crate) fn owned(
     })
 }
 
+fn place(name: &str) -> String {
+    if name.is_empty() { "an unnamed column".to_owned() } else { format!("'{name}'") }
+}
+
 fn undecodable(name: &str) -> SentError {
-    let place = if name.is_empty() { "an unnamed column".to_owned() } else { format!("'{name}'") };
     SentError::new(SentErrorKind::Undecodable(format!(
-        "{place} has a value that JSON cannot represent exactly"
+        "{} has a value that JSON cannot represent exactly",
+        place(name)
     )))
 }
 
 /// Returns the error for a value of a CLR type.
 fn clr_value(name: &str) -> SentError {
     SentError::new(SentErrorKind::Undecodable(format!(
-        "'{name}' has a CLR type such as hierarchyid or geography, of which the driver reads only bytes: \
-         the procedure can return its text with .ToString()"
+        "{} has a CLR type such as hierarchyid or geography, of which the driver reads only bytes: \
+         the procedure can return its text with .ToString()",
+        place(name)
     )))
 }
 

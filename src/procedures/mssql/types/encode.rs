@@ -21,6 +21,8 @@ pub(crate) struct EncodeError(pub(crate) String);
 /// The longest text, in bytes of UTF-8, that the driver passes as `nvarchar(4000)`. It passes
 /// longer text as `nvarchar(max)`, which cannot be converted to a `sql_variant`.
 const VARIANT_TEXT_BYTES_MAX: usize = 4000;
+/// The most digits after the decimal point that the driver can pass with a `sql_variant`.
+const VARIANT_SCALE_MAX: usize = 37;
 /// The longest binary value of a `sql_variant`, in bytes.
 const VARIANT_BYTES_MAX: usize = 8000;
 
@@ -114,6 +116,14 @@ pub(crate) fn has_typed_null(sql: &SqlType) -> bool {
             | SqlType::Float
             | SqlType::Guid
     )
+}
+
+/// Returns a value that is not a cell of a table in the form in which the driver can send it.
+pub(crate) fn as_parameter(value: ColumnData<'_>) -> ColumnData<'_> {
+    match value {
+        ColumnData::Numeric(Some(number)) => decimal::as_parameter(number),
+        value => value,
+    }
 }
 
 fn plain<'a>(value: &'a ParameterValue<'_>) -> Option<&'a str> {
@@ -262,6 +272,12 @@ fn variant<'a>(value: &'a ParameterValue<'_>) -> Result<Option<ColumnData<'a>>, 
         ParameterValue::Number(number) => Some(ColumnData::F64(Some(*number))),
         ParameterValue::Decimal(text) => {
             let scale = text.split_once('.').map_or(0, |(_, fraction)| fraction.len());
+            if scale > VARIANT_SCALE_MAX {
+                let reason = format!(
+                    "more than {VARIANT_SCALE_MAX} digits after the decimal point of sql_variant"
+                );
+                return Err(EncodeError(reason));
+            }
             u8::try_from(scale).ok().and_then(|scale| decimal::encode(value, 38, scale))
         }
         ParameterValue::Text(text) | ParameterValue::Json(text) => {

@@ -91,6 +91,21 @@ async fn an_absent_argument_takes_its_default_and_null_stays_null() {
 }
 
 #[tokio::test]
+async fn a_declared_output_that_is_not_set_keeps_its_argument_or_is_null() {
+    let database = TestDatabase::new(&[(
+        "partly",
+        "CREATE OR ALTER PROCEDURE t.partly @set int OUTPUT, @given int OUTPUT, @unset int OUTPUT
+         AS SELECT 1 AS \"@set\"",
+    )]);
+    let (result, _) = database.call("partly", &[int("given", 7)]).await;
+    let mut outputs = result.unwrap().outputs;
+    outputs.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let expected =
+        [("given", OwnedCell::Int(7)), ("set", OwnedCell::Int(1)), ("unset", OwnedCell::Null)];
+    assert_eq!(outputs, expected.map(|(name, cell)| (name.to_owned(), cell)));
+}
+
+#[tokio::test]
 async fn a_declared_parameter_without_a_default_must_be_passed_and_fit_its_length() {
     let database = TestDatabase::new(&[("declared", DECLARED)]);
     // SQL Server: 201, before anything of the procedure is executed.
@@ -125,6 +140,7 @@ async fn the_catalogue_may_leave_out_declared_parameters_with_a_default() {
         procedure: ProcedureName::new(&format!("t.{procedure}")).unwrap(),
         arguments: arguments.iter().map(|name| ((*name).into(), ParameterType::String)).collect(),
         outputs: if procedure == "declared" { vec!["found".to_owned()] } else { Vec::new() },
+        session_keys: Vec::new(),
     };
     verify(&database, expected("declared", &["code"])).await.unwrap();
     verify(&database, expected("declared", &["code", "a", "b", "c"])).await.unwrap();

@@ -1,0 +1,194 @@
+//! The terminal of `fjord dev`: its own messages, and the lines of its child processes.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::pin::pin;
+
+use serde_json::{Map, Value};
+use tokio::sync::mpsc::{self, Receiver};
+
+use super::child::{ChildContext, OutputLine};
+use super::guard::ProcessGuard;
+use crate::commands::Output;
+
+/// The name of the process that runs the NATS server.
+pub(super) const NATS_SERVER: &str = "nats-server";
+/// The number of lines that wait to be printed. While the terminal is paused, processes wait to print further ones.
+const LINES_MAX: usize = 1_024;
+/// The target of access lines.
+const ACCESS: &str = "fjord::access";
+/// The mark of a line of the NATS server about a client connection.
+const CLIENT: &str = " - cid:";
+/// The message of a role that is starting or stopping.
+const NOT_READY: &str = "not ready";
+/// The fields of a log line that are not printed after its message.
+const HIDDEN: [&str; 5] = ["timestamp", "level", "message", "target", "trace_id"];
+
+/// Prints messages and the lines of child processes.
+pub(super) struct Console<'a, O, E> {
+    output: &'a mut Output<O, E>,
+    lines: Receiver<OutputLine>,
+    context: ChildContext,
+}
+
+impl<'a, O: Write, E: Write> Console<'a, O, E> {
+    /// Creates a console that prints to these streams.
+    pub(super) fn new(output: &'a mut Output<O, E>, guard: ProcessGuard) -> Self {
+        let (sender, lines) = mpsc::channel(LINES_MAX);
+        Self { output, lines, context: ChildContext { lines: sender, guard } }
+    }
+
+    /// Returns the context for child processes whose lines are printed here.
+    pub(super) fn context(&self) -> ChildContext {
+        self.context.clone()
+    }
+
+    /// Prints a message.
+    ///
+    /// # Errors
+    /// An I/O error if the output cannot be written.
+    pub(super) fn say(&mut self, message: &str) -> io::Result<()> {
+        writeln!(self.output.out, "{message}")?;
+        self.output.out.flush()
+    }
+
+    /// Prints errors, each on a line of its own.
+    ///
+    /// # Errors
+    /// An I/O error if the output cannot be written.
+    pub(super) fn errors(&mut self, errors: &[String]) -> io::Result<()> {
+        crate::commands::print_lines(&mut self.output.err, "error", errors)
+    }
+
+    /// Prints the next line of a child process. Cancel safe.
+    ///
+    /// # Errors
+    /// An I/O error if the output cannot be written.
+    pub(super) async fn print_next(&mut self) -> io::Result<()> {
+        // The channel cannot be closed, because `context` has a sender.
+        match self.lines.recv().await {
+            Some(line) => self.print(&line),
+            None => Ok(()),
+        }
+    }
+
+    /// Prints the lines of child processes that have already been read.
+    ///
+    /// # Errors
+    /// An I/O error if the output cannot be written.
+    pub(super) fn print_read(&mut self) -> io::Result<()> {
+        while let Ok(line) = self.lines.try_recv() {
+            self.print(&line)?;
+        }
+        Ok(())
+    }
+
+    fn print(&mut self, line: &OutputLine) -> io::Result<()> {
+        match shown(line) {
+            Some(text) => self.say(&text),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for `work`, and prints the lines of child processes in the meantime.
+    ///
+    /// # Errors
+    /// An I/O error if the output cannot be written.
+    pub(super) async fn during<T>(&mut self, work: impl Future<Output = T>) -> io::Result<T> {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                // The lines that a process printed are shown before the consequences of its end.
+                biased;
+                printed = self.print_next() => printed?,
+                value = &mut work => return Ok(value),
+            }
+        }
+    }
+}
+
+/// Returns the text to print for a line, or `None` to hide it. The readiness of a role and its messages at level `info` are
+/// hidden, because this command reports both itself.
+fn shown(line: &OutputLine) -> Option<String> {
+    if line.process == NATS_SERVER {
+        let is_error = ["[ERR]", "[FTL]"].iter().any(|mark| line.text.contains(mark));
+        // The errors of one client connection: each client reports them itself.
+        let is_of_client = line.text.contains(CLIENT);
+        return (is_error && !is_of_client).then(|| format(line));
+    }
+    let is_hidden = fields(&line.text).is_some_and(|fields| {
+        let is = |name: &str, value: &str| fields.get(name).is_some_and(|found| found == value);
+        is("message", NOT_READY) || (is("level", "INFO") && !is("target", ACCESS))
+    });
+    (!is_hidden).then(|| format(line))
+}
+
+/// Formats a line for a person.
+pub(super) fn format(line: &OutputLine) -> String {
+    let process = line.process;
+    let Some(fields) = fields(&line.text) else { return format!("{process}: {}", line.text) };
+    let text = |name: &str| plain(fields.get(name).unwrap_or(&Value::Null));
+    if fields.get("target").is_some_and(|target| target == ACCESS) {
+        let caller = fields.get("principal").map(|it| format!(", {}", plain(it)));
+        return format!(
+            "{process}: {} {} {} {} ms ({}{}) {}",
+            text("method"),
+            text("endpoint"),
+            text("status"),
+            text("duration_ms"),
+            text("outcome"),
+            caller.unwrap_or_default(),
+            text("request_id"),
+        );
+    }
+    let mut formatted = format!("{process}: {} {}", text("level"), text("message"));
+    for (name, value) in fields.iter().filter(|(name, _)| !HIDDEN.contains(&name.as_str())) {
+        // Writing to a string cannot fail.
+        write!(formatted, ", {name}: {}", plain(value)).ok();
+    }
+    formatted
+}
+
+fn fields(text: &str) -> Option<Map<String, Value>> {
+    serde_json::from_str(text).ok()
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(process: &'static str, text: &str) -> OutputLine {
+        OutputLine { process, text: text.to_owned() }
+    }
+
+    #[test]
+    fn requests_and_problems_are_shown() {
+        let access = r#"{"timestamp":"t","level":"INFO","request_id":"r","endpoint":"horse-get","method":"GET","status":200,
+            "outcome":"ok","duration_ms":1.25,"message":"request","target":"fjord::access"}"#;
+        let problem = r#"{"timestamp":"t","level":"ERROR","error":"endpoint x: bad","message":"refused","target":"fjord"}"#;
+        let listening = r#"{"level":"INFO","message":"listening","target":"fjord"}"#;
+        let starting = r#"{"level":"WARN","message":"not ready","target":"fjord"}"#;
+        let debug = r#"{"level":"DEBUG","message":"detail","target":"fjord"}"#;
+        for (line, expected) in [
+            (line("gateway", access), Some("gateway: GET horse-get 200 1.25 ms (ok) r")),
+            (line("worker", problem), Some("worker: ERROR refused, error: endpoint x: bad")),
+            (line("worker", "error: not JSON"), Some("worker: error: not JSON")),
+            (line("worker", debug), Some("worker: DEBUG detail")),
+            (line("worker", listening), None),
+            (line("worker", starting), None),
+            (line(NATS_SERVER, "[1] 2026/11/30 [INF] Server is ready"), None),
+            (line(NATS_SERVER, "[1] [ERR] 127.0.0.1:1 - cid:7 - TLS handshake error"), None),
+            (line(NATS_SERVER, "[1] [FTL] no port"), Some("nats-server: [1] [FTL] no port")),
+        ] {
+            assert_eq!(shown(&line).as_deref(), expected, "{}", line.text);
+        }
+    }
+}

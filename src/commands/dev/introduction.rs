@@ -1,0 +1,78 @@
+//! The text that `fjord dev` prints when everything is ready: the addresses, and commands to try.
+
+use std::path::{Path, PathBuf};
+
+use super::plan::{DevPlan, RunFiles};
+use super::samples::{CurlOptions, curl_commands, quoted};
+
+/// The file with the environment variables for other commands.
+const ENVIRONMENT: &str = "env";
+
+/// Returns the text.
+pub(super) fn text(plan: &DevPlan, files: &RunFiles<'_>, environment: &Path) -> String {
+    let ports = &plan.ports;
+    let url = format!("https://localhost:{}", ports.https.port);
+    let certificates = files.certificates;
+    let client = &certificates.client;
+    let curl = CurlOptions {
+        url: &url,
+        ca: &certificates.ca,
+        token: plan.tokens.first().map(|(issuer, file)| (issuer.as_str(), file.as_path())),
+        client: plan
+            .asks_for_certificates
+            .then_some((client.certificate.as_path(), client.key.as_path())),
+    };
+    let admin = "/metrics /healthz /readyz /status";
+    let mut lines = vec![
+        "For development only: everything listens on 127.0.0.1, with certificates and keys of this run.".to_owned(),
+        String::new(),
+        format!("  API        {url}    documentation: {url}/docs"),
+        format!("  gateway    http://127.0.0.1:{}    {admin}", ports.gateway_admin.port),
+        format!("  worker     http://127.0.0.1:{}    {admin}", ports.worker_admin.port),
+        format!("  authority  {}    (removed at the end)", certificates.ca.display()),
+    ];
+    for (issuer, file) in &plan.tokens {
+        let file = file.display();
+        lines.push(format!(
+            "  token      {file}    of auth.jwt.{issuer}, with every scope of the catalogue"
+        ));
+    }
+    for issuer in &plan.other_issuers {
+        lines.push(format!(
+            "  token      of auth.jwt.{issuer}: from the issuer, because its keys are fetched"
+        ));
+    }
+    let commands = curl_commands(&plan.catalogue, &curl);
+    if !commands.is_empty() {
+        lines.extend(["", "Try:", ""].map(str::to_owned));
+        lines.extend(commands.iter().map(|command| format!("  {command}")));
+    }
+    let environment = quoted(&environment.display().to_string());
+    lines.push(String::new());
+    lines.push(format!("In another terminal, run \". {environment}\" once, then fjord status, fjord call and the other commands."));
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+/// Writes the environment variables with which other commands use this run, for a shell to read. Returns the file.
+///
+/// # Errors
+/// The operating system's error.
+pub(super) fn write_environment(plan: &DevPlan, files: &RunFiles<'_>) -> std::io::Result<PathBuf> {
+    let certificates = files.certificates;
+    let directory = std::path::absolute(plan.worker.directory())?;
+    let servers = format!("[\"tls://127.0.0.1:{}\"]", plan.ports.nats.port);
+    let nats = "FJORD_MESSAGING__NATS";
+    let path = |path: &Path| path.display().to_string();
+    let variables = [
+        ("FJORD_CONFIG".to_owned(), path(&directory)),
+        (format!("{nats}__SERVERS"), servers),
+        (format!("{nats}__TLS__CA"), path(&certificates.ca)),
+        (format!("{nats}__TLS__CERTIFICATE"), path(&certificates.client.certificate)),
+        (format!("{nats}__TLS__KEY"), path(&certificates.client.key)),
+    ];
+    let lines = variables.map(|(name, value)| format!("export {name}={}\n", quoted(&value)));
+    let file = files.directory.join(ENVIRONMENT);
+    std::fs::write(&file, lines.concat())?;
+    Ok(file)
+}

@@ -1,0 +1,296 @@
+//! The configuration of a run: that of the directory, with settings that replace addresses, certificates and keys.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use super::ports::{ChosenPort, PortChooser};
+use super::token::{ALGORITHM, TokenSigner};
+use crate::catalogue::{self, Catalogue};
+use crate::cli::Role;
+use crate::config::auth::KeySource;
+use crate::config::messaging::TransportConfig;
+use crate::config::tls::ClientAuth;
+use crate::config::{Config, ConfigError, LoadedConfig, SettingOrigin, Sources};
+use crate::tls::ThrowawayCertificates;
+
+/// The port of the NATS server if the configuration names none.
+const NATS_PORT: u16 = 4222;
+/// The issuer of tokens if the configuration has none.
+const ISSUER: &str = "fjord-dev";
+/// The keys of an issuer that conflict with a file of keys.
+const FETCHED_KEYS: [&str; 6] = [
+    "keys_url",
+    "keys_url_ca",
+    "keys_refresh",
+    "keys_cooldown",
+    "keys_age_max",
+    "insecure_plain_text",
+];
+
+/// The ports of all listeners, which do not change while `fjord dev` runs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DevPorts {
+    pub(super) nats: ChosenPort,
+    pub(super) https: ChosenPort,
+    pub(super) gateway_admin: ChosenPort,
+    pub(super) worker_admin: ChosenPort,
+}
+
+/// The files of a run that are not part of the configuration.
+pub(super) struct RunFiles<'a> {
+    /// The run directory.
+    pub(super) directory: &'a Path,
+    /// The certificates of all listeners.
+    pub(super) certificates: &'a ThrowawayCertificates,
+    /// The key that signs tokens.
+    pub(super) signer: &'a TokenSigner,
+}
+
+/// The checked configuration of both roles.
+#[derive(Debug)]
+pub(super) struct DevPlan {
+    /// The sources of the gateway's configuration.
+    pub(super) gateway: Sources,
+    /// The sources of the worker's configuration.
+    pub(super) worker: Sources,
+    /// The worker's configuration.
+    pub(super) worker_config: Config,
+    /// The endpoints.
+    pub(super) catalogue: Catalogue,
+    /// The ports.
+    pub(super) ports: DevPorts,
+    /// The issuers of tokens, each with the file of its token.
+    pub(super) tokens: Vec<(String, PathBuf)>,
+    /// The issuers whose keys are not replaced, because they are fetched.
+    pub(super) other_issuers: Vec<String>,
+    /// Whether the gateway asks for client certificates.
+    pub(super) asks_for_certificates: bool,
+}
+
+impl DevPlan {
+    /// Reads and checks the configuration, and writes the tokens. Chooses ports unless they are given.
+    ///
+    /// # Errors
+    /// Returns all errors of the configuration and the catalogue, one line each.
+    pub(super) fn load(
+        base: &Sources,
+        files: &RunFiles<'_>,
+        ports: Option<DevPorts>,
+    ) -> Result<Self, Vec<String>> {
+        let mut sets = common_sets(files);
+        // Without the files of the configuration: some of them are replaced below.
+        let first = load_roles(base, &sets, true);
+        let (gateway, worker) = match first {
+            Ok(loaded) => loaded,
+            Err(errors) => return Err(load_roles(base, &sets, false).err().unwrap_or(errors)),
+        };
+        let ports = match ports {
+            Some(ports) => ports,
+            None => DevPorts::choose(base, &gateway.config, &worker.config)
+                .map_err(|error| vec![format!("no port of 127.0.0.1 is free: {error}")])?,
+        };
+        sets.push(format!("messaging.nats.servers=[\"tls://127.0.0.1:{}\"]", ports.nats.port));
+        let config = &gateway.config.catalogue;
+        let catalogue = catalogue::load(&config.directory, &config.defaults);
+        let issuers = issuer_sets(&gateway, files);
+        let (issuer_sets, other_issuers) = issuers.map_err(|error| vec![error])?;
+        let asks_for_certificates = asks_for_certificates(&gateway.config);
+        let mut gateway_sets = sets.clone();
+        gateway_sets.extend(issuer_sets);
+        gateway_sets.push(format!("gateway.listen=127.0.0.1:{}", ports.https.port));
+        gateway_sets.push(format!("admin.listen=127.0.0.1:{}", ports.gateway_admin.port));
+        if asks_for_certificates {
+            let ca = files.certificates.ca.display();
+            gateway_sets.push(format!("gateway.tls.client_ca={ca}"));
+        }
+        sets.push(format!("admin.listen=127.0.0.1:{}", ports.worker_admin.port));
+        let gateway = sources(base, Role::Gateway, &gateway_sets, false);
+        let worker = sources(base, Role::Worker, &sets, false);
+        let mut errors = Vec::new();
+        let loaded = [&gateway, &worker].map(|sources| {
+            Config::load(sources).map_err(|found| errors.extend(lines(&found))).ok()
+        });
+        let catalogue = catalogue.map_err(|found| errors.extend(lines(&found))).ok();
+        errors.sort();
+        errors.dedup();
+        let ([Some(gateway_config), Some(worker_config)], Some(catalogue)) = (loaded, catalogue)
+        else {
+            return Err(errors);
+        };
+        let tokens = write_tokens(&gateway_config.config, &other_issuers, &catalogue, files)
+            .map_err(|error| vec![error])?;
+        Ok(Self {
+            gateway,
+            worker,
+            worker_config: worker_config.config,
+            catalogue,
+            ports,
+            tokens,
+            other_issuers,
+            asks_for_certificates,
+        })
+    }
+}
+
+impl DevPorts {
+    fn choose(base: &Sources, gateway: &Config, worker: &Config) -> std::io::Result<Self> {
+        let mut ports = PortChooser::default();
+        Ok(Self {
+            https: ports.choose(gateway.gateway.listen.port())?,
+            nats: ports.choose(nats_port(base))?,
+            gateway_admin: ports.choose(gateway.admin.listen.port())?,
+            worker_admin: ports.choose(worker.admin.listen.port())?,
+        })
+    }
+
+    /// Returns a remark for each port that differs from the configuration.
+    pub(super) fn remarks(&self) -> Vec<String> {
+        let purposes = [
+            (self.https, "the API"),
+            (self.nats, "nats-server"),
+            (self.gateway_admin, "the gateway's admin listener"),
+            (self.worker_admin, "the worker's admin listener"),
+        ];
+        purposes.into_iter().filter_map(|(port, purpose)| port.remark(purpose)).collect()
+    }
+}
+
+fn lines<E: ToString>(errors: &[E]) -> Vec<String> {
+    errors.iter().map(ToString::to_string).collect()
+}
+
+/// Returns the sources of a role's configuration, with the settings of a run as the highest layer.
+fn sources(base: &Sources, role: Role, sets: &[String], without_files: bool) -> Sources {
+    let sets = base.sets.iter().chain(sets).cloned().collect();
+    Sources { role: Some(role), sets, nats_only: without_files, ..base.clone() }
+}
+
+fn load_roles(
+    base: &Sources,
+    sets: &[String],
+    without_files: bool,
+) -> Result<(LoadedConfig, LoadedConfig), Vec<String>> {
+    let load = |role, sets: &[String]| Config::load(&sources(base, role, sets, without_files));
+    let mut sets = sets.to_vec();
+    // Any server, because the configuration need not name one.
+    sets.push("messaging.nats.servers=[\"tls://127.0.0.1\"]".to_owned());
+    match (load(Role::Gateway, &sets), load(Role::Worker, &sets)) {
+        (Ok(gateway), Ok(worker)) => Ok((gateway, worker)),
+        (gateway, worker) => {
+            let found: Vec<Vec<ConfigError>> =
+                [gateway.err(), worker.err()].into_iter().flatten().collect();
+            let mut errors = lines(&found.concat());
+            errors.sort();
+            errors.dedup();
+            Err(errors)
+        }
+    }
+}
+
+/// Returns the settings that both roles need for any configuration.
+fn common_sets(files: &RunFiles<'_>) -> Vec<String> {
+    let certificates = files.certificates;
+    let path = |key: &str, path: &Path| format!("{key}={}", path.display());
+    let mut sets = vec![
+        path("messaging.nats.tls.ca", &certificates.ca),
+        path("messaging.nats.tls.certificate", &certificates.client.certificate),
+        path("messaging.nats.tls.key", &certificates.client.key),
+        path("gateway.tls.certificate", &certificates.server.certificate),
+        path("gateway.tls.key", &certificates.server.key),
+    ];
+    let others = [
+        "messaging.nats.insecure_plain_text=false",
+        "messaging.nats.tls_first=false",
+        "messaging.nats.discover=false",
+        "messaging.nats.monitoring=[]",
+        "gateway.tls.certificates=[]",
+        "gateway.insecure_plain_text=false",
+        "gateway.hosts=[]",
+        "gateway.proxy_protocol=false",
+        "gateway.trusted_proxies=[]",
+        "lifecycle.drain_delay=0s",
+        // A worker is restarted after each change.
+        "worker.unsubscribe_quiet_time=50ms",
+        "log.format=json",
+    ];
+    sets.extend(others.map(str::to_owned));
+    sets
+}
+
+/// Returns the port of the first NATS server that the configuration of both roles names.
+fn nats_port(base: &Sources) -> u16 {
+    let shared = Config::load(&Sources { role: None, nats_only: true, ..base.clone() });
+    let port = shared.ok().and_then(|loaded| {
+        let TransportConfig::Nats(nats) = loaded.config.messaging.transport;
+        nats.servers.first()?.rsplit_once(':')?.1.parse().ok()
+    });
+    port.unwrap_or(NATS_PORT)
+}
+
+fn asks_for_certificates(gateway: &Config) -> bool {
+    let tls = gateway.gateway.tls.as_ref();
+    tls.is_some_and(|tls| tls.client_auth != ClientAuth::Off)
+}
+
+/// Returns the settings that replace the keys of issuers, and the issuers whose keys stay because they are fetched.
+fn issuer_sets(
+    gateway: &LoadedConfig,
+    files: &RunFiles<'_>,
+) -> Result<(Vec<String>, Vec<String>), String> {
+    let jwks = files.directory.join("jwks.json");
+    write_secret(&jwks, &files.signer.jwks())?;
+    let (mut sets, mut others) = (Vec::new(), Vec::new());
+    let mut replace_keys = |name: &str| {
+        sets.push(format!("auth.jwt.{name}.keys={}", jwks.display()));
+        sets.push(format!("auth.jwt.{name}.algorithms=[\"{ALGORITHM}\"]"));
+    };
+    let issuers = &gateway.config.auth.issuers;
+    for (name, issuer) in issuers {
+        let is_fetched = matches!(issuer.keys, KeySource::Fetched(_));
+        let sets_fetched_key = FETCHED_KEYS.iter().any(|key| {
+            let key = format!("auth.jwt.{name}.{key}");
+            let mut entries = gateway.entries.iter();
+            entries.any(|entry| entry.key == key && entry.origin != SettingOrigin::Default)
+        });
+        if is_fetched && sets_fetched_key {
+            others.push(name.clone());
+        } else {
+            replace_keys(name);
+        }
+    }
+    // Even if no endpoint requires a token yet: the gateway can then reload a catalogue in which one does.
+    if issuers.is_empty() {
+        replace_keys(ISSUER);
+        sets.push(format!("auth.jwt.{ISSUER}.issuer=https://{ISSUER}.invalid/"));
+        sets.push(format!("auth.jwt.{ISSUER}.audiences=[\"fjord\"]"));
+    }
+    Ok((sets, others))
+}
+
+/// Writes a token of each issuer whose keys are replaced: `token`, or `token-NAME` if there are several.
+fn write_tokens(
+    gateway: &Config,
+    other_issuers: &[String],
+    catalogue: &Catalogue,
+    files: &RunFiles<'_>,
+) -> Result<Vec<(String, PathBuf)>, String> {
+    let issuers = gateway.auth.issuers.iter();
+    let issuers: Vec<_> = issuers.filter(|(name, _)| !other_issuers.contains(name)).collect();
+    let mut tokens = Vec::new();
+    for (name, issuer) in &issuers {
+        let file = if issuers.len() == 1 { "token".to_owned() } else { format!("token-{name}") };
+        let path = files.directory.join(file);
+        write_secret(&path, &files.signer.token(issuer, catalogue))?;
+        tokens.push(((*name).clone(), path));
+    }
+    Ok(tokens)
+}
+
+/// Writes a file that only its owner can read.
+fn write_secret(path: &Path, text: &str) -> Result<(), String> {
+    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path);
+    let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
+    written.map_err(|error| format!("{}: cannot be written: {error}", path.display()))
+}

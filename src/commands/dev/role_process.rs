@@ -1,0 +1,158 @@
+//! The process of a role: starts it, and asks its admin listener for its state.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io;
+use std::path::Path;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::process::Command;
+use tokio::time::{Instant, timeout};
+
+use super::child::{ChildContext, ChildProcess};
+use crate::cli::Role;
+use crate::commands::plain_http::{self, PlainAnswer};
+use crate::config::Sources;
+use crate::procedures::databases::NOT_QUERIED;
+use crate::telemetry::names;
+
+/// The time limit for an answer of an admin listener.
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+/// How long a process may have notes, such as a queue that is not served yet, before they are reported.
+const NOTES_LIMIT: Duration = Duration::from_secs(2);
+/// Variables of systemd, to which only this process itself may respond.
+const SYSTEMD_VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+
+/// The process of a role, which may have ended.
+#[derive(Debug)]
+pub(super) struct RoleProcess {
+    admin_port: u16,
+    /// The process; `None` if it has ended because of an error in the configuration.
+    process: Option<ChildProcess>,
+    /// When the process was started.
+    started: Instant,
+    /// Whether it was found to be ready since it was started.
+    is_ready: bool,
+}
+
+/// The state of a process that is about to become ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum RoleState {
+    /// It is not ready for these reasons. There are none if it does not answer yet.
+    NotReady(Vec<String>),
+    /// It is ready, apart from these problems.
+    Ready(Vec<String>),
+}
+
+/// The document of `/readyz`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ReadyDocument {
+    reasons: BTreeMap<String, String>,
+    notes: BTreeMap<String, String>,
+}
+
+impl RoleProcess {
+    /// Starts a role with this executable and configuration.
+    ///
+    /// # Errors
+    /// The operating system's error.
+    pub(super) fn start(
+        role: Role,
+        executable: &Path,
+        sources: &Sources,
+        admin_port: u16,
+        context: &ChildContext,
+    ) -> io::Result<Self> {
+        let mut command = Command::new(executable);
+        command.arg("--role").arg(role.as_str());
+        command.arg("--config").arg(sources.directory());
+        command.args(sources.sets.iter().flat_map(|set| [OsStr::new("--set"), OsStr::new(set)]));
+        for variable in SYSTEMD_VARIABLES {
+            command.env_remove(variable);
+        }
+        let process = Some(ChildProcess::start(role.as_str(), command, context)?);
+        Ok(Self { admin_port, process, started: Instant::now(), is_ready: false })
+    }
+
+    /// Returns the running process.
+    pub(super) fn process(&mut self) -> Option<&mut ChildProcess> {
+        self.process.as_mut()
+    }
+
+    /// Forgets the process, which has ended.
+    pub(super) fn forget(&mut self) {
+        self.process = None;
+    }
+
+    /// Returns whether the process runs and is not known to be ready.
+    pub(super) fn is_starting(&self) -> bool {
+        self.process.is_some() && !self.is_ready
+    }
+
+    /// Returns the time since the start of the process.
+    pub(super) fn age(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Waits until the process ends. If there is none, waits forever. Cancel safe.
+    pub(super) async fn ended(&mut self) -> io::Result<ExitStatus> {
+        match &mut self.process {
+            Some(process) => process.wait().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Stops the process, if it runs.
+    ///
+    /// # Errors
+    /// The operating system's error.
+    pub(super) async fn stop(&mut self, limit: Duration) -> io::Result<()> {
+        match self.process.take() {
+            Some(mut process) => process.stop(limit).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Asks whether the process is ready, and remembers it.
+    pub(super) async fn look(&mut self) -> RoleState {
+        let Some(answer) = self.get("/readyz").await else {
+            return RoleState::NotReady(Vec::new());
+        };
+        let document: ReadyDocument = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let lines = |problems: BTreeMap<String, String>| -> Vec<String> {
+            problems.iter().map(|(about, reason)| format!("{about}: {reason}")).collect()
+        };
+        let notes = lines(document.notes);
+        if answer.status != 200 {
+            return RoleState::NotReady([lines(document.reasons), notes].concat());
+        }
+        // A worker is ready as soon as it serves one queue. The others usually follow at once, but a new database takes longer.
+        let is_opening = notes.iter().any(|note| note.ends_with(NOT_QUERIED));
+        if is_opening || (!notes.is_empty() && self.age() < NOTES_LIMIT) {
+            return RoleState::NotReady(notes);
+        }
+        self.is_ready = true;
+        RoleState::Ready(notes)
+    }
+
+    /// Returns the numbers of reloads that were applied and that were refused; `None` if the process does not answer.
+    pub(super) async fn reloads(&self) -> Option<(u64, u64)> {
+        let answer = self.get("/metrics").await?;
+        let text = String::from_utf8(answer.body).ok()?;
+        let name = names::CONFIG_RELOADS.name;
+        let count = |result: &str| {
+            let start = format!("{name}{{{}=\"{result}\"}} ", names::RESULT);
+            let line = text.lines().find_map(|line| line.strip_prefix(&start));
+            line.and_then(|number| number.parse().ok()).unwrap_or(0)
+        };
+        Some((count("ok"), count("failed")))
+    }
+
+    async fn get(&self, path: &str) -> Option<PlainAnswer> {
+        let host = format!("127.0.0.1:{}", self.admin_port);
+        timeout(ANSWER_LIMIT, plain_http::get(&host, path)).await.ok()?.ok()
+    }
+}

@@ -1,0 +1,357 @@
+//! The running processes of `fjord dev`: reloads or restarts them after changes, and stops them in order.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::{ExitCode, ExitStatus};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep};
+
+use super::child::ChildProcess;
+use super::console::{self, Console};
+use super::introduction;
+use super::plan::{DevPlan, RunFiles};
+use super::role_process::{RoleProcess, RoleState};
+use super::watcher::{Changes, WatchedKind, Watcher};
+use crate::cli::Role;
+use crate::commands::{EXIT_CONFIG, EXIT_FAILED, EXIT_USAGE};
+use crate::config::Sources;
+use crate::config::procedures::DatabaseConfig;
+use crate::lifecycle::Signals;
+
+/// The interval at which processes that are not ready are asked for their state.
+const LOOK_INTERVAL: Duration = Duration::from_millis(25);
+/// The time after which the addresses are printed although a process is not ready, with the reasons.
+const READY_LIMIT: Duration = Duration::from_secs(10);
+/// The longest wait for a process to stop, after which it is killed.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// The same after a process has ended by itself: without it, the others cannot finish their work.
+const STOP_LIMIT_AFTER_FAILURE: Duration = Duration::from_secs(1);
+/// The longest wait for the gateway to apply or refuse a changed catalogue.
+const RELOAD_LIMIT: Duration = Duration::from_secs(10);
+
+/// All running processes, and the configuration that they use.
+pub(super) struct DevSession<'a, O, E> {
+    base: &'a Sources,
+    files: RunFiles<'a>,
+    plan: DevPlan,
+    executable: PathBuf,
+    console: Console<'a, O, E>,
+    nats: ChildProcess,
+    gateway: RoleProcess,
+    worker: RoleProcess,
+    watcher: Watcher,
+    looks: Interval,
+    started: Instant,
+    /// Whether the addresses have been printed.
+    is_introduced: bool,
+    /// The longest wait for a process to stop at the end.
+    stop_limit: Duration,
+}
+
+/// An event to which the session responds.
+enum DevEvent {
+    Stopped,
+    NatsEnded(ExitStatus),
+    RoleEnded(Role, ExitStatus),
+    Changed(Changes),
+    /// It is time to ask the processes for their state.
+    Look,
+}
+
+impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
+    /// Starts both roles.
+    ///
+    /// # Errors
+    /// The operating system's error.
+    pub(super) fn start(
+        base: &'a Sources,
+        files: RunFiles<'a>,
+        plan: DevPlan,
+        console: Console<'a, O, E>,
+        (nats, started): (ChildProcess, Instant),
+    ) -> io::Result<Self> {
+        let executable = std::env::current_exe()?;
+        let context = console.context();
+        let start =
+            |role, sources, port| RoleProcess::start(role, &executable, sources, port, &context);
+        let worker = start(Role::Worker, &plan.worker, plan.ports.worker_admin.port)?;
+        let gateway = start(Role::Gateway, &plan.gateway, plan.ports.gateway_admin.port)?;
+        let mut looks = interval(LOOK_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let watcher = Watcher::new(&plan);
+        Ok(Self {
+            base,
+            files,
+            plan,
+            executable,
+            console,
+            nats,
+            gateway,
+            worker,
+            watcher,
+            looks,
+            started,
+            is_introduced: false,
+            stop_limit: STOP_LIMIT,
+        })
+    }
+
+    /// Responds to events until a signal arrives or a process ends by itself. Returns the exit status.
+    ///
+    /// # Errors
+    /// An I/O error if the output cannot be written or a process cannot be started.
+    pub(super) async fn run(&mut self, signals: &mut Signals) -> io::Result<ExitCode> {
+        for remark in self.plan.ports.remarks() {
+            self.console.say(&remark)?;
+        }
+        loop {
+            match self.next_event(signals).await? {
+                DevEvent::Stopped => return Ok(ExitCode::SUCCESS),
+                DevEvent::NatsEnded(status) => {
+                    let last = self.nats.last_lines().await;
+                    let lines: Vec<String> = last.iter().map(console::format).collect();
+                    return self.died(self.nats.name(), status, &lines);
+                }
+                DevEvent::RoleEnded(role, status) => {
+                    if let Some(status) = self.role_ended(role, status).await? {
+                        return Ok(status);
+                    }
+                }
+                DevEvent::Changed(changes) => self.apply(&changes).await?,
+                DevEvent::Look => self.look().await?,
+            }
+        }
+    }
+
+    /// Stops all processes: first the gateway, which may still wait for answers of the worker. A second signal kills them.
+    ///
+    /// # Errors
+    /// An I/O error if the output cannot be written or a process cannot be signalled.
+    pub(super) async fn stop(&mut self, signals: &mut Signals) -> io::Result<()> {
+        self.console.say("\nstopping …")?;
+        let Self { gateway, worker, nats, console, stop_limit, .. } = self;
+        let work = async {
+            gateway.stop(*stop_limit).await?;
+            worker.stop(*stop_limit).await?;
+            nats.stop(*stop_limit).await
+        };
+        tokio::select! {
+            stopped = console.during(work) => stopped?,
+            // The processes are killed when their values are dropped.
+            _ = signals.next() => Ok(()),
+        }
+    }
+
+    async fn next_event(&mut self, signals: &mut Signals) -> io::Result<DevEvent> {
+        let is_starting = self.gateway.is_starting() || self.worker.is_starting();
+        loop {
+            tokio::select! {
+                biased;
+                _ = signals.next() => return Ok(DevEvent::Stopped),
+                printed = self.console.print_next() => printed?,
+                ended = self.nats.wait() => return Ok(DevEvent::NatsEnded(ended?)),
+                ended = self.gateway.ended() => {
+                    return Ok(DevEvent::RoleEnded(Role::Gateway, ended?));
+                }
+                ended = self.worker.ended() => {
+                    return Ok(DevEvent::RoleEnded(Role::Worker, ended?));
+                }
+                changes = self.watcher.changed() => return Ok(DevEvent::Changed(changes)),
+                _ = self.looks.tick(), if is_starting => return Ok(DevEvent::Look),
+            }
+        }
+    }
+
+    fn role(&mut self, role: Role) -> &mut RoleProcess {
+        match role {
+            Role::Gateway => &mut self.gateway,
+            Role::Worker => &mut self.worker,
+        }
+    }
+
+    /// Handles the end of a role's process. Returns the exit status, unless a corrected file can start the process again.
+    async fn role_ended(&mut self, role: Role, status: ExitStatus) -> io::Result<Option<ExitCode>> {
+        let name = role.as_str();
+        let last = match self.role(role).process() {
+            Some(process) => process.last_lines().await,
+            None => Vec::new(),
+        };
+        self.role(role).forget();
+        self.console.print_read()?;
+        if status.code() != Some(i32::from(EXIT_CONFIG)) {
+            let lines: Vec<String> = last.iter().map(console::format).collect();
+            return self.died(name, status, &lines).map(Some);
+        }
+        if !self.is_introduced {
+            return Ok(Some(ExitCode::from(EXIT_USAGE)));
+        }
+        let text = format!(
+            "the {name} does not start with these files: it is started again after the next change"
+        );
+        self.console.say(&text)?;
+        Ok(None)
+    }
+
+    /// Reports that a process has ended by itself.
+    fn died(
+        &mut self,
+        name: &str,
+        status: ExitStatus,
+        last_lines: &[String],
+    ) -> io::Result<ExitCode> {
+        self.console.errors(&[format!("{name} has ended ({status}); its last lines:")])?;
+        self.console.errors(last_lines)?;
+        self.stop_limit = STOP_LIMIT_AFTER_FAILURE;
+        Ok(ExitCode::from(EXIT_FAILED))
+    }
+
+    /// Asks the processes for their state, and reports when they are ready.
+    async fn look(&mut self) -> io::Result<()> {
+        let mut problems = Vec::new();
+        for role in [Role::Worker, Role::Gateway] {
+            if !self.role(role).is_starting() {
+                continue;
+            }
+            let (state, name) = (self.role(role).look().await, role.as_str());
+            let seconds = self.role(role).age().as_secs_f64();
+            match state {
+                RoleState::NotReady(reasons) if reasons.is_empty() => {
+                    problems.push(format!("the {name} is not ready yet"));
+                }
+                RoleState::NotReady(reasons) => {
+                    problems
+                        .extend(reasons.iter().map(|it| format!("the {name} is not ready: {it}")));
+                }
+                RoleState::Ready(notes) => {
+                    let notes: Vec<String> =
+                        notes.iter().map(|note| format!("the {name}: {note}")).collect();
+                    if self.is_introduced {
+                        self.console.say(&format!("the {name} is ready after {seconds:.1} s"))?;
+                        self.console.errors(&notes)?;
+                    } else {
+                        problems.extend(notes);
+                    }
+                }
+            }
+        }
+        let is_ready = !self.gateway.is_starting() && !self.worker.is_starting();
+        if self.is_introduced || !(is_ready || self.started.elapsed() > READY_LIMIT) {
+            return Ok(());
+        }
+        self.is_introduced = true;
+        let environment = introduction::write_environment(&self.plan, &self.files)?;
+        let text = introduction::text(&self.plan, &self.files, &environment);
+        let state = if is_ready { "Ready" } else { "Not ready" };
+        let directory = self.base.directory().display();
+        let seconds = self.started.elapsed().as_secs_f64();
+        self.console.say(&text)?;
+        self.console.errors(&problems)?;
+        self.console.say(&format!(
+            "{state} after {seconds:.1} s. Changes in {directory} are applied when files are saved. Ctrl-C stops everything."
+        ))
+    }
+
+    /// Applies changed files, if they are valid.
+    async fn apply(&mut self, changes: &Changes) -> io::Result<()> {
+        let names: Vec<String> = changes.values().flatten().map(|path| self.shown(path)).collect();
+        let names = names.join(", ");
+        if changes.contains_key(&WatchedKind::Schema) {
+            self.console.say(&self.advice_for_schema())?;
+            if changes.len() == 1 {
+                return Ok(());
+            }
+        }
+        match DevPlan::load(self.base, &self.files, Some(self.plan.ports)) {
+            Ok(plan) => self.plan = plan,
+            Err(errors) => {
+                self.console.errors(&errors)?;
+                let text = format!("{names}: not applied; the previous version stays in use");
+                return self.console.say(&text);
+            }
+        }
+        self.watcher.watch(&self.plan);
+        if changes.contains_key(&WatchedKind::Configuration) {
+            self.console
+                .say(&format!("{names}: changed; restarting the gateway and the worker"))?;
+            self.restart(Role::Gateway).await?;
+            return self.restart(Role::Worker).await;
+        }
+        if changes.contains_key(&WatchedKind::Catalogue) && !self.reload_gateway().await? {
+            let text = format!("{names}: not applied; the previous version stays in use");
+            return self.console.say(&text);
+        }
+        self.console.say(&format!(
+            "{names}: changed; restarting the worker, which reads endpoints and procedures when it starts"
+        ))?;
+        self.restart(Role::Worker).await
+    }
+
+    /// Makes the gateway read its files again. Returns whether it has applied them.
+    async fn reload_gateway(&mut self) -> io::Result<bool> {
+        let before = self.gateway.reloads().await;
+        let Some(process) = self.gateway.process() else {
+            self.restart(Role::Gateway).await?;
+            return Ok(true);
+        };
+        process.signal(Signal::SIGHUP)?;
+        let (gateway, console) = (&self.gateway, &mut self.console);
+        let result = console.during(async {
+            let end = Instant::now() + RELOAD_LIMIT;
+            loop {
+                let after = gateway.reloads().await;
+                if after != before || Instant::now() > end {
+                    return after.zip(before);
+                }
+                sleep(LOOK_INTERVAL).await;
+            }
+        });
+        match result.await? {
+            Some((after, before)) if after.0 > before.0 => Ok(true),
+            Some((after, before)) if after.1 > before.1 => Ok(false),
+            _ => {
+                let text =
+                    format!("the gateway has not applied the catalogue within {RELOAD_LIMIT:?}");
+                self.console.errors(&[text])?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Stops the process of a role, if it runs, and starts it with the current configuration.
+    async fn restart(&mut self, role: Role) -> io::Result<()> {
+        let (process, sources, port) = match role {
+            Role::Gateway => {
+                (&mut self.gateway, &self.plan.gateway, self.plan.ports.gateway_admin.port)
+            }
+            Role::Worker => {
+                (&mut self.worker, &self.plan.worker, self.plan.ports.worker_admin.port)
+            }
+        };
+        self.console.during(process.stop(STOP_LIMIT)).await??;
+        let context = self.console.context();
+        *process = RoleProcess::start(role, &self.executable, sources, port, &context)?;
+        Ok(())
+    }
+
+    /// Returns a path as a person writes it: relative to the directory of the configuration.
+    fn shown(&self, path: &std::path::Path) -> String {
+        path.strip_prefix(self.base.directory()).unwrap_or(path).display().to_string()
+    }
+
+    /// Returns the message for a changed schema, which has no effect on an existing database.
+    fn advice_for_schema(&self) -> String {
+        let databases = self.plan.worker_config.procedures.databases.values();
+        let files = databases.filter_map(|database| match database {
+            DatabaseConfig::Sqlite(sqlite) if sqlite.schema.is_some() => {
+                Some(self.shown(&sqlite.file))
+            }
+            _ => None,
+        });
+        let files = files.collect::<Vec<_>>().join(", ");
+        format!(
+            "the schema has changed: it is executed only in a new database; to use it, stop, delete {files}, and start again"
+        )
+    }
+}

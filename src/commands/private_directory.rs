@@ -1,0 +1,126 @@
+//! A directory that only its owner can access. It is removed with its contents when the value is dropped.
+
+use std::fs::{self, DirBuilder, File, TryLockError};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+/// The permissions of the directory.
+const MODE: u32 = 0o700;
+/// The file that is locked while the directory is in use. The kernel releases the lock when the process ends.
+const LOCK: &str = "lock";
+/// The number of random characters in the name of a temporary directory.
+const RANDOM_CHARACTERS: usize = 12;
+
+/// A directory that exists as long as this value.
+#[derive(Debug)]
+pub(super) struct PrivateDirectory {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl PrivateDirectory {
+    /// Creates a directory with a random name in the system's directory for temporary files.
+    ///
+    /// # Errors
+    /// A message that names the directory.
+    pub(super) fn temporary(prefix: &str) -> Result<Self, String> {
+        let random = uuid::Uuid::new_v4().simple().to_string();
+        let random = random.get(..RANDOM_CHARACTERS).unwrap_or_default();
+        let path = std::env::temp_dir().join(format!("{prefix}-{random}"));
+        create(&path).map_err(|error| format!("{}: cannot be created: {error}", path.display()))
+    }
+
+    /// Creates a directory with this name. A directory that a killed process has left behind is replaced; any other existing
+    /// directory is an error.
+    ///
+    /// # Errors
+    /// A message that names the directory.
+    pub(super) fn named(path: &Path) -> Result<Self, String> {
+        let failed = |error: io::Error| format!("{}: cannot be created: {error}", path.display());
+        let path = std::path::absolute(path).map_err(failed)?;
+        match create(&path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                let lock = abandoned(&path)?;
+                fs::remove_dir_all(&path).map_err(failed)?;
+                drop(lock);
+                create(&path).map_err(failed)
+            }
+            created => created.map_err(failed),
+        }
+    }
+
+    /// Returns the absolute path.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for PrivateDirectory {
+    fn drop(&mut self) {
+        // The owner may have removed it, and there is nobody to report another failure to.
+        fs::remove_dir_all(&self.path).ok();
+    }
+}
+
+fn create(path: &Path) -> io::Result<PrivateDirectory> {
+    DirBuilder::new().mode(MODE).create(path)?;
+    let lock = File::create_new(path.join(LOCK))?;
+    lock.lock()?;
+    Ok(PrivateDirectory { path: path.to_owned(), _lock: lock })
+}
+
+/// Returns the lock of an existing directory that no process uses any more.
+fn abandoned(path: &Path) -> Result<File, String> {
+    let shown = path.display();
+    let Ok(lock) = File::open(path.join(LOCK)) else {
+        return Err(format!("{shown}: already exists; expected the name of a new directory"));
+    };
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(format!("{shown}: another process is using it")),
+        Err(TryLockError::Error(error)) => Err(format!("{shown}: cannot be locked: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_temporary_directory_is_private_and_removed() {
+        let directory = PrivateDirectory::temporary("fjord-test").unwrap();
+        let path = directory.path().to_owned();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
+        fs::write(path.join("key"), "secret").unwrap();
+        drop(directory);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn only_an_abandoned_directory_is_replaced() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("run");
+        let first = PrivateDirectory::named(&path).unwrap();
+        let error = PrivateDirectory::named(&path).unwrap_err();
+        assert!(error.ends_with("another process is using it"), "{error}");
+
+        drop(first);
+
+        // As after SIGKILL: the files remain, but no process holds the lock.
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join(LOCK), "").unwrap();
+        fs::write(path.join("token"), "old").unwrap();
+        let second = PrivateDirectory::named(&path).unwrap();
+        assert!(!path.join("token").exists());
+        drop(second);
+
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("precious"), "").unwrap();
+        let error = PrivateDirectory::named(&path).unwrap_err();
+        assert!(error.contains("already exists"), "{error}");
+        assert!(path.join("precious").exists());
+    }
+}
