@@ -131,6 +131,13 @@ async fn the_procedure_chooses_the_version_and_compares_it() {
     ] {
         get(&client, path, &[(name, value)]).await.is(status);
     }
+    // A 304 has the headers that select a representation (RFC 9110 §15.4.5), whichever condition it answers.
+    for condition in
+        [("if-none-match", "\"7\""), ("if-modified-since", "Thu, 29 Feb 2024 12:34:56 GMT")]
+    {
+        let unchanged = get(&client, path, &[condition, ("accept-encoding", "gzip")]).await;
+        assert_eq!(unchanged.is(304).header("vary"), "Accept-Encoding", "{}", condition.0);
+    }
     // If-None-Match takes precedence (RFC 9110 §13.1.3).
     let both = [("if-none-match", "\"8\""), ("if-modified-since", "Thu, 29 Feb 2024 12:34:56 GMT")];
     get(&client, path, &both).await.is(200);

@@ -126,7 +126,7 @@ pub(super) fn remember_codings(
     accepted: AcceptedCodings,
     config: &CompressionConfig,
 ) {
-    let is_conditional = [header::IF_MATCH, header::IF_NONE_MATCH]
+    let is_conditional = [header::IF_MATCH, header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE]
         .iter()
         .any(|name| request.headers.contains_key(name));
     if is_conditional && !config.codings.is_empty() {

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use crate::catalogue::Endpoint;
 use crate::problem::{Problem, ProblemKind};
 use crate::roles::gateway::edge::compression::{self, accept_encoding::AcceptedCodings};
-use crate::roles::gateway::response::entity_tag::{self, TagKind};
+use crate::roles::gateway::response::entity_tag::{self, Comparison, Matched, TagKind, matching};
 use crate::roles::gateway::response::{Response, ResponseBody};
 
 /// Sets the `ETag` that the endpoint declares, and evaluates the preconditions of the request.
@@ -41,18 +41,20 @@ pub(super) fn evaluate(
     let codings = request.extensions.get::<AcceptedCodings>().copied();
     let tags = possible_tags(&response, codings);
     // A condition on a validator that the response lacks is ignored. HEAD, for example, has no computed tag if the answer is
-    // larger than a message. The order of the conditions is that of RFC 9110 §13.2.2.
-    let has_condition = |name| headers.contains_key(name) && !tags.is_empty();
-    let is_met = if has_condition(header::IF_MATCH) {
-        matching(headers, header::IF_MATCH, &tags, Comparison::Strong).is_some()
+    // larger than a message. The order of the conditions is that of RFC 9110 §13.2.2: a condition on a tag replaces the one on
+    // a date, even if it is ignored.
+    let is_met = if headers.contains_key(header::IF_MATCH) {
+        tags.is_empty() || matching(headers, header::IF_MATCH, &tags, Comparison::Strong).is_some()
     } else {
         is_modified_since(headers, header::IF_UNMODIFIED_SINCE, &response) != Some(true)
     };
     if !is_met {
         return Err(Problem::new(ProblemKind::PreconditionFailed));
     }
-    if has_condition(header::IF_NONE_MATCH) {
+    if headers.contains_key(header::IF_NONE_MATCH) {
         let tag = match matching(headers, header::IF_NONE_MATCH, &tags, Comparison::Weak) {
+            // Without a tag, the condition is ignored.
+            Some(Matched::Any) if tags.is_empty() => return Ok(response),
             Some(Matched::Any) => tags.first().cloned(),
             Some(Matched::Tag(tag)) => Some(tag.clone()),
             None => return Ok(response),
@@ -86,62 +88,6 @@ fn possible_tags(response: &Response, codings: Option<AcceptedCodings>) -> Vec<H
     tags
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Comparison {
-    /// Weak tags never match.
-    Strong,
-    /// `W/` is ignored.
-    Weak,
-}
-
-enum Matched<'a> {
-    /// `*` matches whatever is current.
-    Any,
-    Tag(&'a HeaderValue),
-}
-
-/// Returns the first match between the tags in a header and the current tags (RFC 9110 §8.8.3.2).
-fn matching<'a>(
-    headers: &HeaderMap,
-    name: HeaderName,
-    current: &'a [HeaderValue],
-    comparison: Comparison,
-) -> Option<Matched<'a>> {
-    for value in headers.get_all(name) {
-        let Ok(text) = value.to_str() else { continue };
-        if text.trim() == "*" {
-            return Some(Matched::Any);
-        }
-        let mut rest = text;
-        while let Some((tag, is_weak)) = next_tag(&mut rest) {
-            if is_weak && comparison == Comparison::Strong {
-                continue;
-            }
-            let is_same = |known: &&HeaderValue| match known.to_str().unwrap_or_default() {
-                weak if weak.starts_with("W/") => {
-                    comparison == Comparison::Weak && weak.strip_prefix("W/") == Some(tag)
-                }
-                strong => strong == tag,
-            };
-            if let Some(found) = current.iter().find(is_same) {
-                return Some(Matched::Tag(found));
-            }
-        }
-    }
-    None
-}
-
-/// Reads the next tag of a list. Returns it with its quotes but without `W/`, and whether it is weak. The rest of a
-/// malformed list matches nothing.
-fn next_tag<'a>(rest: &mut &'a str) -> Option<(&'a str, bool)> {
-    let text = rest.trim_start_matches([' ', '\t', ',']);
-    let strong = text.strip_prefix("W/").unwrap_or(text);
-    let length = strong.strip_prefix('"')?.find('"')? + 2;
-    let (tag, after) = strong.split_at_checked(length)?;
-    *rest = after;
-    Some((tag, strong.len() < text.len()))
-}
-
 /// Returns the 304 for a response: without content, and with the headers that a cache updates (RFC 9110 §15.4.5).
 fn not_modified(
     response: Response,
@@ -165,46 +111,34 @@ fn not_modified(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn is_match(list: &[&str], current: &'static str, comparison: Comparison) -> bool {
-        let mut headers = HeaderMap::new();
-        for value in list {
-            headers.append(header::IF_MATCH, value.parse().unwrap());
-        }
-        let current = [HeaderValue::from_static(current)];
-        matching(&headers, header::IF_MATCH, &current, comparison).is_some()
-    }
+    use crate::catalogue::load::fixture::catalogue;
 
     #[test]
-    fn tags_are_compared_as_rfc_9110_says() {
-        // Section 8.8.3.2: the two tags, the strong and the weak comparison.
-        for (one, other, strong, weak) in [
-            ("W/\"1\"", "W/\"1\"", false, true),
-            ("W/\"1\"", "W/\"2\"", false, false),
-            ("W/\"1\"", "\"1\"", false, true),
-            ("\"1\"", "W/\"1\"", false, true),
-            ("\"1\"", "\"1\"", true, true),
-        ] {
-            assert_eq!(is_match(&[one], other, Comparison::Strong), strong, "{one} {other}");
-            assert_eq!(is_match(&[one], other, Comparison::Weak), weak, "{one} {other}");
-        }
-    }
-
-    #[test]
-    fn lists_of_tags_are_read() {
-        for list in [
-            &["\"a\", \"1\""][..],
-            &["\"a\",W/\"1\" , \"b\""],
-            &[" , \"a,b\",\t\"1\""],
-            &["\"a\"", "\"1\""],
-            &["*"],
-            &[" * "],
-        ] {
-            assert!(is_match(list, "\"1\"", Comparison::Weak), "{list:?}");
-        }
-        for list in [&[""][..], &["1"], &["\"1"], &["\"a\" 1, \"1\""], &["\"a\", *"], &["w/\"1\""]]
-        {
-            assert!(!is_match(list, "\"1\"", Comparison::Weak), "{list:?}");
-        }
+    fn a_condition_on_a_tag_replaces_the_one_on_a_date() {
+        let catalogue = catalogue(r#""dated": {"route":"GET /dated", KEYS}"#);
+        let evaluated = |names: &[HeaderName]| {
+            let mut request = http::Request::new(()).into_parts().0;
+            for name in names {
+                let is_date =
+                    [header::IF_MODIFIED_SINCE, header::IF_UNMODIFIED_SINCE].contains(name);
+                let value = if is_date { "Sun, 06 Nov 1994 08:49:37 GMT" } else { "\"7\"" };
+                request.headers.insert(name, HeaderValue::from_static(value));
+            }
+            let mut response = Response::default();
+            let date = if names.contains(&header::IF_MODIFIED_SINCE) {
+                "Sun, 06 Nov 1994 08:49:37 GMT"
+            } else {
+                "Mon, 07 Nov 1994 08:49:37 GMT"
+            };
+            response.headers_mut().insert(header::LAST_MODIFIED, HeaderValue::from_static(date));
+            evaluate(&request, &catalogue.endpoints()[0], response)
+                .map_or_else(|problem| problem.kind.definition().status, |it| it.status())
+                .as_u16()
+        };
+        // The response has no tag, so the conditions on tags are ignored (RFC 9110 §13.1.3, §13.1.4).
+        assert_eq!(evaluated(&[header::IF_MODIFIED_SINCE]), 304);
+        assert_eq!(evaluated(&[header::IF_MODIFIED_SINCE, header::IF_NONE_MATCH]), 200);
+        assert_eq!(evaluated(&[header::IF_UNMODIFIED_SINCE]), 412);
+        assert_eq!(evaluated(&[header::IF_UNMODIFIED_SINCE, header::IF_MATCH]), 200);
     }
 }

@@ -7,7 +7,7 @@
 use aws_lc_rs::digest::{Context, SHA256};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::{Response, ResponseBody};
 
@@ -56,7 +56,7 @@ pub(in crate::roles::gateway) fn kind(response: &Response) -> TagKind {
     kind_of(response.headers(), response.extensions())
 }
 
-fn kind_of(headers: &http::HeaderMap, extensions: &http::Extensions) -> TagKind {
+fn kind_of(headers: &HeaderMap, extensions: &http::Extensions) -> TagKind {
     match headers.get(header::ETAG) {
         None => TagKind::Absent,
         Some(tag) if tag.as_bytes().starts_with(b"W/") => TagKind::Weak,
@@ -98,6 +98,66 @@ fn finish(digest: Context) -> Option<HeaderValue> {
     HeaderValue::try_from(format!("\"{}\"", URL_SAFE_NO_PAD.encode(bytes))).ok()
 }
 
+/// How tags are compared (RFC 9110 §8.8.3.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::roles::gateway) enum Comparison {
+    /// Weak tags never match.
+    Strong,
+    /// `W/` is ignored.
+    Weak,
+}
+
+/// A match between the tags in a header and the current tags.
+#[derive(Debug)]
+pub(in crate::roles::gateway) enum Matched<'a> {
+    /// `*` matches whatever is current.
+    Any,
+    /// The current tag that is in the header.
+    Tag(&'a HeaderValue),
+}
+
+/// Returns the first match between the tags in a header and the current tags (RFC 9110 §8.8.3.2).
+pub(in crate::roles::gateway) fn matching<'a>(
+    headers: &HeaderMap,
+    name: HeaderName,
+    current: &'a [HeaderValue],
+    comparison: Comparison,
+) -> Option<Matched<'a>> {
+    for value in headers.get_all(name) {
+        let Ok(text) = value.to_str() else { continue };
+        if text.trim() == "*" {
+            return Some(Matched::Any);
+        }
+        let mut rest = text;
+        while let Some((tag, is_weak)) = next_tag(&mut rest) {
+            if is_weak && comparison == Comparison::Strong {
+                continue;
+            }
+            let is_same = |known: &&HeaderValue| match known.to_str().unwrap_or_default() {
+                weak if weak.starts_with("W/") => {
+                    comparison == Comparison::Weak && weak.strip_prefix("W/") == Some(tag)
+                }
+                strong => strong == tag,
+            };
+            if let Some(found) = current.iter().find(is_same) {
+                return Some(Matched::Tag(found));
+            }
+        }
+    }
+    None
+}
+
+/// Reads the next tag of a list. Returns it with its quotes but without `W/`, and whether it is weak. The rest of a
+/// malformed list matches nothing.
+fn next_tag<'a>(rest: &mut &'a str) -> Option<(&'a str, bool)> {
+    let text = rest.trim_start_matches([' ', '\t', ',']);
+    let strong = text.strip_prefix("W/").unwrap_or(text);
+    let length = strong.strip_prefix('"')?.find('"')? + 2;
+    let (tag, after) = strong.split_at_checked(length)?;
+    *rest = after;
+    Some((tag, strong.len() < text.len()))
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -137,5 +197,47 @@ mod tests {
         on_encoded(&mut parts, "gzip");
         on_encoded(&mut parts, "gzip");
         assert_eq!(parts.headers[header::ETAG], "W/\"7\"");
+    }
+
+    fn is_match(list: &[&str], current: &'static str, comparison: Comparison) -> bool {
+        let mut headers = HeaderMap::new();
+        for value in list {
+            headers.append(header::IF_MATCH, value.parse().unwrap());
+        }
+        let current = [HeaderValue::from_static(current)];
+        matching(&headers, header::IF_MATCH, &current, comparison).is_some()
+    }
+
+    #[test]
+    fn tags_are_compared_as_rfc_9110_says() {
+        // Section 8.8.3.2: the two tags, the strong and the weak comparison.
+        for (one, other, strong, weak) in [
+            ("W/\"1\"", "W/\"1\"", false, true),
+            ("W/\"1\"", "W/\"2\"", false, false),
+            ("W/\"1\"", "\"1\"", false, true),
+            ("\"1\"", "W/\"1\"", false, true),
+            ("\"1\"", "\"1\"", true, true),
+        ] {
+            assert_eq!(is_match(&[one], other, Comparison::Strong), strong, "{one} {other}");
+            assert_eq!(is_match(&[one], other, Comparison::Weak), weak, "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn lists_of_tags_are_read() {
+        for list in [
+            &["\"a\", \"1\""][..],
+            &["\"a\",W/\"1\" , \"b\""],
+            &[" , \"a,b\",\t\"1\""],
+            &["\"a\"", "\"1\""],
+            &["*"],
+            &[" * "],
+        ] {
+            assert!(is_match(list, "\"1\"", Comparison::Weak), "{list:?}");
+        }
+        for list in [&[""][..], &["1"], &["\"1"], &["\"a\" 1, \"1\""], &["\"a\", *"], &["w/\"1\""]]
+        {
+            assert!(!is_match(list, "\"1\"", Comparison::Weak), "{list:?}");
+        }
     }
 }

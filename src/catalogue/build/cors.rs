@@ -54,6 +54,8 @@ pub(super) fn used_headers(
     let has = |header| headers.iter().any(|(declared, _)| *declared == header);
     if cache.etag || has(ResponseHeader::ETag) {
         used.request.extend(["if-match", "if-none-match"]);
+    }
+    if cache.etag && !has(ResponseHeader::ETag) {
         used.response.push("etag");
     }
     if cache.ttl.is_some() {

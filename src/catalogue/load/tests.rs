@@ -55,9 +55,12 @@ fn errors_in_headers_name_the_header() {
     );
     check(
         &with(r#""headers":{"Set-Cookie":"a"}"#),
-        "unknown field `Set-Cookie`, expected one of `Location`, `Link`",
+        "headers.Set-Cookie: is not a key: expected one of `Location`, `Link`",
     );
-    check(&with(r#""headers":{"location":"a"}"#), "unknown field `location`");
+    check(
+        &with(r#""headers":{"location":"a"}"#),
+        "headers.location: is not a key: did you mean Location?",
+    );
     check(&with(r#""headers":{"Location":"a","Location":"b"}"#), "duplicate field `Location`");
 }
 
@@ -90,7 +93,7 @@ fn errors_in_produces_say_why() {
 fn errors_in_cache_say_why() {
     let get = |keys: &str| with(keys).replace("POST", "GET");
     check(&with(r#""cache":{"etag":true}"#), "cache: expected only with GET and HEAD, because");
-    check(&get(r#""cache":{"etags":true}"#), "unknown field `etags`");
+    check(&get(r#""cache":{"etags":true}"#), "cache.etags: is not a key: did you mean etag?");
     let both = get(r#""cache":{"etag":true},"cache_control":"No-Store""#);
     check(&both, "cache_control: expected no `no-store` together with `cache.etag`, because");
     check(&get(r#""cache":{"ttl":"0s"}"#), "cache.ttl: expected a whole number");

@@ -69,11 +69,14 @@ impl AnswerCache {
         let SessionEnd::Answer(answer) = end else { return };
         let is_complete =
             answer.status == 200 && answer.outcome == Outcome::Ok && answer.parts == 0;
+        // An answer that cannot be sent is a problem for the client, although the worker reports success.
+        let is_complete = is_complete && key.is_valid_answer(answer);
         let mut state = self.lock();
         if !is_complete || state.bytes_max == 0 {
             return;
         }
-        let bytes = answer.body.len() + answer.header_bytes() + key.bytes() + OVERHEAD_BYTES;
+        let header_bytes = answer.content_type.len() + answer.header_bytes();
+        let bytes = answer.body.len() + header_bytes + key.bytes() + OVERHEAD_BYTES;
         if bytes > state.bytes_max / SHARE_DIVISOR {
             return count_evicted("too_large");
         }
@@ -175,6 +178,8 @@ mod tests {
         let (cache, now) = (AnswerCache::new(1 << 20), Instant::now());
         let [own, _] = endpoints();
         let failed = Final::whole(200, "", Bytes::new(), Outcome::Other);
+        let SessionEnd::Answer(mut invalid) = answer(200, 10) else { panic!("an answer") };
+        invalid.content_type = "text/plain\n".into();
         for end in [
             answer(404, 10),
             answer(500, 10),
@@ -182,6 +187,7 @@ mod tests {
             SessionEnd::Problem(ProblemKind::Busy),
             SessionEnd::ClientGone,
             SessionEnd::Answer(failed),
+            SessionEnd::Answer(invalid),
         ] {
             cache.put(key(&own, "{}", None, None), &end, TTL, now);
             assert!(cache.lock().answers.is_empty(), "{end:?}");

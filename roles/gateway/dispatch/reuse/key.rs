@@ -4,9 +4,10 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::HeaderValue;
 
-use crate::catalogue::Endpoint;
-use crate::envelope::Request;
+use crate::catalogue::{Endpoint, Representation};
+use crate::envelope::{Final, Request};
 
 /// The key of an answer. Two requests with the same key call the same procedure with the same arguments on behalf of the
 /// same caller, and want the same representation.
@@ -30,6 +31,27 @@ impl AnswerKey {
             principal: request.principal.clone().filter(|_| !endpoint.cache.is_shared),
             accept: request.accept.clone(),
         }
+    }
+
+    /// Returns whether an answer can be sent to the clients that request it: with valid headers, and in their
+    /// representation.
+    pub(super) fn is_valid_answer(&self, answer: &Final) -> bool {
+        let (produces, content_type) = (&self.endpoint.produces, &*answer.content_type);
+        let mut declared = answer
+            .headers
+            .iter()
+            .filter(|(header, _)| self.endpoint.headers.iter().any(|(known, _)| known == header));
+        // Workers in other languages may answer in any type as long as the endpoint has only JSON.
+        let is_expected = |one: &Representation| match &self.accept {
+            Some(accept) => one.media_type() == accept,
+            None => *one == Representation::Json,
+        };
+        let is_represented = matches!(**produces, [Representation::Json])
+            || answer.body.is_empty()
+            || produces.iter().any(|one| is_expected(one) && one.is_content_type(content_type));
+        is_represented
+            && HeaderValue::from_str(content_type).is_ok()
+            && declared.all(|(header, value)| header.check(value).is_ok())
     }
 
     /// Returns the size of the key in bytes.
@@ -64,8 +86,9 @@ pub(super) mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::catalogue::Execution;
     use crate::catalogue::load::fixture::catalogue;
+    use crate::catalogue::{Execution, ResponseHeader};
+    use crate::outcome::Outcome;
 
     /// Returns two endpoints: one whose answers depend on the caller, and one whose answers do not.
     pub(in super::super) fn endpoints() -> [Arc<Endpoint>; 2] {
@@ -102,6 +125,32 @@ pub(super) mod tests {
             payload: payload.into(),
         };
         AnswerKey::new(endpoint, &request)
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_sent_is_not_valid() {
+        let catalogue = catalogue(
+            r#""csv": {"route":"GET /csv", KEYS, "produces": ["application/json", "text/csv"],
+                 "headers": {"Location": "location"}, "cache": {"ttl": "5s"}}"#,
+        );
+        let endpoint = &catalogue.endpoints()[0];
+        let answer = |content_type: &'static str, headers| Final {
+            headers,
+            ..Final::whole(200, content_type, "x".into(), Outcome::Ok)
+        };
+        let location = |value: &str| vec![(ResponseHeader::Location, value.to_owned())];
+        let (json, csv) = ("application/json", "text/csv; header=present");
+        for (accept, answer, expected) in [
+            (None, answer(json, Vec::new()), true),
+            (None, answer(csv, Vec::new()), false),
+            (Some("text/csv"), answer(csv, Vec::new()), true),
+            (Some("text/csv"), answer(json, Vec::new()), false),
+            (None, answer(json, location("/a")), true),
+            (None, answer(json, location("a b")), false),
+            (None, answer(json, vec![(ResponseHeader::ETag, "undeclared".to_owned())]), true),
+        ] {
+            assert_eq!(key(endpoint, "{}", None, accept).is_valid_answer(&answer), expected);
+        }
     }
 
     #[test]

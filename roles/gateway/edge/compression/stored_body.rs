@@ -18,6 +18,7 @@ use super::{VARY_ENCODING, set_encoding};
 use crate::roles::gateway::response::BodyProducer;
 use crate::roles::gateway::response::Response;
 use crate::roles::gateway::response::ResponseBody;
+use crate::roles::gateway::response::entity_tag::{Comparison, matching};
 
 /// The size of a piece of a body that is decompressed while it is sent.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -162,8 +163,12 @@ impl StoredBody {
     ) -> Response {
         // The forms of a body are different representations, which need different tags.
         let coding = if request.coding().is_some() { "-gzip" } else { "" };
-        let tag = format!("\"{}{coding}\"", self.hash);
-        let mut response = if has_tag(request.headers, &tag) {
+        let tag = HeaderValue::try_from(format!("\"{}{coding}\"", self.hash)).ok();
+        let has_tag = tag.as_ref().is_some_and(|tag| {
+            let current = std::slice::from_ref(tag);
+            matching(request.headers, header::IF_NONE_MATCH, current, Comparison::Weak).is_some()
+        });
+        let mut response = if has_tag {
             let mut unchanged = Response::default();
             *unchanged.status_mut() = StatusCode::NOT_MODIFIED;
             request.set_vary(unchanged.headers_mut());
@@ -173,20 +178,11 @@ impl StoredBody {
         };
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache_control));
-        if let Ok(tag) = HeaderValue::try_from(tag) {
+        if let Some(tag) = tag {
             headers.insert(header::ETAG, tag);
         }
         response
     }
-}
-
-/// Returns whether `If-None-Match` has this tag. The comparison is weak (RFC 9110 §13.1.2).
-fn has_tag(request: &HeaderMap, tag: &str) -> bool {
-    let values = request.get_all(header::IF_NONE_MATCH).iter();
-    values.filter_map(|value| value.to_str().ok()).flat_map(|list| list.split(',')).any(|item| {
-        let item = item.trim();
-        item == "*" || item.strip_prefix("W/").unwrap_or(item) == tag
-    })
 }
 
 /// A body that is being decompressed.
