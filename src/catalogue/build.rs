@@ -71,13 +71,11 @@ pub(super) fn endpoint(
     if definition.dry_run {
         check_dry_run(definition.transaction, route.as_ref(), &parameters, errors);
     }
+    let queue = queue(definition.queue.as_deref(), id.as_ref(), errors);
     let attempts = definition.attempts.unwrap_or(defaults.attempts);
     if !(1..=ATTEMPTS_CEILING).contains(&attempts) {
         errors.add("attempts", format!("expected 1 to {ATTEMPTS_CEILING}"));
     }
-    let queue = definition.queue.as_deref().map(QueueName::new).transpose();
-    let queue = queue.map_err(|error| errors.add("queue", error.to_string())).ok().flatten();
-    let queue = queue.or_else(|| QueueName::new(id.as_ref()?.as_str()).ok());
     let outputs = outputs(definition.outputs, result, errors);
     let returns = returns::returns(definition.returns.as_deref(), (result, &outputs), errors);
     let status = status_map(definition.status, errors);
@@ -141,6 +139,17 @@ fn route(written: Option<&str>, errors: &mut EndpointErrors<'_>) -> Option<Route
         errors.add("route", "expected a path that the gateway does not serve itself");
     }
     Some(parsed)
+}
+
+/// Returns the queue of an endpoint: by default, the one that has the name of the endpoint.
+fn queue(
+    written: Option<&str>,
+    id: Option<&EndpointId>,
+    errors: &mut EndpointErrors<'_>,
+) -> Option<QueueName> {
+    let queue = written.map(QueueName::new).transpose();
+    let queue = queue.map_err(|error| errors.add("queue", error.to_string())).ok().flatten();
+    queue.or_else(|| QueueName::new(id?.as_str()).ok())
 }
 
 fn check_dry_run(
