@@ -20,9 +20,12 @@ pub(super) fn detail(
     }
     let reason = match parameter.kind {
         ParameterType::Int32 | ParameterType::Int64 => number_fault(text).or_else(|| {
-            let is_fraction = decimal::is_number(text) && text.contains(['.', 'e', 'E']);
-            is_fraction
-                .then(|| if text.contains(['e', 'E']) { "an exponent" } else { "a decimal point" })
+            // With an exponent, a text can be a whole number: 5.0e1.
+            let is_fraction = match text.split_once(['e', 'E']) {
+                Some((_, exponent)) => exponent.starts_with('-'),
+                None => text.contains('.'),
+            };
+            (is_fraction && decimal::is_number(text)).then_some("a fraction")
         }),
         ParameterType::Number | ParameterType::Decimal => number_fault(text),
         _ => None,
