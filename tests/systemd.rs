@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use fjord::config::limits::UNIT_STOP_TIMEOUT;
 
+use super::support::certs::Certs;
 use super::support::external_tools::{find, run};
 use super::support::fjord_binary;
 
@@ -160,14 +161,16 @@ fn settings_in_user_data_are_valid() {
             write(&format!("conf.d/{name}"), text);
         }
         // runcmd downloads these files.
-        for name in [
-            "tls/ca.pem",
-            "tls/server.pem",
-            "secrets/server.key",
-            "secrets/nats-password",
-            "secrets/mssql-password",
-        ] {
+        for name in ["secrets/nats-password", "secrets/mssql-password"] {
             write(name, "x");
+        }
+        let certs = Certs::new(&directory.path().join("issued"));
+        for (from, name) in [
+            (&certs.ca, "tls/ca.pem"),
+            (&certs.server.certificate, "tls/server.pem"),
+            (&certs.server.key, "secrets/server.key"),
+        ] {
+            write(name, &fs::read_to_string(from).expect("the file can be read"));
         }
         let home = directory.path().to_str().expect("the path is UTF-8");
         let here =

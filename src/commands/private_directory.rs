@@ -2,13 +2,13 @@
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 /// The permissions of the directory.
 const MODE: u32 = 0o700;
 /// The file that is locked while the directory is in use. The kernel releases the lock when the process ends.
-const LOCK: &str = "lock";
+const LOCK: &str = ".fjord-run-lock";
 /// The number of random characters in the name of a temporary directory.
 const RANDOM_CHARACTERS: usize = 12;
 
@@ -70,14 +70,26 @@ fn create(path: &Path) -> io::Result<PrivateDirectory> {
     Ok(PrivateDirectory { path: path.to_owned(), _lock: lock })
 }
 
-/// Returns the lock of an existing directory that no process uses any more.
+/// Returns the lock of an existing directory that no process uses any more. Only a private directory of this user that has the
+/// lock file qualifies, because its contents are removed.
 fn abandoned(path: &Path) -> Result<File, String> {
     let shown = path.display();
-    let Ok(lock) = File::open(path.join(LOCK)) else {
-        return Err(format!("{shown}: already exists; expected the name of a new directory"));
-    };
+    let exists = || format!("{shown}: already exists; expected the name of a new directory");
+    let lock = File::open(path.join(LOCK)).map_err(|_| exists())?;
+    let (directory, own) = (fs::symlink_metadata(path), fs::metadata("/proc/self"));
+    let is_own = directory.is_ok_and(|directory| {
+        let is_owner = own.is_ok_and(|own| own.uid() == directory.uid());
+        is_owner && directory.is_dir() && directory.mode() & 0o777 == MODE
+    });
+    if !is_own {
+        return Err(exists());
+    }
     match lock.try_lock() {
-        Ok(()) => Ok(lock),
+        // Another process may have replaced the directory before this process locked the file.
+        Ok(()) => match (fs::metadata(path.join(LOCK)), lock.metadata()) {
+            (Ok(named), Ok(locked)) if named.ino() == locked.ino() => Ok(lock),
+            _ => Err(format!("{shown}: another process is using it")),
+        },
         Err(TryLockError::WouldBlock) => Err(format!("{shown}: another process is using it")),
         Err(TryLockError::Error(error)) => Err(format!("{shown}: cannot be locked: {error}")),
     }
@@ -110,7 +122,7 @@ mod tests {
         drop(first);
 
         // As after SIGKILL: the files remain, but no process holds the lock.
-        fs::create_dir(&path).unwrap();
+        DirBuilder::new().mode(MODE).create(&path).unwrap();
         fs::write(path.join(LOCK), "").unwrap();
         fs::write(path.join("token"), "old").unwrap();
         let second = PrivateDirectory::named(&path).unwrap();
@@ -119,8 +131,12 @@ mod tests {
 
         fs::create_dir(&path).unwrap();
         fs::write(path.join("precious"), "").unwrap();
-        let error = PrivateDirectory::named(&path).unwrap_err();
-        assert!(error.contains("already exists"), "{error}");
-        assert!(path.join("precious").exists());
+        for lock in ["lock", LOCK] {
+            // A directory that others can read was not created by this type.
+            fs::write(path.join(lock), "").unwrap();
+            let error = PrivateDirectory::named(&path).unwrap_err();
+            assert!(error.contains("already exists"), "{error}");
+            assert!(path.join("precious").exists());
+        }
     }
 }

@@ -175,7 +175,7 @@ async fn a_saturated_queue_is_named_as_the_bottleneck_and_prometheus_agrees() {
     let (page, view) = run_status(&fleet);
     let moment = SystemTime::now();
     println!("{page}");
-    let start = "The bottleneck is queue slow: the 6 slots of its 3 workers";
+    let start = "The bottleneck is queue slow: all 6 slots of its 3 workers";
     assert!(page.starts_with(start), "{page}");
     let slow = check_view(&view);
     if let Some(prometheus) = &prometheus {

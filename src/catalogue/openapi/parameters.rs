@@ -6,9 +6,13 @@ use super::schemas;
 use crate::catalogue::endpoint::Endpoint;
 use crate::catalogue::parameter::{Parameter, ParameterSource, ParameterType};
 use crate::catalogue::route::{self, Segment};
+use crate::catalogue::validate::is_null_if_empty;
 
 /// The form of `Idempotency-Key`: bare, or a quoted string as in the draft.
 const IDEMPOTENCY_KEY: &str = r#"^(?:[!#-\[\]-~]{1,128}|"[!#-\[\]-~]{1,128}")$"#;
+
+/// The form of `Prefer`: preferences, each with an optional value, separated by commas (RFC 7240). Unknown ones are ignored.
+const PREFER: &str = r#"^(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:=(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+|"[^"\\]*"))?(?:, ?[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:=(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+|"[^"\\]*"))?)*)?$"#;
 
 /// Returns the parameters of an operation. Path parameters take their names from `path`.
 pub(super) fn parameters(endpoint: &Endpoint, path: &str) -> Vec<Json> {
@@ -37,6 +41,9 @@ pub(super) fn parameters(endpoint: &Endpoint, path: &str) -> Vec<Json> {
                 written.insert(key.to_owned(), value);
             }
         };
+        if parameter.source == ParameterSource::Query && is_null_if_empty(parameter) {
+            set("allowEmptyValue", true.into());
+        }
         let schema = schemas::value(parameter, false);
         if let Some(description) = schema.get("description") {
             set("description", description.clone());
@@ -86,7 +93,7 @@ fn prefer(endpoint: &Endpoint) -> Option<Json> {
     (!examples.is_empty()).then(|| {
         json!({
             "name": "Prefer", "in": "header", "required": false,
-            "schema": { "type": "string", "examples": examples },
+            "schema": { "type": "string", "pattern": PREFER, "examples": examples },
             "description": description.join(" ") })
     })
 }

@@ -44,7 +44,7 @@ pub(super) async fn differences(
 }
 
 fn compare(endpoint: &Endpoint, described: &ResultDescription) -> Vec<String> {
-    let mut comparison = Comparison { described, lines: Vec::new() };
+    let mut comparison = ReturnsComparison { described, lines: Vec::new() };
     match &endpoint.returns {
         None => {}
         Some(Returns::Columns(columns)) => {
@@ -73,12 +73,12 @@ fn compare(endpoint: &Endpoint, described: &ResultDescription) -> Vec<String> {
     comparison.lines
 }
 
-struct Comparison<'a> {
+struct ReturnsComparison<'a> {
     described: &'a ResultDescription,
     lines: Vec<String>,
 }
 
-impl<'a> Comparison<'a> {
+impl<'a> ReturnsComparison<'a> {
     /// Returns the described result sets, or records why there are none.
     fn sets(&mut self) -> Option<&'a [Vec<ColumnDescription>]> {
         match &self.described.sets {

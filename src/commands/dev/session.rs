@@ -291,7 +291,8 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
     /// Makes the gateway read its files again. Returns whether it has applied them.
     async fn reload_gateway(&mut self) -> io::Result<bool> {
         let before = self.gateway.reloads().await;
-        let Some(process) = self.gateway.process() else {
+        // A gateway that does not answer yet may not listen for signals, so SIGHUP could end it.
+        let (Some(process), true) = (self.gateway.process(), before.is_some()) else {
             self.restart(Role::Gateway).await?;
             return Ok(true);
         };

@@ -21,6 +21,34 @@ const KEYS: [(&str, &[&str]); 9] = [
 ];
 /// The key for read-only connections, and its value.
 const INTENT: (&str, &str) = ("applicationintent", "readonly");
+/// The keys of SqlClient that fjord does not use, without spaces. Any other key may be the rest of a value that contains a
+/// semicolon and is not in quotes, such as a password, and is not printed.
+const UNUSED_KEYS: [&str; 24] = [
+    "applicationname",
+    "app",
+    "asynchronousprocessing",
+    "connecttimeout",
+    "connectiontimeout",
+    "timeout",
+    "commandtimeout",
+    "connectretrycount",
+    "connectretryinterval",
+    "connectionlifetime",
+    "loadbalancetimeout",
+    "currentlanguage",
+    "language",
+    "enlist",
+    "failoverpartner",
+    "maxpoolsize",
+    "minpoolsize",
+    "multipleactiveresultsets",
+    "multisubnetfailover",
+    "packetsize",
+    "persistsecurityinfo",
+    "pooling",
+    "workstationid",
+    "wsid",
+];
 /// The protocols that a server may name before its address, and that are not TCP.
 const OTHER_PROTOCOLS: [&str; 3] = ["np:", "lpc:", "admin:"];
 
@@ -217,7 +245,7 @@ fn by_key(
     pairs: Vec<(String, String)>,
     errors: &mut Vec<String>,
 ) -> (BTreeMap<&'static str, String>, Vec<String>) {
-    let (mut values, mut ignored) = (BTreeMap::new(), Vec::new());
+    let (mut values, mut ignored, mut has_unknown) = (BTreeMap::new(), Vec::new(), false);
     for (key, value) in pairs {
         let plain = key.replace([' ', '_'], "").to_lowercase();
         let known = KEYS.iter().find(|(_, names)| names.contains(&plain.as_str()));
@@ -229,9 +257,15 @@ fn by_key(
             }
         } else if plain.is_empty() {
             errors.push("expected a key before '='".to_owned());
-        } else {
+        } else if UNUSED_KEYS.contains(&plain.as_str()) {
             ignored.push(key);
+        } else {
+            has_unknown = true;
         }
+    }
+    if has_unknown {
+        let text = "contains an unknown key; a value with a semicolon, such as a password, must be in quotes";
+        errors.push(text.to_owned());
     }
     (values, ignored)
 }
@@ -328,6 +362,9 @@ mod tests {
         assert!(!errors.concat().contains("hunter2"));
         assert!(ConnectionString::parse("hunter2").unwrap_err().concat().contains("key=value"));
         assert!(ConnectionString::parse("Password='hunter2").is_err());
+        let text = "Server=a;Database=b;User ID=c;Password=hun;ter2=x";
+        let errors = ConnectionString::parse(text).unwrap_err().concat();
+        assert!(errors.contains("must be in quotes") && !errors.contains("ter2"), "{errors}");
     }
 
     #[test]

@@ -47,7 +47,10 @@ function documentWith(shown) {
     paths[path] ??= {};
     paths[path][method] = api.paths[path][method];
   }
-  return { ...api, paths, servers: [{ url: base }] };
+  // Swagger UI also shows described tags that have no operations.
+  const names = new Set(shown.flatMap((one) => one.tags));
+  const described = api.tags?.filter((one) => names.has(one.name));
+  return { ...api, paths, tags: described, servers: [{ url: base }] };
 }
 
 function button(label, count, value) {

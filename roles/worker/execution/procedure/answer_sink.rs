@@ -9,9 +9,7 @@ use bytes::Bytes;
 use crate::catalogue::names::eq_ignore_case;
 use crate::catalogue::{Representation, ResultKind};
 use crate::future::BoxFuture;
-use crate::procedures::{
-    Cell, DatabaseError, MemberNames, OwnedCell, ProcedureResult, RowSink, SinkError,
-};
+use crate::procedures::{Cell, DatabaseError, MemberNames, ProcedureResult, RowSink, SinkError};
 use crate::roles::worker::execution::handler::JobProgress;
 
 use super::failure_log::log_message;
@@ -241,9 +239,12 @@ impl AnswerSink {
         self.close_array();
         let out = &mut self.out;
         out.extend_from_slice(b",\"outputs\":{");
-        let is_selected =
-            |entry: &&(String, OwnedCell)| outputs.is_empty() || outputs.contains(&entry.0);
-        for (index, (name, cell)) in outcome.outputs.iter().filter(is_selected).enumerate() {
+        // With the name that the catalogue uses, which may have another case than the procedure's.
+        let selected = outcome.outputs.iter().filter_map(|(name, cell)| {
+            let wanted = outputs.iter().find(|wanted| eq_ignore_case(wanted, name));
+            (outputs.is_empty() || wanted.is_some()).then(|| (wanted.unwrap_or(name), cell))
+        });
+        for (index, (name, cell)) in selected.enumerate() {
             if index > 0 {
                 out.push(b',');
             }

@@ -53,7 +53,7 @@ fn every_result_kind_has_its_shape() {
         Some(format!(r#"{{"sets":{sets},"outputs":{outputs},"return":0}}"#))
     };
     let ok = |text: &str| Some(text.to_owned());
-    let cases: [ShapeCase<'_>; 25] = [
+    let cases: [ShapeCase<'_>; 26] = [
         (R::Rows, &[], &[], ok("[]")),
         (R::Rows, &[], &[NO_ROWS], ok("[]")),
         (R::Rows, &[], &[ROWS, OTHER], ok(both)),
@@ -79,6 +79,7 @@ fn every_result_kind_has_its_shape() {
         (R::Full, &[], &[], full("[]", r#"{"id":7,"a":1.50}"#)),
         (R::Full, &["id"], &[ROWS, OTHER], full(&format!("[{both},{other}]"), r#"{"id":7}"#)),
         (R::Full, &["id"], &[NO_ROWS], full("[[]]", r#"{"id":7}"#)),
+        (R::Full, &["ID"], &[NO_ROWS], full("[[]]", r#"{"ID":7}"#)),
     ];
     for (kind, outputs, sets, expected) in cases {
         let names: Vec<String> = outputs.iter().map(ToString::to_string).collect();
