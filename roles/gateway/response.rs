@@ -117,9 +117,9 @@ pub fn from_final(answer: Final) -> Result<Response, Problem> {
     }
     let body = if is_bodiless(status.as_u16()) { Bytes::new() } else { answer.body };
     // An empty body can be CSV, lines of JSON or the bytes of a value, but not JSON.
-    let has_type =
-        !is_bodiless(status.as_u16()) && !(body.is_empty() && &*answer.content_type == JSON);
-    let content_type = if has_type { &*answer.content_type } else { "" };
+    let is_untyped =
+        is_bodiless(status.as_u16()) || (body.is_empty() && &*answer.content_type == JSON);
+    let content_type = if is_untyped { "" } else { &*answer.content_type };
     with_body(status, content_type, body.into())
 }
 

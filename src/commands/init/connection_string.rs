@@ -21,7 +21,7 @@ const KEYS: [(&str, &[&str]); 9] = [
 ];
 /// The key for read-only connections, and its value.
 const INTENT: (&str, &str) = ("applicationintent", "readonly");
-/// The keys of SqlClient that fjord does not use, without spaces. Any other key may be the rest of a value that contains a
+/// The keys of `SqlClient` that fjord does not use, without spaces. Any other key may be the rest of a value that contains a
 /// semicolon and is not in quotes, such as a password, and is not printed.
 const UNUSED_KEYS: [&str; 24] = [
     "applicationname",

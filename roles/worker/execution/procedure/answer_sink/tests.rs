@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::procedures::OwnedCell;
 
 type ShapeCase<'a> = (ResultKind, &'a [&'a str], &'a [Set<'a>], Option<String>);
 type Set<'a> = (&'a [&'a str], &'a [&'a [Cell<'a>]]);
