@@ -22,9 +22,8 @@ use crate::support::raw_client::RawClient;
 const MIB: u64 = 1 << 20;
 /// The time between the end of an attack and the last measurement.
 const SETTLE_TIME: Duration = Duration::from_secs(30);
-/// The maximum growth of the gateway's memory: twice a client's share (64 MiB), because the memory of a body that was converted
-/// to a message is returned to the kernel only after a second, and 32 MiB outside the budget.
-const GROWTH_BYTES_MAX: u64 = 160 * MIB;
+/// The maximum growth of the gateway's memory: a client's share and memory outside the budget.
+const GROWTH_BYTES_MAX: u64 = 128 * MIB;
 /// The maximum amount of memory that the allocator retains.
 const KEPT_BYTES_MAX: u64 = 32 * MIB;
 /// Longer than 300 answers of 4 MiB take in a debug build on a busy machine.

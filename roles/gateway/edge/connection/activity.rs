@@ -106,9 +106,9 @@ impl ConnectionActivity {
         }
     }
 
-    /// Waits until more than `most` requests have arrived after `end_requests`.
+    /// Waits until `most` requests have arrived after `end_requests`. The last of them may already be answered.
     pub(super) async fn requests_after_goaway(&self, most: u32) {
-        while self.requests_after_goaway.load(Ordering::Acquire) <= most {
+        while self.requests_after_goaway.load(Ordering::Acquire) < most {
             self.requests_changed.notified().await;
         }
     }
