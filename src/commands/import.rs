@@ -124,7 +124,7 @@ fn write_new(path: &Path, text: &str) -> io::Result<()> {
     written
 }
 
-/// Returns what a person must review in the created entries.
+/// Returns the points that a person must review in the created entries.
 fn advice(entries: &[(String, ImportedEndpoint<'_>)]) -> Vec<&'static str> {
     let has_required = entries.iter().any(|(_, endpoint)| endpoint.requires_parameters());
     let has_get = entries.iter().any(|(_, endpoint)| endpoint.route.starts_with("GET "));

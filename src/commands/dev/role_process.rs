@@ -129,7 +129,8 @@ impl RoleProcess {
         if answer.status != 200 {
             return RoleState::NotReady([lines(document.reasons), notes].concat());
         }
-        // A worker is ready as soon as it serves one queue. The others usually follow at once, but a new database takes longer.
+        // A worker is ready as soon as it serves one queue. The others usually follow immediately, but a new database takes
+        // longer.
         let is_opening = notes.iter().any(|note| note.ends_with(NOT_QUERIED));
         if is_opening || (!notes.is_empty() && self.age() < NOTES_LIMIT) {
             return RoleState::NotReady(notes);

@@ -65,8 +65,8 @@ fn is_user_error(number: u32) -> bool {
     number >= USER_ERROR_MIN && number != BABELFISH_UNMAPPED
 }
 
-/// Returns the error of an answer that decides what became of the call. `first` is the error that
-/// the driver reported.
+/// Returns the error of an answer that determines the outcome of the call. `first` is the error
+/// that the driver reported.
 ///
 /// An error that closes the connection comes first. Then comes the last error that the procedure
 /// raised itself, because it knows what the errors before it mean, or that ended its transaction,

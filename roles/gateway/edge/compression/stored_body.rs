@@ -76,7 +76,7 @@ impl StoredBody {
         Self { hash: URL_SAFE_NO_PAD.encode(hash).into(), length: length.into(), gzip }
     }
 
-    /// Compresses what `fill` writes.
+    /// Compresses the bytes that `fill` writes.
     ///
     /// # Errors
     /// The error of `fill`.
