@@ -40,7 +40,7 @@ pub(super) struct RoleProcess {
 /// The state of a process that is about to become ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum RoleState {
-    /// It is not ready for these reasons. There are none if it does not answer yet.
+    /// It is not ready, for these reasons. If it does not answer yet, the list is empty.
     NotReady(Vec<String>),
     /// It is ready, apart from these problems.
     Ready(Vec<String>),
