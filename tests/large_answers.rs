@@ -7,7 +7,8 @@ use http::Method;
 
 use super::support::client::{Client, ClientOptions, HttpVersion};
 use super::support::eventually::{SOON, eventually_some};
-use super::support::fleet::{FjordProcess, Fleet, FleetOptions};
+use super::support::fjord_process::FjordProcess;
+use super::support::fleet::{Fleet, FleetOptions};
 
 mod disconnects;
 mod ends;

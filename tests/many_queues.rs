@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use super::support::client::get_json;
 use super::support::eventually::{SOON, eventually_some};
-use super::support::fleet::{FjordProcess, Fleet, FleetOptions};
+use super::support::fjord_process::FjordProcess;
+use super::support::fleet::{Fleet, FleetOptions};
 use super::support::mssql_server::fake_server;
 use super::support::tds::{FakeSqlServer, PASSWORD};
 

@@ -7,7 +7,8 @@ use fjord::outcome::Outcome;
 use serde_json::Value;
 
 use super::support::eventually::{SOON, eventually_some};
-use super::support::fleet::{FjordProcess, Fleet, FleetOptions};
+use super::support::fjord_process::FjordProcess;
+use super::support::fleet::{Fleet, FleetOptions};
 
 mod exposition;
 mod prometheus;

@@ -7,7 +7,8 @@ use http::header::AUTHORIZATION;
 
 use super::support::client::{get_text, send};
 use super::support::eventually::{SOON, eventually_some};
-use super::support::fleet::{FjordProcess, Fleet, FleetOptions};
+use super::support::fjord_process::FjordProcess;
+use super::support::fleet::{Fleet, FleetOptions};
 use super::support::nats::{NatsOptions, SHIPPED_PASSWORD};
 use super::support::{fjord_binary, ports};
 

@@ -9,7 +9,8 @@ use serde_json::json;
 
 use super::support::client::send;
 use super::support::eventually::{SOON, eventually_some};
-use super::support::fleet::{FjordProcess, Fleet, FleetOptions};
+use super::support::fjord_process::FjordProcess;
+use super::support::fleet::{Fleet, FleetOptions};
 
 /// Waits until `number` calls of a queue are running.
 async fn wait_for_running(worker: &FjordProcess, queue: &str, number: f64) {

@@ -36,6 +36,7 @@ mod pools;
 mod recreated_types;
 mod results;
 mod session_context;
+mod signatures;
 mod strict_encryption;
 mod types;
 

@@ -5,6 +5,7 @@ pub(crate) mod certs;
 pub(crate) mod client;
 pub(crate) mod eventually;
 pub(crate) mod external_tools;
+pub(crate) mod fjord_process;
 pub(crate) mod fleet;
 pub(crate) mod http2;
 pub(crate) mod latency_proxy;

@@ -12,7 +12,8 @@ use serde_json::json;
 use super::support::certs::Certs;
 use super::support::client::Client;
 use super::support::eventually::{SOON, eventually, eventually_some};
-use super::support::fleet::{FjordProcess, Fleet, FleetOptions};
+use super::support::fjord_process::FjordProcess;
+use super::support::fleet::{Fleet, FleetOptions};
 use super::support::ports;
 use super::support::trace_collector::{CollectedSpan, CollectorResponse, TraceCollector};
 

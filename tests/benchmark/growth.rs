@@ -7,7 +7,8 @@ use std::fmt::Write as _;
 
 use clap::Args;
 
-use crate::support::fleet::{FjordProcess, Fleet, FleetOptions};
+use crate::support::fjord_process::FjordProcess;
+use crate::support::fleet::{Fleet, FleetOptions};
 use crate::support::nats::NatsServer;
 use crate::support::process::Process;
 

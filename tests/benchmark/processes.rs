@@ -8,7 +8,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::support::eventually::eventually_some;
-use crate::support::fleet::{FjordProcess, Fleet, FleetOptions};
+use crate::support::fjord_process::FjordProcess;
+use crate::support::fleet::{Fleet, FleetOptions};
 use crate::support::nats::NatsServer;
 use crate::support::process::Process;
 use crate::support::process_guard;

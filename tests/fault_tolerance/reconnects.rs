@@ -8,7 +8,8 @@ use http::Method;
 use serde_json::json;
 
 use super::super::support::eventually::{SOON, eventually_some};
-use super::super::support::fleet::{FjordProcess, Fleet, FleetOptions};
+use super::super::support::fjord_process::FjordProcess;
+use super::super::support::fleet::{Fleet, FleetOptions};
 use super::super::support::nats::NatsOptions;
 use super::server_of_the_gateway;
 

@@ -13,7 +13,8 @@ use super::status_command::{status, text};
 use crate::metrics::shipped_rules::panels;
 use crate::support::client::Client;
 use crate::support::eventually::{SOON, eventually_some};
-use crate::support::fleet::{FjordProcess, Fleet, FleetOptions};
+use crate::support::fjord_process::FjordProcess;
+use crate::support::fleet::{Fleet, FleetOptions};
 use crate::support::prometheus::{self, PACE, Prometheus};
 
 /// The number of callers of the saturated queue: five per slot.

@@ -16,7 +16,8 @@ use crate::large_answers::head_requests::send_heads;
 use crate::large_answers::memory::{reset_peak, status};
 use crate::support::client::{ClientOptions, HttpVersion, send};
 use crate::support::eventually::{SOON, eventually_some, for_a_while};
-use crate::support::fleet::{FjordProcess, Fleet, FleetOptions};
+use crate::support::fjord_process::FjordProcess;
+use crate::support::fleet::{Fleet, FleetOptions};
 use crate::support::raw_client::RawClient;
 
 const MIB: u64 = 1 << 20;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::{ROWS_PER_MIB, begin, client, count_rows, read};
 use crate::support::client::HttpVersion;
 use crate::support::eventually::for_a_while;
-use crate::support::fleet::{FjordProcess, Fleet, FleetOptions};
+use crate::support::fjord_process::FjordProcess;
+use crate::support::fleet::{Fleet, FleetOptions};
 
 /// The maximum growth of a process for an answer of 10 MiB: a few parts (2 to 3 MiB on an idle machine) and a margin.
 const GROWTH_BYTES_MAX: u64 = 6 << 20;

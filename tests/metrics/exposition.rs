@@ -7,7 +7,8 @@ use http::Method;
 
 use super::documented_row;
 use crate::support::client::{Client, ClientOptions, HttpVersion, get_text, send};
-use crate::support::fleet::{FjordProcess, Fleet, FleetOptions};
+use crate::support::fjord_process::FjordProcess;
+use crate::support::fleet::{Fleet, FleetOptions};
 use crate::support::prometheus;
 
 /// A scraped metric family.

@@ -15,7 +15,8 @@ use tokio::net::TcpStream;
 
 use crate::support::client::{ClientOptions, HttpVersion};
 use crate::support::eventually::for_a_while;
-use crate::support::fleet::{FjordProcess, Fleet, FleetOptions};
+use crate::support::fjord_process::FjordProcess;
+use crate::support::fleet::{Fleet, FleetOptions};
 
 const CALLERS: usize = 32;
 const WARM_UP: Duration = Duration::from_secs(3);
