@@ -19,6 +19,7 @@ pub mod messaging;
 mod openapi;
 pub mod procedures;
 mod relations;
+pub mod runtime;
 pub mod secret;
 pub mod settings;
 pub mod tls;
@@ -35,6 +36,7 @@ pub use lifecycle::LifecycleConfig;
 pub use log::LogConfig;
 pub use messaging::MessagingConfig;
 pub use procedures::ProceduresConfig;
+pub use runtime::RuntimeConfig;
 pub use secret::Secret;
 pub use settings::{ConfiguredFile, SettingEntry, SettingOrigin};
 pub use traces::TracesConfig;
@@ -69,6 +71,8 @@ pub struct Config {
     pub log: LogConfig,
     /// The export of traces; `None` if `traces.endpoint` is not set.
     pub traces: Option<TracesConfig>,
+    /// The threads of the process.
+    pub runtime: RuntimeConfig,
     /// The durations of the drain phases.
     pub lifecycle: LifecycleConfig,
 }
@@ -198,6 +202,7 @@ fn read(table: &mut SettingsTable<'_>, sources: &Sources) -> Option<Config> {
         }
         TracesConfig::read(table)
     });
+    let runtime = table.table("runtime", RuntimeConfig::read);
     let lifecycle = table.table("lifecycle", LifecycleConfig::read);
     Some(Config {
         role,
@@ -212,6 +217,7 @@ fn read(table: &mut SettingsTable<'_>, sources: &Sources) -> Option<Config> {
         admin,
         log,
         traces,
+        runtime,
         lifecycle,
     })
 }

@@ -69,11 +69,11 @@ fn start(sources: &Sources) -> ExitCode {
             return ExitCode::from(commands::EXIT_FAILED);
         }
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .on_thread_park(free_memory::collect)
-        .build()
-    {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = loaded.config.runtime.threads {
+        runtime.worker_threads(threads);
+    }
+    let runtime = match runtime.enable_all().on_thread_park(free_memory::collect).build() {
         Ok(runtime) => runtime,
         Err(error) => {
             writeln!(err, "error: cannot create a runtime: {error}").ok();

@@ -88,6 +88,8 @@ mod response_headers;
 #[cfg(test)]
 mod returns;
 #[cfg(test)]
+mod runtime_threads;
+#[cfg(test)]
 mod secrets;
 #[cfg(test)]
 mod session_simulation;
