@@ -1,5 +1,6 @@
-//! Histograms of times, stored as a few atomic counters each. The exporter's own histograms keep
-//! every time until the next scrape, which takes megabytes per second under load.
+//! Histograms of durations, each stored as a few atomic counters. The exporter's own histograms
+//! keep every recorded duration until the next scrape, so under load they grow by megabytes per
+//! second.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,13 +14,14 @@ pub(super) const BOUNDS: [f64; 18] = [
     5.0, 10.0, 30.0, 60.0,
 ];
 
-/// A histogram of times. Clones share their counters.
+/// A histogram of durations. Clones share their counters.
 #[derive(Clone, Debug, Default)]
 pub struct Histogram(Arc<BucketCounters>);
 
 #[derive(Debug, Default)]
 struct BucketCounters {
-    /// The count of times in each bucket, not cumulative. The last is for times above all bounds.
+    /// The number of durations in each bucket, not cumulative. The last bucket is for durations
+    /// above all bounds.
     buckets: [AtomicU64; BOUNDS.len() + 1],
     nanos: AtomicU64,
 }
