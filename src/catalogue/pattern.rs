@@ -17,7 +17,7 @@ const COMPILED_BYTES_CEILING: usize = 2 << 20;
 const COMPILED_BYTES_MAX: usize = 16 << 20;
 /// The memory that a thread may use for each direction of a search: enough for the states of common expressions.
 const SEARCH_BYTES_MAX: usize = 64 << 10;
-/// The number of unused texts that are kept in any case before the table is searched for them.
+/// The minimum number of texts in the table before it is searched for unused ones.
 const UNUSED_TEXTS_MIN: usize = 64;
 
 /// A regular expression. Clones share its compiled form.
@@ -28,7 +28,8 @@ struct SharedPattern {
     text: Box<str>,
     /// The compiled form, if it is in memory.
     compiled: ArcSwapOption<Regex>,
-    /// Whether the compiled form was used since the search for an evictable one last passed it.
+    /// Whether the compiled form has been used since the search for an evictable one last passed
+    /// it.
     was_used: AtomicBool,
 }
 
@@ -222,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn unused_texts_are_forgotten() {
+    fn unused_texts_are_removed() {
         for n in 0..2_000 {
             drop(Pattern::new(&format!("^{n}-forgotten$")).unwrap());
         }

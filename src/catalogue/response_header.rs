@@ -109,7 +109,7 @@ impl ResponseHeader {
             ),
             Self::XTotalCount => (
                 value.bytes().all(|b| b.is_ascii_digit()) && value.len() <= 19,
-                "expected a whole number from 0",
+                "expected a whole number that is not negative",
             ),
         };
         if is_valid { Ok(()) } else { Err(expected) }

@@ -1,4 +1,5 @@
-//! The declared columns of an endpoint's answer, after validation. They type the `OpenAPI` document, and nothing else uses them.
+//! The declared columns of an endpoint's answer, after validation. They give the types in the `OpenAPI` document, and `fjord
+//! check --online` compares them with the database.
 
 use serde_json::Value as Json;
 
