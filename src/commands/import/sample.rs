@@ -1,4 +1,4 @@
-//! `fjord import --sample`: finds the columns of an answer in the answer to a real call.
+//! `fjord import --sample`: makes a real call to find out which columns the answer has.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,7 +79,8 @@ struct SampleSink {
 #[derive(Debug)]
 struct SampledColumn {
     name: String,
-    /// The types of the values that are not NULL. Empty before the first, and if they differ.
+    /// The types of the values that are not NULL. Empty before the first value, and if the types
+    /// differ.
     kinds: &'static [ParameterType],
     is_mixed: bool,
 }
