@@ -60,7 +60,8 @@ pub const HEALTH_PATH: &str = "/healthz";
 pub const GATEWAY_PORT: u16 = 8_443;
 /// The default port of `admin.listen` in a gateway.
 pub const ADMIN_PORT_GATEWAY: u16 = 9_464;
-/// The default port of `admin.listen` in a worker. It lets one host run both roles.
+/// The default port of `admin.listen` in a worker. It differs from the gateway's, so that one host
+/// can run both roles.
 pub const ADMIN_PORT_WORKER: u16 = 9_465;
 
 /// `gateway.tls.handshake_timeout`.

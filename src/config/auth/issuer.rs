@@ -125,7 +125,7 @@ impl IssuerConfig {
     }
 }
 
-/// Returns the errors of all issuers, each with the issuer's name and the key of the setting.
+/// Returns the errors in the settings of all issuers, each with the issuer's name and the key of the setting.
 ///
 /// Two issuers must not be able to issue tokens for the same principal. Each of several issuers
 /// must therefore have a prefix, and no prefix may begin with another issuer's prefix.
