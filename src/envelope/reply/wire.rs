@@ -116,7 +116,7 @@ impl Reply {
         }))
     }
 
-    /// Parses the reply of a plain NATS responder, or an error of the NATS service API (ADR-32).
+    /// Parses the reply from a plain NATS responder, or an error from the NATS service API (ADR-32).
     fn parse_plain(from: &ReplyHeaders<'_>, body: Bytes) -> Result<Self, EnvelopeError> {
         if from.has_fjord_header {
             return Err(EnvelopeError {
@@ -209,7 +209,7 @@ impl Reply {
 /// The error for a reply that claims that its request was not executed.
 const INVALID_EFFECT: EnvelopeError = EnvelopeError {
     header: headers::STATUS,
-    expected: "expected neither 503 nor the effect \"not-executed\": a worker that does not execute refuses",
+    expected: "expected neither 503 nor the effect \"not-executed\": a worker that does not execute a request must refuse it",
 };
 
 /// The value of `Fjord-Transaction` in the final of a dry run.
