@@ -82,5 +82,5 @@ impl fmt::Debug for Subject {
 
 /// A text that is not a valid subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected a NATS subject without empty tokens, wildcards, blanks and control characters")]
+#[error("expected a NATS subject without empty tokens, wildcards, blanks or control characters")]
 pub struct SubjectError;
