@@ -243,7 +243,7 @@ pub enum Cell<'a> {
     Number(&'a str),
     /// Text, including dates (RFC 3339) and UUIDs (lower case).
     Text(&'a str),
-    /// The text of a JSON value, which becomes part of the answer as it is.
+    /// The text of a JSON value, which becomes part of the answer unchanged.
     Json(&'a str),
     /// Bytes, encoded as base64 in JSON.
     Binary(&'a [u8]),

@@ -1,4 +1,4 @@
-//! The SQL Server backend: calls stored procedures over TDS.
+//! The SQL Server backend, which calls stored procedures over TDS.
 //!
 //! A call is sent as a remote procedure call by name with typed parameters, or as a statement if an
 //! RPC is not possible. A connection serves one call at a time, and returns to its pool only after

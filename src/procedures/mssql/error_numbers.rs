@@ -65,12 +65,13 @@ fn is_user_error(number: u32) -> bool {
     number >= USER_ERROR_MIN && number != BABELFISH_UNMAPPED
 }
 
-/// Returns the error of an answer that determines the outcome of the call. `first` is the error
+/// Returns the error in an answer that determines the outcome of the call. `first` is the error
 /// that the driver reported.
 ///
-/// An error that closes the connection takes precedence. The next in order is the last error that
-/// the procedure raised itself, because the procedure has handled the errors before it, or that
-/// ended its transaction, because the procedure did not continue. Otherwise, it is the first error.
+/// An error that closes the connection takes precedence. Next comes the last error that the
+/// procedure raised itself, because the procedure has handled the errors before it, or that ended
+/// its transaction, because the procedure did not continue. If there is no such error, the first
+/// one decides.
 pub(super) fn deciding_error(first: ServerMessage, log: &MessageLog) -> ServerMessage {
     let by_last = log.errors_by_last();
     let ends_call = |error: &ServerMessage| {
@@ -81,8 +82,8 @@ pub(super) fn deciding_error(first: ServerMessage, log: &MessageLog) -> ServerMe
     closing.or(last).cloned().unwrap_or(first)
 }
 
-/// Returns the error of a call that was sent, given the decisive error. `log` has all errors of the
-/// answer.
+/// Returns the error of a call that was sent, given the decisive error. `log` contains all errors
+/// of the answer.
 pub(super) fn sent_error(error: &ServerMessage, log: &MessageLog) -> SentError {
     let number = error.number;
     let class = class_of(number);

@@ -18,8 +18,8 @@ const COLUMNS: &str = "SELECT t.name, c.name, c.type FROM sqlite_schema AS t, \
 /// The columns of a table that have a length.
 type CheckedColumns = Vec<(String, usize)>;
 
-/// Checks the columns that are declared like `NVARCHAR (100)` when a row is written. Calls `refuse`
-/// when text is too long, before the statement fails.
+/// Checks the columns with a declared length, such as `NVARCHAR(100)`, whenever a row is written.
+/// Calls `refuse` when text is too long, before the statement fails.
 pub(super) fn check(
     connection: &Connection,
     refuse: impl Fn() + Send + UnwindSafe + 'static,

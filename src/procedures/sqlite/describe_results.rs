@@ -42,7 +42,7 @@ const NULLING_WORDS: [&str; 20] = [
     "JSONB_GROUP_OBJECT",
     "MEDIAN",
 ];
-/// The declared type in messages of a column that has none.
+/// The text that messages show for a column without a declared type.
 const UNDECLARED: &str = "no declared type";
 
 impl Sqlite {

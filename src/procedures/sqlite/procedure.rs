@@ -24,7 +24,8 @@ pub(super) struct SqliteProcedure {
     pub(super) steps: Vec<ProcedureStep>,
     /// Whether any statement writes. If so, a transaction takes the write lock first.
     pub(super) writes: bool,
-    /// The parameters that no earlier statement sets, or the declared ones.
+    /// The declared parameters or, without a head, those that are used before a statement sets
+    /// them.
     inputs: BTreeSet<String>,
     /// The parameters that the file's head declares, if it has one.
     declared: Option<Vec<DeclaredParameter>>,

@@ -161,7 +161,7 @@ async fn execute_statement(
     if reader.is_recreated { Err(ExecutionError::Recreated) } else { Ok(reader.result) }
 }
 
-/// Reads the answer of a statement.
+/// Reads the answer to a statement.
 #[derive(Debug)]
 struct StatementReader<'a> {
     signature: &'a Signature,

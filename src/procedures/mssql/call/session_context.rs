@@ -130,8 +130,8 @@ impl<'a> SessionValues<'a> {
         self.values.is_empty()
     }
 
-    /// Records on a connection whose reset keeps the values which ones a later call must remove.
-    /// Must be called before anything is sent, because the call may be stopped at any time.
+    /// If the reset of the connection keeps the values, records which of them a later call must
+    /// remove. Must be called before anything is sent, because the call may be stopped at any time.
     pub(super) fn record(&self, connection: &mut TdsConnection) {
         if !self.is_read_only {
             connection.session_keys = self.values.iter().map(|one| Arc::clone(&one.key)).collect();
@@ -143,7 +143,7 @@ impl<'a> SessionValues<'a> {
         set_session_values(&self.values, self.is_read_only).map_err(|key| too_long(&key))
     }
 
-    /// Sets the values with a message of its own. If this future is dropped, the connection must be
+    /// Sets the values in a separate message. If this future is dropped, the connection must be
     /// discarded.
     pub(super) async fn set(&self, client: &mut TdsClient) -> Result<(), Error> {
         let mut text = String::new();
@@ -174,8 +174,8 @@ impl<'a> SessionValues<'a> {
     }
 }
 
-/// Returns the values of a call. Those that are absent are included `with_absent`, to remove what a
-/// procedure may have set.
+/// Returns the values of a call. With `with_absent`, absent values are included too, to remove
+/// those that a procedure may have set.
 fn values<'a>(call: &Call<'a>, keys: &[SessionKey], with_absent: bool) -> Vec<SessionValue<'a>> {
     let session = &call.session;
     let is_sent = |value: &Option<_>| with_absent || value.is_some();

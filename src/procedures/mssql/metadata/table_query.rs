@@ -38,7 +38,7 @@ pub(super) fn driver_name(name: &ProcedureName) -> Option<String> {
     is_taken.then(|| format!("{schema}.{table_type}"))
 }
 
-/// Returns the SQL condition that a table type is still the one with this object id.
+/// Returns the SQL condition that holds while a table type still has this object id.
 pub(super) fn is_current(name: &ProcedureName, object_id: i64) -> String {
     let text = name.as_str().replace('\'', "''");
     format!(

@@ -31,7 +31,8 @@ pub(super) enum BrowserError {
     /// No valid answer arrived. SQL Server Browser does not answer if it has no such instance.
     #[error("SQL Server Browser does not answer: expected it to run and to have the instance")]
     NoAnswer,
-    /// An answer is not one of SQL Server Browser, or is about another instance.
+    /// An answer does not have the form of one from SQL Server Browser, or is about another
+    /// instance.
     #[error("the answer of SQL Server Browser is not valid")]
     Invalid,
     /// The instance does not listen on TCP.
@@ -55,7 +56,7 @@ async fn ask(address: SocketAddr, instance: &str) -> Result<u16, BrowserError> {
     // A connected socket receives only datagrams from this address.
     socket.connect(address).await?;
     let request = [&[REQUEST][..], instance.as_bytes(), &[0]].concat();
-    // One byte more than the longest answer, because a longer message would be cut off.
+    // One byte more than the longest answer, so that a longer message can be detected.
     let mut answer = [0; HEADER_BYTES + TEXT_BYTES_MAX + 1];
     let mut failure = BrowserError::NoAnswer;
     for wait in WAITS {

@@ -90,8 +90,8 @@ impl ParsedDateTime {
     }
 
     pub(super) fn smalldatetime(self) -> Option<SmallDateTime> {
-        // As SQL Server converts text: 29.998 s is rounded down and 29.999 s up, because the text is
-        // a `datetime` first.
+        // SQL Server converts text in the same way: 29.998 s is rounded down and 29.999 s up,
+        // because the text is a `datetime` first.
         let (days, steps) = self.steps(DATETIME_STEPS);
         let minutes = (steps + DATETIME_STEPS_PER_MINUTE / 2) / DATETIME_STEPS_PER_MINUTE;
         let (carry, minutes) = if minutes == MINUTES_PER_DAY { (1, 0) } else { (0, minutes) };
@@ -253,7 +253,7 @@ fn write_steps(steps: u64, per_second: u64, into: &mut String) -> Option<()> {
 mod tests {
     use super::*;
 
-    /// The limits are those of the documentation of `smalldatetime`.
+    /// The limits come from the documentation of `smalldatetime`.
     #[test]
     fn a_smalldatetime_is_rounded_once() {
         for (text, minutes) in [
