@@ -7,7 +7,7 @@ pub enum MetricKind {
     Counter,
     /// A number that can go up and down.
     Gauge,
-    /// A distribution of times, in seconds.
+    /// A distribution of durations, in seconds.
     Histogram,
 }
 
