@@ -20,7 +20,7 @@ const SERVER_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 const CLIENT_NAME: &str = "fjord-dev";
 /// How long the certificates are valid.
 const LIFETIME: Duration = Duration::from_hours(24 * 90);
-/// How far the start of the validity lies in the past, because clocks of virtual machines differ.
+/// How far in the past the validity begins, because the clocks of virtual machines can differ.
 const BACKDATED: Duration = Duration::from_hours(24);
 
 /// An error while creating certificates or writing their files.
