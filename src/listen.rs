@@ -119,7 +119,8 @@ impl Acceptor {
         }
         let pause = self.pause;
         self.pause = (pause * 2).min(PAUSE_MAX);
-        // The error lasts until descriptors are freed. Without a pause the loop would use a core.
+        // The error lasts until descriptors are freed. Without a pause, the loop would use a whole
+        // core.
         tokio::time::sleep(pause).await;
     }
 
@@ -131,7 +132,7 @@ impl Acceptor {
     }
 }
 
-/// Returns whether this is an error of the accepted connection, which accept(2) also reports.
+/// Returns whether this is an error on the accepted connection, which accept(2) also reports.
 fn is_connection_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -189,7 +189,7 @@ fn line(violation: &Violation) -> String {
     format!("{}: {}", name.unwrap_or("the arguments"), violation.detail)
 }
 
-/// Replaces the answer of a dry run with a problem if a gateway would not forward it.
+/// Replaces the answer to a dry run with a problem if a gateway would not forward it.
 fn check_dry_run(called: EndpointCallResult) -> EndpointCallResult {
     let answer = called.answer.and_then(|answer| {
         if answer.is_valid_for_dry_run() { Ok(answer) } else { Err(Problem::unconfirmed_dry_run()) }

@@ -7,7 +7,7 @@ use super::fixture::defaults;
 use super::*;
 use crate::catalogue::{Auth, Execution, ParameterValue};
 
-/// Returns the formatted errors of a one-file catalogue.
+/// Returns the formatted errors in a one-file catalogue.
 fn errors(text: &str) -> Vec<String> {
     match parse(&[("a.json", text)], &defaults()) {
         Ok(_) => Vec::new(),

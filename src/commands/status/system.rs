@@ -18,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(3);
 /// The text to show instead of the servers' names if none can be queried.
 const EVERY: &str = "all servers, queried with messaging.nats.system";
 
-/// The reply of a server.
+/// The reply from a server.
 #[derive(Debug, Deserialize)]
 struct SystemReply<T> {
     server: ServerInfo,
