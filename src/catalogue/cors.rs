@@ -1,4 +1,5 @@
-//! Cross-origin resource sharing (CORS, Fetch standard): the rules by which pages of other origins may call an endpoint.
+//! Cross-origin resource sharing (CORS, Fetch standard): the rules that decide which pages from other origins may call
+//! an endpoint.
 
 use std::time::Duration;
 

@@ -21,7 +21,7 @@ use super::route::RouteTable;
 /// The largest catalogue file in bytes.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 
-/// The member with which a file names its JSON Schema for editors.
+/// The member that names the file's JSON Schema, for editors.
 const SCHEMA: &str = "$schema";
 /// The byte order mark that Windows editors write at the start of a file. It is ignored.
 const BYTE_ORDER_MARK: char = '\u{feff}';

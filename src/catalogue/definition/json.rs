@@ -33,7 +33,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for ObjectOnly<T> {
     }
 }
 
-/// The members of a JSON object in their order. A duplicate name is an error.
+/// The members of a JSON object in their original order. A duplicate name is an error.
 #[derive(Debug)]
 pub struct OrderedMembers<T>(pub Vec<(String, T)>);
 

@@ -16,7 +16,7 @@ pub const VERSION_DEFAULT: &str = "1";
 pub struct ApiInfo {
     /// The title of the API.
     pub title: String,
-    /// The version of the API, which is not that of fjord.
+    /// The version of the API, which differs from fjord's version.
     pub version: String,
     /// A description of the API in Markdown.
     pub description: Option<String>,

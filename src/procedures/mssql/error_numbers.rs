@@ -128,7 +128,7 @@ pub(super) fn after_sending(error: Error) -> SentError {
     SentError::caused_by(kind, DatabaseError::new("a driver error", error.to_string()))
 }
 
-/// Returns the kind of error with which the driver refused to write a table cell. Meaningful only
+/// Returns the kind of driver error that prevented a table cell from being written. Meaningful only
 /// if no part of the call was sent. Omits the driver's text, which can contain the value.
 pub(super) fn unwritable_cell(error: &Error) -> Option<&'static str> {
     match error {

@@ -1,7 +1,7 @@
 //! The errors and messages that the server sends with an answer.
 //!
 //! The driver reports only the first error in an answer. A procedure can cause several: a statement
-//! fails, the procedure continues, and then raises an error of its own.
+//! fails, the procedure continues, and then raises an error itself.
 
 use tiberius::error::TokenError;
 

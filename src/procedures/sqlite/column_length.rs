@@ -1,6 +1,6 @@
 //! Refuses text that is longer than its column, as SQL Server does. `SQLite` ignores lengths.
 //!
-//! Triggers check the columns. They are temporary, so the file remains as it is, and other programs
+//! Triggers check the columns. They are temporary, so the file is not changed, and other programs
 //! can use it.
 
 use std::collections::BTreeMap;

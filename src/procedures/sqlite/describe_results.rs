@@ -175,7 +175,8 @@ fn kinds_of_type(name: &str) -> &'static [ParameterType] {
     }
 }
 
-/// Returns the variables that a procedure sets, each once. A declared type takes precedence over that of the last column.
+/// Returns the variables that a procedure sets, without duplicates. A declared type takes precedence over the type of the
+/// last column.
 fn variables(procedure: &SqliteProcedure, columns: &[ColumnDescription]) -> Vec<ColumnDescription> {
     let declared = procedure.parameters().unwrap_or_default();
     let mut variables: Vec<ColumnDescription> = Vec::new();

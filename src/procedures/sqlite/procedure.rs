@@ -219,8 +219,8 @@ impl SqliteProcedure {
         if bad.is_empty() { Ok(()) } else { Err(BackendErrorKind::Arguments(bad).into()) }
     }
 
-    /// Returns the variables with which a call begins: its arguments, and the defaults of the
-    /// parameters that it does not pass.
+    /// Returns the initial variables of a call: its arguments, and the defaults of the parameters
+    /// that it does not pass.
     pub(super) fn bind(&self, arguments: &[Argument]) -> Vec<(String, SqlValue)> {
         let given = arguments.iter().map(|one| (one.name.to_string(), types::bind(one)));
         let mut variables: Vec<(String, SqlValue)> = given.collect();

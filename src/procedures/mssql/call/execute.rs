@@ -149,7 +149,7 @@ async fn execute_statement(
         StatementRequest::Command(command) => {
             let mut stream = command.exec(client).await?;
             while let Some(item) = stream.try_next().await? {
-                // The RETURN status is that of `sp_executesql`.
+                // A RETURN status here is that of `sp_executesql`, and is ignored.
                 if let Some(set) = item.as_metadata() {
                     reader.begin_set(set.columns(), rows)?;
                 } else if let Some(row) = item.as_row() {

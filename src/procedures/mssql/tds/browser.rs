@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use super::addresses::resolve;
 use crate::config::procedures::MssqlInstance;
 
-/// The first byte of a request for one instance, and that of an answer.
+/// The first bytes of a request for one instance, and of an answer.
 const REQUEST: u8 = 0x04;
 const ANSWER: u8 = 0x05;
 /// The length of an answer's header: the first byte and the length of its text.

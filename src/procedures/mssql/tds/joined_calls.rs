@@ -109,7 +109,7 @@ pub(super) struct JoinedCalls {
 }
 
 impl JoinedCalls {
-    /// Begins a message. `status` is that of its first packet.
+    /// Begins a message. `status` is the status of its first packet.
     pub(super) fn new(preceding: Bytes, status: u8) -> Self {
         let payload = BytesMut::with_capacity(PACKET_BYTES_MAX);
         Self { preceding, headers: Some(BytesMut::new()), payload, status, number: 1 }
