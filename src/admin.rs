@@ -73,7 +73,7 @@ impl Admin {
     /// Binds the address. Requests are answered only after `serve`.
     ///
     /// # Errors
-    /// `ListenError` with the address and the reason.
+    /// Returns `ListenError` with the address and the reason.
     pub fn bind(config: &AdminConfig) -> Result<Self, ListenError> {
         let hosts = AllowedHosts::new(&config.hosts, &host_name());
         Ok(Self { acceptor: Acceptor::bind(config.listen)?, hosts })

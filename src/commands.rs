@@ -80,7 +80,7 @@ pub fn run(
 /// Prints lines, each after `label` and a colon.
 ///
 /// # Errors
-/// An I/O error if the output cannot be written.
+/// Returns an I/O error if the output cannot be written.
 pub fn print_lines(
     err: &mut impl Write,
     label: &str,

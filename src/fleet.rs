@@ -87,7 +87,7 @@ impl fmt::Debug for FleetMember {
 /// Answers status queries, and the NATS service API if enabled, until the transport closes.
 ///
 /// # Errors
-/// `TransportError` if a subscription fails.
+/// Returns `TransportError` if a subscription fails.
 pub async fn serve_reports(
     config: &MessagingConfig,
     role: Role,

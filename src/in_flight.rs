@@ -50,7 +50,7 @@ impl ConcurrencyLimit {
     /// Admits a holder.
     ///
     /// # Errors
-    /// `Overloaded` if the limit is reached, `Draining` if the limit is closed.
+    /// Returns `Overloaded` if the limit is reached, `Draining` if the limit is closed.
     pub fn acquire(&self) -> Result<ConcurrencyPermit, Problem> {
         let mut state = self.state();
         if state.is_closed {

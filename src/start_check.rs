@@ -88,7 +88,7 @@ pub fn client_file_errors(config: &Config) -> Vec<StartError> {
 /// Reads the configuration, and prepares what depends on it.
 ///
 /// # Errors
-/// All errors.
+/// Returns all errors.
 pub fn load<T>(
     sources: &Sources,
     prepare: impl Fn(&LoadedConfig) -> Result<T, Vec<StartError>>,

@@ -1,4 +1,4 @@
-//! Tests of the admin listener over a real socket.
+//! Tests the admin listener over a real socket.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

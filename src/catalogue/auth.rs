@@ -52,7 +52,7 @@ impl AuthMethod {
 /// Checks the issuers of an `auth` value, and that its methods include `jwt`.
 ///
 /// # Errors
-/// A message that states what was expected.
+/// Returns a message that states what was expected.
 pub(crate) fn check_issuers(
     issuers: &[String],
     methods: &[AuthMethod],

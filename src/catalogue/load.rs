@@ -60,7 +60,7 @@ impl Catalogue {
 /// Reads all `*.json` files of a directory except hidden ones, sorted by name.
 ///
 /// # Errors
-/// Every error of every file.
+/// Returns all errors in all files.
 pub fn load(
     directory: &Path,
     defaults: &EndpointDefaults,
@@ -137,7 +137,7 @@ fn read(file: &Path) -> Result<String, String> {
 /// Parses a catalogue from pairs of file name and text.
 ///
 /// # Errors
-/// Every error of every file.
+/// Returns all errors in all files.
 pub fn parse(
     files: &[(&str, &str)],
     defaults: &EndpointDefaults,

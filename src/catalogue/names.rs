@@ -24,7 +24,7 @@ macro_rules! token_name {
             /// Validates a name: a letter or digit followed by letters, digits, `-` or `_`; at most 64 bytes.
             ///
             /// # Errors
-            /// `NameError` for any other text.
+            /// Returns `NameError` for any other text.
             pub fn new(name: &str) -> Result<Self, NameError> {
                 if is_token(name) {
                     Ok(Self(name.into()))
@@ -88,7 +88,7 @@ impl ProcedureName {
     /// which `]` is written as `]]`.
     ///
     /// # Errors
-    /// `NameError` if the string is not two identifiers joined by a dot.
+    /// Returns `NameError` if the string is not two identifiers joined by a dot.
     pub fn new(name: &str) -> Result<Self, NameError> {
         const EXPECTED: NameError = NameError(
             "expected schema.procedure: each part a letter or '_' and then letters, digits, '_', '$', '#' or '@', \
@@ -105,7 +105,7 @@ impl ProcedureName {
     /// Creates a name from its two parts, which are not quoted.
     ///
     /// # Errors
-    /// `NameError` if a part is empty, too long, or contains control characters.
+    /// Returns `NameError` if a part is empty, too long, or contains control characters.
     pub fn from_parts(schema: &str, procedure: &str) -> Result<Self, NameError> {
         if !is_sql_name(schema) || !is_sql_name(procedure) {
             return Err(NameError(

@@ -29,7 +29,7 @@ pub fn text(endpoints: &[&Endpoint], info: &ApiInfo) -> String {
 /// Writes the document for `endpoints` without indentation. Only one operation at a time is in memory.
 ///
 /// # Errors
-/// The errors of `out`.
+/// Returns the errors of `out`.
 pub fn write(endpoints: &[&Endpoint], info: &ApiInfo, out: &mut dyn io::Write) -> io::Result<()> {
     let frame = frame(endpoints, info);
     let mut separator = '{';

@@ -55,7 +55,7 @@ impl Pattern {
     /// Checks a regular expression.
     ///
     /// # Errors
-    /// `PatternError` if the syntax is invalid, or if the compiled expression is too large.
+    /// Returns `PatternError` if the syntax is invalid, or if the compiled expression is too large.
     pub fn new(text: &str) -> Result<Self, PatternError> {
         if let Some(known) = lock().by_text.get(text).and_then(Weak::upgrade) {
             return Ok(Self(known));

@@ -80,7 +80,7 @@ impl ResponseHeader {
     /// Checks a value. No value that passes can end the header or begin another one.
     ///
     /// # Errors
-    /// A description of the expected value.
+    /// Returns a description of the expected value.
     pub fn check(self, value: &str) -> Result<(), &'static str> {
         if value.is_empty() || value.len() > VALUE_BYTES_MAX {
             return Err("expected 1 to 2048 characters");

@@ -65,7 +65,7 @@ impl Request {
     /// Encodes everything except the payload as headers.
     ///
     /// # Errors
-    /// `HeaderError` if a value contains a control character, which the gateway prevents.
+    /// Returns `HeaderError` if a value contains a control character, which the gateway prevents.
     pub fn headers(&self) -> Result<Headers, HeaderError> {
         let mut encoded = Headers::default();
         encoded.push(headers::ENDPOINT, self.endpoint.as_str())?;

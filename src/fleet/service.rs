@@ -173,7 +173,7 @@ fn nanoseconds(seconds: f64) -> u64 {
 /// Subscribes, and answers requests one at a time until the transport closes.
 ///
 /// # Errors
-/// `TransportError` if a subscription fails.
+/// Returns `TransportError` if a subscription fails.
 pub async fn serve(
     member: &Arc<FleetMember>,
     transport: &Arc<dyn Transport>,

@@ -17,8 +17,8 @@ impl Subject {
     /// Checks a subject, which must not contain wildcards.
     ///
     /// # Errors
-    /// `SubjectError` if the string is too long, has an empty token or a wildcard, or contains
-    /// anything but graphic ASCII characters.
+    /// Returns `SubjectError` if the string is too long, has an empty token or a wildcard, or
+    /// contains anything but graphic ASCII characters.
     pub fn new(text: &str) -> Result<Self, SubjectError> {
         let is_valid = text.len() <= Self::BYTES_MAX
             && text.split('.').all(|token| {
@@ -31,7 +31,7 @@ impl Subject {
     /// Appends tokens.
     ///
     /// # Errors
-    /// `SubjectError` if the result is not a valid subject.
+    /// Returns `SubjectError` if the result is not a valid subject.
     pub fn join(&self, tail: impl fmt::Display) -> Result<Self, SubjectError> {
         Self::new(&format!("{}.{tail}", self.0))
     }

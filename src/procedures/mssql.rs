@@ -40,7 +40,7 @@ const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Creates the backend of the database that the configuration calls `name`. Connects on demand.
 ///
 /// # Errors
-/// `BackendError` if the TLS files cannot be used.
+/// Returns `BackendError` if the TLS files cannot be used.
 pub fn connect(config: &MssqlConfig, name: &str) -> Result<Arc<dyn Backend>, BackendError> {
     let tls = match &config.encryption {
         MssqlEncryption::Required(files) | MssqlEncryption::Strict(files) => Connector::new(files),

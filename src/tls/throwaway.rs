@@ -50,7 +50,7 @@ impl ThrowawayCertificates {
     /// `client.key` into a directory. Only the owner can read the keys. Existing files are an error.
     ///
     /// # Errors
-    /// `ThrowawayError` if a key cannot be generated or a file cannot be created.
+    /// Returns `ThrowawayError` if a key cannot be generated or a file cannot be created.
     pub fn create(directory: &Path) -> Result<Self, ThrowawayError> {
         let failed = |source| ThrowawayError { directory: directory.to_owned(), source };
         create(directory).map_err(failed)

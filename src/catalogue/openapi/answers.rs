@@ -62,7 +62,7 @@ fn object(columns: Option<&[ReturnColumn]>, outputs: &[String]) -> Json {
     object
 }
 
-/// Returns the schema of the list of result sets. The procedure can return fewer sets than declared, and further ones.
+/// Returns the schema of the list of result sets. The procedure can return fewer or more sets than declared.
 fn sets(declared: Option<&[Vec<ReturnColumn>]>) -> Json {
     match declared {
         None | Some([]) => json!({ "type": "array", "items": rows(None) }),

@@ -20,7 +20,7 @@ pub struct ApiInfo {
     pub version: String,
     /// A description of the API in Markdown.
     pub description: Option<String>,
-    /// The URLs at which clients reach the API. If empty, it is the server that serves the
+    /// The URLs at which clients reach the API. If empty, clients use the server that serves the
     /// document.
     pub servers: Vec<String>,
     /// The descriptions of tags, by tag.

@@ -104,7 +104,7 @@ struct ImportedParameter<'a> {
 /// Creates the entry and its id.
 ///
 /// # Errors
-/// The reason why no entry can be created, and what can be done about it.
+/// Returns the reason why no entry can be created, and what can be done about it.
 pub(super) fn create<'a>(
     (described, results): (&'a ProcedureDescription, Option<&'a ResultDescription>),
     prefix: &str,

@@ -28,7 +28,7 @@ const SAMPLED: &str = "as in a sample";
 /// and the types of columns that the database did not describe.
 ///
 /// # Errors
-/// The reason why the call failed.
+/// Returns the reason why the call failed.
 pub(super) async fn add_sample(
     backend: &Arc<dyn Backend>,
     procedure: &ProcedureName,

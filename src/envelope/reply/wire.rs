@@ -16,7 +16,8 @@ impl Reply {
     /// Parses a reply.
     ///
     /// # Errors
-    /// `EnvelopeError` if the message violates the protocol. Such a reply cannot be forwarded.
+    /// Returns `EnvelopeError` if the message violates the protocol. Such a reply cannot be
+    /// forwarded.
     pub fn parse(message: Message) -> Result<Self, EnvelopeError> {
         let error = |header, expected| EnvelopeError { header, expected };
         if message.no_responders {
@@ -140,7 +141,7 @@ impl Reply {
     /// Encodes the reply as a message to the request's reply subject.
     ///
     /// # Errors
-    /// `HeaderError` if the media type contains a control character.
+    /// Returns `HeaderError` if the media type contains a control character.
     pub fn into_message(self, to: Subject) -> Result<Message, HeaderError> {
         let mut message = Message::to(to);
         match self {

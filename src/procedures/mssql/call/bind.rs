@@ -109,7 +109,8 @@ impl BoundParameter<'_> {
 /// otherwise the server would not return them.
 ///
 /// # Errors
-/// `Mismatch`, or `Arguments` with all values that cannot be converted, up to `VIOLATIONS_MAX`.
+/// Returns `Mismatch`, or `Arguments` with all values that cannot be converted, up to
+/// `VIOLATIONS_MAX`.
 pub(super) fn bind<'a>(
     call: &Call<'a>,
     signature: &'a Signature,

@@ -87,8 +87,8 @@ impl<'a> SessionValues<'a> {
     /// connection, they are removed or replaced.
     ///
     /// # Errors
-    /// `Arguments` if a value is too long, or `Mismatch` if the server has no session context and
-    /// the endpoint has a value for it.
+    /// Returns `Arguments` if a value is too long, or `Mismatch` if the server has no session
+    /// context and the endpoint has a value for it.
     pub(super) fn new(
         call: &Call<'a>,
         keys: &[SessionKey],

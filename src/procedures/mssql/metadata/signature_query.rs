@@ -160,7 +160,7 @@ async fn parameter_rows(
         let [view, fallback] = FORMS.map(|form| form.view);
         tracing::info!(number, "the server has no {view}: {fallback} is queried instead");
     } else {
-        tracing::debug!(number, "a query for parameters failed, another one was answered");
+        tracing::debug!(number, "the query for parameters failed, but its other form was answered");
     }
     Ok(found)
 }

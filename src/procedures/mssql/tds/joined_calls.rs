@@ -94,8 +94,8 @@ fn put_units(into: &mut BytesMut, text: &str) {
     text.encode_utf16().for_each(|unit| into.put_u16_le(unit));
 }
 
-/// A message from the driver with one call, to which the calls that precede it are added. Its
-/// packets are formed again: all but the last one have the full size.
+/// A message from the driver with one call, to which the calls that precede it are added. It is
+/// split into packets again: all but the last one have the full size.
 #[derive(Debug)]
 pub(super) struct JoinedCalls {
     preceding: Bytes,
