@@ -29,7 +29,9 @@ pub(super) enum BrowserError {
     #[error("cannot ask SQL Server Browser")]
     Io(#[from] io::Error),
     /// No valid answer arrived. SQL Server Browser does not answer if it has no such instance.
-    #[error("SQL Server Browser does not answer: expected it to be running and to know the instance")]
+    #[error(
+        "SQL Server Browser does not answer: expected it to be running and to know the instance"
+    )]
     NoAnswer,
     /// An answer does not have the form of one from SQL Server Browser, or is about another
     /// instance.
