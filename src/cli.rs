@@ -155,8 +155,7 @@ pub struct StatusArguments {
 pub struct CallArguments {
     /// The endpoint's id in the catalogue.
     pub endpoint: String,
-    /// The parameters, whether they are in the path, the query, the headers or the body; tables as
-    /// JSON.
+    /// The parameters, whatever part of the request they belong to; tables as JSON.
     #[arg(value_name = "NAME=VALUE")]
     pub values: Vec<String>,
     /// The name of the caller, which is passed to the worker.

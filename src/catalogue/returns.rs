@@ -1,5 +1,5 @@
-//! The declared columns of an endpoint's answer, after validation. They give the types in the `OpenAPI` document, and `fjord
-//! check --online` compares them with the database.
+//! The declared columns of an endpoint's answer, after validation. The `OpenAPI` document contains their types, and the
+//! online check compares them with the database.
 
 use serde_json::Value as Json;
 

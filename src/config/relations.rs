@@ -242,7 +242,7 @@ fn check_pools(config: &Config, relations: &mut Relations<'_>) {
                 let (pools, found) = (pools.len(), mssql.connections_max);
                 let expected = format!(
                     "expected at least {pools}, one for each application_name of its queues and one for queues \
-                     without, found {found}"
+                     without one, found {found}"
                 );
                 let key = format!("procedures.databases.{name}.mssql.connections_max");
                 relations.diagnostics.error(&key, relations.directory, expected);

@@ -153,8 +153,8 @@ fn each_issuer_has_its_own_table() {
     fjord.toml: auth.jwt.both.audiences: expected one audience or more
     fjord.toml: auth.jwt.both.keys_refresh: expected less than auth.jwt.both.keys_age_max (1d), found 1d
     fjord.toml: auth.jwt.plain.audience: is not a key: did you mean auth.jwt.plain.audiences?
-    fjord.toml: auth.jwt.plain.issuer: without keys and keys_url the keys are found through this URL: expected https:// and a host, without user, password, query and fragment (http:// needs insecure_plain_text = true)
-    fjord.toml: auth.jwt.plain.principal_prefix: "g:2" begins with the "g:" of auth.jwt.good: expected prefixes of which none begins with another, because otherwise two issuers could name the same principal
+    fjord.toml: auth.jwt.plain.issuer: without keys and keys_url, the keys are found through this URL: expected https:// and a host, without user, password, query or fragment (http:// needs insecure_plain_text = true)
+    fjord.toml: auth.jwt.plain.principal_prefix: "g:2" begins with the "g:" of auth.jwt.good: expected prefixes that do not begin with each other, because otherwise two issuers could name the same principal
     "#);
 }
 

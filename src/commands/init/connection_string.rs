@@ -105,7 +105,7 @@ impl ConnectionString {
         if !matches!(encrypt.as_str(), "" | "true" | "yes" | "mandatory" | "strict") {
             errors.push(
                 "Encrypt: expected true, mandatory or strict, because fjord always uses TLS; for a server without a \
-                 certificate of a known authority, add TrustServerCertificate=true"
+                 certificate from a known authority, add TrustServerCertificate=true"
                     .to_owned(),
             );
         }
@@ -150,7 +150,7 @@ impl ConnectionString {
 
     /// Returns the advice to print if the database cannot be read.
     pub(super) fn advice(&self) -> Option<&'static str> {
-        let text = "if no known authority has signed the certificate of the server, TrustServerCertificate=true accepts it";
+        let text = "if no known authority has signed the server's certificate, TrustServerCertificate=true accepts it";
         (!self.trusts_any && !self.is_strict).then_some(text)
     }
 
@@ -182,12 +182,12 @@ impl ConnectionString {
         }
         if self.trusts_any {
             text.push_str(
-                "# The certificate of the server is not verified. Instead, set tls.ca to the certificate of its authority.\n\
+                "# The server's certificate is not verified. To verify it, set tls.ca to the certificate of its authority instead.\n\
                  insecure_trust_any = true\n",
             );
         } else {
             text.push_str(
-                "# The authority of the server's certificate, unless this system trusts it.\n\
+                "# The CA that signed the server's certificate, unless this system trusts it.\n\
                  #tls.ca = \"tls/mssql-ca.pem\"\n",
             );
         }
