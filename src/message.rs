@@ -9,7 +9,7 @@ mod subject;
 
 pub use subject::{Subject, SubjectError};
 
-/// Initial capacity for the headers of a message: most requests and replies have no more.
+/// The initial capacity for the headers of a message: most requests and replies have no more.
 const HEADERS_USUAL: usize = 6;
 
 /// A message to publish, or one that was received.

@@ -77,7 +77,8 @@ impl Pattern {
     pub fn is_match(&self, text: &str) -> bool {
         let shared = &self.0;
         if let Some(regex) = &*shared.compiled.load() {
-            // Written only if it changes: a write would slow down the other threads.
+            // The flag is written only if it changes, because a write would slow down the other
+            // threads.
             if !shared.was_used.load(Ordering::Relaxed) {
                 shared.was_used.store(true, Ordering::Relaxed);
             }

@@ -45,7 +45,7 @@ pub struct Sources {
     pub nats_only: bool,
 }
 
-/// Written by hand, because the environment and `--set` may contain secrets.
+/// This is not derived, because the environment and `--set` may contain secrets.
 impl std::fmt::Debug for Sources {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Sources")

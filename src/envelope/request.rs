@@ -12,10 +12,10 @@ use super::{EnvelopeError, headers};
 
 /// The value of `Fjord-Execution` for a dry run.
 const DRY_RUN: &str = "dry-run";
-/// Maximum length of a request id, principal, idempotency key or `traceparent`, in bytes.
+/// The maximum length of a request id, principal, idempotency key or `traceparent`, in bytes.
 pub const TEXT_BYTES_MAX: usize = 256;
-/// Maximum length of `tracestate`, in bytes: the length that every receiver should propagate (W3C
-/// Trace Context §3.3.1.5).
+/// The maximum length of `tracestate`, in bytes: the length that every receiver should propagate
+/// (W3C Trace Context §3.3.1.5).
 pub const TRACESTATE_BYTES_MAX: usize = 512;
 
 /// The remaining session time of a request without `Fjord-Timeout-Ms`. It is part of the protocol

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// Maximum length of a `u64` in decimal with the dot before it, in bytes.
+/// The maximum length of a `u64` in decimal with the dot before it, in bytes.
 const NUMBER_BYTES_MAX: usize = 21;
 
 /// A subject whose tokens have been checked. Text from a client never becomes part of a subject.
@@ -11,7 +11,7 @@ const NUMBER_BYTES_MAX: usize = 21;
 pub struct Subject(Arc<str>);
 
 impl Subject {
-    /// Maximum length of a subject, in bytes.
+    /// The maximum length of a subject, in bytes.
     pub const BYTES_MAX: usize = 512;
 
     /// Checks a subject, which must not contain wildcards.

@@ -69,7 +69,7 @@ struct Mssql {
     signatures: SignatureCache,
     server: ServerDetector,
     session_permission: SessionContextPermission,
-    /// Set once the server has refused an untyped NULL that its traits say it accepts.
+    /// Set once the server has refused an untyped NULL, although servers of its kind accept them.
     untyped_null_refused: AtomicBool,
     closing: Cancel,
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 const NOT_EXECUTED: u16 = 503;
 /// The media type of a problem document (RFC 9457), whose member `effect` can state the same.
 const PROBLEM: &str = "application/problem+json";
-/// Maximum size of a problem document that is parsed, in bytes. fjord's own have a few hundred
+/// The maximum size of a problem document that is parsed, in bytes. fjord's own have a few hundred
 /// bytes.
 const DOCUMENT_BYTES_MAX: usize = 64 << 10;
 

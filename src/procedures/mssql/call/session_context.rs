@@ -109,7 +109,8 @@ impl<'a> SessionValues<'a> {
         };
         let mut values = values(call, keys, is_kept);
         if is_kept {
-            // Removed first, because Babelfish ignores case and trailing blanks in keys.
+            // The keys are removed first, because Babelfish ignores case and trailing blanks in
+            // them.
             let is_set = |key: &Arc<str>| values.iter().any(|one| one.key == *key);
             let earlier = connection.session_keys.iter().filter(|key| !is_set(key));
             let removed = earlier.map(|key| SessionValue { key: Arc::clone(key), value: None });
@@ -202,7 +203,7 @@ fn text<'a>(value: &'a ParameterValue<'_>) -> Option<Cow<'a, str>> {
         ParameterValue::Null | ParameterValue::Binary(_) | ParameterValue::Table(_) => return None,
         ParameterValue::Boolean(value) => Cow::Borrowed(if *value { "true" } else { "false" }),
         ParameterValue::Integer(number) => Cow::Owned(number.to_string()),
-        // As in JSON: a large number has an exponent.
+        // The format is that of JSON: a large number has an exponent.
         ParameterValue::Number(number) => Cow::Owned(format!("{number:?}")),
         ParameterValue::Decimal(text) | ParameterValue::Text(text) | ParameterValue::Json(text) => {
             Cow::Borrowed(text)

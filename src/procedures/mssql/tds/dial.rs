@@ -187,7 +187,7 @@ impl TdsConnector {
         let state = Arc::new(StreamState::new(tcp));
         let tds = TdsStream::new(tls, Arc::clone(&state), prelogin);
         let driver = self.driver_config((host, port), application, secret);
-        // Boxed because the handshake's future is large and rarely needed.
+        // The handshake's future is boxed, because it is large and rarely needed.
         match Box::pin(tiberius::Client::connect(driver, tds.compat())).await {
             Ok(client) => Ok((client, state)),
             Err(Error::Routing { host, port }) => Err(LoginError::Redirected { host, port }),

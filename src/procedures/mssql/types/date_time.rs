@@ -10,9 +10,10 @@ const SECONDS_PER_DAY: u64 = 86_400;
 const MINUTES_PER_DAY: u64 = 1440;
 /// The resolution of `datetime`, in steps per second.
 const DATETIME_STEPS: u64 = 300;
-/// Days from 0001-01-01 to 1900-01-01, which is day 0 of `datetime` and `smalldatetime`.
+/// The number of days from 0001-01-01 to 1900-01-01, which is day 0 of `datetime` and
+/// `smalldatetime`.
 const DAYS_TO_1900: i64 = 693_595;
-/// Days from 1900-01-01 to 1753-01-01, the first day of `datetime`.
+/// The number of days from 1900-01-01 to 1753-01-01, the first day of `datetime`.
 const DATETIME_DAYS_MIN: i64 = -53_690;
 /// The format of a date and time without an offset.
 const LOCAL: &str = "%Y-%m-%dT%H:%M:%S%.f";
