@@ -42,7 +42,7 @@ const CONNECTION_AGE_MAX: Duration = Duration::from_mins(10);
 /// The maximum size of a request head, in bytes. Requests have no body.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
 
-/// A function that creates the document of `/status`. Must not block.
+/// A function that returns the body of a `/status` response. It must not block.
 pub type StatusSource = Arc<dyn Fn() -> Value + Send + Sync>;
 
 /// The data that the admin listener serves. Cheap to clone.
@@ -73,7 +73,7 @@ impl Admin {
     /// Binds the address. Requests are answered only after `serve`.
     ///
     /// # Errors
-    /// `ListenError` with the address and the reason.
+    /// Returns `ListenError` with the address and the reason.
     pub fn bind(config: &AdminConfig) -> Result<Self, ListenError> {
         let hosts = AllowedHosts::new(&config.hosts, &host_name());
         Ok(Self { acceptor: Acceptor::bind(config.listen)?, hosts })
@@ -85,7 +85,8 @@ impl Admin {
         self.acceptor.address()
     }
 
-    /// Serves requests until `stop` is set, which happens last so that a drain can be observed.
+    /// Serves requests until `stop` is set. A process sets it last, so that its drain can be
+    /// observed.
     pub fn serve(mut self, health: ProcessHealth, tasks: &Tasks, stop: Cancel) {
         let spawner = tasks.clone();
         let service = Arc::new(AdminService { health, hosts: self.hosts });

@@ -25,7 +25,7 @@ pub struct Arguments {
 /// Options of all commands and both roles.
 #[derive(Args)]
 pub struct Layers {
-    /// The role to start, or whose configuration a command uses.
+    /// The role to start, or the role whose configuration a command uses.
     #[arg(long, global = true, value_enum, env = "FJORD_ROLE")]
     pub role: Option<Role>,
     /// The configuration directory [default: /etc/fjord].
@@ -47,14 +47,14 @@ impl fmt::Debug for Layers {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Creates a configuration directory for the development of an API: a commented configuration, an endpoint and its
+    /// Creates a configuration directory for developing an API: a commented configuration, an endpoint and its
     /// procedure for the embedded database. Never overwrites a file.
     Init(InitArguments),
-    /// Runs an API on this machine for its development: a NATS server, a worker and a gateway, with throw-away certificates and
+    /// Runs an API on this machine for development: a NATS server, a worker and a gateway, with throw-away certificates and
     /// keys, on 127.0.0.1 only. Applies changed files when they are saved. Not for production.
     Dev(DevArguments),
-    /// Checks the configuration, the files that it names and the catalogue, and reports all errors with which a start would
-    /// fail. Without --role, checks each role that the directory configures: by a file of its own, or by its section.
+    /// Checks the configuration, the files that it names and the catalogue, and reports every error that would prevent a
+    /// role from starting. Without --role, checks each role that has a configuration file of its own, or a section.
     Check(CheckArguments),
     /// Prints the effective configuration, with the origin of each value. Secrets are not shown.
     Config,
@@ -106,7 +106,7 @@ impl fmt::Debug for InitArguments {
 /// Options of `fjord dev`.
 #[derive(Args, Clone, Debug)]
 pub struct DevArguments {
-    /// The configuration directory, which takes the place of --config.
+    /// The configuration directory, used instead of --config.
     #[arg(value_name = "DIR")]
     pub directory: PathBuf,
     /// The directory to create for the certificates, keys and tokens of this run, which is removed at the end [default: a
@@ -119,7 +119,7 @@ pub struct DevArguments {
 #[derive(Args, Clone, Copy, Debug)]
 pub struct CheckArguments {
     /// Also checks NATS and the databases: connections, credentials, and whether the procedures match the catalogue.
-    /// Changes nothing, receives no requests, and takes about a minute at most.
+    /// Changes nothing, receives no requests, and takes at most about a minute.
     #[arg(long)]
     pub online: bool,
     /// How the result is printed.
@@ -155,7 +155,7 @@ pub struct StatusArguments {
 pub struct CallArguments {
     /// The endpoint's id in the catalogue.
     pub endpoint: String,
-    /// The parameters, wherever they are in the request; tables as JSON.
+    /// The parameters, whatever part of the request they belong to; tables as JSON.
     #[arg(value_name = "NAME=VALUE")]
     pub values: Vec<String>,
     /// The name of the caller, which is passed to the worker.
@@ -194,8 +194,8 @@ pub struct ImportArguments {
     /// The prefix of all paths.
     #[arg(long, value_name = "PATH", default_value = "/v1")]
     pub prefix: String,
-    /// Calls the procedures that read, once each and with NULL for every parameter, if the database does not describe what
-    /// they return. Each call is rolled back.
+    /// Calls each procedure that only reads, once and with NULL for every parameter, if the database does not describe its
+    /// results. Each call is rolled back.
     #[arg(long)]
     pub sample: bool,
     /// The file to create, e.g. endpoints/registry.json. Without it, the entries are printed.

@@ -29,8 +29,8 @@ mod table;
 pub const EXIT_FAILED: u8 = 1;
 /// The exit status for invalid usage, or for an error in the configuration that a command found.
 pub const EXIT_USAGE: u8 = 2;
-/// The exit status for an error in the configuration that a role finds when it starts: `EX_CONFIG` of sysexits.h. systemd does
-/// not restart the unit (`RestartPreventExitStatus=`), because the next start would find the same error.
+/// The exit status for an error in the configuration that a role finds when it starts: `EX_CONFIG` from sysexits.h. systemd
+/// does not restart the unit (`RestartPreventExitStatus=`), because the next start would find the same error.
 pub const EXIT_CONFIG: u8 = 78;
 
 /// The output streams of a command.
@@ -80,7 +80,7 @@ pub fn run(
 /// Prints lines, each after `label` and a colon.
 ///
 /// # Errors
-/// An I/O error if the output cannot be written.
+/// Returns an I/O error if the output cannot be written.
 pub fn print_lines(
     err: &mut impl Write,
     label: &str,
@@ -120,7 +120,8 @@ fn completions(shell: clap_complete::Shell, out: &mut impl Write) -> io::Result<
     Ok(ExitCode::SUCCESS)
 }
 
-/// Handles an output error. A closed pipe is a success, because its reader wants no more output.
+/// Handles an output error. A closed pipe counts as success, because its reader wants no more
+/// output.
 fn failed_to_write(error: &io::Error, err: &mut impl Write) -> ExitCode {
     if error.kind() == io::ErrorKind::BrokenPipe {
         return ExitCode::SUCCESS;

@@ -86,7 +86,7 @@ pub struct LoadedConfig {
     pub entries: Vec<SettingEntry>,
     /// Warnings about settings that are allowed but questionable. They are logged at startup.
     pub warnings: Vec<ConfigError>,
-    /// The files that keys name and that this process reads.
+    /// The files that settings name and that this process reads.
     pub files: Vec<ConfiguredFile>,
 }
 
@@ -141,7 +141,8 @@ impl Config {
     }
 
     /// Reads the configuration like `load`, and returns it even if it has errors. Settings with an
-    /// error then have a default, so the configuration can be used to look for further errors only.
+    /// error then have their default, so the configuration can be used only to look for further
+    /// errors.
     #[must_use]
     pub fn load_with_errors(sources: &Sources) -> (Option<LoadedConfig>, Vec<ConfigError>) {
         let mut errors = Vec::new();

@@ -1,4 +1,4 @@
-//! Versions of files, by which changes are detected.
+//! Versions of files, used to detect changes.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
@@ -6,8 +6,8 @@ use std::path::Path;
 
 /// Identifies a version of a file: its device, inode and size, and the times of its last change.
 ///
-/// The modification time alone is not sufficient: tools preserve it, and a link can be replaced by one to another file with the
-/// same time. Programs cannot set the change time.
+/// The modification time alone is not sufficient: tools preserve it, and a link can be replaced with a link to another file
+/// that has the same time. Programs cannot set the change time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileVersion {
     file: (u64, u64),
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_of_the_same_age_and_size_is_another_version() {
+    fn a_file_of_the_same_age_and_size_has_a_different_version() {
         let directory = tempfile::tempdir().unwrap();
         let [first, second, link] =
             ["first", "second", "link"].map(|name| directory.path().join(name));

@@ -24,7 +24,7 @@ const REPORT_AGE_MAX: Duration = Duration::from_millis(100);
 /// The file in which Linux provides the host name.
 const HOST_FILE: &str = "/proc/sys/kernel/hostname";
 
-/// A function that creates the report of this process. Must not block.
+/// A function that creates the report of this process. It must not block.
 pub type ReportSource = Arc<dyn Fn(&ProcessIdentity) -> Report + Send + Sync>;
 
 /// The identity of a process.
@@ -87,7 +87,7 @@ impl fmt::Debug for FleetMember {
 /// Answers status queries, and the NATS service API if enabled, until the transport closes.
 ///
 /// # Errors
-/// `TransportError` if a subscription fails.
+/// Returns `TransportError` if a subscription fails.
 pub async fn serve_reports(
     config: &MessagingConfig,
     role: Role,

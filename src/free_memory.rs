@@ -7,15 +7,15 @@ use std::cell::Cell;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-/// The shortest time between two collections of a thread. One collection takes about a millisecond.
+/// The shortest time between two collections by a thread. One collection takes about a millisecond.
 const INTERVAL: Duration = Duration::from_secs(5);
-/// mimalloc collects a thread's free memory once in 10,000 allocations that its free lists do not serve
+/// mimalloc collects a thread's free memory once every 10,000 allocations that its free lists do not serve
 /// (`generic_collect` among its options). The crate does not export the function that collects immediately.
 const ALLOCATIONS: u32 = 10_000;
 /// The size of these allocations, in bytes: above 1 KiB, no free list serves an allocation.
 const ALLOCATION_BYTES: usize = 4 * 1024;
 /// The size of an allocation for which mimalloc asks the kernel: its release makes mimalloc return the memory that threads
-/// have freed for longer than one second. Its pages are never touched.
+/// freed more than one second ago. Its pages are never touched.
 const PURGE_BYTES: usize = 4 * 1024 * 1024;
 
 thread_local! {

@@ -19,8 +19,8 @@ struct SharedCount {
     gauge: Gauge,
 }
 
-/// The state of an limit. One lock protects all three fields, so that nothing is admitted after
-/// a drain has seen a count of zero.
+/// The state of a limit. One lock protects all three fields, so that nothing is admitted after a
+/// drain has seen a count of zero.
 #[derive(Clone, Copy, Debug)]
 struct State {
     in_use: usize,
@@ -34,7 +34,7 @@ struct State {
 pub struct ConcurrencyPermit(ConcurrencyLimit);
 
 impl ConcurrencyLimit {
-    /// Creates an empty limit. The gauge shows the count.
+    /// Creates a limit without holders. The gauge shows the count.
     #[must_use]
     pub fn new(limit: usize, gauge: Gauge) -> Self {
         let state = Mutex::new(State { in_use: 0, limit, is_closed: false });
@@ -50,7 +50,7 @@ impl ConcurrencyLimit {
     /// Admits a holder.
     ///
     /// # Errors
-    /// `Overloaded` if the limit is reached, `Draining` if the limit is closed.
+    /// Returns `Overloaded` if the limit is reached, `Draining` if the limit is closed.
     pub fn acquire(&self) -> Result<ConcurrencyPermit, Problem> {
         let mut state = self.state();
         if state.is_closed {
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_admitted_after_the_close() {
+    fn nothing_is_admitted_after_the_limit_is_closed() {
         let limit = new_limit(2);
         limit.close();
         assert_eq!(limit.acquire().unwrap_err().kind, ProblemKind::Draining);

@@ -50,7 +50,7 @@ impl Acceptor {
     /// Binds an address. Port 0 selects a free port; `address` returns it.
     ///
     /// # Errors
-    /// `ListenError` with the address and the reason.
+    /// Returns `ListenError` with the address and the reason.
     pub fn bind(address: SocketAddr) -> Result<Self, ListenError> {
         let error = |source| ListenError { address, source };
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
@@ -71,7 +71,7 @@ impl Acceptor {
     /// listener with systemd for the next process. Between the two, the kernel queues connections.
     ///
     /// # Errors
-    /// `ListenError` with the address and the reason.
+    /// Returns `ListenError` with the address and the reason.
     pub fn inherit_or_bind(address: SocketAddr) -> Result<Self, ListenError> {
         let Some(listener) = inherited::take(address) else {
             let acceptor = Self::bind(address)?;
@@ -119,7 +119,8 @@ impl Acceptor {
         }
         let pause = self.pause;
         self.pause = (pause * 2).min(PAUSE_MAX);
-        // The error lasts until descriptors are freed. Without a pause the loop would use a core.
+        // The error lasts until descriptors are freed. Without a pause, the loop would use a whole
+        // core.
         tokio::time::sleep(pause).await;
     }
 
@@ -131,7 +132,7 @@ impl Acceptor {
     }
 }
 
-/// Returns whether this is an error of the accepted connection, which accept(2) also reports.
+/// Returns whether this is an error on the accepted connection, which accept(2) also reports.
 fn is_connection_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),

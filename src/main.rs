@@ -1,4 +1,4 @@
-//! The executable: parses the arguments, runs a role or a command, and returns the exit status.
+//! The executable. It parses the arguments, runs a role or a command, and returns the exit status.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -18,7 +18,7 @@ use fjord::telemetry::logs::Logs;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Longest wait for the last log lines to be written.
+/// The longest wait for the last log lines to be written.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {

@@ -9,7 +9,7 @@ mod subject;
 
 pub use subject::{Subject, SubjectError};
 
-/// Initial capacity for the headers of a message: most requests and replies have no more.
+/// The initial capacity for the headers of a message: most requests and replies have no more.
 const HEADERS_USUAL: usize = 6;
 
 /// A message to publish, or one that was received.
@@ -75,8 +75,8 @@ impl Headers {
     /// Adds a header. Each name may be added once.
     ///
     /// # Errors
-    /// `HeaderError` if the name is not a token, if the value contains a control character, or if
-    /// these are the headers of a received message.
+    /// Returns `HeaderError` if the name is not a token, if the value contains a control character,
+    /// or if these are the headers of a received message.
     pub fn push(
         &mut self,
         name: impl Into<Cow<'static, str>>,

@@ -27,7 +27,8 @@ pub trait Transport: Debug + Send + Sync {
     /// # Errors
     /// Returns `TransportError`, which is `Full` if the client cannot accept the message immediately.
     fn try_publish(&self, message: Message) -> Result<(), TransportError> {
-        // Without `unconstrained`, the client would look full to a task without cooperative budget.
+        // Without `unconstrained`, the client would look full to a task that has used up its
+        // cooperative budget.
         let sent = unconstrained(self.publish(message)).now_or_never();
         sent.unwrap_or(Err(TransportError::Full))
     }

@@ -88,7 +88,7 @@ outcomes! {
     Panic "panic", "a bug in fjord caused a panic, which was caught";
     Internal "internal", "an error in fjord or in its configuration";
 
-    ServiceError "service_error", "an error of a NATS service (ADR-32)";
+    ServiceError "service_error", "an error from a NATS service (ADR-32)";
     Other "other", "a third-party worker reported an outcome that is not in this table";
 }
 

@@ -180,13 +180,13 @@ pub trait RowSink: Send {
     /// Starts a result set. Column names may be empty or repeated.
     ///
     /// # Errors
-    /// `SinkError` if the answer cannot contain the result set.
+    /// Returns `SinkError` if the answer cannot contain the result set.
     fn begin_set(&mut self, columns: &[String]) -> Result<(), SinkError>;
 
     /// Adds a row with one cell per column.
     ///
     /// # Errors
-    /// `SinkError` if the answer exceeds its limit.
+    /// Returns `SinkError` if the answer exceeds its limit.
     fn row(&mut self, cells: &[Cell<'_>]) -> Result<(), SinkError>;
 
     /// Discards everything received, for a retry. Returns `false` if that is no longer possible.
@@ -208,7 +208,7 @@ pub trait RowSink: Send {
     /// future is dropped, `drain` can be called again.
     ///
     /// # Errors
-    /// `SinkError` if the receiver is gone.
+    /// Returns `SinkError` if the receiver is gone.
     fn drain(&mut self) -> BoxFuture<'_, Result<(), SinkError>> {
         Box::pin(std::future::ready(Ok(())))
     }
@@ -243,7 +243,7 @@ pub enum Cell<'a> {
     Number(&'a str),
     /// Text, including dates (RFC 3339) and UUIDs (lower case).
     Text(&'a str),
-    /// The text of a JSON value, which becomes part of the answer as it is.
+    /// The text of a JSON value, which becomes part of the answer unchanged.
     Json(&'a str),
     /// Bytes, encoded as base64 in JSON.
     Binary(&'a [u8]),

@@ -1,4 +1,4 @@
-//! Checks that find every error with which a role would refuse to start. `fjord check` and both roles use the same functions.
+//! Checks that find every error that would prevent a role from starting. `fjord check` and both roles use the same functions.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use crate::config::messaging::TransportConfig;
 use crate::config::{Config, ConfigError, LoadedConfig, Sources};
 use crate::tls::{self, TlsErrors};
 
-/// An error with which a role refuses to start. It is displayed as one line and never contains a secret.
+/// An error that prevents a role from starting. It is displayed as one line and never contains a secret.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StartError {
     /// An error in the configuration, or in a file that it names.
@@ -67,7 +67,7 @@ impl StartError {
         }
     }
 
-    /// Converts an error of authentication, `key: expected`.
+    /// Converts an error about authentication from a line, `key: expected`.
     #[must_use]
     pub fn from_line(line: &str) -> Self {
         let (key, expected) = line.split_once(": ").unwrap_or(("", line));
@@ -75,7 +75,8 @@ impl StartError {
     }
 }
 
-/// Checks the files of connections that libraries make, which read them only when they connect.
+/// Checks the files for connections that are made by libraries, which read them only when they
+/// connect.
 #[must_use]
 pub fn client_file_errors(config: &Config) -> Vec<StartError> {
     let TransportConfig::Nats(nats) = &config.messaging.transport;
@@ -87,7 +88,7 @@ pub fn client_file_errors(config: &Config) -> Vec<StartError> {
 /// Reads the configuration, and prepares what depends on it.
 ///
 /// # Errors
-/// All errors.
+/// Returns all errors.
 pub fn load<T>(
     sources: &Sources,
     prepare: impl Fn(&LoadedConfig) -> Result<T, Vec<StartError>>,
@@ -111,8 +112,8 @@ pub fn located(errors: Vec<StartError>, loaded: &LoadedConfig) -> Vec<StartError
     errors
 }
 
-/// Returns all errors of a configuration that `Config::load` refuses: its own errors, and those that a role finds in the files
-/// of the configuration and in the catalogue. Errors that could be a consequence of others are omitted.
+/// Returns all errors in a configuration that `Config::load` refuses: its own errors, and those that a role finds in the
+/// catalogue and in the files that the configuration names. Errors that could be a consequence of others are omitted.
 pub fn all_errors<T>(
     sources: &Sources,
     prepare: impl FnOnce(&LoadedConfig) -> Result<T, Vec<StartError>>,

@@ -62,7 +62,7 @@ pub enum TlsErrorKind {
     NoCertificate,
     /// The file contains a private key instead of certificates.
     #[error(
-        "expected PEM certificates (BEGIN CERTIFICATE), found a private key: are the certificate and the key exchanged?"
+        "expected PEM certificates (BEGIN CERTIFICATE), found a private key: are the certificate and the key swapped?"
     )]
     KeyAsCertificate,
     /// One of the certificates cannot be parsed.
@@ -73,7 +73,7 @@ pub enum TlsErrorKind {
     NoKey,
     /// The file contains certificates instead of a private key.
     #[error(
-        "expected one PEM private key, found a certificate: are the certificate and the key exchanged?"
+        "expected one PEM private key, found a certificate: are the certificate and the key swapped?"
     )]
     CertificateAsKey,
     /// The private key is encrypted with a passphrase.

@@ -125,7 +125,8 @@ async fn the_procedures_of_a_database_become_endpoints() {
     let output = init_mssql(&api, &connection(PASSWORD));
     assert_eq!(output.status.code(), Some(0), "{}", printed(&output));
     assert!(
-        printed(&output).contains("note: not used of the connection string: Connection Timeout")
+        printed(&output)
+            .contains("note: keys of the connection string that are not used: Connection Timeout")
     );
     let secret = api.join("secrets/mssql-password");
     assert_eq!(fs::read_to_string(&secret).unwrap(), format!("{PASSWORD}\n"));

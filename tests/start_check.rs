@@ -141,7 +141,7 @@ fn an_unusable_certificate_or_key_is_an_error_with_its_key_and_its_file() {
 }
 
 #[test]
-fn exchanged_files_and_all_other_errors_are_reported_at_once() {
+fn swapped_files_and_all_other_errors_are_reported_at_once() {
     let setup = TestDirectory::new();
     setup.write("ca.pem", "");
     setup.write("jwks.json", "{}");
@@ -161,9 +161,9 @@ fn exchanged_files_and_all_other_errors_are_reported_at_once() {
         &[
             "messaging.nats.tls.ca, gateway.tls.certificate: ",
             "server.key: ",
-            "found a private key: are the certificate and the key exchanged?",
+            "found a private key: are the certificate and the key swapped?",
         ],
-        &["gateway.tls.key: ", "server.pem: ", "are the certificate and the key exchanged?"],
+        &["gateway.tls.key: ", "server.pem: ", "are the certificate and the key swapped?"],
         &["gateway.tls.client_ca: ", "ca.pem: is empty"],
         &["auth.jwt.main.keys: ", "jwks.json: not a JWKS"],
         &["more.json: endpoint \"b\": procedure: missing"],

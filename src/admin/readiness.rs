@@ -19,7 +19,7 @@ struct State {
 }
 
 impl Readiness {
-    /// Creates a readiness without parts, which is ready.
+    /// Creates a `Readiness` without parts. It is ready.
     #[must_use]
     pub fn new() -> Self {
         Self::default()

@@ -1,4 +1,4 @@
-//! Tests of the admin listener over a real socket.
+//! Tests the admin listener over a real socket.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -41,7 +41,7 @@ impl TestAdmin {
 }
 
 #[tokio::test]
-async fn readyz_lists_what_is_not_ready() {
+async fn readyz_lists_the_parts_that_are_not_ready() {
     let started = start();
     assert!(started.request("GET /readyz").await.starts_with("HTTP/1.1 200 "));
     started.readiness.set("nats", Err("not connected".to_owned()));
@@ -57,7 +57,7 @@ async fn readyz_lists_what_is_not_ready() {
 }
 
 #[tokio::test]
-async fn metrics_have_the_format_of_prometheus() {
+async fn metrics_are_in_the_prometheus_format() {
     exposition::install(crate::cli::Role::Gateway);
     let answer = start().request("GET /metrics").await;
     assert!(answer.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{answer}");
@@ -85,7 +85,7 @@ async fn other_methods_and_paths_are_refused() {
 }
 
 #[tokio::test]
-async fn a_page_of_another_origin_reads_nothing() {
+async fn a_page_from_another_origin_can_read_nothing() {
     let started = start();
     for path in ["/metrics", "/readyz", "/status", "/healthz"] {
         let answer = started.request_as(&format!("GET {path}"), "*/*", "evil.example:9464").await;

@@ -52,15 +52,13 @@ impl AuthMethod {
 /// Checks the issuers of an `auth` value, and that its methods include `jwt`.
 ///
 /// # Errors
-/// A message that states what was expected.
+/// Returns a message that states what was expected.
 pub(crate) fn check_issuers(
     issuers: &[String],
     methods: &[AuthMethod],
 ) -> Result<(), &'static str> {
     if issuers.is_empty() || !issuers.iter().all(|name| is_token(name)) {
-        return Err(
-            "expected the names of issuers in the configuration (auth.jwt.NAME), one or more",
-        );
+        return Err("expected one or more names of issuers in the configuration (auth.jwt.NAME)");
     }
     if methods.contains(&AuthMethod::Jwt) {
         Ok(())
@@ -74,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_method_is_read_by_its_own_name() {
+    fn a_method_is_parsed_from_its_own_name() {
         for method in AuthMethod::ALL {
             let name = serde_json::Value::from(method.as_str());
             assert_eq!(serde_json::from_value::<AuthMethod>(name).unwrap(), method);

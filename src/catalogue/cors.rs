@@ -1,4 +1,5 @@
-//! Cross-origin resource sharing (CORS, Fetch standard): the rules by which pages of other origins may call an endpoint.
+//! Cross-origin resource sharing (CORS, Fetch standard): the rules that decide which pages from other origins may call
+//! an endpoint.
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use http::{HeaderName, HeaderValue, header};
 use super::auth::{Auth, AuthMethod};
 use super::parameter::{Parameter, ParameterSource};
 
-/// The default time for which a browser may cache a preflight response.
+/// How long a browser may cache a preflight response by default.
 pub const MAX_AGE_DEFAULT: Duration = Duration::from_mins(10);
 /// The largest `max_age`. No browser caches a preflight response for more than a day.
 const MAX_AGE_CEILING: Duration = Duration::from_hours(24);
@@ -51,7 +52,7 @@ impl CorsSettings {
             errors.push(("origins", "expected \"*\" alone, or a list of origins".to_owned()));
         }
         if any && self.credentials {
-            let expected = "expected a list of origins instead of \"*\", because any web page could act for its visitor";
+            let expected = "expected a list of origins instead of \"*\", because any web page could act on behalf of its visitors";
             errors.push(("credentials", expected.to_owned()));
         }
         for origin in self.origins.iter().filter(|origin| *origin != "*" && !is_origin(origin)) {
@@ -99,9 +100,9 @@ fn is_origin(text: &str) -> bool {
 /// Headers that an endpoint uses because of its keys, in lower case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct UsedHeaders {
-    /// Headers of requests, which pages may send.
+    /// Request headers, which pages may send.
     pub(super) request: Vec<&'static str>,
-    /// Headers of responses, which pages may read.
+    /// Response headers, which pages may read.
     pub(super) response: Vec<&'static str>,
 }
 
@@ -162,8 +163,8 @@ impl CorsRules {
         })
     }
 
-    /// Returns the rules for responses that no endpoint gives, such as the documentation, or `None` if no other origin may
-    /// read them.
+    /// Returns the rules for responses that do not belong to an endpoint, such as the documentation, or `None` if no other
+    /// origin may read them.
     #[must_use]
     pub fn without_endpoint(cors: &CorsSettings) -> Option<Self> {
         Self::new(
@@ -201,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_origins_as_browsers_send_them_are_origins() {
+    fn only_origins_as_browsers_send_them_are_accepted() {
         for (origin, expected) in [
             ("https://app.example", true),
             ("https://app.example:8443", true),

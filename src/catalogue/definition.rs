@@ -42,7 +42,7 @@ pub struct EndpointDefinition {
     pub queue: Option<String>,
     /// The name of the worker's handler. Default: `procedure`.
     pub handler: Option<String>,
-    /// The stored procedure, `schema.name`. A part with other characters than letters, digits, `_`, `$`, `#` and `@` is in brackets: `dbo.[Sales by Year]`. Required for the handler `procedure`.
+    /// The stored procedure, `schema.name`. A part that contains characters other than letters, digits, `_`, `$`, `#` and `@` must be in brackets: `dbo.[Sales by Year]`. Required for the handler `procedure`.
     pub procedure: Option<String>,
     /// The parameters that a caller sends, by name.
     pub parameters: OrderedMembers<ObjectOnly<ParameterDefinition>>,
@@ -65,9 +65,9 @@ pub struct EndpointDefinition {
     pub transaction: bool,
     /// Whether a caller may ask for a dry run with `Prefer: tx=rollback`: the transaction is rolled back, and the answer is the same as that of a real call. Only with `transaction`, and not with GET or HEAD.
     pub dry_run: bool,
-    /// The longest that an attempt can take, with its unit: `"2s"`. Default: the configuration's `catalogue.timeout_default`.
+    /// The maximum duration of an attempt, with its unit: `"2s"`. Default: the configuration's `catalogue.timeout_default`.
     pub timeout: Option<String>,
-    /// The longest that a client waits while a worker reports progress, with its unit. Default: the endpoint's `timeout`.
+    /// The maximum time that a client waits while a worker reports progress, with its unit. Default: the endpoint's `timeout`.
     pub session: Option<String>,
     /// The maximum number of times that a request is sent if attempts remain unanswered: 1 to 20.
     #[schemars(range(min = 1, max = 20))]
@@ -78,7 +78,7 @@ pub struct EndpointDefinition {
     pub auth: Option<AuthDefinition>,
     /// The largest request body: a number of bytes, or a string with a unit: `"64KiB"`.
     pub max_body: Option<SizeDefinition>,
-    /// The rate limit of each caller.
+    /// The rate limit for each caller.
     pub rate_limit: Option<ObjectOnly<RateLimitDefinition>>,
     /// How answers to GET and HEAD can be reused.
     pub cache: Option<ObjectOnly<CacheDefinition>>,

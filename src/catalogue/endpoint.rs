@@ -43,7 +43,7 @@ pub struct Endpoint {
     pub parameters: Arc<[Parameter]>,
     /// The structure of a successful answer.
     pub result: ResultKind,
-    /// The representations of a successful answer, at least one. The first is the one for clients without a preference.
+    /// The representations of a successful answer; there is at least one. Clients without a preference get the first.
     pub produces: Vec<Representation>,
     /// OUTPUT parameters that are included in a `row`, `value` or `full` answer.
     pub outputs: Vec<String>,
@@ -71,7 +71,7 @@ pub struct Endpoint {
     pub auth: Auth,
     /// The largest request body in bytes.
     pub body_bytes_max: usize,
-    /// The rate limit of each caller, if any.
+    /// The rate limit for each caller, if any.
     pub rate_limit: Option<RateLimit>,
     /// How answers can be reused.
     pub cache: CacheRules,
@@ -115,7 +115,7 @@ impl Endpoint {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Execution {
-    /// A second execution does no harm.
+    /// Executing the request twice does no harm.
     AtLeastOnce,
     /// Never executed twice: a worker asks the gateway for permission before it executes the request.
     AtMostOnce,
@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_execution_is_read_by_its_own_name() {
+    fn an_execution_is_parsed_from_its_own_name() {
         for execution in [Execution::AtLeastOnce, Execution::AtMostOnce] {
             let name = serde_json::Value::from(execution.as_str());
             assert_eq!(serde_json::from_value::<Execution>(name).unwrap(), execution);

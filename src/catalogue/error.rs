@@ -30,7 +30,7 @@ impl fmt::Display for CatalogueError {
 
 impl std::error::Error for CatalogueError {}
 
-/// Collects the errors of one endpoint.
+/// Collects the errors about one endpoint.
 #[derive(Debug)]
 pub(super) struct EndpointErrors<'a> {
     pub(super) file: &'a str,

@@ -1,4 +1,4 @@
-//! Reads the files of the catalogue.
+//! Reads the catalogue files.
 
 use std::collections::HashMap;
 use std::fs;
@@ -21,7 +21,7 @@ use super::route::RouteTable;
 /// The largest catalogue file in bytes.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 
-/// The member with which a file names its JSON Schema for editors.
+/// The member that names the file's JSON Schema, for editors.
 const SCHEMA: &str = "$schema";
 /// The byte order mark that Windows editors write at the start of a file. It is ignored.
 const BYTE_ORDER_MARK: char = '\u{feff}';
@@ -42,14 +42,15 @@ impl Catalogue {
         &self.endpoints
     }
 
-    /// Creates an error about an endpoint, for a rule that the catalogue alone cannot check.
+    /// Creates an error about an endpoint that violates a rule which the catalogue alone cannot
+    /// check.
     #[must_use]
     pub fn error(&self, id: &EndpointId, key: &str, expected: String) -> CatalogueError {
         let file = self.files.get(id).map(ToString::to_string).unwrap_or_default();
         CatalogueError { file, endpoint: Some(id.to_string()), key: key.to_owned(), expected }
     }
 
-    /// Returns the endpoint with an id.
+    /// Returns the endpoint with the given id.
     #[must_use]
     pub fn get(&self, id: &EndpointId) -> Option<&Arc<Endpoint>> {
         self.by_id.get(id)
@@ -59,7 +60,7 @@ impl Catalogue {
 /// Reads all `*.json` files of a directory except hidden ones, sorted by name.
 ///
 /// # Errors
-/// Every error of every file.
+/// Returns all errors in all files.
 pub fn load(
     directory: &Path,
     defaults: &EndpointDefaults,
@@ -69,7 +70,7 @@ pub fn load(
     match files(directory) {
         Err(error) => errors.push(file_error(directory, format!("cannot be read: {error}"))),
         Ok(files) if files.is_empty() => {
-            errors.push(file_error(directory, "expected at least one file *.json".to_owned()));
+            errors.push(file_error(directory, "expected at least one *.json file".to_owned()));
         }
         Ok(files) => {
             for file in files {
@@ -136,7 +137,7 @@ fn read(file: &Path) -> Result<String, String> {
 /// Parses a catalogue from pairs of file name and text.
 ///
 /// # Errors
-/// Every error of every file.
+/// Returns all errors in all files.
 pub fn parse(
     files: &[(&str, &str)],
     defaults: &EndpointDefaults,

@@ -24,7 +24,7 @@ macro_rules! token_name {
             /// Validates a name: a letter or digit followed by letters, digits, `-` or `_`; at most 64 bytes.
             ///
             /// # Errors
-            /// `NameError` for any other text.
+            /// Returns `NameError` for any other text.
             pub fn new(name: &str) -> Result<Self, NameError> {
                 if is_token(name) {
                     Ok(Self(name.into()))
@@ -88,7 +88,7 @@ impl ProcedureName {
     /// which `]` is written as `]]`.
     ///
     /// # Errors
-    /// `NameError` if the string is not two identifiers joined by a dot.
+    /// Returns `NameError` if the string is not two identifiers joined by a dot.
     pub fn new(name: &str) -> Result<Self, NameError> {
         const EXPECTED: NameError = NameError(
             "expected schema.procedure: each part a letter or '_' and then letters, digits, '_', '$', '#' or '@', \
@@ -105,7 +105,7 @@ impl ProcedureName {
     /// Creates a name from its two parts, which are not quoted.
     ///
     /// # Errors
-    /// `NameError` if a part is empty, too long, or contains control characters.
+    /// Returns `NameError` if a part is empty, too long, or contains control characters.
     pub fn from_parts(schema: &str, procedure: &str) -> Result<Self, NameError> {
         if !is_sql_name(schema) || !is_sql_name(procedure) {
             return Err(NameError(
@@ -196,10 +196,11 @@ pub fn is_identifier(text: &str) -> bool {
         && is_short(text)
 }
 
-/// Returns whether a text is a parameter's name without `@`, such as `größe` or `1`. Parameters cannot be quoted.
+/// Returns whether a text is a valid parameter name without `@`, such as `größe` or `1`. Parameters cannot be
+/// quoted.
 #[must_use]
 pub fn is_parameter_name(text: &str) -> bool {
-    // The `@` counts.
+    // The `@` counts toward the length.
     !text.is_empty()
         && text.chars().all(is_identifier_char)
         && text.encode_utf16().count() < IDENTIFIER_LENGTH_MAX
@@ -211,7 +212,7 @@ pub fn is_sql_name(text: &str) -> bool {
     !text.is_empty() && is_short(text) && !text.contains(char::is_control)
 }
 
-/// Compares names case-insensitively, as most collations of SQL Server do.
+/// Compares names case-insensitively, as most SQL Server collations do.
 #[must_use]
 pub fn eq_ignore_case(one: &str, other: &str) -> bool {
     one.eq_ignore_ascii_case(other)
@@ -288,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn parameters_have_letters_of_every_language() {
+    fn parameter_names_may_contain_letters_of_every_language() {
         for (name, expected) in [
             ("größe", true),
             ("a$b#c@d", true),

@@ -29,7 +29,7 @@ pub fn text(endpoints: &[&Endpoint], info: &ApiInfo) -> String {
 /// Writes the document for `endpoints` without indentation. Only one operation at a time is in memory.
 ///
 /// # Errors
-/// The errors of `out`.
+/// Returns the errors of `out`.
 pub fn write(endpoints: &[&Endpoint], info: &ApiInfo, out: &mut dyn io::Write) -> io::Result<()> {
     let frame = frame(endpoints, info);
     let mut separator = '{';
@@ -73,8 +73,8 @@ fn document(endpoints: &[&Endpoint], info: &ApiInfo) -> Json {
     document
 }
 
-/// Returns the endpoints of each path, by their methods in lower case. `OpenAPI` treats paths that differ only in parameter names
-/// as identical, so all of them use the names of the first.
+/// Returns the endpoints by path and then by method, in lower case. `OpenAPI` treats paths that differ only in parameter names as
+/// identical, so all of them use the parameter names of the first.
 fn by_path<'a>(endpoints: &[&'a Endpoint]) -> BTreeMap<&'a str, BTreeMap<String, &'a Endpoint>> {
     let mut first_paths: HashMap<String, &str> = HashMap::new();
     let mut paths: BTreeMap<&str, BTreeMap<String, &Endpoint>> = BTreeMap::new();
@@ -207,7 +207,7 @@ fn security(auth: &Auth) -> Json {
     schemes.iter().map(|scheme| json!({ scheme: scopes })).collect()
 }
 
-/// Returns the name of the security scheme for tokens of one issuer.
+/// Returns the name of the security scheme for tokens from one issuer.
 fn issuer_scheme(name: &str) -> String {
     format!("jwt-{name}")
 }
@@ -225,7 +225,7 @@ fn security_schemes(endpoints: &[&Endpoint]) -> Json {
         if let Some(schemes) = schemes.as_object_mut() {
             let scheme = json!({
                 "type": "http", "scheme": "bearer", "bearerFormat": "JWT",
-                "description": format!("A token of the issuer {name}.") });
+                "description": format!("A token from the issuer {name}.") });
             schemes.insert(issuer_scheme(name), scheme);
         }
     }
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn statuses_below_400_are_no_problems_and_some_have_no_body() {
+    fn statuses_below_400_are_not_problems_and_some_have_no_body() {
         let catalogue = catalogue(
             r#""a": {"route":"GET /a", KEYS, "result":"value", "status":{"return":{"1":303,"2":205,"3":304,"4":410}}}"#,
         );
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_schema_cannot_say_is_in_the_description() {
+    fn rules_that_a_schema_cannot_express_are_in_the_description() {
         let catalogue = catalogue(
             r#""a": {"route":"POST /a/{id}", KEYS, "parameters":{
                 "id":{"in":"path","type":"string"},

@@ -17,7 +17,7 @@ const COMPILED_BYTES_CEILING: usize = 2 << 20;
 const COMPILED_BYTES_MAX: usize = 16 << 20;
 /// The memory that a thread may use for each direction of a search: enough for the states of common expressions.
 const SEARCH_BYTES_MAX: usize = 64 << 10;
-/// The number of unused texts that are kept in any case before the table is searched for them.
+/// The minimum number of texts in the table before it is searched for unused ones.
 const UNUSED_TEXTS_MIN: usize = 64;
 
 /// A regular expression. Clones share its compiled form.
@@ -28,7 +28,8 @@ struct SharedPattern {
     text: Box<str>,
     /// The compiled form, if it is in memory.
     compiled: ArcSwapOption<Regex>,
-    /// Whether the compiled form was used since the search for an evictable one last passed it.
+    /// Whether the compiled form has been used since the search for an evictable one last passed
+    /// it.
     was_used: AtomicBool,
 }
 
@@ -54,7 +55,7 @@ impl Pattern {
     /// Checks a regular expression.
     ///
     /// # Errors
-    /// `PatternError` if the syntax is invalid, or if the compiled expression is too large.
+    /// Returns `PatternError` if the syntax is invalid, or if the compiled expression is too large.
     pub fn new(text: &str) -> Result<Self, PatternError> {
         if let Some(known) = lock().by_text.get(text).and_then(Weak::upgrade) {
             return Ok(Self(known));
@@ -76,7 +77,8 @@ impl Pattern {
     pub fn is_match(&self, text: &str) -> bool {
         let shared = &self.0;
         if let Some(regex) = &*shared.compiled.load() {
-            // Written only if it changes: a write would slow down the other threads.
+            // The flag is written only if it changes, because a write would slow down the other
+            // threads.
             if !shared.was_used.load(Ordering::Relaxed) {
                 shared.was_used.store(true, Ordering::Relaxed);
             }
@@ -222,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn unused_texts_are_forgotten() {
+    fn unused_texts_are_removed() {
         for n in 0..2_000 {
             drop(Pattern::new(&format!("^{n}-forgotten$")).unwrap());
         }

@@ -108,7 +108,7 @@ fn write_json(value: &(impl serde::Serialize + ?Sized), out: &mut Vec<u8>) {
 /// Returns each value with the index of its parameter. Defaults replace absent values.
 ///
 /// # Errors
-/// All violations, each with its JSON Pointer into the payload.
+/// Returns all violations, each with its JSON Pointer into the payload.
 pub fn read(
     endpoint: &Endpoint,
     payload: &[u8],

@@ -46,7 +46,7 @@ impl Representation {
         }
     }
 
-    /// Returns whether a worker's `Content-Type` is that of this representation.
+    /// Returns whether a worker's `Content-Type` denotes this representation.
     #[must_use]
     pub fn is_content_type(&self, content_type: &str) -> bool {
         essence(content_type).eq_ignore_ascii_case(self.media_type())

@@ -80,7 +80,7 @@ impl ResponseHeader {
     /// Checks a value. No value that passes can end the header or begin another one.
     ///
     /// # Errors
-    /// A description of the expected value.
+    /// Returns a description of the expected value.
     pub fn check(self, value: &str) -> Result<(), &'static str> {
         if value.is_empty() || value.len() > VALUE_BYTES_MAX {
             return Err("expected 1 to 2048 characters");
@@ -109,7 +109,7 @@ impl ResponseHeader {
             ),
             Self::XTotalCount => (
                 value.bytes().all(|b| b.is_ascii_digit()) && value.len() <= 19,
-                "expected a whole number from 0",
+                "expected a whole number that is not negative",
             ),
         };
         if is_valid { Ok(()) } else { Err(expected) }

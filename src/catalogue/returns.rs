@@ -1,4 +1,5 @@
-//! The declared columns of an endpoint's answer, after validation. They type the `OpenAPI` document, and nothing else uses them.
+//! The declared columns of an endpoint's answer, after validation. The `OpenAPI` document contains their types, and the
+//! online check compares them with the database.
 
 use serde_json::Value as Json;
 

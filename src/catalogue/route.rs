@@ -108,7 +108,8 @@ impl RouteTable {
     /// `/a/b/{y}` cannot.
     ///
     /// # Errors
-    /// A `CatalogueError` if an existing route could match the same request and neither route takes precedence.
+    /// Returns a `CatalogueError` if an existing route could match the same request and neither route takes
+    /// precedence.
     pub(super) fn add(
         &mut self,
         (file, endpoint): (&str, &str),

@@ -11,7 +11,7 @@ use percent_encoding::percent_decode_str;
 /// Checks that a path or query is visible ASCII and that each `%` begins an encoded octet (RFC 3986 §2.1).
 ///
 /// # Errors
-/// A message that states what was expected.
+/// Returns a message that states what was expected.
 pub fn check_encoding(text: &str) -> Result<(), &'static str> {
     // The loop has no early return, so that the compiler vectorizes it.
     if !text.bytes().fold(true, |all, b| all & b.is_ascii_graphic()) {
@@ -30,8 +30,8 @@ pub fn check_encoding(text: &str) -> Result<(), &'static str> {
 /// Decodes the path of a request once. If the result still looks encoded, it is not decoded again.
 ///
 /// # Errors
-/// A message that states what was expected. Paths must start with `/`. Segments must be UTF-8, must not be dot segments, and
-/// must not contain a slash, a backslash or a control character. Only the last segment may be empty.
+/// Returns a message that states what was expected. Paths must start with `/`. Segments must be UTF-8, must not be dot
+/// segments, and must not contain a slash, a backslash or a control character. Only the last segment may be empty.
 pub fn decode_path(path: &str) -> Result<Cow<'_, str>, &'static str> {
     const NOT_UTF8: &str = "the path is not UTF-8 once decoded";
     check_encoding(path)?;
@@ -59,7 +59,7 @@ pub fn decode_path(path: &str) -> Result<Cow<'_, str>, &'static str> {
 /// Checks that no segment of a decoded path is a dot segment (RFC 3986 §5.2.4), and that none but the last is empty.
 ///
 /// # Errors
-/// A message that describes the problem.
+/// Returns a message that describes the problem.
 pub fn check_segments(path: &str) -> Result<(), &'static str> {
     let mut segments = path.split('/').skip(1).peekable();
     while let Some(segment) = segments.next() {
@@ -76,7 +76,7 @@ pub fn check_segments(path: &str) -> Result<(), &'static str> {
 /// Decodes a name or a value of a query once. `+` is decoded to a space.
 ///
 /// # Errors
-/// A message that states what was expected.
+/// Returns a message that states what was expected.
 pub fn decode_query(text: &str) -> Result<Cow<'_, str>, &'static str> {
     check_encoding(text)?;
     let is_encoded = memchr(b'%', text.as_bytes()).is_some();

@@ -24,7 +24,7 @@ pub struct Violations {
 }
 
 impl Violations {
-    /// Returns whether no violation was recorded.
+    /// Returns whether no violation has been recorded.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()

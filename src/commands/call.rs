@@ -189,7 +189,7 @@ fn line(violation: &Violation) -> String {
     format!("{}: {}", name.unwrap_or("the arguments"), violation.detail)
 }
 
-/// Replaces the answer of a dry run with a problem if a gateway would not forward it.
+/// Replaces the answer to a dry run with a problem if a gateway would not forward it.
 fn check_dry_run(called: EndpointCallResult) -> EndpointCallResult {
     let answer = called.answer.and_then(|answer| {
         if answer.is_valid_for_dry_run() { Ok(answer) } else { Err(Problem::unconfirmed_dry_run()) }
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments_become_what_a_gateway_would_send() {
+    fn arguments_are_encoded_as_a_gateway_would_send_them() {
         let found = written(&["id=7", r#"rows=[{"n":1}]"#, "note=a=b"]);
         let expected = json!({"id": 7, "note": "a=b", "rows": [{"n": 1}], "request_id": "r1"});
         assert_eq!(serde_json::from_str::<Value>(&found.unwrap()).unwrap(), expected);
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn all_errors_of_the_arguments_are_reported() {
+    fn all_errors_in_the_arguments_are_reported() {
         let found = written(&["note", "tea=1", "rows=x", "note=a", "note=b"]).unwrap_err();
         for expected in ["note: expected name=value", "tea: move has no such", "note: given more"] {
             assert!(found.iter().any(|line| line.starts_with(expected)), "{found:?}");

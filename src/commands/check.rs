@@ -1,4 +1,4 @@
-//! `fjord check`: reports every error with which a role would refuse to start, without starting it. With `--online`, it also
+//! `fjord check`: reports every error that would prevent a role from starting, without starting it. With `--online`, it also
 //! checks the NATS servers and databases in the configuration.
 
 use std::io::{self, Write};
@@ -52,7 +52,7 @@ pub(super) fn run(
     Ok(if report.is_valid() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_USAGE) })
 }
 
-/// Performs the first step of starting a role.
+/// Does what a role does first when it starts.
 fn check_role(
     role: Role,
     sources: &Sources,

@@ -203,7 +203,7 @@ fn check(id: &str, entry: &ImportedEndpoint<'_>, config: &CatalogueConfig) -> Re
     let Err(errors) = catalogue::load::parse(&[("", &text)], &config.defaults) else {
         return Ok(());
     };
-    // The file does not exist yet, so the procedure stands in for the endpoint.
+    // The file does not exist yet, so the message names the procedure instead of the endpoint.
     let reasons = errors.iter().map(|CatalogueError { key, expected, .. }| match key.as_str() {
         "" => expected.clone(),
         key => format!("{key}: {expected}"),

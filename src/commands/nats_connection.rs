@@ -29,8 +29,8 @@ pub(super) struct NatsConnection {
     pub(super) system: Option<Arc<dyn Transport>>,
 }
 
-/// Returns the configuration sources for a command that uses only NATS: those of the selected role, or of the first role that
-/// has a file.
+/// Returns the configuration sources for a command that uses only NATS: the sources of the selected role, or of the first
+/// role that has a file.
 #[must_use]
 pub fn sources(sources: &Sources) -> Sources {
     let configured = || Role::ALL.into_iter().find(|role| sources.has_role_file(*role));

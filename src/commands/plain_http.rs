@@ -21,7 +21,7 @@ pub(super) struct PlainAnswer {
 /// closed. The caller limits the time. Cancel safe.
 ///
 /// # Errors
-/// The I/O error, or `InvalidData` if the answer is not HTTP.
+/// Returns the I/O error, or `InvalidData` if the answer is not HTTP.
 pub(super) async fn get(host: &str, path: &str) -> io::Result<PlainAnswer> {
     let mut stream = TcpStream::connect(host).await?;
     let request = format!("GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n");

@@ -23,7 +23,7 @@ impl PrivateDirectory {
     /// Creates a directory with a random name in the system's directory for temporary files.
     ///
     /// # Errors
-    /// A message that names the directory.
+    /// Returns a message that names the directory.
     pub(super) fn temporary(prefix: &str) -> Result<Self, String> {
         let random = uuid::Uuid::new_v4().simple().to_string();
         let random = random.get(..RANDOM_CHARACTERS).unwrap_or_default();
@@ -35,7 +35,7 @@ impl PrivateDirectory {
     /// directory is an error.
     ///
     /// # Errors
-    /// A message that names the directory.
+    /// Returns a message that names the directory.
     pub(super) fn named(path: &Path) -> Result<Self, String> {
         let failed = |error: io::Error| format!("{}: cannot be created: {error}", path.display());
         let path = std::path::absolute(path).map_err(failed)?;

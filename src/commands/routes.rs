@@ -58,7 +58,7 @@ fn callers(auth: &Auth) -> String {
     };
     let method = |method: &AuthMethod| match method {
         AuthMethod::Jwt if issuers.is_empty() => "jwt".to_owned(),
-        AuthMethod::Jwt => format!("jwt of {}", issuers.join(" or ")),
+        AuthMethod::Jwt => format!("jwt from {}", issuers.join(" or ")),
         AuthMethod::ApiKey => "api-key".to_owned(),
         AuthMethod::ClientCertificate => "certificate".to_owned(),
     };

@@ -82,7 +82,7 @@ impl ApiKeyConfig {
             |text: &String| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
         if sha256.is_empty() || !sha256.iter().all(is_hash) {
             let expected =
-                "expected the SHA-256 of each key as 64 hexadecimal digits, at least one";
+                "expected one or more SHA-256 hashes of keys, each as 64 hexadecimal digits";
             table.error("sha256", expected.to_owned());
         }
         Self {

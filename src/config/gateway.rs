@@ -54,7 +54,8 @@ pub enum DocumentationAccess {
     Off,
 }
 
-/// A body is in memory twice while it is converted to a message, which is about as long.
+/// The number of copies of a body in memory while it is converted to a message of about the same
+/// size.
 pub const BODY_COPIES: usize = 2;
 
 /// Limits on clients: `[gateway.http]`.
@@ -97,7 +98,8 @@ pub struct HttpLimits {
 }
 
 impl HttpLimits {
-    /// Returns the largest body in bytes that one client's memory has room for.
+    /// Returns the size in bytes of the largest body that fits into one client's share of the
+    /// memory.
     #[must_use]
     pub fn body_bytes_ceiling(&self) -> usize {
         self.buffered_bytes_per_client_max / BODY_COPIES

@@ -40,11 +40,12 @@ pub struct Sources {
     pub environment: Vec<(OsString, OsString)>,
     /// The `key=value` of each `--set`, in command-line order.
     pub sets: Vec<String>,
-    /// Whether the command only connects to NATS. If so, files of other sections are not checked.
+    /// Whether to check only the files that `[messaging]` refers to; files named in other sections
+    /// need not exist.
     pub nats_only: bool,
 }
 
-/// Written by hand, because the environment and `--set` may contain secrets.
+/// This is not derived, because the environment and `--set` may contain secrets.
 impl std::fmt::Debug for Sources {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Sources")
@@ -159,7 +160,8 @@ impl Sources {
     }
 }
 
-/// Returns the TOML and JSON files of `conf.d`, sorted by name. Editor and rpm copies are ignored.
+/// Returns the TOML and JSON files of `conf.d`, sorted by name. Other files, such as the backups
+/// that editors and rpm leave, are ignored.
 fn fragments(directory: &Path, errors: &mut Vec<ConfigError>) -> Vec<PathBuf> {
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
@@ -225,7 +227,7 @@ pub(super) fn io_error_message(error: &std::io::Error) -> String {
 struct Layer {
     name: String,
     values: Dict,
-    /// The keys that JSON gives more than once.
+    /// The keys that occur more than once in JSON.
     duplicates: Vec<DuplicateKey>,
 }
 

@@ -60,7 +60,8 @@ pub const HEALTH_PATH: &str = "/healthz";
 pub const GATEWAY_PORT: u16 = 8_443;
 /// The default port of `admin.listen` in a gateway.
 pub const ADMIN_PORT_GATEWAY: u16 = 9_464;
-/// The default port of `admin.listen` in a worker. It lets one host run both roles.
+/// The default port of `admin.listen` in a worker. It differs from the gateway's, so that one host
+/// can run both roles.
 pub const ADMIN_PORT_WORKER: u16 = 9_465;
 
 /// `gateway.tls.handshake_timeout`.
@@ -146,7 +147,7 @@ pub const NATS_OPERATION_TIMEOUT: Limit<Duration> = time(s(2), ms(10), s(60));
 
 /// `worker.progress_first`.
 pub const PROGRESS_FIRST: Limit<Duration> = time(ms(250), ms(10), s(60));
-/// `worker.part_bytes`. Doubling the default doubles the memory in both roles without being faster.
+/// `worker.part_bytes`. Doubling the default doubles memory use in both roles and gains no speed.
 /// 64 MiB is the largest message that NATS supports.
 pub const PART_BYTES: Limit<usize> = size(128 * KIB, KIB, 64 * MIB);
 /// `worker.claim_timeout`.
@@ -168,7 +169,8 @@ pub fn lengthened_timeout(configured: Duration, round_trip: Duration) -> Option<
 
 /// `worker.refused_max`.
 pub const REFUSED_MAX: Limit<usize> = size(4_096, 0, 1 << 20);
-/// `worker.unsubscribe_messages_max`. With 200, tests lost no message at thousands per second.
+/// `worker.unsubscribe_messages_max`. With 200, tests lost no message at thousands of messages per
+/// second.
 pub const UNSUBSCRIBE_MESSAGES_MAX: Limit<u64> = long(200, 1, 1 << 20);
 /// `worker.unsubscribe_quiet_time`.
 pub const UNSUBSCRIBE_QUIET_TIME: Limit<Duration> = time(ms(500), ms(50), s(30));

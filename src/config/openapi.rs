@@ -20,7 +20,7 @@ pub(super) fn read(table: &mut SettingsTable<'_>) -> ApiInfo {
     }
     if let Some(wrong) = info.servers.iter().find(|url| !is_server(url)) {
         let expected = format!(
-            "{wrong:?}: expected a URL such as \"https://api.example\", or a path such as \"/\", without query and fragment"
+            "{wrong:?}: expected a URL such as \"https://api.example\", or a path such as \"/\", without query or fragment"
         );
         table.error("servers", expected);
     }

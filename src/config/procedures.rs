@@ -126,8 +126,7 @@ pub enum MssqlEncryption {
     TrustAny,
 }
 
-/// A fact about a call that is set in the session context. The session context has it under the
-/// same name.
+/// A fact about a call that is set in the session context. It has the same name there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionKey {
     /// The request's id.
@@ -166,7 +165,7 @@ impl SessionKey {
                 }
                 Some(key) => keys.push(key),
                 None => {
-                    let expected = format!("expected some of {}, found {name}", all.join(", "));
+                    let expected = format!("expected any of {}, found {name}", all.join(", "));
                     table.error("session_context", expected);
                 }
             }
@@ -247,7 +246,7 @@ impl MssqlConfig {
         table.optional_table("entra", |entra| tokens = TokenSource::read(entra));
         if uses_tokens && table.get_or("insecure_trust_any", false) {
             let expected = "is true with an entra table: any server would get the access token; \
-                expected tls.ca, or the server's authority among those of the system";
+                expected tls.ca, or a certificate from an authority that the system trusts";
             table.error("insecure_trust_any", expected.to_owned());
         }
         Self {

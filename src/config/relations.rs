@@ -70,7 +70,7 @@ impl DisplayValue for Duration {
     }
 }
 
-/// Checks that a gateway's two listeners do not need the same port of the same address.
+/// Checks that a gateway's two listeners do not need the same port on the same address.
 fn check_listeners(config: &Config, relations: &mut Relations<'_>) {
     let (public, admin) = (config.gateway.listen, config.admin.listen);
     let is_same_family = public.is_ipv4() == admin.is_ipv4();
@@ -165,7 +165,8 @@ fn check_drain(config: &Config, relations: &mut Relations<'_>) {
 
 fn check_between_roles(config: &Config, relations: &mut Relations<'_>) {
     let (session, worker) = (&config.gateway.session, &config.worker);
-    // A worker's first report follows once the call runs, not while the request waits for a slot.
+    // A worker sends its first report when the call is running, not while the request waits for a
+    // slot.
     let silence = worker.offer_timeout + OFFER_EXPIRY_INTERVAL + worker.progress_first;
     if silence >= session.accept_timeout {
         let text = "gateways resend a request after gateway.session.accept_timeout: expected the sum of \
@@ -241,7 +242,7 @@ fn check_pools(config: &Config, relations: &mut Relations<'_>) {
                 let (pools, found) = (pools.len(), mssql.connections_max);
                 let expected = format!(
                     "expected at least {pools}, one for each application_name of its queues and one for queues \
-                     without, found {found}"
+                     without one, found {found}"
                 );
                 let key = format!("procedures.databases.{name}.mssql.connections_max");
                 relations.diagnostics.error(&key, relations.directory, expected);

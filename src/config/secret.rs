@@ -43,7 +43,7 @@ impl Secret {
     /// the thread.
     ///
     /// # Errors
-    /// A message that names the file, if it cannot be read or is empty.
+    /// Returns a message that names the file if it cannot be read or is empty.
     pub fn read_again(&self) -> Result<Self, String> {
         let Some(path) = self.file() else { return Ok(self.clone()) };
         let text = read_text(path, limits::SECRET_FILE_BYTES_MAX);

@@ -35,7 +35,7 @@ fn environment(variables: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
     variables.iter().map(|(name, value)| (name.into(), value.into())).collect()
 }
 
-/// Returns the errors of a one-file configuration, with the directory's name replaced.
+/// Returns the errors in a one-file configuration, with the directory's name replaced.
 fn errors(role: Option<Role>, text: &str) -> Vec<String> {
     let directory = written(&[("fjord.toml", text)]);
     let prefix = format!("{}/", directory.path().display());
@@ -129,7 +129,7 @@ fn all_errors_are_reported_at_once() {
     fjord.toml: gateway.trusted_proxies: "balancer": expected an address range, e.g. "10.0.0.0/8" or "fd00::/8", or an address
     fjord.toml: listen: is not a key: did you mean gateway.listen?
     fjord.toml: log.format: expected one of auto, json, text
-    fjord.toml: messaging.nats.servers: expected tls://host:port or nats://host:port of at least one server, without user and password, which are keys of their own
+    fjord.toml: messaging.nats.servers: expected tls://host:port or nats://host:port for at least one server, without user and password, which are keys of their own
     fjord.toml: messaging.prefix: expected NATS subject tokens joined by dots, without wildcards
     fjord.toml: messaging.transport: expected one of nats
     fjord.toml: worker.queues."a.b": expected a queue's name: letters, digits, '-', '_', and '*' for any of them
@@ -153,8 +153,8 @@ fn each_issuer_has_its_own_table() {
     fjord.toml: auth.jwt.both.audiences: expected one audience or more
     fjord.toml: auth.jwt.both.keys_refresh: expected less than auth.jwt.both.keys_age_max (1d), found 1d
     fjord.toml: auth.jwt.plain.audience: is not a key: did you mean auth.jwt.plain.audiences?
-    fjord.toml: auth.jwt.plain.issuer: without keys and keys_url the keys are found through this URL: expected https:// and a host, without user, password, query and fragment (http:// needs insecure_plain_text = true)
-    fjord.toml: auth.jwt.plain.principal_prefix: "g:2" begins with the "g:" of auth.jwt.good: expected prefixes of which none begins with another, because otherwise two issuers could name the same principal
+    fjord.toml: auth.jwt.plain.issuer: without keys and keys_url, the keys are found through this URL: expected https:// and a host, without user, password, query or fragment (http:// needs insecure_plain_text = true)
+    fjord.toml: auth.jwt.plain.principal_prefix: "g:2" begins with the "g:" of auth.jwt.good: expected prefixes that do not begin with each other, because otherwise two issuers could name the same principal
     "#);
 }
 
@@ -189,7 +189,7 @@ fn a_worker_needs_queues_servers_and_a_complete_database() {
     "#);
 }
 
-/// A server that is not verified could be any, and would get a token that other servers accept.
+/// An unverified server could be any server, and would receive a token that other servers accept.
 #[test]
 fn an_access_token_is_not_sent_to_a_server_that_is_not_verified() {
     let text = r#"
@@ -201,7 +201,7 @@ fn an_access_token_is_not_sent_to_a_server_that_is_not_verified() {
         [worker.queues.a]
         "#;
     let found = errors(Some(Role::Worker), text);
-    insta::assert_snapshot!(found.join("\n"), @"fjord.toml: procedures.databases.default.mssql.insecure_trust_any: is true with an entra table: any server would get the access token; expected tls.ca, or the server's authority among those of the system");
+    insta::assert_snapshot!(found.join("\n"), @"fjord.toml: procedures.databases.default.mssql.insecure_trust_any: is true with an entra table: any server would get the access token; expected tls.ca, or a certificate from an authority that the system trusts");
 }
 
 #[test]

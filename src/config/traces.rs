@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_endpoint_without_a_path_gets_the_one_of_otlp() {
+    fn an_endpoint_without_a_path_gets_the_default_path_of_otlp() {
         let check = |endpoint, scheme, expected: Option<&str>| {
             assert_eq!(url(endpoint, scheme).as_deref(), expected, "{endpoint}");
         };

@@ -34,9 +34,10 @@ pub struct WorkerConfig {
     pub offer_timeout: Duration,
     /// The maximum number of refused requests that a queue remembers in order to offer them a slot.
     pub refused_max: usize,
-    /// The number of messages that can still arrive after leaving a group, so that none is lost.
+    /// The number of messages that a worker still accepts while it leaves a group, so that none is
+    /// lost.
     pub unsubscribe_messages_max: u64,
-    /// How long no message must arrive before the worker checks that it has left the queue group.
+    /// How long the worker must receive no message before it checks that it has left the group.
     pub unsubscribe_quiet_time: Duration,
     /// The part size in bytes. An answer is streamed once it reaches twice this size.
     pub part_bytes: usize,

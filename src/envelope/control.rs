@@ -15,7 +15,8 @@ pub enum Control {
     Cancel,
     /// The offered slot is not needed: the worker may offer it to another gateway.
     Decline,
-    /// A link was lost: the worker resends the answer of this job, or of the listed requests.
+    /// A link has been lost: the worker resends the answer of this job, or those of the listed
+    /// requests.
     Resend,
     /// Asks every worker of a queue for a progress reply that names the worker's own subject.
     QueryMembers,

@@ -6,7 +6,8 @@ pub const ENDPOINT: &str = "Fjord-Endpoint";
 pub const REQUEST_ID: &str = "Fjord-Request-Id";
 /// The number of the attempt, from 1.
 pub const ATTEMPT: &str = "Fjord-Attempt";
-/// The remaining session time, in milliseconds. A duration, so that clocks need not agree.
+/// The remaining session time, in milliseconds. It is a duration, so that the clocks need not
+/// agree.
 pub const TIMEOUT_MS: &str = "Fjord-Timeout-Ms";
 /// `at-least-once`, `at-most-once` or `dry-run`.
 pub const EXECUTION: &str = "Fjord-Execution";

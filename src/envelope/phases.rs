@@ -2,22 +2,23 @@
 
 use std::time::Duration;
 
-/// Maximum length of the header's value, in bytes.
+/// The maximum length of the header's value, in bytes.
 const BYTES_MAX: usize = 128;
-/// Maximum plausible time, in milliseconds: a day.
+/// The maximum plausible time, in milliseconds: a day.
 const MILLIS_MAX: f64 = 86_400_000.0;
 
-/// Initial capacity for the header: enough if every time is shorter than a thousand seconds.
+/// The initial capacity for the header: enough if every duration is shorter than a thousand
+/// seconds.
 const TEXT_BYTES_USUAL: usize = 48;
 
 /// The time that a worker spent on one call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Phases {
-    /// Time spent waiting for a connection to the database.
+    /// The time spent waiting for a connection to the database.
     pub pool: Duration,
-    /// Time spent in the procedure, including the transfer of its rows.
+    /// The time spent in the procedure, including the transfer of its rows.
     pub call: Duration,
-    /// Time since the job got its slot: `pool`, `call` and the worker's own work.
+    /// The time since the job got its slot: `pool`, `call` and the worker's own work.
     pub total: Duration,
 }
 
@@ -87,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gateway_reads_what_a_worker_writes() {
+    fn a_gateway_parses_the_phases_that_a_worker_writes() {
         let ms = Duration::from_micros;
         let phases = Phases { pool: ms(410), call: ms(12_100), total: ms(13_000) };
         assert_eq!(phases.to_text(), "pool=0.410;call=12.100;total=13.000");

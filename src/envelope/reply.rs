@@ -36,8 +36,8 @@ pub enum Reply {
         /// The job's control subject after a claim, otherwise the worker's own subject.
         control: Option<Subject>,
     },
-    /// The worker has reserved a slot that is free or about to be. The gateway sends the request,
-    /// or a control message that declines the offer, to `direct`.
+    /// The worker has reserved a slot that is free or about to become free. The gateway sends the
+    /// request, or a control message that declines the offer, to `direct`.
     Offer {
         /// The worker's own subject for this offer.
         direct: Subject,
@@ -56,7 +56,8 @@ pub enum Reply {
         bytes: Bytes,
         /// In the first part of an answer that may be streamed: the status and media type.
         head: Option<AnswerHead>,
-        /// The job's control subject, if it was named before or parts must be acknowledged.
+        /// The job's control subject, if an earlier reply has named it or parts must be
+        /// acknowledged.
         control: Option<Subject>,
     },
     /// The answer, or its last part.
@@ -100,7 +101,7 @@ pub struct AnswerHead {
     pub content_type: Cow<'static, str>,
 }
 
-/// The answer of a call, or the last message of a streamed answer.
+/// The answer to a call, or the last message of a streamed answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Final {
     /// The HTTP status.
@@ -111,7 +112,7 @@ pub struct Final {
     pub body: Bytes,
     /// The number of parts that were sent before this message.
     pub parts: u32,
-    /// The job's control subject, if an earlier reply of the job has named it.
+    /// The job's control subject, if an earlier reply for the job has named it.
     pub control: Option<Subject>,
     /// How the call ended, for metrics and logs.
     pub outcome: Outcome,
@@ -148,7 +149,8 @@ impl Final {
         self.headers.iter().map(|(header, value)| header.as_str().len() + value.len() + 4).sum()
     }
 
-    /// Returns whether this may answer a dry run: it was rolled back, or the status is 500 or more.
+    /// Returns whether this may be the answer to a dry run: it was rolled back, or the status is
+    /// 500 or more.
     #[must_use]
     pub fn is_valid_for_dry_run(&self) -> bool {
         self.is_rolled_back || self.status >= 500

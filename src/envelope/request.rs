@@ -12,10 +12,10 @@ use super::{EnvelopeError, headers};
 
 /// The value of `Fjord-Execution` for a dry run.
 const DRY_RUN: &str = "dry-run";
-/// Maximum length of a request id, principal, idempotency key or `traceparent`, in bytes.
+/// The maximum length of a request id, principal, idempotency key or `traceparent`, in bytes.
 pub const TEXT_BYTES_MAX: usize = 256;
-/// Maximum length of `tracestate`, in bytes: the length that every receiver should propagate (W3C
-/// Trace Context §3.3.1.5).
+/// The maximum length of `tracestate`, in bytes: the length that every receiver should propagate
+/// (W3C Trace Context §3.3.1.5).
 pub const TRACESTATE_BYTES_MAX: usize = 512;
 
 /// The remaining session time of a request without `Fjord-Timeout-Ms`. It is part of the protocol
@@ -65,7 +65,7 @@ impl Request {
     /// Encodes everything except the payload as headers.
     ///
     /// # Errors
-    /// `HeaderError` if a value contains a control character, which the gateway prevents.
+    /// Returns `HeaderError` if a value contains a control character, which the gateway prevents.
     pub fn headers(&self) -> Result<Headers, HeaderError> {
         let mut encoded = Headers::default();
         encoded.push(headers::ENDPOINT, self.endpoint.as_str())?;
@@ -116,7 +116,7 @@ impl Request {
 
     /// Parses a request. The sender is not trusted.
     ///
-    /// A sender other than a gateway may omit every header but the endpoint. The request is then
+    /// A sender other than a gateway may omit every header except the endpoint. The request is then
     /// the first attempt, may be executed more than once, and has `DEFAULT_TIMEOUT`.
     ///
     /// # Errors
@@ -177,7 +177,7 @@ impl Request {
             dry_run,
             // A hint, so a value that cannot be parsed counts as zero.
             waiting: fields.waiting.and_then(|n| n.parse().ok()).unwrap_or_default(),
-            // Without a valid window the answer is not streamed. Nor is the answer of a dry run,
+            // Without a valid window the answer is not streamed. Nor is the answer to a dry run,
             // because no part of it may reach the client before the rollback.
             window: fields.window.filter(|_| !dry_run).and_then(|n| n.parse().ok()).unwrap_or(0),
             accept: fields.accept.map(ToOwned::to_owned),
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_reads_what_a_gateway_writes() {
+    fn a_worker_parses_the_request_that_a_gateway_writes() {
         let longest = request(TRACESTATE_BYTES_MAX);
         assert_eq!(round_trip(&longest), Ok(longest));
         let error = round_trip(&request(TRACESTATE_BYTES_MAX + 1)).unwrap_err();

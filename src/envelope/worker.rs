@@ -8,7 +8,7 @@ use crate::message::Subject;
 /// The token after the prefix in the subjects of workers.
 pub const WORKERS_TOKEN: &str = "w";
 
-/// Maximum length of an id, in bytes.
+/// The maximum length of an id, in bytes.
 const ID_BYTES_MAX: usize = 64;
 
 /// A worker's id, taken from one of its control subjects.

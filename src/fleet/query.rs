@@ -31,7 +31,7 @@ static QUERIES: AtomicU64 = AtomicU64::new(0);
 /// Subscribes, and answers queries one at a time until the transport closes.
 ///
 /// # Errors
-/// `TransportError` if the subscription fails.
+/// Returns `TransportError` if the subscription fails.
 pub async fn serve(
     member: &Arc<FleetMember>,
     transport: &Arc<dyn Transport>,
@@ -74,7 +74,7 @@ async fn send(
 /// skipped. Cancel safe.
 ///
 /// # Errors
-/// `TransportError` if the query cannot be sent. A query without replies is not an error.
+/// Returns `TransportError` if the query cannot be sent. A query without replies is not an error.
 pub async fn gather(
     transport: &dyn Transport,
     prefix: &Subject,
@@ -94,11 +94,12 @@ pub async fn gather(
     Ok(reports)
 }
 
-/// Publishes a query and collects the replies of several processes. Ends after a silence, which is
-/// shorter once `expected` replies have arrived, and after `limit` at the latest. Cancel safe.
+/// Publishes a query and collects replies from several processes. Ends when no reply has arrived
+/// for `SILENCE`, or for `SILENCE_COMPLETE` once `expected` replies have arrived, and after `limit`
+/// at the latest. Cancel safe.
 ///
 /// # Errors
-/// `TransportError` if the query cannot be sent. A query without replies is not an error.
+/// Returns `TransportError` if the query cannot be sent. A query without replies is not an error.
 pub async fn request_many(
     transport: &dyn Transport,
     query: Message,

@@ -1,4 +1,5 @@
-//! The report of one process: counts since the start, from the same metrics as `/metrics`.
+//! The report of one process, with counts since its start. They come from the same metrics as
+//! `/metrics`.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +23,8 @@ pub struct Report {
     pub version: String,
     /// The start time (RFC 3339).
     pub started: String,
-    /// The time since the start. Its difference between two reports is the time between them.
+    /// The time since the process started. The difference between two reports is the time between
+    /// them.
     pub uptime_seconds: f64,
     /// The parts that are not ready, each with the reason.
     pub not_ready: BTreeMap<String, String>,

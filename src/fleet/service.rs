@@ -1,5 +1,5 @@
-//! The NATS service API (ADR-32): answers `$SRV.PING`, `.INFO` and `.STATS`, so that tools such as
-//! `nats micro` see gateways and workers.
+//! Implements the NATS service API (ADR-32): answers `$SRV.PING`, `.INFO` and `.STATS`, so that
+//! tools such as `nats micro` see gateways and workers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -144,7 +144,7 @@ impl<'a> EndpointStats<'a> {
     }
 }
 
-/// Returns the subject to which requests of a queue are published.
+/// Returns the subject to which requests for a queue are published.
 fn subject(prefix: &Subject, queue: &QueueReport) -> String {
     format!("{prefix}.q.{}", queue.name)
 }
@@ -173,7 +173,7 @@ fn nanoseconds(seconds: f64) -> u64 {
 /// Subscribes, and answers requests one at a time until the transport closes.
 ///
 /// # Errors
-/// `TransportError` if a subscription fails.
+/// Returns `TransportError` if a subscription fails.
 pub async fn serve(
     member: &Arc<FleetMember>,
     transport: &Arc<dyn Transport>,
@@ -213,7 +213,7 @@ async fn respond(
         sent => sent,
     };
     if let Err(error) = sent {
-        tracing::debug!(%error, "cannot answer a request of the service API");
+        tracing::debug!(%error, "cannot answer a request to the service API");
     }
 }
 

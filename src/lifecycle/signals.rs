@@ -25,7 +25,7 @@ impl Signals {
     /// Installs the handlers. From then on, the signals no longer terminate the process.
     ///
     /// # Errors
-    /// The operating system's error.
+    /// Returns the operating system's error.
     pub fn listen() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,

@@ -45,7 +45,7 @@ pub fn keep_listener(listener: BorrowedFd<'_>) {
     // systemd 219 ignores the name.
     let states = [NotifyState::FdStore, NotifyState::FdName("https")];
     if let Err(error) = sd_notify::notify_with_fds(&states, &[listener]) {
-        tracing::warn!(%error, "cannot leave the listener with systemd: a restart refuses connections");
+        tracing::warn!(%error, "cannot leave the listener with systemd: a restart will refuse connections");
     }
 }
 

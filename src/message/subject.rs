@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// Maximum length of a `u64` in decimal with the dot before it, in bytes.
+/// The maximum length of a `u64` in decimal with the dot before it, in bytes.
 const NUMBER_BYTES_MAX: usize = 21;
 
 /// A subject whose tokens have been checked. Text from a client never becomes part of a subject.
@@ -11,14 +11,14 @@ const NUMBER_BYTES_MAX: usize = 21;
 pub struct Subject(Arc<str>);
 
 impl Subject {
-    /// Maximum length of a subject, in bytes.
+    /// The maximum length of a subject, in bytes.
     pub const BYTES_MAX: usize = 512;
 
     /// Checks a subject, which must not contain wildcards.
     ///
     /// # Errors
-    /// `SubjectError` if the string is too long, has an empty token or a wildcard, or contains
-    /// anything but graphic ASCII characters.
+    /// Returns `SubjectError` if the string is too long, has an empty token or a wildcard, or
+    /// contains anything but graphic ASCII characters.
     pub fn new(text: &str) -> Result<Self, SubjectError> {
         let is_valid = text.len() <= Self::BYTES_MAX
             && text.split('.').all(|token| {
@@ -31,7 +31,7 @@ impl Subject {
     /// Appends tokens.
     ///
     /// # Errors
-    /// `SubjectError` if the result is not a valid subject.
+    /// Returns `SubjectError` if the result is not a valid subject.
     pub fn join(&self, tail: impl fmt::Display) -> Result<Self, SubjectError> {
         Self::new(&format!("{}.{tail}", self.0))
     }
@@ -82,5 +82,5 @@ impl fmt::Debug for Subject {
 
 /// A text that is not a valid subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected a NATS subject without empty tokens, wildcards, blanks and control characters")]
+#[error("expected a NATS subject without empty tokens, wildcards, blanks or control characters")]
 pub struct SubjectError;

@@ -52,7 +52,7 @@ pub enum ProblemKind {
     ProcedureError(u16),
     /// An error in fjord or in its configuration.
     Internal,
-    /// The answer of a worker or of the database cannot be forwarded.
+    /// The answer from a worker or the database cannot be forwarded.
     BadAnswer,
     /// Like `BadAnswer`, after an at-most-once request was granted and may have been executed.
     BadAnswerOutcomeUnknown,

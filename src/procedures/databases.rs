@@ -105,7 +105,7 @@ pub fn configs(
 /// Creates the backend of a database. Connections are opened on demand.
 ///
 /// # Errors
-/// `BackendError` if the configuration cannot be used.
+/// Returns `BackendError` if the configuration cannot be used.
 pub fn connect(config: &DatabaseConfig, name: &str) -> Result<Arc<dyn Backend>, BackendError> {
     match config {
         DatabaseConfig::Sqlite(config) => sqlite::connect(config, name),

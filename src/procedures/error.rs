@@ -100,7 +100,7 @@ pub struct SentError {
 /// The kind of error of a call that was sent. No kind implies that the call was not executed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SentErrorKind {
-    /// The procedure raised an error of its own (THROW, RAISERROR).
+    /// The procedure itself raised an error (THROW, RAISERROR).
     #[error("the procedure raised error {number}")]
     User {
         /// The error number.

@@ -1,4 +1,4 @@
-//! The SQL Server backend: calls stored procedures over TDS.
+//! The SQL Server backend, which calls stored procedures over TDS.
 //!
 //! A call is sent as a remote procedure call by name with typed parameters, or as a statement if an
 //! RPC is not possible. A connection serves one call at a time, and returns to its pool only after
@@ -40,7 +40,7 @@ const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Creates the backend of the database that the configuration calls `name`. Connects on demand.
 ///
 /// # Errors
-/// `BackendError` if the TLS files cannot be used.
+/// Returns `BackendError` if the TLS files cannot be used.
 pub fn connect(config: &MssqlConfig, name: &str) -> Result<Arc<dyn Backend>, BackendError> {
     let tls = match &config.encryption {
         MssqlEncryption::Required(files) | MssqlEncryption::Strict(files) => Connector::new(files),
@@ -69,7 +69,7 @@ struct Mssql {
     signatures: SignatureCache,
     server: ServerDetector,
     session_permission: SessionContextPermission,
-    /// Set once the server has refused an untyped NULL that its traits say it accepts.
+    /// Set once the server has refused an untyped NULL, although servers of its kind accept them.
     untyped_null_refused: AtomicBool,
     closing: Cancel,
 }

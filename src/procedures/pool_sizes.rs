@@ -69,7 +69,7 @@ fn divide(connections_max: usize, pools: &mut [PoolConfig]) {
         pool.connections_max = share.clamp(1, pool.concurrency.max(1));
     }
     let given = |pools: &[PoolConfig]| pools.iter().map(|pool| pool.connections_max).sum::<usize>();
-    // The largest shares pay for pools whose share is less than one connection.
+    // The largest pools give up connections to pools whose share is less than one connection.
     for _ in connections_max..given(pools) {
         let larger = pools.iter_mut().filter(|pool| pool.connections_max > 1);
         if let Some(largest) = larger.max_by_key(|pool| pool.connections_max) {

@@ -19,7 +19,7 @@ pub struct ColumnDescription {
     pub name: String,
     /// The type in the database, for messages.
     pub declared: String,
-    /// The types of the catalogue that all values have, the narrowest first. Empty if the type is not known.
+    /// The catalogue types to which all values belong, the narrowest first. Empty if the type is not known.
     pub kinds: &'static [ParameterType],
     /// Whether the value can be NULL; `None` if that is not known.
     pub is_nullable: Option<bool>,

@@ -77,7 +77,7 @@ struct CachedProcedure {
 /// Creates the backend. The database file is opened on first use, and created if it does not exist.
 ///
 /// # Errors
-/// `BackendError` if the directory of procedures cannot be read.
+/// Returns `BackendError` if the directory of procedures cannot be read.
 pub fn connect(config: &SqliteConfig, name: &str) -> Result<Arc<dyn Backend>, BackendError> {
     let unavailable = |error| BackendError::caused_by(BackendErrorKind::Unavailable, error);
     std::fs::read_dir(&config.procedures).map_err(unavailable)?;

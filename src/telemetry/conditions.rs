@@ -37,7 +37,7 @@ impl Condition {
 
 /// Messages from other processes that cannot be decoded.
 pub const MALFORMED: Condition = Condition::new("messages violate the protocol");
-/// Messages of this process that cannot be sent.
+/// Messages from this process that cannot be sent.
 pub const UNSENT: Condition = Condition::new("messages cannot be sent");
 
 #[derive(Clone, Copy, Debug)]
@@ -103,7 +103,7 @@ pub fn resolve_if_quiet(condition: &Condition, subject: &str) {
     }
 }
 
-/// Logs the end of conditions for as long as the future is polled.
+/// Ends conditions that no longer affect any request, and logs their end. Never returns.
 pub async fn watch() {
     loop {
         sleep(CHECK_INTERVAL).await;
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn only_the_first_request_of_a_condition_is_logged() {
+    async fn only_the_first_request_affected_by_a_condition_is_logged() {
         const REPORTED: Condition =
             Condition { name: "with a reported end", has_reported_end: true };
         assert!(
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_condition_without_a_reported_end_ends_after_a_quiet_time() {
+    async fn a_condition_without_a_reported_end_ends_after_a_quiet_period() {
         const UNREPORTED: Condition = Condition::new("without a reported end");
         let watching = crate::lifecycle::Tasks::new().spawn(watch());
         assert!(raise(&UNREPORTED, ""));

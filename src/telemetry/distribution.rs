@@ -1,20 +1,21 @@
-//! A distribution of measured times, with quantiles computed as in Prometheus.
+//! A distribution of measured durations, with quantiles computed as in Prometheus.
 
 use serde::{Deserialize, Serialize};
 
-/// The distribution of measured times at one moment.
+/// The distribution of measured durations at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Distribution {
-    /// The number of measured times.
+    /// The number of durations.
     pub count: u64,
-    /// The sum of the times, in seconds.
+    /// The sum of the durations, in seconds.
     pub seconds: f64,
-    /// The upper bounds in seconds, ascending, each with the count of times at or below it.
+    /// The upper bounds in seconds, ascending, each with the number of durations at or below it.
     pub buckets: Vec<(f64, u64)>,
 }
 
 impl Distribution {
-    /// Adds the times of another distribution. Both must have the same bounds, unless one has none.
+    /// Adds the durations of another distribution. Both must have the same bounds, unless one has
+    /// none.
     pub fn add(&mut self, other: &Self) {
         self.count = self.count.saturating_add(other.count);
         self.seconds += other.seconds;
@@ -27,7 +28,7 @@ impl Distribution {
         }
     }
 
-    /// Returns the times that were added after `earlier` was read.
+    /// Returns the durations that were added after `earlier` was read.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         let before = earlier.buckets.iter().map(|(_, count)| *count);
@@ -40,14 +41,14 @@ impl Distribution {
         }
     }
 
-    /// Returns the mean in seconds, or `None` if there are no times.
+    /// Returns the mean in seconds, or `None` if there are no durations.
     #[must_use]
     pub fn mean(&self) -> Option<f64> {
         (self.count > 0).then(|| self.seconds / count_as_f64(self.count))
     }
 
     /// Returns the quantile in seconds as Prometheus' `histogram_quantile` computes it, by linear
-    /// interpolation within a bucket. Times beyond the last bound count as that bound.
+    /// interpolation within a bucket. Durations beyond the last bound count as that bound.
     #[must_use]
     pub fn quantile(&self, share: f64) -> Option<f64> {
         if self.count == 0 {

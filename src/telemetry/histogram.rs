@@ -1,5 +1,6 @@
-//! Histograms of times, stored as a few atomic counters each. The exporter's own histograms keep
-//! every time until the next scrape, which takes megabytes per second under load.
+//! Histograms of durations, each stored as a few atomic counters. The exporter's own histograms
+//! keep every recorded duration until the next scrape, so under load they grow by megabytes per
+//! second.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,19 +14,20 @@ pub(super) const BOUNDS: [f64; 18] = [
     5.0, 10.0, 30.0, 60.0,
 ];
 
-/// A histogram of times. Clones share their counters.
+/// A histogram of durations. Clones share their counters.
 #[derive(Clone, Debug, Default)]
 pub struct Histogram(Arc<BucketCounters>);
 
 #[derive(Debug, Default)]
 struct BucketCounters {
-    /// The count of times in each bucket, not cumulative. The last is for times above all bounds.
+    /// The number of durations in each bucket, not cumulative. The last bucket is for durations
+    /// above all bounds.
     buckets: [AtomicU64; BOUNDS.len() + 1],
     nanos: AtomicU64,
 }
 
 impl Histogram {
-    /// Records a time in seconds. A value that is not a time, such as NaN, counts as 0.
+    /// Records a duration in seconds. A value that is not a duration, such as NaN, counts as 0.
     pub fn record(&self, seconds: f64) {
         let bucket = BOUNDS.partition_point(|bound| *bound < seconds);
         if let Some(bucket) = self.0.buckets.get(bucket) {
@@ -35,7 +37,7 @@ impl Histogram {
         self.0.nanos.fetch_add(u64::try_from(nanos).unwrap_or_default(), Ordering::Relaxed);
     }
 
-    /// Returns the distribution of all times recorded so far.
+    /// Returns the distribution of all durations recorded so far.
     pub(super) fn distribution(&self) -> Distribution {
         let mut count = 0;
         let mut buckets = Vec::with_capacity(BOUNDS.len());
@@ -53,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_is_counted_in_the_first_bucket_that_holds_it() {
+    fn a_duration_is_counted_in_the_first_bucket_that_holds_it() {
         let times = Histogram::default();
         for seconds in [0.0, 0.0001, 0.00011, 59.0, 61.0, f64::NAN, -1.0] {
             times.record(seconds);
@@ -62,7 +64,7 @@ mod tests {
         assert_eq!(found.count, 7);
         assert_eq!(found.buckets[0], (0.0001, 4), "NaN and negative values count as 0");
         assert_eq!(found.buckets[1], (0.00025, 5));
-        assert_eq!(found.buckets.last(), Some(&(60.0, 6)), "one time exceeds every bound");
+        assert_eq!(found.buckets.last(), Some(&(60.0, 6)), "one duration exceeds every bound");
         assert!((found.seconds - 120.000_21).abs() < 1e-6, "{found:?}");
     }
 }

@@ -198,7 +198,7 @@ fn write_lines(receiver: &Receiver<LogEntry>, out: impl Write) {
 }
 
 /// An output for whole lines. It counts the lines that it cannot write, for instance because a disk is full or the reader of a
-/// pipe has ended.
+/// pipe has exited.
 struct LineOutput<O> {
     out: O,
     /// Whether the last write ended within a line.

@@ -7,7 +7,7 @@ pub enum MetricKind {
     Counter,
     /// A number that can go up and down.
     Gauge,
-    /// A distribution of times, in seconds.
+    /// A distribution of durations, in seconds.
     Histogram,
 }
 
@@ -48,7 +48,7 @@ metrics! {
     GATEWAY_ROUND_TRIP: Gauge "fjord_gateway_round_trip_seconds", "Shortest round trip to a worker that answered immediately, by queue.";
     GATEWAY_ARRIVALS: Counter "fjord_gateway_queue_arrivals_total", "Requests for a queue, each counted once, before \
                                                                      its first attempt.";
-    GATEWAY_PHASE: Histogram "fjord_gateway_phase_seconds", "Time that requests spent in a phase, by phase.";
+    GATEWAY_PHASE: Histogram "fjord_gateway_phase_seconds", "Time that requests spent in a phase of their processing, such as queue_wait or worker, by phase.";
     GATEWAY_WAITING: Gauge "fjord_gateway_requests_waiting", "Requests waiting for a free slot, by queue.";
     GATEWAY_SHED: Counter "fjord_gateway_requests_shed_total", "Requests refused immediately because a limit was reached, by reason.";
     GATEWAY_BUFFERED_BYTES: Gauge "fjord_gateway_buffered_bytes", "Bytes of request bodies, responses and compression buffers in memory, except small ones.";
@@ -106,9 +106,9 @@ metrics! {
     AUTH_KEYS_FETCHED: Gauge "fjord_auth_keys_fetched_timestamp_seconds", "Time at which the issuer's keys were last fetched, by issuer.";
     RATE_LIMITED: Counter "fjord_rate_limited_total", "Requests refused because the caller exceeded its rate limit, by endpoint.";
     TRACE_SPANS: Counter "fjord_trace_spans_total", "Trace spans by result: exported, dropped because the queue was \
-                                                     full, failed to be sent, or rejected by the collector.";
+                                                     full, not sent because of an error, or rejected by the collector.";
     TRACE_EXPORTS: Counter "fjord_trace_exports_total", "Exports of spans to the collector, by result.";
-    LOG_LINES_DROPPED: Counter "fjord_log_lines_dropped_total", "Log lines dropped because stdout was not read fast enough or could not be written.";
+    LOG_LINES_DROPPED: Counter "fjord_log_lines_dropped_total", "Log lines dropped because stdout was not read fast enough or could not be written to.";
     LOG_REPEATS: Counter "fjord_log_repeats_total", "Requests affected by a condition that had already been logged, by condition.";
     ADMIN_CONNECTIONS_EVICTED: Counter "fjord_admin_connections_evicted_total", "Connections of the admin listener closed in favour of newer ones.";
     PANICS: Counter "fjord_panics_total", "Panics caught, by component.";

@@ -139,8 +139,9 @@ pub(super) fn is_sampled(trace_id: &str) -> bool {
     lowest.is_ok_and(|lowest| lowest < u128::from(recorder.sampled_below))
 }
 
-/// Decides at random whether to record a request in the trace of a client that may not decide this.
-/// The decision does not depend on the trace id, because the client chooses that as well.
+/// Decides at random whether to record a request in the trace of a client that is not permitted to
+/// decide this. The decision does not depend on the trace id, because the client chooses that as
+/// well.
 pub(super) fn is_sampled_at_random() -> bool {
     RECORDER.get().is_some_and(|recorder| rand::random::<u64>() >> 8 < recorder.sampled_below)
 }
@@ -177,7 +178,7 @@ pub(super) fn recorded_span(
 }
 
 impl SpanHandle {
-    /// Returns the same span with another start.
+    /// Returns the same span with a different start.
     #[must_use]
     pub fn starting_at(self, began: Instant) -> Self {
         Self { began, ..self }

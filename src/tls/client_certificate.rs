@@ -31,7 +31,7 @@ pub enum ClientCertificateError {
 /// The result of a verification, and how long it is valid.
 #[derive(Clone, Copy, Debug)]
 struct CertificateCheck {
-    /// The generation of the TLS files with the authorities used. Each reload starts a new one.
+    /// The generation of the TLS files whose authorities were used. Each reload starts a new one.
     generation: u64,
     /// The Unix time in seconds at which the next certificate of the chain expires.
     until: i64,

@@ -52,7 +52,8 @@ pub(super) fn check_not_expired(
     Ok(())
 }
 
-/// Returns the lower-case DNS names of a certificate, by which server certificates are selected.
+/// Returns the DNS names of a certificate in lower case. They are used to select the server's
+/// certificate.
 pub(super) fn dns_names(certificate: &CertificateDer<'_>) -> Vec<String> {
     alternative_names(certificate, usize::MAX, |name| match name {
         GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),

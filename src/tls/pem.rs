@@ -83,7 +83,7 @@ fn key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
 /// Reads a chain and its key, which must be valid and match. The leaf must not have expired.
 ///
 /// # Errors
-/// All errors of both files.
+/// Returns all errors in both files.
 pub(super) fn identity(files: &CertificateFiles) -> Result<Arc<CertifiedKey>, TlsErrors> {
     let mut errors = TlsErrors::default();
     let chain = errors.add(valid_chain(&files.certificate));

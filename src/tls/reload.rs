@@ -44,7 +44,7 @@ impl ServerTls {
 
     /// Checks the files every `interval` and reloads changed ones until `stop` is set. Cancel safe.
     ///
-    /// Compares their versions. Unlike a watch on an inode, this detects atomic
+    /// This compares the versions of the files. Unlike a watch on an inode, this detects atomic
     /// renames and replaced links on every file system.
     pub async fn watch(self, interval: Duration, stop: Cancel) {
         let (_, mut before) = self.files_and_versions();

@@ -21,7 +21,7 @@ use super::server_state::{HTTP2, ServerTlsState};
 #[derive(Clone, Debug)]
 pub struct ServerTls {
     current: Arc<ArcSwap<ServerTlsState>>,
-    /// Held from the reading of the files until the result is in use.
+    /// Held from when the files are read until the result is in use.
     reload_lock: Arc<Mutex<()>>,
 }
 

@@ -1,4 +1,4 @@
-//! Versions of the TLS files of a listener, by which changes are detected.
+//! Versions of the TLS files of a listener, used to detect changes.
 
 use crate::config::tls::{ClientAuth, ServerTlsConfig};
 use crate::file_version::FileVersion;

@@ -108,7 +108,7 @@ fn client_verifier(
 struct CertificateResolver {
     /// Keys by DNS name in lower case, including `*.` names. A name can have keys of several types.
     by_name: HashMap<String, Vec<Arc<CertifiedKey>>>,
-    /// All keys in the order of the configuration. The first serves unknown names.
+    /// All certified keys, in the order of the configuration. The first serves unknown names.
     all: Vec<Arc<CertifiedKey>>,
 }
 

@@ -353,13 +353,13 @@ fn an_error_names_the_file_but_never_its_contents() {
         (
             pair(&good.key, &good.key),
             "good.key",
-            "found a private key: are the certificate and the key exchanged?",
+            "found a private key: are the certificate and the key swapped?",
         ),
         (pair(&garbled, &good.key), "garbled.pem", "expected X.509 certificates"),
         (
             pair(&good.certificate, &good.certificate),
             "good.pem",
-            "found a certificate: are the certificate and the key exchanged?",
+            "found a certificate: are the certificate and the key swapped?",
         ),
         (pair(&good.certificate, &secret), "secret.pem", "expected one PEM private key"),
         (pair(&secret, &good.key), "secret.pem", "expected PEM certificates"),

@@ -20,7 +20,7 @@ const SERVER_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 const CLIENT_NAME: &str = "fjord-dev";
 /// How long the certificates are valid.
 const LIFETIME: Duration = Duration::from_hours(24 * 90);
-/// How far the start of the validity lies in the past, because clocks of virtual machines differ.
+/// How far in the past the validity begins, because the clocks of virtual machines can differ.
 const BACKDATED: Duration = Duration::from_hours(24);
 
 /// An error while creating certificates or writing their files.
@@ -50,7 +50,7 @@ impl ThrowawayCertificates {
     /// `client.key` into a directory. Only the owner can read the keys. Existing files are an error.
     ///
     /// # Errors
-    /// `ThrowawayError` if a key cannot be generated or a file cannot be created.
+    /// Returns `ThrowawayError` if a key cannot be generated or a file cannot be created.
     pub fn create(directory: &Path) -> Result<Self, ThrowawayError> {
         let failed = |source| ThrowawayError { directory: directory.to_owned(), source };
         create(directory).map_err(failed)

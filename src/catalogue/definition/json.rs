@@ -33,7 +33,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for ObjectOnly<T> {
     }
 }
 
-/// The members of a JSON object in their order. A duplicate name is an error.
+/// The members of a JSON object in their original order. A duplicate name is an error.
 #[derive(Debug)]
 pub struct OrderedMembers<T>(pub Vec<(String, T)>);
 
@@ -98,7 +98,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for RawMembers<'a> {
 /// Returns each member that occurs twice in an object of a JSON text, as its keys joined by dots and its line.
 ///
 /// # Errors
-/// A syntax error of the text.
+/// Returns a syntax error in the text.
 pub fn duplicate_members(text: &str) -> Result<Vec<(String, usize)>, serde_json::Error> {
     let mut found = Vec::new();
     let document: &RawValue = serde_json::from_str(text)?;

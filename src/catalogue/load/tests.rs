@@ -7,7 +7,7 @@ use super::fixture::defaults;
 use super::*;
 use crate::catalogue::{Auth, Execution, ParameterValue};
 
-/// Returns the formatted errors of a one-file catalogue.
+/// Returns the formatted errors in a one-file catalogue.
 fn errors(text: &str) -> Vec<String> {
     match parse(&[("a.json", text)], &defaults()) {
         Ok(_) => Vec::new(),
@@ -65,7 +65,7 @@ fn errors_in_headers_name_the_header() {
 }
 
 #[test]
-fn errors_in_produces_say_why() {
+fn errors_in_produces_give_the_reason() {
     let produces =
         |result: &str, list: &str| with(&format!(r#""result":"{result}","produces":{list}"#));
     check(
@@ -90,7 +90,7 @@ fn errors_in_produces_say_why() {
 }
 
 #[test]
-fn errors_in_cache_say_why() {
+fn errors_in_cache_give_the_reason() {
     let get = |keys: &str| with(keys).replace("POST", "GET");
     check(&with(r#""cache":{"etag":true}"#), "cache: expected only with GET and HEAD, because");
     check(&get(r#""cache":{"etags":true}"#), "cache.etags: is not a key: did you mean etag?");
@@ -186,7 +186,7 @@ fn all_errors_are_reported_at_once() {
 }
 
 #[test]
-fn a_misspelt_key_names_the_similar_one_and_not_all() {
+fn the_error_for_a_misspelt_key_names_only_the_similar_key() {
     for (key, similar) in [("timout", "timeout"), ("paramters", "parameters"), ("Route", "route")] {
         let found = errors(&format!(r#"{{"e": {}}}"#, with(&format!(r#""{key}": {{}}"#))));
         let expected = format!("endpoint \"e\": {key}: is not a key: did you mean {similar}?");
@@ -311,7 +311,7 @@ fn endpoint_keys_are_validated() {
 }
 
 #[test]
-fn a_procedure_is_called_in_a_transaction_only_if_the_catalogue_requests_it() {
+fn a_procedure_is_called_in_a_transaction_only_if_the_catalogue_requires_it() {
     let cases = [
         ("", (false, false)),
         (r#","transaction":false"#, (false, false)),
@@ -522,7 +522,9 @@ fn files_are_read_in_the_order_of_their_names() {
         |route: &str| format!(r#"{{"route":"{route}","procedure":"a.b","auth":"public"}}"#);
     let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
     assert!(
-        load(directory.path(), &defaults()).unwrap_err()[0].expected.contains("at least one file")
+        load(directory.path(), &defaults()).unwrap_err()[0]
+            .expected
+            .contains("at least one *.json file")
     );
     write("b.json", &format!("{{\"second\": {}}}", endpoint("GET /b")));
     write("a.json", &format!("{{\"first\": {}}}", endpoint("GET /a")));

@@ -36,14 +36,14 @@ fn rows(columns: Option<&[ReturnColumn]>) -> Json {
     json!({ "type": "array", "items": object(columns, &[]) })
 }
 
-/// Returns the schema of the only value.
+/// Returns the schema of an answer that is a single value.
 fn value(columns: Option<&[ReturnColumn]>) -> Json {
     let value = columns.into_iter().flatten().find(|column| column.name == VALUE);
     value.map_or_else(|| json!({}), column)
 }
 
-/// Returns the schema of an object with these columns and outputs. A row has all of its columns, but further ones are allowed,
-/// so that a client still accepts the answer if the procedure returns more.
+/// Returns the schema of an object with these columns and outputs. A row has all of the declared columns. Further ones are
+/// allowed, so that a client still accepts the answer if the procedure returns more.
 fn object(columns: Option<&[ReturnColumn]>, outputs: &[String]) -> Json {
     let Some(columns) = columns else { return json!({ "type": "object" }) };
     let mut properties: Map<String, Json> =
@@ -62,7 +62,7 @@ fn object(columns: Option<&[ReturnColumn]>, outputs: &[String]) -> Json {
     object
 }
 
-/// Returns the schema of the list of result sets. The procedure can return fewer sets than declared, and further ones.
+/// Returns the schema of the list of result sets. The procedure can return fewer or more sets than declared.
 fn sets(declared: Option<&[Vec<ReturnColumn>]>) -> Json {
     match declared {
         None | Some([]) => json!({ "type": "array", "items": rows(None) }),

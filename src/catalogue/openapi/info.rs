@@ -16,11 +16,12 @@ pub const VERSION_DEFAULT: &str = "1";
 pub struct ApiInfo {
     /// The title of the API.
     pub title: String,
-    /// The version of the API, which is not that of fjord.
+    /// The version of the API, which differs from fjord's version.
     pub version: String,
     /// A description of the API in Markdown.
     pub description: Option<String>,
-    /// The URLs at which clients reach the API. If empty, it is the server of the document.
+    /// The URLs at which clients reach the API. If empty, clients use the server that serves the
+    /// document.
     pub servers: Vec<String>,
     /// The descriptions of tags, by tag.
     pub tags: BTreeMap<String, String>,

@@ -8,7 +8,7 @@ use crate::catalogue::parameter::{Parameter, ParameterSource, ParameterType};
 use crate::catalogue::route::{self, Segment};
 use crate::catalogue::validate::is_null_if_empty;
 
-/// The form of `Idempotency-Key`: bare, or a quoted string as in the draft.
+/// The form of `Idempotency-Key`: bare, or a quoted string as in the IETF draft.
 const IDEMPOTENCY_KEY: &str = r#"^(?:[!#-\[\]-~]{1,128}|"[!#-\[\]-~]{1,128}")$"#;
 
 /// The form of `Prefer`: preferences, each with an optional value, separated by commas (RFC 7240). Unknown ones are ignored.
@@ -49,7 +49,7 @@ pub(super) fn parameters(endpoint: &Endpoint, path: &str) -> Vec<Json> {
             set("description", description.clone());
         }
         if parameter.kind == ParameterType::Json {
-            // The value is the text of JSON, which `schema` alone does not say.
+            // The value is JSON text, which `schema` alone cannot express.
             set("content", json!({ "application/json": { "schema": schema } }));
         } else {
             set("schema", schema);
@@ -73,7 +73,8 @@ fn idempotency_key(endpoint: &Endpoint) -> Option<Json> {
                         consists of 1 to 128 visible ASCII characters except `\"` and `\\`, bare or in quotes." }))
 }
 
-/// Returns the header `Prefer` (RFC 7240), which requests a dry run or an answer without content, if the endpoint allows that.
+/// Returns the header `Prefer` (RFC 7240), which requests a dry run or an answer without content, if the endpoint allows
+/// either.
 fn prefer(endpoint: &Endpoint) -> Option<Json> {
     let (mut examples, mut description) = (Vec::new(), Vec::new());
     if endpoint.dry_run {

@@ -12,13 +12,13 @@ const RANGES_MAX: usize = 64;
 /// The last character that is one code unit in UTF-16. Without the flag `u`, `RegExp` reads others as two characters.
 const LAST_CODE_UNIT: char = '\u{FFFF}';
 
-/// Returns a class of these ranges of characters.
+/// Returns a class that consists of these ranges of characters.
 pub(super) fn class(ranges: &[(char, char)]) -> ClassUnicode {
     ClassUnicode::new(ranges.iter().map(|(start, end)| ClassUnicodeRange::new(*start, *end)))
 }
 
-/// Returns the ECMA 262 pattern of the texts that match the expression `rust` and consist only of `allowed` characters, or `None` if the
-/// expression cannot be translated. The pattern is anchored at both ends.
+/// Returns the ECMA 262 pattern for the texts that match the expression `rust` and consist only of `allowed` characters, or `None` if
+/// the expression cannot be translated. The pattern is anchored at both ends.
 pub(super) fn translate(rust: &str, allowed: &ClassUnicode) -> Option<String> {
     let hir = regex_syntax::parse(rust).ok()?;
     let mut others = String::new();
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn the_syntax_of_rust_becomes_that_of_ecma_262() {
+    fn rust_syntax_is_translated_to_ecma_262() {
         for (rust, ecma) in [
             ("^[A-Z0-9]{15}$", "^[0-9A-Z]{15}$"),
             (r"\A\d{2}\z", ""),
@@ -243,13 +243,13 @@ mod tests {
             ("", r"^[^\u0000]*(?:)[^\u0000]*$"),
         ] {
             let expected = (!ecma.is_empty()).then(|| ecma.to_owned());
-            // All digits of Unicode have no short form.
+            // The digits of all scripts have too many ranges to be translated.
             assert_eq!(translated(rust), expected, "{rust}");
         }
     }
 
     #[test]
-    fn what_no_engine_shares_has_no_translation() {
+    fn syntax_that_not_all_engines_share_is_not_translated() {
         for rust in [r"^\p{L}+$", r"^\w+$", r"\bword\b", "(?m)^a$", "^[😀-😂]$", r"^a\x00$"] {
             assert_eq!(translated(rust), None, "{rust}");
         }
@@ -265,7 +265,7 @@ mod tests {
             ["^[a-c]+$", "(?i)^AB?$", "b", "^.$", "[[:digit:]]", "a|-", "(?i)k", r"^1\.0/[a\]b-]$"]
         {
             let (own, other) = (Regex::new(rust).unwrap(), translated(rust).unwrap());
-            // The translation is also valid for Rust, but for the form of its escapes.
+            // Except for the form of its escapes, the translation is also valid for Rust.
             let other =
                 other.replace(r"\u", r"\x{").replace("0000", "0000}").replace("000A", "000A}");
             let other = other.replace("212A", "212A}");

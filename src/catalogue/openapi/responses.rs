@@ -70,12 +70,12 @@ pub(super) fn may_be_minimal(endpoint: &Endpoint) -> bool {
     !endpoint.method.is_safe() && endpoint.result != ResultKind::None
 }
 
-/// Adds the answer without content for which `Prefer: return=minimal` asks.
+/// Adds the answer without content that `Prefer: return=minimal` requests.
 pub(super) fn add_minimal(endpoint: &Endpoint, responses: &mut Map<String, Json>) {
     if may_be_minimal(endpoint) {
         responses.entry("204").or_insert_with(|| {
             json!({
-                "description": "Done, without content, because `Prefer: return=minimal` asked for that.",
+                "description": "Done. There is no content, because `Prefer: return=minimal` requested that.",
                 "headers": headers(endpoint) })
         });
     }

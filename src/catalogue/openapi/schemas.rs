@@ -73,14 +73,14 @@ pub(super) fn value(parameter: &Parameter, nullable: bool) -> Json {
     set("minimum", bound(constraints.minimum.as_ref(), minimum));
     set("maximum", bound(constraints.maximum.as_ref(), maximum));
     if parameter.kind == ParameterType::String {
-        // A segment of a path is not empty.
+        // A path segment is never empty.
         let is_segment = parameter.source == ParameterSource::Path;
         let least = constraints.length_min.unwrap_or_default().max(usize::from(is_segment));
         set("minLength", (least > 0).then(|| least.into()));
         set("maxLength", constraints.length_max.map(Json::from));
     }
     if parameter.kind == ParameterType::Binary {
-        // Of the text in base64: four characters for each three bytes.
+        // The length of the base64 text: four characters for every three bytes.
         let encoded = |bytes: usize| Json::from(bytes.div_ceil(3).saturating_mul(4));
         set("minLength", constraints.length_min.map(encoded));
         set("maxLength", constraints.length_max.map(encoded));
@@ -130,7 +130,7 @@ fn description(parameter: &Parameter, note: Option<String>) -> Option<String> {
     let sentences: Vec<String> = parts.map(as_sentence).collect();
     match sentences.as_slice() {
         [] => None,
-        // The only description is not changed.
+        // A description to which nothing is added is not changed.
         [_] if parameter.description.is_some() => parameter.description.clone(),
         _ => Some(sentences.join(" ")),
     }

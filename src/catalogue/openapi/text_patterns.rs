@@ -1,26 +1,27 @@
-//! The patterns of texts that the gateway accepts where the formats of JSON Schema are wider, or do not exist.
+//! The patterns of the texts that the gateway accepts, for types whose JSON Schema format accepts more, or
+//! that have no format.
 
 use regex_syntax::hir::ClassUnicode;
 
 use super::pattern;
 use crate::catalogue::parameter::{Parameter, ParameterSource, ParameterType};
 
-/// A year from 0001. The format `date` also has the year 0000.
+/// The year is at least 0001. The format `date` also permits the year 0000.
 const DATE: &str = "^(?!0000)";
 const TIME: &str = r"^(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?$";
-/// Without leap seconds, and with offsets of at most 14 hours.
+/// A date and time without a leap second, and with an offset of at most 14 hours.
 const DATETIME: &str = r"^(?!0000)[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt](?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?(?:[Zz]|[+-](?:(?:0[0-9]|1[0-3]):[0-5][0-9]|14:00))$";
 /// A header's value has no space at its ends, because HTTP removes it.
 const HEADER: &str = r"^(?:[!-~](?:[\u0009 -~]*[!-~])?)?$";
 /// A complete group of base64, and the last groups of one and two bytes (RFC 4648 §4).
 const BASE64: [&str; 3] =
     ["[A-Za-z0-9+/]{4}", "[A-Za-z0-9+/][AQgw]==", "[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]="];
-/// The number of bytes up to which a pattern counts them. Engines are slow with larger counts, or refuse them.
+/// The largest number of bytes that a pattern counts. Engines are slow with larger counts, or refuse them.
 const COUNTED_BYTES_MAX: usize = 3000;
 /// Prevents a match of a dot segment, which cannot be sent in a path.
 const NO_DOT_SEGMENT: &str = r"(?!\.{1,2}$)";
 
-/// The pattern of a text, and the notes about it for a reader.
+/// The pattern of a text, and a note for readers about the rules that it does not express.
 #[derive(Debug, Default)]
 pub(super) struct TextPattern {
     pub(super) pattern: Option<String>,

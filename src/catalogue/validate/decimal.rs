@@ -119,7 +119,7 @@ pub fn compare(left: &str, right: &str) -> Option<Ordering> {
     })
 }
 
-/// Returns whether a number has at most 38 digits. The zero of `0.5` is not one of them.
+/// Returns whether a number has at most 38 digits. The zero in `0.5` does not count.
 fn fits(whole: &str, fraction: &str) -> bool {
     let is_counted = whole != "0" || fraction.is_empty();
     usize::from(is_counted) * whole.len() + fraction.len() <= DECIMAL_DIGITS_MAX
@@ -169,7 +169,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn only_numbers_of_json_are_numbers() {
+    fn only_json_numbers_are_accepted() {
         for good in ["0", "-0", "1", "10", "0.5", "1.50", "-3.25e+7", "1E5", "1e-400"] {
             assert!(is_number(good), "{good:?}");
         }

@@ -51,7 +51,7 @@ pub fn datetime(text: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Borrowed(text))
 }
 
-/// Returns whether a valid date and time has one of the years 0001 to 9999 in UTC, too.
+/// Returns whether the year of a valid date and time is from 0001 to 9999 in UTC, too.
 fn has_year_in_utc(text: &str, is_west: bool, minutes_of_offset: u32) -> bool {
     let minutes = || {
         let (hours, rest) = read_number(text.get(11..)?, 2)?;

@@ -54,7 +54,7 @@ fn needs_plus(kind: ParameterType, text: &str) -> bool {
     }
 }
 
-/// Returns the part of a text without which it would be a number.
+/// Returns the part of a text that must be removed to make it a number.
 fn number_fault(text: &str) -> Option<&'static str> {
     let is_number = decimal::is_number;
     let unsigned = text.strip_prefix('-').unwrap_or(text);

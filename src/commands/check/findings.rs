@@ -19,7 +19,8 @@ pub(super) struct CheckedRole {
 }
 
 impl CheckedRole {
-    /// Returns the endpoints that the role serves: all of them for a gateway, those of its queues for a worker.
+    /// Returns the endpoints that the role serves: all endpoints for a gateway, and the endpoints of its queues
+    /// for a worker.
     pub(super) fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
         let is_served = |endpoint: &&Endpoint| {
             self.role == Role::Gateway || self.config.worker.queue(&endpoint.queue).is_some()

@@ -1,4 +1,5 @@
-//! Checks every NATS server for a role: connection, TLS, credentials, sizes, permissions.
+//! Checks every NATS server that a role uses: the connection, TLS, the credentials, the maximum
+//! message size and the permissions.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -92,7 +93,7 @@ fn permission_check(role: &CheckedRole, unused: &str) -> Result<PermissionCheck,
     Ok(check)
 }
 
-/// Returns the queues of a role, each once.
+/// Returns the queues of a role, without duplicates.
 fn queues(role: &CheckedRole) -> BTreeSet<&QueueName> {
     role.endpoints().map(|endpoint| &endpoint.queue).collect()
 }
@@ -130,7 +131,7 @@ fn evaluate(
     }
 }
 
-/// Returns whether the server refused a subject of the whole queue `name`.
+/// Returns whether the server refused a subject that all workers of the queue `name` share.
 fn is_of_queue(refusal: &str, name: &str) -> bool {
     let mut tokens = ["q", "cancel", RESEND_TOKEN].into_iter();
     tokens.any(|token| refusal.contains(&format!(".{token}.{name}")))

@@ -12,7 +12,7 @@ use crate::future::BoxFuture;
 /// Runs the checks of all roles.
 ///
 /// # Errors
-/// The operating system's error if no runtime can be created.
+/// Returns the operating system's error if no runtime can be created.
 pub(super) fn run(roles: &[CheckedRole]) -> io::Result<CheckResults> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let checks = roles.iter().flat_map(|role| {

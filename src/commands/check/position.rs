@@ -8,7 +8,7 @@ use toml_edit::{ImDocument, Item, TableLike};
 
 use crate::catalogue::definition::json::{RawMembers, line_of};
 
-/// The text before the line of an error in a message.
+/// The text that precedes the line number in an error message.
 const AT_LINE: &str = " at line ";
 
 /// Returns the line of a key, counted from 1, or of the innermost table or object around a key that is missing. `endpoint` is
@@ -49,7 +49,7 @@ fn rest_after<'a>(key: &'a str, name: &str) -> Option<&'a str> {
     rest.strip_prefix('.')
 }
 
-/// Splits an index in brackets off the start of a key.
+/// Splits an index in brackets from the start of a key.
 fn index_of(key: &str) -> Option<(usize, &str)> {
     let (index, rest) = key.strip_prefix('[')?.split_once(']')?;
     Some((index.parse().ok()?, rest.strip_prefix('.').unwrap_or(rest)))

@@ -21,7 +21,7 @@ pub(super) struct CheckReport {
     pub(super) passed: Vec<String>,
 }
 
-/// Whether a finding prevents a start.
+/// Whether a finding prevents the role from starting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Severity {
     Warning,
@@ -32,7 +32,7 @@ pub(super) enum Severity {
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct CheckFinding {
     severity: Severity,
-    /// The line of the text format.
+    /// The finding's line in the text format.
     text: String,
     /// The file, variable or flag with the error.
     source: Option<String>,
@@ -49,8 +49,8 @@ impl CheckReport {
         Self { directory: directory.to_owned(), roles: roles.to_vec(), findings, passed }
     }
 
-    /// Adds an error or a warning about the configuration or the catalogue. The roles share most layers, so they have many in
-    /// common.
+    /// Adds an error or a warning about the configuration or the catalogue. The roles share most layers, so they have many
+    /// findings in common.
     pub(super) fn add(
         &mut self,
         severity: Severity,

@@ -10,10 +10,11 @@ use crate::catalogue::{Endpoint, ParameterType, ProcedureName, ResultKind, Retur
 use crate::procedures::{Backend, ColumnDescription, ResultDescription};
 use crate::telemetry::chain;
 
-/// The number of columns that a line names.
+/// The maximum number of columns that a line names.
 const NAMES_MAX: usize = 16;
 
-/// Returns a line for each difference. Differences are warnings, because `returns` only types the documentation.
+/// Returns a line for each difference. Differences are warnings, because `returns` affects only the
+/// documentation.
 pub(super) async fn differences(
     endpoints: &[&Endpoint],
     backend: &Arc<dyn Backend>,
@@ -92,7 +93,8 @@ impl<'a> ReturnsComparison<'a> {
         }
     }
 
-    /// Compares result sets. SQL Server describes only the first one, so the others are compared where they are described.
+    /// Compares result sets. Sets that the database does not describe are not compared: SQL Server describes only the
+    /// first one.
     fn all_sets(&mut self, key: &str, declared: &[Vec<ReturnColumn>]) {
         let Some(described) = self.sets() else { return };
         if described.is_empty() && !declared.is_empty() {

@@ -17,7 +17,7 @@ const QUERY_LENGTH_MAX: usize = 1_000;
 /// The limit for numbers that distinguish procedures whose names suggest the same route or id.
 const NUMBERS_MAX: usize = 1_000;
 
-/// What can be done about a procedure that no endpoint can call as it is.
+/// The advice about a procedure that no endpoint can call as it is.
 pub(super) const WRAPPER: &str =
     "write a procedure that the catalogue can call, and that calls this one";
 
@@ -34,7 +34,7 @@ impl Serialize for ImportedCatalogue<'_> {
 /// An endpoint, serialized in the format of a catalogue file.
 #[derive(Clone, Debug, serde::Serialize)]
 pub(super) struct ImportedEndpoint<'a> {
-    /// Method and path.
+    /// The method and the path.
     pub(super) route: String,
     procedure: &'a str,
     #[serde(skip_serializing_if = "ImportedParameters::is_empty")]
@@ -104,7 +104,7 @@ struct ImportedParameter<'a> {
 /// Creates the entry and its id.
 ///
 /// # Errors
-/// The reason why no entry can be created, and what can be done about it.
+/// Returns the reason why no entry can be created, and what can be done about it.
 pub(super) fn create<'a>(
     (described, results): (&'a ProcedureDescription, Option<&'a ResultDescription>),
     prefix: &str,
@@ -185,13 +185,14 @@ fn method(verb: ProcedureVerb, fits_query: bool) -> &'static str {
     }
 }
 
-/// Returns the words of a schema. A name in another script has none.
+/// Returns the words of a schema, or `schema` for a name without ASCII letters and digits.
 fn words_of(schema: &str) -> String {
     let words = words(schema).join("-");
     if words.is_empty() { "schema".to_owned() } else { words }
 }
 
-/// Returns the words of a procedure's name. A name in another script has none.
+/// Returns the words of a procedure's name, or `procedure` for a name without ASCII letters and
+/// digits.
 fn or_procedure(words: String) -> String {
     if words.is_empty() { "procedure".to_owned() } else { words }
 }

@@ -22,7 +22,7 @@ impl ExistingEndpoints {
     /// Reads the catalogue. A catalogue without files is empty.
     ///
     /// # Errors
-    /// The errors of the catalogue.
+    /// Returns the errors in the catalogue.
     pub(super) fn load(config: &CatalogueConfig) -> Result<Self, Vec<CatalogueError>> {
         let mut existing = Self::default();
         if has_no_file(&config.directory) {

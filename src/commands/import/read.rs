@@ -91,7 +91,7 @@ async fn describe(
     Ok(read.collect())
 }
 
-/// Calls the procedures that an entry with GET is created for, if a part of their answers is not described.
+/// Calls the procedures that will get an entry with GET, if part of their answer is not described.
 async fn add_samples(backend: &Arc<dyn Backend>, procedures: &mut [ReadProcedure]) {
     for ReadProcedure { description, results, sample_error } in procedures {
         let is_read = entry::method_of(description) == Some("GET");

@@ -73,7 +73,7 @@ pub(super) fn create<'a>(
 fn columns<'a>(described: impl IntoIterator<Item = &'a ColumnDescription>) -> ImportedColumns<'a> {
     let column = |column: &'a ColumnDescription| {
         let kind = column.kinds.first().copied().unwrap_or(ParameterType::Json);
-        // A `json` value is any JSON, also null.
+        // A `json` value can be any JSON, including null.
         let nullable = column.is_nullable != Some(false) && kind != ParameterType::Json;
         (column.name.as_str(), ImportedColumn { kind: kind.as_str(), nullable })
     };

@@ -1,4 +1,4 @@
-//! `fjord import --sample`: finds the columns of an answer in the answer to a real call.
+//! `fjord import --sample`: makes a real call to find out which columns the answer has.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +28,7 @@ const SAMPLED: &str = "as in a sample";
 /// and the types of columns that the database did not describe.
 ///
 /// # Errors
-/// The reason why the call failed.
+/// Returns the reason why the call failed.
 pub(super) async fn add_sample(
     backend: &Arc<dyn Backend>,
     procedure: &ProcedureName,
@@ -79,7 +79,8 @@ struct SampleSink {
 #[derive(Debug)]
 struct SampledColumn {
     name: String,
-    /// The types of the values that are not NULL. Empty before the first, and if they differ.
+    /// The types of the values that are not NULL. Empty before the first value, and if the types
+    /// differ.
     kinds: &'static [ParameterType],
     is_mixed: bool,
 }

@@ -21,8 +21,8 @@ const KEYS: [(&str, &[&str]); 9] = [
 ];
 /// The key for read-only connections, and its value.
 const INTENT: (&str, &str) = ("applicationintent", "readonly");
-/// The keys of `SqlClient` that fjord does not use, without spaces. Any other key may be the rest of a value that contains a
-/// semicolon and is not in quotes, such as a password, and is not printed.
+/// The keys of `SqlClient` that fjord does not use, without spaces. Any other key is not printed, because it may be the rest
+/// of an unquoted value that contains a semicolon, such as a password.
 const UNUSED_KEYS: [&str; 24] = [
     "applicationname",
     "app",
@@ -105,7 +105,7 @@ impl ConnectionString {
         if !matches!(encrypt.as_str(), "" | "true" | "yes" | "mandatory" | "strict") {
             errors.push(
                 "Encrypt: expected true, mandatory or strict, because fjord always uses TLS; for a server without a \
-                 certificate of a known authority, add TrustServerCertificate=true"
+                 certificate from a known authority, add TrustServerCertificate=true"
                     .to_owned(),
             );
         }
@@ -144,12 +144,13 @@ impl ConnectionString {
     /// Returns remarks about the keys that are not used.
     pub(super) fn notes(&self) -> Option<String> {
         let ignored = self.ignored.join(", ");
-        (!ignored.is_empty()).then(|| format!("not used of the connection string: {ignored}"))
+        (!ignored.is_empty())
+            .then(|| format!("keys of the connection string that are not used: {ignored}"))
     }
 
-    /// Returns advice for when the database cannot be read.
+    /// Returns the advice to print if the database cannot be read.
     pub(super) fn advice(&self) -> Option<&'static str> {
-        let text = "if no known authority has signed the certificate of the server, TrustServerCertificate=true accepts it";
+        let text = "if no known authority has signed the server's certificate, TrustServerCertificate=true accepts it";
         (!self.trusts_any && !self.is_strict).then_some(text)
     }
 
@@ -181,12 +182,12 @@ impl ConnectionString {
         }
         if self.trusts_any {
             text.push_str(
-                "# The certificate of the server is not verified. Instead, set tls.ca to the certificate of its authority.\n\
+                "# The server's certificate is not verified. To verify it, set tls.ca to the certificate of its authority instead.\n\
                  insecure_trust_any = true\n",
             );
         } else {
             text.push_str(
-                "# The authority of the server's certificate, unless this system trusts it.\n\
+                "# The CA that signed the server's certificate, unless this system trusts it.\n\
                  #tls.ca = \"tls/mssql-ca.pem\"\n",
             );
         }
@@ -372,8 +373,7 @@ mod tests {
         let text =
             "Server=s;Database=d;UID=u;PWD=p;Connect Timeout=5;MultipleActiveResultSets=true";
         let notes = ConnectionString::parse(text).unwrap().notes();
-        let expected =
-            "not used of the connection string: Connect Timeout, MultipleActiveResultSets";
+        let expected = "keys of the connection string that are not used: Connect Timeout, MultipleActiveResultSets";
         assert_eq!(notes.as_deref(), Some(expected));
     }
 }

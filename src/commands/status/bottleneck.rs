@@ -156,7 +156,7 @@ fn connections<'a>(processes: impl Iterator<Item = &'a ProcessView>) -> Option<B
     let (database, wait, call) = waits.max_by(|(_, a, _), (_, b, _)| a.total_cmp(b))?;
     let sentence = format!(
         "The bottleneck is the connections to database {}: a call takes {}, of which it waits {} for a connection; a \
-         higher connections_max helps if the database can handle the load, more workers do not help.",
+         higher connections_max helps if the database can handle the load; more workers do not help.",
         database.name,
         seconds(Some(call)),
         seconds(Some(wait)),

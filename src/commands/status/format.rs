@@ -1,4 +1,4 @@
-//! Formats numbers and times for people.
+//! Formats numbers and durations for people.
 
 /// Formats a fraction as a percentage.
 pub(super) fn percent(share: f64) -> String {

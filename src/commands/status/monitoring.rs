@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::commands::plain_http;
 
-/// Longest wait for one answer.
+/// The longest wait for one answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
 /// The state of a server at one moment.

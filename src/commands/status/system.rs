@@ -13,12 +13,12 @@ use crate::fleet::query;
 use crate::message::{Message, Subject};
 use crate::messaging::{self, Transport};
 
-/// Longest wait for the connection, and for the replies to each request.
+/// The longest wait for the connection, and for the replies to each request.
 const LIMIT: Duration = Duration::from_secs(3);
 /// The text to show instead of the servers' names if none can be queried.
 const EVERY: &str = "all servers, queried with messaging.nats.system";
 
-/// The reply of a server.
+/// The reply from a server.
 #[derive(Debug, Deserialize)]
 struct SystemReply<T> {
     server: ServerInfo,

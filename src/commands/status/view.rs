@@ -10,7 +10,8 @@ use crate::telemetry::{Distribution, count_as_f64};
 
 use super::monitoring::ServerSample;
 
-/// The share of the slots that a queue should use at most to keep waits short. The recording rules use the same value.
+/// The largest share of its slots that a queue should use, so that waits stay short. The recording rules use the same
+/// value.
 const TARGET_UTILIZATION: f64 = 0.8;
 
 #[derive(Clone, Debug, Default, Serialize)]
@@ -113,7 +114,7 @@ pub(super) struct NatsServerView {
     pub(super) slowest_pending_bytes: u64,
 }
 
-/// Two reports of a process. Without an earlier report, rates are averaged over the time since the start of the process.
+/// Two reports of a process. Without an earlier report, rates are averaged over the time since the process started.
 pub(super) struct ReportPair<'a> {
     before: Option<&'a Report>,
     now: &'a Report,

@@ -125,7 +125,7 @@ impl IssuerConfig {
     }
 }
 
-/// Returns the errors of all issuers, each with the issuer's name and the key of the setting.
+/// Returns the errors in the settings of all issuers, each with the issuer's name and the key of the setting.
 ///
 /// Two issuers must not be able to issue tokens for the same principal. Each of several issuers
 /// must therefore have a prefix, and no prefix may begin with another issuer's prefix.
@@ -153,8 +153,8 @@ pub fn errors(issuers: &BTreeMap<String, IssuerConfig>) -> Vec<(&str, &'static s
         let overlap = others().find(|(_, each)| prefix.starts_with(&each.principal_prefix));
         if let Some((other, each)) = overlap {
             let expected = format!(
-                "{prefix:?} begins with the {:?} of auth.jwt.{other}: expected prefixes of which none begins with \
-                 another, because otherwise two issuers could name the same principal",
+                "{prefix:?} begins with the {:?} of auth.jwt.{other}: expected prefixes that do not begin with \
+                 each other, because otherwise two issuers could name the same principal",
                 each.principal_prefix
             );
             errors.push((name.as_str(), "principal_prefix", expected));
@@ -203,15 +203,15 @@ impl KeySource {
         match &url {
             Some(url) if !is_url(url, is_insecure) => {
                 let expected =
-                    format!("expected {schemes} and a host, without user and password{plain}");
+                    format!("expected {schemes} and a host, without user or password{plain}");
                 table.error("keys_url", expected);
             }
             None if !issuer.is_empty()
                 && (!is_url(issuer, is_insecure) || issuer.contains(['?', '#'])) =>
             {
                 let expected = format!(
-                    "without keys and keys_url the keys are found through this URL: expected {schemes} and a host, \
-                     without user, password, query and fragment{plain}"
+                    "without keys and keys_url, the keys are found through this URL: expected {schemes} and a host, \
+                     without user, password, query or fragment{plain}"
                 );
                 table.error("issuer", expected);
             }

@@ -35,7 +35,7 @@ fn from_toml(value: toml::Value) -> Value {
     }
 }
 
-/// A key that JSON gives more than once.
+/// A key that occurs more than once in a JSON text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct DuplicateKey {
     /// The key with its section.
@@ -63,7 +63,7 @@ fn duplicates(text: &str) -> Vec<DuplicateKey> {
 }
 
 /// Parses the value of a variable or of `--set`: a JSON object, a JSON array, or otherwise text. Also returns the keys that
-/// the value gives more than once.
+/// occur more than once in the value.
 ///
 /// Text is converted later, by the key's type, so that a numeric password stays text.
 pub(super) fn parse_value(text: &str) -> (Value, Vec<DuplicateKey>) {

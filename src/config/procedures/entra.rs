@@ -1,4 +1,4 @@
-//! `[procedures.databases.<name>.mssql.entra]`: logins with access tokens of Microsoft Entra ID.
+//! `[procedures.databases.<name>.mssql.entra]`: logins with access tokens from Microsoft Entra ID.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,8 @@ pub enum TokenSource {
     ManagedIdentity {
         /// The URL of the service.
         url: String,
-        /// The client id of a user-assigned identity. Without it, the host has one identity.
+        /// The client id of a user-assigned identity. May be omitted if the host has only one
+        /// identity.
         client_id: Option<String>,
     },
     /// A program and its arguments. The program prints a token.

@@ -1,4 +1,4 @@
-//! Collects diagnostics of the settings: errors, warnings, and every key's value and origin.
+//! Collects diagnostics about the settings: errors, warnings, and every key's value and origin.
 
 use std::path::PathBuf;
 

@@ -7,11 +7,12 @@ use serde_json::Value;
 const NOT_EXECUTED: u16 = 503;
 /// The media type of a problem document (RFC 9457), whose member `effect` can state the same.
 const PROBLEM: &str = "application/problem+json";
-/// Maximum size of a problem document that is parsed, in bytes. fjord's own have a few hundred.
+/// The maximum size of a problem document that is parsed, in bytes. fjord's own have a few hundred
+/// bytes.
 const DOCUMENT_BYTES_MAX: usize = 64 << 10;
 
 /// Returns whether a streamed answer may start with this head. A problem document with a status of
-/// 500 or more may not: its `effect` must be checked before it is forwarded.
+/// 500 or more must not: its `effect` must be checked before it is forwarded.
 pub(super) fn is_valid_head(status: u16, content_type: &str) -> bool {
     status != NOT_EXECUTED && !is_failure_document(status, content_type)
 }

@@ -16,7 +16,8 @@ impl Reply {
     /// Parses a reply.
     ///
     /// # Errors
-    /// `EnvelopeError` if the message violates the protocol. Such a reply cannot be forwarded.
+    /// Returns `EnvelopeError` if the message violates the protocol. Such a reply cannot be
+    /// forwarded.
     pub fn parse(message: Message) -> Result<Self, EnvelopeError> {
         let error = |header, expected| EnvelopeError { header, expected };
         if message.no_responders {
@@ -116,7 +117,7 @@ impl Reply {
         }))
     }
 
-    /// Parses the reply of a plain NATS responder, or an error of the NATS service API (ADR-32).
+    /// Parses the reply from a plain NATS responder, or an error from the NATS service API (ADR-32).
     fn parse_plain(from: &ReplyHeaders<'_>, body: Bytes) -> Result<Self, EnvelopeError> {
         if from.has_fjord_header {
             return Err(EnvelopeError {
@@ -140,7 +141,7 @@ impl Reply {
     /// Encodes the reply as a message to the request's reply subject.
     ///
     /// # Errors
-    /// `HeaderError` if the media type contains a control character.
+    /// Returns `HeaderError` if the media type contains a control character.
     pub fn into_message(self, to: Subject) -> Result<Message, HeaderError> {
         let mut message = Message::to(to);
         match self {
@@ -209,7 +210,7 @@ impl Reply {
 /// The error for a reply that claims that its request was not executed.
 const INVALID_EFFECT: EnvelopeError = EnvelopeError {
     header: headers::STATUS,
-    expected: "expected neither 503 nor the effect \"not-executed\": a worker that does not execute refuses",
+    expected: "expected neither 503 nor the effect \"not-executed\": a worker that does not execute a request must refuse it",
 };
 
 /// The value of `Fjord-Transaction` in the final of a dry run.

@@ -13,9 +13,9 @@ use crate::messaging::{Link, LinkState};
 use crate::telemetry::conditions::{self, Condition};
 use crate::telemetry::{counter, gauge, names};
 
-/// The condition that messages arrive faster than they are read.
+/// Messages arrive faster than they are read.
 const DROPPED: Condition = Condition::new("messages from NATS are dropped");
-/// The condition that the server refuses an operation.
+/// The server refuses operations of this process.
 const REFUSED: Condition = Condition::new("NATS refuses operations");
 
 /// The state of the link, shared by the client's callbacks and the supervisor.

@@ -28,7 +28,7 @@ const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 /// The number of subscriptions retried together. The library must be able to queue all refusals.
 const RETRY_BATCH: usize = 64;
-/// How long after a probe returns an earlier refusal can still be reported, by another task.
+/// How long after the return of a probe another task can still report an earlier refusal.
 const REFUSAL_DELAY_MAX: Duration = Duration::from_millis(50);
 /// The pause after a client could not be created.
 const CREATE_RETRY: Duration = Duration::from_secs(1);
@@ -284,7 +284,7 @@ impl NatsShared {
     }
 
     /// Leaves a server that is about to stop (lame duck mode) before it closes the connection. A
-    /// random pause keeps clients from connecting to the other servers all together. Never returns.
+    /// random pause keeps clients from connecting to the other servers all at once. Never returns.
     async fn leave_stopping_servers(&self, client: &NatsClient) {
         let mut link = self.state.link();
         loop {

@@ -64,7 +64,7 @@ impl VerifiedQueues {
         receiver
     }
 
-    /// Returns the number of queues whose receiver was not dropped.
+    /// Returns the number of queues whose receiver has not been dropped.
     pub(super) fn count(&self) -> usize {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.iter().filter(|entry| !entry.verification.is_closed()).count()

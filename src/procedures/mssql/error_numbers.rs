@@ -65,12 +65,13 @@ fn is_user_error(number: u32) -> bool {
     number >= USER_ERROR_MIN && number != BABELFISH_UNMAPPED
 }
 
-/// Returns the error of an answer that determines the outcome of the call. `first` is the error
+/// Returns the error in an answer that determines the outcome of the call. `first` is the error
 /// that the driver reported.
 ///
-/// An error that closes the connection takes precedence. The next in order is the last error that
-/// the procedure raised itself, because the procedure has handled the errors before it, or that
-/// ended its transaction, because the procedure did not continue. Otherwise, it is the first error.
+/// An error that closes the connection takes precedence. Next comes the last error that the
+/// procedure raised itself, because the procedure has handled the errors before it, or that ended
+/// its transaction, because the procedure did not continue. If there is no such error, the first
+/// one decides.
 pub(super) fn deciding_error(first: ServerMessage, log: &MessageLog) -> ServerMessage {
     let by_last = log.errors_by_last();
     let ends_call = |error: &ServerMessage| {
@@ -81,8 +82,8 @@ pub(super) fn deciding_error(first: ServerMessage, log: &MessageLog) -> ServerMe
     closing.or(last).cloned().unwrap_or(first)
 }
 
-/// Returns the error of a call that was sent, given the decisive error. `log` has all errors of the
-/// answer.
+/// Returns the error of a call that was sent, given the decisive error. `log` contains all errors
+/// of the answer.
 pub(super) fn sent_error(error: &ServerMessage, log: &MessageLog) -> SentError {
     let number = error.number;
     let class = class_of(number);
@@ -127,7 +128,7 @@ pub(super) fn after_sending(error: Error) -> SentError {
     SentError::caused_by(kind, DatabaseError::new("a driver error", error.to_string()))
 }
 
-/// Returns the kind of error with which the driver refused to write a table cell. Meaningful only
+/// Returns the kind of driver error that prevented a table cell from being written. Meaningful only
 /// if no part of the call was sent. Omits the driver's text, which can contain the value.
 pub(super) fn unwritable_cell(error: &Error) -> Option<&'static str> {
     match error {

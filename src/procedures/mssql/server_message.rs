@@ -1,7 +1,7 @@
 //! The errors and messages that the server sends with an answer.
 //!
-//! The driver reports only the first error of an answer. A procedure can cause several: a statement
-//! fails, the procedure continues, and then raises an error of its own.
+//! The driver reports only the first error in an answer. A procedure can cause several: a statement
+//! fails, the procedure continues, and then raises an error itself.
 
 use tiberius::error::TokenError;
 
@@ -91,7 +91,7 @@ pub(super) struct MessageLog {
     errors: Vec<LoggedError>,
     /// The number of errors so far.
     error_count: usize,
-    /// The number of errors that were not kept because their numbers are too many.
+    /// The number of errors that were not kept because there were too many different numbers.
     dropped_errors: usize,
     /// Whether one of the calls that precede the procedure's in its message failed.
     has_failed_before: bool,
@@ -101,17 +101,17 @@ pub(super) struct MessageLog {
     dropped: usize,
 }
 
-/// The errors of one number.
+/// The errors with one number.
 #[derive(Debug)]
 struct LoggedError {
     error: ServerMessage,
-    /// The position of the last error of this number among all errors.
+    /// The position of the last error with this number among all errors.
     last: usize,
 }
 
 impl MessageLog {
-    /// Adds an error. Of several errors of one number, the last is kept, at the place of the first.
-    /// `is_before` is set for an error of a call that precedes the procedure's.
+    /// Adds an error. Of several errors with the same number, the last is kept, in the position of
+    /// the first. `is_before` is set for an error of a call that precedes the procedure's.
     pub(super) fn add_error(&mut self, error: ServerMessage, is_before: bool) {
         self.has_failed_before |= is_before;
         self.error_count += 1;

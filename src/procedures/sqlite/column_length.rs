@@ -1,6 +1,6 @@
 //! Refuses text that is longer than its column, as SQL Server does. `SQLite` ignores lengths.
 //!
-//! Triggers check the columns. They are temporary, so the file remains as it is, and other programs
+//! Triggers check the columns. They are temporary, so the file is not changed, and other programs
 //! can use it.
 
 use std::collections::BTreeMap;
@@ -18,8 +18,8 @@ const COLUMNS: &str = "SELECT t.name, c.name, c.type FROM sqlite_schema AS t, \
 /// The columns of a table that have a length.
 type CheckedColumns = Vec<(String, usize)>;
 
-/// Checks the columns that are declared like `NVARCHAR (100)` when a row is written. Calls `refuse`
-/// when text is too long, before the statement fails.
+/// Checks the columns with a declared length, such as `NVARCHAR(100)`, whenever a row is written.
+/// Calls `refuse` when text is too long, before the statement fails.
 pub(super) fn check(
     connection: &Connection,
     refuse: impl Fn() + Send + UnwindSafe + 'static,

@@ -54,7 +54,7 @@ impl std::fmt::Display for DeclaredSqlType {
 /// Returns the declared parameters and the text after the head, or `None` if the file has no head.
 ///
 /// # Errors
-/// Returns a message if the head is malformed, or is that of another procedure.
+/// Returns a message if the head is malformed, or belongs to another procedure.
 pub(super) fn head<'a>(
     text: &'a str,
     procedure: &str,

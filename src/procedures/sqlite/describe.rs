@@ -62,10 +62,9 @@ fn names(directory: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Describes a file whose name is not that of a procedure.
+/// Describes a file that is not named after a procedure.
 fn unnamed(file: &str) -> ProcedureDescription {
-    let reason =
-        "the name of its file is not that of a procedure, schema.name; rename it".to_owned();
+    let reason = "its file is not named after a procedure, schema.name; rename it".to_owned();
     let (name, parts) = (format!("{file:?}"), (String::new(), file.to_owned()));
     ProcedureDescription { name, parts, parameters: Err(reason) }
 }

@@ -42,7 +42,7 @@ const NULLING_WORDS: [&str; 20] = [
     "JSONB_GROUP_OBJECT",
     "MEDIAN",
 ];
-/// The declared type in messages of a column that has none.
+/// The text that messages show for a column without a declared type.
 const UNDECLARED: &str = "no declared type";
 
 impl Sqlite {
@@ -175,7 +175,8 @@ fn kinds_of_type(name: &str) -> &'static [ParameterType] {
     }
 }
 
-/// Returns the variables that a procedure sets, each once. A declared type takes precedence over that of the last column.
+/// Returns the variables that a procedure sets, without duplicates. A declared type takes precedence over the type of the
+/// last column.
 fn variables(procedure: &SqliteProcedure, columns: &[ColumnDescription]) -> Vec<ColumnDescription> {
     let declared = procedure.parameters().unwrap_or_default();
     let mut variables: Vec<ColumnDescription> = Vec::new();

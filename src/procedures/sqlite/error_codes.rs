@@ -6,7 +6,7 @@ use crate::procedures::{
     BackendError, BackendErrorKind, DatabaseError, SentError, SentErrorKind, ServerErrorClass,
 };
 
-/// Converts the error of an executed statement.
+/// Converts an error from an executed statement.
 #[expect(clippy::needless_pass_by_value, reason = "map_err passes the error by value")]
 pub(super) fn while_running(error: rusqlite::Error) -> SentError {
     let kind = match error.sqlite_error() {
@@ -39,12 +39,12 @@ pub(super) fn while_beginning(error: rusqlite::Error) -> SentError {
     }
 }
 
-/// Returns the error of a procedure that does not begin and end its transactions in pairs, with SQL
-/// Server's number.
+/// Returns the error for a procedure that does not begin and end its transactions in pairs, with
+/// SQL Server's number.
 pub(super) fn transaction_count(error: TransactionCountError) -> SentError {
     let (number, text) = match error {
         TransactionCountError::Changed => {
-            (266, "the procedure ended with another number of transactions than it began with")
+            (266, "the procedure ended with a different number of transactions than it began with")
         }
         TransactionCountError::NothingToCommit => (3902, "COMMIT without BEGIN TRANSACTION"),
         TransactionCountError::NothingToRollBack => (3903, "ROLLBACK without BEGIN TRANSACTION"),
@@ -55,7 +55,7 @@ pub(super) fn transaction_count(error: TransactionCountError) -> SentError {
     )
 }
 
-/// Returns the error of text that is longer than its column, with SQL Server's number.
+/// Returns the error for text that is longer than its column, with SQL Server's number.
 pub(super) fn truncated() -> SentErrorKind {
     SentErrorKind::Server { number: 2628, class: ServerErrorClass::BadValue }
 }

@@ -196,8 +196,8 @@ impl RunningCall<'_> {
         Ok(returns)
     }
 
-    /// Adds the declared OUTPUT parameters that no statement has set: they keep the value of the
-    /// argument, or NULL.
+    /// Adds the declared OUTPUT parameters that no statement has set. They keep the value of the
+    /// argument or, without one, are NULL.
     fn complete_outputs(&mut self, procedure: &SqliteProcedure) -> Result<(), SentError> {
         for name in procedure.declared_outputs() {
             if self.result.outputs.iter().any(|(known, _)| known == name) {

@@ -24,7 +24,8 @@ pub(super) struct SqliteProcedure {
     pub(super) steps: Vec<ProcedureStep>,
     /// Whether any statement writes. If so, a transaction takes the write lock first.
     pub(super) writes: bool,
-    /// The parameters that no earlier statement sets, or the declared ones.
+    /// The declared parameters or, without a head, those that are used before a statement sets
+    /// them.
     inputs: BTreeSet<String>,
     /// The parameters that the file's head declares, if it has one.
     declared: Option<Vec<DeclaredParameter>>,
@@ -218,8 +219,8 @@ impl SqliteProcedure {
         if bad.is_empty() { Ok(()) } else { Err(BackendErrorKind::Arguments(bad).into()) }
     }
 
-    /// Returns the variables with which a call begins: its arguments, and the defaults of the
-    /// parameters that it does not pass.
+    /// Returns the initial variables of a call: its arguments, and the defaults of the parameters
+    /// that it does not pass.
     pub(super) fn bind(&self, arguments: &[Argument]) -> Vec<(String, SqlValue)> {
         let given = arguments.iter().map(|one| (one.name.to_string(), types::bind(one)));
         let mut variables: Vec<(String, SqlValue)> = given.collect();

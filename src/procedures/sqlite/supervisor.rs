@@ -178,7 +178,7 @@ fn pass_on(event: RowEvent, rows: &mut dyn RowSink) -> Result<(), SinkError> {
 }
 
 /// Returns the result of a job. A job that completed despite a timeout or a cancel was committed,
-/// so it keeps its result; if the sink refused rows, the call fails all the same.
+/// so it keeps its result; but if the sink refused rows, the call still fails.
 fn conclude<T>(
     output: Result<JobOutput<T>, JoinError>,
     stopped: Option<(Interruption, Instant)>,

@@ -100,8 +100,8 @@ impl<'a> CallTransactions<'a> {
         }
     }
 
-    /// Begins a transaction. Before any statement was executed, a failure means that the call had
-    /// no effect.
+    /// Begins a transaction. If no statement has been executed yet, a failure means that the call
+    /// had no effect.
     fn begin_now(&self, writes: bool) -> Result<(), CallError> {
         self.execute_begin(writes).map_err(|error| {
             if self.has_run {

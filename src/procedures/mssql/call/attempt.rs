@@ -279,7 +279,7 @@ impl Mssql {
         }
     }
 
-    /// Sets the values of a call in the session context with a message of its own. The call is not
+    /// Sets the values of a call in the session context, in a separate message. The call is not
     /// sent if the server refuses one of them.
     async fn set_session_context(
         &self,

@@ -39,7 +39,8 @@ pub(super) enum BoundValue<'a> {
     InsertedTable {
         /// The name of the type for SQL.
         quoted: &'a str,
-        /// The SQL condition that the type was not recreated since its columns were read.
+        /// The SQL condition that holds if the type has not been recreated since its columns were
+        /// read.
         is_current: &'a str,
         /// The columns to insert.
         columns: &'a [(String, SqlType)],
@@ -77,7 +78,8 @@ impl BoundParameter<'_> {
             if !types::has_typed_null(sql) && *value == types::null(sql))
     }
 
-    /// Returns the number of parameters that a statement needs for this. It contains NULLs as text.
+    /// Returns the number of parameters that a statement needs for this value. NULLs need none,
+    /// because the statement contains them as text.
     fn statement_values(&self) -> usize {
         match &self.data {
             BoundValue::Scalar(sql, value) => usize::from(*value != types::null(sql)),
@@ -92,8 +94,8 @@ impl BoundParameter<'_> {
         }
     }
 
-    /// Returns whether only a statement can pass this: an OUTPUT parameter that the driver declares
-    /// only as wide as its value, or a table whose rows are inserted.
+    /// Returns whether only a statement can pass this parameter: an OUTPUT parameter that the
+    /// driver declares only as wide as its value, or a table whose rows are inserted.
     pub(super) fn needs_statement(&self) -> bool {
         match &self.data {
             BoundValue::Scalar(sql, _) => self.parameter.is_output && !types::has_typed_null(sql),
@@ -107,7 +109,8 @@ impl BoundParameter<'_> {
 /// otherwise the server would not return them.
 ///
 /// # Errors
-/// `Mismatch`, or `Arguments` with all values that cannot be converted, up to `VIOLATIONS_MAX`.
+/// Returns `Mismatch`, or `Arguments` with all values that cannot be converted, up to
+/// `VIOLATIONS_MAX`.
 pub(super) fn bind<'a>(
     call: &Call<'a>,
     signature: &'a Signature,

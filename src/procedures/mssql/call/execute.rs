@@ -149,7 +149,7 @@ async fn execute_statement(
         StatementRequest::Command(command) => {
             let mut stream = command.exec(client).await?;
             while let Some(item) = stream.try_next().await? {
-                // The RETURN status is that of `sp_executesql`.
+                // A RETURN status here is that of `sp_executesql`, and is ignored.
                 if let Some(set) = item.as_metadata() {
                     reader.begin_set(set.columns(), rows)?;
                 } else if let Some(row) = item.as_row() {
@@ -161,7 +161,7 @@ async fn execute_statement(
     if reader.is_recreated { Err(ExecutionError::Recreated) } else { Ok(reader.result) }
 }
 
-/// Reads the answer of a statement.
+/// Reads the answer to a statement.
 #[derive(Debug)]
 struct StatementReader<'a> {
     signature: &'a Signature,

@@ -8,7 +8,7 @@ use crate::procedures::{BackendError, BackendErrorKind, SentError, SentErrorKind
 
 /// The pause before the retry of a call that lost a conflict with other calls.
 const CONTENTION_PAUSE: Duration = Duration::from_millis(20);
-/// The pause before the retry of a call for which the database had no capacity.
+/// The pause before the retry of a call that the database had no capacity for.
 const THROTTLED_PAUSE: Duration = Duration::from_secs(1);
 
 /// The failure of an attempt.

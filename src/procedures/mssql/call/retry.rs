@@ -42,7 +42,8 @@ impl Mssql {
                 Err(AttemptFailure::NotSent(failure)) => failure,
                 Err(AttemptFailure::Sent(failure)) => {
                     let rest = self.retry_sent_call(&call, rows, cancel, (failure, counts));
-                    // Boxed because it is rarely needed and would enlarge the future of every call.
+                    // This future is boxed, because it is rarely needed and would enlarge the
+                    // future of every call.
                     return Box::pin(rest).await.map_err(CallError::Sent);
                 }
             };

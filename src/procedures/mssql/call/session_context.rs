@@ -87,8 +87,8 @@ impl<'a> SessionValues<'a> {
     /// connection, they are removed or replaced.
     ///
     /// # Errors
-    /// `Arguments` if a value is too long, or `Mismatch` if the server has no session context and
-    /// the endpoint has a value for it.
+    /// Returns `Arguments` if a value is too long, or `Mismatch` if the server has no session
+    /// context and the endpoint has a value for it.
     pub(super) fn new(
         call: &Call<'a>,
         keys: &[SessionKey],
@@ -109,7 +109,8 @@ impl<'a> SessionValues<'a> {
         };
         let mut values = values(call, keys, is_kept);
         if is_kept {
-            // Removed first, because Babelfish ignores case and trailing blanks in keys.
+            // The keys are removed first, because Babelfish ignores case and trailing blanks in
+            // them.
             let is_set = |key: &Arc<str>| values.iter().any(|one| one.key == *key);
             let earlier = connection.session_keys.iter().filter(|key| !is_set(key));
             let removed = earlier.map(|key| SessionValue { key: Arc::clone(key), value: None });
@@ -130,8 +131,8 @@ impl<'a> SessionValues<'a> {
         self.values.is_empty()
     }
 
-    /// Records on a connection whose reset keeps the values which ones a later call must remove.
-    /// Must be called before anything is sent, because the call may be stopped at any time.
+    /// If the reset of the connection keeps the values, records which of them a later call must
+    /// remove. Must be called before anything is sent, because the call may be stopped at any time.
     pub(super) fn record(&self, connection: &mut TdsConnection) {
         if !self.is_read_only {
             connection.session_keys = self.values.iter().map(|one| Arc::clone(&one.key)).collect();
@@ -143,7 +144,7 @@ impl<'a> SessionValues<'a> {
         set_session_values(&self.values, self.is_read_only).map_err(|key| too_long(&key))
     }
 
-    /// Sets the values with a message of its own. If this future is dropped, the connection must be
+    /// Sets the values in a separate message. If this future is dropped, the connection must be
     /// discarded.
     pub(super) async fn set(&self, client: &mut TdsClient) -> Result<(), Error> {
         let mut text = String::new();
@@ -174,8 +175,8 @@ impl<'a> SessionValues<'a> {
     }
 }
 
-/// Returns the values of a call. Those that are absent are included `with_absent`, to remove what a
-/// procedure may have set.
+/// Returns the values of a call. With `with_absent`, absent values are included too, to remove
+/// those that a procedure may have set.
 fn values<'a>(call: &Call<'a>, keys: &[SessionKey], with_absent: bool) -> Vec<SessionValue<'a>> {
     let session = &call.session;
     let is_sent = |value: &Option<_>| with_absent || value.is_some();
@@ -202,7 +203,7 @@ fn text<'a>(value: &'a ParameterValue<'_>) -> Option<Cow<'a, str>> {
         ParameterValue::Null | ParameterValue::Binary(_) | ParameterValue::Table(_) => return None,
         ParameterValue::Boolean(value) => Cow::Borrowed(if *value { "true" } else { "false" }),
         ParameterValue::Integer(number) => Cow::Owned(number.to_string()),
-        // As in JSON: a large number has an exponent.
+        // The format is that of JSON: a large number has an exponent.
         ParameterValue::Number(number) => Cow::Owned(format!("{number:?}")),
         ParameterValue::Decimal(text) | ParameterValue::Text(text) | ParameterValue::Json(text) => {
             Cow::Borrowed(text)

@@ -23,7 +23,7 @@ pub(super) const RETURN_COLUMN: &str = "fjord return";
 /// has ended without the call.
 pub(super) const RECREATED_COLUMN: &str = "fjord recreated";
 
-/// The maximum number of rows of an INSERT with values.
+/// The maximum number of rows in an INSERT with VALUES.
 const ROWS_PER_INSERT: usize = 1000;
 
 /// A statement that calls a procedure.
@@ -40,7 +40,7 @@ pub(super) struct Statement<'a> {
 pub(super) enum StatementRequest<'a> {
     /// A query whose parameters have the types that the driver derives from the values.
     Query(Query<'a>),
-    /// A call of `sp_executesql` by name: only there, a parameter can be a table.
+    /// A call of `sp_executesql` by name: only in this form can a parameter be a table.
     Command(Command<'a>),
 }
 
@@ -50,7 +50,7 @@ struct Parts<'a> {
     declared: String,
     arguments: String,
     results: String,
-    /// The checks that the types of the tables to be filled were not recreated.
+    /// The checks that the types of the tables to be filled have not been recreated.
     checks: String,
     /// The tables that the statement fills, each declared and filled.
     inserts: String,
@@ -182,7 +182,8 @@ impl<'a> Parts<'a> {
         variable
     }
 
-    /// Ends the batch if the INSERT before failed. Otherwise SQL Server would continue with the call.
+    /// Ends the batch if the preceding INSERT failed. Otherwise SQL Server would continue with the
+    /// call.
     fn end_insert(&mut self, rows_before: usize) {
         if rows_before > 0 {
             self.inserts.push_str("; IF @@ERROR <> 0 RETURN");

@@ -4,7 +4,7 @@ use super::*;
 
 /// The documentation of the error numbers.
 const DOCUMENT: &str = include_str!("../../../../docs/ERRORS.md");
-/// The heading of the table of error numbers, and the beginning of what follows the table.
+/// The heading of the table of error numbers, and the beginning of the text after the table.
 const HEADING: &str = "### SQL Server's error numbers";
 /// The highest number of SQL Server's own errors.
 const NUMBER_MAX: u32 = 49_999;
@@ -62,7 +62,7 @@ fn error(number: u32, class: u8) -> ServerMessage {
     ServerMessage { number, class, state: 1, text, procedure, line: 1 }
 }
 
-/// Returns the number of the error that decides.
+/// Returns the number of the deciding error.
 fn deciding(numbers: &[(u32, u8)]) -> u32 {
     let mut log = MessageLog::default();
     for (number, class) in numbers {
@@ -87,7 +87,8 @@ fn an_error_of_the_procedure_outranks_those_of_the_server() {
         (&[(50422, 16), (823, 24)], 823),
         (&[(50422, 16), (1205, 13)], 1205),
         (&[(50000, 16), (3960, 16)], 3960),
-        // The number that stands for every unknown error of Babelfish is no error of a procedure.
+        // The number that stands for every unknown error of Babelfish does not mean that a
+        // procedure raised the error.
         (&[(547, 16), (BABELFISH_UNMAPPED, 16)], 547),
     ];
     for (numbers, expected) in cases {

@@ -41,7 +41,7 @@ pub(crate) async fn describe(
                 None => Err("the login has no permission to see its parameters; grant it VIEW DEFINITION on the procedure".to_owned()),
             },
             Err(error) => Err(format!(
-                "the catalogue cannot express its name: {error}; write a procedure with such a name that calls this one"
+                "the catalogue cannot express its name: {error}; write a procedure with a valid name that calls this one"
             )),
         };
         descriptions.push(ProcedureDescription::new((schema, name), parameters));

@@ -16,9 +16,9 @@ use crate::procedures::result_description::with_member_names;
 use crate::procedures::{ColumnDescription, ResultDescription};
 
 /// The query for the columns of the first result set of a call. SQL Server analyses the procedure and does not execute it. It
-/// answers with an error if the result depends on the execution: dynamic SQL, temporary tables.
+/// returns an error if the columns are known only when the procedure runs, as with dynamic SQL and temporary tables.
 const QUERY: &str = "EXEC sp_describe_first_result_set @tsql = @P1, @params = @P2";
-/// The reason for a procedure that is not there.
+/// The reason given for a procedure that does not exist or is not visible.
 const MISSING: &str = "there is no such procedure, or the login cannot see it";
 
 /// Describes the answers of procedures, in their order. If this future is dropped, the connection must be discarded.
@@ -84,7 +84,7 @@ fn call(procedure: &ProcedureName, signature: &Signature) -> (String, Option<Str
 
 fn column(row: &Row) -> ColumnDescription {
     let declared = text(row, "system_type_name");
-    // A CLR type has no name of a system type.
+    // A CLR type has no system type name.
     let declared = declared.or_else(|| text(row, "user_type_name")).unwrap_or("a CLR type");
     let name = declared.split('(').next().unwrap_or_default();
     let sql = SqlType::new(TypeDescription {

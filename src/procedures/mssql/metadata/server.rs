@@ -117,7 +117,9 @@ impl ServerDetector {
             (false, false) => SessionContextKind::Missing,
         };
         if session_context == SessionContextKind::Missing {
-            tracing::warn!("the server has no session context: calls do not set who is calling");
+            tracing::warn!(
+                "the server has no session context: procedures cannot read who is calling"
+            );
         }
         let capabilities = ServerCapabilities {
             refuses_untyped_null: is_babelfish,

@@ -42,8 +42,8 @@ pub(crate) enum SqlParameterType {
         /// Whether the server generates columns: an IDENTITY, a computed column or a rowversion.
         /// A table-valued parameter cannot leave out a column, so the rows are inserted.
         is_inserted: bool,
-        /// The SQL condition that the type was not dropped and created again since its columns were
-        /// read; empty if no columns were read.
+        /// The SQL condition that holds if the type has not been dropped and created again since
+        /// its columns were read; empty if no columns were read.
         is_current: String,
         /// The replacements for the driver's column query; `None` if no columns were read.
         query: Option<TableQuery>,

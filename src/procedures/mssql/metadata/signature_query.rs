@@ -37,8 +37,8 @@ const FORMS: [QueryForm; 2] = [
 ];
 /// The join with the object, for its type code.
 const OBJECTS: &str = "LEFT JOIN sys.all_objects AS b ON b.object_id = r.id ";
-/// The SQL expressions for the object that a synonym stands for. The id of an object of another
-/// database would be that of an unrelated object in this one.
+/// The SQL expressions for the object that a synonym stands for. The id of an object in another
+/// database would denote an unrelated object in this one.
 const SYNONYMS: &str = "LEFT JOIN sys.synonyms AS y ON y.object_id = o.id ";
 const SYNONYM: &str = "y.base_object_name";
 const BASE: &str = "CASE WHEN y.object_id IS NULL THEN o.id \
@@ -160,7 +160,7 @@ async fn parameter_rows(
         let [view, fallback] = FORMS.map(|form| form.view);
         tracing::info!(number, "the server has no {view}: {fallback} is queried instead");
     } else {
-        tracing::debug!(number, "a query for parameters failed, another one was answered");
+        tracing::debug!(number, "the query for parameters failed, but its other form was answered");
     }
     Ok(found)
 }

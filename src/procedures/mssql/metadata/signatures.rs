@@ -35,7 +35,7 @@ pub(crate) enum SignatureLookup {
 #[derive(Debug, Default)]
 pub(crate) struct SignatureCache {
     known: Mutex<HashMap<ProcedureName, Arc<Signature>>>,
-    /// For names of other objects, the reason that they cannot be called.
+    /// The names of objects that are not procedures, each with the reason why it cannot be called.
     others: Mutex<HashMap<ProcedureName, String>>,
     pending: Mutex<HashMap<ProcedureName, PendingRead>>,
     lacks_parameters_view: AtomicBool,
@@ -54,7 +54,8 @@ impl SignatureCache {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).contains_key(procedure)
     }
 
-    /// Returns the reason that the name cannot be called, if it is that of another kind of object.
+    /// Returns the reason why a name cannot be called, if it belongs to an object that is not a
+    /// procedure.
     pub(crate) fn other_object(&self, procedure: &ProcedureName) -> Option<String> {
         self.others.lock().unwrap_or_else(PoisonError::into_inner).get(procedure).cloned()
     }
@@ -129,7 +130,8 @@ impl SignatureCache {
         Ok(all)
     }
 
-    /// Records which names are those of other objects, and returns the signatures of the procedures.
+    /// Records which names belong to objects that are not procedures, and returns the signatures of
+    /// the procedures.
     fn record_others(
         &self,
         procedures: &[ProcedureName],

@@ -14,7 +14,7 @@ use crate::catalogue::names::quoted;
 use crate::procedures::mssql::tds::BatchRewrite;
 use crate::procedures::mssql::types::SqlType;
 
-/// The error number with which the replacement reports a recreated table type. It occurs only
+/// The number of the error by which the replacement reports a recreated table type. It occurs only
 /// before the call is sent, so it cannot be mistaken for an error that the procedure raised.
 const TYPE_CHANGED: u32 = 50_000;
 
@@ -38,7 +38,7 @@ pub(super) fn driver_name(name: &ProcedureName) -> Option<String> {
     is_taken.then(|| format!("{schema}.{table_type}"))
 }
 
-/// Returns the SQL condition that a table type is still the one with this object id.
+/// Returns the SQL condition that holds while a table type still has this object id.
 pub(super) fn is_current(name: &ProcedureName, object_id: i64) -> String {
     let text = name.as_str().replace('\'', "''");
     format!(

@@ -61,7 +61,7 @@ impl Breaker {
     }
 
     /// Ends the pause after a failure, because the next attempt may succeed. Further attempts wait
-    /// until it has ended.
+    /// until that attempt has ended.
     pub(super) fn end_pause(&self, now: Instant) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.open_until = state.open_until.map(|until| until.min(now));

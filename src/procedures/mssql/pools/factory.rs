@@ -18,7 +18,7 @@ use crate::telemetry::{self, Histogram, names};
 
 /// The minimum estimate of the cost of a connection.
 const COST_MIN: Duration = Duration::from_millis(250);
-/// The maximum number of connections that all pools together open at the same time.
+/// The maximum number of connections that all pools together are opening at the same time.
 const DIALS_MAX: usize = 4;
 /// The reciprocal of the newest measurement's weight in the smoothed login time. RFC 6298 uses the
 /// same weight, 1/8, for TCP's round-trip time.

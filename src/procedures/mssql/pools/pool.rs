@@ -31,7 +31,8 @@ pub(super) struct Pool {
     state: Mutex<State>,
     /// Has one permit for each idle connection.
     idle: Semaphore,
-    /// The semaphore of the waiters at the front, whose earlier connection turned out to be closed.
+    /// The semaphore for the waiters at the front, whose earlier connection turned out to be
+    /// closed.
     front: Semaphore,
     /// Notifies all waiters that there is no connection and none can be opened.
     outage: Notify,

@@ -1,5 +1,5 @@
-//! Access tokens of Microsoft Entra ID: one is fetched at a time, and used until shortly before it
-//! expires.
+//! Access tokens from Microsoft Entra ID: one is fetched at a time, and used until shortly before
+//! it expires.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,11 +13,11 @@ use crate::config::Secret;
 use crate::config::procedures::TokenSource;
 use crate::lifecycle::Tasks;
 
-/// The time before its expiry at which a token is replaced. While the source fails or does not
-/// answer, the old token stays in use until it expires; a new one is requested every `RETRY`.
+/// How long before its expiry a token is replaced. While the source fails or does not answer, the
+/// old token stays in use until it expires; a new one is requested every `RETRY`.
 const RENEW_BEFORE: Duration = Duration::from_mins(5);
 const RETRY: Duration = Duration::from_secs(30);
-/// A token that expires sooner is not used, because the login may take as long.
+/// The minimum remaining lifetime of a token for a login, because the login may take this long.
 const LEFT_MIN: Duration = Duration::from_secs(10);
 /// The maximum length of a token.
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
@@ -34,7 +34,7 @@ pub(super) struct AccessTokens {
 #[derive(Debug, Default)]
 struct State {
     current: Option<AccessToken>,
-    /// The number of times that the source was asked.
+    /// The number of tokens that have been requested from the source.
     fetches: u64,
     /// The reason that the last fetch failed, if it did.
     failure: Option<TokenError>,
@@ -174,7 +174,7 @@ impl AccessToken {
         if left <= LEFT_MIN {
             return Err(TokenError::Expired);
         }
-        // A token that is short-lived from the start is used for half of its time.
+        // A token with a short lifetime is replaced after half of it.
         let renews = expires - RENEW_BEFORE.min(left / 2);
         Ok(Self { text: Secret::new(token.to_owned()), expires, renews })
     }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use super::addresses::resolve;
 use crate::config::procedures::MssqlInstance;
 
-/// The first byte of a request for one instance, and that of an answer.
+/// The first bytes of a request for one instance, and of an answer.
 const REQUEST: u8 = 0x04;
 const ANSWER: u8 = 0x05;
 /// The length of an answer's header: the first byte and the length of its text.
@@ -29,10 +29,13 @@ pub(super) enum BrowserError {
     #[error("cannot ask SQL Server Browser")]
     Io(#[from] io::Error),
     /// No valid answer arrived. SQL Server Browser does not answer if it has no such instance.
-    #[error("SQL Server Browser does not answer: expected it to run and to have the instance")]
+    #[error(
+        "SQL Server Browser does not answer: expected it to be running and to know the instance"
+    )]
     NoAnswer,
-    /// An answer is not one of SQL Server Browser, or is about another instance.
-    #[error("the answer of SQL Server Browser is not valid")]
+    /// An answer does not have the form of one from SQL Server Browser, or is about another
+    /// instance.
+    #[error("the answer from SQL Server Browser is not valid")]
     Invalid,
     /// The instance does not listen on TCP.
     #[error("the instance has no TCP port")]
@@ -55,7 +58,7 @@ async fn ask(address: SocketAddr, instance: &str) -> Result<u16, BrowserError> {
     // A connected socket receives only datagrams from this address.
     socket.connect(address).await?;
     let request = [&[REQUEST][..], instance.as_bytes(), &[0]].concat();
-    // One byte more than the longest answer, because a longer message would be cut off.
+    // One byte more than the longest answer, so that a longer message can be detected.
     let mut answer = [0; HEADER_BYTES + TEXT_BYTES_MAX + 1];
     let mut failure = BrowserError::NoAnswer;
     for wait in WAITS {

@@ -51,7 +51,7 @@ pub(crate) struct ConnectError {
 /// A secret to log in with.
 #[derive(Debug)]
 pub(crate) enum LoginSecret<'a> {
-    /// A password. Other logins may wait until it was tried.
+    /// A password. Other logins may wait until it has been tried.
     Password(PasswordAttempt<'a>),
     /// An access token that has not expired.
     Token(Secret),
@@ -88,7 +88,7 @@ impl TdsConnector {
     /// token. Waits while another login tries a password. Safe to drop.
     ///
     /// # Errors
-    /// The source of access tokens failed.
+    /// Returns an error if the source of access tokens fails.
     pub(crate) async fn login_secret(&self) -> Result<LoginSecret<'_>, ConnectError> {
         let Some(tokens) = &self.tokens else {
             return Ok(LoginSecret::Password(self.password.attempt().await));
@@ -187,7 +187,7 @@ impl TdsConnector {
         let state = Arc::new(StreamState::new(tcp));
         let tds = TdsStream::new(tls, Arc::clone(&state), prelogin);
         let driver = self.driver_config((host, port), application, secret);
-        // Boxed because the handshake's future is large and rarely needed.
+        // The handshake's future is boxed, because it is large and rarely needed.
         match Box::pin(tiberius::Client::connect(driver, tds.compat())).await {
             Ok(client) => Ok((client, state)),
             Err(Error::Routing { host, port }) => Err(LoginError::Redirected { host, port }),

@@ -1,7 +1,8 @@
 //! Sends calls of `sp_set_session_context` in front of a remote procedure call, in its message.
 //!
 //! The driver sends one call in a message. TDS permits several, separated by a byte, which the
-//! server executes in order (MS-TDS 2.2.6.6). So a session context costs no round trip.
+//! server executes in order (MS-TDS 2.2.6.6). Therefore, setting the session context costs no round
+//! trip.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ pub(crate) const SESSION_VALUE_UNITS_MAX: usize = 4000;
 const NVARCHAR: u8 = 0xe7;
 const BIT: u8 = 0x68;
 const NULL_LENGTH: u16 = 0xffff;
-/// The collation that the driver declares for text, too: `SQL_Latin1_General_CP1_CI_AS`.
+/// The collation, which the driver also declares for text: `SQL_Latin1_General_CP1_CI_AS`.
 const COLLATION: [u8; 5] = [0x09, 0x04, 0xd0, 0x00, 0x34];
 /// The number of bytes of `ALL_HEADERS` that contain its total length.
 const LENGTH_BYTES: usize = 4;
@@ -93,8 +94,8 @@ fn put_units(into: &mut BytesMut, text: &str) {
     text.encode_utf16().for_each(|unit| into.put_u16_le(unit));
 }
 
-/// A message of the driver with one call, to which the calls that precede it are added. Its packets
-/// are formed again: all but the last one have the full size.
+/// A message from the driver with one call, to which the calls that precede it are added. It is
+/// split into packets again: all but the last one have the full size.
 #[derive(Debug)]
 pub(super) struct JoinedCalls {
     preceding: Bytes,
@@ -108,7 +109,7 @@ pub(super) struct JoinedCalls {
 }
 
 impl JoinedCalls {
-    /// Begins a message. `status` is that of its first packet.
+    /// Begins a message. `status` is the status of its first packet.
     pub(super) fn new(preceding: Bytes, status: u8) -> Self {
         let payload = BytesMut::with_capacity(PACKET_BYTES_MAX);
         Self { preceding, headers: Some(BytesMut::new()), payload, status, number: 1 }

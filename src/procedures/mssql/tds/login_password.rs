@@ -26,7 +26,7 @@ pub(super) struct LoginPassword {
 
 #[derive(Debug)]
 struct State {
-    /// The password of the configuration or, if its file has changed since, of its file.
+    /// The password from the configuration or, if its file has changed since, from the file.
     newest: Secret,
     /// The password that the server accepted last, with the time, until the server refuses it.
     accepted: Option<(Secret, Instant)>,
@@ -94,7 +94,7 @@ impl State {
             self.refused = Some(used.clone());
             return self.accepted.as_ref().map(|(password, _)| password.clone());
         }
-        // A password that was refused before it was in effect may be in effect now.
+        // A password that the server refused before it took effect may have taken effect by now.
         (was_accepted || !is_refused).then(|| self.newest.clone())
     }
 }

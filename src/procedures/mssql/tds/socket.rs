@@ -1,4 +1,5 @@
-//! The socket below TLS: counts bytes accepted by the kernel, and wraps the handshake in packets.
+//! The socket below TLS. It counts the bytes that the kernel has accepted, and wraps the handshake
+//! in packets.
 
 use std::io;
 use std::pin::Pin;

@@ -88,7 +88,7 @@ async fn from_command(command: &[String]) -> Result<Vec<u8>, String> {
     let output = child.stdout.take().ok_or("the program has no output")?;
     let bytes = read(output).await.map_err(|error| format!("{program}: {error}"))?;
     let status = child.wait().await.map_err(failed)?;
-    // Its id may be that of another process from now on.
+    // From now on, another process may have its id.
     group.0 = None;
     if status.success() { Ok(bytes) } else { Err(format!("{program}: {status}")) }
 }

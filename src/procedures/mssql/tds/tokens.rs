@@ -15,7 +15,7 @@ const ROW: u8 = 0xd1;
 /// A row with a bitmap of its NULLs.
 const ROW_WITH_BITMAP: u8 = 0xd2;
 const DONE: std::ops::RangeInclusive<u8> = 0xfd..=0xff;
-/// The bytes of a DONE token after its type.
+/// The number of bytes in a DONE token after its type.
 const DONE_BYTES: u64 = 12;
 /// The DONE token that ends a remote procedure call.
 const DONE_PROC: u8 = 0xfe;
@@ -27,7 +27,7 @@ const LONG_TOKENS: [u8; 2] = [0xe4, 0xee];
 const NO_COLUMNS: u16 = 0xffff;
 /// The maximum size of the part of a token that is read as a whole. The largest is a message.
 const PART_BYTES_MAX: usize = 160 << 10;
-/// The number of bytes that complete an incomplete part at a time.
+/// The number of bytes that are added to an incomplete part at a time.
 const STEP_BYTES: usize = 256;
 
 /// Follows the tokens of one answer at a time.
@@ -53,12 +53,12 @@ pub(super) struct TokenScanner {
 pub(super) struct ScannedMessage {
     /// Whether it is an error, which has a severity of 11 or more.
     pub(super) is_error: bool,
-    /// The number of remote procedure calls of the request that ended before it.
+    /// The number of remote procedure calls in the request that ended before it.
     pub(super) ended_calls: usize,
     pub(super) message: ServerMessage,
 }
 
-/// What the next bytes are.
+/// The kind of the next bytes.
 #[derive(Clone, Copy, Debug, Default)]
 enum TokenPosition {
     /// A token.

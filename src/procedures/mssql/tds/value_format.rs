@@ -6,9 +6,9 @@ const MAX_LENGTH: u16 = 0xffff;
 const SHORT_NULL: u16 = 0xffff;
 /// The length of NULL in a value that arrives in chunks.
 const CHUNKED_NULL: u64 = u64::MAX;
-/// The bytes of a collation.
+/// The number of bytes in a collation.
 const COLLATION_BYTES: usize = 5;
-/// The bytes of the timestamp after a text pointer.
+/// The number of bytes in the timestamp after a text pointer.
 const TIMESTAMP_BYTES: usize = 8;
 
 /// The reason that bytes could not be read.
@@ -63,13 +63,13 @@ impl<'a> Input<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
-    /// Skips text whose length, in UTF-16 code units, is one byte.
+    /// Skips text that is preceded by its length in UTF-16 code units, in one byte.
     pub(super) fn skip_short_text(&mut self) -> Result<(), ReadError> {
         let units = usize::from(self.u8()?);
         self.take(units * 2).map(drop)
     }
 
-    /// Skips text whose length, in UTF-16 code units, is two bytes.
+    /// Skips text that is preceded by its length in UTF-16 code units, in two bytes.
     fn skip_text(&mut self) -> Result<(), ReadError> {
         let units = usize::from(self.u16()?);
         self.take(units * 2).map(drop)

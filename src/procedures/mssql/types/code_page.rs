@@ -24,7 +24,7 @@ pub(crate) struct Unmappable(pub(crate) char);
 enum CodePageTable {
     /// The characters of the upper half of a single-byte code page.
     UpperHalf(&'static OEMCPHashMap<char, u8>),
-    /// An encoding of the WHATWG Encoding Standard.
+    /// An encoding from the WHATWG Encoding Standard.
     Encoding(&'static Encoding),
 }
 

@@ -10,9 +10,10 @@ const SECONDS_PER_DAY: u64 = 86_400;
 const MINUTES_PER_DAY: u64 = 1440;
 /// The resolution of `datetime`, in steps per second.
 const DATETIME_STEPS: u64 = 300;
-/// Days from 0001-01-01 to 1900-01-01, which is day 0 of `datetime` and `smalldatetime`.
+/// The number of days from 0001-01-01 to 1900-01-01, which is day 0 of `datetime` and
+/// `smalldatetime`.
 const DAYS_TO_1900: i64 = 693_595;
-/// Days from 1900-01-01 to 1753-01-01, the first day of `datetime`.
+/// The number of days from 1900-01-01 to 1753-01-01, the first day of `datetime`.
 const DATETIME_DAYS_MIN: i64 = -53_690;
 /// The format of a date and time without an offset.
 const LOCAL: &str = "%Y-%m-%dT%H:%M:%S%.f";
@@ -90,8 +91,8 @@ impl ParsedDateTime {
     }
 
     pub(super) fn smalldatetime(self) -> Option<SmallDateTime> {
-        // As SQL Server converts text: 29.998 s is rounded down and 29.999 s up, because the text is
-        // a `datetime` first.
+        // SQL Server converts text in the same way: 29.998 s is rounded down and 29.999 s up,
+        // because the text is a `datetime` first.
         let (days, steps) = self.steps(DATETIME_STEPS);
         let minutes = (steps + DATETIME_STEPS_PER_MINUTE / 2) / DATETIME_STEPS_PER_MINUTE;
         let (carry, minutes) = if minutes == MINUTES_PER_DAY { (1, 0) } else { (0, minutes) };
@@ -253,7 +254,7 @@ fn write_steps(steps: u64, per_second: u64, into: &mut String) -> Option<()> {
 mod tests {
     use super::*;
 
-    /// The limits are those of the documentation of `smalldatetime`.
+    /// The limits come from the documentation of `smalldatetime`.
     #[test]
     fn a_smalldatetime_is_rounded_once() {
         for (text, minutes) in [

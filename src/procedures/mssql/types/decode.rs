@@ -148,8 +148,8 @@ fn is_null(value: &ColumnData<'_>) -> bool {
 }
 
 /// Returns whether a double of a `sql_variant` may be a `money` value whose digits were lost: the
-/// driver reads `money` and `float` of a `sql_variant` alike. Below the limit, the shortest digits
-/// of the double are those of the `money` value.
+/// driver reads `money` and `float` in a `sql_variant` in the same way. Below the limit, the
+/// shortest digits of the double are those of the `money` value.
 fn may_be_inexact_money(value: &ColumnData<'_>) -> bool {
     matches!(value, ColumnData::F64(Some(number))
         if (MONEY_EXACT_LIMIT..=MONEY_LIMIT).contains(&number.abs()))

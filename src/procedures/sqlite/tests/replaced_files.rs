@@ -1,4 +1,4 @@
-//! Tests with files of procedures that are replaced while the backend runs.
+//! Tests procedure files that are replaced while the backend is running.
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -108,7 +108,7 @@ async fn a_declared_output_that_is_not_set_keeps_its_argument_or_is_null() {
 #[tokio::test]
 async fn a_declared_parameter_without_a_default_must_be_passed_and_fit_its_length() {
     let database = TestDatabase::new(&[("declared", DECLARED)]);
-    // SQL Server: 201, before anything of the procedure is executed.
+    // SQL Server: 201, before any part of the procedure is executed.
     let (result, _) = database.call("declared", &[int("a", 1)]).await;
     let error = unsent(result.unwrap_err()).to_string();
     assert!(error.contains("it expects @code, which was not supplied"), "{error}");
@@ -155,7 +155,7 @@ async fn the_catalogue_may_leave_out_declared_parameters_with_a_default() {
 }
 
 #[tokio::test]
-async fn a_declaration_is_what_an_import_reads() {
+async fn an_import_reads_the_declaration() {
     let database =
         TestDatabase::new(&[("declared", DECLARED), ("plain", "SELECT @b AS b, @a AS a")]);
     let described = database.backend.describe("t.*").await.unwrap();

@@ -1,4 +1,4 @@
-//! Tests of messages with several calls.
+//! Tests messages with several calls.
 
 use super::*;
 
