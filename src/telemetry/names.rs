@@ -48,7 +48,7 @@ metrics! {
     GATEWAY_ROUND_TRIP: Gauge "fjord_gateway_round_trip_seconds", "Shortest round trip to a worker that answered immediately, by queue.";
     GATEWAY_ARRIVALS: Counter "fjord_gateway_queue_arrivals_total", "Requests for a queue, each counted once, before \
                                                                      its first attempt.";
-    GATEWAY_PHASE: Histogram "fjord_gateway_phase_seconds", "Time that requests spent in a phase of their processing, such as queue_wait or worker, by phase.";
+    GATEWAY_PHASE: Histogram "fjord_gateway_phase_seconds", "Time that requests spent in a phase of their processing, by phase.";
     GATEWAY_WAITING: Gauge "fjord_gateway_requests_waiting", "Requests waiting for a free slot, by queue.";
     GATEWAY_SHED: Counter "fjord_gateway_requests_shed_total", "Requests refused immediately because a limit was reached, by reason.";
     GATEWAY_BUFFERED_BYTES: Gauge "fjord_gateway_buffered_bytes", "Bytes of request bodies, responses and compression buffers in memory, except small ones.";
