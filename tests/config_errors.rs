@@ -78,11 +78,11 @@ fn a_body_larger_than_a_clients_share_of_memory_is_an_error() {
         "small": { "route": "PUT /v1/small", "procedure": "s.a", "auth": "public", "max_body": "2MiB" },
         "large": { "route": "PUT /v1/large", "procedure": "s.a", "auth": "public", "max_body": "3MiB" } }"#;
     let limits = "[gateway]\nlisten = '127.0.0.1:0'\ninsecure_plain_text = true\n\
-                  [gateway.http]\nbuffered_bytes_per_client_max = '2MiB'\n\
+                  [gateway.http]\nbuffered_bytes_per_client_max = '4MiB'\n\
                   [gateway.session]\nanswer_bytes_max = '1MiB'\n\
                   [messaging.nats]\nservers = ['nats://n:4222']\ninsecure_plain_text = true\n";
     let directory = directory_with(&[("gateway.toml", limits), ("endpoints/all.json", catalogue)]);
-    let expected = "endpoint \"large\": max_body: expected at most gateway.http.buffered_bytes_per_client_max \
+    let expected = "endpoint \"large\": max_body: expected at most half of gateway.http.buffered_bytes_per_client_max \
                     (2097152 bytes)";
     for (arguments, code) in [(&["check"][..], 2), (&["--role", "gateway"], 78)] {
         let output = run(directory.path(), arguments);

@@ -224,7 +224,7 @@ mod tests {
             ("{", "EOF"),
             ("1 2", "trailing"),
             (r#"{"a":1,"a":2}"#, "\"a\" is given more than once"),
-            (r#""\ud800""#, "surrogate"),
+            (r#""\ud800""#, "escape"),
             (&*deep, "nested too deeply"),
         ] {
             let error = ExactJson::parse(text).unwrap_err();

@@ -113,7 +113,7 @@ mod tests {
             r#""move": {"route":"POST /v1/horses/{name}/moves", KEYS, "parameters":{
                 "name":{"in":"path","type":"string"}, "from":{"in":"query","type":"string"},
                 "since":{"in":"query","type":"date"}, "where":{"in":"query","type":"json"},
-                "X-Device":{"in":"header","type":"int32"},
+                "X-Device":{"in":"header","as":"device","type":"int32"},
                 "price":{"in":"body","type":"decimal"}, "to":{"in":"body","type":"string"}},
               "examples":{"one":{"headers":{"Prefer":"return=minimal"},"parameters":{
                 "name":"Ä b","from":"a&b=c +","since":null,"where":{"a":[1]},"X-Device":7,"price":12345678901234567890.10}}}}"#,

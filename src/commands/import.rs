@@ -124,7 +124,7 @@ fn write_new(path: &Path, text: &str) -> io::Result<()> {
     written
 }
 
-/// Returns what a person must review in the created entries.
+/// Returns the points that a person must review in the created entries.
 fn advice(entries: &[(String, ImportedEndpoint<'_>)]) -> Vec<&'static str> {
     let has_required = entries.iter().any(|(_, endpoint)| endpoint.requires_parameters());
     let has_get = entries.iter().any(|(_, endpoint)| endpoint.route.starts_with("GET "));
@@ -203,7 +203,7 @@ fn check(id: &str, entry: &ImportedEndpoint<'_>, config: &CatalogueConfig) -> Re
     let Err(errors) = catalogue::load::parse(&[("", &text)], &config.defaults) else {
         return Ok(());
     };
-    // There is no file yet, and the procedure stands for the endpoint.
+    // The file does not exist yet, so the procedure stands in for the endpoint.
     let reasons = errors.iter().map(|CatalogueError { key, expected, .. }| match key.as_str() {
         "" => expected.clone(),
         key => format!("{key}: {expected}"),

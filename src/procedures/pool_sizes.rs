@@ -77,7 +77,7 @@ fn divide(connections_max: usize, pools: &mut [PoolConfig]) {
         }
     }
     let given = given(pools);
-    // The largest pool gets what rounding has left over.
+    // The largest pool gets the remainder from rounding.
     if let Some(largest) = pools.iter_mut().max_by_key(|pool| pool.concurrency) {
         let fair = (largest.connections_max + connections_max).saturating_sub(given);
         largest.connections_max = fair.clamp(1, largest.concurrency.max(1));

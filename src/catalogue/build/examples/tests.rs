@@ -5,7 +5,7 @@ use crate::catalogue::load::parse;
 const ENDPOINT: &str = r#""route":"POST /v1/{id}/moves","procedure":"a.b","auth":{"methods":["jwt"]},"result":"row",
     "status":{"return":{"0":201}},"returns":{"n":{"type":"int64"},"at":{"type":"datetime"}},"parameters":{
       "id":{"in":"path","type":"int32"},"limit":{"in":"query","type":"int32","maximum":9},
-      "X-Device":{"in":"header","type":"uuid"},"rows":{"in":"body","type":"table","columns":{"n":{"type":"int32"}}},
+      "X-Device":{"in":"header","as":"device","type":"uuid"},"rows":{"in":"body","type":"table","columns":{"n":{"type":"int32"}}},
       "office":{"in":"claim","type":"string","maxLength":3},
       "idempotency_key":{"in":"context","required":true},"principal":{"in":"context"}}"#;
 
