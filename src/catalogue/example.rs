@@ -67,8 +67,8 @@ pub struct ExampleAnswer {
     pub status: u16,
     /// The last part of the problem's type URI, if the answer is a problem document.
     pub problem: Option<Arc<str>>,
-    /// Response headers. Each value is a string or a matcher.
-    pub headers: Vec<(HeaderName, ExactJson)>,
+    /// Response headers, with their names as they are written. Each value is a string or a matcher.
+    pub headers: Vec<(Arc<str>, ExactJson)>,
     /// The body, which can contain matchers. If it is a problem document, only the members that it should have. An answer
     /// that is not JSON is its text.
     pub body: Option<ExactJson>,

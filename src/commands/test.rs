@@ -78,7 +78,8 @@ fn test(
         Err(error) => return Ok(Err(TestError::Usage(vec![error]))),
     };
     logs::warn_on_stderr();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // One thread, because it holds the lock of stderr, which the log lines need, too.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let started = Instant::now();
     let results = runtime.block_on(async {
         let target = ExampleTarget::open(arguments, config.clone(), &catalogue, open).await?;

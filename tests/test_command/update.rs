@@ -41,7 +41,9 @@ async fn differing_answers_are_recorded_and_the_rest_keeps_its_form() {
         )
         .replace(
             r#""new": { "parameters": { "language": "de" } }"#,
-            r#""new": { "parameters": { "language": "de" }, "answer": { "status": 200, "body": { "language": "de", "text": "Hallo" } } }"#,
+            // Too long for one line.
+            "\"new\": { \"parameters\": { \"language\": \"de\" }, \"answer\": {\n        \"status\": 200,\n        \
+             \"body\": { \"language\": \"de\", \"text\": \"Hallo\" }\n      } }",
         );
     assert_eq!(fs::read_to_string(&file).unwrap(), expected);
     let text = has_status(&test(&api, &["--update"]), 0);

@@ -3,8 +3,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use http::HeaderMap;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName};
 
 use crate::catalogue::endpoint::is_bodiless;
 use crate::catalogue::example::comparison::{OtherMembers, differences};
@@ -78,7 +78,7 @@ impl ReceivedAnswer {
     }
 
     /// Returns a header. Several fields of one name are joined.
-    pub(super) fn header(&self, name: &HeaderName) -> Option<String> {
+    pub(super) fn header(&self, name: &str) -> Option<String> {
         let values = self.headers.get_all(name).iter();
         let values: Vec<_> =
             values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
@@ -227,8 +227,8 @@ mod tests {
         assert_eq!(
             lines(answer, &json(r#"{"n":1}"#)),
             [
-                r#"header x-total-count: expected "8", got "7""#,
-                "header link: expected any string, got no such header"
+                r#"header X-Total-Count: expected "8", got "7""#,
+                "header Link: expected any string, got no such header"
             ]
         );
     }

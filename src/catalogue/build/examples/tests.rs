@@ -121,7 +121,7 @@ fn every_error_in_a_request_is_reported() {
 #[test]
 fn an_answer_must_be_one_that_the_endpoint_can_give() {
     for (answer, expected) in [
-        (r#"{}"#, ".status: missing: expected 200, 201 or a `problem`"),
+        ("{}", ".status: missing: expected 200, 201 or a `problem`"),
         (
             r#"{"status":202}"#,
             ".status: 202 cannot be the answer to this request: expected 200, 201 or",

@@ -40,7 +40,7 @@ pub(super) fn actual_answer(
         let value = received.header(name)?;
         let is_match = header_matches(expected, &value);
         let value = if is_match { expected.clone() } else { ExactJson::Text(value.into()) };
-        Some((name.as_str().into(), value))
+        Some(((&**name).into(), value))
     });
     let headers: Vec<(Box<str>, ExactJson)> = headers.collect();
     if !headers.is_empty() {
