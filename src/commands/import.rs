@@ -137,12 +137,12 @@ fn advice(entries: &[(String, ImportedEndpoint<'_>)]) -> Vec<&'static str> {
     }
     if has_get {
         advice.push(
-            "GET was chosen from procedure names; make sure that procedures with GET write \
-             nothing, because they may be executed more than once",
+            "GET was chosen from procedure names; make sure that procedures called by GET do \
+             not write, because they may be executed more than once",
         );
     }
     advice.push(
-        "results were guessed from names, with \"full\" as the fallback; set what each procedure returns",
+        "results were guessed from names, with \"full\" as the fallback; declare the result of each procedure",
     );
     if entries.iter().any(|(_, endpoint)| endpoint.is_typed()) {
         advice.push(

@@ -93,8 +93,8 @@ fn summary(key: &DatabaseKey, config: &DatabaseConfig) -> Option<(String, bool)>
         return None;
     }
     let queues = match sum(|pool| pool.queues.len()) {
-        1 => "1 queue that runs".to_owned(),
-        number => format!("{number} queues that run"),
+        1 => "1 queue that can run".to_owned(),
+        number => format!("{number} queues that can run"),
     };
     let mut line = format!(
         "database {key}: at most {connections} connections for {queues} {calls} calls concurrently"
