@@ -15,9 +15,9 @@ use crate::config::{Config, Sources};
 use crate::local_api::OpenFunction;
 use crate::telemetry::logs;
 
-use evaluation::{ReceivedAnswer, evaluate};
-use result::{ExampleOutcome, ExampleResult};
-use target::{ExampleTarget, TargetError};
+use evaluation::{HttpAnswer, evaluate};
+use result::{ExampleOutcome, ExampleResult, TargetError};
+use target::ExampleTarget;
 
 mod credentials;
 mod database_copies;
@@ -164,7 +164,7 @@ async fn run_example(
     example: &Example,
     target: &ExampleTarget,
     unreachable: &mut Option<String>,
-) -> (ExampleOutcome, Option<ReceivedAnswer>) {
+) -> (ExampleOutcome, Option<HttpAnswer>) {
     if let Some(reason) = target.reason_to_skip(endpoint) {
         return (ExampleOutcome::Skipped(reason), None);
     }

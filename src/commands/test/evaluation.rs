@@ -21,7 +21,7 @@ const VIOLATIONS_SHOWN_MAX: usize = 5;
 
 /// An answer over HTTP.
 #[derive(Clone, Debug)]
-pub(super) struct ReceivedAnswer {
+pub(super) struct HttpAnswer {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
@@ -48,7 +48,7 @@ impl Evaluation {
     }
 }
 
-impl ReceivedAnswer {
+impl HttpAnswer {
     fn content_type(&self) -> &str {
         let value = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         value.unwrap_or_default().split(';').next().unwrap_or_default().trim()
@@ -110,7 +110,7 @@ impl ReceivedAnswer {
 pub(super) fn evaluate(
     endpoint: &Endpoint,
     example: &Example,
-    received: &ReceivedAnswer,
+    received: &HttpAnswer,
 ) -> Evaluation {
     let body = received.json();
     let differences = match &example.answer {
@@ -127,7 +127,7 @@ pub(super) fn evaluate(
 fn drift(
     endpoint: &Endpoint,
     example: &Example,
-    received: &ReceivedAnswer,
+    received: &HttpAnswer,
     body: &ExactJson,
 ) -> ReturnsDrift {
     let is_json = representation(endpoint, example) == Some(&Representation::Json);
@@ -138,11 +138,7 @@ fn drift(
     returns_drift::drift(endpoint, body)
 }
 
-fn compare(
-    expected: &ExampleAnswer,
-    received: &ReceivedAnswer,
-    body: &ExactJson,
-) -> Vec<Difference> {
+fn compare(expected: &ExampleAnswer, received: &HttpAnswer, body: &ExactJson) -> Vec<Difference> {
     let expected_status = match &expected.problem {
         Some(problem) => format!("{} {problem}", expected.status),
         None => expected.status.to_string(),
@@ -199,14 +195,14 @@ mod tests {
     const ENDPOINT: &str = r#""e": {"route":"POST /e", KEYS, "result":"row","headers":{"X-Total-Count":"n"},
         "returns":{"n":{"type":"int64"}},"status":{"return":{"0":201}},"examples":{"one":{"answer":ANSWER}}}"#;
 
-    fn received(status: u16, content_type: &str, body: &str) -> ReceivedAnswer {
+    fn received(status: u16, content_type: &str, body: &str) -> HttpAnswer {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, content_type.parse().unwrap());
         headers.insert("x-total-count", "7".parse().unwrap());
-        ReceivedAnswer { status, headers, body: body.to_owned().into() }
+        HttpAnswer { status, headers, body: body.to_owned().into() }
     }
 
-    fn lines(answer: &str, received: &ReceivedAnswer) -> Vec<String> {
+    fn lines(answer: &str, received: &HttpAnswer) -> Vec<String> {
         let catalogue = catalogue(&ENDPOINT.replace("ANSWER", answer));
         let endpoint = &catalogue.endpoints()[0];
         evaluate(endpoint, &endpoint.examples[0], received).lines()
@@ -273,10 +269,8 @@ mod tests {
     #[test]
     fn other_media_types_are_strings() {
         assert_eq!(received(200, "text/csv", "a\r\n").json(), ExactJson::Text("a\r\n".into()));
-        let bytes = ReceivedAnswer {
-            body: Bytes::from_static(b"\xff\xfe"),
-            ..received(200, "image/png", "")
-        };
+        let bytes =
+            HttpAnswer { body: Bytes::from_static(b"\xff\xfe"), ..received(200, "image/png", "") };
         assert_eq!(bytes.json(), ExactJson::Text("//4=".into()));
         assert_eq!(received(200, "application/json", "{").json(), ExactJson::Text("{".into()));
     }

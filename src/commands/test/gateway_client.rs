@@ -7,8 +7,8 @@ use http::{HeaderName, HeaderValue, Uri};
 
 use super::TestError;
 use super::credentials;
-use super::evaluation::ReceivedAnswer;
-use super::target::TargetError;
+use super::evaluation::HttpAnswer;
+use super::result::TargetError;
 use crate::catalogue::{Auth, Endpoint, ExampleRequest};
 use crate::cli::TestArguments;
 use crate::config::tls::{CertificateFiles, ClientTlsConfig};
@@ -69,7 +69,7 @@ impl GatewayClient {
         &self,
         endpoint: &Endpoint,
         request: ExampleRequest,
-    ) -> Result<ReceivedAnswer, TargetError> {
+    ) -> Result<HttpAnswer, TargetError> {
         let url = format!("{}{}", self.base, request.target);
         let limit = endpoint.session + MARGIN;
         let mut built =
@@ -105,7 +105,7 @@ impl GatewayClient {
             body.extend_from_slice(&chunk);
         }
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        Ok(ReceivedAnswer { status, headers, body: body.into() })
+        Ok(HttpAnswer { status, headers, body: body.into() })
     }
 }
 

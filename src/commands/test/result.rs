@@ -1,9 +1,9 @@
-//! The result of one example.
+//! The result of one example, and the reason why there is none.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::evaluation::{Evaluation, ReceivedAnswer};
+use super::evaluation::{Evaluation, HttpAnswer};
 use crate::catalogue::{Endpoint, Example};
 
 /// The result of one example.
@@ -15,7 +15,7 @@ pub(super) struct ExampleResult {
     pub(super) outcome: ExampleOutcome,
     pub(super) duration: Duration,
     /// The answer, if there was one.
-    pub(super) received: Option<ReceivedAnswer>,
+    pub(super) received: Option<HttpAnswer>,
 }
 
 /// How an example ended.
@@ -29,6 +29,15 @@ pub(super) enum ExampleOutcome {
     Error(String),
     /// The example was not run, for this reason.
     Skipped(String),
+}
+
+/// The reason why there is no answer.
+#[derive(Debug)]
+pub(super) enum TargetError {
+    /// No request can reach the target.
+    Unreachable(String),
+    /// This request failed.
+    Failed(String),
 }
 
 impl ExampleOutcome {

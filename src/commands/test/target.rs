@@ -7,8 +7,9 @@ use http::header::ACCEPT;
 
 use super::TestError;
 use super::database_copies::DatabaseCopies;
-use super::evaluation::ReceivedAnswer;
+use super::evaluation::HttpAnswer;
 use super::gateway_client::GatewayClient;
+use super::result::TargetError;
 use crate::catalogue::{Catalogue, Endpoint, Example, ExampleRequest};
 use crate::cli::TestArguments;
 use crate::config::Config;
@@ -25,15 +26,6 @@ pub(super) enum ExampleTarget {
         /// The databases that are removed afterwards.
         _copies: DatabaseCopies,
     },
-}
-
-/// The reason why there is no answer.
-#[derive(Debug)]
-pub(super) enum TargetError {
-    /// No request can reach the target.
-    Unreachable(String),
-    /// This request failed.
-    Failed(String),
 }
 
 impl ExampleTarget {
@@ -83,7 +75,7 @@ impl ExampleTarget {
         &self,
         endpoint: &Endpoint,
         example: &Example,
-    ) -> Result<ReceivedAnswer, TargetError> {
+    ) -> Result<HttpAnswer, TargetError> {
         let mut request = ExampleRequest::new(endpoint, example);
         request.headers.entry(ACCEPT).or_insert(http::HeaderValue::from_static("*/*"));
         match self {
@@ -93,7 +85,7 @@ impl ExampleTarget {
                 let response = api.respond(request, example.caller.clone()).await;
                 let (parts, body) = response.into_parts();
                 let (status, headers) = (parts.status.as_u16(), parts.headers);
-                Ok(ReceivedAnswer { status, headers, body })
+                Ok(HttpAnswer { status, headers, body })
             }
         }
     }

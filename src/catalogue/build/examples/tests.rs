@@ -1,3 +1,5 @@
+//! Tests of the rules for `examples`.
+
 use crate::catalogue::load::fixture::{catalogue, defaults};
 use crate::catalogue::load::parse;
 

@@ -4,7 +4,7 @@ use crate::catalogue::endpoint::is_bodiless;
 use crate::catalogue::example::comparison::updated;
 use crate::catalogue::example::{PROBLEMS, REFUSED};
 use crate::catalogue::{Endpoint, ExactJson, Example};
-use crate::commands::test::evaluation::{ReceivedAnswer, header_matches};
+use crate::commands::test::evaluation::{HttpAnswer, header_matches};
 
 /// The members of a problem document that describe the example. The others depend on the request or follow from the type.
 const DESCRIBING: [&str; 2] = ["detail", "errors"];
@@ -17,7 +17,7 @@ const DESCRIBING: [&str; 2] = ["detail", "errors"];
 pub(super) fn actual_answer(
     endpoint: &Endpoint,
     example: &Example,
-    received: &ReceivedAnswer,
+    received: &HttpAnswer,
 ) -> Result<ExactJson, String> {
     let old = example.answer.as_ref();
     let problem = received.problem();
