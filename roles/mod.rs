@@ -12,6 +12,7 @@ use crate::telemetry::{conditions, exposition, logs};
 use crate::tls;
 
 pub mod gateway;
+pub mod local;
 pub mod worker;
 
 /// The error with which a role fails to start.

@@ -4,6 +4,7 @@
 
 pub mod execution;
 pub mod intake;
+pub mod local;
 pub mod observation;
 pub mod prepare;
 pub mod run;

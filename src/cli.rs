@@ -69,6 +69,10 @@ pub enum Command {
     /// Calls an endpoint through NATS as a gateway would, without authentication. Shows the answer and the duration of each
     /// phase. The exit status is 1 if the answer is an error.
     Call(CallArguments),
+    /// Runs the examples of the catalogue, and compares the answers with the expected ones and with `returns`. Without --url, calls
+    /// the procedures directly, with the worker's configuration and without NATS: embedded databases are created anew for the run,
+    /// but what examples write to SQL Server stays there. The exit status is 1 if an answer differs.
+    Test(TestArguments),
     /// Creates catalogue entries for the procedures of a database: routes, parameters and results are derived by convention and
     /// must be reviewed. Skips procedures that the catalogue already contains, and never overwrites a file.
     Import(ImportArguments),
@@ -177,6 +181,53 @@ impl fmt::Debug for CallArguments {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CallArguments").field("endpoint", &self.endpoint).finish_non_exhaustive()
     }
+}
+
+/// Options of `fjord test`.
+#[derive(Args, Clone, Debug)]
+pub struct TestArguments {
+    /// The examples to run: ids of endpoints, or endpoint/example, in which `*` matches any characters [default: all].
+    #[arg(value_name = "FILTER")]
+    pub filters: Vec<String>,
+    /// The gateway to send the requests to, e.g. https://localhost:8443.
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// The certificates of the authorities that the gateway's certificate is checked with [default: those of the system].
+    #[arg(long, value_name = "FILE", requires = "url")]
+    pub ca: Option<PathBuf>,
+    /// A file with a token, which is sent to endpoints that are not public.
+    #[arg(long, value_name = "FILE", requires = "url", conflicts_with = "api_key_file")]
+    pub token_file: Option<PathBuf>,
+    /// A file with an API key, which is sent to endpoints that are not public.
+    #[arg(long, value_name = "FILE", requires = "url")]
+    pub api_key_file: Option<PathBuf>,
+    /// The client certificate.
+    #[arg(long, value_name = "FILE", requires = "url", requires = "key")]
+    pub certificate: Option<PathBuf>,
+    /// The key of the client certificate.
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    pub key: Option<PathBuf>,
+    /// Uses the embedded databases that the configuration names, and changes them, instead of new ones.
+    #[arg(long, conflicts_with = "url")]
+    pub in_place: bool,
+    /// Writes the actual answers of examples that differ into the catalogue files.
+    #[arg(long)]
+    pub update: bool,
+    /// The file to write the results to as JUnit XML.
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// How the results are printed.
+    #[arg(long, value_enum, default_value_t = TestFormat::Text)]
+    pub format: TestFormat,
+}
+
+/// How `fjord test` prints its results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TestFormat {
+    /// A line for each example, and a line for each difference.
+    Text,
+    /// One JSON document.
+    Json,
 }
 
 /// Options of `fjord import`.

@@ -8,6 +8,7 @@ use crate::cli::{Arguments, Command};
 use crate::config::{Config, Sources};
 
 use crate::endpoint_call::CallFunction;
+use crate::local_api::OpenFunction;
 use crate::start_check::PrepareFunction;
 
 pub mod call;
@@ -24,6 +25,7 @@ pub mod routes;
 pub mod schema;
 mod status;
 mod table;
+mod test;
 
 /// The exit status of a command that failed.
 pub const EXIT_FAILED: u8 = 1;
@@ -42,18 +44,23 @@ pub struct Output<O, E> {
     pub err: E,
 }
 
-/// Runs a command and returns the exit status of the process. `fjord call` makes its call with `call_endpoint`, and `fjord
-/// check` prepares roles with `prepare`.
+/// What commands need of the roles.
+#[derive(Clone, Copy, Debug)]
+pub struct RoleFunctions {
+    /// Makes the call of `fjord call`.
+    pub call_endpoint: CallFunction,
+    /// Prepares the roles for `fjord check`.
+    pub prepare: PrepareFunction,
+    /// Opens the databases for `fjord test`.
+    pub open_local_api: OpenFunction,
+}
+
+/// Runs a command and returns the exit status of the process.
 #[must_use]
-pub fn run(
-    command: &Command,
-    sources: &Sources,
-    call_endpoint: CallFunction,
-    prepare: PrepareFunction,
-) -> ExitCode {
+pub fn run(command: &Command, sources: &Sources, roles: RoleFunctions) -> ExitCode {
     let mut output = Output { out: io::stdout().lock(), err: io::stderr().lock() };
     let status = match command {
-        Command::Check(arguments) => check::run(sources, *arguments, prepare, &mut output),
+        Command::Check(arguments) => check::run(sources, *arguments, roles.prepare, &mut output),
         Command::Config => config::run(sources, &mut output),
         Command::Routes => {
             with_catalogue(sources, &mut output, |catalogue, _| routes::run(catalogue))
@@ -65,7 +72,10 @@ pub fn run(
             output.out.write_all(schema::run().as_bytes()).map(|()| ExitCode::SUCCESS)
         }
         Command::Status(arguments) => status::run(arguments, sources, &mut output),
-        Command::Call(arguments) => call::run(arguments, sources, call_endpoint, &mut output),
+        Command::Call(arguments) => call::run(arguments, sources, roles.call_endpoint, &mut output),
+        Command::Test(arguments) => {
+            test::run(arguments, sources, roles.open_local_api, &mut output)
+        }
         Command::Import(arguments) => import::run(arguments, sources, &mut output),
         Command::Init(arguments) => init::run(arguments, sources, &mut output),
         Command::Dev(arguments) => dev::run(arguments, sources, &mut output),

@@ -17,6 +17,7 @@ pub mod http_date;
 pub mod in_flight;
 pub mod lifecycle;
 pub mod listen;
+pub mod local_api;
 pub mod message;
 pub mod messaging;
 pub mod outcome;

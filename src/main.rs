@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use fjord::cli::{Arguments, Layers};
-use fjord::commands;
+use fjord::commands::{self, RoleFunctions};
 use fjord::config::{Config, Sources};
 use fjord::free_memory;
 use fjord::listen;
@@ -32,7 +32,12 @@ fn main() -> ExitCode {
     }
     match arguments.command {
         Some(command) => {
-            commands::run(&command, &sources, roles::gateway::call::execute, roles::check)
+            let roles = RoleFunctions {
+                call_endpoint: roles::gateway::call::execute,
+                prepare: roles::check,
+                open_local_api: roles::local::open,
+            };
+            commands::run(&command, &sources, roles)
         }
         None => start(&sources),
     }

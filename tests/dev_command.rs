@@ -209,7 +209,7 @@ async fn the_demo_serves_the_requests_of_the_readme() {
     run.stop().await;
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();

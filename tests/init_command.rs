@@ -70,7 +70,12 @@ fn the_next_commands_are_printed() {
         .output()
         .unwrap();
     let text = printed(&output);
-    assert!(text.ends_with("Next:\n\n  fjord check --config api\n  fjord dev api\n"), "{text}");
+    assert!(
+        text.ends_with(
+            "Next:\n\n  fjord check --config api\n  fjord dev api\n  fjord test --config api\n"
+        ),
+        "{text}"
+    );
     let ignored = fs::read_to_string(home.path().join("api/.gitignore")).unwrap();
     assert!(ignored.contains("/secrets/") && ignored.contains("/data/"), "{ignored}");
 }

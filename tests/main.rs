@@ -105,6 +105,8 @@ mod support;
 #[cfg(test)]
 mod systemd;
 #[cfg(test)]
+mod test_command;
+#[cfg(test)]
 mod test_servers;
 #[cfg(test)]
 mod third_party_tools;

@@ -46,9 +46,12 @@ use crate::roles::gateway::response::Response;
 
 mod authentication;
 mod conditional;
+mod local;
 mod negotiation;
 mod rejection;
 mod session_response;
+
+pub use local::LocalGateway;
 
 use authentication::untrusted_connection;
 use negotiation::NegotiatedRequest;
@@ -125,9 +128,7 @@ impl Pipeline {
         let (mut response, stream) = answered
             .unwrap_or_else(|rejection: Box<Rejection>| (rejection.into_response(&mut log), None));
         log.rate.apply(response.headers_mut());
-        if log.endpoint.as_ref().is_some_and(|endpoint| endpoint.produces.len() > 1) {
-            response.headers_mut().append(header::VARY, accept::VARY_ACCEPT);
-        }
+        vary_by_accept(&log, response.headers_mut());
         let rules = match &log.endpoint {
             Some(endpoint) => endpoint.cors.clone(),
             None => self.default_cors(parts),
@@ -341,6 +342,13 @@ impl MatchedRequest<'_> {
             tracestate: log.trace.tracestate().map(ToOwned::to_owned),
             payload,
         })
+    }
+}
+
+/// Tells caches that the answer depends on `Accept`, if it does.
+fn vary_by_accept(log: &RequestLog, headers: &mut HeaderMap) {
+    if log.endpoint.as_ref().is_some_and(|endpoint| endpoint.produces.len() > 1) {
+        headers.append(header::VARY, accept::VARY_ACCEPT);
     }
 }
 

@@ -53,10 +53,7 @@ pub fn prepare(loaded: &LoadedConfig) -> Result<PreparedWorker, Vec<StartError>>
         }
     };
     let has_catalogue = errors.iter().all(|error| !matches!(error, StartError::Catalogue(_)));
-    let databases = Databases::open(&pool_sizes::database_configs(config, &catalogue));
-    let databases = databases.map_err(|found| {
-        errors.extend(found.iter().flat_map(|(key, error)| database_errors(key, error)));
-    });
+    let databases = open_databases(config, &catalogue).map_err(|found| errors.extend(found));
     let (true, Ok(databases)) = (has_catalogue, databases) else { return Err(errors) };
     match queues(config, &catalogue, &databases) {
         Ok(queues) if errors.is_empty() => Ok(PreparedWorker { catalogue, databases, queues }),
@@ -68,6 +65,17 @@ pub fn prepare(loaded: &LoadedConfig) -> Result<PreparedWorker, Vec<StartError>>
     }
 }
 
+/// Creates the backends of all databases.
+pub(super) fn open_databases(
+    config: &Config,
+    catalogue: &Catalogue,
+) -> Result<Databases, Vec<StartError>> {
+    let databases = Databases::open(&pool_sizes::database_configs(config, catalogue));
+    databases.map_err(|found| {
+        found.iter().flat_map(|(key, error)| database_errors(key, error)).collect()
+    })
+}
+
 fn database_errors(key: &DatabaseKey, error: &BackendError) -> Vec<StartError> {
     let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref());
     if let Some(files) = cause {
@@ -77,7 +85,8 @@ fn database_errors(key: &DatabaseKey, error: &BackendError) -> Vec<StartError> {
     vec![StartError::at_key(format!("procedures.databases.{database}"), chain(error))]
 }
 
-fn queues(
+/// Creates the queues that the configuration selects, with the handlers of their endpoints.
+pub(super) fn queues(
     config: &Config,
     catalogue: &Catalogue,
     databases: &Databases,

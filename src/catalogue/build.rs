@@ -23,6 +23,7 @@ use crate::units::{BYTES_EXPECTED, DURATION_EXPECTED, parse_bytes, parse_duratio
 
 mod constraints;
 mod cors;
+mod examples;
 mod parameters;
 mod produces;
 mod response;
@@ -92,7 +93,7 @@ pub(super) fn endpoint(
     let (method, path) = route?;
     let auth = auth?;
     let used_headers = cors::used_headers(&method, definition.dry_run, &response);
-    Some(Endpoint {
+    let mut endpoint = Endpoint {
         id: id?,
         execution,
         transaction: definition.transaction,
@@ -113,6 +114,7 @@ pub(super) fn endpoint(
         outputs,
         headers: response.headers,
         returns,
+        examples: Vec::new(),
         status,
         timeout,
         session,
@@ -123,7 +125,10 @@ pub(super) fn endpoint(
         rate_limit,
         cache: response.cache,
         cache_control: response.cache_control,
-    })
+    };
+    // Last, because the rules for an example depend on all other keys.
+    endpoint.examples = examples::examples(definition.examples.as_deref(), &endpoint, errors);
+    (errors.list.len() == before).then_some(endpoint)
 }
 
 fn route(written: Option<&str>, errors: &mut EndpointErrors<'_>) -> Option<Route> {

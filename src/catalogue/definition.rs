@@ -12,11 +12,13 @@ use super::endpoint::{Execution, OnDisconnect, ResultKind};
 use super::parameter::{ParameterSource, ParameterType};
 use crate::units::BYTES_EXPECTED;
 
+pub mod example;
 pub mod json;
 pub(super) mod keys;
 pub mod response;
 pub mod returns;
 
+use example::ExampleDefinition;
 use json::{ObjectOnly, OrderedMembers};
 use response::{CacheDefinition, HeadersDefinition, ProducesDefinition};
 use returns::ReturnsDefinition;
@@ -57,6 +59,9 @@ pub struct EndpointDefinition {
     /// The columns of the answer with their types, in the shape of the answer. Used only for the generated documentation and for `fjord check --online`.
     #[schemars(with = "Option<ReturnsDefinition>")]
     pub returns: Option<Box<RawValue>>,
+    /// Requests by name, each with the answer that it should get. `fjord test` runs them, and the generated documentation shows them.
+    #[schemars(with = "OrderedMembers<ObjectOnly<ExampleDefinition>>")]
+    pub examples: Option<Box<RawValue>>,
     /// HTTP statuses for the procedure's RETURN statuses and error numbers.
     pub status: ObjectOnly<StatusDefinition>,
     /// Whether a request may be executed a second time. Default: `at-most-once` for POST and PATCH, otherwise `at-least-once`.

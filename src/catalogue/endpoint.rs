@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use super::auth::Auth;
 use super::cache::CacheRules;
 use super::cors::CorsRules;
+use super::example::Example;
 use super::names::{EndpointId, ProcedureName, QueueName};
 use super::parameter::{Parameter, ParameterSource};
 use super::representation::Representation;
@@ -51,6 +52,8 @@ pub struct Endpoint {
     pub headers: Vec<(ResponseHeader, Arc<str>)>,
     /// The declared columns of the answer, for the generated documentation.
     pub returns: Option<Returns>,
+    /// Requests with their answers, in the order of the catalogue.
+    pub examples: Vec<Example>,
     /// HTTP statuses for the procedure's RETURN statuses and error numbers.
     pub status: StatusMap,
     /// Whether a request may be executed a second time.

@@ -50,6 +50,12 @@ impl Catalogue {
         CatalogueError { file, endpoint: Some(id.to_string()), key: key.to_owned(), expected }
     }
 
+    /// Returns the file of an endpoint.
+    #[must_use]
+    pub fn file(&self, id: &EndpointId) -> Option<&str> {
+        self.files.get(id).map(|file| &**file)
+    }
+
     /// Returns the endpoint with the given id.
     #[must_use]
     pub fn get(&self, id: &EndpointId) -> Option<&Arc<Endpoint>> {

@@ -11,6 +11,7 @@ use super::route::{self, Segment};
 use crate::problem::PROBLEM_JSON;
 
 mod answers;
+mod examples;
 mod info;
 mod parameters;
 mod pattern;
@@ -93,9 +94,7 @@ fn frame(endpoints: &[&Endpoint], info: &ApiInfo) -> Json {
         "paths": {},
         "components": {
             "schemas": { "Problem": problem_schema() },
-            "responses": { "Problem": {
-                "description": "An error (RFC 9457).",
-                "content": { PROBLEM_JSON: { "schema": { "$ref": "#/components/schemas/Problem" } } } } },
+            "responses": { "Problem": problem_response() },
             "securitySchemes": security_schemes(endpoints)
         }
     });
@@ -188,7 +187,14 @@ fn responses(endpoint: &Endpoint) -> Json {
         responses.insert(status.to_string(), json!({ "$ref": "#/components/responses/Problem" }));
     }
     responses.insert("default".into(), json!({ "$ref": "#/components/responses/Problem" }));
+    examples::add_answers(endpoint, &mut responses);
     responses.into()
+}
+
+fn problem_response() -> Json {
+    json!({
+        "description": "An error (RFC 9457).",
+        "content": { PROBLEM_JSON: { "schema": { "$ref": "#/components/schemas/Problem" } } } })
 }
 
 fn security(auth: &Auth) -> Json {

@@ -6,7 +6,10 @@
 use std::borrow::Cow;
 
 use memchr::memchr;
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+/// The characters that are encoded in a URL: all but the unreserved ones (RFC 3986 §2.3).
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Checks that a path or query is visible ASCII and that each `%` begins an encoded octet (RFC 3986 §2.1).
 ///
@@ -89,6 +92,12 @@ pub fn decode_query(text: &str) -> Result<Cow<'_, str>, &'static str> {
         return Err("must not contain U+0000");
     }
     Ok(Cow::Owned(decoded.into_owned()))
+}
+
+/// Encodes a segment of a path, or a name or value of a query.
+#[must_use]
+pub fn encode(text: &str) -> String {
+    utf8_percent_encode(text, RESERVED).to_string()
 }
 
 /// Decodes percent-encoding once. Returns `None` if the result is not UTF-8.

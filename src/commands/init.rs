@@ -93,6 +93,10 @@ pub(super) fn run(
         writeln!(output.out, "created {}", directory.join(file.name).display())?;
     }
     writeln!(output.out, "\nNext:\n\n  fjord check --config {shown}\n  fjord dev {shown}")?;
+    if connection.is_none() {
+        // The imported endpoints have no examples.
+        writeln!(output.out, "  fjord test --config {shown}")?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -148,6 +148,11 @@ impl Databases {
         self.databases.get(&DatabaseKey::from_queue(queue))
     }
 
+    /// Returns all databases.
+    pub fn iter(&self) -> impl Iterator<Item = &Database> {
+        self.databases.values()
+    }
+
     /// Applies the connection limits and the passwords of a reloaded configuration.
     pub fn reconfigure(&self, configs: &BTreeMap<DatabaseKey, DatabaseConfig>) {
         for (key, database) in &self.databases {

@@ -29,6 +29,7 @@ use super::{
 mod collation;
 mod column_length;
 mod connection;
+mod copy;
 mod decimal;
 mod declaration;
 mod describe;
@@ -43,6 +44,8 @@ mod supervisor;
 mod tests;
 mod transaction;
 mod types;
+
+pub use copy::copy;
 
 use connection::{DatabaseFile, SqliteConnection};
 use procedure::SqliteProcedure;

@@ -22,10 +22,12 @@ const DRIVERS: &[(&str, &[&str])] = &[
     ("prost", &["src/telemetry/traces"]),
     ("proxy_header", &["roles/gateway/edge/listener"]),
     ("rcgen", &["src/tls/throwaway"]),
+    ("quick_junit", &["src/commands/test/junit"]),
     (
         "reqwest",
         &[
             "roles/gateway/admission/auth/jwt/key_fetcher",
+            "src/commands/test/gateway_client",
             "src/procedures/mssql/tds/token_source",
             "src/telemetry/traces",
         ],
@@ -74,7 +76,7 @@ const LAYERS: &[&[&str]] = &[
     ],
     &["envelope", "problem", "catalogue", "config"],
     &["tls", "lifecycle", "in_flight", "listen", "telemetry"],
-    &["messaging", "procedures", "admin", "fleet", "endpoint_call", "start_check"],
+    &["messaging", "procedures", "admin", "fleet", "endpoint_call", "local_api", "start_check"],
     &["commands", "roles"],
 ];
 

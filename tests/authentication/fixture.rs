@@ -140,6 +140,7 @@ pub(super) fn endpoint_with(auth: Auth) -> Endpoint {
         outputs: Vec::new(),
         headers: Vec::new(),
         returns: None,
+        examples: Vec::new(),
         status: StatusMap::default(),
         execution: Execution::AtLeastOnce,
         transaction: false,

@@ -20,7 +20,7 @@ const NAME_BYTES_MAX: usize = 128;
 /// The allowed names of parameters with `in: context`.
 const CONTEXT_NAMES: [&str; 4] = ["request_id", "idempotency_key", "principal", "client_ip"];
 /// Headers that parameters cannot use, because they describe the message or its sender.
-const RESERVED_HEADERS: [&str; 20] = [
+pub(super) const RESERVED_HEADERS: [&str; 20] = [
     "accept",
     "authorization",
     "connection",

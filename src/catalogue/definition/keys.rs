@@ -14,9 +14,28 @@ use crate::spelling::closest;
 const KEYS_LISTED_MAX: usize = 8;
 
 /// Returns the text of a JSON object without the members that `T` cannot deserialize, each of which is reported as an error.
+/// The members `parameters` and `columns` contain definitions of parameters.
 pub(in crate::catalogue) fn valid_keys<T: for<'de> Deserialize<'de>>(
     raw: &RawValue,
     prefix: &str,
+    errors: &mut EndpointErrors<'_>,
+) -> Option<String> {
+    read_keys::<T>(raw, prefix, true, errors)
+}
+
+/// Does the same for an object without definitions of parameters.
+pub(in crate::catalogue) fn valid_simple_keys<T: for<'de> Deserialize<'de>>(
+    raw: &RawValue,
+    prefix: &str,
+    errors: &mut EndpointErrors<'_>,
+) -> Option<String> {
+    read_keys::<T>(raw, prefix, false, errors)
+}
+
+fn read_keys<T: for<'de> Deserialize<'de>>(
+    raw: &RawValue,
+    prefix: &str,
+    defines_parameters: bool,
     errors: &mut EndpointErrors<'_>,
 ) -> Option<String> {
     let members: RawMembers<'_> = match serde_json::from_str(raw.get()) {
@@ -37,7 +56,7 @@ pub(in crate::catalogue) fn valid_keys<T: for<'de> Deserialize<'de>>(
         let alone = format!("{{{}:{}}}", quoted(&name), value.get());
         match serde_json::from_str::<T>(&alone) {
             Ok(_) => valid.push(format!("{}:{}", quoted(&name), value.get())),
-            Err(_) if name == "parameters" || name == "columns" => {
+            Err(_) if defines_parameters && (name == "parameters" || name == "columns") => {
                 if let Some(parameters) = valid_parameters(value, &key, errors) {
                     valid.push(format!("{}:{parameters}", quoted(&name)));
                 }

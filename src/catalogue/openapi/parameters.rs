@@ -1,8 +1,8 @@
 //! Generates the parameters and request bodies of the `OpenAPI` document.
 
-use serde_json::{Value as Json, json};
+use serde_json::{Map, Value as Json, json};
 
-use super::schemas;
+use super::{examples, schemas};
 use crate::catalogue::endpoint::Endpoint;
 use crate::catalogue::parameter::{Parameter, ParameterSource, ParameterType};
 use crate::catalogue::route::{self, Segment};
@@ -48,11 +48,14 @@ pub(super) fn parameters(endpoint: &Endpoint, path: &str) -> Vec<Json> {
         if let Some(description) = schema.get("description") {
             set("description", description.clone());
         }
+        let examples = examples::of_parameter(endpoint, parameter);
         if parameter.kind == ParameterType::Json {
             // The value is JSON text, which `schema` alone cannot express.
-            set("content", json!({ "application/json": { "schema": schema } }));
+            let content = with_examples(json!({ "schema": schema }), examples);
+            set("content", json!({ "application/json": content }));
         } else {
             set("schema", schema);
+            written = with_examples(written, examples);
         }
         Some(written)
     });
@@ -61,16 +64,25 @@ pub(super) fn parameters(endpoint: &Endpoint, path: &str) -> Vec<Json> {
     written.chain(own.into_iter().flatten()).collect()
 }
 
+/// Adds examples to a parameter or to a media type, if there are any.
+fn with_examples(mut described: Json, examples: Map<String, Json>) -> Json {
+    if let Some(described) = described.as_object_mut().filter(|_| !examples.is_empty()) {
+        described.insert("examples".to_owned(), examples.into());
+    }
+    described
+}
+
 /// Returns the header `Idempotency-Key` if the endpoint passes the key to the procedure.
 fn idempotency_key(endpoint: &Endpoint) -> Option<Json> {
     let is_key =
         |p: &&Parameter| p.source == ParameterSource::Context && &*p.name == "idempotency_key";
     let parameter = endpoint.parameters.iter().find(is_key)?;
-    Some(json!({
+    let described = json!({
         "name": "Idempotency-Key", "in": "header", "required": parameter.required,
         "schema": { "type": "string", "pattern": IDEMPOTENCY_KEY },
         "description": "Identifies the request: however often it is sent with the same key, it takes effect once. The key \
-                        consists of 1 to 128 visible ASCII characters except `\"` and `\\`, bare or in quotes." }))
+                        consists of 1 to 128 visible ASCII characters except `\"` and `\\`, bare or in quotes." });
+    Some(with_examples(described, examples::of_header(endpoint, "idempotency-key")))
 }
 
 /// Returns the header `Prefer` (RFC 7240), which requests a dry run or an answer without content, if the endpoint allows
@@ -103,8 +115,10 @@ fn prefer(endpoint: &Endpoint) -> Option<Json> {
 pub(super) fn request_body(endpoint: &Endpoint) -> Json {
     let members: Vec<&Parameter> =
         endpoint.parameters.iter().filter(|p| p.source == ParameterSource::Body).collect();
+    let content =
+        with_examples(json!({ "schema": schemas::object(&members) }), examples::of_body(endpoint));
     json!({
         "required": members.iter().any(|parameter| parameter.required),
-        "content": { "application/json": { "schema": schemas::object(&members) } }
+        "content": { "application/json": content }
     })
 }

@@ -42,7 +42,10 @@ pub(super) fn text(plan: &DevPlan, files: &RunFiles<'_>, environment: &Path) -> 
             "  token      of auth.jwt.{issuer}: from the issuer, because its keys are fetched"
         ));
     }
-    let commands = curl_commands(&plan.catalogue, &curl);
+    let mut commands = curl_commands(&plan.catalogue, &curl);
+    if plan.catalogue.endpoints().iter().any(|endpoint| !endpoint.examples.is_empty()) {
+        commands.push(test_command(plan, &curl));
+    }
     if !commands.is_empty() {
         lines.extend(["", "Try:", ""].map(str::to_owned));
         lines.extend(commands.iter().map(|command| format!("  {command}")));
@@ -52,6 +55,18 @@ pub(super) fn text(plan: &DevPlan, files: &RunFiles<'_>, environment: &Path) -> 
     lines.push(format!("In another terminal, run \". {environment}\" once, then fjord status, fjord call and the other commands."));
     lines.push(String::new());
     lines.join("\n")
+}
+
+/// Returns the command that runs the examples of the catalogue through the gateway.
+fn test_command(plan: &DevPlan, options: &CurlOptions<'_>) -> String {
+    let path = |path: &Path| quoted(&path.display().to_string());
+    let (directory, ca) = (path(plan.worker.directory()), path(options.ca));
+    let token = options.token.map(|(_, token)| format!(" --token-file {}", path(token)));
+    let client = options.client.map(|(certificate, key)| {
+        format!(" --certificate {} --key {}", path(certificate), path(key))
+    });
+    let (token, client) = (token.unwrap_or_default(), client.unwrap_or_default());
+    format!("fjord test --config {directory} --url {} --ca {ca}{token}{client}", options.url)
 }
 
 /// Writes the environment variables with which other commands use this run, for a shell to read. Returns the file.

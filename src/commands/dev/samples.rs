@@ -3,11 +3,11 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 
 use crate::catalogue::parameter::NumberBound;
 use crate::catalogue::route::{Segment, segments};
+use crate::catalogue::uri;
 use crate::catalogue::{
     Auth, AuthMethod, Catalogue, Endpoint, Parameter, ParameterSource, ParameterType,
     ParameterValue,
@@ -17,9 +17,6 @@ use crate::catalogue::{
 const TEXT: &str = "example";
 /// The maximum length of the text that is generated for a pattern or a minimum length.
 const TEXT_CHARACTERS_MAX: usize = 64;
-
-/// The characters that are encoded in a URL: all but the unreserved ones (RFC 3986, section 2.3).
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// How the gateway can be reached.
 #[derive(Clone, Copy, Debug)]
@@ -182,7 +179,7 @@ fn text(value: &Value) -> String {
 /// Returns a sample value as it is written in a URL.
 fn encoded(parameter: &Parameter) -> Option<String> {
     let text = text(&value(parameter)?);
-    Some(utf8_percent_encode(&text, RESERVED).to_string())
+    Some(uri::encode(&text))
 }
 
 fn quoted_path(path: &Path) -> String {

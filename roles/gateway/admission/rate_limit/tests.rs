@@ -30,6 +30,7 @@ fn endpoint(id: &str, rate_limit: Option<RateLimit>) -> Endpoint {
         outputs: Vec::new(),
         headers: Vec::new(),
         returns: None,
+        examples: Vec::new(),
         status: StatusMap::default(),
         execution: Execution::AtLeastOnce,
         transaction: false,

@@ -29,6 +29,7 @@ fn endpoint(result: ResultKind) -> Endpoint {
         outputs: Vec::new(),
         headers: Vec::new(),
         returns: None,
+        examples: Vec::new(),
         status: StatusMap {
             returns: [(1, 404), (2, 422), (3, 202), (4, 204)].into(),
             errors: [(50001, 422), (60000, 418), (2067, 412)].into(),

@@ -1,0 +1,88 @@
+//! Executes requests without NATS, for `fjord test`: with the handlers and databases of a worker, but without its slots.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use crate::catalogue::{Catalogue, Endpoint, EndpointId};
+use crate::config::Config;
+use crate::envelope::{Final, Request};
+use crate::lifecycle::Cancel;
+use crate::outcome::Outcome;
+use crate::problem::{Problem, ProblemKind};
+use crate::procedures::databases::Databases;
+use crate::roles::worker::execution::handler::{Job, JobProgress, QueueHandler};
+use crate::roles::worker::execution::job_result::JobResult;
+use crate::roles::worker::prepare;
+use crate::start_check::StartError;
+use crate::telemetry::chain;
+
+/// The longest wait for a database, including the creation of an embedded one.
+const PING_LIMIT: Duration = Duration::from_mins(3);
+
+/// The handlers of all endpoints that a worker's configuration serves.
+#[derive(Debug)]
+pub struct LocalWorker {
+    databases: Databases,
+    handlers: HashMap<EndpointId, Arc<dyn QueueHandler>>,
+}
+
+impl LocalWorker {
+    /// Creates the handlers. Connects to no database yet.
+    ///
+    /// # Errors
+    /// All errors with which a worker would not start, apart from those of its connection to NATS.
+    pub fn open(config: &Config, catalogue: &Catalogue) -> Result<Self, Vec<StartError>> {
+        let databases = prepare::open_databases(config, catalogue)?;
+        let queues = prepare::queues(config, catalogue, &databases)?;
+        let served = queues.into_iter().flat_map(|queue| queue.endpoints);
+        let handlers = served.map(|served| (served.endpoint.id.clone(), served.handler)).collect();
+        Ok(Self { databases, handlers })
+    }
+
+    /// Returns whether an endpoint has a handler.
+    #[must_use]
+    pub fn serves(&self, endpoint: &Endpoint) -> bool {
+        self.handlers.contains_key(&endpoint.id)
+    }
+
+    /// Returns the errors of the databases that do not answer.
+    pub async fn ping(&self) -> Vec<String> {
+        let mut errors = Vec::new();
+        for database in self.databases.iter() {
+            let error = match timeout(PING_LIMIT, database.backend.ping()).await {
+                Ok(Ok(())) => continue,
+                Ok(Err(error)) => chain(&error),
+                Err(_) => format!("no answer within {PING_LIMIT:?}"),
+            };
+            errors.push(format!("database {}: {error}", database.name));
+        }
+        errors
+    }
+
+    /// Executes a request, and returns the answer that a worker would send.
+    pub async fn execute(&self, endpoint: Arc<Endpoint>, request: Request) -> Final {
+        let request_id = Arc::clone(&request.request_id);
+        let deadline = Instant::now() + request.timeout;
+        let progress = Arc::new(JobProgress::default());
+        let result = match self.handlers.get(&endpoint.id) {
+            Some(handler) => {
+                let job = Job { endpoint, request, progress: Arc::clone(&progress) };
+                handler.handle(job, deadline, &Cancel::new()).await
+            }
+            None => JobResult::NotExecuted {
+                problem: Problem::new(ProblemKind::NoWorkers),
+                outcome: Outcome::BackendDown,
+            },
+        };
+        let answer = result.into_final(&request_id);
+        Final { is_rolled_back: progress.is_rolled_back(), ..answer }
+    }
+
+    /// Closes all connections.
+    pub async fn close(&self) {
+        self.databases.close().await;
+    }
+}

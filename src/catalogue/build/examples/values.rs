@@ -1,0 +1,176 @@
+//! Checks the values of an example's request against the rules of the parameters, with the gateway's own code.
+
+use std::borrow::Cow;
+
+use http::HeaderName;
+use serde_json::value::RawValue;
+
+use crate::catalogue::endpoint::Endpoint;
+use crate::catalogue::exact_json::ExactJson;
+use crate::catalogue::example::Example;
+use crate::catalogue::example_request as request;
+use crate::catalogue::parameter::{Parameter, ParameterSource, ParameterType};
+use crate::catalogue::uri;
+use crate::catalogue::validate::{self, is_null_if_empty};
+use crate::catalogue::violations::{JsonPointer, Location, REQUIRED, Violations};
+use crate::problem::Violation;
+use crate::spelling::closest;
+
+/// The header that contains the idempotency key.
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// What to do about a value that the gateway refuses.
+const CURE: &str =
+    "expected a value that the endpoint accepts, or \"problem\": \"invalid-request\" as the answer";
+
+/// Returns every error as its key within the example and its message.
+pub(super) fn errors(endpoint: &Endpoint, example: &Example) -> Vec<(String, String)> {
+    let mut errors = Vec::new();
+    for (name, _) in &example.parameters {
+        errors.extend(unknown(endpoint, name).map(|error| (format!(".parameters.{name}"), error)));
+    }
+    // The other rules assume that all names are known.
+    if errors.is_empty() {
+        for parameter in endpoint.parameters.iter() {
+            add(parameter, example, &mut errors);
+        }
+        if errors.is_empty()
+            && !example.is_invalid()
+            && let Err(error) = uri::decode_path(&request::path(endpoint, example))
+        {
+            errors.push((".parameters".to_owned(), format!("{error}; {CURE}")));
+        }
+    }
+    errors
+}
+
+/// Returns the error for a name that is not a parameter of the request.
+fn unknown(endpoint: &Endpoint, name: &str) -> Option<String> {
+    let declared = endpoint.parameters.iter().find(|parameter| *parameter.name == *name);
+    let expected = match declared.map(|parameter| parameter.source) {
+        Some(ParameterSource::Claim) => {
+            "comes from the caller's credentials: expected it in `caller.claims`"
+        }
+        Some(ParameterSource::Context) => match name {
+            "idempotency_key" => "expected `Idempotency-Key` in `headers` instead",
+            "principal" => "expected it in `caller` instead",
+            _ => "expected none, because the gateway supplies the value",
+        },
+        Some(_) => return None,
+        None => {
+            let sent = endpoint.parameters.iter().filter(|parameter| {
+                !matches!(parameter.source, ParameterSource::Claim | ParameterSource::Context)
+            });
+            let known: Vec<&str> = sent.map(|parameter| &*parameter.name).collect();
+            return Some(match closest(name, known.iter().copied()) {
+                Some(similar) => {
+                    format!("the endpoint has no such parameter: did you mean {similar}?")
+                }
+                None if known.is_empty() => "the endpoint has no parameters".to_owned(),
+                None => {
+                    format!("the endpoint has no such parameter: expected {}", known.join(", "))
+                }
+            });
+        }
+    };
+    Some(expected.to_owned())
+}
+
+/// Adds the errors of the value of one parameter.
+fn add(parameter: &Parameter, example: &Example, errors: &mut Vec<(String, String)>) {
+    let name = &parameter.name;
+    let mut violations = Violations::default();
+    let key = match parameter.source {
+        ParameterSource::Claim => {
+            match example.caller.claims.get(&**name).filter(|claim| !claim.is_null()) {
+                Some(claim) => check_claim(parameter, claim, &mut violations),
+                None => add_missing(parameter, &mut violations),
+            }
+            format!(".caller.claims.{name}")
+        }
+        ParameterSource::Context => {
+            let (key, is_given) = match &**name {
+                "idempotency_key" => {
+                    (".headers.Idempotency-Key", example.header(&IDEMPOTENCY_KEY).is_some())
+                }
+                "principal" => (".caller.principal", example.caller.principal.is_some()),
+                _ => return,
+            };
+            if !is_given {
+                add_missing(parameter, &mut violations);
+            }
+            key.to_owned()
+        }
+        _ => {
+            match example.parameter(name) {
+                Some(value) => check(parameter, value, &mut violations),
+                None => add_missing(parameter, &mut violations),
+            }
+            format!(".parameters.{name}")
+        }
+    };
+    let is_from_caller = parameter.source == ParameterSource::Claim || key.ends_with("principal");
+    if example.is_invalid() && !is_from_caller {
+        return;
+    }
+    let root = JsonPointer::ROOT.key(name).to_string();
+    for Violation { pointer, detail, .. } in violations.into_vec() {
+        let inner = pointer.as_deref().and_then(|pointer| pointer.strip_prefix(&*root));
+        let place = match inner {
+            Some(inner) if !inner.is_empty() => format!("{inner}: "),
+            _ => String::new(),
+        };
+        let cure = if is_from_caller { "expected a usable value" } else { CURE };
+        errors.push((key.clone(), format!("{place}{detail}; {cure}")));
+    }
+}
+
+fn add_missing(parameter: &Parameter, violations: &mut Violations) {
+    if parameter.required {
+        violations.add(Location::Parameter(parameter), REQUIRED);
+    }
+}
+
+fn check(parameter: &Parameter, value: &ExactJson, violations: &mut Violations) {
+    let location = Location::Parameter(parameter);
+    if parameter.source == ParameterSource::Body {
+        let text = value.to_string();
+        let pointer = JsonPointer::ROOT.key(&parameter.name);
+        if let Ok(raw) = serde_json::from_str::<&RawValue>(&text) {
+            validate::from_json(parameter, raw, Location::Json(&pointer), violations);
+        }
+        return;
+    }
+    if matches!(value, ExactJson::Array(_) | ExactJson::Object(_))
+        && parameter.kind != ParameterType::Json
+    {
+        violations.add(location, "expected a string, a number or a boolean");
+        return;
+    }
+    let text = request::text(parameter, value);
+    let is_path = parameter.source == ParameterSource::Path;
+    if text.is_empty() && !is_path && is_null_if_empty(parameter) {
+        return;
+    }
+    if parameter.source == ParameterSource::Header
+        && !text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+    {
+        violations.add(location, "expected visible ASCII characters");
+        return;
+    }
+    validate::from_text(parameter, text, location, violations);
+}
+
+/// Checks a claim like the gateway, which takes the text of a string.
+fn check_claim(parameter: &Parameter, claim: &serde_json::Value, violations: &mut Violations) {
+    let location = Location::Parameter(parameter);
+    match claim {
+        serde_json::Value::String(text) if parameter.kind != ParameterType::Json => {
+            validate::from_text(parameter, Cow::Borrowed(text), location, violations);
+        }
+        claim => {
+            if let Ok(raw) = serde_json::value::to_raw_value(claim) {
+                validate::from_json(parameter, &raw, location, violations);
+            }
+        }
+    }
+}

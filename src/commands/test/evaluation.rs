@@ -1,0 +1,277 @@
+//! Compares an answer with the one that its example expects, and with the endpoint's `returns`.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+
+use crate::catalogue::endpoint::is_bodiless;
+use crate::catalogue::example::comparison::{OtherMembers, differences};
+use crate::catalogue::example::{Difference, ExampleAnswer, Matcher};
+use crate::catalogue::example_request::representation;
+use crate::catalogue::returns_drift::{self, ReturnsDrift};
+use crate::catalogue::{Endpoint, ExactJson, Example, Representation};
+use crate::problem::PROBLEM_JSON;
+
+/// The start of the types of fjord's problems.
+const PROBLEM_TYPE: &str = "urn:fjord:problem:";
+/// The number of violations that a difference shows.
+const VIOLATIONS_SHOWN_MAX: usize = 5;
+
+/// An answer over HTTP.
+#[derive(Clone, Debug)]
+pub(super) struct HttpAnswer {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+/// How an answer differs from its example and from `returns`.
+#[derive(Debug, Default)]
+pub(super) struct Evaluation {
+    pub(super) differences: Vec<Difference>,
+    /// Contradictions to `returns`.
+    pub(super) contradictions: Vec<String>,
+    /// Members that `returns` does not declare.
+    pub(super) undeclared: Vec<String>,
+}
+
+impl Evaluation {
+    pub(super) fn is_success(&self) -> bool {
+        self.differences.is_empty() && self.contradictions.is_empty()
+    }
+
+    pub(super) fn lines(&self) -> Vec<String> {
+        let differences = self.differences.iter().map(ToString::to_string);
+        differences.chain(self.contradictions.iter().cloned()).collect()
+    }
+}
+
+impl HttpAnswer {
+    fn content_type(&self) -> &str {
+        let value = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        value.unwrap_or_default().split(';').next().unwrap_or_default().trim()
+    }
+
+    /// Returns the last part of the problem's type, if the answer is a problem document of fjord.
+    pub(super) fn problem(&self) -> Option<String> {
+        if self.content_type() != PROBLEM_JSON {
+            return None;
+        }
+        let document = self.json();
+        let kind = document.member("type")?.as_text()?;
+        kind.strip_prefix(PROBLEM_TYPE).map(ToOwned::to_owned)
+    }
+
+    /// Returns the body: the value of JSON, or a string with the text of another media type. Bytes that are not text are
+    /// written as base64.
+    pub(super) fn json(&self) -> ExactJson {
+        let content_type = self.content_type();
+        let text = std::str::from_utf8(&self.body).ok();
+        let is_json = content_type == "application/json" || content_type.ends_with("+json");
+        let parsed = text.filter(|_| is_json).and_then(|text| ExactJson::parse(text).ok());
+        parsed.unwrap_or_else(|| match text {
+            Some(text) => ExactJson::Text(text.into()),
+            None => ExactJson::Text(STANDARD.encode(&self.body).into()),
+        })
+    }
+
+    /// Returns a header. Several fields of one name are joined.
+    pub(super) fn header(&self, name: &str) -> Option<String> {
+        let values = self.headers.get_all(name).iter();
+        let values: Vec<_> =
+            values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+        (!values.is_empty()).then(|| values.join(", "))
+    }
+
+    /// Describes the answer in a few words: its status and, for a problem, what it says.
+    pub(super) fn description(&self) -> String {
+        let Some(problem) = self.problem() else { return self.status.to_string() };
+        let document = self.json();
+        let detail = document.member("detail").and_then(ExactJson::as_text);
+        let violations = match document.member("errors") {
+            Some(ExactJson::Array(items)) => &**items,
+            _ => &[],
+        };
+        let violations = violations.iter().take(VIOLATIONS_SHOWN_MAX).map(|violation| {
+            let text = |name: &str| violation.member(name).and_then(ExactJson::as_text);
+            let place = text("parameter").or(text("pointer")).unwrap_or("the request");
+            format!("{place}: {}", text("detail").unwrap_or_default())
+        });
+        let details: Vec<String> =
+            detail.map(ToOwned::to_owned).into_iter().chain(violations).collect();
+        let colon = if details.is_empty() { "" } else { ": " };
+        format!("{} {problem}{colon}{}", self.status, details.join("; "))
+    }
+}
+
+/// Compares an answer with its example.
+pub(super) fn evaluate(
+    endpoint: &Endpoint,
+    example: &Example,
+    received: &HttpAnswer,
+) -> Evaluation {
+    let body = received.json();
+    let differences = match &example.answer {
+        Some(expected) => compare(expected, received, &body),
+        None => {
+            let expected = "an answer in the catalogue, which --update adds";
+            vec![Difference::new("answer", expected, received.description())]
+        }
+    };
+    let ReturnsDrift { contradictions, undeclared } = drift(endpoint, example, received, &body);
+    Evaluation { differences, contradictions, undeclared }
+}
+
+fn drift(
+    endpoint: &Endpoint,
+    example: &Example,
+    received: &HttpAnswer,
+    body: &ExactJson,
+) -> ReturnsDrift {
+    let is_json = representation(endpoint, example) == Some(&Representation::Json);
+    // An answer to `Prefer: return=minimal` has no content, whatever its status.
+    if !is_json || received.status >= 300 || received.body.is_empty() {
+        return ReturnsDrift::default();
+    }
+    returns_drift::drift(endpoint, body)
+}
+
+fn compare(expected: &ExampleAnswer, received: &HttpAnswer, body: &ExactJson) -> Vec<Difference> {
+    let expected_status = match &expected.problem {
+        Some(problem) => format!("{} {problem}", expected.status),
+        None => expected.status.to_string(),
+    };
+    let is_same = expected.status == received.status
+        && expected.problem.as_deref() == received.problem().as_deref();
+    if !is_same {
+        // The rest of another answer says nothing more.
+        return vec![Difference::new("status", expected_status, received.description())];
+    }
+    let mut found = Vec::new();
+    for (name, expected) in &expected.headers {
+        let value = received.header(name);
+        let is_match = value.as_deref().is_some_and(|value| header_matches(expected, value));
+        if !is_match {
+            let expected = Matcher::from_json(expected)
+                .map_or_else(|| expected.to_string(), |matcher| matcher.description());
+            let value = value.map_or_else(|| "no such header".to_owned(), |it| format!("{it:?}"));
+            found.push(Difference::new(format!("header {name}"), expected, value));
+        }
+    }
+    if let Some(expected_body) = &expected.body
+        && !is_bodiless(received.status)
+    {
+        let others = match expected.problem {
+            Some(_) => OtherMembers::Ignored,
+            None => OtherMembers::Refused,
+        };
+        found.extend(differences(expected_body, body, others));
+    }
+    found
+}
+
+/// Returns whether a header has the expected value. A matcher of a number stands for the digits.
+pub(super) fn header_matches(expected: &ExactJson, value: &str) -> bool {
+    match (Matcher::from_json(expected), expected) {
+        (Some(matcher), _) => {
+            let number = ExactJson::parse(value).ok();
+            let is_number = |value: &ExactJson| matches!(value, ExactJson::Number(_));
+            let number = number.filter(is_number);
+            matcher.is_match(&ExactJson::Text(value.into()))
+                || number.is_some_and(|number| matcher.is_match(&number))
+        }
+        (None, ExactJson::Text(expected)) => &**expected == value,
+        (None, _) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalogue::load::fixture::catalogue;
+
+    const ENDPOINT: &str = r#""e": {"route":"POST /e", KEYS, "result":"row","headers":{"X-Total-Count":"n"},
+        "returns":{"n":{"type":"int64"}},"status":{"return":{"0":201}},"examples":{"one":{"answer":ANSWER}}}"#;
+
+    fn received(status: u16, content_type: &str, body: &str) -> HttpAnswer {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, content_type.parse().unwrap());
+        headers.insert("x-total-count", "7".parse().unwrap());
+        HttpAnswer { status, headers, body: body.to_owned().into() }
+    }
+
+    fn lines(answer: &str, received: &HttpAnswer) -> Vec<String> {
+        let catalogue = catalogue(&ENDPOINT.replace("ANSWER", answer));
+        let endpoint = &catalogue.endpoints()[0];
+        evaluate(endpoint, &endpoint.examples[0], received).lines()
+    }
+
+    #[test]
+    fn status_headers_and_body_are_compared() {
+        let json = |body| received(201, "application/json", body);
+        let answer =
+            r#"{"status":201,"headers":{"X-Total-Count":{"$any":"int64"}},"body":{"n":1}}"#;
+        assert_eq!(lines(answer, &json(r#"{"n":1}"#)), [""; 0]);
+        assert_eq!(lines(answer, &json(r#"{"n":2}"#)), ["/n: expected 1, got 2"]);
+        assert_eq!(
+            lines(r#"{"status":200}"#, &json(r#"{"n":2}"#)),
+            ["status: expected 200, got 201"]
+        );
+        let answer = r#"{"status":201,"headers":{"X-Total-Count":"8","Link":{"$any":"string"}}}"#;
+        assert_eq!(
+            lines(answer, &json(r#"{"n":1}"#)),
+            [
+                r#"header X-Total-Count: expected "8", got "7""#,
+                "header Link: expected any string, got no such header"
+            ]
+        );
+    }
+
+    #[test]
+    fn contradictions_to_returns_are_reported_even_if_nothing_else_differs() {
+        let found = lines(r#"{"status":201}"#, &received(201, "application/json", r#"{"n":"1"}"#));
+        assert_eq!(found, ["/n: `returns` says int64, found a string"]);
+    }
+
+    #[test]
+    fn problems_are_compared_by_their_type_and_the_given_members() {
+        let problem = received(
+            422,
+            PROBLEM_JSON,
+            r#"{"type":"urn:fjord:problem:refused","status":422,"detail":"too young","request_id":"r"}"#,
+        );
+        let answer = r#"{"status":422,"problem":"refused","body":{"detail":"too young"}}"#;
+        assert_eq!(lines(answer, &problem), [""; 0]);
+        assert_eq!(
+            lines(&answer.replace("young", "old"), &problem),
+            [r#"/detail: expected "too old", got "too young""#]
+        );
+        assert_eq!(
+            lines(r#"{"problem":"no-row"}"#, &problem),
+            ["status: expected 404 no-row, got 422 refused: too young"]
+        );
+        let invalid = received(
+            400,
+            PROBLEM_JSON,
+            r#"{"type":"urn:fjord:problem:invalid-request","errors":[{"in":"query","parameter":"n","detail":"required"}]}"#,
+        );
+        assert_eq!(
+            lines(answer, &invalid),
+            ["status: expected 422 refused, got 400 invalid-request: n: required"]
+        );
+        // A proxy's own error is no problem of fjord.
+        let foreign = received(422, "text/html", "<p>no</p>");
+        assert_eq!(lines(answer, &foreign), ["status: expected 422 refused, got 422"]);
+    }
+
+    #[test]
+    fn other_media_types_are_strings() {
+        assert_eq!(received(200, "text/csv", "a\r\n").json(), ExactJson::Text("a\r\n".into()));
+        let bytes =
+            HttpAnswer { body: Bytes::from_static(b"\xff\xfe"), ..received(200, "image/png", "") };
+        assert_eq!(bytes.json(), ExactJson::Text("//4=".into()));
+        assert_eq!(received(200, "application/json", "{").json(), ExactJson::Text("{".into()));
+    }
+}

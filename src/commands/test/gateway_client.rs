@@ -1,0 +1,166 @@
+//! An HTTPS client that sends examples to a gateway.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Uri};
+
+use super::TestError;
+use super::credentials;
+use super::evaluation::HttpAnswer;
+use super::result::TargetError;
+use crate::catalogue::{Auth, Endpoint, ExampleRequest};
+use crate::cli::TestArguments;
+use crate::config::tls::{CertificateFiles, ClientTlsConfig};
+use crate::telemetry::chain;
+use crate::tls;
+
+/// The longest wait for a connection.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// How much longer than the session of its endpoint a request may take.
+const MARGIN: Duration = Duration::from_secs(5);
+/// The maximum size of an answer in bytes.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+
+/// A client of one gateway.
+#[derive(Debug)]
+pub(super) struct GatewayClient {
+    client: reqwest::Client,
+    /// The URL without a slash at the end.
+    base: String,
+    credential: Option<(HeaderName, HeaderValue)>,
+}
+
+impl GatewayClient {
+    /// Creates a client. Connects to nothing yet.
+    ///
+    /// # Errors
+    /// The arguments that cannot be used.
+    pub(super) fn new(url: &str, arguments: &TestArguments) -> Result<Self, TestError> {
+        let usage = |error: String| TestError::Usage(vec![error]);
+        let base = base_url(url).map_err(|error| usage(format!("--url {url}: {error}")))?;
+        let credential = credentials::header(arguments).map_err(usage)?;
+        let identity = arguments.certificate.clone().zip(arguments.key.clone());
+        let files = ClientTlsConfig {
+            ca: arguments.ca.clone(),
+            identity: identity.map(|(certificate, key)| CertificateFiles { certificate, key }),
+        };
+        let tls = tls::client_config(&files).map_err(|errors| {
+            TestError::Usage(errors.0.iter().map(ToString::to_string).collect())
+        })?;
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            // An answer can be a redirect.
+            .redirect(reqwest::redirect::Policy::none())
+            // Ignores proxies from the environment: the URL names the gateway.
+            .no_proxy()
+            .connect_timeout(CONNECT_LIMIT)
+            .user_agent(concat!("fjord/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| TestError::Failed(vec![chain(&error)]))?;
+        Ok(Self { client, base, credential })
+    }
+
+    /// Sends a request.
+    ///
+    /// # Errors
+    /// The reason why there is no complete answer.
+    pub(super) async fn send(
+        &self,
+        endpoint: &Endpoint,
+        request: ExampleRequest,
+    ) -> Result<HttpAnswer, TargetError> {
+        let url = format!("{}{}", self.base, request.target);
+        let limit = endpoint.session + MARGIN;
+        let mut built =
+            self.client.request(request.method, url).headers(request.headers).timeout(limit);
+        if let Some((name, value)) = &self.credential
+            && endpoint.auth != Auth::Public
+        {
+            built = built.header(name, value);
+        }
+        if let Some(body) = request.body {
+            built = built.body(body);
+        }
+        let failed = |error: reqwest::Error| {
+            // The URL contains values.
+            let error = error.without_url();
+            if error.is_timeout() && !error.is_connect() {
+                return TargetError::Failed(format!("no answer within {limit:?}"));
+            }
+            let reason = format!("{}: {}", self.base, chain(&error));
+            if error.is_connect() {
+                TargetError::Unreachable(reason)
+            } else {
+                TargetError::Failed(reason)
+            }
+        };
+        let mut response = built.send().await.map_err(failed)?;
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(failed)? {
+            if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+                let limit = ANSWER_BYTES_MAX >> 20;
+                return Err(TargetError::Failed(format!("the answer has more than {limit} MiB")));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Ok(HttpAnswer { status, headers, body: body.into() })
+    }
+}
+
+/// Checks the URL of a gateway, and removes a slash at its end. It can have a path, under which a proxy serves the gateway.
+fn base_url(url: &str) -> Result<String, String> {
+    let expected = "expected the URL of a gateway without a query, e.g. https://localhost:8443";
+    let parsed: Uri = url.parse().map_err(|error| format!("{error}; {expected}"))?;
+    let (Some(scheme), Some(authority)) = (parsed.scheme_str(), parsed.authority()) else {
+        return Err(expected.to_owned());
+    };
+    if parsed.query().is_some() || url.contains('#') || authority.as_str().contains('@') {
+        return Err(expected.to_owned());
+    }
+    let host = authority.host().trim_matches(['[', ']']);
+    let is_loopback =
+        host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+    match scheme {
+        "https" => {}
+        "http" if is_loopback => {}
+        "http" => {
+            return Err(
+                "expected https:// except for this machine, because others can read what is sent"
+                    .to_owned(),
+            );
+        }
+        _ => return Err(expected.to_owned()),
+    }
+    Ok(url.trim_end_matches('/').to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_urls_of_gateways_are_taken() {
+        for (url, base) in [
+            ("https://localhost:8443", "https://localhost:8443"),
+            ("https://api.example/register/", "https://api.example/register"),
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+            ("http://[::1]:8080/", "http://[::1]:8080"),
+        ] {
+            assert_eq!(base_url(url).as_deref(), Ok(base), "{url}");
+        }
+        for (url, part) in [
+            ("localhost:8443", "expected the URL"),
+            ("/v1", "expected the URL"),
+            ("ftp://localhost", "expected the URL"),
+            ("https://localhost?x=1", "without a query"),
+            ("https://user:secret@localhost", "expected the URL"),
+            ("http://api.example", "expected https://"),
+            ("https://a b", "expected the URL"),
+        ] {
+            let error = base_url(url).unwrap_err();
+            assert!(error.contains(part), "{url}: {error}");
+        }
+    }
+}

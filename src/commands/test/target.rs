@@ -1,0 +1,110 @@
+//! Where examples are sent: to a gateway, or to the procedures themselves.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::ACCEPT;
+
+use super::TestError;
+use super::database_copies::DatabaseCopies;
+use super::evaluation::HttpAnswer;
+use super::gateway_client::GatewayClient;
+use super::result::TargetError;
+use crate::catalogue::{Catalogue, Endpoint, Example, ExampleRequest};
+use crate::cli::TestArguments;
+use crate::config::Config;
+use crate::local_api::{LocalApi, OpenFunction};
+
+/// The target of all examples.
+#[derive(Debug)]
+pub(super) enum ExampleTarget {
+    /// A gateway.
+    Gateway(GatewayClient),
+    /// The databases of the worker's configuration.
+    Procedures {
+        api: Arc<dyn LocalApi>,
+        /// The databases that are removed afterwards.
+        _copies: DatabaseCopies,
+    },
+}
+
+impl ExampleTarget {
+    /// Opens the target that the arguments choose.
+    ///
+    /// # Errors
+    /// Every reason why it cannot be used.
+    pub(super) async fn open(
+        arguments: &TestArguments,
+        mut config: Config,
+        catalogue: &Arc<Catalogue>,
+        open: OpenFunction,
+    ) -> Result<Self, TestError> {
+        if let Some(url) = &arguments.url {
+            return Ok(Self::Gateway(GatewayClient::new(url, arguments)?));
+        }
+        let copies = if arguments.in_place {
+            DatabaseCopies::none()
+        } else {
+            DatabaseCopies::create(&mut config).await.map_err(|it| TestError::Failed(vec![it]))?
+        };
+        let lines = |errors: Vec<crate::start_check::StartError>| {
+            TestError::Usage(errors.iter().map(ToString::to_string).collect())
+        };
+        let api = open(&config, catalogue).map_err(lines)?;
+        let errors = api.ping().await;
+        if !errors.is_empty() {
+            api.close().await;
+            return Err(TestError::Failed(errors));
+        }
+        Ok(Self::Procedures { api, _copies: copies })
+    }
+
+    /// Returns why an endpoint's examples cannot be run.
+    pub(super) fn reason_to_skip(&self, endpoint: &Endpoint) -> Option<String> {
+        match self {
+            Self::Procedures { api, .. } if !api.serves(endpoint) => Some(format!(
+                "worker.queues does not contain the queue {}, so no database is known",
+                endpoint.queue
+            )),
+            _ => None,
+        }
+    }
+
+    /// Sends an example and waits for its answer. The caller limits the time.
+    pub(super) async fn send(
+        &self,
+        endpoint: &Endpoint,
+        example: &Example,
+    ) -> Result<HttpAnswer, TargetError> {
+        let mut request = ExampleRequest::new(endpoint, example);
+        request.headers.entry(ACCEPT).or_insert(http::HeaderValue::from_static("*/*"));
+        match self {
+            Self::Gateway(client) => client.send(endpoint, request).await,
+            Self::Procedures { api, .. } => {
+                let request = local_request(request).map_err(TargetError::Failed)?;
+                let response = api.respond(request, example.caller.clone()).await;
+                let (parts, body) = response.into_parts();
+                let (status, headers) = (parts.status.as_u16(), parts.headers);
+                Ok(HttpAnswer { status, headers, body })
+            }
+        }
+    }
+
+    /// Closes all connections.
+    pub(super) async fn close(&self) {
+        if let Self::Procedures { api, .. } = self {
+            api.close().await;
+        }
+    }
+}
+
+fn local_request(request: ExampleRequest) -> Result<http::Request<Bytes>, String> {
+    let ExampleRequest { method, target, headers, body } = request;
+    let built = http::Request::builder()
+        .method(method)
+        .uri(target)
+        .body(Bytes::from(body.unwrap_or_default()));
+    let mut request = built.map_err(|error| format!("the request cannot be built: {error}"))?;
+    *request.headers_mut() = headers;
+    Ok(request)
+}

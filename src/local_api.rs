@@ -1,0 +1,36 @@
+//! The API without NATS and without a gateway process: a gateway's rules, a worker's handlers and its databases, for
+//! `fjord test`.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::catalogue::{Catalogue, Endpoint, ExampleCaller};
+use crate::config::Config;
+use crate::future::BoxFuture;
+use crate::start_check::StartError;
+
+/// Answers requests as a gateway and a worker would, except that callers are not authenticated and no limit of a rate or of
+/// memory applies.
+pub trait LocalApi: Debug + Send + Sync {
+    /// Returns whether a queue of the worker's configuration serves an endpoint.
+    fn serves(&self, endpoint: &Endpoint) -> bool;
+
+    /// Connects to every database, and creates embedded ones. Returns the errors of those that do not answer.
+    fn ping(&self) -> BoxFuture<'_, Vec<String>>;
+
+    /// Answers a request.
+    fn respond(
+        &self,
+        request: http::Request<Bytes>,
+        caller: ExampleCaller,
+    ) -> BoxFuture<'_, http::Response<Bytes>>;
+
+    /// Closes all connections.
+    fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// A function that opens the API. `main` passes the roles' function to `fjord test`, because shared code must not refer to a
+/// role.
+pub type OpenFunction = fn(&Config, &Arc<Catalogue>) -> Result<Arc<dyn LocalApi>, Vec<StartError>>;
