@@ -189,7 +189,7 @@ pub struct TestArguments {
     /// The examples to run: ids of endpoints, or endpoint/example, in which `*` matches any characters [default: all].
     #[arg(value_name = "FILTER")]
     pub filters: Vec<String>,
-    /// The gateway to send the requests to, e.g. https://localhost:8443.
+    /// The gateway to send the requests to, such as `https://localhost:8443`.
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
     /// The certificates of the authorities that the gateway's certificate is checked with [default: those of the system].
@@ -213,7 +213,7 @@ pub struct TestArguments {
     /// Writes the actual answers of examples that differ into the catalogue files.
     #[arg(long)]
     pub update: bool,
-    /// The file to write the results to as JUnit XML.
+    /// The file to write the results to, in the XML format of `JUnit`.
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
     /// How the results are printed.

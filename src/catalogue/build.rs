@@ -73,10 +73,7 @@ pub(super) fn endpoint(
         check_dry_run(definition.transaction, route.as_ref(), &parameters, errors);
     }
     let queue = queue(definition.queue.as_deref(), id.as_ref(), errors);
-    let attempts = definition.attempts.unwrap_or(defaults.attempts);
-    if !(1..=ATTEMPTS_CEILING).contains(&attempts) {
-        errors.add("attempts", format!("expected 1 to {ATTEMPTS_CEILING}"));
-    }
+    let attempts = attempts(definition.attempts, defaults, errors);
     let outputs = outputs(definition.outputs, result, errors);
     let returns = returns::returns(definition.returns.as_deref(), (result, &outputs), errors);
     let status = status_map(definition.status, errors);
@@ -129,6 +126,18 @@ pub(super) fn endpoint(
     // Last, because the rules for an example depend on all other keys.
     endpoint.examples = examples::examples(definition.examples.as_deref(), &endpoint, errors);
     (errors.list.len() == before).then_some(endpoint)
+}
+
+fn attempts(
+    definition: Option<u32>,
+    defaults: &EndpointDefaults,
+    errors: &mut EndpointErrors<'_>,
+) -> u32 {
+    let attempts = definition.unwrap_or(defaults.attempts);
+    if !(1..=ATTEMPTS_CEILING).contains(&attempts) {
+        errors.add("attempts", format!("expected 1 to {ATTEMPTS_CEILING}"));
+    }
+    attempts
 }
 
 fn route(written: Option<&str>, errors: &mut EndpointErrors<'_>) -> Option<Route> {

@@ -92,7 +92,6 @@ pub(in crate::catalogue) fn errors(value: &ExactJson) -> Vec<(String, String)> {
 
 fn add_errors(value: &ExactJson, pointer: String, found: &mut Vec<(String, String)>) {
     match (Matcher::read(value), value) {
-        (Some(Ok(_)), _) => {}
         (Some(Err(error)), _) => found.push((pointer, error)),
         (None, ExactJson::Array(items)) => {
             for (index, item) in items.iter().enumerate() {
@@ -104,7 +103,7 @@ fn add_errors(value: &ExactJson, pointer: String, found: &mut Vec<(String, Strin
                 add_errors(value, format!("{pointer}/{name}"), found);
             }
         }
-        (None, _) => {}
+        (Some(Ok(_)) | None, _) => {}
     }
 }
 

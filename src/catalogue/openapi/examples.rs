@@ -24,10 +24,12 @@ fn accepted(endpoint: &Endpoint) -> impl Iterator<Item = &Example> {
 }
 
 fn object(example: &Example, value: Json) -> Json {
-    match &example.summary {
-        Some(summary) => json!({ "summary": summary, "value": value }),
-        None => json!({ "value": value }),
+    let mut object = Map::new();
+    if let Some(summary) = &example.summary {
+        object.insert("summary".to_owned(), json!(summary));
     }
+    object.insert("value".to_owned(), value);
+    Json::Object(object)
 }
 
 /// Returns the examples of a parameter in the path, the query or a header, each value once.

@@ -113,12 +113,11 @@ pub(super) fn evaluate(
     received: &HttpAnswer,
 ) -> Evaluation {
     let body = received.json();
-    let differences = match &example.answer {
-        Some(expected) => compare(expected, received, &body),
-        None => {
-            let expected = "an answer in the catalogue, which --update adds";
-            vec![Difference::new("answer", expected, received.description())]
-        }
+    let differences = if let Some(expected) = &example.answer {
+        compare(expected, received, &body)
+    } else {
+        let expected = "an answer in the catalogue, which --update adds";
+        vec![Difference::new("answer", expected, received.description())]
     };
     let ReturnsDrift { contradictions, undeclared } = drift(endpoint, example, received, &body);
     Evaluation { differences, contradictions, undeclared }

@@ -1,4 +1,4 @@
-//! Writes results as JUnit XML, which CI systems show. Endpoints are test suites.
+//! Writes results in the XML format of `JUnit`, which CI systems show. Endpoints are test suites.
 
 use std::path::Path;
 use std::time::Duration;
