@@ -253,7 +253,7 @@ fn a_worker_that_cannot_start_fails_the_check() {
     worker("[worker.queues.other]\nconcurrency = 1\n");
     assert_errors(
         &setup.errors("worker"),
-        &[&["worker.queues: expected at least one queue of the catalogue"]],
+        &[&["worker.queues: expected at least one queue from the catalogue"]],
     );
     setup.write("endpoints/all.json", ENDPOINTS.replace("echo", "ecko"));
     worker("[worker.queues.a]\nconcurrency = 1\n");
