@@ -99,7 +99,7 @@ const FORBIDDEN: &[Forbidden] = &[
     Forbidden {
         by: "commands",
         module: "roles",
-        reason: "shared code knows no role; main passes in what a command needs of one",
+        reason: "shared code knows no role; main passes in everything that a command needs from a role",
     },
     Forbidden {
         by: "messaging",
