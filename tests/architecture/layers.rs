@@ -99,7 +99,7 @@ const FORBIDDEN: &[Forbidden] = &[
     Forbidden {
         by: "commands",
         module: "roles",
-        reason: "shared code knows no role; main passes in everything that a command needs from a role",
+        reason: "shared code knows no role; main passes in what a command needs from one",
     },
     Forbidden {
         by: "messaging",
