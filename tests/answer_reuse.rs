@@ -40,7 +40,7 @@ async fn fleet() -> Fleet {
     fleet_with("").await
 }
 
-/// Starts a fleet with additional keys of `[gateway.http]`.
+/// Starts a fleet with additional settings in `[gateway.http]`.
 async fn fleet_with(http_keys: &str) -> Fleet {
     let key = |key: &str| super::authentication::fixture::hash(key);
     let gateway_toml = format!(
@@ -78,12 +78,14 @@ async fn identical_concurrent_requests_share_one_call() {
     assert!((fleet.gateways[0].metric(reused).await - 19.0).abs() < 0.1);
     let log = fleet.gateways[0].process.log();
     assert_eq!(log.matches(r#""reused":"shared_call""#).count(), 19);
-    // Each has its own id, and a call that ends before the next begins is not shared.
+    // Each request has its own id, and a call that ends before the next request begins is not
+    // shared.
     let ids: std::collections::HashSet<_> =
         answers.iter().map(|it| it.header("x-request-id")).collect();
     assert_eq!(ids.len(), 20);
     assert_ne!(line(&client.get("/v1/shared?key=a&ms=1000").await), first);
-    // Other parameters, even if only by their order, are other requests.
+    // Requests with different parameters do not share a call. The order of the parameters does not
+    // matter.
     let (one, two) =
         tokio::join!(client.get("/v1/shared?key=b&ms=500"), client.get("/v1/shared?ms=500&key=c"));
     assert_ne!(line(&one), line(&two));
@@ -97,7 +99,7 @@ async fn identical_concurrent_requests_share_one_call() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disconnect_ends_a_shared_call_only_if_nobody_waits() {
+async fn a_disconnect_ends_a_shared_call_only_if_no_client_waits() {
     let fleet = fleet().await;
     let client = fleet.client();
     let path = "/v1/shared?key=left&ms=1500";
@@ -113,7 +115,7 @@ async fn a_disconnect_ends_a_shared_call_only_if_nobody_waits() {
     assert!(leader.is_err(), "the leader has left");
     line(&follower);
     assert_eq!(calls(&fleet, "left"), 1);
-    // The call of a request that nobody waits for is cancelled.
+    // A call is cancelled when no client waits for it any longer.
     let path = "/v1/shared?key=alone&ms=8000";
     let client = fleet.client();
     let alone = tokio::time::timeout(Duration::from_millis(700), client.get(path));

@@ -188,7 +188,8 @@ async fn a_worker_rejects_and_counts_malformed_messages() {
         );
         others += 1.0;
     }
-    // Messages without a reply subject or headers, on the subjects for requests, repeats and cancels.
+    // Messages without a reply subject or headers, on the subjects for requests, resend requests
+    // and cancels.
     for subject in ["fjord.q.echo", "fjord.resend.echo", "fjord.cancel.echo"] {
         nats.publish(subject, "\0\u{1}".into()).await.unwrap();
     }

@@ -51,7 +51,7 @@ async fn a_preflight_is_answered_without_a_worker_and_without_credentials() {
     assert_eq!(answer.is(204).header("access-control-allow-origin"), "");
     has_fixed_headers(&answer);
 
-    // The page can also read error responses, such as this one of a queue without workers.
+    // The page can also read error responses, such as this one for a queue without workers.
     let answer = send_request(&client, Method::GET, "/v1/echo/a", &[("origin", PAGE)]).await;
     answer.is_problem(503, "no-workers");
     assert_eq!(answer.header("access-control-allow-origin"), PAGE);

@@ -214,7 +214,7 @@ async fn the_page_works_below_a_path_that_a_proxy_removes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_files_of_the_page_are_cached_for_ever_and_the_rest_is_validated() {
+async fn the_files_of_the_page_are_cached_forever_and_the_rest_is_validated() {
     let options = FleetOptions {
         gateway_keys: "documentation = 'public'\n",
         // A route that would match the paths of the files.

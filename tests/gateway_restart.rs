@@ -174,7 +174,7 @@ async fn a_listener_of_an_earlier_configuration_is_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_descriptor_that_is_no_listener_is_not_used() {
+async fn a_descriptor_that_is_not_a_listener_is_not_used() {
     let (fleet, mut manager, address) = fleet_and_manager().await;
     let (one, _other) = std::os::unix::net::UnixStream::pair().expect("a pair of sockets");
     manager.kept.push(one.into());

@@ -33,7 +33,7 @@ fn lines_of(node: &FjordProcess, request_id: &str) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_log_line_has_a_value_of_a_client_at_any_level() {
+async fn no_log_line_contains_a_value_from_a_client_at_any_level() {
     let fleet = Fleet::start(options()).await;
     for http in [HttpVersion::One, HttpVersion::Two] {
         let client = fleet.client_with(ClientOptions { http, ..ClientOptions::default() });
@@ -65,7 +65,7 @@ async fn no_log_line_has_a_value_of_a_client_at_any_level() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_message_of_a_database_is_logged_once_it_is_enabled() {
+async fn database_messages_are_logged_once_they_are_enabled() {
     let mut fleet = Fleet::start(FleetOptions::default()).await;
     let (client, path) = (fleet.client(), format!("/v1/refuse/{CANARY}"));
     let worker = &mut fleet.workers[0];

@@ -60,8 +60,8 @@ fn get<'a>(object: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
     object.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value)
 }
 
-/// Returns rows with columns in lower case, numbers as doubles, and in a defined order, because `203`, `203.00` and
-/// another order of a GROUP BY are equally right.
+/// Returns rows with columns in lower case, numbers as doubles, and in a defined order, because
+/// `203`, `203.00` and another order of a GROUP BY are equally correct.
 fn comparable(rows: &Value) -> Vec<String> {
     let cell = |value: &Value| match value.as_f64() {
         Some(number) => json!(number),

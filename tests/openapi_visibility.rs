@@ -149,7 +149,7 @@ async fn each_caller_sees_only_the_endpoints_that_it_may_call() {
         assert_eq!(answer.header("cache-control"), "no-store", "{who}");
         assert!(answer.header("vary").starts_with("Authorization, X-Api-Key"), "{who}");
         assert_eq!(answer.header("etag"), "", "{who}");
-        // Calls succeed exactly for the endpoints of the document.
+        // Calls succeed for exactly the endpoints in the document.
         for endpoint in ["any-proof", "any-reader", "partner-only", "machines"] {
             let status = client.get(&format!("/v1/{endpoint}")).await.status;
             assert_eq!(status == 200, expected.contains(&endpoint), "{who} {endpoint}: {status}");
@@ -159,7 +159,7 @@ async fn each_caller_sees_only_the_endpoints_that_it_may_call() {
     for word in WORDS {
         assert!(!nobody.contains(word), "{word} is in the public document");
     }
-    // Concurrent requests must not get the document of another caller.
+    // Concurrent requests must not get another caller's document.
     let requests = (0..20).flat_map(|_| &callers).map(async |(who, client, expected)| {
         assert_eq!(shown(&document(client).await), names(expected), "{who}");
     });
@@ -171,12 +171,12 @@ async fn invalid_credentials_are_refused_and_counted() {
     let documented = DocumentedGateway::start("").await;
     let client = documented.fleet.client();
     let foreign = Signer::p256("s").unwrap().sign(&claims("anna", "", HOUR)).unwrap();
-    let old = claims_of("https://nobody.example/", "anna", "", HOUR);
-    let old = documented.staff.sign(&old).unwrap();
+    let from_unknown_issuer = claims_of("https://nobody.example/", "anna", "", HOUR);
+    let from_unknown_issuer = documented.staff.sign(&from_unknown_issuer).unwrap();
     for (client, reason) in [
         (client.with_bearer("x"), "malformed"),
         (client.with_bearer(&foreign), "bad-signature"),
-        (client.with_bearer(&old), "wrong-issuer"),
+        (client.with_bearer(&from_unknown_issuer), "wrong-issuer"),
         (client.with_header("x-api-key", "guess"), "unknown-api-key"),
         (client.with_header("x-api-key", "former-key"), "expired"),
         (client.with_bearer(&foreign).with_header("x-api-key", "billing-key"), "ambiguous"),

@@ -100,7 +100,7 @@ async fn a_value_that_would_break_the_header_is_a_problem() {
     created.is_problem(502, "outcome-unknown");
     let log = || fleet.workers[0].process.log();
     let expected =
-        "the OUTPUT parameter @place is not a value of the header Location: expected a URI";
+        "the OUTPUT parameter @place is not a valid value for the header Location: expected a URI";
     eventually(SOON, TICK, || log().contains(expected)).await;
     assert!(!log().contains("Set-Cookie"), "values are not logged");
 }

@@ -47,7 +47,7 @@ impl TestDirectory {
         fs::write(self.path(name), contents).expect("the file can be written");
     }
 
-    /// Writes `gateway.toml` with additional keys of `[gateway.tls]`, and additional sections.
+    /// Writes `gateway.toml` with additional settings in `[gateway.tls]`, and additional sections.
     fn gateway(&self, tls_keys: &str, sections: &str) {
         let (certificate, key) = (&self.certs.server.certificate, &self.certs.server.key);
         let text = format!(
@@ -169,7 +169,7 @@ fn swapped_files_and_all_other_errors_are_reported_at_once() {
         &["more.json: endpoint \"b\": procedure: missing"],
     ];
     assert_errors(&setup.errors("gateway"), &expected);
-    // Together with an error of the configuration itself.
+    // They are reported together with an error in the configuration file itself.
     let text = fs::read_to_string(setup.path("gateway.toml")).expect("a file");
     setup.write("gateway.toml", text.replace("listen = '127.0.0.1:0'", "listen = 'nowhere'"));
     let mut all = expected.to_vec();
@@ -253,7 +253,7 @@ fn a_worker_that_cannot_start_fails_the_check() {
     worker("[worker.queues.other]\nconcurrency = 1\n");
     assert_errors(
         &setup.errors("worker"),
-        &[&["worker.queues: expected at least one queue of the catalogue"]],
+        &[&["worker.queues: expected at least one queue from the catalogue"]],
     );
     setup.write("endpoints/all.json", ENDPOINTS.replace("echo", "ecko"));
     worker("[worker.queues.a]\nconcurrency = 1\n");

@@ -21,7 +21,7 @@ const CANARY: &str = "Canary9153";
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const SPAN: &str = "b7ad6b7169203331";
 
-/// Starts a fleet that exports traces to `address`, with additional keys of `[traces]`.
+/// Starts a fleet that exports traces to `address`, with additional settings in `[traces]`.
 async fn fleet(address: &str, keys: &str) -> Fleet {
     let scheme = if keys.contains("[traces.tls]") { "https" } else { "http" };
     let traces = format!("[traces]\nendpoint = '{scheme}://{address}'\n{keys}\n");

@@ -29,7 +29,7 @@ pub struct ActiveConfig {
     pub authenticator: Authenticator,
     /// The documentation of the endpoints, if it is served.
     pub documentation: Option<Documentation>,
-    /// The CORS rules of responses that no endpoint gives.
+    /// The CORS rules for responses that do not come from an endpoint.
     pub default_cors: Option<Arc<CorsRules>>,
     /// The path of the health check.
     pub health_path: Option<String>,
@@ -40,10 +40,11 @@ pub struct ActiveConfig {
 }
 
 impl ActiveConfig {
-    /// Loads the keys and the catalogue of a configuration and checks their consistency.
+    /// Loads the keys and the catalogue that a configuration names, and checks that they are
+    /// consistent.
     ///
     /// # Errors
-    /// All errors.
+    /// All errors found.
     pub fn load(config: &Config) -> Result<Self, Vec<StartError>> {
         let authenticator = Authenticator::load(&config.auth);
         let catalogue = catalogue::load(&config.catalogue.directory, &config.catalogue.defaults);
@@ -95,7 +96,7 @@ impl ActiveConfig {
         })
     }
 
-    /// Returns whether a path is the path of the health check.
+    /// Returns whether this is the path of the health check.
     #[must_use]
     pub fn is_health_check(&self, path: &str) -> bool {
         self.health_path.as_deref() == Some(path)
@@ -108,7 +109,8 @@ impl ActiveConfig {
             || (self.documentation.is_some() && DOCUMENTATION_PATHS.contains(&path))
     }
 
-    /// Returns the CORS rules of a response: those of the endpoint that the request names, or the default ones.
+    /// Returns the CORS rules for a response: those of the endpoint that the request names, or the
+    /// default rules.
     #[must_use]
     pub fn cors_rules(&self, method: &Method, path: &str) -> Option<Arc<CorsRules>> {
         match self.router.find(method, path) {
@@ -117,7 +119,7 @@ impl ActiveConfig {
         }
     }
 
-    /// Returns the file of the documentation page that a request asks for, if any.
+    /// Returns the requested file of the documentation page, if the request is for one.
     #[must_use]
     pub fn documentation_asset(&self, request: &Parts) -> Option<Response> {
         let documentation = self.documentation.as_ref()?;

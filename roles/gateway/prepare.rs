@@ -1,4 +1,5 @@
-//! The first step of a start: reads every file of the configuration. `fjord check` performs only this step.
+//! The first step of a start: reads every file that the configuration names. `fjord check` performs
+//! only this step.
 
 use crate::config::LoadedConfig;
 use crate::roles::gateway::active_config::ActiveConfig;
@@ -10,14 +11,14 @@ use crate::tls::{ServerTls, TlsErrors};
 pub struct PreparedGateway {
     /// The part of the configuration that requests depend on.
     pub active_config: ActiveConfig,
-    /// TLS of the public listener.
+    /// The TLS settings of the public listener.
     pub tls: Option<ServerTls>,
 }
 
-/// Reads every file of a gateway. Binds no address and connects to nothing.
+/// Reads every file that a gateway needs. Binds no address and connects to nothing.
 ///
 /// # Errors
-/// All errors.
+/// All errors found.
 pub fn prepare(loaded: &LoadedConfig) -> Result<PreparedGateway, Vec<StartError>> {
     let config = &loaded.config;
     let tls = config.gateway.tls.as_ref().map(ServerTls::load).transpose();
@@ -25,7 +26,8 @@ pub fn prepare(loaded: &LoadedConfig) -> Result<PreparedGateway, Vec<StartError>
     Ok(PreparedGateway { active_config, tls })
 }
 
-/// Reads every file of a gateway except those of its public listener, and adds their result.
+/// Reads every file that a gateway needs, except those of its public listener. `tls` is the result
+/// of reading those; its errors are returned together with the others.
 pub(super) fn with_tls<T>(
     loaded: &LoadedConfig,
     tls: Result<T, TlsErrors>,

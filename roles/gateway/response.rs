@@ -25,14 +25,14 @@ pub use body::{BodyEncoder, BodyProducer, ResponseBody, StreamedBody, Truncated}
 pub use close_reason::CloseReason;
 pub use request_id::RequestId;
 
-/// A response of the gateway.
+/// A response from the gateway.
 pub type Response = http::Response<ResponseBody>;
 
 /// The header with the request's id, in requests and responses.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The header with the durations of a request's phases (W3C Server Timing).
 pub const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
-/// Tells why a gateway has no answer of a worker (RFC 9209).
+/// Explains why the gateway has no answer from a worker (RFC 9209).
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 /// Tells browsers to use only HTTPS for this host, for one year.
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
@@ -116,14 +116,14 @@ pub fn from_final(answer: Final) -> Result<Response, Problem> {
         );
     }
     let body = if is_bodiless(status.as_u16()) { Bytes::new() } else { answer.body };
-    // An empty body can be CSV, lines of JSON or the bytes of a value, but not JSON.
+    // An empty body is valid as CSV, JSON Lines or raw bytes, but not as JSON.
     let is_untyped =
         is_bodiless(status.as_u16()) || (body.is_empty() && &*answer.content_type == JSON);
     let content_type = if is_untyped { "" } else { &*answer.content_type };
     with_body(status, content_type, body.into())
 }
 
-/// Returns the response for a streamed answer of a worker.
+/// Returns the response for a worker's streamed answer.
 ///
 /// # Errors
 /// `BadAnswer` if the status or the media type is not valid in a response with a body.
@@ -162,7 +162,8 @@ fn with_body(
     Ok(response)
 }
 
-/// Attaches a reservation to a response with a counted body, for `count_compressed`.
+/// If the body is charged to the client's byte budget, attaches an empty reservation for the same
+/// client, so that `count_compressed` can charge the compressed body too.
 pub(super) fn attach_reservation(response: &mut Response, reservation: &Reservation) {
     if let ResponseBody::Whole(body) = response.body()
         && Reservation::counts(body)

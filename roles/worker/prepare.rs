@@ -1,5 +1,5 @@
-//! The first step of a start: reads every file of the configuration, and creates the handlers of all queues. `fjord check`
-//! performs only this step.
+//! The first step of a start: reads every file that the configuration names, and creates the
+//! handlers of all queues. `fjord check` performs only this step.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub struct PreparedWorker {
     pub queues: Vec<PreparedQueue>,
 }
 
-/// A queue, whose handlers exist.
+/// A queue whose handlers have been created.
 #[derive(Debug)]
 pub struct PreparedQueue {
     /// The subjects of the queue.
@@ -38,10 +38,10 @@ pub struct PreparedQueue {
     pub endpoints: Vec<ServedEndpoint>,
 }
 
-/// Reads every file of a worker. Binds no address and connects to nothing.
+/// Reads every file that a worker needs. Binds no address and connects to nothing.
 ///
 /// # Errors
-/// All errors.
+/// All errors found.
 pub fn prepare(loaded: &LoadedConfig) -> Result<PreparedWorker, Vec<StartError>> {
     let config = &loaded.config;
     let mut errors = start_check::client_file_errors(config);
@@ -117,7 +117,7 @@ pub(super) fn queues(
         }
     }
     if queues.is_empty() && errors.is_empty() {
-        let expected = "expected at least one queue of the catalogue".to_owned();
+        let expected = "expected at least one queue from the catalogue".to_owned();
         errors.push(StartError::at_key("worker.queues", expected));
     }
     if errors.is_empty() { Ok(queues) } else { Err(errors) }

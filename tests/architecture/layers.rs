@@ -101,7 +101,7 @@ const FORBIDDEN: &[Forbidden] = &[
     Forbidden {
         by: "commands",
         module: "roles",
-        reason: "shared code knows no role; main passes in what a command needs of one",
+        reason: "shared code knows no role; main passes in what a command needs from one",
     },
     Forbidden {
         by: "messaging",

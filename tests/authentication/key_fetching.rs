@@ -76,7 +76,7 @@ impl KeyServer {
         self.process.log().matches("fetched").count()
     }
 
-    /// Starts a fleet whose gateway accepts tokens of this issuer.
+    /// Starts a fleet whose gateway accepts tokens from this issuer.
     async fn fleet(&self) -> Fleet {
         fleet(self.config(&self.certs.ca)).await
     }
@@ -228,7 +228,7 @@ async fn a_reload_applies_the_issuers_new_authority() {
     let mut issuer = KeyServer::start(&keys(&[&signer])).await;
     let mut fleet = issuer.fleet().await;
     fleet.gateways[0].ready().await;
-    // The issuer gets a certificate of another authority, which replaces the gateway's CA file.
+    // The issuer gets a certificate from another authority, which replaces the gateway's CA file.
     let other = Certs::new(&issuer.home.path().join("other"));
     fs::copy(&other.ca, &issuer.certs.ca).unwrap();
     fs::copy(&other.server.certificate, &issuer.certs.server.certificate).unwrap();

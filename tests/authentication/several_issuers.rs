@@ -52,7 +52,7 @@ impl TwoIssuers {
         caller.map(|c| c.principal.unwrap().to_string()).map_err(|refusal| refusal.failure)
     }
 
-    /// Authenticates a token of the partner with changed claims.
+    /// Authenticates a token from the partner with changed claims.
     fn authenticate_partner(&self, changes: &Value) -> Result<String, AuthFailure> {
         let mut claims = partner_claims("anna");
         for (name, value) in changes.as_object().unwrap() {
@@ -72,7 +72,8 @@ fn staff_claims(subject: &str) -> Value {
     claims_of(STAFF, subject, READ, HOUR)
 }
 
-/// Returns an endpoint that accepts tokens of the given issuers, or of all issuers if the list is empty.
+/// Returns an endpoint that accepts tokens from the given issuers, or from all issuers if the list
+/// is empty.
 fn accepting(issuers: &[&str]) -> Endpoint {
     endpoint_with(Auth::Required {
         methods: vec![AuthMethod::Jwt],
@@ -101,7 +102,7 @@ fn each_issuer_has_its_own_principals() {
 }
 
 #[test]
-fn no_issuer_can_issue_tokens_of_another() {
+fn no_issuer_can_issue_tokens_for_another() {
     use AuthFailure::{BadClaims, BadSignature, Malformed, UnknownKey, WrongAlgorithm};
     use AuthFailure::{WrongAudience, WrongIssuer};
     // Both signers have the same algorithm and key id, so that only the keys differ.
@@ -211,7 +212,7 @@ fn every_algorithm_accepts_only_its_own_key() {
 }
 
 #[test]
-fn a_key_of_an_algorithm_that_is_not_allowed_is_an_error() {
+fn a_key_for_an_algorithm_that_is_not_allowed_is_an_error() {
     let signer = Signer::rsa_for("key", Algorithm::PS256).unwrap();
     let keys = file(&jwks(&[&signer]).unwrap());
     let mut config = issuer_config(PARTNER, &keys);

@@ -28,7 +28,7 @@ pub(crate) const GATEWAY: &str = "header_timeout = '30m'\nconnections_max = 2000
 pub(crate) enum BenchTarget {
     /// HTTPS through a gateway, NATS and a worker of fjord.
     Fjord(BenchHttp),
-    /// The same with another build of fjord.
+    /// HTTPS through another build of fjord.
     Base(BenchHttp),
     /// NATS alone.
     Nats,

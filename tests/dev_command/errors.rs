@@ -77,7 +77,7 @@ fn an_error_that_only_a_role_finds_ends_the_command() {
     fs::write(&endpoints, text.replace(r#""public""#, r#"{ "methods": ["api-key"] }"#)).unwrap();
     let text = fails(&mut dev(&api), 2);
     assert!(
-        text.contains("auth: expected a method that [auth] of the configuration sets up"),
+        text.contains("auth: expected a method that [auth] in the configuration sets up"),
         "{text}"
     );
 }

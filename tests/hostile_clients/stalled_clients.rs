@@ -66,7 +66,7 @@ async fn disconnected_clients_leave_no_data_in_send_buffers() {
 }
 
 #[tokio::test]
-async fn a_connection_counts_while_its_send_buffer_has_data() {
+async fn a_connection_counts_toward_the_limit_while_its_send_buffer_has_data() {
     for half_closes in [false, true] {
         let listener =
             TestListener::start(&Options { connections_per_client_max: 1, ..Options::default() });
@@ -96,7 +96,7 @@ async fn a_connection_counts_while_its_send_buffer_has_data() {
 }
 
 #[tokio::test]
-async fn a_tls_connection_counts_while_its_send_buffer_has_data() {
+async fn a_tls_connection_counts_toward_the_limit_while_its_send_buffer_has_data() {
     for sends_close_notify in [true, false] {
         let listener = TestListener::start(&Options {
             tls: true,
@@ -130,10 +130,10 @@ async fn a_client_that_reads_its_response_and_leaves_no_longer_counts() {
     let body_idle_timeout = LONG;
     let listener = TestListener::start(&Options { body_idle_timeout, ..Options::default() });
     let started = Instant::now();
-    for is_first in [false, true] {
+    for half_closes in [false, true] {
         let mut client = listener.connect().await;
         client.write_all(&get("/medium", "Connection: close\r\n")).await.unwrap();
-        if is_first {
+        if half_closes {
             // Like `nc -N`, the client closes its sending side.
             client.shutdown().await.unwrap();
         }

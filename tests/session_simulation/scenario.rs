@@ -12,7 +12,7 @@ pub(super) struct Faults {
     pub(super) crash: f64,
     pub(super) drain: f64,
     pub(super) client_leaves: f64,
-    /// How long the network stalls once, at a random time of the first seconds.
+    /// How long the network stalls once, at a random time during the first seconds.
     pub(super) stall: Duration,
     pub(super) crowd: usize,
     /// The minimum latency of a message.

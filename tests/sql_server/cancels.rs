@@ -278,7 +278,7 @@ async fn a_call_that_is_cancelled_during_its_preparation_is_never_sent() {
 
 /// The client disconnects while the worker rolls back a failed call.
 #[tokio::test]
-async fn a_slow_roll_back_is_abandoned_with_its_connection() {
+async fn a_slow_rollback_is_abandoned_with_its_connection() {
     let server = fake_server().await;
     let caller =
         ProcedureCaller { transaction: Transaction::Committed, ..ProcedureCaller::new(&server) };

@@ -54,7 +54,7 @@ async fn every_error_of_an_answer_counts() {
 /// With `IMPLICIT_TRANSACTIONS`, nothing would confirm that the statements after the ROLLBACK were
 /// rolled back as well.
 #[tokio::test]
-async fn an_unmatched_end_of_a_transaction_after_another_error_is_no_proof_of_a_roll_back() {
+async fn an_unmatched_end_of_a_transaction_after_another_error_does_not_prove_a_rollback() {
     let server = fake_server().await;
     server.state().is_babelfish.store(true, Ordering::Release);
     let transaction = Transaction::Committed;

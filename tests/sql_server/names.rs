@@ -67,7 +67,7 @@ async fn a_table_type_and_its_columns_can_be_reserved_words_or_have_blanks() {
 
 /// Babelfish needs seconds to read the kinds of objects, so they are not queried there.
 #[tokio::test]
-async fn an_object_that_is_no_procedure_is_refused_with_its_kind() {
+async fn an_object_that_is_not_a_procedure_is_refused_with_its_kind() {
     for server in servers().await.into_iter().filter(|server| !server.is_babelfish) {
         let caller = ProcedureCaller::new(&server);
         let reason = "fjord_test.things is a table, expected a procedure";

@@ -32,9 +32,10 @@ pub(crate) struct FleetOptions {
     pub(crate) nats_servers: usize,
     /// The configuration of the NATS servers.
     pub(crate) nats: NatsOptions,
-    /// Additional keys of `[messaging.nats]`.
+    /// Additional settings in `[messaging.nats]`.
     pub(crate) nats_keys: String,
-    /// Additional keys of `[messaging.nats.tls]`; `{certificate}` and `{key}` stand for the client's files.
+    /// Additional settings in `[messaging.nats.tls]`; `{certificate}` and `{key}` stand for the
+    /// client's files.
     pub(crate) nats_tls_keys: &'static str,
     /// The password with which fjord logs in to NATS, if not `SHIPPED_PASSWORD`.
     pub(crate) nats_password: Option<&'static str>,
@@ -50,9 +51,9 @@ pub(crate) struct FleetOptions {
     pub(crate) queues: &'static str,
     /// The log filter of both roles.
     pub(crate) log_filter: &'static str,
-    /// Additional keys of `[gateway]`.
+    /// Additional settings in `[gateway]`.
     pub(crate) gateway_keys: &'static str,
-    /// Additional keys of `[gateway.tls]`; `{ca}` stands for the authority's certificate.
+    /// Additional settings in `[gateway.tls]`; `{ca}` stands for the authority's certificate.
     pub(crate) gateway_tls_keys: &'static str,
     /// The name and contents of an additional catalogue file.
     pub(crate) catalogue: Option<(&'static str, &'static str)>,

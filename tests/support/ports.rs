@@ -13,7 +13,7 @@ const RANGE: std::ops::Range<u16> = 10_240..32_768;
 
 static TAKEN: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
 
-/// Returns a port of 127.0.0.1 that is free and was not returned before in this test run.
+/// Returns a port on 127.0.0.1 that is free and was not returned before in this test run.
 ///
 /// Another program can bind the port first. The caller must then pick another one.
 pub(crate) fn pick() -> u16 {
@@ -25,7 +25,7 @@ pub(crate) fn pick() -> u16 {
             return port;
         }
     }
-    panic!("no free port of 127.0.0.1 between {} and {}", RANGE.start, RANGE.end);
+    panic!("no free port on 127.0.0.1 between {} and {}", RANGE.start, RANGE.end);
 }
 
 /// Reports whether no process listens on the port.

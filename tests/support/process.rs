@@ -29,7 +29,7 @@ impl Process {
         Self::start_with_stdin(name, command, log, Stdio::null())
     }
 
-    /// The same, with something to read.
+    /// Like `start`, but with the given stdin.
     pub(crate) fn start_with_stdin(
         name: &str,
         mut command: Command,

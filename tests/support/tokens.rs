@@ -109,7 +109,7 @@ pub(crate) fn claims(subject: &str, scope: &str, lifetime: Duration) -> Value {
     claims_of(ISSUER, subject, scope, lifetime)
 }
 
-/// Returns the claims of a token of another issuer.
+/// Returns the claims of a token from another issuer.
 pub(crate) fn claims_of(issuer: &str, subject: &str, scope: &str, lifetime: Duration) -> Value {
     let now = now();
     json!({

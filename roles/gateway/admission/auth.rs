@@ -76,14 +76,15 @@ impl Authenticator {
         }
     }
 
-    /// Returns an error, with its key, if the endpoint names an issuer that `[auth]` lacks, or accepts only methods that
-    /// `[auth]` does not configure.
+    /// Returns an error, and the key in the endpoint that it concerns, if the endpoint names an
+    /// issuer that `[auth]` does not define or accepts only methods that `[auth]` does not
+    /// configure.
     #[must_use]
     pub fn endpoint_error(&self, endpoint: &Endpoint) -> Option<(&'static str, String)> {
         let Auth::Required { methods, issuers, .. } = &endpoint.auth else { return None };
         if let Some(unknown) = issuers.iter().find(|name| !self.jwt.knows(name)) {
             let expected = format!(
-                "expected issuers of the configuration, found {unknown:?}, but there is no [auth.jwt.{unknown}]"
+                "expected issuers from the configuration, found {unknown:?}, but there is no [auth.jwt.{unknown}]"
             );
             return Some(("auth.issuers", expected));
         }
@@ -91,7 +92,7 @@ impl Authenticator {
         is_closed.then(|| {
             let names: Vec<&str> = methods.iter().map(|method| method.as_str()).collect();
             let expected = format!(
-                "expected a method that [auth] of the configuration sets up, found {}",
+                "expected a method that [auth] in the configuration sets up, found {}",
                 names.join(", ")
             );
             ("auth", expected)
@@ -212,7 +213,8 @@ fn ok_or_collect<T>(loaded: Result<T, Vec<String>>, errors: &mut Vec<String>) ->
     loaded.map_err(|more| errors.extend(more)).ok()
 }
 
-/// Returns the wall-clock time in seconds since 1970, by which tokens and keys expire.
+/// Returns the wall-clock time in seconds since 1970, which determines whether tokens and keys have
+/// expired.
 fn unix_seconds() -> i64 {
     chrono::Utc::now().timestamp()
 }

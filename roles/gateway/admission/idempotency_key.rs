@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_forms_are_the_same_key_and_others_are_rejected() {
+    fn both_forms_give_the_same_key_and_others_are_rejected() {
         let read = |values: &[&str]| {
             let mut headers = HeaderMap::new();
             for value in values {

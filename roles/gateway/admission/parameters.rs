@@ -117,7 +117,7 @@ fn check_query<'a>(
             continue;
         }
         *received = match uri::decode_query(text) {
-            // A bare name, `?n` instead of `?n=`, gives no value.
+            // A bare name (`?n` instead of `?n=`) has no value.
             Ok(text) if text.is_empty() && pair.contains('=') && is_null_if_empty(parameter) => {
                 ReceivedValue::Valid(ParameterValue::Null)
             }
@@ -169,7 +169,7 @@ fn check_claims(
         let value = match caller.claim(&parameter.name) {
             None if !parameter.required => continue,
             None => None,
-            // Claims of an API key are always strings.
+            // An API key's claims are always strings.
             Some(serde_json::Value::String(text)) if parameter.kind != ParameterType::Json => {
                 validate::from_text(parameter, Cow::Owned(text.clone()), location, &mut violations)
             }

@@ -1,5 +1,5 @@
-//! The `Prefer` header (RFC 7240), with which a caller can request that the call's transaction be rolled back, or an answer
-//! without content.
+//! The `Prefer` header (RFC 7240). It lets a caller request that the call's transaction be rolled
+//! back, or that the answer have no content.
 //!
 //! The RFC lets servers ignore a preference. Ignoring a dry run would commit a call that the caller wants rolled back, so a
 //! request whose preference might not be honored is rejected before anything is executed.
@@ -17,7 +17,7 @@ const PREFER: HeaderName = HeaderName::from_static("prefer");
 pub(in crate::roles::gateway) const PREFERENCE_APPLIED: HeaderName =
     HeaderName::from_static("preference-applied");
 
-/// The condition that workers answer dry runs without reporting a rollback.
+/// The condition in which workers answer dry runs without reporting a rollback.
 const UNCONFIRMED: Condition = Condition::new("dry runs are not reported as rolled back");
 
 /// How the caller wants the transaction to end.
@@ -188,7 +188,8 @@ impl Preferences {
                 "rollback" => TransactionEnd::Rollback,
                 _ => return Err("tx: expected commit or rollback"),
             };
-            // According to the RFC the first value counts, so a commit followed by a rollback would commit the call.
+            // According to the RFC, only the first value counts, so a commit followed by a rollback
+            // would commit the call.
             if self.transaction_end.is_some_and(|before| before != end) {
                 return Err("tx: expected commit or rollback, not both");
             }
@@ -271,7 +272,7 @@ impl<'a> PreferenceParser<'a> {
         Ok(value)
     }
 
-    /// Skips the parameters of a preference, none of which has a meaning here.
+    /// Skips the parameters of a preference. None of them has a meaning here.
     fn skip_parameters(&mut self) -> Result<(), &'static str> {
         while self.skip(';') {
             self.skip_blanks();

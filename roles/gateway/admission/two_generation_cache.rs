@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn a_used_entry_stays() {
+    fn a_used_entry_is_not_evicted() {
         let mut map = TwoGenerationCache::new(100);
         map.insert(u32::MAX, "kept", |_| true);
         for key in 0..10_000 {

@@ -1,7 +1,8 @@
 //! The memory budget of request bodies and responses, for the process and for each client.
 //!
 //! A limit on the number of requests does not limit memory: one connection can carry a hundred
-//! streams of a megabyte each. Small bodies are not counted: the limit on requests bounds them.
+//! streams with a megabyte each. Small bodies are not counted, because the limit on requests bounds
+//! their total size.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -317,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_and_the_process_have_a_limit_each() {
+    fn a_client_and_the_process_each_have_a_limit() {
         let budget = ByteBudget::bounded(3 * MIB, 2 * MIB);
         let mut first = budget.enter(client(1)).unwrap();
         first.grow_to(2 * MIB).unwrap();
@@ -367,7 +368,7 @@ mod tests {
         third.grow_to(MIB).unwrap();
         assert_eq!(held(&budget), (2 * MIB, 3));
         third.shrink_to(2 * MIB);
-        assert_eq!(held(&budget), (2 * MIB, 3), "a reservation does not grow to the size");
+        assert_eq!(held(&budget), (2 * MIB, 3), "shrinking to a larger size changes nothing");
         third.shrink_to(MIB / 4);
         assert_eq!(held(&budget), (5 * MIB / 4, 3));
         drop((room, other, third));

@@ -27,14 +27,15 @@ pub struct GatewayQueue {
     pub number: u32,
     /// The name of the queue.
     pub name: QueueName,
-    /// The subject on which the group receives requests.
+    /// The subject on which the queue's workers (a NATS queue group) receive requests.
     pub subject: Subject,
-    /// The subject of messages to all workers: member queries, and cancels whose worker is unknown.
+    /// The subject for messages to all workers: member queries, and cancellations of requests whose
+    /// worker is unknown.
     pub broadcast: Subject,
     /// The subject on which workers are asked to send answers again.
     pub resend: Subject,
-    /// The prefix of the subjects of all its workers. Other workers get no messages about its
-    /// requests.
+    /// The prefix of every subject that addresses one of this queue's workers. Messages about the
+    /// queue's requests are sent only to subjects with this prefix.
     pub workers: Subject,
     /// The requests that wait for a slot.
     pub wait_queue: WaitQueue,

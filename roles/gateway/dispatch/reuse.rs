@@ -38,7 +38,7 @@ pub struct ReusableRequest {
     pub endpoint: Arc<Endpoint>,
     /// The request for the workers.
     pub envelope: Request,
-    /// The memory of the request.
+    /// The memory reserved for the request.
     pub reservation: Reservation,
     /// Whether the client wants only the headers (HEAD). Its answer can come from the cache, but is not shared.
     pub is_head: bool,
@@ -47,7 +47,7 @@ pub struct ReusableRequest {
 /// Where an answer comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AnswerSource {
-    /// A call of this request.
+    /// A call made for this request.
     Call,
     /// The call of an identical request.
     SharedCall,

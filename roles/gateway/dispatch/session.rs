@@ -140,19 +140,19 @@ impl Session {
         }
     }
 
-    /// Whether the session has ended.
+    /// Returns whether the session has ended.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         matches!(self.state, State::Ended)
     }
 
-    /// Whether the session waits in the queue, or for the link.
+    /// Returns whether the session waits in the queue, or for the link.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         matches!(self.state, State::Waiting)
     }
 
-    /// Whether the session waits only for the link.
+    /// Returns whether the session waits only for the link.
     #[must_use]
     pub fn awaits_link(&self) -> bool {
         self.is_waiting() && self.wait_reason == WaitReason::BusDown
@@ -165,7 +165,7 @@ impl Session {
         self.sent_at
     }
 
-    /// Whether this part of an attempt's answer has been received before.
+    /// Returns whether this part of an attempt's answer has been received before.
     #[must_use]
     pub fn has_part(&self, attempt: u32, part: u32) -> bool {
         self.attempts.has_part(attempt, part)

@@ -135,7 +135,7 @@ impl SessionDriver {
         self.waiter.try_at().map_or(session, |try_at| try_at.min(session))
     }
 
-    /// Whether the driver waits for a `LinkUp` event.
+    /// Returns whether the driver waits for a `LinkUp` event.
     #[must_use]
     pub fn awaits_link(&self) -> bool {
         self.session.awaits_link() && self.waiter.try_at().is_some()

@@ -73,13 +73,14 @@ impl Compressor {
                 let body = compress_stream(body, &mut parts.headers, accepted);
                 return Response::from_parts(parts, ResponseBody::Streamed(body));
             }
-            // It is produced only for a client that does not accept the stored coding.
+            // Such a body is produced only for a client that does not accept the stored coding.
             body @ ResponseBody::Produced(_) => return Response::from_parts(parts, body),
         };
         if !body.is_empty() {
             parts.headers.append(header::VARY, VARY_ENCODING);
         }
-        // A strong tag of the procedure identifies the uncompressed body, and clients send it back in `If-Match`.
+        // A strong tag from the procedure identifies the uncompressed body, and clients send it
+        // back in `If-Match`.
         if tag == TagKind::Chosen && accepted.identity {
             return Response::from_parts(parts, body.into());
         }
@@ -120,7 +121,8 @@ impl Compressor {
     }
 }
 
-/// Lets the pipeline know the codings that the client accepts, if it needs them: for a conditional request.
+/// Attaches the codings that the client accepts to a conditional request, so that the pipeline can
+/// evaluate its conditions.
 pub(super) fn remember_codings(
     request: &mut Parts,
     accepted: AcceptedCodings,

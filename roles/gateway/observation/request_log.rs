@@ -141,7 +141,7 @@ impl RequestLog {
         if self.shows_timing { self.phases.server_timing(self.started_at.elapsed()) } else { None }
     }
 
-    /// Whether the call's transaction is rolled back.
+    /// Returns whether the call's transaction is rolled back.
     pub(in crate::roles::gateway) fn is_dry_run(&self) -> bool {
         self.transaction_end == Some(TransactionEnd::Rollback)
     }

@@ -52,8 +52,8 @@ impl<'a> NegotiatedRequest<'a> {
         self.parts.method != Method::HEAD && !self.preferences.is_minimal
     }
 
-    /// Checks that an answer has the media type that the client accepts. Workers in other languages may answer in any
-    /// type as long as the endpoint has only JSON.
+    /// Checks that an answer has the media type that the client accepts. Workers in other languages
+    /// may answer with any media type if JSON is the endpoint's only representation.
     ///
     /// # Errors
     /// `BadAnswer`, after logging the condition.

@@ -95,8 +95,8 @@ pub(super) fn streamed_outcome(end: &SessionEnd) -> Outcome {
     end.outcome()
 }
 
-/// Removes the content of an answer to `Prefer: return=minimal` (RFC 7240 §4.2). Other statuses than 200, such as 201, tell the
-/// client something that 204 would not.
+/// Removes the content of an answer to `Prefer: return=minimal` (RFC 7240 §4.2). Statuses other
+/// than 200, such as 201, tell the client something that 204 would not.
 fn discard_content(response: &mut Response) {
     *response.body_mut() = ResponseBody::default();
     response.headers_mut().remove(header::CONTENT_TYPE);

@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_are_compared_as_rfc_9110_says() {
+    fn tags_are_compared_as_rfc_9110_specifies() {
         // Section 8.8.3.2: the two tags, the strong and the weak comparison.
         for (one, other, strong, weak) in [
             ("W/\"1\"", "W/\"1\"", false, true),

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 /// A channel that holds at most one chunk. It allocates nothing until it is enabled and used.
 #[derive(Debug, Default)]
 pub struct ChunkChannel {
-    /// Size of a chunk; 0 until the channel is enabled.
+    /// The size of a chunk; 0 until the channel is enabled.
     chunk_bytes: AtomicUsize,
     state: Mutex<State>,
     /// Wakes the handler when a chunk is demanded or the channel is closed.

@@ -11,9 +11,9 @@ use crate::message::Subject;
 
 use super::running_jobs::JobId;
 
-/// Maximum number of remembered replies.
+/// The maximum number of remembered replies.
 const REPLIES_MAX: usize = 1024;
-/// Maximum total size of the remembered replies, in bytes.
+/// The maximum total size of the remembered replies, in bytes.
 const BYTES_MAX: usize = 8 << 20;
 
 /// The most recently sent parts and finals, oldest first. Gateways request replies that they
@@ -40,7 +40,7 @@ struct SentReply {
 
 impl RecentReplies {
     /// Creates an empty store. Replies are forgotten after `age_max`, which must be the longest
-    /// time until a lost connection has been replaced: replies may be written to it until then.
+    /// time that it takes to replace a lost connection: until then, replies may be written to it.
     #[must_use]
     pub fn new(age_max: Duration) -> Self {
         Self { age_max, state: Mutex::default() }

@@ -18,12 +18,12 @@ use super::recent_replies::RecentReplies;
 use super::reply_sender::ReplySender;
 use super::running_jobs::JobId;
 
-/// Maximum number of queued requests to resend an answer. Further requests are dropped: the gateway
+/// The maximum number of queued requests to resend an answer. Further requests are dropped: the gateway
 /// repeats them, or treats the call as lost.
 const REQUESTS_MAX: usize = 1024;
 /// The rate at which a worker resends answers, and sends answers that an outage has delayed.
 const BYTES_PER_SECOND: f64 = 8.0 * 1024.0 * 1024.0;
-/// Number of answers that are announced between two pauses.
+/// The number of answers that are announced between two pauses.
 const PAGE: usize = 64;
 /// The pause after each page.
 const PAGE_PAUSE: Duration = Duration::from_millis(5);
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_burst_is_spread_over_time_and_idle_time_is_not_saved() {
+    fn a_burst_is_spread_over_time_and_idle_time_does_not_accumulate() {
         let (throttle, start) = (SendThrottle::default(), Instant::now());
         let second = 8 << 20;
         assert_eq!(throttle.reserve(second, start), start, "the first is sent immediately");

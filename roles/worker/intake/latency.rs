@@ -8,14 +8,14 @@ use crate::config::limits;
 
 /// The time a worker needs to read a message and start its call, in addition to the round trip.
 const START_TIME: Duration = Duration::from_millis(2);
-/// Maximum size of the backlog, in requests.
+/// The maximum size of the backlog, in requests.
 pub const BACKLOG_MAX: usize = 4096;
 /// The backlog covers an extra `1 / JITTER_DIVISOR` of a round trip, because calls end
 /// irregularly.
 const JITTER_DIVISOR: u32 = 4;
 /// There is no backlog if a slot would be idle for less than `1 / IDLE_DIVISOR` of the call time.
 const IDLE_DIVISOR: u32 = 20;
-/// Maximum wait in the backlog, in addition to two round trips.
+/// The maximum wait in the backlog, in addition to two round trips.
 const BACKLOG_WAIT: Duration = Duration::from_millis(100);
 /// A new sample has a weight of `1 / CALL_WEIGHT` in the moving mean of call times.
 const CALL_WEIGHT: u32 = 16;
@@ -80,7 +80,7 @@ impl QueueLatency {
     }
 
     /// Doubles the call time, which shrinks the backlog. Called when a request has waited too long
-    /// although calls have ended.
+    /// even though calls have ended.
     pub fn double_call_time(&mut self) {
         self.call_time = self.call_time.map(|time| time.saturating_mul(2));
     }

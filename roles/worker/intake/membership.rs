@@ -1,4 +1,4 @@
-//! Membership of a queue group: joins, reads messages, and leaves without losing a message.
+//! Joins a queue group, reads its messages, and leaves it without losing a message.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ const REFUSAL_DELAY_MAX: Duration = Duration::from_millis(20);
 /// The reason reported for a queue that is not served because NATS refuses a subscription.
 const SUBSCRIPTION_REFUSED: &str = "NATS refuses a subscription: see the log";
 
-/// A worker's membership of one queue group.
+/// A worker's membership in one queue group.
 #[derive(Debug)]
 pub struct GroupMembership {
     /// The queue.
@@ -60,7 +60,7 @@ enum LeaveReason {
 
 impl GroupMembership {
     /// Serves the queue until `stop` is triggered. Joins the group once the database has the
-    /// procedures, and again after leaving it for any reason but `stop`.
+    /// procedures, and again after leaving it for any reason other than `stop`.
     pub async fn serve(mut self) {
         let mut is_back = false;
         while self.wait_until_verified().await {
@@ -318,7 +318,7 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(50);
 
     #[tokio::test]
-    async fn reading_ends_in_time_although_messages_keep_arriving() {
+    async fn reading_ends_in_time_even_if_messages_keep_arriving() {
         let subject = Subject::new("q").unwrap();
         let mut endless = Box::pin(futures_util::stream::repeat(subject).then(async |subject| {
             tokio::task::yield_now().await;

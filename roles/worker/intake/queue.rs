@@ -1,4 +1,4 @@
-//! A queue of this worker: starts, queues or refuses requests, and offers freed slots to gateways.
+//! Starts, queues or refuses the requests of one queue, and offers freed slots to gateways.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -30,7 +30,7 @@ pub fn follow(
     ];
     let _detached = tasks.spawn_background(async move {
         let mut tick = interval(INTERVAL);
-        // A warning is repeated only after the timeout has been long enough in between.
+        // A warning is repeated only if the timeout has been long enough in between.
         let mut was_too_short = timeouts.map(|_| false);
         loop {
             tick.tick().await;

@@ -59,7 +59,7 @@ async fn insecure_plain_text_allows_keys_over_plain_http() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_document_of_another_issuer_or_without_tls_is_rejected() {
+async fn a_document_from_another_issuer_or_without_tls_is_rejected() {
     let signer = Signer::p256("key").unwrap();
     let issuer = KeyServer::start(&keys(&[&signer])).await;
     let url = issuer.url("https");

@@ -64,7 +64,7 @@ async fn a_dry_run_that_commits_fails_and_runs_once() {
 
 /// Babelfish sends no ENVCHANGE for transactions, so only the savepoint can confirm a rollback.
 #[tokio::test]
-async fn the_lack_of_reports_does_not_prove_a_roll_back() {
+async fn the_lack_of_reports_does_not_prove_a_rollback() {
     let cases = [
         ("INSERT e; THROW 50422", (0, true)),
         ("INSERT e; BEGIN; COMMIT; THROW 547", (0, true)),

@@ -16,7 +16,7 @@ use crate::roles::gateway::client::caller::is_principal;
 
 /// The maximum number of labels. It is limited because each received key is compared with every stored key.
 const LABELS_MAX: usize = 1_000;
-/// The maximum number of keys of one label: the current one and its successor.
+/// The maximum number of keys for one label: the current one and its successor.
 const KEYS_OF_LABEL_MAX: usize = 2;
 /// The maximum length of a received key, in bytes.
 const KEY_BYTES_MAX: usize = 512;
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn both_keys_of_a_label_are_accepted_and_no_other() {
+    fn both_keys_of_a_label_are_accepted_and_others_are_not() {
         let keys = ApiKeys::load(&config(&[OLD_KEY_HASH, &hash("new-key")], None)).unwrap();
         assert_eq!(find(&keys, "old-key", 0), Ok("billing".to_owned()));
         assert_eq!(find(&keys, "new-key", 0), Ok("billing".to_owned()));
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_expires_at_its_second() {
+    fn a_key_is_rejected_from_its_expiry_second_on() {
         let keys = ApiKeys::load(&config(&[OLD_KEY_HASH], Some(1_000))).unwrap();
         assert_eq!(find(&keys, "old-key", 999), Ok("billing".to_owned()));
         assert_eq!(find(&keys, "old-key", 1_000), Err(AuthFailure::Expired));

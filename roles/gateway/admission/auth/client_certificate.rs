@@ -8,7 +8,7 @@ use crate::roles::gateway::client::caller::Caller;
 use crate::roles::gateway::client::caller::PRINCIPAL_BYTES_MAX;
 use crate::roles::gateway::client::caller::is_principal;
 
-/// The caller of each subject alternative name. A name includes its type.
+/// The caller for each subject alternative name. A name includes its type.
 #[derive(Debug)]
 pub(super) struct ClientCertificates(BTreeMap<String, Caller>);
 
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_of_two_callers_is_rejected() {
+    fn a_certificate_that_is_mapped_to_two_callers_is_rejected() {
         for names in [
             ["dns:clinic.example.com", "email:vet@example.com"],
             ["dns:clinic.example.com", "dns:admin.example.com"],

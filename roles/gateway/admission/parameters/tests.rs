@@ -105,7 +105,8 @@ fn post(body: impl AsRef<[u8]>) -> String {
     }))
 }
 
-/// Returns the outcome of a body with `s` and the members in `text`. The payload is without `s`.
+/// Returns the outcome for a body with `s` and the members in `text`. `s` is removed from the
+/// payload.
 fn member(text: &str) -> String {
     let outcome = post(format!(r#"{{"s":"x",{text}}}"#));
     outcome.replace(r#"{"s":"x","#, "{")

@@ -31,7 +31,7 @@ fn asked(values: &[&str], endpoint: &Endpoint) -> Result<Option<TransactionEnd>,
 }
 
 #[test]
-fn a_minimal_answer_is_honored_for_changes() {
+fn return_minimal_is_honored_only_for_changes() {
     let catalogue = catalogue(
         r#""post": {"route":"POST /e", KEYS}, "get": {"route":"GET /e", KEYS},
            "own": {"route":"PUT /e", KEYS, "parameters": {"Prefer": {"in":"header","type":"string","as":"p"}}}"#,
@@ -61,7 +61,7 @@ fn a_minimal_answer_is_honored_for_changes() {
 }
 
 #[test]
-fn every_form_of_the_header_requests_a_dry_run() {
+fn every_spelling_of_the_tx_preference_is_recognized() {
     let [dry, _] = endpoints();
     for values in [
         &["tx=rollback"][..],
@@ -89,7 +89,7 @@ fn every_form_of_the_header_requests_a_dry_run() {
 }
 
 #[test]
-fn a_preference_that_may_not_be_honored_is_rejected() {
+fn a_preference_that_might_not_be_honored_is_rejected() {
     let [dry, real] = endpoints();
     for (values, expected) in [
         (&["tx"][..], "tx: expected commit or rollback"),

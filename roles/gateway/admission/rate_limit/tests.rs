@@ -84,7 +84,7 @@ fn is_allowed(verdict: &RateDecision) -> bool {
 }
 
 #[test]
-fn a_caller_has_its_quota_and_then_a_steady_rate() {
+fn a_caller_can_use_its_quota_at_once_and_then_has_a_steady_rate() {
     let (limiter, endpoint, start) = (RateLimiter::new(), limited(3, 60), Instant::now());
     let check = |seconds: u64, limit: &str, retry_after: Option<u64>| {
         let now = start + Duration::from_secs(seconds);

@@ -1,4 +1,5 @@
-//! The workers of a queue that reply, tracked while one of them is suspected of hanging.
+//! The workers of a queue that are known to reply, tracked while one of them is suspected of
+//! hanging.
 //!
 //! NATS picks a member of a queue group at random, even one that is connected but hangs. When an
 //! attempt gets no reply, the gateway therefore asks all members to identify themselves and sends
@@ -87,7 +88,7 @@ impl Members {
         Self { suspected_metric, is_suspected: AtomicBool::new(false), state: Mutex::default() }
     }
 
-    /// Whether a member is suspected of hanging.
+    /// Returns whether a member is suspected of hanging.
     #[must_use]
     pub fn is_suspected(&self) -> bool {
         self.is_suspected.load(Ordering::Relaxed)
@@ -133,7 +134,7 @@ impl Members {
         }
     }
 
-    /// Whether any member has replied recently.
+    /// Returns whether any member has replied recently.
     #[must_use]
     pub fn has_responsive(&self, now: Instant) -> bool {
         self.lock().alive.iter().any(|member| member.is_alive(now))
@@ -251,7 +252,7 @@ mod tests {
         assert!(!members.is_suspected());
         let members = suspected(now);
         members.record_group_reply();
-        assert!(!members.record_no_reply(now + GROUP_PAUSE), "known already");
+        assert!(!members.record_no_reply(now + GROUP_PAUSE), "already known");
         members.record_reply(subject("a"), now + GROUP_PAUSE);
         let next = members.choose_recipient(now + GROUP_PAUSE);
         assert_eq!(next, Recipient::Member(subject("a")), "the group is avoided again");

@@ -44,7 +44,7 @@ pub enum QueueAdmission {
     SendNow,
     /// Let the request wait, because earlier requests found no members or no link.
     Wait,
-    /// Reject the request: it would wait too long, or too many requests wait already.
+    /// Reject the request: it would wait too long, or too many requests are already waiting.
     Reject,
 }
 
@@ -90,13 +90,14 @@ impl WaitQueue {
         self.length.load(Ordering::Relaxed)
     }
 
-    /// Whether no request waits.
+    /// Returns whether no request is waiting.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Admits a request, unless it would wait longer than `wait_max` or `waiting_max` others wait.
+    /// Admits a request, unless it would wait longer than `wait_max` or `waiting_max` others are
+    /// already waiting.
     #[must_use]
     pub fn admit(&self, wait_max: Duration, waiting_max: usize, now: Instant) -> QueueAdmission {
         let state = self.lock();
@@ -158,7 +159,7 @@ impl WaitQueue {
     /// keeps its position, and the next one gets the slot.
     ///
     /// # Errors
-    /// The slot if no request waits. The caller must then decline the offer.
+    /// The slot if no request is waiting. The caller must then decline the offer.
     pub fn offer(&self, slot: Subject, now: Instant) -> Result<(), Subject> {
         let mut state = self.lock();
         let offered = state.pass_to_oldest(slot);
@@ -186,7 +187,7 @@ impl WaitQueue {
         self.lock().record_dequeue(now);
     }
 
-    /// Whether this waiter is the oldest.
+    /// Returns whether this waiter is the oldest.
     #[must_use]
     pub fn is_head(&self, id: WaiterId) -> bool {
         self.lock().waiters.first_key_value().is_some_and(|(first, _)| *first == id)
@@ -314,7 +315,7 @@ impl State {
                     self.notified_head == Some(id) || !finds_full(signals, QueueSignal::Head);
                 self.notified_head = is_notified.then_some(id);
                 if !is_notified {
-                    // The reply that makes room in its channel lets it try the group.
+                    // A later reply from a member wakes this waiter, once its channel has room.
                     self.unregistered.insert(id);
                 }
                 return;

@@ -74,8 +74,8 @@ impl PendingRequest {
         is_charged.then(charge)
     }
 
-    /// Whether to charge a part of an answer that is assembled. Parts are not charged while their
-    /// total size is small.
+    /// Returns whether to charge a part of an answer that is assembled. Parts are not charged while
+    /// their total size is small.
     fn exceeds_small_bytes(&mut self, bytes: usize) -> bool {
         let total = self.uncharged_bytes.saturating_add(bytes);
         if total <= SMALL_BYTES {

@@ -69,7 +69,8 @@ impl AnswerCache {
         let SessionEnd::Answer(answer) = end else { return };
         let is_complete =
             answer.status == 200 && answer.outcome == Outcome::Ok && answer.parts == 0;
-        // An answer that cannot be sent is a problem for the client, although the worker reports success.
+        // An answer that cannot be sent gives the client a problem, although the worker reported
+        // success.
         let is_complete = is_complete && key.is_valid_answer(answer);
         let mut state = self.lock();
         if !is_complete || state.bytes_max == 0 {
@@ -85,7 +86,8 @@ impl AnswerCache {
         while state.bytes + bytes > state.bytes_max && state.remove_next() {
             count_evicted("full");
         }
-        // Copied, because the body may be a small part of a large buffer, and counts towards the memory of one client.
+        // The body is copied, because it may be a small part of a large buffer whose bytes are
+        // charged to one client.
         let body = Bytes::copy_from_slice(&answer.body);
         let answer = Final { body, phases: None, control: None, ..answer.clone() };
         state.stored += 1;

@@ -11,14 +11,15 @@ use crate::telemetry::context;
 use super::completed_call::CompletedCall;
 use super::key::AnswerKey;
 
-/// The maximum number of requests that wait for one call. The next one starts another call. All of them continue at the
-/// same time when the call ends, so a larger number would delay the requests of others.
+/// The maximum number of requests that wait for one call. The next request starts another call. All
+/// waiting requests continue at the same time when the call ends, so a higher limit would delay
+/// other requests.
 const WAITERS_MAX: usize = 1024;
 
 /// The result of a call, for all requests that wait for it. `None` before the call has ended.
 type SharedResult = Option<Arc<CompletedCall>>;
 
-/// The calls that run now and whose answers can be shared.
+/// The running calls whose answers can be shared.
 #[derive(Debug, Default)]
 pub(super) struct Coalescer {
     calls: Mutex<HashMap<AnswerKey, Arc<watch::Sender<SharedResult>>>>,
@@ -33,7 +34,7 @@ pub(super) enum CoalescedRole {
     Follower,
 }
 
-/// Removes a call from the table when its task ends, even by a panic.
+/// Removes a call from the table when its task ends, even if it panics.
 struct SharedCall {
     coalescer: Arc<Coalescer>,
     key: AnswerKey,
@@ -43,8 +44,8 @@ struct SharedCall {
 impl Coalescer {
     /// Returns the result of a running call with the same key or, if there is none, of `call`; `None` if the call panicked.
     ///
-    /// The call runs in a task of its own. It is dropped, which counts as a client's disconnect, only when nobody waits
-    /// for it any longer.
+    /// The call runs in a task of its own. It is dropped, which counts as a client's disconnect,
+    /// only when no request waits for it any longer.
     pub(super) async fn call(
         self: &Arc<Self>,
         key: AnswerKey,
@@ -87,12 +88,12 @@ impl Coalescer {
 }
 
 impl SharedCall {
-    /// Returns when no request waits any longer. No other request can join the call then.
+    /// Returns when no request waits for the call any longer. After that, no request can join it.
     async fn abandoned(&self) {
         loop {
             self.result.closed().await;
             let mut calls = self.coalescer.lock();
-            // A request may have joined in the meantime, which needs the lock.
+            // A request may have joined in the meantime. Joining requires the lock.
             if self.result.receiver_count() == 0 {
                 self.remove(&mut calls);
                 return;
@@ -101,7 +102,7 @@ impl SharedCall {
     }
 
     fn end(&self, result: CompletedCall) {
-        // Removed first: a request that arrives now must see the state after the call.
+        // The call is removed first: a request that arrives now must see the state after the call.
         self.remove(&mut self.coalescer.lock());
         self.result.send_replace(Some(Arc::new(result)));
     }
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_follower_gets_the_answer_although_the_leader_leaves() {
+    async fn a_follower_gets_the_answer_even_if_the_leader_leaves() {
         let (coalescer, tasks) = (Arc::new(Coalescer::default()), Tasks::new());
         let [own, _] = endpoints();
         let (release, calls) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_call_that_panics_ends_for_everybody() {
+    async fn a_call_that_panics_ends_for_every_waiter() {
         let (coalescer, tasks) = (Arc::new(Coalescer::default()), Tasks::new());
         let [own, _] = endpoints();
         let call = async { panic!("a bug") };

@@ -1,4 +1,4 @@
-//! The end of a call whose answer several requests get.
+//! The result of a call whose answer several requests get.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::roles::gateway::client::byte_budget::Reservation;
 use crate::roles::gateway::dispatch::session::SessionEnd;
 use crate::roles::gateway::dispatch::{DispatchResult, SessionSummary};
 
-/// The end of a call, without anything that belongs to one of the requests.
+/// The result of a call, without the parts that belong to a single request.
 #[derive(Clone, Debug)]
 pub(super) struct CompletedCall {
     pub(super) end: SessionEnd,
@@ -21,7 +21,8 @@ pub(super) struct CompletedCall {
 }
 
 impl CompletedCall {
-    /// Returns the end of a session. An answer that streams cannot be shared, and is not requested.
+    /// Returns the result of a session. An answer that streams cannot be shared, and is not
+    /// requested.
     pub(super) fn new(result: DispatchResult) -> Self {
         match result {
             DispatchResult::Complete(summary) => {
@@ -34,12 +35,12 @@ impl CompletedCall {
         }
     }
 
-    /// Returns the end of a call that panicked.
+    /// Returns the result of a call that panicked.
     pub(super) fn failed() -> Self {
         Self::with_end(SessionEnd::Problem(ProblemKind::Internal))
     }
 
-    /// Returns an end without a call, such as a stored answer.
+    /// Returns a result for which no call was made, such as a stored answer.
     pub(super) fn with_end(end: SessionEnd) -> Self {
         let (queue_wait, exchange_time) = (Duration::ZERO, Duration::ZERO);
         Self { end, retry_after: None, queue_wait, exchange_time, attempts: 0 }

@@ -13,7 +13,8 @@ use crate::envelope::{Final, Request};
 /// same caller, and want the same representation.
 #[derive(Clone, Debug)]
 pub(super) struct AnswerKey {
-    /// The endpoint of one catalogue: a reload creates new ones. Keeping it alive prevents that its address is used again.
+    /// The endpoint of one catalogue: a reload creates new ones. Keeping it alive prevents its
+    /// address from being reused.
     endpoint: Arc<Endpoint>,
     /// The validated parameters, in the order of the catalogue and with all defaults. They include claims.
     payload: Bytes,
@@ -41,7 +42,8 @@ impl AnswerKey {
             .headers
             .iter()
             .filter(|(header, _)| self.endpoint.headers.iter().any(|(known, _)| known == header));
-        // Workers in other languages may answer in any type as long as the endpoint has only JSON.
+        // Workers in other languages may answer with any media type if JSON is the endpoint's only
+        // representation.
         let is_expected = |one: &Representation| match &self.accept {
             Some(accept) => one.media_type() == accept,
             None => *one == Representation::Json,

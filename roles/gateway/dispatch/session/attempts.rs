@@ -97,12 +97,12 @@ impl Attempts {
         others.map(Attempt::into_open)
     }
 
-    /// Whether any part of this attempt's answer was received.
+    /// Returns whether any part of this attempt's answer was received.
     pub(super) fn has_parts(&self, number: u32) -> bool {
         self.get(number).is_some_and(|attempt| !attempt.parts.is_empty())
     }
 
-    /// Whether this part of this attempt's answer was received.
+    /// Returns whether this part of this attempt's answer was received.
     pub(super) fn has_part(&self, number: u32, part: u32) -> bool {
         let part = usize::try_from(part).unwrap_or(usize::MAX);
         self.get(number).is_some_and(|attempt| (1..=attempt.parts.len()).contains(&part))

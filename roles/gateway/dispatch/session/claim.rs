@@ -15,7 +15,7 @@ pub(super) struct Grant {
 }
 
 impl Grant {
-    /// Whether this is the grant of the job with this control subject.
+    /// Returns whether this is the grant of the job with this control subject.
     pub(super) fn was_given_to(&self, control: &Subject) -> bool {
         self.control.as_ref() == Some(control)
     }
@@ -46,13 +46,14 @@ impl Session {
         context.actions.push(SessionAction::SendControl { to: control, control: Control::Grant });
     }
 
-    /// Whether a refusal comes from the granted job, which means that the job never started.
+    /// Returns whether a refusal comes from the granted job, which means that the job never
+    /// started.
     pub(super) fn revokes_grant(&self, attempt: u32, control: Option<&Subject>) -> bool {
         let (Some(grant), Some(control)) = (&self.grant, control) else { return false };
         grant.attempt == attempt && grant.was_given_to(control)
     }
 
-    /// Whether replies to this attempt count: it is open, and no other attempt was granted.
+    /// Returns whether replies to this attempt count: it is open, and no other attempt was granted.
     pub(super) fn is_eligible(&self, attempt: u32) -> bool {
         self.attempts.is_open(attempt)
             && self.grant.as_ref().is_none_or(|grant| grant.attempt == attempt)

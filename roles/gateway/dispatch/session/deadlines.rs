@@ -42,7 +42,7 @@ impl Session {
         (wake_at < end).then_some(end)
     }
 
-    /// Whether the session waits and has enough time left for an attempt.
+    /// Returns whether the session waits and has enough time left for an attempt.
     pub(super) fn may_start(&self, now: Instant) -> bool {
         self.is_waiting() && now < self.waiting_deadline()
     }

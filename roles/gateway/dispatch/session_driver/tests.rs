@@ -23,8 +23,8 @@ fn options() -> SessionOptions {
     }
 }
 
-/// Ends many sessions with this problem after a second; returns the answer time that the queue
-/// expects then, and the last session.
+/// Ends many sessions with this problem after a second. Returns the answer time that the queue then
+/// expects, and the last session.
 fn end_with(kind: ProblemKind) -> (Duration, ClosedSession) {
     let prefix = Subject::new("test").unwrap();
     let queue = GatewayQueue::new(0, &QueueName::new("q").unwrap(), &prefix).unwrap();
@@ -44,7 +44,7 @@ fn end_with(kind: ProblemKind) -> (Duration, ClosedSession) {
 }
 
 #[test]
-fn a_request_that_expired_unexecuted_says_nothing_about_the_answer_time() {
+fn a_request_that_expired_unexecuted_does_not_change_the_expected_answer_time() {
     let (answer_time, closed) = end_with(ProblemKind::Expired);
     assert_eq!(answer_time, Duration::ZERO);
     assert_eq!((closed.queue_wait, closed.exchange_time), (SECOND, Duration::ZERO));

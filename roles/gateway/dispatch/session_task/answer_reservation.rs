@@ -19,12 +19,12 @@ impl AnswerReservation {
         Self { keeps_answer, reservation }
     }
 
-    /// Whether the parts of an answer are kept.
+    /// Returns whether the parts of an answer are kept.
     pub(in crate::roles::gateway::dispatch) fn keeps_answer(&self) -> bool {
         self.keeps_answer
     }
 
-    /// Whether the byte budget has room for another answer.
+    /// Returns whether the byte budget has room for another answer.
     pub(super) fn has_room(&self) -> bool {
         self.reservation.budget_has_room()
     }

@@ -22,11 +22,11 @@ use crate::roles::gateway::response::entity_tag::{Comparison, matching};
 
 /// The size of a piece of a body that is decompressed while it is sent.
 const PIECE_BYTES: usize = 64 * 1024;
-/// The maximum number of bodies that the process decompresses concurrently, each with about 110 KiB. Such requests need no
-/// credentials, so they must not occupy memory without limit.
+/// The maximum number of bodies that the process decompresses concurrently. Each takes about 110
+/// KiB. Such requests need no credentials, so they must not occupy memory without limit.
 const DECOMPRESSIONS_MAX: usize = 64;
 static DECOMPRESSIONS: Semaphore = Semaphore::const_new(DECOMPRESSIONS_MAX);
-/// `Retry-After` of the response beyond that, in seconds.
+/// `Retry-After` of the response to a request beyond this limit, in seconds.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 /// The level for bodies that are compressed once and sent many times.
 const LEVEL: u32 = 6;
@@ -67,7 +67,7 @@ impl StoredBodyRequest<'_> {
 }
 
 impl StoredBody {
-    /// Takes a gzip file with one member.
+    /// Creates a body from a gzip file with one member.
     pub(in crate::roles::gateway) fn from_gzip(gzip: Bytes) -> Self {
         // The last four bytes are the uncompressed length (RFC 1952 §2.3.1).
         let length = gzip.last_chunk::<4>().map_or(0, |bytes| u32::from_le_bytes(*bytes));
@@ -79,7 +79,7 @@ impl StoredBody {
     /// Compresses the bytes that `fill` writes.
     ///
     /// # Errors
-    /// The error of `fill`.
+    /// The error that `fill` returns.
     pub(in crate::roles::gateway) fn write(
         fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> io::Result<Self> {

@@ -20,7 +20,7 @@ pub(super) const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 const EMPTY_SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
 /// The type of a GOAWAY frame (RFC 9113 §6.8).
 const GOAWAY: u8 = 7;
-/// Errors of GOAWAY (RFC 9113 §7).
+/// Error codes in GOAWAY frames (RFC 9113 §7).
 const INADEQUATE_SECURITY: u32 = 0xc;
 const HTTP_1_1_REQUIRED: u32 = 0xd;
 

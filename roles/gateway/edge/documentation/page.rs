@@ -56,7 +56,7 @@ static PAGE: LazyLock<Page> = LazyLock::new(|| {
     Page { html: compress(&html(&assets)), assets }
 });
 
-/// Compresses a text.
+/// Compresses text.
 fn compress(text: &str) -> StoredBody {
     let stored = StoredBody::write(|out| out.write_all(text.as_bytes()));
     // Writing to memory does not fail.

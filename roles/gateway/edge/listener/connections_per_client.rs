@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_client_has_its_own_count_and_leaves_nothing_behind() {
+    fn each_client_has_its_own_count_and_leaves_no_entry_behind() {
         let limiter = ConnectionsPerClient::new(1);
         let client = |text: &str| ClientNetwork::new(text.parse().unwrap(), 56);
         let first = limiter.try_acquire(client("192.0.2.1"));

@@ -43,7 +43,8 @@ thread_local! {
     static METRICS: RefCell<CatalogueMetrics> = RefCell::default();
 }
 
-/// Lets every thread forget the endpoints of the old catalogue, some of which may be removed.
+/// Lets every thread forget the endpoints of the old catalogue, some of which may have been
+/// removed.
 pub(in crate::roles::gateway) fn forget_endpoints() {
     CATALOGUE.fetch_add(1, Ordering::Relaxed);
 }

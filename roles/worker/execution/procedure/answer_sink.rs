@@ -20,7 +20,7 @@ mod rows;
 /// The buffer has a spare capacity of `1 / SPARE_DIVISOR` of a chunk. Without it, the row that
 /// completes a chunk would double the buffer.
 const SPARE_DIVISOR: usize = 4;
-/// Initial capacity of the buffer, in bytes: enough for a typical answer.
+/// The initial capacity of the buffer, in bytes: enough for a typical answer.
 const CAPACITY: usize = 1024;
 /// The first bytes of a `full` answer.
 const FULL_START: &[u8] = b"{\"sets\":";
@@ -87,7 +87,7 @@ impl AnswerSink {
         }
     }
 
-    /// Lets the sink write another representation than JSON.
+    /// Makes the sink write a representation other than JSON.
     #[must_use]
     pub fn with_representation(self, representation: &Representation) -> Self {
         let format = match representation {
@@ -239,7 +239,8 @@ impl AnswerSink {
         self.close_array();
         let out = &mut self.out;
         out.extend_from_slice(b",\"outputs\":{");
-        // With the name that the catalogue uses, which may differ in case from the procedure's.
+        // The members have the names in the catalogue, which may differ in case from the
+        // procedure's.
         let selected = outcome.outputs.iter().filter_map(|(name, cell)| {
             let wanted = outputs.iter().find(|wanted| eq_ignore_case(wanted, name));
             (outputs.is_empty() || wanted.is_some()).then(|| (wanted.unwrap_or(name), cell))

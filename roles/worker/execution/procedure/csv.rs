@@ -1,7 +1,7 @@
 //! Writes rows as CSV (RFC 4180): fields separated by commas, lines ended by CR LF.
 //!
-//! Values are written as they are. A program that opens the file may evaluate text that begins with `=`, but a character that
-//! prevents this would change the value for every other reader.
+//! Values are written as they are. A program that opens the file may evaluate text that begins with
+//! `=`, but adding a character to prevent this would change the value for every other reader.
 
 use memchr::memchr3;
 
@@ -48,7 +48,8 @@ fn write_field(out: &mut Vec<u8>, cell: Cell<'_>) -> Result<(), SinkError> {
     }
 }
 
-/// Writes text, in quotes if necessary. The empty text is quoted, because NULL is an empty field without quotes.
+/// Writes text, in quotes if necessary. Empty text is quoted, because NULL is an empty field
+/// without quotes.
 fn write_text(out: &mut Vec<u8>, text: &str) {
     let bytes = text.as_bytes();
     let is_plain = !bytes.is_empty()

@@ -13,7 +13,7 @@ use crate::procedures::{Cell, ProcedureResult};
 /// The error for an OUTPUT parameter that is not a valid value of its header. It does not contain the value, which can be
 /// confidential.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the OUTPUT parameter @{parameter} is not a value of the header {}: {expected}", .header.as_str())]
+#[error("the OUTPUT parameter @{parameter} is not a valid value for the header {}: {expected}", .header.as_str())]
 pub(super) struct InvalidHeaderValue {
     header: ResponseHeader,
     parameter: String,
@@ -23,7 +23,7 @@ pub(super) struct InvalidHeaderValue {
 /// Returns the headers that the endpoint declares. A header whose OUTPUT parameter is NULL is omitted.
 ///
 /// # Errors
-/// `InvalidHeaderValue` for the first value that its header cannot have.
+/// `InvalidHeaderValue` for the first value that is not valid for its header.
 pub(super) fn response_headers(
     endpoint: &Endpoint,
     result: &ProcedureResult,

@@ -113,7 +113,7 @@ impl DemoRegister {
 }
 
 #[tokio::test]
-async fn the_demo_catalogue_fits_its_procedures() {
+async fn the_demo_catalogue_matches_its_procedures() {
     let register = DemoRegister::new().await;
     for endpoint in register.catalogue.endpoints() {
         if let Some(expected) = ExpectedProcedure::from_endpoint(endpoint) {
@@ -127,7 +127,7 @@ async fn the_demo_catalogue_fits_its_procedures() {
 }
 
 #[tokio::test]
-async fn every_endpoint_of_the_demo_register_that_reads_is_answered() {
+async fn every_read_endpoint_of_the_demo_register_is_answered() {
     let register = DemoRegister::new().await;
     let (status, horse) =
         register.call("horse-get", json!({ "ueln": HORSE, "detail": "full" })).await;
@@ -193,7 +193,7 @@ async fn every_endpoint_of_the_demo_register_that_reads_is_answered() {
 }
 
 #[tokio::test]
-async fn every_endpoint_of_the_demo_register_that_writes_is_answered() {
+async fn every_write_endpoint_of_the_demo_register_is_answered() {
     let register = DemoRegister::new().await;
     let foal = json!({ "ueln": "276001000000001", "name": "Foal", "breed": "KWPN", "sex": "mare",
         "born": "2026-05-01", "microchip": "276000000000001", "height_cm": 101.10, "weight_kg": 55.5,

@@ -17,9 +17,9 @@ use crate::telemetry::{counter, names};
 
 use super::Queue;
 
-/// The gateway's catalogue allows dry runs of an endpoint, and the worker's does not.
+/// The gateway's catalogue allows dry runs of an endpoint, but the worker's does not.
 const NO_DRY_RUN: Condition = Condition::new("dry runs of an endpoint that does not permit them");
-/// The gateway's catalogue has an endpoint, and the worker's does not.
+/// The gateway's catalogue has an endpoint, but the worker's does not.
 const UNKNOWN_ENDPOINT: Condition = Condition::new("requests for an endpoint that is not served");
 
 /// A request that has passed all checks.

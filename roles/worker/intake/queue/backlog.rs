@@ -1,4 +1,4 @@
-//! The backlog of a queue: starts requests when slots are freed, and refuses late ones.
+//! Starts queued requests when slots become free, and refuses requests that have waited too long.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::message::Subject;
 
-/// Maximum number of remembered expired offers, whose late answers are used to measure
+/// The maximum number of remembered expired offers, whose late answers are used to measure
 /// the round trip.
 const EXPIRED_MAX: usize = 64;
 

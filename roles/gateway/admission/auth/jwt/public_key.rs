@@ -23,10 +23,11 @@ pub(super) const TEXT_BYTES_MAX: usize = 1 << 20;
 const KEYS_MAX: usize = 100;
 /// The minimum length of an RSA modulus, in bytes (2048 bits).
 const RSA_BYTES_MIN: usize = 256;
-/// The maximum length of an RSA modulus, in bytes (8192 bits). No token verifies with a longer one.
+/// The maximum length of an RSA modulus, in bytes (8192 bits). A longer key cannot verify any
+/// token.
 const RSA_BYTES_MAX: usize = 1024;
 
-/// The maximum public exponent of an RSA key. No token verifies with a larger one.
+/// The maximum public exponent of an RSA key. A key with a larger one cannot verify any token.
 const RSA_EXPONENT_MAX: u64 = (1 << 33) - 1;
 
 /// The error for a key set that contains a secret key. The whole set is rejected.
@@ -54,7 +55,7 @@ pub(super) struct PublicKey {
 /// Reads a file with keys.
 pub(super) fn load(path: &Path, allowed: &[Algorithm]) -> Result<Vec<PublicKey>, String> {
     let text = read(path).map_err(|e| format!("cannot be read: {e}"))?;
-    // The byte order mark that Windows editors write.
+    // Windows editors write a byte order mark.
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     if text.trim_start().starts_with('{') {
         from_jwks(text, KeyOrigin::Operator, allowed)

@@ -1,7 +1,7 @@
 //! JSON objects without duplicate names, at any depth.
 //!
-//! Parsers disagree about which of two members with the same name counts (RFC 8259 §4), so a token or key set with duplicate
-//! names is rejected.
+//! Parsers disagree about which of two members with the same name to use (RFC 8259 §4), so a token
+//! or key set with duplicate names is rejected.
 
 use std::fmt;
 

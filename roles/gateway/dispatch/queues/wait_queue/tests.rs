@@ -36,7 +36,11 @@ fn an_offer_goes_to_the_oldest_waiter_and_the_next_becomes_the_head() {
     assert_eq!(next(&mut first_messages), "w.o.1");
     assert_eq!(next(&mut second_messages), "head");
     assert_eq!(queue.offer(offer(2), now), Ok(()));
-    assert_eq!(queue.offer(offer(3), now), Err(offer(3)), "no request waits, so it is declined");
+    assert_eq!(
+        queue.offer(offer(3), now),
+        Err(offer(3)),
+        "no request is waiting, so it is declined"
+    );
 }
 
 #[test]

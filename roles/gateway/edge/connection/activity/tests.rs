@@ -41,7 +41,7 @@ async fn a_peer_that_keeps_reading_is_not_idle() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_head_has_its_own_time_and_the_next_request_another() {
+async fn a_head_and_the_next_request_have_separate_timeouts() {
     let start = Instant::now();
     let overdue = async |activity: &Arc<ConnectionActivity>| {
         (activity.until_overdue(SECOND, 10 * SECOND).await, start.elapsed())

@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_connection_yields_once_whoever_wakes_it() {
+    async fn a_connection_yields_once_regardless_of_what_wakes_it() {
         let activity = Arc::new(ConnectionActivity::new());
         let runs = Cell::new(0);
         let connection = pin!(std::future::poll_fn(|_| {

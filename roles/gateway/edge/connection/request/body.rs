@@ -19,8 +19,8 @@ use crate::roles::gateway::client::byte_budget::overloaded;
 /// The capacity of a growing body, as a multiple of its length.
 const GROWTH: usize = 8;
 
-/// The body of a request, which the connection lends to the service. `unread_body` handles any rest that the service leaves
-/// unread.
+/// The body of a request, which the connection lends to the service. `unread_body` handles any part
+/// that the service leaves unread.
 #[derive(Debug)]
 pub struct RequestBody {
     incoming: Incoming,
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_occupies_a_few_times_what_arrived_and_never_more_than_its_limit() {
+    fn a_body_occupies_memory_in_proportion_to_the_received_bytes_up_to_its_limit() {
         for (most, chunk, count) in
             [(1024 * KIB, KIB, 1024), (1000, 1, 1000), (100 * KIB, 60 * KIB, 1)]
         {

@@ -44,7 +44,8 @@ pub(in super::super) fn check<B>(
     Ok(())
 }
 
-/// Returns whether the router answers a method. No path supports TRACE and QUERY, so they are answered with 405.
+/// Returns whether the router answers a method. No path supports TRACE or QUERY, so they are
+/// answered with 405.
 fn is_known(method: &Method) -> bool {
     let others = ["OPTIONS", "TRACE", "QUERY"];
     METHODS.contains(method) || others.contains(&method.as_str())

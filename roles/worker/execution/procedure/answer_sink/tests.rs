@@ -203,7 +203,7 @@ async fn an_answer_whose_channel_was_closed_is_never_completed() {
 }
 
 #[test]
-fn rows_and_values_have_other_representations() {
+fn rows_and_values_can_be_written_in_other_representations() {
     let write = |kind, representation: Representation, sets: &[Set<'_>]| {
         let mut sink = AnswerSink::new(kind, 10_000).with_representation(&representation);
         feed(&mut sink, sets).unwrap();

@@ -129,7 +129,7 @@ fn keys_for_other_uses_are_skipped() {
 }
 
 #[test]
-fn the_error_of_an_invalid_key_has_its_index_and_not_its_text() {
+fn the_error_for_an_invalid_key_names_its_index_and_does_not_quote_it() {
     let check = |changes: Value, expected: &str| {
         let error = jwks(&[p256().into(), with(&changes)]).unwrap_err();
         assert!(error.contains(expected), "{changes}: {error}");
@@ -184,7 +184,7 @@ fn a_file_without_keys_is_rejected() {
 }
 
 #[test]
-fn an_invalid_key_of_an_issuer_is_skipped_but_not_a_secret_one() {
+fn an_invalid_key_from_an_issuer_is_skipped_but_a_secret_key_is_an_error() {
     let good = with(&json!({}));
     let odd = [
         json!("text"),

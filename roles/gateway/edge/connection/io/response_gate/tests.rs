@@ -8,7 +8,8 @@ const RESPONSE: &str = "HTTP/1.1 200 OK\r\ncontent-length: 30\r\n\r\n";
 /// A body that looks like one of hyper's own responses.
 const BODY: &str = "HTTP/1.1 400 Bad Request\r\n\r\nxx";
 const CONTINUE: &str = "HTTP/1.1 100 Continue\r\n\r\n";
-const OF_HYPER: &str = "HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\n\r\n";
+const HYPER_ERROR: &str =
+    "HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\n\r\n";
 
 struct Fixture {
     responses: ResponseTracker,
@@ -57,7 +58,7 @@ async fn only_a_response_without_a_request_is_held_back() {
         assert!(!fixture.gate.is_within_response());
     }
     assert_eq!(fixture.gate.held_status(), None);
-    fixture.write(OF_HYPER).await;
+    fixture.write(HYPER_ERROR).await;
     assert_eq!(fixture.gate.held_status(), Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
     assert_eq!(fixture.written(), [CONTINUE, RESPONSE, BODY].concat().repeat(2));
 }
@@ -66,7 +67,7 @@ async fn only_a_response_without_a_request_is_held_back() {
 async fn a_first_request_that_cannot_be_parsed_is_held_back() {
     let mut fixture = Fixture::new();
     fixture.flush().await;
-    fixture.write(OF_HYPER).await;
+    fixture.write(HYPER_ERROR).await;
     assert_eq!(fixture.gate.held_status(), Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
     assert_eq!(fixture.written(), "");
 }

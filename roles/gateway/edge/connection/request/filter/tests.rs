@@ -85,7 +85,7 @@ fn an_ambiguous_path_is_rejected() {
 }
 
 #[test]
-fn a_request_is_for_exactly_one_host_that_is_served() {
+fn a_request_must_name_exactly_one_served_host() {
     let with = |hosts: &[&str]| {
         hosts.iter().fold(Request::get("/"), |request, host| request.header("host", *host))
     };
