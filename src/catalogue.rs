@@ -28,7 +28,7 @@ pub use auth::{Auth, AuthMethod};
 pub use cache::CacheRules;
 pub use defaults::EndpointDefaults;
 pub use endpoint::{Endpoint, Execution, OnDisconnect, ResultKind, StatusMap};
-pub use error::CatalogueError;
+pub use error::{CatalogueError, TextPosition};
 pub use load::{Catalogue, load};
 pub use names::{EndpointId, ProcedureName, QueueName};
 pub use parameter::{Parameter, ParameterSource, ParameterType};
