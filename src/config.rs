@@ -125,7 +125,7 @@ impl Config {
         }
     }
 
-    /// Returns the sections that contain keys in any layer. Layers that cannot be read are left out.
+    /// Returns the sections that contain keys in any layer. Layers that cannot be read are ignored.
     #[must_use]
     pub fn sections(sources: &Sources) -> Vec<String> {
         let figment = sources.merge(&mut Vec::new());

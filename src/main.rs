@@ -9,6 +9,7 @@ use fjord::commands;
 use fjord::config::{Config, Sources};
 use fjord::free_memory;
 use fjord::lifecycle::Signals;
+use fjord::listen;
 use fjord::roles::{self, RunError};
 use fjord::start_check;
 use fjord::telemetry::chain;
@@ -50,6 +51,7 @@ fn sources(layers: &Layers) -> Sources {
 
 /// Runs a role.
 fn start(sources: &Sources) -> ExitCode {
+    listen::inherited::receive();
     let mut err = std::io::stderr().lock();
     let Some(role) = sources.role else {
         let text = "error: expected --role gateway, --role worker or a command; see --help";

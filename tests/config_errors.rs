@@ -130,7 +130,7 @@ fn the_number_of_connections_is_reported_and_too_few_cause_a_warning() {
                     [procedures.databases.default]\nbackend = 'mssql'\n\
                     [procedures.databases.default.mssql]\nhost = 'h'\ndatabase = 'd'\nuser = 'u'\npassword = 'p'\n";
     let directory = directory_with(&[("worker.toml", database), ("endpoints/all.json", QUEUES)]);
-    let enough = "database default: at most 210 connections for 3 queues that run 210 calls concurrently \
+    let enough = "database default: at most 210 connections for 3 queues that can run 210 calls concurrently \
                   (200 as \"fjord\", 10 as \"reports\")";
     for (command, line) in
         [("check", format!("worker: {enough}")), ("config", format!("# {enough}"))]
@@ -148,7 +148,7 @@ fn the_number_of_connections_is_reported_and_too_few_cause_a_warning() {
         "procedures.databases.default.mssql.connections_max=21",
     ];
     let output = run(directory.path(), &few);
-    let short = "warning: worker: database default: at most 21 connections for 3 queues that run 210 calls concurrently \
+    let short = "warning: worker: database default: at most 21 connections for 3 queues that can run 210 calls concurrently \
                  (20 as \"fjord\", 1 as \"reports\"): further calls wait for a connection (connections_max)";
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.lines().any(|one| one == short), "{stderr}");

@@ -174,9 +174,9 @@ impl BodyChunks {
     }
 
     /// Returns the capacity needed to append `more` bytes, if the complete body has at most `most` bytes. It grows to eight
-    /// times the received length, capped at `most`, and not to the announced length immediately, so that a client occupies memory
-    /// in proportion to the data that it sends. Smaller steps would leave the allocator with more blocks of different sizes
-    /// when many bodies grow at the same time.
+    /// times the received length, capped at `most`, instead of immediately to the announced length, so that a client occupies
+    /// memory in proportion to the data that it sends. Smaller steps would leave the allocator with more blocks of different
+    /// sizes when many bodies grow at the same time.
     fn capacity_with(&self, more: usize, most: usize) -> usize {
         let length = self.len() + more;
         match self {
