@@ -168,7 +168,9 @@ async fn a_change_that_was_rejected_with_another_one_is_applied_with_the_correct
 async fn a_gateway_that_is_no_longer_ready_is_reported() {
     let home = tempfile::tempdir().unwrap();
     let api = init(home.path());
-    let run = DevRun::start(home.path(), &api).await;
+    let mut command = dev(&api);
+    command.args(["--set", "messaging.nats.ping_interval=1s"]);
+    let run = DevRun::start_command(home.path(), command).await;
     assert!(run.lines("not ready").is_empty(), "{}", run.process.log());
     let server = Pid::from_raw(i32::try_from(run.child("nats-server")).unwrap()).unwrap();
     kill_process(server, Signal::STOP).unwrap();
