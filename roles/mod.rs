@@ -5,9 +5,9 @@ use std::sync::Arc;
 use crate::catalogue::Catalogue;
 use crate::cli::Role;
 use crate::config::{LoadedConfig, LogConfig, Sources, TracesConfig};
-use crate::lifecycle::Tasks;
+use crate::lifecycle::{Signals, Tasks};
 use crate::start_check::{self, StartError};
-use crate::telemetry::traces::{self, Exporter};
+use crate::telemetry::traces::{self, SpanClient};
 use crate::telemetry::{conditions, exposition, logs};
 use crate::tls;
 
@@ -48,6 +48,21 @@ fn apply_log_filter(config: &LogConfig) {
     }
 }
 
+/// Logs why a reload is refused.
+fn log_invalid_reload(errors: &[StartError]) {
+    for error in errors {
+        tracing::error!(%error, "the new configuration is invalid; the previous one stays in use");
+    }
+}
+
+/// The parts of a process that depend on files.
+#[derive(Debug)]
+struct PreparedProcess {
+    role: PreparedRole,
+    /// The client that exports traces, if the configuration names a collector.
+    traces: Option<SpanClient>,
+}
+
 /// The parts of a role that depend on files.
 #[derive(Debug)]
 enum PreparedRole {
@@ -55,15 +70,20 @@ enum PreparedRole {
     Worker(Box<worker::prepare::PreparedWorker>),
 }
 
-fn prepare(role: Role, loaded: &LoadedConfig) -> Result<PreparedRole, Vec<StartError>> {
-    match role {
-        Role::Gateway => {
-            gateway::prepare::prepare(loaded).map(|one| PreparedRole::Gateway(Box::new(one)))
-        }
-        Role::Worker => {
-            worker::prepare::prepare(loaded).map(|one| PreparedRole::Worker(Box::new(one)))
-        }
-    }
+fn prepare(role: Role, loaded: &LoadedConfig) -> Result<PreparedProcess, Vec<StartError>> {
+    let role = match role {
+        Role::Gateway => PreparedRole::Gateway(Box::new(gateway::prepare::prepare(loaded)?)),
+        Role::Worker => PreparedRole::Worker(Box::new(worker::prepare::prepare(loaded)?)),
+    };
+    // Last, because the roles check the same TLS files, and report all errors in them.
+    let traces = loaded.config.traces.as_ref().map(span_client).transpose();
+    let traces = traces.map_err(|error| vec![StartError::at_key("traces", error)])?;
+    Ok(PreparedProcess { role, traces })
+}
+
+fn span_client(config: &TracesConfig) -> Result<SpanClient, String> {
+    let tls = config.tls.as_ref().map(tls::client_config).transpose();
+    SpanClient::new(config, tls.map_err(|error| error.to_string())?)
 }
 
 /// Performs the first step of a start, which reads every file, and returns the catalogue. Needs a tokio runtime.
@@ -71,47 +91,42 @@ fn prepare(role: Role, loaded: &LoadedConfig) -> Result<PreparedRole, Vec<StartE
 /// # Errors
 /// All errors with which a start of the role would fail, apart from addresses that cannot be bound.
 pub fn check(role: Role, loaded: &LoadedConfig) -> Result<Arc<Catalogue>, Vec<StartError>> {
-    prepare(role, loaded).map(|prepared| match prepared {
+    prepare(role, loaded).map(|prepared| match prepared.role {
         PreparedRole::Gateway(prepared) => prepared.active_config.catalogue,
         PreparedRole::Worker(prepared) => prepared.catalogue,
     })
 }
 
-/// Runs a role until a signal ends it.
+/// Runs a role until one of `signals` ends it. Signals that arrive during the start take effect after it.
 ///
 /// # Errors
 /// `RunError` if the role cannot start.
-pub async fn run(role: Role, loaded: LoadedConfig, sources: Sources) -> Result<(), RunError> {
+pub async fn run(
+    role: Role,
+    loaded: LoadedConfig,
+    sources: Sources,
+    signals: Signals,
+) -> Result<(), RunError> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
     exposition::install(role);
     let prepared = prepare(role, &loaded)
         .map_err(|errors| RunError::Config(start_check::located(errors, &loaded)))?;
-    let exporter = match &loaded.config.traces {
-        Some(config) => Some(start_traces(config, role).map_err(|error| {
-            RunError::Config(vec![StartError::at_key("traces", error).locate(&loaded)])
-        })?),
-        None => None,
-    };
+    let exporter = loaded.config.traces.as_ref().zip(prepared.traces);
+    let exporter = exporter.map(|(config, client)| traces::start(config, role, client));
     let _detached = Tasks::new().spawn_background(conditions::watch());
     let config = loaded.config;
-    let result = match prepared {
+    let result = match prepared.role {
         PreparedRole::Gateway(prepared) => {
-            Box::pin(gateway::run::run(config, *prepared, sources)).await
+            Box::pin(gateway::run::run(config, *prepared, sources, signals)).await
         }
         PreparedRole::Worker(prepared) => {
-            Box::pin(worker::run::run(config, *prepared, sources)).await
+            Box::pin(worker::run::run(config, *prepared, sources, signals)).await
         }
     };
     if let Some(exporter) = exporter {
         exporter.flush().await;
     }
     result
-}
-
-fn start_traces(config: &TracesConfig, role: Role) -> Result<Exporter, String> {
-    let tls = config.tls.as_ref().map(tls::client_config).transpose();
-    let tls = tls.map_err(|error| format!("traces.tls: {error}"))?;
-    traces::start(config, role, tls)
 }

@@ -32,7 +32,7 @@ pub use auth::{Auth, AuthMethod};
 pub use cache::CacheRules;
 pub use defaults::EndpointDefaults;
 pub use endpoint::{Endpoint, Execution, OnDisconnect, ResultKind, StatusMap};
-pub use error::CatalogueError;
+pub use error::{CatalogueError, TextPosition};
 pub use exact_json::ExactJson;
 pub use example::{Example, ExampleAnswer, ExampleCaller};
 pub use example_request::ExampleRequest;

@@ -21,6 +21,7 @@ pub mod nats_connection;
 pub mod openapi;
 mod plain_http;
 mod private_directory;
+pub mod process_guard;
 pub mod routes;
 pub mod schema;
 mod status;
@@ -49,7 +50,7 @@ pub struct Output<O, E> {
 pub struct RoleFunctions {
     /// Makes the call of `fjord call`.
     pub call_endpoint: CallFunction,
-    /// Prepares the roles for `fjord check`.
+    /// Prepares the roles for `fjord check` and `fjord dev`.
     pub prepare: PrepareFunction,
     /// Opens the databases for `fjord test`.
     pub open_local_api: OpenFunction,
@@ -78,7 +79,7 @@ pub fn run(command: &Command, sources: &Sources, roles: RoleFunctions) -> ExitCo
         }
         Command::Import(arguments) => import::run(arguments, sources, &mut output),
         Command::Init(arguments) => init::run(arguments, sources, &mut output),
-        Command::Dev(arguments) => dev::run(arguments, sources, &mut output),
+        Command::Dev(arguments) => dev::run(arguments, sources, roles.prepare, &mut output),
         Command::Completions { shell } => completions(*shell, &mut output.out),
         Command::Man => clap_mangen::Man::new(Arguments::definition())
             .render(&mut output.out)

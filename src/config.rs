@@ -19,7 +19,6 @@ pub mod messaging;
 mod openapi;
 pub mod procedures;
 mod relations;
-pub mod runtime;
 pub mod secret;
 pub mod settings;
 pub mod tls;
@@ -36,7 +35,6 @@ pub use lifecycle::LifecycleConfig;
 pub use log::LogConfig;
 pub use messaging::MessagingConfig;
 pub use procedures::ProceduresConfig;
-pub use runtime::RuntimeConfig;
 pub use secret::Secret;
 pub use settings::{ConfiguredFile, SettingEntry, SettingOrigin};
 pub use traces::TracesConfig;
@@ -71,8 +69,6 @@ pub struct Config {
     pub log: LogConfig,
     /// The export of traces; `None` if `traces.endpoint` is not set.
     pub traces: Option<TracesConfig>,
-    /// The threads of the process.
-    pub runtime: RuntimeConfig,
     /// The durations of the drain phases.
     pub lifecycle: LifecycleConfig,
 }
@@ -203,7 +199,6 @@ fn read(table: &mut SettingsTable<'_>, sources: &Sources) -> Option<Config> {
         }
         TracesConfig::read(table)
     });
-    let runtime = table.table("runtime", RuntimeConfig::read);
     let lifecycle = table.table("lifecycle", LifecycleConfig::read);
     Some(Config {
         role,
@@ -218,7 +213,6 @@ fn read(table: &mut SettingsTable<'_>, sources: &Sources) -> Option<Config> {
         admin,
         log,
         traces,
-        runtime,
         lifecycle,
     })
 }

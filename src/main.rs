@@ -8,6 +8,7 @@ use fjord::cli::{Arguments, Layers};
 use fjord::commands::{self, RoleFunctions};
 use fjord::config::{Config, Sources};
 use fjord::free_memory;
+use fjord::lifecycle::Signals;
 use fjord::listen;
 use fjord::roles::{self, RunError};
 use fjord::start_check;
@@ -62,6 +63,22 @@ fn start(sources: &Sources) -> ExitCode {
         writeln!(err, "{text}").ok();
         return ExitCode::from(commands::EXIT_USAGE);
     };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .on_thread_park(free_memory::collect)
+        .build();
+    // Before any file is read, so that no signal ends the process during its start.
+    let signals = runtime.and_then(|runtime| {
+        let signals = runtime.block_on(async { Signals::listen() })?;
+        Ok((runtime, signals))
+    });
+    let (runtime, signals) = match signals {
+        Ok(started) => started,
+        Err(error) => {
+            writeln!(err, "error: cannot create a runtime that listens for signals: {error}").ok();
+            return ExitCode::from(commands::EXIT_FAILED);
+        }
+    };
     let Ok(loaded) = Config::load(sources) else {
         let errors = start_check::all_errors(sources, |loaded| roles::check(role, loaded));
         commands::print_lines(&mut err, "error", &errors).ok();
@@ -74,18 +91,7 @@ fn start(sources: &Sources) -> ExitCode {
             return ExitCode::from(commands::EXIT_FAILED);
         }
     };
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if let Some(threads) = loaded.config.runtime.threads {
-        runtime.worker_threads(threads);
-    }
-    let runtime = match runtime.enable_all().on_thread_park(free_memory::collect).build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            writeln!(err, "error: cannot create a runtime: {error}").ok();
-            return ExitCode::from(commands::EXIT_FAILED);
-        }
-    };
-    let result = runtime.block_on(roles::run(role, loaded, sources.clone()));
+    let result = runtime.block_on(roles::run(role, loaded, sources.clone(), signals));
     logs.flush(FLUSH_LIMIT);
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -103,7 +103,13 @@ async fn a_page_can_read_the_documentation_and_errors_before_routing() {
         assert_eq!(answer.header("access-control-allow-origin"), "", "{path}");
     }
     let headers = [("origin", PAGE), ("access-control-request-method", "GET")];
-    for path in ["/openapi.json", "/docs"] {
+    let page = client.get("/docs").await;
+    let file = page.text().split('"').find(|text| text.ends_with(".js")).map(|it| format!("/{it}"));
+    let file = file.expect("the page has a script");
+    let answer = send_request(&client, Method::POST, &file, &[("origin", PAGE)]).await;
+    answer.is_problem(405, "method-not-allowed");
+    assert_eq!(answer.header("allow"), "GET, HEAD, OPTIONS");
+    for path in ["/openapi.json", "/docs", file.as_str()] {
         let answer = send_request(&client, Method::OPTIONS, path, &headers).await;
         assert_eq!(answer.is(204).header("allow"), "GET, HEAD, OPTIONS");
         assert_eq!(answer.header("access-control-allow-origin"), PAGE);

@@ -127,17 +127,56 @@ async fn a_broken_catalogue_is_reported_and_the_old_one_is_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_cannot_start_is_started_after_the_next_change() {
+async fn an_error_that_only_the_worker_finds_is_reported_and_the_old_catalogue_is_served() {
     let home = tempfile::tempdir().unwrap();
     let api = init(home.path());
     let run = DevRun::start(home.path(), &api).await;
     let endpoints = api.join("endpoints/greetings.json");
     let text = fs::read_to_string(&endpoints).unwrap();
     fs::write(&endpoints, text.replace("\"row\"", "\"row\", \"handler\": \"missing\"")).unwrap();
-    run.prints("the worker does not start with these files").await;
+    run.prints("not applied; the previous version stays in use").await;
     assert!(!run.lines("missing").is_empty(), "{}", run.process.log());
-    fs::write(&endpoints, text).unwrap();
-    run.answers("/v1/greeting", 200, HELLO).await;
+    assert_eq!(run.get("/v1/greeting").await, (200, HELLO.to_owned()));
+    fs::write(&endpoints, text.replace("greeting\"", "hello\"")).unwrap();
+    run.answers("/v1/hello", 200, HELLO).await;
+    run.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_was_rejected_with_another_one_is_applied_with_the_correction() {
+    let home = tempfile::tempdir().unwrap();
+    let api = init(home.path());
+    let run = DevRun::start(home.path(), &api).await;
+    let endpoints = api.join("endpoints/greetings.json");
+    let (text, settings) = (fs::read_to_string(&endpoints).unwrap(), api.join("fjord.toml"));
+    let configured = fs::read_to_string(&settings).unwrap();
+    fs::write(&endpoints, text.replace("\"row\"", "\"rowz\"")).unwrap();
+    run.prints("endpoints/greetings.json: not applied").await;
+    let changed = configured.replace("#[gateway]", "[gateway]\nhealth_path = \"/alive\"");
+    fs::write(&settings, changed).unwrap();
+    run.prints("fjord.toml, endpoints/greetings.json: not applied").await;
+    fs::write(&endpoints, &text).unwrap();
+    run.prints("changed; restarting the gateway and the worker").await;
+    eventually_some("the health check", SOON, async || {
+        (run.get("/alive").await.0 == 200).then_some(())
+    })
+    .await;
+    run.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_is_no_longer_ready_is_reported() {
+    let home = tempfile::tempdir().unwrap();
+    let api = init(home.path());
+    let mut command = dev(&api);
+    command.args(["--set", "messaging.nats.ping_interval=1s"]);
+    let run = DevRun::start_command(home.path(), command).await;
+    assert!(run.lines("not ready").is_empty(), "{}", run.process.log());
+    let server = Pid::from_raw(i32::try_from(run.child("nats-server")).unwrap()).unwrap();
+    kill_process(server, Signal::STOP).unwrap();
+    run.prints("gateway: WARN not ready").await;
+    kill_process(server, Signal::CONT).unwrap();
+    run.prints("gateway: INFO ready again").await;
     run.stop().await;
 }
 
@@ -153,8 +192,12 @@ async fn a_token_for_trying_is_accepted() {
     assert_eq!(run.get("/v1/greeting").await.0, 401);
     let lines = run.lines("curl --cacert");
     assert_eq!(lines.len(), 1, "{lines:?}");
-    let mode = fs::metadata(run.run.join("token")).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o600);
+    for file in ["token", "token.header"] {
+        let mode = fs::metadata(run.run.join(file)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
+    let token = fs::read_to_string(run.run.join("token")).unwrap();
+    assert!(lines[0].contains("-H @") && !lines[0].contains(&token), "{lines:?}");
     if let Some(answer) = shell(&format!("{} --silent", lines[0])) {
         assert_eq!(answer, HELLO);
     }

@@ -7,11 +7,16 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 use super::dev_command::fixture::{DevRun, fjord, init, printed};
+use super::support::eventually::{SOON, TICK, eventually};
 use super::support::fjord_binary;
 use super::support::mssql_server::fake_server;
+use super::support::process::Process;
 use super::support::tds::PASSWORD;
 
 fn init_mssql(directory: &Path, connection: &str) -> Output {
@@ -101,6 +106,42 @@ fn a_connection_string_is_read_from_stdin() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_import_leaves_nothing_behind() {
+    let home = tempfile::tempdir().unwrap();
+    // A server that accepts connections and never answers.
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = server.local_addr().unwrap().port();
+    let temporary = home.path().join("tmp");
+    fs::create_dir(&temporary).unwrap();
+    let connection = format!(
+        "Server=127.0.0.1,{port};Database=d;User ID=u;Password={PASSWORD};TrustServerCertificate=true"
+    );
+    let mut command = Command::new(fjord_binary());
+    command.args(["init", "api", "--mssql", &connection]).current_dir(home.path());
+    command.env("TMPDIR", &temporary);
+    let mut process = Process::start("fjord init", command, &home.path().join("init.log"));
+    let (_open, _) = timeout(SOON, server.accept()).await.expect("a connection").unwrap();
+    assert!(files(&temporary).iter().any(|(name, _)| name.ends_with("mssql-password")));
+    process.signal(Signal::INT);
+    assert!(process.wait(SOON).await.code().is_none(), "the signal ends it");
+    eventually(SOON, TICK, || fs::read_dir(&temporary).unwrap().next().is_none()).await;
+    assert!(!home.path().join("api").exists());
+}
+
+#[test]
+fn a_write_that_fails_leaves_nothing_behind() {
+    let home = tempfile::tempdir().unwrap();
+    // Files cannot have a byte, and the signal that says so is ignored.
+    let script =
+        format!("ulimit -f 0; trap '' XFSZ; exec {} init api/new", fjord_binary().display());
+    let output =
+        Command::new("sh").args(["-c", &script]).current_dir(home.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", printed(&output));
+    assert!(printed(&output).contains("cannot be created: File too large"), "{}", printed(&output));
+    assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_procedures_of_a_database_become_endpoints() {
     let server = fake_server().await.fake.expect("this is the fake server");
     let home = tempfile::tempdir().unwrap();
@@ -150,6 +191,6 @@ async fn the_procedures_of_a_database_become_endpoints() {
     assert_eq!(status, 200, "{body}");
     let answer: Value = serde_json::from_str(&body).expect("JSON");
     assert_eq!(answer["sets"], json!([[{ "name": "fjord" }]]));
-    assert!(!run.lines("Authorization: Bearer").is_empty(), "{}", run.process.log());
+    assert!(!run.lines("-H @").is_empty(), "{}", run.process.log());
     run.stop().await;
 }

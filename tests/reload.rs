@@ -1,11 +1,15 @@
 //! Promise: SIGHUP applies a new catalogue and new limits without interrupting requests. An invalid file is reported and
 //! changes nothing.
 
+use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
+use std::time::Duration;
 
 use fjord::lifecycle::Tasks;
 use rustix::process::Signal;
 
+use super::large_answers::memory::status;
 use super::support::certs::Leaf;
 use super::support::client::get_text;
 use super::support::eventually::{SOON, eventually_some};
@@ -138,4 +142,72 @@ async fn a_reload_applies_session_settings_and_server_timing() {
     let large = client.get("/v1/large?rows=100000").await;
     large.is_problem(502, "bad-answer");
     assert!(large.header("server-timing").contains("worker;dur="), "{:?}", large.headers);
+}
+
+/// Returns a catalogue with this number of endpoints and patterns.
+fn many_endpoints(count: usize) -> String {
+    let mut text = String::from("{");
+    for n in 0..count {
+        let comma = if n == 0 { "" } else { "," };
+        write!(
+            text,
+            r#"{comma} "many-{n}": {{ "route": "GET /v1/many/{n}/{{id}}", "handler": "echo", "auth": "public",
+                "parameters": {{ "id": {{ "in": "path", "type": "string", "pattern": "^[A-Z0-9]{{1,15}}$" }},
+                    "day": {{ "in": "query", "type": "date" }} }} }}"#
+        )
+        .expect("text");
+    }
+    text + "}"
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_reloads_do_not_make_a_gateway_grow() {
+    const ENDPOINTS: usize = 500;
+    const RELOADS: usize = 50;
+    // If one reload in five left its catalogue behind, the growth would exceed this.
+    const GROWTH_MAX: u64 = 16 << 20;
+    let mut fleet = Fleet::start(FleetOptions { workers: 0, ..FleetOptions::default() }).await;
+    fs::write(fleet.catalogue().join("many.json"), many_endpoints(ENDPOINTS)).unwrap();
+    for _ in 0..5 {
+        reloads(&mut fleet, "ok").await;
+    }
+    let before = status(&fleet.gateways[0], "VmRSS");
+    for _ in 0..RELOADS {
+        reloads(&mut fleet, "ok").await;
+    }
+    // The process returns free memory to the kernel only when it is idle.
+    let what = format!("less than {GROWTH_MAX} B more than {before} B");
+    let after = eventually_some(what, Duration::from_secs(30), async || {
+        let after = status(&fleet.gateways[0], "VmRSS");
+        (after < before + GROWTH_MAX).then_some(after)
+    })
+    .await;
+    println!("RSS of a gateway before and after {RELOADS} reloads: {before} and {after} B");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_during_the_start_does_not_end_the_process() {
+    let mut fleet = Fleet::start(FleetOptions { workers: 0, ..FleetOptions::default() }).await;
+    // The start waits until someone writes into the pipe.
+    let (pipe, added) = (fleet.catalogue().join("added.json"), fleet.catalogue().join("added.new"));
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)
+        .expect("a pipe");
+    fleet.gateways[0].restart();
+    let opened = pipe.clone();
+    let open = tokio::task::spawn_blocking(move || fs::File::options().write(true).open(opened));
+    let mut writer =
+        tokio::time::timeout(SOON, open).await.expect("the start reads it").unwrap().unwrap();
+    fleet.gateways[0].process.signal(Signal::HUP);
+    // The reload after the start reads a file again.
+    fs::write(&added, ADDED).unwrap();
+    fs::rename(&added, &pipe).unwrap();
+    writer.write_all(b"{}").unwrap();
+    drop(writer);
+    fleet.gateways[0].ready().await;
+    eventually_some("the reload", SOON, async || {
+        let reloads = r#"fjord_config_reloads_total{result="ok"}"#;
+        (fleet.gateways[0].metric(reloads).await > 0.5).then_some(())
+    })
+    .await;
+    fleet.client().get("/v1/added?unknown=1").await.is(400);
 }

@@ -188,6 +188,7 @@ async fn every_difference_is_a_warning_with_endpoint_and_column() {
             "endpoint \"get\": returns: the column born (DATE), which the database returns, is not declared",
             "endpoint \"move\": returns.outputs.owner.type: the catalogue says uuid, but the database returns INTEGER: \
              expected int64 or int32 or decimal or number",
+            "endpoint \"move\": returns.sets: the catalogue says 1, but the database returns 2 result sets",
             "endpoint \"move\": returns.sets[0].born.type: the catalogue says datetime, but the database returns DATE: \
              expected date or string",
         ]

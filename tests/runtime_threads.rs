@@ -1,4 +1,4 @@
-//! Promise: `runtime.threads` sets the number of threads that handle messages and connections.
+//! Promise: `TOKIO_WORKER_THREADS` sets the number of threads that handle messages and connections.
 
 use std::fs;
 
@@ -17,7 +17,7 @@ fn runtime_threads(process: &FjordProcess) -> usize {
 async fn both_roles_start_the_configured_number_of_threads() {
     let mut counts = Vec::new();
     for threads in ["1", "64"] {
-        let environment = vec![("FJORD_RUNTIME__THREADS", threads.to_owned())];
+        let environment = vec![("TOKIO_WORKER_THREADS", threads.to_owned())];
         let fleet = Fleet::start(FleetOptions { environment, ..FleetOptions::default() }).await;
         fleet.client().get("/v1/echo/a").await.is(200);
         counts.push([&fleet.gateways[0], &fleet.workers[0]].map(runtime_threads));

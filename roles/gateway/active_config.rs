@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use http::Method;
-use http::request::Parts;
 
 use crate::catalogue::cors::CorsRules;
 use crate::catalogue::{self, Catalogue};
@@ -16,7 +15,6 @@ use crate::roles::gateway::admission::router::{RouteLookup, Router};
 use crate::roles::gateway::client::caller::Caller;
 use crate::roles::gateway::edge::documentation::DOCUMENTATION_PATHS;
 use crate::roles::gateway::edge::documentation::Documentation;
-use crate::roles::gateway::response::Response;
 
 /// Catalogue, routes, keys and limits that were loaded together and are consistent with each other.
 #[derive(Debug)]
@@ -107,6 +105,13 @@ impl ActiveConfig {
     pub fn is_own_path(&self, path: &str) -> bool {
         self.is_health_check(path)
             || (self.documentation.is_some() && DOCUMENTATION_PATHS.contains(&path))
+            || self.is_documentation_asset(path)
+    }
+
+    /// Returns whether a path is that of a file of the documentation page.
+    #[must_use]
+    pub fn is_documentation_asset(&self, path: &str) -> bool {
+        self.documentation.as_ref().is_some_and(|documentation| documentation.is_asset(path))
     }
 
     /// Returns the CORS rules for a response: those of the endpoint that the request names, or the
@@ -117,13 +122,6 @@ impl ActiveConfig {
             RouteLookup::Matched(matched) => matched.endpoint.cors.clone(),
             _ => self.default_cors.clone(),
         }
-    }
-
-    /// Returns the requested file of the documentation page, if the request is for one.
-    #[must_use]
-    pub fn documentation_asset(&self, request: &Parts) -> Option<Response> {
-        let documentation = self.documentation.as_ref()?;
-        documentation.asset(&request.method, request.uri.path(), &request.headers)
     }
 
     /// Returns whether the responses to a caller have a `Server-Timing` header.

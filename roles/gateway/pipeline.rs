@@ -169,8 +169,9 @@ impl Pipeline {
         let active_config = self.active_config.load_full();
         let checked = Authenticator::check_connection(peer);
         let peer = &*checked.map_err(|rejection| untrusted_connection(rejection, log))?;
-        if let Some(asset) = active_config.documentation_asset(parts) {
-            return Ok((asset, None));
+        if active_config.is_documentation_asset(parts.uri.path()) {
+            let asset = Box::pin(self.own_path(&active_config, parts, peer, log));
+            return asset.await.map(|asset| (asset, None));
         }
         let matched = match active_config.router.find(&parts.method, parts.uri.path()) {
             RouteLookup::Matched(matched) => matched,

@@ -57,9 +57,8 @@ pub async fn run(
     config: Config,
     prepared: PreparedGateway,
     sources: Sources,
+    mut signals: Signals,
 ) -> Result<(), RunError> {
-    let mut signals =
-        Signals::listen().map_err(|error| RunError::system("cannot listen for signals", error))?;
     let mut gateway = GatewayProcess::start(config, prepared).await?;
     systemd::ready("serving");
     systemd::feed_watchdog(&gateway.tasks);
@@ -156,12 +155,7 @@ impl GatewayProcess {
                 "ok"
             }
             Err(errors) => {
-                for error in errors {
-                    tracing::error!(
-                        %error,
-                        "the new configuration is invalid; the previous one stays in use"
-                    );
-                }
+                crate::roles::log_invalid_reload(&errors);
                 "failed"
             }
         };

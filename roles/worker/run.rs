@@ -64,9 +64,8 @@ pub async fn run(
     config: Config,
     prepared: PreparedWorker,
     sources: Sources,
+    mut signals: Signals,
 ) -> Result<(), RunError> {
-    let mut signals =
-        Signals::listen().map_err(|error| RunError::system("cannot listen for signals", error))?;
     let mut worker = WorkerProcess::start(config, prepared).await?;
     systemd::feed_watchdog(&worker.tasks);
     let mut is_ready = false;
@@ -205,12 +204,7 @@ impl WorkerProcess {
                 "ok"
             }
             Err(errors) => {
-                for error in errors {
-                    tracing::error!(
-                        %error,
-                        "the new configuration is invalid; the previous one stays in use"
-                    );
-                }
+                crate::roles::log_invalid_reload(&errors);
                 "failed"
             }
         };

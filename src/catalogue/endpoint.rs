@@ -102,6 +102,35 @@ impl Endpoint {
         }
     }
 
+    /// Returns whether the procedure receives a header of the request.
+    #[must_use]
+    pub fn takes_header(&self, name: &str) -> bool {
+        let is_header = |parameter: &Parameter| {
+            parameter.source == ParameterSource::Header && parameter.name.eq_ignore_ascii_case(name)
+        };
+        self.parameters.iter().any(is_header)
+    }
+
+    /// Returns whether a header of the answer can be set by the procedure.
+    #[must_use]
+    pub fn has_header(&self, header: ResponseHeader) -> bool {
+        self.headers.iter().any(|(declared, _)| *declared == header)
+    }
+
+    /// Returns whether `Prefer: return=minimal` is honored: for a method that changes something, unless the procedure receives
+    /// `Prefer`.
+    #[must_use]
+    pub fn may_be_minimal(&self) -> bool {
+        !self.method.is_safe() && !self.takes_header("prefer")
+    }
+
+    /// Returns whether an answer has the media type that its client wants. Workers in other languages may answer in any type
+    /// as long as the endpoint has only JSON.
+    #[must_use]
+    pub fn is_represented(&self, wanted: &Representation, content_type: &str) -> bool {
+        matches!(*self.produces, [Representation::Json]) || wanted.is_content_type(content_type)
+    }
+
     /// Returns whether parts of a large answer may be sent while the procedure is still running. This requires a result without
     /// a fixed size, and a status and headers that do not depend on the end of the call.
     #[must_use]

@@ -2,6 +2,21 @@
 
 use std::fmt;
 
+/// The position of an error in a text, counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TextPosition {
+    /// The line.
+    pub line: usize,
+    /// The column in bytes, if it is known.
+    pub column: Option<usize>,
+}
+
+impl From<&serde_json::Error> for TextPosition {
+    fn from(error: &serde_json::Error) -> Self {
+        Self { line: error.line(), column: Some(error.column()) }
+    }
+}
+
 /// One error in a catalogue.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CatalogueError {
@@ -13,6 +28,8 @@ pub struct CatalogueError {
     pub key: String,
     /// A message that describes the problem and states what was expected.
     pub expected: String,
+    /// The position in the file, if it does not follow from the key.
+    pub position: Option<TextPosition>,
 }
 
 impl fmt::Display for CatalogueError {
@@ -45,7 +62,16 @@ impl EndpointErrors<'_> {
             endpoint: self.endpoint.map(ToOwned::to_owned),
             key: key.into(),
             expected: expected.into(),
+            position: None,
         });
+    }
+
+    /// Adds an error about the whole file.
+    pub(super) fn add_at(&mut self, position: TextPosition, expected: impl Into<String>) {
+        self.add("", expected);
+        if let Some(error) = self.list.last_mut() {
+            error.position = Some(position);
+        }
     }
 
     /// Adds an error for a missing key, unless the key already has an error because its value could not be read.

@@ -47,7 +47,13 @@ impl Catalogue {
     #[must_use]
     pub fn error(&self, id: &EndpointId, key: &str, expected: String) -> CatalogueError {
         let file = self.files.get(id).map(ToString::to_string).unwrap_or_default();
-        CatalogueError { file, endpoint: Some(id.to_string()), key: key.to_owned(), expected }
+        CatalogueError {
+            file,
+            endpoint: Some(id.to_string()),
+            key: key.to_owned(),
+            expected,
+            position: None,
+        }
     }
 
     /// Returns the file of an endpoint.
@@ -100,7 +106,7 @@ pub fn load(
 
 fn file_error(file: &Path, expected: String) -> CatalogueError {
     let file = file.display().to_string();
-    CatalogueError { file, endpoint: None, key: String::new(), expected }
+    CatalogueError { file, endpoint: None, key: String::new(), expected, position: None }
 }
 
 /// Returns whether a file in the catalogue's directory is part of the catalogue.
@@ -157,7 +163,8 @@ pub fn parse(
             Ok(endpoints) => endpoints,
             Err(error) => {
                 let mut errors = EndpointErrors { file, endpoint: None, list: &mut errors };
-                errors.add("", format!("expected a JSON object of endpoints by id: {error}"));
+                let expected = format!("expected a JSON object of endpoints by id: {error}");
+                errors.add_at((&error).into(), expected);
                 continue;
             }
         };

@@ -321,7 +321,9 @@ mod tests {
         assert_eq!(put["parameters"][1]["name"], "Idempotency-Key");
         assert_eq!(put["parameters"][2]["name"], "Prefer");
         let applied = &put["responses"]["204"]["headers"]["Preference-Applied"]["schema"]["enum"];
-        assert_eq!(*applied, json!(["tx=rollback", "tx=commit"]));
+        let minimal =
+            ["tx=rollback, return=minimal", "tx=commit, return=minimal", "return=minimal"];
+        assert_eq!(*applied, json!([&["tx=rollback", "tx=commit"][..], &minimal].concat()));
         assert!(get["responses"]["200"].get("headers").is_none(), "the endpoint has no dry run");
         assert_eq!(put["security"], json!([]));
         assert!(put["responses"]["204"].is_object() && put["responses"]["422"].is_object());

@@ -129,6 +129,7 @@ impl RouteTable {
                     "overlaps with {method} {} of endpoint {:?} ({}): expected routes of which a request can match only one",
                     other.path, other.endpoint, other.file
                 ),
+                position: None,
             });
         }
         let node = segments.iter().fold(root, |node, segment| match segment {

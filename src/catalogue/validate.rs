@@ -50,6 +50,10 @@ pub fn from_text<'a>(
     location: Location<'_>,
     violations: &mut Violations,
 ) -> Option<ParameterValue<'a>> {
+    if text.is_empty() && !has_empty_value(parameter.kind) {
+        violations.add(location, wrong_text::empty(parameter));
+        return None;
+    }
     match parameter.kind {
         ParameterType::Int32
         | ParameterType::Int64
@@ -116,10 +120,9 @@ pub fn from_json<'a>(
     }
 }
 
-/// Returns whether an empty text stands for NULL: the parameter is optional, and its type has no empty value.
-#[must_use]
-pub fn is_null_if_empty(parameter: &Parameter) -> bool {
-    !parameter.required && !matches!(parameter.kind, ParameterType::String | ParameterType::Binary)
+/// Returns whether an empty text is a value of a type.
+fn has_empty_value(kind: ParameterType) -> bool {
+    matches!(kind, ParameterType::String | ParameterType::Binary)
 }
 
 /// Records that a text is not a value of the parameter's type.

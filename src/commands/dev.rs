@@ -10,16 +10,17 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::private_directory::PrivateDirectory;
+use super::process_guard::ProcessGuard;
 use super::{EXIT_FAILED, EXIT_USAGE, Output, print_lines};
 use crate::cli::DevArguments;
 use crate::config::Sources;
 use crate::lifecycle::Signals;
+use crate::start_check::PrepareFunction;
 use crate::telemetry::chain;
 use crate::tls::ThrowawayCertificates;
 
 mod child;
 mod console;
-mod guard;
 mod introduction;
 mod nats_server;
 mod plan;
@@ -32,7 +33,6 @@ mod watcher;
 
 use child::ChildProcess;
 use console::{Console, NATS_SERVER};
-use guard::ProcessGuard;
 use plan::{DevPlan, RunFiles};
 use session::DevSession;
 use token::TokenSigner;
@@ -46,6 +46,7 @@ const TICK: Duration = Duration::from_millis(5);
 pub(super) fn run(
     arguments: &DevArguments,
     sources: &Sources,
+    check_role: PrepareFunction,
     output: &mut Output<impl Write, impl Write>,
 ) -> io::Result<ExitCode> {
     let base = Sources {
@@ -65,7 +66,8 @@ pub(super) fn run(
         Ok(directory) => directory,
         Err(error) => return fail(output, EXIT_FAILED, &[error]),
     };
-    let prepared = Box::pin(prepare(&base, directory.path(), &mut signals, output));
+    let prepared = prepare(&base, directory.path(), check_role, &mut signals, output);
+    let prepared = Box::pin(prepared);
     let status = runtime.block_on(prepared);
     // Ends the processes that are still running, so that they cannot write into the directory.
     drop(runtime);
@@ -86,6 +88,7 @@ fn fail(
 async fn prepare(
     base: &Sources,
     directory: &Path,
+    check_role: PrepareFunction,
     signals: &mut Signals,
     output: &mut Output<impl Write, impl Write>,
 ) -> io::Result<ExitCode> {
@@ -96,7 +99,7 @@ async fn prepare(
         Ok(created) => created,
         Err(error) => return fail(output, EXIT_FAILED, &[error]),
     };
-    let files = RunFiles { directory, certificates: &certificates, signer: &signer };
+    let files = RunFiles { directory, certificates: &certificates, signer: &signer, check_role };
     let plan = match DevPlan::load(base, &files, None) {
         Ok(plan) => plan,
         Err(errors) => return fail(output, EXIT_USAGE, &errors),
@@ -110,7 +113,7 @@ async fn prepare(
         Ok(command) => command,
         Err(error) => return fail(output, EXIT_FAILED, &[error]),
     };
-    let mut console = Console::new(output, ProcessGuard::start(directory)?);
+    let mut console = Console::new(output, ProcessGuard::start(Some(directory))?);
     let mut nats = ChildProcess::start(NATS_SERVER, command, &console.context())?;
     let is_listening = tokio::select! {
         is_listening = console.during(listens(&mut nats, directory)) => is_listening?,

@@ -1,16 +1,18 @@
 //! `fjord init`: creates a configuration directory with an endpoint. Existing files are not changed.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder};
 use std::io::{self, BufRead as _, Read as _, Write};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use super::import;
 use super::private_directory::PrivateDirectory;
+use super::process_guard::ProcessGuard;
 use super::{EXIT_FAILED, EXIT_USAGE, Output, print_lines};
 use crate::cli::{AuthChoice, ImportArguments, InitArguments, Role};
 use crate::config::Sources;
+use crate::new_file;
 
 use connection_string::ConnectionString;
 
@@ -155,6 +157,8 @@ fn imported(
     output: &mut Output<impl Write, impl Write>,
 ) -> io::Result<Option<String>> {
     let staging = PrivateDirectory::temporary("fjord-init").map_err(io::Error::other)?;
+    // The directory contains the password, and a signal ends this process without removing it.
+    let _guard = ProcessGuard::start(Some(staging.path()))?;
     create(staging.path(), files).map_err(io::Error::other)?;
     let path = staging.path().join(IMPORTED_FILE);
     let arguments = ImportArguments {
@@ -174,18 +178,21 @@ fn imported(
     Ok(fs::read_to_string(path).ok())
 }
 
-/// Creates all files. If one cannot be created, removes the others.
+/// Creates all files and their directories. If one cannot be created, removes the others.
 fn create(directory: &Path, files: &[NewFile]) -> Result<(), String> {
     let mut created = Vec::new();
     for file in files {
         let path = directory.join(file.name);
-        match write_new(&path, file) {
-            Ok(()) => created.push(path),
-            Err(error) => {
-                remove(&created);
-                return Err(format!("{}: cannot be created: {error}", path.display()));
-            }
+        let missing: Vec<_> = path.ancestors().skip(1).take_while(|it| !it.exists()).collect();
+        created.extend(missing.iter().rev().map(|parent| parent.to_path_buf()));
+        if let Err(error) = write_new(&path, file) {
+            // The error that caused the removal is reported.
+            created.iter().rev().for_each(|path| {
+                fs::remove_file(path).or_else(|_| fs::remove_dir(path)).ok();
+            });
+            return Err(format!("{}: cannot be created: {error}", path.display()));
         }
+        created.push(path);
     }
     Ok(())
 }
@@ -195,14 +202,6 @@ fn write_new(path: &Path, file: &NewFile) -> io::Result<()> {
         let mode = if file.is_secret { 0o700 } else { 0o777 };
         DirBuilder::new().recursive(true).mode(mode).create(parent)?;
     }
-    let mode = if file.is_secret { 0o600 } else { 0o666 };
-    let mut options = File::options();
-    options.write(true).create_new(true).mode(mode).open(path)?.write_all(file.text.as_bytes())
-}
-
-fn remove(files: &[PathBuf]) {
-    for path in files {
-        // The error that caused the removal is reported.
-        fs::remove_file(path).ok();
-    }
+    let mode = if file.is_secret { new_file::PRIVATE } else { 0o666 };
+    new_file::create(path, &file.text, mode)
 }

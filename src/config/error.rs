@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::catalogue::TextPosition;
+
 /// An error in the configuration. It is displayed as one line and never contains a secret.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ConfigError {
@@ -11,6 +13,8 @@ pub struct ConfigError {
     pub key: String,
     /// A message that describes the problem and states what was expected.
     pub expected: String,
+    /// The position in the file, if it does not follow from the key.
+    pub position: Option<TextPosition>,
 }
 
 impl ConfigError {
@@ -20,7 +24,12 @@ impl ConfigError {
         key: impl Into<String>,
         expected: impl Into<String>,
     ) -> Self {
-        Self { location: location.into(), key: key.into(), expected: expected.into() }
+        Self {
+            location: location.into(),
+            key: key.into(),
+            expected: expected.into(),
+            position: None,
+        }
     }
 
     /// Creates an error about a whole file, variable or flag.

@@ -13,6 +13,7 @@ use figment::{Figment, Metadata, Profile, Provider};
 
 use super::error::ConfigError;
 use super::limits;
+use crate::catalogue::TextPosition;
 use crate::cli::Role;
 
 mod text;
@@ -95,7 +96,8 @@ impl Sources {
                     let name = &layer.name;
                     let error = |DuplicateKey { key, line }: &DuplicateKey| {
                         let expected = format!("given more than once, again at line {line}");
-                        ConfigError::at_key(name, key, expected)
+                        let position = Some(TextPosition { line: *line, column: None });
+                        ConfigError { position, ..ConfigError::at_key(name, key, expected) }
                     };
                     errors.extend(layer.duplicates.iter().map(error));
                     figment = figment.merge(layer);
@@ -190,12 +192,14 @@ fn fragments(directory: &Path, errors: &mut Vec<ConfigError>) -> Vec<PathBuf> {
 fn file_layer(path: &Path) -> Result<Layer, ConfigError> {
     let name = path.display().to_string();
     let invalid = |expected: String| ConfigError::at_location(name.clone(), expected);
+    let malformed =
+        |(expected, position)| ConfigError { position: Some(position), ..invalid(expected) };
     let text = read_text(path, limits::CONFIG_FILE_BYTES_MAX).map_err(invalid)?;
     if path.extension().is_some_and(|extension| extension == "json") {
-        let (values, duplicates) = text::parse_json(&text).map_err(invalid)?;
+        let (values, duplicates) = text::parse_json(&text).map_err(malformed)?;
         return Ok(Layer { name, values, duplicates });
     }
-    let values = text::parse_toml(&text).map_err(invalid)?;
+    let values = text::parse_toml(&text).map_err(malformed)?;
     Ok(Layer { name, values, duplicates: Vec::new() })
 }
 

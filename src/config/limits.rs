@@ -219,8 +219,6 @@ pub const TRACES_SAMPLE_RATIO: Limit<f64> = share(1.0, 0.0, 1.0);
 /// `traces.spans_max`. A span takes a few hundred bytes.
 pub const TRACES_SPANS_MAX: Limit<usize> = size(4_096, 1, 1 << 20);
 
-/// `runtime.threads`. The default is one for each core.
-pub const THREADS: Limit<usize> = size(1, 1, 1_024);
 /// `lifecycle.drain_delay`.
 pub const DRAIN_DELAY: Limit<Duration> = time(s(0), s(0), s(300));
 /// `lifecycle.drain_timeout`.

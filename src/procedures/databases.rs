@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::RngExt;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -13,6 +13,7 @@ use crate::catalogue::QueueName;
 use crate::config::procedures::{DatabaseConfig, MssqlConfig};
 use crate::config::worker::QueueConfig;
 use crate::config::{ProceduresConfig, WorkerConfig};
+use crate::jitter::jittered;
 use crate::lifecycle::{Cancel, Tasks};
 use crate::telemetry::conditions::{self, Condition};
 use crate::telemetry::{chain, gauge, names};
@@ -30,6 +31,8 @@ const PING_PAUSE_UP: Duration = Duration::from_secs(1);
 const PING_PAUSE_DOWN: Duration = Duration::from_millis(500);
 /// The time limit for a ping, in case a backend exceeds its own connect timeout.
 const PING_TIMEOUT: Duration = Duration::from_mins(1);
+/// How much pauses vary, so that workers do not query at the same time.
+const JITTER: RangeInclusive<f64> = 0.5..=1.5;
 
 /// Calls are refused because their database cannot be reached.
 const UNREACHABLE: Condition =
@@ -246,7 +249,7 @@ impl AvailabilityMonitor {
             } else if is_up {
                 conditions::resolve_if_quiet(&UNREACHABLE, name);
             }
-            sleep(jittered(if is_up { PING_PAUSE_UP } else { PING_PAUSE_DOWN })).await;
+            sleep(jittered(if is_up { PING_PAUSE_UP } else { PING_PAUSE_DOWN }, JITTER)).await;
         }
     }
 
@@ -266,9 +269,4 @@ impl AvailabilityMonitor {
             }
         }
     }
-}
-
-/// Varies a pause at random by up to 50 %, so that workers do not query at the same time.
-fn jittered(pause: Duration) -> Duration {
-    pause.mul_f64(rand::rng().random_range(0.5..=1.5))
 }

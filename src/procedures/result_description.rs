@@ -8,6 +8,8 @@ use crate::catalogue::ParameterType;
 pub struct ResultDescription {
     /// The result sets in order, as far as the database describes them, or the reason that it does not.
     pub sets: Result<Vec<Vec<ColumnDescription>>, String>,
+    /// Whether `sets` contains all result sets. SQL Server describes only the first one.
+    pub has_all_sets: bool,
     /// The OUTPUT parameters.
     pub outputs: Vec<ColumnDescription>,
 }
@@ -29,7 +31,7 @@ impl ResultDescription {
     /// Creates the description of a procedure whose answer the database does not describe.
     #[must_use]
     pub fn unknown(reason: impl Into<String>) -> Self {
-        Self { sets: Err(reason.into()), outputs: Vec::new() }
+        Self { sets: Err(reason.into()), has_all_sets: false, outputs: Vec::new() }
     }
 }
 

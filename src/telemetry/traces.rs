@@ -4,7 +4,6 @@
 
 use std::sync::{Arc, OnceLock};
 
-use rustls::ClientConfig;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -16,7 +15,7 @@ use crate::config::traces::ParentSampling;
 mod batch;
 mod export;
 
-pub use export::Exporter;
+pub use export::{Exporter, SpanClient};
 
 /// The recorder of this process.
 static RECORDER: OnceLock<SpanRecorder> = OnceLock::new();
@@ -92,18 +91,10 @@ struct EndedSpan {
     data: SpanData,
 }
 
-/// Starts exporting spans. Can be called once per process. `tls` is the TLS configuration for the
-/// connection to the collector; without it, the connection is unencrypted.
-///
-/// # Errors
-/// Returns a description if the HTTP client cannot be built.
-pub fn start(
-    config: &TracesConfig,
-    role: Role,
-    tls: Option<ClientConfig>,
-) -> Result<Exporter, String> {
+/// Starts exporting spans with this client. Can be called once per process.
+pub fn start(config: &TracesConfig, role: Role, client: SpanClient) -> Exporter {
     let (ended, receiver) = mpsc::channel(config.spans_max);
-    let exporter = Exporter::start(config, role, tls, receiver)?;
+    let exporter = Exporter::start(config, role, client, receiver);
     let dropped =
         DroppedSpans(counter(&names::TRACE_SPANS, &[(names::RESULT, "dropped".to_owned())]));
     // Starts the series at 0. Otherwise, an alert on its increase would miss the first drop.
@@ -117,7 +108,7 @@ pub fn start(
     if RECORDER.set(recorder).is_err() {
         tracing::error!("the export of traces was started twice; the first collector is kept");
     }
-    Ok(exporter)
+    exporter
 }
 
 /// Returns the bound that selects a share of all trace ids by their lowest 56 bits.

@@ -1,9 +1,6 @@
 //! A throw-away certificate authority for `fjord dev`. Its own key is never written to a file.
 
 use std::error::Error as StdError;
-use std::fs::File;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,6 +10,7 @@ use rcgen::{
 };
 
 use crate::config::tls::CertificateFiles;
+use crate::new_file;
 
 /// The names for which the server certificate is valid.
 const SERVER_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
@@ -64,7 +62,7 @@ fn create(directory: &Path) -> Result<ThrowawayCertificates, Box<dyn StdError + 
     let key = KeyPair::generate()?;
     let certificate = params.self_signed(&key)?;
     let ca = directory.join("ca.pem");
-    write(&ca, &certificate.pem(), 0o644)?;
+    new_file::create(&ca, &certificate.pem(), 0o644)?;
     let issuer = Issuer::new(params, key);
     let names = SERVER_NAMES.map(|name| match name.parse() {
         Ok(address) => Ok(SanType::IpAddress(address)),
@@ -96,8 +94,8 @@ fn issue(
         certificate: directory.join(format!("{name}.pem")),
         key: directory.join(format!("{name}.key")),
     };
-    write(&files.certificate, &certificate.pem(), 0o644)?;
-    write(&files.key, &key.serialize_pem(), 0o600)?;
+    new_file::create(&files.certificate, &certificate.pem(), 0o644)?;
+    new_file::create(&files.key, &key.serialize_pem(), new_file::PRIVATE)?;
     Ok(files)
 }
 
@@ -109,10 +107,6 @@ fn parameters(name: &str) -> CertificateParams {
     params.not_before = epoch + now.saturating_sub(BACKDATED);
     params.not_after = epoch + now + LIFETIME;
     params
-}
-
-fn write(path: &Path, text: &str, mode: u32) -> std::io::Result<()> {
-    File::options().write(true).create_new(true).mode(mode).open(path)?.write_all(text.as_bytes())
 }
 
 #[cfg(test)]

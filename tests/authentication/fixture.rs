@@ -4,14 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use fjord::catalogue::{
-    Auth, AuthMethod, CacheRules, Endpoint, EndpointId, Execution, OnDisconnect, QueueName,
-    Representation, ResultKind, StatusMap,
-};
+use fjord::catalogue::cors::CorsSettings;
+use fjord::catalogue::{Auth, AuthMethod, Endpoint, EndpointDefaults, load};
 use fjord::config::AuthConfig;
 use fjord::config::auth::issuer::ALGORITHMS;
 use fjord::config::auth::{ApiKeyConfig, CertificateConfig, IssuerConfig, KeySource};
@@ -19,7 +16,7 @@ use fjord::problem::ProblemKind;
 use fjord::roles::gateway::admission::auth::{AuthFailure, AuthRejection, Authenticator};
 use fjord::roles::gateway::client::{Caller, Peer};
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use tempfile::NamedTempFile;
 
 use super::READ;
@@ -123,39 +120,17 @@ pub(super) fn required(methods: &[AuthMethod], scopes: &[&str]) -> Auth {
 }
 
 pub(super) fn endpoint_with(auth: Auth) -> Endpoint {
-    Endpoint {
-        id: EndpointId::new("horse-get").unwrap(),
-        method: Method::GET,
-        path: "/v1/horses".into(),
-        summary: None,
-        description: None,
-        tags: Vec::new(),
-        deprecated: false,
-        queue: QueueName::new("horse-get").unwrap(),
-        handler: "echo".into(),
-        procedure: None,
-        parameters: Arc::new([]),
-        result: ResultKind::Rows,
-        produces: vec![Representation::Json],
-        outputs: Vec::new(),
-        headers: Vec::new(),
-        returns: None,
-        examples: Vec::new(),
-        status: StatusMap::default(),
-        execution: Execution::AtLeastOnce,
-        transaction: false,
-        dry_run: false,
+    let defaults = EndpointDefaults {
+        auth: Some(auth),
         timeout: Duration::from_secs(1),
-        session: Duration::from_secs(1),
         attempts: 1,
-        on_disconnect: OnDisconnect::Finish,
-        auth,
         body_bytes_max: 0,
-        rate_limit: None,
-        cache: CacheRules::default(),
-        cache_control: None,
-        cors: None,
-    }
+        body_bytes_ceiling: 1,
+        cors: CorsSettings::default(),
+    };
+    let text = r#"{ "horse-get": { "route": "GET /v1/horses", "handler": "echo" } }"#;
+    let catalogue = load::parse(&[("endpoints.json", text)], &defaults).expect("a valid endpoint");
+    Endpoint::clone(&catalogue.endpoints()[0])
 }
 
 pub(super) fn peer(names: &[&str]) -> Peer {

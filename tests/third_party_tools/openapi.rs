@@ -14,8 +14,7 @@ use crate::support::fleet::{Fleet, FleetOptions};
 const LIMIT: Duration = Duration::from_mins(5);
 const HINT: &str = "`make openapi-tools` installs it";
 
-/// Endpoints with every type in every place, and one whose answer is typed. Parameters that are NULL if they are empty are
-/// required here, because schemathesis does not know `allowEmptyValue`.
+/// Endpoints with every type in every place, and one whose answer is typed.
 const ENDPOINTS: &str = include_str!("openapi/endpoints.json");
 /// A program that calls the gateway with the generated client.
 const CLIENT: &str = include_str!("openapi/client.py");

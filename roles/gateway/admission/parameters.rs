@@ -9,13 +9,12 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 
 use super::router::MatchedRoute;
-use crate::catalogue::validate::{self, is_null_if_empty, json};
+use crate::catalogue::validate::{self, json};
 use crate::catalogue::violations::{
     GIVEN_TWICE, JsonPointer, Location, NOT_UTF8, REQUIRED, Violations,
 };
 use crate::catalogue::{
-    Endpoint, Parameter, ParameterSource, ParameterType, ParameterValue, ReceivedValue, payload,
-    uri,
+    Endpoint, Parameter, ParameterSource, ParameterType, ReceivedValue, payload, uri,
 };
 use crate::problem::{Problem, ProblemKind};
 use crate::roles::gateway::client::caller::Caller;
@@ -117,10 +116,6 @@ fn check_query<'a>(
             continue;
         }
         *received = match uri::decode_query(text) {
-            // A bare name (`?n` instead of `?n=`) has no value.
-            Ok(text) if text.is_empty() && pair.contains('=') && is_null_if_empty(parameter) => {
-                ReceivedValue::Valid(ParameterValue::Null)
-            }
             Ok(text) => validate::from_text(parameter, text, location, violations).into(),
             Err(expected) => {
                 violations.add(location, expected);
@@ -144,8 +139,6 @@ fn check_headers<'a>(
         if fields.next().is_some() {
             violations.add(location, GIVEN_TWICE);
             *received = ReceivedValue::Invalid;
-        } else if field.is_empty() && is_null_if_empty(parameter) {
-            *received = ReceivedValue::Valid(ParameterValue::Null);
         } else if let Ok(text) = field.to_str() {
             let text = Cow::Borrowed(text);
             *received = validate::from_text(parameter, text, location, violations).into();

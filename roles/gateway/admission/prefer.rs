@@ -6,7 +6,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::catalogue::{Endpoint, Parameter, ParameterSource};
+use crate::catalogue::Endpoint;
 use crate::envelope::Final;
 use crate::problem::{Problem, Violation};
 use crate::telemetry::conditions::{self, Condition};
@@ -73,7 +73,7 @@ pub(in crate::roles::gateway) fn honored(
     };
     // The two exclude each other, and a request with both counts as a request with neither (RFC 7240 §4.2).
     let wants_minimal = preferences.wants_minimal && !preferences.wants_representation;
-    let is_minimal = wants_minimal && may_be_minimal(endpoint);
+    let is_minimal = wants_minimal && endpoint.may_be_minimal();
     let has_unknown = preferences.has_unknown || (wants_minimal && !is_minimal);
     if has_unknown && preferences.handling == Some(Handling::Strict) {
         return refused(
@@ -87,14 +87,6 @@ pub(in crate::roles::gateway) fn honored(
     }
     let transaction_end = preferences.transaction_end.filter(|_| endpoint.dry_run);
     Ok(HonoredPreferences { transaction_end, is_minimal })
-}
-
-/// Returns whether `return=minimal` is honored: for a method that changes something, unless the procedure receives `Prefer`.
-fn may_be_minimal(endpoint: &Endpoint) -> bool {
-    let is_prefer = |parameter: &Parameter| {
-        parameter.source == ParameterSource::Header && parameter.name.eq_ignore_ascii_case("prefer")
-    };
-    !endpoint.method.is_safe() && !endpoint.parameters.iter().any(is_prefer)
 }
 
 /// Returns how the transaction of an answer ended, for `Preference-Applied`.

@@ -105,12 +105,13 @@ impl AnswerReuse {
             let result = dispatcher.dispatch(&endpoint, envelope, reservation).await;
             return (result, AnswerSource::Call);
         }
+        let called_at = Instant::now();
         let store = endpoint.cache.ttl.map(|ttl| (Arc::clone(&self.cache), ttl));
         if !endpoint.cache.coalesce {
             let reservation = AnswerReservation::new(true, reservation);
             let result = dispatcher.dispatch(&endpoint, envelope, reservation).await;
             if let (Some((cache, ttl)), DispatchResult::Complete(summary)) = (store, &result) {
-                cache.put(key, &summary.end, ttl, Instant::now());
+                cache.put(key, &summary.end, ttl, (called_at, Instant::now()));
             }
             return (result, AnswerSource::Call);
         }
@@ -121,7 +122,7 @@ impl AnswerReuse {
             async move {
                 let call = CompletedCall::new(dispatcher.dispatch(&endpoint, envelope, own).await);
                 if let Some((cache, ttl)) = store {
-                    cache.put(key, &call.end, ttl, Instant::now());
+                    cache.put(key, &call.end, ttl, (called_at, Instant::now()));
                 }
                 call
             }

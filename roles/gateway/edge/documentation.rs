@@ -40,13 +40,13 @@ pub struct Documentation {
     page: &'static Page,
     documents: OpenApiDocuments,
     access: DocumentationAccess,
-    offers_gzip: bool,
+    codings: Vec<Coding>,
 }
 
 /// The content at a path of the documentation.
 #[derive(Debug)]
 pub enum DocumentationPage<'a> {
-    /// The page for reading the document. It contains no endpoints, so every caller may read it.
+    /// The page for reading the document, or one of its files. They contain no endpoints, so every caller may read them.
     Page(Response),
     /// The document, which is the same for all callers.
     Public(&'a Documentation),
@@ -67,16 +67,14 @@ impl Documentation {
             return None;
         }
         let documents = OpenApiDocuments::new(Arc::clone(catalogue), info.clone());
-        let offers_gzip = compression.codings.contains(&Coding::Gzip);
-        Some(Self { page: Page::get(), documents, access, offers_gzip })
+        Some(Self { page: Page::get(), documents, access, codings: compression.codings.clone() })
     }
 
-    /// Returns the style sheet or script of the page at a path, if there is one. Their names contain a hash, so they do not
+    /// Returns whether a path is that of a style sheet or script of the page. Their names contain a hash, so they do not
     /// conflict with routes, not even with routes such as `/{table}/{id}`.
     #[must_use]
-    pub fn asset(&self, method: &Method, path: &str, request: &HeaderMap) -> Option<Response> {
-        let name = path.strip_prefix(PAGE_PATH)?.strip_prefix('/')?;
-        if is_read(method) { self.page.asset(name, self.request(request)) } else { None }
+    pub fn is_asset(&self, path: &str) -> bool {
+        asset_name(path).is_some_and(|name| self.page.has_asset(name))
     }
 
     /// Returns the content at a path, if there is one.
@@ -96,7 +94,10 @@ impl Documentation {
                 Some(DocumentationPage::Public(self))
             }
             DOCUMENT_PATH => Some(DocumentationPage::PerCaller(self)),
-            _ => None,
+            _ => {
+                let asset = self.page.asset(asset_name(path)?, self.request(request))?;
+                Some(DocumentationPage::Page(asset))
+            }
         }
     }
 
@@ -135,9 +136,14 @@ impl Documentation {
         Ok(response)
     }
 
-    fn request<'a>(&self, headers: &'a HeaderMap) -> StoredBodyRequest<'a> {
-        StoredBodyRequest { headers, offers_gzip: self.offers_gzip }
+    fn request<'a>(&'a self, headers: &'a HeaderMap) -> StoredBodyRequest<'a> {
+        StoredBodyRequest { headers, codings: &self.codings }
     }
+}
+
+/// Returns the name of the page's file that a path could be the path of.
+fn asset_name(path: &str) -> Option<&str> {
+    path.strip_prefix(PAGE_PATH)?.strip_prefix('/')
 }
 
 fn is_read(method: &Method) -> bool {

@@ -52,14 +52,12 @@ impl<'a> NegotiatedRequest<'a> {
         self.parts.method != Method::HEAD && !self.preferences.is_minimal
     }
 
-    /// Checks that an answer has the media type that the client accepts. Workers in other languages
-    /// may answer with any media type if JSON is the endpoint's only representation.
+    /// Checks that an answer has the media type that the client accepts.
     ///
     /// # Errors
     /// `BadAnswer`, after logging the condition.
     pub(super) fn check_media_type(&self, content_type: &str) -> Result<(), Problem> {
-        let is_declared = !matches!(*self.endpoint.produces, [Representation::Json]);
-        if !is_declared || self.representation.is_content_type(content_type) {
+        if self.endpoint.is_represented(self.representation, content_type) {
             return Ok(());
         }
         if conditions::raise(&WRONG_MEDIA_TYPE, self.endpoint.id.as_str()) {

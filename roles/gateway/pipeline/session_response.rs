@@ -116,7 +116,7 @@ fn forward_headers(
         return Ok(());
     }
     for (header, value) in headers {
-        if !endpoint.headers.iter().any(|(declared, _)| *declared == header) {
+        if !endpoint.has_header(header) {
             continue;
         }
         let checked = header.check(&value);

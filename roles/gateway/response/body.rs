@@ -24,11 +24,13 @@ pub enum ResponseBody {
     Produced(Box<dyn BodyProducer>),
 }
 
-/// Produces a body of known length piece by piece.
+/// Produces a body piece by piece.
 pub trait BodyProducer: Debug + Send {
-    /// Returns the number of bytes that are still to be produced.
-    fn remaining(&self) -> u64;
-    /// Produces the next piece, which takes at most a millisecond. It is empty only at the end.
+    /// Returns whether nothing is left to be produced.
+    fn is_complete(&self) -> bool;
+    /// Returns the number of bytes that are still to be produced, if it is known.
+    fn remaining(&self) -> Option<u64>;
+    /// Produces the next piece, which takes a few milliseconds at most. It is empty only at the end.
     ///
     /// # Errors
     /// An error if the piece cannot be produced. The body is then truncated.
@@ -241,9 +243,10 @@ impl Body for ResponseBody {
                 Poll::Ready((!body.is_empty()).then(|| Ok(Frame::data(body))))
             }
             Self::Streamed(body) => body.poll_chunk(context),
-            Self::Produced(body) if body.remaining() == 0 => Poll::Ready(None),
+            Self::Produced(body) if body.is_complete() => Poll::Ready(None),
             Self::Produced(body) => {
-                let piece = body.produce().ok().filter(|piece| !piece.is_empty());
+                let piece = body.produce().ok();
+                let piece = piece.filter(|piece| !piece.is_empty() || body.is_complete());
                 Poll::Ready(Some(piece.map(Frame::data).ok_or(Truncated)))
             }
         }
@@ -253,7 +256,7 @@ impl Body for ResponseBody {
         match self {
             Self::Whole(body) => body.is_empty(),
             Self::Streamed(body) => body.is_complete,
-            Self::Produced(body) => body.remaining() == 0,
+            Self::Produced(body) => body.is_complete(),
         }
     }
 
@@ -261,7 +264,9 @@ impl Body for ResponseBody {
         match self {
             Self::Whole(body) => SizeHint::with_exact(body.len() as u64),
             Self::Streamed(_) => SizeHint::default(),
-            Self::Produced(body) => SizeHint::with_exact(body.remaining()),
+            Self::Produced(body) => {
+                body.remaining().map_or_else(SizeHint::default, SizeHint::with_exact)
+            }
         }
     }
 }

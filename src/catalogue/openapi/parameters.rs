@@ -6,13 +6,12 @@ use super::{examples, schemas};
 use crate::catalogue::endpoint::Endpoint;
 use crate::catalogue::parameter::{Parameter, ParameterSource, ParameterType};
 use crate::catalogue::route::{self, Segment};
-use crate::catalogue::validate::is_null_if_empty;
 
 /// The form of `Idempotency-Key`: bare, or a quoted string as in the IETF draft.
 const IDEMPOTENCY_KEY: &str = r#"^(?:[!#-\[\]-~]{1,128}|"[!#-\[\]-~]{1,128}")$"#;
 
 /// The form of `Prefer`: preferences, each with an optional value, separated by commas (RFC 7240). Unknown ones are ignored.
-const PREFER: &str = r#"^(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:=(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+|"[^"\\]*"))?(?:, ?[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:=(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+|"[^"\\]*"))?)*)?$"#;
+const PREFER: &str = r#"^(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:=(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+|"[ !#-\[\]-~]*"))?(?:, ?[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:=(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+|"[ !#-\[\]-~]*"))?)*)?$"#;
 
 /// Returns the parameters of an operation. Path parameters take their names from `path`.
 pub(super) fn parameters(endpoint: &Endpoint, path: &str) -> Vec<Json> {
@@ -41,9 +40,6 @@ pub(super) fn parameters(endpoint: &Endpoint, path: &str) -> Vec<Json> {
                 written.insert(key.to_owned(), value);
             }
         };
-        if parameter.source == ParameterSource::Query && is_null_if_empty(parameter) {
-            set("allowEmptyValue", true.into());
-        }
         let schema = schemas::value(parameter, false);
         if let Some(description) = schema.get("description") {
             set("description", description.clone());
@@ -59,9 +55,12 @@ pub(super) fn parameters(endpoint: &Endpoint, path: &str) -> Vec<Json> {
         }
         Some(written)
     });
-    let own =
-        [idempotency_key(endpoint), prefer(endpoint), super::responses::if_none_match(endpoint)];
-    written.chain(own.into_iter().flatten()).collect()
+    let own = [idempotency_key(endpoint), prefer(endpoint)].into_iter().flatten();
+    let own = own.chain(super::responses::conditions(endpoint)).filter(|header| {
+        let name = header.get("name").and_then(Json::as_str);
+        name.is_some_and(|name| !endpoint.takes_header(name))
+    });
+    written.chain(own).collect()
 }
 
 /// Adds examples to a parameter or to a media type, if there are any.
@@ -96,10 +95,7 @@ fn prefer(endpoint: &Endpoint) -> Option<Json> {
              back, and the answer is the same as that of a real call. `tx=commit` is the default (RFC 7240).",
         );
     }
-    let is_own = |p: &Parameter| {
-        p.source == ParameterSource::Header && p.name.eq_ignore_ascii_case("prefer")
-    };
-    if super::responses::may_be_minimal(endpoint) && !endpoint.parameters.iter().any(is_own) {
+    if endpoint.may_be_minimal() {
         examples.push("return=minimal");
         description.push("`return=minimal` asks for an answer without content.");
     }

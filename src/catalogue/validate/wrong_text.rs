@@ -40,6 +40,17 @@ pub(super) fn detail(
     }
 }
 
+/// Returns the detail of the violation for an empty text, which is not a value of the parameter's type.
+pub(super) fn empty(parameter: &Parameter) -> String {
+    let expected = expected(parameter.kind);
+    let advice = match (parameter.required, &parameter.default) {
+        (true, _) => "",
+        (false, Some(_)) => "; leave the parameter out for its default",
+        (false, None) => "; leave the parameter out for NULL",
+    };
+    format!("{expected}, not an empty value{advice}")
+}
+
 /// Returns whether a text is a value if its spaces are replaced by the plus signs that the client meant.
 fn needs_plus(kind: ParameterType, text: &str) -> bool {
     if !text.contains(' ') {

@@ -8,18 +8,9 @@ use toml_edit::{ImDocument, Item, TableLike};
 
 use crate::catalogue::definition::json::{RawMembers, line_of};
 
-/// The text that precedes the line number in an error message.
-const AT_LINE: &str = " at line ";
-
 /// Returns the line of a key, counted from 1, or of the innermost table or object around a key that is missing. `endpoint` is
-/// the endpoint of a catalogue file. A line that the message names takes precedence.
-pub(super) fn line(path: &Path, endpoint: Option<&str>, key: &str, message: &str) -> Option<usize> {
-    if let Some((_, rest)) = message.rsplit_once(AT_LINE) {
-        let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
-        if let Ok(line) = digits.parse() {
-            return Some(line);
-        }
-    }
+/// the endpoint of a catalogue file.
+pub(super) fn line(path: &Path, endpoint: Option<&str>, key: &str) -> Option<usize> {
     let text = std::fs::read_to_string(path).ok()?;
     if path.extension().is_some_and(|extension| extension == "toml") {
         let document = ImDocument::parse(text.as_str()).ok()?;
@@ -104,7 +95,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(name);
         std::fs::write(&path, text).unwrap();
-        line(&path, endpoint, key, "expected something")
+        line(&path, endpoint, key)
     }
 
     #[test]

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::findings::CheckResults;
 use super::position;
+use crate::catalogue::TextPosition;
 use crate::cli::Role;
 use crate::commands::{Output, print_lines};
 use crate::start_check::StartError;
@@ -39,6 +40,8 @@ struct CheckFinding {
     endpoint: Option<String>,
     key: Option<String>,
     message: String,
+    /// The position in the source, if it does not follow from the key.
+    position: Option<TextPosition>,
     /// The roles for which it was found; empty if it does not depend on the role.
     roles: Vec<&'static str>,
 }
@@ -64,17 +67,29 @@ impl CheckReport {
             return;
         }
         let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        let (source, endpoint, key, message) = match found {
-            StartError::Config(error) => {
-                (some(&error.location), None, some(&error.key), &error.expected)
-            }
-            StartError::Catalogue(error) => {
-                (some(&error.file), error.endpoint.clone(), some(&error.key), &error.expected)
-            }
-        };
-        let (message, roles) = (message.clone(), role.into_iter().collect());
-        let finding = CheckFinding { severity, text, source, endpoint, key, message, roles };
-        self.findings.push(finding);
+        let roles = role.into_iter().collect();
+        self.findings.push(match found {
+            StartError::Config(error) => CheckFinding {
+                severity,
+                text,
+                source: some(&error.location),
+                endpoint: None,
+                key: some(&error.key),
+                message: error.expected.clone(),
+                position: error.position,
+                roles,
+            },
+            StartError::Catalogue(error) => CheckFinding {
+                severity,
+                text,
+                source: some(&error.file),
+                endpoint: error.endpoint.clone(),
+                key: some(&error.key),
+                message: error.expected.clone(),
+                position: error.position,
+                roles,
+            },
+        });
     }
 
     pub(super) fn add_warnings(&mut self, lines: impl IntoIterator<Item = String>) {
@@ -89,9 +104,16 @@ impl CheckReport {
     }
 
     fn add_line(&mut self, severity: Severity, text: String) {
-        let (source, endpoint, key) = (None, None, None);
-        let (message, roles) = (text.clone(), Vec::new());
-        let finding = CheckFinding { severity, text, source, endpoint, key, message, roles };
+        let finding = CheckFinding {
+            severity,
+            message: text.clone(),
+            text,
+            source: None,
+            endpoint: None,
+            key: None,
+            position: None,
+            roles: Vec::new(),
+        };
         if !self.findings.contains(&finding) {
             self.findings.push(finding);
         }
@@ -158,17 +180,50 @@ impl CheckFinding {
             let is_file = Path::new(source).is_file();
             members.insert(if is_file { "file" } else { "source" }.to_owned(), json!(source));
             let key = self.key.as_deref().unwrap_or_default();
-            let line = if is_file {
-                position::line(Path::new(source), self.endpoint.as_deref(), key, &self.message)
-            } else {
-                None
-            };
-            members.extend(line.map(|line| ("line".to_owned(), json!(line))));
+            if is_file {
+                let line = match self.position {
+                    Some(position) => Some(position.line),
+                    None => position::line(Path::new(source), self.endpoint.as_deref(), key),
+                };
+                let column = self.position.and_then(|position| position.column);
+                for (name, number) in [("line", line), ("column", column)] {
+                    members.extend(number.map(|number| (name.to_owned(), json!(number))));
+                }
+            }
         }
         for (name, value) in [("endpoint", &self.endpoint), ("key", &self.key)] {
             members.extend(value.iter().map(|value| (name.to_owned(), json!(value))));
         }
         members.insert("message".to_owned(), json!(self.message));
         Value::Object(members)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ConfigError;
+
+    #[test]
+    fn a_line_is_that_of_the_key_or_of_the_syntax_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("gateway.toml");
+        std::fs::write(&file, "[auth]\n\n[auth.jwt.staff]\nkeys = 'jwks.json'\n").unwrap();
+        let file = file.display().to_string();
+        let finding = |error: ConfigError| {
+            let mut report = CheckReport::new(directory.path(), &[Role::Gateway]);
+            report.add(Severity::Error, Role::Gateway, &StartError::Config(error));
+            let finding = report.to_json()["findings"][0].clone();
+            (finding["line"].as_u64(), finding["column"].as_u64())
+        };
+        // The message is about another file.
+        let other = "jwks.json: not JSON: expected value at line 12 column 1";
+        let error = ConfigError::at_key(&file, "auth.jwt.staff.keys", other);
+        assert_eq!(finding(error), (Some(4), None));
+        let position = Some(TextPosition { line: 7, column: Some(3) });
+        let error = ConfigError { position, ..ConfigError::at_location(&file, "not TOML") };
+        assert_eq!(finding(error), (Some(7), Some(3)));
+        let error = ConfigError::at_location("FJORD_AUTH__JWT", "given more than once");
+        assert_eq!(finding(ConfigError { position, ..error }), (None, None), "not a file");
     }
 }

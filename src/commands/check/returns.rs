@@ -103,6 +103,13 @@ impl<'a> ReturnsComparison<'a> {
         if declared.is_empty() && !described.is_empty() {
             self.lines.push(format!("{key}: the database returns a result set"));
         }
+        let is_known = self.described.has_all_sets && !described.is_empty() && !declared.is_empty();
+        if is_known && described.len() != declared.len() {
+            let (found, expected) = (count(described.len()), declared.len());
+            self.lines.push(format!(
+                "{key}: the catalogue says {expected}, but the database returns {found}"
+            ));
+        }
         for (index, (declared, described)) in declared.iter().zip(described).enumerate() {
             let declared: Vec<&ReturnColumn> = declared.iter().collect();
             self.columns(&format!("{key}[{index}]"), &declared, described);
@@ -176,6 +183,10 @@ impl<'a> ReturnsComparison<'a> {
             ));
         }
     }
+}
+
+fn count(sets: usize) -> String {
+    if sets == 1 { "1 result set".to_owned() } else { format!("{sets} result sets") }
 }
 
 fn names(described: &[ColumnDescription]) -> String {

@@ -14,7 +14,7 @@ use tokio::sync::mpsc::Sender;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::guard::ProcessGuard;
+use crate::commands::process_guard::ProcessGuard;
 use crate::lifecycle::Tasks;
 
 /// The maximum length of a line in bytes. The rest of a longer line counts as another line.
@@ -181,7 +181,7 @@ mod tests {
 
     fn context() -> (ChildContext, Receiver<OutputLine>) {
         let (lines, received) = tokio::sync::mpsc::channel(100);
-        let guard = ProcessGuard::start(std::path::Path::new("/nonexistent")).unwrap();
+        let guard = ProcessGuard::start(None).unwrap();
         (ChildContext { lines, guard }, received)
     }
 

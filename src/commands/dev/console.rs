@@ -1,5 +1,6 @@
 //! The terminal of `fjord dev`: its own messages, and the lines of its child processes.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::pin::pin;
@@ -8,8 +9,8 @@ use serde_json::{Map, Value};
 use tokio::sync::mpsc::{self, Receiver};
 
 use super::child::{ChildContext, OutputLine};
-use super::guard::ProcessGuard;
 use crate::commands::Output;
+use crate::commands::process_guard::ProcessGuard;
 
 /// The name of the process that runs the NATS server.
 pub(super) const NATS_SERVER: &str = "nats-server";
@@ -19,8 +20,10 @@ const LINES_MAX: usize = 1_024;
 const ACCESS: &str = "fjord::access";
 /// The mark of a line of the NATS server about a client connection.
 const CLIENT: &str = " - cid:";
-/// The message of a role that is starting or stopping.
+/// The message of a role that is no longer ready, or not yet.
 const NOT_READY: &str = "not ready";
+/// The message of a role that is ready after it was not.
+const READY_AGAIN: &str = "ready again";
 /// The fields of a log line that are not printed after its message.
 const HIDDEN: [&str; 5] = ["timestamp", "level", "message", "target", "trace_id"];
 
@@ -29,13 +32,16 @@ pub(super) struct Console<'a, O, E> {
     output: &'a mut Output<O, E>,
     lines: Receiver<OutputLine>,
     context: ChildContext,
+    /// The processes that have become ready, so that a change of their readiness is a problem.
+    settled: BTreeSet<&'static str>,
 }
 
 impl<'a, O: Write, E: Write> Console<'a, O, E> {
     /// Creates a console that prints to these streams.
     pub(super) fn new(output: &'a mut Output<O, E>, guard: ProcessGuard) -> Self {
         let (sender, lines) = mpsc::channel(LINES_MAX);
-        Self { output, lines, context: ChildContext { lines: sender, guard } }
+        let context = ChildContext { lines: sender, guard };
+        Self { output, lines, context, settled: BTreeSet::new() }
     }
 
     /// Returns the context for child processes whose lines are printed here.
@@ -77,39 +83,63 @@ impl<'a, O: Write, E: Write> Console<'a, O, E> {
     /// # Errors
     /// An I/O error if the output cannot be written.
     pub(super) fn print_read(&mut self) -> io::Result<()> {
-        while let Ok(line) = self.lines.try_recv() {
+        // A process can print lines faster than the terminal shows them.
+        for _ in 0..LINES_MAX {
+            let Ok(line) = self.lines.try_recv() else { break };
             self.print(&line)?;
         }
         Ok(())
     }
 
+    /// Sets whether a process has become ready. From then on, changes of its readiness are printed.
+    ///
+    /// # Errors
+    /// An I/O error if the output cannot be written.
+    pub(super) fn set_settled(
+        &mut self,
+        process: &'static str,
+        is_settled: bool,
+    ) -> io::Result<()> {
+        self.print_read()?;
+        if is_settled {
+            self.settled.insert(process);
+        } else {
+            self.settled.remove(process);
+        }
+        Ok(())
+    }
+
     fn print(&mut self, line: &OutputLine) -> io::Result<()> {
-        match shown(line) {
+        match shown(line, self.settled.contains(line.process)) {
             Some(text) => self.say(&text),
             None => Ok(()),
         }
     }
 
-    /// Waits for `work`, and prints the lines of child processes in the meantime.
+    /// Waits for `work`, and prints the lines of child processes in the meantime. However many there are, the end of `work` is
+    /// noticed.
     ///
     /// # Errors
     /// An I/O error if the output cannot be written.
     pub(super) async fn during<T>(&mut self, work: impl Future<Output = T>) -> io::Result<T> {
         let mut work = pin!(work);
         loop {
+            // Not biased: either branch is taken with the same probability if both are ready.
             tokio::select! {
-                // The lines that a process printed are shown before the consequences of its end.
-                biased;
                 printed = self.print_next() => printed?,
-                value = &mut work => return Ok(value),
+                value = &mut work => {
+                    // The lines that a process printed are shown before the consequences of its end.
+                    self.print_read()?;
+                    return Ok(value);
+                }
             }
         }
     }
 }
 
-/// Returns the text to print for a line, or `None` to hide it. The readiness of a role and its messages at level `info` are
-/// hidden, because this command reports both itself.
-fn shown(line: &OutputLine) -> Option<String> {
+/// Returns the text to print for a line, or `None` to hide it. The messages of a role at level `info` are hidden, and its
+/// readiness until it is settled, because this command reports both itself.
+fn shown(line: &OutputLine, is_settled: bool) -> Option<String> {
     if line.process == NATS_SERVER {
         let is_error = ["[ERR]", "[FTL]"].iter().any(|mark| line.text.contains(mark));
         // The errors of one client connection: each client reports them itself.
@@ -118,7 +148,10 @@ fn shown(line: &OutputLine) -> Option<String> {
     }
     let is_hidden = fields(&line.text).is_some_and(|fields| {
         let is = |name: &str, value: &str| fields.get(name).is_some_and(|found| found == value);
-        is("message", NOT_READY) || (is("level", "INFO") && !is("target", ACCESS))
+        if is("message", NOT_READY) || is("message", READY_AGAIN) {
+            return !is_settled;
+        }
+        is("level", "INFO") && !is("target", ACCESS)
     });
     (!is_hidden).then(|| format(line))
 }
@@ -188,7 +221,38 @@ mod tests {
             (line(NATS_SERVER, "[1] [ERR] 127.0.0.1:1 - cid:7 - TLS handshake error"), None),
             (line(NATS_SERVER, "[1] [FTL] no port"), Some("nats-server: [1] [FTL] no port")),
         ] {
-            assert_eq!(shown(&line).as_deref(), expected, "{}", line.text);
+            assert_eq!(shown(&line, false).as_deref(), expected, "{}", line.text);
+        }
+    }
+
+    #[test]
+    fn a_process_that_was_ready_and_no_longer_is_is_shown() {
+        let lost = r#"{"level":"WARN","message":"not ready","part":"nats","reason":"not connected","target":"fjord"}"#;
+        let lost = line("gateway", lost);
+        let back = line("gateway", r#"{"level":"INFO","message":"ready again","part":"nats"}"#);
+        assert_eq!((shown(&lost, false), shown(&back, false)), (None, None));
+        let text = shown(&lost, true).unwrap();
+        assert_eq!(text, "gateway: WARN not ready, part: nats, reason: not connected");
+        assert_eq!(shown(&back, true).unwrap(), "gateway: INFO ready again, part: nats");
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_lines_does_not_hide_the_end_of_work() {
+        let mut output = Output { out: Vec::new(), err: Vec::new() };
+        let mut console = Console::new(&mut output, ProcessGuard::start(None).unwrap());
+        let lines = console.context().lines;
+        let flood = async { while lines.send(line("worker", "flood")).await.is_ok() {} };
+        let work = async {
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+        };
+        let limited =
+            tokio::time::timeout(std::time::Duration::from_secs(20), console.during(work));
+        tokio::select! {
+            biased;
+            done = limited => done.expect("the work ends").unwrap(),
+            () = flood => unreachable!("the console receives lines"),
         }
     }
 }

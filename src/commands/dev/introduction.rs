@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::plan::{DevPlan, RunFiles};
+use super::plan::{DevPlan, RunFiles, TokenFiles};
 use super::samples::{CurlOptions, curl_commands, quoted};
 
 /// The file with the environment variables for other commands.
@@ -17,7 +17,7 @@ pub(super) fn text(plan: &DevPlan, files: &RunFiles<'_>, environment: &Path) -> 
     let curl = CurlOptions {
         url: &url,
         ca: &certificates.ca,
-        token: plan.tokens.first().map(|(issuer, file)| (issuer.as_str(), file.as_path())),
+        token: plan.tokens.first().map(|token| (token.issuer.as_str(), token.header.as_path())),
         client: plan
             .asks_for_certificates
             .then_some((client.certificate.as_path(), client.key.as_path())),
@@ -31,8 +31,8 @@ pub(super) fn text(plan: &DevPlan, files: &RunFiles<'_>, environment: &Path) -> 
         format!("  worker     http://127.0.0.1:{}    {admin}", ports.worker_admin.port),
         format!("  authority  {}    (removed at the end)", certificates.ca.display()),
     ];
-    for (issuer, file) in &plan.tokens {
-        let file = file.display();
+    for TokenFiles { issuer, token, .. } in &plan.tokens {
+        let file = token.display();
         lines.push(format!(
             "  token      {file}    of auth.jwt.{issuer}, with every scope of the catalogue"
         ));

@@ -1,18 +1,18 @@
 //! The configuration of a run: that of the directory, with settings that replace addresses, certificates and keys.
 
-use std::fs::File;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::ports::{ChosenPort, PortChooser};
 use super::token::{ALGORITHM, TokenSigner};
-use crate::catalogue::{self, Catalogue};
+use crate::catalogue::Catalogue;
 use crate::cli::Role;
 use crate::config::auth::KeySource;
 use crate::config::messaging::TransportConfig;
 use crate::config::tls::ClientAuth;
 use crate::config::{Config, ConfigError, LoadedConfig, SettingOrigin, Sources};
+use crate::new_file;
+use crate::start_check::{self, PrepareFunction};
 use crate::tls::ThrowawayCertificates;
 
 /// The port of the NATS server if the configuration names none.
@@ -38,7 +38,7 @@ pub(super) struct DevPorts {
     pub(super) worker_admin: ChosenPort,
 }
 
-/// The files of a run that are not part of the configuration.
+/// The parts of a run that are not part of the configuration.
 pub(super) struct RunFiles<'a> {
     /// The run directory.
     pub(super) directory: &'a Path,
@@ -46,6 +46,19 @@ pub(super) struct RunFiles<'a> {
     pub(super) certificates: &'a ThrowawayCertificates,
     /// The key that signs tokens.
     pub(super) signer: &'a TokenSigner,
+    /// Finds the errors with which a role would refuse to start.
+    pub(super) check_role: PrepareFunction,
+}
+
+/// The files with the token of an issuer.
+#[derive(Clone, Debug)]
+pub(super) struct TokenFiles {
+    /// The issuer.
+    pub(super) issuer: String,
+    /// The file with the token.
+    pub(super) token: PathBuf,
+    /// The file with the header `Authorization`, so that the token need not be an argument of a command.
+    pub(super) header: PathBuf,
 }
 
 /// The checked configuration of both roles.
@@ -58,11 +71,11 @@ pub(super) struct DevPlan {
     /// The worker's configuration.
     pub(super) worker_config: Config,
     /// The endpoints.
-    pub(super) catalogue: Catalogue,
+    pub(super) catalogue: Arc<Catalogue>,
     /// The ports.
     pub(super) ports: DevPorts,
-    /// The issuers of tokens, each with the file of its token.
-    pub(super) tokens: Vec<(String, PathBuf)>,
+    /// The tokens, one for each issuer whose keys are replaced.
+    pub(super) tokens: Vec<TokenFiles>,
     /// The issuers whose keys are not replaced, because they are fetched.
     pub(super) other_issuers: Vec<String>,
     /// Whether the gateway asks for client certificates.
@@ -70,10 +83,10 @@ pub(super) struct DevPlan {
 }
 
 impl DevPlan {
-    /// Reads and checks the configuration, and writes the tokens. Chooses ports unless they are given.
+    /// Reads and checks the configuration as `fjord check` does, and writes the tokens. Chooses ports unless they are given.
     ///
     /// # Errors
-    /// Returns all errors of the configuration and the catalogue, one line each.
+    /// Returns all errors with which the roles would refuse to start, one line each.
     pub(super) fn load(
         base: &Sources,
         files: &RunFiles<'_>,
@@ -92,8 +105,6 @@ impl DevPlan {
                 .map_err(|error| vec![format!("no port of 127.0.0.1 is free: {error}")])?,
         };
         sets.push(format!("messaging.nats.servers=[\"tls://127.0.0.1:{}\"]", ports.nats.port));
-        let config = &gateway.config.catalogue;
-        let catalogue = catalogue::load(&config.directory, &config.defaults);
         let issuers = issuer_sets(&gateway, files);
         let (issuer_sets, other_issuers) = issuers.map_err(|error| vec![error])?;
         let asks_for_certificates = asks_for_certificates(&gateway.config);
@@ -109,14 +120,13 @@ impl DevPlan {
         let gateway = sources(base, Role::Gateway, &gateway_sets, false);
         let worker = sources(base, Role::Worker, &sets, false);
         let mut errors = Vec::new();
-        let loaded = [&gateway, &worker].map(|sources| {
-            Config::load(sources).map_err(|found| errors.extend(lines(&found))).ok()
+        let loaded = [(&gateway, Role::Gateway), (&worker, Role::Worker)].map(|(sources, role)| {
+            let checked = start_check::load(sources, |loaded| (files.check_role)(role, loaded));
+            checked.map_err(|found| errors.extend(lines(&found))).ok()
         });
-        let catalogue = catalogue.map_err(|found| errors.extend(lines(&found))).ok();
         errors.sort();
         errors.dedup();
-        let ([Some(gateway_config), Some(worker_config)], Some(catalogue)) = (loaded, catalogue)
-        else {
+        let [Some((gateway_config, catalogue)), Some((worker_config, _))] = loaded else {
             return Err(errors);
         };
         let tokens = write_tokens(&gateway_config.config, &other_issuers, &catalogue, files)
@@ -269,28 +279,31 @@ fn issuer_sets(
     Ok((sets, others))
 }
 
-/// Writes a token of each issuer whose keys are replaced: `token`, or `token-NAME` if there are several.
+/// Writes a token of each issuer whose keys are replaced: `token`, or `token-NAME` if there are several. A second file contains
+/// the header.
 fn write_tokens(
     gateway: &Config,
     other_issuers: &[String],
     catalogue: &Catalogue,
     files: &RunFiles<'_>,
-) -> Result<Vec<(String, PathBuf)>, String> {
+) -> Result<Vec<TokenFiles>, String> {
     let issuers = gateway.auth.issuers.iter();
     let issuers: Vec<_> = issuers.filter(|(name, _)| !other_issuers.contains(name)).collect();
     let mut tokens = Vec::new();
     for (name, issuer) in &issuers {
         let file = if issuers.len() == 1 { "token".to_owned() } else { format!("token-{name}") };
+        let header = files.directory.join(format!("{file}.header"));
         let path = files.directory.join(file);
-        write_secret(&path, &files.signer.token(issuer, catalogue))?;
-        tokens.push(((*name).clone(), path));
+        let token = files.signer.token(issuer, catalogue);
+        write_secret(&path, &token)?;
+        write_secret(&header, &format!("Authorization: Bearer {token}\n"))?;
+        tokens.push(TokenFiles { issuer: (*name).clone(), token: path, header });
     }
     Ok(tokens)
 }
 
 /// Writes a file that only its owner can read.
 fn write_secret(path: &Path, text: &str) -> Result<(), String> {
-    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path);
-    let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
-    written.map_err(|error| format!("{}: cannot be written: {error}", path.display()))
+    new_file::replace_private(path, text)
+        .map_err(|error| format!("{}: cannot be written: {error}", path.display()))
 }

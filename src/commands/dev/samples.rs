@@ -25,7 +25,7 @@ pub(super) struct CurlOptions<'a> {
     pub(super) url: &'a str,
     /// The certificate of the authority.
     pub(super) ca: &'a Path,
-    /// The issuer and the file of a token.
+    /// The issuer of a token, and the file with the header that contains it.
     pub(super) token: Option<(&'a str, &'a Path)>,
     /// The client certificate and its key, if the gateway asks for one.
     pub(super) client: Option<(&'a Path, &'a Path)>,
@@ -60,7 +60,7 @@ fn curl_command(endpoint: &Endpoint, options: &CurlOptions<'_>) -> Option<(usize
         if !methods.contains(&AuthMethod::Jwt) || !is_accepted {
             return None;
         }
-        write!(command, " -H \"Authorization: Bearer $(cat {})\"", quoted_path(file)).ok()?;
+        write!(command, " -H {}", quoted(&format!("@{}", file.display()))).ok()?;
     }
     let (mut guesses, mut query, mut body) = (0, String::new(), Map::new());
     for parameter in endpoint.parameters.iter() {
@@ -202,7 +202,7 @@ mod tests {
     use crate::catalogue::load::fixture;
 
     fn commands(endpoints: &str) -> Vec<String> {
-        let token = Some(("main", Path::new("/run/token")));
+        let token = Some(("main", Path::new("/run/token.header")));
         let options = CurlOptions {
             url: "https://localhost:8443",
             ca: Path::new("/run/my ca.pem"),
@@ -225,7 +225,7 @@ mod tests {
             commands(&endpoints),
             [
                 "curl --cacert '/run/my ca.pem' https://localhost:8443/v1/x",
-                "curl --cacert '/run/my ca.pem' -H \"Authorization: Bearer $(cat /run/token)\" \
+                "curl --cacert '/run/my ca.pem' -H @/run/token.header \
                  'https://localhost:8443/v1/own?on=2026-01-01'",
             ]
         );

@@ -45,6 +45,8 @@ pub(super) struct DevSession<'a, O, E> {
     watcher: Watcher,
     looks: Interval,
     started: Instant,
+    /// Changes that were not applied, because another file was invalid.
+    pending: Changes,
     /// Whether the addresses have been printed.
     is_introduced: bool,
     /// The longest wait for a process to stop at the end.
@@ -94,6 +96,7 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
             watcher,
             looks,
             started,
+            pending: Changes::new(),
             is_introduced: false,
             stop_limit: STOP_LIMIT,
         })
@@ -112,6 +115,7 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
                 DevEvent::Stopped => return Ok(ExitCode::SUCCESS),
                 DevEvent::NatsEnded(status) => {
                     let last = self.nats.last_lines().await;
+                    self.console.print_read()?;
                     let lines: Vec<String> = last.iter().map(console::format).collect();
                     return self.died(self.nats.name(), status, &lines);
                 }
@@ -120,7 +124,7 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
                         return Ok(status);
                     }
                 }
-                DevEvent::Changed(changes) => self.apply(&changes).await?,
+                DevEvent::Changed(changes) => self.apply(changes).await?,
                 DevEvent::Look => self.look().await?,
             }
         }
@@ -131,6 +135,9 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
     /// # Errors
     /// An I/O error if the output cannot be written or a process cannot be signalled.
     pub(super) async fn stop(&mut self, signals: &mut Signals) -> io::Result<()> {
+        for role in Role::ALL {
+            self.console.set_settled(role.as_str(), false)?;
+        }
         self.console.say("\nstopping …")?;
         let Self { gateway, worker, nats, console, stop_limit, .. } = self;
         let work = async {
@@ -151,7 +158,6 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
             tokio::select! {
                 biased;
                 _ = signals.next() => return Ok(DevEvent::Stopped),
-                printed = self.console.print_next() => printed?,
                 ended = self.nats.wait() => return Ok(DevEvent::NatsEnded(ended?)),
                 ended = self.gateway.ended() => {
                     return Ok(DevEvent::RoleEnded(Role::Gateway, ended?));
@@ -161,6 +167,8 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
                 }
                 changes = self.watcher.changed() => return Ok(DevEvent::Changed(changes)),
                 _ = self.looks.tick(), if is_starting => return Ok(DevEvent::Look),
+                // Last, so that a flood of lines does not delay the other events.
+                printed = self.console.print_next() => printed?,
             }
         }
     }
@@ -180,7 +188,7 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
             None => Vec::new(),
         };
         self.role(role).forget();
-        self.console.print_read()?;
+        self.console.set_settled(name, false)?;
         if status.code() != Some(i32::from(EXIT_CONFIG)) {
             let lines: Vec<String> = last.iter().map(console::format).collect();
             return self.died(name, status, &lines).map(Some);
@@ -226,6 +234,7 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
                         .extend(reasons.iter().map(|it| format!("the {name} is not ready: {it}")));
                 }
                 RoleState::Ready(notes) => {
+                    self.console.set_settled(name, true)?;
                     let notes: Vec<String> =
                         notes.iter().map(|note| format!("the {name}: {note}")).collect();
                     if self.is_introduced {
@@ -254,19 +263,23 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
         ))
     }
 
-    /// Applies changed files, if they are valid.
-    async fn apply(&mut self, changes: &Changes) -> io::Result<()> {
-        let names: Vec<String> = changes.values().flatten().map(|path| self.shown(path)).collect();
-        let names = names.join(", ");
-        if changes.contains_key(&WatchedKind::Schema) {
+    /// Applies changed files, if they are valid, and those whose changes were not applied before.
+    async fn apply(&mut self, mut changes: Changes) -> io::Result<()> {
+        if changes.remove(&WatchedKind::Schema).is_some() {
             self.console.say(&self.advice_for_schema())?;
-            if changes.len() == 1 {
+            if changes.is_empty() {
                 return Ok(());
             }
         }
+        for (kind, paths) in std::mem::take(&mut self.pending) {
+            changes.entry(kind).or_default().extend(paths);
+        }
+        let names: Vec<String> = changes.values().flatten().map(|path| self.shown(path)).collect();
+        let names = names.join(", ");
         match DevPlan::load(self.base, &self.files, Some(self.plan.ports)) {
             Ok(plan) => self.plan = plan,
             Err(errors) => {
+                self.pending = changes;
                 self.console.errors(&errors)?;
                 let text = format!("{names}: not applied; the previous version stays in use");
                 return self.console.say(&text);
@@ -280,6 +293,7 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
             return self.restart(Role::Worker).await;
         }
         if changes.contains_key(&WatchedKind::Catalogue) && !self.reload_gateway().await? {
+            self.pending = changes;
             let text = format!("{names}: not applied; the previous version stays in use");
             return self.console.say(&text);
         }
@@ -292,7 +306,7 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
     /// Makes the gateway read its files again. Returns whether it has applied them.
     async fn reload_gateway(&mut self) -> io::Result<bool> {
         let before = self.gateway.reloads().await;
-        // A gateway that does not answer yet may not listen for signals, so SIGHUP could end it.
+        // The reloads of a gateway that does not answer yet cannot be counted.
         let (Some(process), true) = (self.gateway.process(), before.is_some()) else {
             self.restart(Role::Gateway).await?;
             return Ok(true);
@@ -323,6 +337,7 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
 
     /// Stops the process of a role, if it runs, and starts it with the current configuration.
     async fn restart(&mut self, role: Role) -> io::Result<()> {
+        self.console.set_settled(role.as_str(), false)?;
         let (process, sources, port) = match role {
             Role::Gateway => {
                 (&mut self.gateway, &self.plan.gateway, self.plan.ports.gateway_admin.port)

@@ -2,18 +2,21 @@
 
 use figment::value::{Dict, Value};
 
+use crate::catalogue::TextPosition;
 use crate::catalogue::definition::json::duplicate_members;
 
-/// Parses a TOML file. An error contains the line number but not the line, which may be secret.
-pub(super) fn parse_toml(text: &str) -> Result<Dict, String> {
+/// Parses a TOML file. An error contains its position but not the line, which may be secret.
+pub(super) fn parse_toml(text: &str) -> Result<Dict, (String, TextPosition)> {
     let table: toml::Table = toml::from_str(text).map_err(|error| {
         let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
         let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
-        if error.message().starts_with("duplicate key") {
+        let column = before.len() - before.rfind('\n').map_or(0, |at| at + 1) + 1;
+        let expected = if error.message().starts_with("duplicate key") {
             format!("a key is given more than once, again at line {line}")
         } else {
             format!("not TOML at line {line}")
-        }
+        };
+        (expected, TextPosition { line, column: Some(column) })
     })?;
     Ok(table.into_iter().map(|(key, value)| (key, from_toml(value))).collect())
 }
@@ -44,14 +47,15 @@ pub(super) struct DuplicateKey {
     pub(super) line: usize,
 }
 
-/// Parses a JSON file, whose `$schema` is ignored. An error contains the line number but not the line.
-pub(super) fn parse_json(text: &str) -> Result<(Dict, Vec<DuplicateKey>), String> {
+/// Parses a JSON file, whose `$schema` is ignored. An error contains its position but not the line.
+pub(super) fn parse_json(text: &str) -> Result<(Dict, Vec<DuplicateKey>), (String, TextPosition)> {
     let mut values: Dict = serde_json::from_str(text).map_err(|error| {
-        if error.is_data() {
+        let expected = if error.is_data() {
             "expected a JSON object of sections".to_owned()
         } else {
             format!("not JSON at line {}, column {}", error.line(), error.column())
-        }
+        };
+        (expected, TextPosition::from(&error))
     })?;
     values.remove("$schema");
     Ok((values, duplicates(text)))
@@ -142,14 +146,17 @@ mod tests {
 
     #[test]
     fn a_syntax_error_gives_the_line_but_not_its_text() {
-        let error =
+        let (error, at) =
             parse_toml("[messaging.nats]\nuser = \"u\"\npassword = \"hunter2\n").unwrap_err();
-        assert_eq!(error, "not TOML at line 3");
-        let error = parse_toml("[a]\nb = 1\nb = 2\n").unwrap_err();
+        assert_eq!((error.as_str(), at.line), ("not TOML at line 3", 3));
+        let (error, at) = parse_toml("[a]\nb = 1\n  b = 2\n").unwrap_err();
         assert_eq!(error, "a key is given more than once, again at line 3");
-        let error = parse_json("{\n\"password\": \"hunter2\n\"}").unwrap_err();
+        assert_eq!(at, TextPosition { line: 3, column: Some(3) });
+        let (error, at) = parse_json("{\n\"password\": \"hunter2\n\"}").unwrap_err();
         assert!(error.starts_with("not JSON at line 3"), "{error}");
-        assert_eq!(parse_json("\"hunter2\"").unwrap_err(), "expected a JSON object of sections");
+        assert_eq!(at.line, 3);
+        let (error, _) = parse_json("\"hunter2\"").unwrap_err();
+        assert_eq!(error, "expected a JSON object of sections");
     }
 
     #[test]

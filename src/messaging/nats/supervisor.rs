@@ -14,6 +14,7 @@ use super::round_trip::RoundTripMeter;
 use super::subscription_handle::SubscriptionHandle;
 use crate::config::limits::NATS_SILENT_PINGS;
 use crate::config::messaging::NatsConfig;
+use crate::jitter::jittered;
 use crate::lifecycle::Cancel;
 use crate::messaging::{LinkState, TransportError};
 use crate::telemetry::{counter, gauge, names};
@@ -212,7 +213,7 @@ impl NatsShared {
                 batch_size = RETRY_BATCH;
                 subscriptions.new_refusal.notified().await;
                 pause = RETRY_FIRST;
-                sleep(jittered(pause)).await;
+                sleep(jittered(pause, 0.5..=1.0)).await;
                 if subscriptions.may_have_missed_refusals() {
                     tracing::warn!(
                         "refused subscriptions may have been missed; renewing all subscriptions"
@@ -235,7 +236,7 @@ impl NatsShared {
                 batch_size = 1;
             } else if !subscriptions.refused().is_empty() {
                 pause = (pause * 2).clamp(RETRY_FIRST, RETRY_MAX);
-                sleep(jittered(pause)).await;
+                sleep(jittered(pause, 0.5..=1.0)).await;
             }
         }
     }
@@ -312,8 +313,4 @@ impl NatsShared {
         });
         reconnected.await.unwrap_or_else(|_| Err("no answer".to_owned()))
     }
-}
-
-fn jittered(pause: Duration) -> Duration {
-    pause.mul_f64(rand::rng().random_range(0.5..=1.0))
 }

@@ -8,8 +8,9 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
-use super::jittered;
+use super::JITTER;
 use crate::catalogue::QueueName;
+use crate::jitter::jittered;
 use crate::procedures::{Backend, BackendError, BackendErrorKind, ExpectedProcedure};
 use crate::telemetry::chain;
 
@@ -114,7 +115,7 @@ impl Verifier {
                 }
                 all_passed = self.verify() => all_passed,
             };
-            let next_round = sleep(jittered(pause));
+            let next_round = sleep(jittered(pause, JITTER));
             pause = if all_passed { PAUSE_MIN } else { PAUSE_MAX.min(pause * 2) };
             tokio::select! {
                 () = wait_until_down(&mut is_up) => {

@@ -16,7 +16,7 @@ mod factory;
 mod lease;
 mod pool;
 
-pub(super) use breaker::jittered;
+pub(in crate::procedures::mssql) use breaker::JITTER;
 pub(super) use connection::TdsConnection;
 use factory::ConnectionFactory;
 pub(super) use lease::Lease;

@@ -86,7 +86,8 @@ fn describe(
             sets.push(with_member_names(columns));
         }
     }
-    Ok(ResultDescription { sets: Ok(sets), outputs: variables(&procedure, &outputs) })
+    let outputs = variables(&procedure, &outputs);
+    Ok(ResultDescription { sets: Ok(sets), has_all_sets: true, outputs })
 }
 
 /// Returns the names of all views in lower case. A view can contain an outer join.
@@ -135,12 +136,28 @@ fn keeps_constraints(sql: &str, views: &[String]) -> bool {
             }
             has_select = true;
         }
-        let is_nulling = NULLING_WORDS.iter().any(|one| word.eq_ignore_ascii_case(one));
-        if is_nulling || views.contains(&word.to_lowercase()) {
+        if NULLING_WORDS.iter().any(|one| word.eq_ignore_ascii_case(one)) {
             return false;
         }
     }
-    true
+    let sql = sql.to_ascii_lowercase();
+    !views.iter().any(|view| may_name(&sql, view))
+}
+
+/// Returns whether a statement can refer to a view, both in lower case. The name can be in any kind of quotes, in which it is
+/// doubled, and can follow that of a schema.
+fn may_name(sql: &str, view: &str) -> bool {
+    let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '$');
+    let occurs = |name: &str| {
+        sql.match_indices(name).any(|(at, found)| {
+            let (before, after) = (sql.get(..at), sql.get(at + found.len()..));
+            let before = before.and_then(|text| text.chars().next_back());
+            let after = after.and_then(|text| text.chars().next());
+            !before.is_some_and(is_part) && !after.is_some_and(is_part)
+        })
+    };
+    let doubled = |quote: char| view.replace(quote, &format!("{quote}{quote}"));
+    occurs(view) || ['"', '\'', '`', ']'].into_iter().any(|quote| occurs(&doubled(quote)))
 }
 
 /// Returns the types that all values of a column have, the narrowest first.
@@ -209,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_not_null_column_can_be_null_after_an_outer_join_or_in_an_empty_aggregate() {
-        let views = ["summary".to_owned()];
+        let views = ["summary", "a view", "\"v\"", "r[1]"].map(ToOwned::to_owned);
         for (sql, keeps) in [
             ("SELECT a FROM t JOIN u ON u.a = t.a", true),
             ("SELECT a FROM t left join u ON u.a = t.a", false),
@@ -218,6 +235,16 @@ mod tests {
             ("SELECT a, json_group_array(b) FROM t", false),
             ("SELECT (SELECT a FROM t WHERE b = 1) FROM u", false),
             ("SELECT a FROM Summary", false),
+            ("SELECT a FROM \"SUMMARY\"", false),
+            ("SELECT a FROM main.summary", false),
+            ("SELECT a FROM main.\"summary\" AS s", false),
+            ("SELECT a FROM [A View]", false),
+            ("SELECT a FROM \"A View\"", false),
+            ("SELECT a FROM `A View`", false),
+            ("SELECT a FROM 'A View'", false),
+            ("SELECT a FROM \"\"\"v\"\"\"", false),
+            ("SELECT a FROM [r[1]]]", false),
+            ("SELECT summary_id FROM t", true),
             ("SELECT a FROM t WHERE b = 'left' -- full", true),
         ] {
             assert_eq!(keeps_constraints(sql, &views), keeps, "{sql}");

@@ -12,7 +12,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use opentelemetry_proto::tonic::resource::v1::Resource;
-use rand::RngExt;
 use rustls::ClientConfig;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -21,6 +20,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::{EndedSpan, batch};
 use crate::cli::Role;
 use crate::config::TracesConfig;
+use crate::jitter::jittered;
 use crate::lifecycle::{Cancel, Tasks};
 use crate::telemetry::{chain, counter, names};
 
@@ -50,12 +50,12 @@ impl Exporter {
     pub(super) fn start(
         config: &TracesConfig,
         role: Role,
-        tls: Option<ClientConfig>,
+        SpanClient(client): SpanClient,
         ended: mpsc::Receiver<EndedSpan>,
-    ) -> Result<Self, String> {
+    ) -> Self {
         let sender = SpanSender {
             url: config.url.clone(),
-            client: client(config, tls)?,
+            client,
             resource: batch::resource(role),
             ended,
             is_failing: false,
@@ -65,7 +65,7 @@ impl Exporter {
         }
         let stop = Cancel::new();
         let task = Tasks::new().spawn_background(sender.run(stop.clone()));
-        Ok(Self { stop, task })
+        Self { stop, task }
     }
 
     /// Sends the queued spans and stops, within 2 seconds. Call this just before the process exits.
@@ -77,19 +77,30 @@ impl Exporter {
     }
 }
 
-fn client(config: &TracesConfig, tls: Option<ClientConfig>) -> Result<reqwest::Client, String> {
-    let builder = reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        // Ignores proxies from the environment: only the configuration layers configure fjord.
-        .no_proxy()
-        .timeout(config.timeout)
-        .default_headers(config.headers.clone())
-        .user_agent(concat!("fjord/", env!("CARGO_PKG_VERSION")));
-    let builder = match tls {
-        Some(tls) => builder.tls_backend_preconfigured(tls).https_only(true),
-        None => builder,
-    };
-    builder.build().map_err(|error| format!("traces: {}", chain(&error)))
+/// The HTTP client that sends spans. It connects only when the first span ends.
+#[derive(Debug)]
+pub struct SpanClient(reqwest::Client);
+
+impl SpanClient {
+    /// Creates a client. `tls` is the TLS configuration for the connection to the collector; without it, the connection is
+    /// unencrypted.
+    ///
+    /// # Errors
+    /// A description.
+    pub fn new(config: &TracesConfig, tls: Option<ClientConfig>) -> Result<Self, String> {
+        let builder = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            // Ignores proxies from the environment: only the configuration layers configure fjord.
+            .no_proxy()
+            .timeout(config.timeout)
+            .default_headers(config.headers.clone())
+            .user_agent(concat!("fjord/", env!("CARGO_PKG_VERSION")));
+        let builder = match tls {
+            Some(tls) => builder.tls_backend_preconfigured(tls).https_only(true),
+            None => builder,
+        };
+        builder.build().map(Self).map_err(|error| chain(&error))
+    }
 }
 
 struct ExportError {
@@ -219,7 +230,7 @@ fn retry_after(headers: &HeaderMap) -> Duration {
 /// Returns the pause before a retry, randomized so that processes do not retry together.
 fn pause(attempt: u32) -> Duration {
     let pause = RETRY_MIN.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(RETRY_MAX);
-    pause.mul_f64(rand::rng().random_range(0.5..=1.0))
+    jittered(pause, 0.5..=1.0)
 }
 
 fn count(result: &str, spans: u64) {

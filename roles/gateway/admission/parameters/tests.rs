@@ -167,14 +167,31 @@ fn details(uri: &str) -> Vec<String> {
 }
 
 #[test]
-fn an_empty_value_is_null_if_the_type_has_no_empty_value() {
+fn an_empty_value_is_refused_if_the_type_has_no_empty_value() {
     let check = |uri: &str, expected: &str| assert_eq!(get(uri, &[]), expected, "{uri}");
-    check("/e/7?page=", r#"{"id":7,"page":null}"#);
-    check("/e/7?at=&ratio=&filter=", r#"{"id":7,"page":1,"at":null,"ratio":null,"filter":null}"#);
+    check("/e/7?at=&ratio=&filter=&page=", "query:at query:ratio query:filter query:page");
     check("/e/7?bytes=", r#"{"id":7,"page":1,"bytes":""}"#);
     check("/e/7?kind=", "query:kind");
-    check("/e/7?page=&page=2", "query:page");
-    assert_eq!(get("/e/7", &[("x-trace", "")]), r#"{"id":7,"page":1,"X-Trace":null}"#);
+    assert_eq!(get("/e/7", &[("x-trace", "")]), "header:X-Trace");
+    for query in ["ratio=", "ratio"] {
+        assert_eq!(
+            details(&format!("/e/7?{query}")),
+            ["expected a number, not an empty value; leave the parameter out for NULL"]
+        );
+    }
+    let default = details("/e/7?page=");
+    assert!(default[0].ends_with("; leave the parameter out for its default"), "{default:?}");
+    let router = Router::new(&catalogue(
+        r#""on": {"route":"GET /on", KEYS, "parameters":{
+            "flag": {"in":"query","type":"boolean","required":true},
+            "empty": {"in":"query","type":"string"}}}"#,
+    ));
+    let router = router.unwrap();
+    let send =
+        |request| send_to(&router, &TestRequest { request, headers: &[], body: b"", claims: "{}" });
+    let problem = send("GET /on?flag=").unwrap_err();
+    assert_eq!(problem.violations[0].detail, "expected true or false, not an empty value");
+    assert_eq!(send("GET /on?flag=true&empty=").unwrap(), r#"{"flag":true,"empty":""}"#);
 }
 
 #[test]

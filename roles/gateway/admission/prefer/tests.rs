@@ -4,8 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use proptest::prelude::*;
+use proptest::string::string_regex;
+
 use super::*;
 use crate::catalogue::load::fixture::catalogue;
+use crate::catalogue::openapi;
 use crate::outcome::Outcome;
 use crate::problem::ProblemKind;
 
@@ -164,4 +168,42 @@ fn an_unconfirmed_dry_run_is_an_error() {
     assert_eq!(applied_header(TransactionEnd::Rollback, 504, false), Ok(None));
     assert_eq!(applied_header(TransactionEnd::Commit, 200, false), some("tx=commit"));
     assert_eq!(applied_header(TransactionEnd::Commit, 409, false), Ok(None));
+}
+
+/// Returns the pattern of `Prefer` in the `OpenAPI` document.
+fn documented_pattern() -> String {
+    let [endpoint, _] = endpoints();
+    let document = openapi::text(&[&endpoint], &openapi::ApiInfo::default());
+    let document: serde_json::Value = serde_json::from_str(&document).unwrap();
+    let parameters = document["paths"]["/try"]["post"]["parameters"].as_array().unwrap();
+    let prefer = parameters.iter().find(|parameter| parameter["name"] == "Prefer").unwrap();
+    prefer["schema"]["pattern"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_documented_pattern_describes_the_form_of_the_header() {
+    let pattern = regex::Regex::new(&documented_pattern()).unwrap();
+    let [endpoint, _] = endpoints();
+    for (value, is_valid) in [
+        ("", true),
+        ("tx=rollback", true),
+        ("return=minimal, tx=commit,handling=strict", true),
+        ("wait=\"10 s, at most\"", true),
+        ("tx=rollback b", false),
+        ("tx=\"commit", false),
+        ("(a)", false),
+        ("a=\"ü\"", false),
+    ] {
+        assert_eq!(pattern.is_match(value), is_valid, "{value}");
+        assert_eq!(asked(&[value], &endpoint).is_ok(), is_valid, "{value}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_gateway_can_read_whatever_matches_the_documented_pattern(value in string_regex(documented_pattern().trim_matches(['^', '$'])).unwrap()) {
+        let [endpoint, _] = endpoints();
+        let refused = asked(&[value.as_str()], &endpoint).err();
+        prop_assert!(refused.as_deref() != Some(MALFORMED), "{}", value);
+    }
 }

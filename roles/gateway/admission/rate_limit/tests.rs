@@ -1,51 +1,15 @@
 //! Tests of rate limits with simulated time.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
 
-use http::Method;
 use proptest::prelude::*;
 
 use super::*;
-use crate::catalogue::{
-    Auth, CacheRules, EndpointId, Execution, OnDisconnect, QueueName, Representation, ResultKind,
-    StatusMap,
-};
+use crate::catalogue::load::fixture::catalogue;
 
 fn endpoint(id: &str, rate_limit: Option<RateLimit>) -> Endpoint {
-    Endpoint {
-        id: EndpointId::new(id).unwrap(),
-        method: Method::GET,
-        path: "/".into(),
-        summary: None,
-        description: None,
-        tags: Vec::new(),
-        deprecated: false,
-        queue: QueueName::new(id).unwrap(),
-        handler: "echo".into(),
-        procedure: None,
-        parameters: Arc::new([]),
-        result: ResultKind::Rows,
-        produces: vec![Representation::Json],
-        outputs: Vec::new(),
-        headers: Vec::new(),
-        returns: None,
-        examples: Vec::new(),
-        status: StatusMap::default(),
-        execution: Execution::AtLeastOnce,
-        transaction: false,
-        dry_run: false,
-        timeout: Duration::from_secs(1),
-        session: Duration::from_secs(1),
-        attempts: 1,
-        on_disconnect: OnDisconnect::Finish,
-        auth: Auth::Public,
-        body_bytes_max: 0,
-        rate_limit,
-        cache: CacheRules::default(),
-        cache_control: None,
-        cors: None,
-    }
+    let catalogue = catalogue(&format!(r#""{id}": {{"route":"GET /{id}", KEYS}}"#));
+    Endpoint { rate_limit, ..Endpoint::clone(&catalogue.endpoints()[0]) }
 }
 
 fn limited(requests: u32, seconds: u64) -> Endpoint {

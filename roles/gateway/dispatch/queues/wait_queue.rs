@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rand::RngExt;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::Instant;
 
+use crate::jitter::jittered;
 use crate::message::Subject;
 use crate::roles::gateway::dispatch::message::{QueueSignal, SessionMessage};
 use crate::roles::gateway::dispatch::session::WaitReason;
@@ -198,7 +198,7 @@ impl WaitQueue {
     pub fn retry_after(&self, now: Instant) -> Duration {
         let wait = self.lock().expected_wait(now).unwrap_or(RETRY_AFTER_MIN);
         let bounded = wait.clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX);
-        bounded.mul_f64(rand::rng().random_range(0.8..=1.2))
+        jittered(bounded, 0.8..=1.2)
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a gauge; bounded by waiting_max")]

@@ -7,10 +7,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::RngExt;
 use tokio::time::{Instant, sleep};
 
 use crate::envelope::{Control, RESEND_NAMES_MAX};
+use crate::jitter::jittered;
 use crate::lifecycle::Tasks;
 use crate::messaging::{self, Transport};
 
@@ -47,8 +47,7 @@ pub(in crate::roles::gateway::dispatch) fn start(
             epoch = next;
             let was_stable = requested_at.is_none_or(|at| at.elapsed() >= STABLE_TIME);
             delay = if was_stable { Duration::ZERO } else { next_delay(delay) };
-            let jitter = rand::rng().random_range(0.5..=1.0);
-            sleep(delay.mul_f64(jitter)).await;
+            sleep(jittered(delay, 0.5..=1.0)).await;
             requested_at = Some(Instant::now());
             for queue in queues.all() {
                 let is_same_link = || {

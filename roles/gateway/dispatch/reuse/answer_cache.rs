@@ -38,6 +38,8 @@ struct State {
 
 struct StoredAnswer {
     answer: Final,
+    /// When its call began.
+    called_at: Instant,
     stored_at: Instant,
     expiry: (Instant, u64),
     bytes: usize,
@@ -64,8 +66,15 @@ impl AnswerCache {
         Some((stored.answer.clone(), now.saturating_duration_since(stored.stored_at)))
     }
 
-    /// Stores a successful answer for `ttl`. To make room, removes the answers that expire next.
-    pub(super) fn put(&self, key: AnswerKey, end: &SessionEnd, ttl: Duration, now: Instant) {
+    /// Stores a successful answer for `ttl`. To make room, removes the answers that expire next. The answer of a call that
+    /// began before the call of the stored answer does not replace it, because it can be older.
+    pub(super) fn put(
+        &self,
+        key: AnswerKey,
+        end: &SessionEnd,
+        ttl: Duration,
+        (called_at, now): (Instant, Instant),
+    ) {
         let SessionEnd::Answer(answer) = end else { return };
         let is_complete =
             answer.status == 200 && answer.outcome == Outcome::Ok && answer.parts == 0;
@@ -81,6 +90,9 @@ impl AnswerCache {
         if bytes > state.bytes_max / SHARE_DIVISOR {
             return count_evicted("too_large");
         }
+        if state.answers.get(&key).is_some_and(|stored| called_at < stored.called_at) {
+            return;
+        }
         state.remove(&key);
         state.remove_expired(now);
         while state.bytes + bytes > state.bytes_max && state.remove_next() {
@@ -93,7 +105,9 @@ impl AnswerCache {
         state.stored += 1;
         let expiry = (now + ttl, state.stored);
         state.by_expiry.insert(expiry, key.clone());
-        state.answers.insert(key, StoredAnswer { answer, stored_at: now, expiry, bytes });
+        state
+            .answers
+            .insert(key, StoredAnswer { answer, called_at, stored_at: now, expiry, bytes });
         state.bytes += bytes;
         self.record(&state);
     }
@@ -162,17 +176,33 @@ mod tests {
         let (cache, now) = (AnswerCache::new(1 << 20), Instant::now());
         let [own, _] = endpoints();
         let one = || key(&own, "{}", None, None);
-        cache.put(one(), &answer(200, 10), TTL, now);
+        cache.put(one(), &answer(200, 10), TTL, (now, now));
         let (stored, age) = cache.get(&one(), now + Duration::from_millis(4999)).unwrap();
         assert_eq!((stored.body.len(), age.as_secs()), (10, 4));
         assert!(cache.get(&one(), now + TTL).is_none());
         assert!(cache.get(&key(&own, "{\"a\":1}", None, None), now).is_none());
         // A newer answer replaces it.
-        cache.put(one(), &answer(200, 20), TTL, now + TTL);
+        cache.put(one(), &answer(200, 20), TTL, (now + TTL, now + TTL));
         assert_eq!(cache.get(&one(), now + TTL).unwrap().0.body.len(), 20);
         assert_eq!(cache.lock().answers.len(), 1);
         cache.reset(1 << 20);
         assert!(cache.get(&one(), now + TTL).is_none());
+    }
+
+    #[test]
+    fn an_answer_of_an_earlier_call_does_not_replace_that_of_a_later_one() {
+        let (cache, now) = (AnswerCache::new(1 << 20), Instant::now());
+        let [own, _] = endpoints();
+        let put = |bytes, called_at, received_at| {
+            let times = (now + Duration::from_millis(called_at), now + received_at);
+            cache.put(key(&own, "{}", None, None), &answer(200, bytes), TTL, times);
+            cache.get(&key(&own, "{}", None, None), now + received_at).map(|it| it.0.body.len())
+        };
+        let millis = Duration::from_millis;
+        assert_eq!(put(10, 5, millis(10)), Some(10));
+        assert_eq!(put(20, 0, millis(20)), Some(10), "its call began earlier and took longer");
+        assert_eq!(put(30, 6, millis(30)), Some(30));
+        assert_eq!(put(40, 7, TTL + millis(40)), Some(40), "the stored one has expired");
     }
 
     #[test]
@@ -191,7 +221,7 @@ mod tests {
             SessionEnd::Answer(failed),
             SessionEnd::Answer(invalid),
         ] {
-            cache.put(key(&own, "{}", None, None), &end, TTL, now);
+            cache.put(key(&own, "{}", None, None), &end, TTL, (now, now));
             assert!(cache.lock().answers.is_empty(), "{end:?}");
         }
     }
@@ -203,20 +233,21 @@ mod tests {
         let payloads = ["1", "2", "3", "4", "5", "6"];
         for (index, payload) in (0..).zip(payloads) {
             let later = now + Duration::from_millis(index);
-            cache.put(key(&own, payload, None, None), &answer(200, 20_000), TTL, later);
+            cache.put(key(&own, payload, None, None), &answer(200, 20_000), TTL, (later, later));
             assert!(cache.lock().bytes <= 100_000);
         }
         let kept = |payload| cache.get(&key(&own, payload, None, None), now).is_some();
         assert_eq!(payloads.map(kept), [false, false, true, true, true, true]);
-        cache.put(key(&own, "7", None, None), &answer(200, 30_000), TTL, now);
+        cache.put(key(&own, "7", None, None), &answer(200, 30_000), TTL, (now, now));
         assert!(!kept("7"), "it would take more than a quarter of the cache");
         // Expired answers make room without evicting others.
-        cache.put(key(&own, "8", None, None), &answer(200, 20_000), TTL, now + TTL * 2);
+        let later = (now, now + TTL * 2);
+        cache.put(key(&own, "8", None, None), &answer(200, 20_000), TTL, later);
         let state = cache.lock();
         assert_eq!((state.answers.len(), state.by_expiry.len()), (1, 1));
         drop(state);
         let nothing = AnswerCache::new(0);
-        nothing.put(key(&own, "1", None, None), &answer(200, 1), TTL, now);
+        nothing.put(key(&own, "1", None, None), &answer(200, 1), TTL, (now, now));
         assert!(nothing.lock().answers.is_empty());
     }
 }

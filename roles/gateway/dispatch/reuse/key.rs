@@ -37,21 +37,15 @@ impl AnswerKey {
     /// Returns whether an answer can be sent to the clients that request it: with valid headers, and in their
     /// representation.
     pub(super) fn is_valid_answer(&self, answer: &Final) -> bool {
-        let (produces, content_type) = (&self.endpoint.produces, &*answer.content_type);
-        let mut declared = answer
-            .headers
-            .iter()
-            .filter(|(header, _)| self.endpoint.headers.iter().any(|(known, _)| known == header));
-        // Workers in other languages may answer with any media type if JSON is the endpoint's only
-        // representation.
-        let is_expected = |one: &Representation| match &self.accept {
+        let (endpoint, content_type) = (&self.endpoint, &*answer.content_type);
+        let mut declared = answer.headers.iter().filter(|(header, _)| endpoint.has_header(*header));
+        let is_wanted = |one: &&Representation| match &self.accept {
             Some(accept) => one.media_type() == accept,
-            None => *one == Representation::Json,
+            None => **one == Representation::Json,
         };
-        let is_represented = matches!(**produces, [Representation::Json])
-            || answer.body.is_empty()
-            || produces.iter().any(|one| is_expected(one) && one.is_content_type(content_type));
-        is_represented
+        let wanted = endpoint.produces.iter().find(is_wanted);
+        let is_represented = |wanted| endpoint.is_represented(wanted, content_type);
+        (answer.body.is_empty() || wanted.is_some_and(is_represented))
             && HeaderValue::from_str(content_type).is_ok()
             && declared.all(|(header, value)| header.check(value).is_ok())
     }

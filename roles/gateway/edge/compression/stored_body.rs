@@ -1,5 +1,5 @@
-//! A body that is compressed once and stored only in that form. It is decompressed, piece by piece, for clients that do not
-//! accept gzip.
+//! A body that is compressed once and stored only in that form. For clients that do not accept gzip, it is decompressed piece
+//! by piece, and compressed with a coding that they accept.
 
 use std::io::{self, Read as _, Write};
 
@@ -14,7 +14,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use crate::config::gateway::Coding;
 
 use super::accept_encoding::AcceptedCodings;
-use super::{VARY_ENCODING, set_encoding};
+use super::{VARY_ENCODING, set_encoding, stream_encoder};
+use crate::roles::gateway::response::BodyEncoder;
 use crate::roles::gateway::response::BodyProducer;
 use crate::roles::gateway::response::Response;
 use crate::roles::gateway::response::ResponseBody;
@@ -22,11 +23,13 @@ use crate::roles::gateway::response::entity_tag::{Comparison, matching};
 
 /// The size of a piece of a body that is decompressed while it is sent.
 const PIECE_BYTES: usize = 64 * 1024;
-/// The maximum number of bodies that the process decompresses concurrently. Each takes about 110
-/// KiB. Such requests need no credentials, so they must not occupy memory without limit.
+/// The maximum number of bodies that the process decompresses concurrently, each with about 110 KiB. Such requests need no
+/// credentials, so they must not occupy memory without limit. A body that is compressed again counts as several.
 const DECOMPRESSIONS_MAX: usize = 64;
 static DECOMPRESSIONS: Semaphore = Semaphore::const_new(DECOMPRESSIONS_MAX);
-/// `Retry-After` of the response to a request beyond this limit, in seconds.
+/// The memory of one of them, rounded.
+const DECOMPRESSION_BYTES: usize = 128 * 1024;
+/// `Retry-After` of the response beyond that, in seconds.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 /// The level for bodies that are compressed once and sent many times.
 const LEVEL: u32 = 6;
@@ -48,19 +51,28 @@ pub(in crate::roles::gateway) struct StoredBody {
 pub(in crate::roles::gateway) struct StoredBodyRequest<'a> {
     /// The headers of the request.
     pub(in crate::roles::gateway) headers: &'a HeaderMap,
-    /// Whether the configuration offers gzip.
-    pub(in crate::roles::gateway) offers_gzip: bool,
+    /// The codings that the configuration offers.
+    pub(in crate::roles::gateway) codings: &'a [Coding],
 }
 
 impl StoredBodyRequest<'_> {
+    /// Returns the coding in which the body is sent: gzip if the client accepts it, because it is stored.
     fn coding(self) -> Option<Coding> {
-        let offered: &[Coding] = if self.offers_gzip { &[Coding::Gzip] } else { &[] };
-        AcceptedCodings::from_headers(self.headers, offered).coding
+        let accepted = |offered: &[Coding]| {
+            let offered: Vec<Coding> =
+                offered.iter().copied().filter(|it| self.codings.contains(it)).collect();
+            AcceptedCodings::from_headers(self.headers, &offered).coding
+        };
+        accepted(&[Coding::Gzip]).or_else(|| accepted(&[Coding::Zstd, Coding::Brotli]))
+    }
+
+    fn accepts_identity(self) -> bool {
+        AcceptedCodings::from_headers(self.headers, &[]).identity
     }
 
     /// Sets `Vary`, unless all clients get the same form.
     fn set_vary(self, headers: &mut HeaderMap) {
-        if self.offers_gzip {
+        if !self.codings.is_empty() {
             headers.append(header::VARY, VARY_ENCODING);
         }
     }
@@ -127,21 +139,21 @@ impl StoredBody {
         request: StoredBodyRequest<'_>,
         media_type: &'static str,
     ) -> Response {
-        let coding = request.coding();
-        let body = if coding.is_some() {
-            self.gzip.clone().into()
-        } else {
-            let Ok(permit) = decompressions.try_acquire() else {
-                let mut response = Response::default();
-                *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-                response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
-                return response;
-            };
-            ResponseBody::Produced(Box::new(Decompression {
-                decoder: GzDecoder::new(self.gzip.clone().reader()),
-                remaining: self.length,
-                _permit: permit,
-            }))
+        let mut coding = request.coding();
+        let mut body = match coding {
+            Some(Coding::Gzip) => Some(self.gzip.clone().into()),
+            Some(other) => self.recompressed(decompressions, other),
+            None => self.decompressed(decompressions),
+        };
+        if body.is_none() && coding.is_some() && request.accepts_identity() {
+            coding = None;
+            body = self.decompressed(decompressions);
+        }
+        let Some(body) = body else {
+            let mut response = Response::default();
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+            return response;
         };
         let mut response = Response::new(body);
         let headers = response.headers_mut();
@@ -153,6 +165,42 @@ impl StoredBody {
         response
     }
 
+    /// Returns the uncompressed body; `None` if too many bodies are being decompressed.
+    fn decompressed(&self, decompressions: &'static Semaphore) -> Option<ResponseBody> {
+        let permit = decompressions.try_acquire().ok()?;
+        Some(ResponseBody::Produced(Box::new(self.decompression(permit))))
+    }
+
+    /// Returns the body in another coding; `None` if too many bodies are being decompressed.
+    fn recompressed(
+        &self,
+        decompressions: &'static Semaphore,
+        coding: Coding,
+    ) -> Option<ResponseBody> {
+        let permits = stream_encoder::memory_bytes(coding).div_ceil(DECOMPRESSION_BYTES) + 1;
+        let permit = decompressions.try_acquire_many(u32::try_from(permits).ok()?).ok()?;
+        let encoder = Some(stream_encoder::new(coding).ok()?);
+        let decompression = self.decompression(permit);
+        Some(ResponseBody::Produced(Box::new(Recompression { decompression, encoder })))
+    }
+
+    fn decompression(&self, permit: SemaphorePermit<'static>) -> Decompression {
+        let decoder = GzDecoder::new(self.gzip.clone().reader());
+        Decompression { decoder, remaining: self.length, _permit: permit }
+    }
+
+    /// Returns the tag of a form of the body. The forms are different representations, which need different tags. It is weak
+    /// if the body is compressed again, because versions of fjord may compress it into different bytes.
+    fn tag(&self, coding: Option<&str>) -> Option<HeaderValue> {
+        let hash = &self.hash;
+        HeaderValue::try_from(match coding {
+            None => format!("\"{hash}\""),
+            Some(gzip @ "gzip") => format!("\"{hash}-{gzip}\""),
+            Some(other) => format!("W/\"{hash}-{other}\""),
+        })
+        .ok()
+    }
+
     /// Returns the response to a request: 304 if the client has the body (RFC 9110 §13.1.2). Clients may
     /// store it as `cache_control` permits.
     pub(in crate::roles::gateway) fn cacheable_response(
@@ -161,9 +209,7 @@ impl StoredBody {
         media_type: &'static str,
         cache_control: &'static str,
     ) -> Response {
-        // The forms of a body are different representations, which need different tags.
-        let coding = if request.coding().is_some() { "-gzip" } else { "" };
-        let tag = HeaderValue::try_from(format!("\"{}{coding}\"", self.hash)).ok();
+        let mut tag = self.tag(request.coding().map(Coding::name));
         let has_tag = tag.as_ref().is_some_and(|tag| {
             let current = std::slice::from_ref(tag);
             matching(request.headers, header::IF_NONE_MATCH, current, Comparison::Weak).is_some()
@@ -174,7 +220,10 @@ impl StoredBody {
             request.set_vary(unchanged.headers_mut());
             unchanged
         } else {
-            self.response(request, media_type)
+            let response = self.response(request, media_type);
+            let coding = response.headers().get(header::CONTENT_ENCODING);
+            tag = self.tag(coding.and_then(|coding| coding.to_str().ok()));
+            response
         };
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache_control));
@@ -194,8 +243,12 @@ struct Decompression {
 }
 
 impl BodyProducer for Decompression {
-    fn remaining(&self) -> u64 {
-        self.remaining
+    fn is_complete(&self) -> bool {
+        self.remaining == 0
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        Some(self.remaining)
     }
 
     fn produce(&mut self) -> io::Result<Bytes> {
@@ -207,6 +260,31 @@ impl BodyProducer for Decompression {
     }
 }
 
+/// A body that is being decompressed and compressed with another coding.
+#[derive(Debug)]
+struct Recompression {
+    decompression: Decompression,
+    /// `None` after the end.
+    encoder: Option<Box<dyn BodyEncoder>>,
+}
+
+impl BodyProducer for Recompression {
+    fn is_complete(&self) -> bool {
+        self.encoder.is_none()
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        None
+    }
+
+    fn produce(&mut self) -> io::Result<Bytes> {
+        if let Some(encoder) = self.encoder.as_mut().filter(|_| !self.decompression.is_complete()) {
+            return encoder.encode(&self.decompression.produce()?);
+        }
+        self.encoder.take().map_or_else(|| Ok(Bytes::new()), |encoder| encoder.finish())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,15 +293,24 @@ mod tests {
     fn only_a_limited_number_of_bodies_is_decompressed_concurrently() {
         static ONE: Semaphore = Semaphore::const_new(1);
         let (body, none) = (stored("text"), HeaderMap::new());
-        let request = StoredBodyRequest { headers: &none, offers_gzip: true };
+        let request = StoredBodyRequest { headers: &none, codings: &Coding::ALL };
         let status = |response: &Response| response.status().as_u16();
         let first = body.response_within(&ONE, request, "text/plain");
         let second = body.response_within(&ONE, request, "text/plain");
         assert_eq!((status(&first), status(&second)), (200, 503));
         let gzip = headers(&[("accept-encoding", "gzip")]);
-        let request = StoredBodyRequest { headers: &gzip, offers_gzip: true };
+        let request = StoredBodyRequest { headers: &gzip, codings: &Coding::ALL };
         let compressed = body.response_within(&ONE, request, "text/plain");
         assert_eq!(status(&compressed), 200, "gzip is sent as it is stored");
+        drop(first);
+        // The encoder of brotli needs more memory than is left.
+        for (accept, expected) in [("br", 200), ("br, identity;q=0", 503)] {
+            let headers = headers(&[("accept-encoding", accept)]);
+            let request = StoredBodyRequest { headers: &headers, codings: &Coding::ALL };
+            let response = body.response_within(&ONE, request, "text/plain");
+            assert_eq!(status(&response), expected, "{accept}");
+            assert!(!response.headers().contains_key("content-encoding"), "{accept}");
+        }
     }
 
     fn stored(text: &str) -> StoredBody {
@@ -239,27 +326,54 @@ mod tests {
         let text = "0123456789".repeat(20_000);
         let stored = stored(&text);
         assert!(stored.stored_bytes() < text.len() / 50);
-        let respond = |accept: &str, offers_gzip| {
+        let respond = |accept: &str, codings| {
             let headers = headers(&[("accept-encoding", accept)]);
-            stored.response(StoredBodyRequest { headers: &headers, offers_gzip }, "text/plain")
+            stored.response(StoredBodyRequest { headers: &headers, codings }, "text/plain")
         };
-        let packed = respond("br, gzip", true);
+        let packed = respond("br, gzip", &Coding::ALL);
         assert_eq!(packed.headers()["content-encoding"], "gzip");
         assert_eq!(packed.into_body().into_whole().unwrap(), stored.gzip);
-        let plain = respond("br", true);
+        let plain = respond("deflate", &Coding::ALL);
         assert!(!plain.headers().contains_key("content-encoding"));
         assert_eq!(plain.headers()["vary"], "Accept-Encoding");
         let ResponseBody::Produced(mut body) = plain.into_body() else { panic!("not produced") };
-        assert_eq!(body.remaining(), 200_000);
+        assert_eq!(body.remaining(), Some(200_000));
         let (mut found, mut pieces) = (Vec::new(), 0);
-        while body.remaining() > 0 {
+        while !body.is_complete() {
             found.extend(body.produce().unwrap());
             pieces += 1;
         }
         assert_eq!((found == text.as_bytes(), pieces), (true, 4));
-        let disabled = respond("gzip", false);
+        let disabled = respond("gzip", &[]);
         assert!(!disabled.headers().contains_key("content-encoding"));
         assert!(!disabled.headers().contains_key("vary"));
+    }
+
+    #[test]
+    fn a_client_without_gzip_gets_another_coding_that_it_accepts() {
+        let text = "0123456789".repeat(20_000);
+        let stored = stored(&text);
+        for (accept, coding) in [("br", Coding::Brotli), ("zstd, br", Coding::Zstd)] {
+            let headers = headers(&[("accept-encoding", accept)]);
+            let request = StoredBodyRequest { headers: &headers, codings: &Coding::ALL };
+            let response = stored.cacheable_response(request, "text/plain", "no-cache");
+            assert_eq!(response.headers()["content-encoding"], coding.name());
+            let tag = response.headers()["etag"].to_str().unwrap();
+            assert!(tag.starts_with("W/") && tag.ends_with(&format!("-{}\"", coding.name())));
+            let ResponseBody::Produced(mut body) = response.into_body() else { panic!("{accept}") };
+            let mut sent = Vec::new();
+            while !body.is_complete() {
+                sent.extend(body.produce().unwrap());
+            }
+            assert!(sent.len() < text.len() / 50, "{}", sent.len());
+            let mut back = String::new();
+            match coding {
+                Coding::Zstd => zstd::Decoder::new(&*sent).unwrap().read_to_string(&mut back),
+                _ => brotli::Decompressor::new(&*sent, 4096).read_to_string(&mut back),
+            }
+            .unwrap();
+            assert!(back == text, "{accept}");
+        }
     }
 
     #[test]
@@ -267,7 +381,7 @@ mod tests {
         let stored = stored("text");
         let respond = |pairs: &[(&'static str, &str)]| {
             let headers = headers(pairs);
-            let request = StoredBodyRequest { headers: &headers, offers_gzip: true };
+            let request = StoredBodyRequest { headers: &headers, codings: &Coding::ALL };
             stored.cacheable_response(request, "text/plain", "no-cache")
         };
         let whole = respond(&[]);

@@ -13,6 +13,9 @@ use crate::roles::gateway::response::Response;
 const SWAGGER_SCRIPT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui.js.gz"));
 const SWAGGER_STYLE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui.css.gz"));
 const SWAGGER_LICENSE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui.license.gz"));
+/// The notices of the libraries in Swagger UI's script: `swagger-ui-bundle.js.LICENSE.txt` of the npm package
+/// `swagger-ui-dist` of the same version, which the crate does not contain.
+const SWAGGER_NOTICES: &str = include_str!("swagger-ui.notices.txt");
 const SCRIPT: &str = include_str!("page.js");
 const STYLE: &str = include_str!("page.css");
 
@@ -52,6 +55,7 @@ static PAGE: LazyLock<Page> = LazyLock::new(|| {
         PageAsset::new("swagger-ui", "js", SCRIPT_TYPE, gzip(SWAGGER_SCRIPT)),
         PageAsset::new("page", "js", SCRIPT_TYPE, compress(SCRIPT)),
         PageAsset::new("swagger-ui-license", "txt", TEXT_TYPE, gzip(SWAGGER_LICENSE)),
+        PageAsset::new("swagger-ui-notices", "txt", TEXT_TYPE, compress(SWAGGER_NOTICES)),
     ];
     Page { html: compress(&html(&assets)), assets }
 });
@@ -96,6 +100,11 @@ impl Page {
         response
     }
 
+    /// Returns whether there is a file of the page with this name.
+    pub(super) fn has_asset(&self, name: &str) -> bool {
+        self.assets.iter().any(|asset| asset.name == name)
+    }
+
     /// Returns the response to a request for a file of the page, if there is one with this name.
     pub(super) fn asset(&self, name: &str, request: StoredBodyRequest<'_>) -> Option<Response> {
         let asset = self.assets.iter().find(|asset| asset.name == name)?;
@@ -114,9 +123,10 @@ mod tests {
     use http::{HeaderMap, StatusCode};
 
     use super::*;
+    use crate::config::gateway::Coding;
 
     fn request(headers: &HeaderMap) -> StoredBodyRequest<'_> {
-        StoredBodyRequest { headers, offers_gzip: true }
+        StoredBodyRequest { headers, codings: &Coding::ALL }
     }
 
     #[test]
@@ -128,6 +138,17 @@ mod tests {
         for part in ["frame-ancestors 'none'", "base-uri 'none'", "form-action 'none'"] {
             assert!(policy.contains(part), "{policy}");
         }
+    }
+
+    #[test]
+    fn the_notices_are_those_of_the_embedded_script() {
+        let script = StoredBody::from_gzip(Bytes::from_static(SWAGGER_SCRIPT));
+        assert_eq!(
+            script.hash(),
+            "-f6HEYppLXBX",
+            "after an update of Swagger UI, replace swagger-ui.notices.txt and the end of NOTICE"
+        );
+        assert!(include_str!("../../../../NOTICE").ends_with(SWAGGER_NOTICES));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::catalogue::example::Example;
 use crate::catalogue::example_request as request;
 use crate::catalogue::parameter::{Parameter, ParameterSource, ParameterType};
 use crate::catalogue::uri;
-use crate::catalogue::validate::{self, is_null_if_empty};
+use crate::catalogue::validate;
 use crate::catalogue::violations::{JsonPointer, Location, REQUIRED, Violations};
 use crate::problem::Violation;
 use crate::spelling::closest;
@@ -147,10 +147,6 @@ fn check(parameter: &Parameter, value: &ExactJson, violations: &mut Violations) 
         return;
     }
     let text = request::text(parameter, value);
-    let is_path = parameter.source == ParameterSource::Path;
-    if text.is_empty() && !is_path && is_null_if_empty(parameter) {
-        return;
-    }
     if parameter.source == ParameterSource::Header
         && !text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
     {

@@ -6,9 +6,10 @@
 use tokio::time::{Instant, sleep_until};
 
 use super::failure::{AttemptFailure, RetryReason, SentFailure};
+use crate::jitter::jittered;
 use crate::lifecycle::Cancel;
 use crate::procedures::mssql::Mssql;
-use crate::procedures::mssql::pools::jittered;
+use crate::procedures::mssql::pools::JITTER;
 use crate::procedures::{Call, CallError, ProcedureResult, RowSink, SentError};
 use crate::telemetry::{self, names};
 
@@ -70,7 +71,8 @@ impl Mssql {
             }
             if let Some(pause) = retry.and_then(RetryReason::pause) {
                 // The pause grows with each retry and is varied at random.
-                let end = Instant::now() + jittered(pause.saturating_mul(counts.contention));
+                let end =
+                    Instant::now() + jittered(pause.saturating_mul(counts.contention), JITTER);
                 if end >= call.deadline {
                     return Err(failure.error);
                 }

@@ -34,6 +34,7 @@ pub(crate) async fn describe_results(
             None => ResultDescription::unknown(MISSING),
             Some(signature) => ResultDescription {
                 sets: first_set(client, procedure, &signature).await?,
+                has_all_sets: false,
                 outputs: outputs(&signature),
             },
         });

@@ -1,10 +1,12 @@
 //! A circuit breaker that limits how often to dial a database that is down or refuses the login.
 
+use std::ops::RangeInclusive;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::jitter::jittered;
 use crate::procedures::mssql::error_numbers::LoginFailure;
 
 /// The pause after the first failure. It doubles with each further failure.
@@ -13,8 +15,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// The pause after refused credentials. It is long because each attempt can lock the account.
 const PAUSE_REFUSED: Duration = Duration::from_secs(30);
-/// The fraction by which pauses vary in each direction, so that workers do not reconnect together.
-const JITTER: f64 = 0.2;
+/// How much pauses vary, so that workers do not reconnect together.
+pub(in crate::procedures::mssql) const JITTER: RangeInclusive<f64> = 0.8..=1.2;
 
 /// A circuit breaker that opens at the first failure, then admits one attempt after each pause.
 #[derive(Debug, Default)]
@@ -78,7 +80,7 @@ impl Breaker {
             }
         };
         state.failures = state.failures.saturating_add(1);
-        let until = now + jittered(pause);
+        let until = now + jittered(pause, JITTER);
         if failure == LoginFailure::Refused {
             state.refused_until = Some(until);
         }
@@ -86,11 +88,6 @@ impl Breaker {
         state.open_until = state.refused_until.max(Some(until));
         state.failures == 1
     }
-}
-
-/// Varies a duration at random by up to 20 %.
-pub(crate) fn jittered(duration: Duration) -> Duration {
-    duration.mul_f64(1.0 + rand::random_range(-JITTER..=JITTER))
 }
 
 #[cfg(test)]

@@ -8,10 +8,11 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::breaker::{Breaker, jittered};
+use super::breaker::{Breaker, JITTER};
 use super::connection::TdsConnection;
 use crate::config::Secret;
 use crate::config::procedures::MssqlConfig;
+use crate::jitter::jittered;
 use crate::procedures::mssql::tds::{ConnectError, StreamState, TdsClient, TdsConnector};
 use crate::procedures::{BackendError, BackendErrorKind};
 use crate::telemetry::{self, Histogram, names};
@@ -174,7 +175,7 @@ impl ConnectionFactory {
             Ok((client, stream)) => {
                 self.breaker.record_success();
                 self.record_login(started.elapsed());
-                let retires = Instant::now() + jittered(self.config.connection_age_max);
+                let retires = Instant::now() + jittered(self.config.connection_age_max, JITTER);
                 Some(TdsConnection::new(client, stream, retires))
             }
             Err(error) => {

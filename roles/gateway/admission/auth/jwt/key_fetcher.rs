@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use jsonwebtoken::Algorithm;
-use rand::RngExt;
 use serde_json::Value;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, timeout};
@@ -20,6 +19,7 @@ use super::unique_json::UniqueObject;
 use crate::admin::Readiness;
 use crate::config::auth::issuer::is_url;
 use crate::config::auth::{FetchConfig, KeyLocation};
+use crate::jitter::jittered;
 use crate::lifecycle::{Cancel, Tasks};
 use crate::roles::gateway::admission::auth::unix_seconds;
 use crate::telemetry::{chain, counter, gauge, names};
@@ -139,7 +139,7 @@ impl KeyFetcher {
             Some(before) => RETRY_MIN.saturating_mul(1 << before.min(16)).min(RETRY_MAX),
         };
         // Random, so that the gateways of a fleet do not fetch at the same time.
-        pause.mul_f64(rand::rng().random_range(0.8..=1.0))
+        jittered(pause, 0.8..=1.0)
     }
 
     async fn fetch(&self) -> bool {

@@ -4,50 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
+use crate::catalogue::load::fixture::catalogue;
 use crate::catalogue::parameter::Constraints;
-use crate::catalogue::{Auth, CacheRules, OnDisconnect};
-use crate::catalogue::{EndpointId, Parameter, ParameterType, QueueName, StatusMap};
+use crate::catalogue::{Parameter, ParameterType, StatusMap};
 use crate::envelope::{Reply, Request};
 use crate::message::Subject;
 use crate::procedures::{Cell, RowSink};
 
 fn endpoint(result: ResultKind) -> Endpoint {
-    Endpoint {
-        id: EndpointId::new("horse-get").unwrap(),
-        method: http::Method::GET,
-        path: "/v1/horses".into(),
-        summary: None,
-        description: None,
-        tags: Vec::new(),
-        deprecated: false,
-        queue: QueueName::new("horse-get").unwrap(),
-        handler: "procedure".into(),
-        procedure: None,
-        parameters: Arc::new([]),
-        result,
-        produces: vec![Representation::Json],
-        outputs: Vec::new(),
-        headers: Vec::new(),
-        returns: None,
-        examples: Vec::new(),
-        status: StatusMap {
-            returns: [(1, 404), (2, 422), (3, 202), (4, 204)].into(),
-            errors: [(50001, 422), (60000, 418), (2067, 412)].into(),
-        },
-        execution: Execution::AtLeastOnce,
-        transaction: false,
-        dry_run: false,
-        timeout: Duration::from_secs(1),
-        session: Duration::from_secs(1),
-        attempts: 1,
-        on_disconnect: OnDisconnect::Finish,
-        auth: Auth::Public,
-        body_bytes_max: 1024,
-        rate_limit: None,
-        cache: CacheRules::default(),
-        cache_control: None,
-        cors: None,
-    }
+    let catalogue = catalogue(r#""horse-get": {"route":"GET /v1/horses", KEYS}"#);
+    let status = StatusMap {
+        returns: [(1, 404), (2, 422), (3, 202), (4, 204)].into(),
+        errors: [(50001, 422), (60000, 418), (2067, 412)].into(),
+    };
+    Endpoint { result, status, ..Endpoint::clone(&catalogue.endpoints()[0]) }
 }
 
 fn job(endpoint: Endpoint, execution: Execution) -> Job {

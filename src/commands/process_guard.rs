@@ -1,4 +1,4 @@
-//! Ends the child processes if `fjord dev` is killed and cannot end them itself.
+//! Ends child processes and removes a directory if this process is killed and can no longer do that.
 //!
 //! A shell reads the process ids from a pipe. When this process ends for any reason, the pipe closes, and the shell kills the
 //! processes that are still on its list.
@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The program of the shell, whose argument is the run directory.
+/// The program of the shell, whose argument is the directory; empty if there is none.
 const PROGRAM: &str = r#"
 trap '' INT TERM HUP
 pids=
@@ -23,12 +23,12 @@ while read -r verb pid; do
     esac
 done
 [ -z "$pids" ] || kill -9 $pids
-rm -rf -- "$1"
+[ -z "$1" ] || rm -rf -- "$1"
 "#;
 
-/// The guard of a run. Clones share the shell.
+/// The guard of this process. Clones share the shell, which ends with the last one.
 #[derive(Clone, Debug)]
-pub(super) struct ProcessGuard(Arc<GuardShell>);
+pub struct ProcessGuard(Arc<GuardShell>);
 
 #[derive(Debug)]
 struct GuardShell {
@@ -37,14 +37,14 @@ struct GuardShell {
 }
 
 impl ProcessGuard {
-    /// Starts the shell.
+    /// Starts the shell. If this process is killed, it removes the directory.
     ///
     /// # Errors
     /// The operating system's error.
-    pub(super) fn start(directory: &Path) -> io::Result<Self> {
+    pub fn start(directory: Option<&Path>) -> io::Result<Self> {
         let mut shell = Command::new("sh")
-            .args(["-c", PROGRAM, "fjord-dev-guard"])
-            .arg(directory)
+            .args(["-c", PROGRAM, "fjord-guard"])
+            .arg(directory.unwrap_or(Path::new("")))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -56,12 +56,12 @@ impl ProcessGuard {
     }
 
     /// Adds a process to the list.
-    pub(super) fn watch(&self, id: u32) {
+    pub fn watch(&self, id: u32) {
         self.0.send(&format!("+ {id}"));
     }
 
     /// Removes a process that has ended, because the kernel can reuse its id.
-    pub(super) fn forget(&self, id: u32) {
+    pub fn forget(&self, id: u32) {
         self.0.send(&format!("- {id}"));
     }
 }
@@ -70,7 +70,7 @@ impl GuardShell {
     fn send(&self, line: &str) {
         let mut pipe = self.pipe.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pipe) = pipe.as_mut() {
-            // Without the shell, the processes are still ended in all cases but SIGKILL.
+            // Without the shell, the processes still end in all cases in which this process can end them.
             writeln!(pipe, "{line}").ok();
         }
     }

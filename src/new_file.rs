@@ -1,0 +1,61 @@
+//! Creates files completely or not at all.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+/// The permissions of a file that only its owner may read.
+pub const PRIVATE: u32 = 0o600;
+
+/// Creates a file. If it cannot be written completely, it is removed again.
+///
+/// # Errors
+/// The operating system's error; `AlreadyExists` if there is such a file, which is then not changed.
+pub fn create(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+    let mut file = File::options().write(true).create_new(true).mode(mode).open(path)?;
+    file.write_all(text.as_bytes()).inspect_err(|_| {
+        // The error that caused the removal is reported.
+        fs::remove_file(path).ok();
+    })
+}
+
+/// Creates or replaces a file that only its owner may read. A process that reads it gets either the old or the new text.
+///
+/// # Errors
+/// The operating system's error. The file is then not changed.
+pub fn replace_private(path: &Path, text: &str) -> io::Result<()> {
+    let mut name = OsString::from(path);
+    name.push(".new");
+    let new = PathBuf::from(name);
+    // Left behind by a process that was killed.
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    create(&new, text, PRIVATE)?;
+    fs::rename(&new, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn an_existing_file_is_replaced_only_on_request() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("token");
+        create(&path, "first", 0o644).unwrap();
+        let error = create(&path, "second", PRIVATE).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "first");
+        fs::write(directory.path().join("token.new"), "left behind").unwrap();
+        replace_private(&path, "third").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "third");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, PRIVATE);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+}
