@@ -281,7 +281,7 @@ impl BodyProducer for Recompression {
         if let Some(encoder) = self.encoder.as_mut().filter(|_| !self.decompression.is_complete()) {
             return encoder.encode(&self.decompression.produce()?);
         }
-        self.encoder.take().map_or_else(|| Ok(Bytes::new()), |encoder| encoder.finish())
+        self.encoder.take().map_or_else(|| Ok(Bytes::new()), BodyEncoder::finish)
     }
 }
 
