@@ -232,7 +232,7 @@ async fn the_files_of_the_page_are_cached_forever_and_the_rest_is_validated() {
     assert_eq!(page.is(200).header("content-type"), "text/html; charset=utf-8");
     let html = page.text();
     let files: Vec<&str> = html.split('"').filter(|text| text.starts_with("docs/")).collect();
-    assert_eq!(files.len(), 5, "{html}");
+    assert_eq!(files.len(), 6, "{html}");
     for path in files.into_iter().chain(["docs", "openapi.json"]) {
         let path = format!("/{path}");
         let is_file = path.starts_with("/docs/");
