@@ -259,7 +259,7 @@ fn leftovers() -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_is_too_slow_ends() {
     let home = tempfile::tempdir().unwrap();
-    let api = api(home.path(), &GOOD.replace("\"status\": 200", "\"status\": 200"));
+    let api = api(home.path(), GOOD);
     let catalogue = api.join("endpoints/greetings.json");
     let text = fs::read_to_string(&catalogue).unwrap();
     fs::write(&catalogue, text.replace("\"2s\"", "\"200ms\"")).unwrap();
