@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::FakeState;
+use super::articles;
 use super::database::{self, FakeTransaction};
 use super::northwind;
 use super::reply::TdsReply;
@@ -182,6 +183,8 @@ pub(crate) fn run(
             DONE
         }
         "returns" => returns(&arguments),
+        "first_articles" => articles::rows(arguments.int("@count"), reply),
+        "first_ids" => articles::ids(arguments.int("@count"), reply),
         "nothing" => DONE,
         "thing_get" | "thing_list" => things(bare, state, session, reply),
         "runs" | "keeps" | "kept_count" | "inserts_then_throws" | "replaced" => {
