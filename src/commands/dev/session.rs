@@ -26,7 +26,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(25);
 const READY_LIMIT: Duration = Duration::from_secs(10);
 /// The longest wait for a process to stop, after which it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
-/// The same after a process has ended by itself: without it, the others cannot finish their work.
+/// The same after a process has exited unexpectedly: without it, the others cannot finish their
+/// work.
 const STOP_LIMIT_AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// The longest wait for the gateway to apply or refuse a changed catalogue.
 const RELOAD_LIMIT: Duration = Duration::from_secs(10);
@@ -98,7 +99,7 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
         })
     }
 
-    /// Responds to events until a signal arrives or a process ends by itself. Returns the exit status.
+    /// Responds to events until a signal arrives or a process exits unexpectedly. Returns the exit status.
     ///
     /// # Errors
     /// An I/O error if the output cannot be written or a process cannot be started.
@@ -194,7 +195,7 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
         Ok(None)
     }
 
-    /// Reports that a process has ended by itself.
+    /// Reports that a process has exited unexpectedly.
     fn died(
         &mut self,
         name: &str,
