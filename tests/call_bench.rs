@@ -189,18 +189,20 @@ async fn costs(
     Some(CallCosts { vs_plain: median(bare)?, vs_resetting: quartiles(resetting)?, reset_us })
 }
 
-/// Measures the cost of setting the session context of a call. Returns the median over the rounds,
-/// in microseconds.
-async fn session_context(backend: &Arc<dyn Backend>, workload: Workload) -> Option<f64> {
+/// Measures the cost of setting the session context of a call, with two backends: one sets it, the
+/// other does not. Returns the median over the rounds, in microseconds.
+async fn session_context(
+    [setting, plain]: [&Arc<dyn Backend>; 2],
+    workload: Workload,
+) -> Option<f64> {
     let mut costs = Vec::new();
     for round in 0..ROUNDS {
         let (with, without) = if round % 2 == 0 {
-            let with = through_backend(backend, workload, SESSION).await.ok()?;
-            (with, through_backend(backend, workload, SessionContext::default()).await.ok()?)
+            let with = through_backend(setting, workload, SESSION).await.ok()?;
+            (with, through_backend(plain, workload, SESSION).await.ok()?)
         } else {
-            let without =
-                through_backend(backend, workload, SessionContext::default()).await.ok()?;
-            (through_backend(backend, workload, SESSION).await.ok()?, without)
+            let without = through_backend(plain, workload, SESSION).await.ok()?;
+            (through_backend(setting, workload, SESSION).await.ok()?, without)
         };
         if round >= WARM_UP {
             costs.push(
@@ -267,8 +269,12 @@ fn main() -> ExitCode {
     println!("{}: throughput of the backend relative to the driver's", server.name);
     let mut is_good = true;
     runtime.block_on(Box::pin(async {
-        let Ok(backend) = mssql::connect(&server.config, "default") else {
-            eprintln!("cannot create the backend");
+        // Babelfish keeps the session context, so a call removes each absent value there.
+        let plain = MssqlConfig { session_context: Vec::new(), ..server.config.clone() };
+        let (Ok(backend), Ok(with_session)) =
+            (mssql::connect(&plain, "default"), mssql::connect(&server.config, "session"))
+        else {
+            eprintln!("cannot create the backends");
             is_good = false;
             return;
         };
@@ -277,7 +283,7 @@ fn main() -> ExitCode {
                 is_good = false;
                 continue;
             };
-            let session = session_context(&backend, workload).await.unwrap_or(f64::NAN);
+            let session = session_context([&with_session, &backend], workload).await.unwrap_or(f64::NAN);
             let reset = costs.reset_us.map_or_else(
                 || "not measured, because the server requires TLS".to_owned(),
                 |us| format!("{us:.0} µs"),
