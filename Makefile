@@ -32,7 +32,7 @@ PROPERTY_TESTS = arbitrary_header_bytes $(shell grep -rl --include='*.rs' 'propt
 # Fault tests start clusters of real processes, which compete for the processor if more tests run concurrently.
 TEST_THREADS ?= 2
 
-.PHONY: help check fmt lint test snapshots soak bench bench-growth bench-overload bench-pool bench-scrape rpm test-rpm doc deny run nats-server python prometheus sslyze openapi-tools test-hostile run-gateway run-worker install clean
+.PHONY: help check fmt lint test snapshots soak bench bench-growth bench-overload bench-pool bench-procedures bench-scrape rpm test-rpm doc deny run nats-server python prometheus sslyze openapi-tools test-hostile run-gateway run-worker install clean
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-15s %s\n", $$1, $$2 }'
@@ -79,6 +79,13 @@ bench-overload: nats-server ## Measures goodput, messages and waits at ten times
 
 bench-pool: ## Measures the cost of many queues on one database, and of clients that disconnect: FJORD_BENCH_ROUNDS (5), FJORD_BENCH_SECONDS (2), FJORD_TEST_MSSQL
 	$(CARGO) bench --locked --bench pools
+
+bench-procedures: nats-server ## Compares procedure calls of fjord's worker with those of a worker in Go: FJORD_BENCH_ROUNDS (5), FJORD_BENCH_SECONDS (3), FJORD_TEST_MSSQL, FJORD_BENCH_GOPATH
+	$(CARGO) build --release --locked --bin fjord --example speed
+	@tests/benchmark/go/build $(TARGET)/go procedures || \
+	  echo "SKIPPED: Go is not measured, because its worker could not be built" >&2
+	env $$(test -x $(TARGET)/go/procedures && echo FJORD_BENCH_GO_PROCEDURES=$(TARGET)/go/procedures) \
+	  $(TARGET)/release/examples/speed procedures
 
 bench-scrape: nats-server ## Measures the cost of a scrape of /metrics at full load
 	$(CARGO) build --release --locked --bin fjord

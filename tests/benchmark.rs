@@ -11,6 +11,8 @@ pub(crate) mod growth;
 mod https_client;
 pub(crate) mod idle_connections;
 pub(crate) mod load_generator;
+mod procedure_client;
+pub(crate) mod procedures;
 pub(crate) mod process_usage;
 mod processes;
 pub(crate) mod reference_servers;

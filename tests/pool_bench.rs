@@ -57,14 +57,16 @@ struct Scenario {
 
 /// The number of connections in the first scenario, and in the scenarios that must reach its throughput.
 const CONNECTIONS: usize = 16;
+/// The number of callers: at least one for each queue.
+const CALLERS: usize = 100;
 
 const SCENARIOS: [Scenario; 6] = [
-    Scenario { queues: 1, connections: CONNECTIONS, callers: 64, disconnects: 0 },
-    Scenario { queues: 20, connections: CONNECTIONS, callers: 64, disconnects: 0 },
-    Scenario { queues: 20, connections: 64, callers: 64, disconnects: 0 },
-    Scenario { queues: 5, connections: 64, callers: 64, disconnects: 0 },
-    Scenario { queues: 5, connections: 64, callers: 128, disconnects: 0 },
-    Scenario { queues: 1, connections: CONNECTIONS, callers: 64, disconnects: 50 },
+    Scenario { queues: 1, connections: CONNECTIONS, callers: CALLERS, disconnects: 0 },
+    Scenario { queues: 20, connections: CONNECTIONS, callers: CALLERS, disconnects: 0 },
+    Scenario { queues: 100, connections: CONNECTIONS, callers: CALLERS, disconnects: 0 },
+    Scenario { queues: 1, connections: 64, callers: CALLERS, disconnects: 0 },
+    Scenario { queues: 100, connections: 64, callers: CALLERS, disconnects: 0 },
+    Scenario { queues: 1, connections: CONNECTIONS, callers: CALLERS, disconnects: 50 },
 ];
 
 /// The result of a scenario in one round.

@@ -29,6 +29,10 @@ enum BenchCommand {
     Run(benchmark::Plan),
     /// Compares the cost of a request in small and large fleets.
     Growth(benchmark::growth::GrowthBenchmark),
+    /// Compares fjord's worker with a worker in Go that calls the same procedures.
+    Procedures(benchmark::procedures::ProcedureBenchmark),
+    /// Runs the fake SQL Server.
+    SqlServer(benchmark::procedures::sql_server::FakeServerCommand),
     /// Runs the HTTPS server whose results are the ceiling.
     Https(benchmark::reference_servers::HttpsReference),
     /// Runs the NATS responder whose results are the floor.
@@ -45,6 +49,8 @@ async fn main() {
     match BenchCommand::parse() {
         BenchCommand::Run(plan) => Box::pin(benchmark::run(plan)).await,
         BenchCommand::Growth(growth) => Box::pin(growth.run()).await,
+        BenchCommand::Procedures(procedures) => Box::pin(procedures.run()).await,
+        BenchCommand::SqlServer(server) => server.run().await,
         BenchCommand::Https(server) => server.run().await,
         BenchCommand::Responder(responder) => responder.run().await,
         BenchCommand::Caller(caller) => caller.run().await,

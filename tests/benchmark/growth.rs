@@ -118,6 +118,7 @@ impl SizedFleet {
             ca: &fleet.certs.ca,
             https: fleet.gateways.iter().map(FjordProcess::https).collect(),
             nats: None,
+            request: None,
             http: BenchHttp::H1,
             concurrency,
             seconds,

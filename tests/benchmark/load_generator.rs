@@ -18,6 +18,7 @@ use tokio::sync::{Mutex, mpsc};
 use crate::support::eventually::for_a_while;
 
 use super::https_client::{BenchConnection, BenchHttp, HttpsConnector};
+use super::procedure_client::{NatsCaller, ProcedureRequest};
 use super::process_usage::{self, ProcessUsage};
 use super::{ID_BYTES, REQUEST_BYTES, reference_servers};
 
@@ -32,6 +33,8 @@ pub(crate) struct LoadGenerator {
     pub(crate) https: Vec<SocketAddr>,
     #[arg(long)]
     pub(crate) nats: Option<String>,
+    #[command(flatten)]
+    pub(crate) request: ProcedureRequest,
     #[arg(long)]
     pub(crate) ca: PathBuf,
     #[arg(long, default_value = "h1")]
@@ -68,6 +71,7 @@ pub(crate) struct LoadSample {
 enum LoadConnection {
     Https(BenchConnection),
     Nats(async_nats::Client),
+    Procedure(NatsCaller),
 }
 
 impl LoadConnection {
@@ -75,6 +79,7 @@ impl LoadConnection {
     async fn ask(&mut self) -> Option<bool> {
         match self {
             Self::Https(connection) => connection.ask().await,
+            Self::Procedure(caller) => Some(caller.answer().await.is_some()),
             Self::Nats(client) => {
                 static BODY: [u8; REQUEST_BYTES] = [b'x'; REQUEST_BYTES];
                 Some(
@@ -160,6 +165,11 @@ impl LoadGenerator {
             return connections.into_iter().map(LoadConnection::Https).collect();
         }
         let url = self.nats.as_deref().expect("either --https or --nats");
+        if self.request.subject.is_some() {
+            let (request, number) = (&self.request, self.concurrency);
+            let callers = NatsCaller::new(url, self.ca.clone(), request, number).await;
+            return callers.into_iter().map(LoadConnection::Procedure).collect();
+        }
         let client = reference_servers::connect(url, self.ca.clone()).await;
         (0..self.concurrency).map(|_| LoadConnection::Nats(client.clone())).collect()
     }

@@ -17,9 +17,10 @@ use crate::support::process_guard;
 use super::Plan;
 use super::https_client::BenchHttp;
 use super::load_generator::LoadSample;
+use super::procedure_client::ProcedureRequest;
 
 /// The time limit for a process to become ready, with a margin for a busy machine.
-const READY_LIMIT: Duration = Duration::from_mins(2);
+pub(crate) const READY_LIMIT: Duration = Duration::from_mins(2);
 /// Gateway settings for many connections that are idle for a long time.
 pub(crate) const GATEWAY: &str = "header_timeout = '30m'\nconnections_max = 20000\n";
 
@@ -204,6 +205,7 @@ impl BenchProcesses {
             ca: &self.fleet_of(target).certs.ca,
             https: https.into_iter().collect(),
             nats: self.fleet.nats.urls().into_iter().next().filter(|_| https.is_none()),
+            request: None,
             http: if is_http2 { BenchHttp::H2 } else { BenchHttp::H1 },
             concurrency,
             seconds,
@@ -226,6 +228,7 @@ pub(crate) struct LoadOptions<'a> {
     pub(crate) ca: &'a Path,
     pub(crate) https: Vec<SocketAddr>,
     pub(crate) nats: Option<String>,
+    pub(crate) request: Option<ProcedureRequest>,
     pub(crate) http: BenchHttp,
     pub(crate) concurrency: usize,
     pub(crate) seconds: f64,
@@ -244,6 +247,11 @@ pub(crate) async fn ask(options: &LoadOptions<'_>) -> LoadSample {
     }
     if let Some(url) = &options.nats {
         command.args(["--nats", url]);
+    }
+    if let Some(request) = &options.request {
+        let subject = request.subject.as_deref().expect("a subject");
+        command.args(["--subject", subject, "--endpoint", &request.endpoint]);
+        command.args(["--payload", &request.payload]);
     }
     if options.http == BenchHttp::H2 {
         command.args(["--http", "h2"]);
@@ -281,14 +289,14 @@ pub(crate) async fn hold_idle(
 }
 
 /// Returns a command that runs this executable with another subcommand.
-fn this(part: &str) -> Command {
+pub(crate) fn this(part: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("this executable has a path"));
     command.arg(part);
     command
 }
 
 /// Waits for a log line that starts with `word`. Returns the rest of that line.
-async fn wait_for_line(process: &Process, word: &str) -> String {
+pub(crate) async fn wait_for_line(process: &Process, word: &str) -> String {
     eventually_some(format!("{} prints {word}", process.name()), READY_LIMIT, async || {
         process.log().lines().find_map(|line| Some(line.strip_prefix(word)?.to_owned()))
     })

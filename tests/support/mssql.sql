@@ -178,3 +178,16 @@ CREATE PROCEDURE fjord_test.inserts_long @word nvarchar(100) AS INSERT INTO fjor
 GO
 CREATE PROCEDURE fjord_test.same @a nvarchar(20), @b nvarchar(20) AS SELECT CASE WHEN @a = @b THEN 1 ELSE 0 END AS v
 GO
+CREATE TABLE fjord_test.digits (n int NOT NULL)
+GO
+INSERT INTO fjord_test.digits VALUES (0), (1), (2), (3), (4), (5), (6), (7), (8), (9)
+GO
+-- The rows that benchmarks read: 5,000, the first with the id 1.
+CREATE TABLE fjord_test.articles (id int NOT NULL PRIMARY KEY, name nvarchar(50) NOT NULL, price decimal(9, 2) NOT NULL, added datetime2(3) NOT NULL)
+GO
+INSERT INTO fjord_test.articles SELECT a.id, N'article ' + CAST(a.id AS nvarchar(10)), CAST(a.id AS decimal(9, 2)) / 4, DATEADD(second, a.id, CAST('2026-01-01T00:00:00.125' AS datetime2(3))) FROM (SELECT 1000 * m.n + 100 * c.n + 10 * d.n + u.n + 1 AS id FROM fjord_test.digits AS m CROSS JOIN fjord_test.digits AS c CROSS JOIN fjord_test.digits AS d CROSS JOIN fjord_test.digits AS u WHERE m.n < 5) AS a
+GO
+CREATE PROCEDURE fjord_test.first_articles @count int AS SELECT TOP (@count) id, name, price, added FROM fjord_test.articles ORDER BY id
+GO
+CREATE PROCEDURE fjord_test.first_ids @count int AS SELECT TOP (@count) id FROM fjord_test.articles ORDER BY id
+GO

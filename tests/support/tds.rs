@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 
 use super::certs::Certs;
 
+mod articles;
 mod collations;
 mod database;
 mod first_result_set;

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::FakeState;
+use super::articles;
 use super::database::{self, FakeTransaction};
 use super::northwind;
 use super::reply::TdsReply;
@@ -158,7 +159,7 @@ pub(crate) fn run(
     }
     match bare {
         "narrow_out" => FakeResult::Returned(0, vec![("@v".into(), text(&arguments.text("@v")))]),
-        "sets" | "many" | "json" => sets(bare, &arguments, reply),
+        "sets" | "many" | "json" | "first_articles" | "first_ids" => sets(bare, &arguments, reply),
         "Sales by Year" | "a.b" | "a]b[c" | "größe_lesen" | "it's; -- out" => {
             odd_names(bare, &arguments, reply)
         }
@@ -320,6 +321,8 @@ fn sets(name: &str, arguments: &GivenArguments<'_>, reply: &mut TdsReply) -> Fak
             reply.columns(&[("id", "int"), ("name", "nvarchar(100)")]);
             reply.single("", "int", Sql::Int(3));
         }
+        "first_articles" => return articles::rows(arguments.int("@count"), reply),
+        "first_ids" => return articles::ids(arguments.int("@count"), reply),
         "many" => {
             reply.columns(&[("n", "int")]);
             for n in 0..arguments.int("@count") {
