@@ -116,13 +116,13 @@ mod tests {
                 "X-Device":{"in":"header","as":"device","type":"int32"},
                 "price":{"in":"body","type":"decimal"}, "to":{"in":"body","type":"string"}},
               "examples":{"one":{"headers":{"Prefer":"return=minimal"},"parameters":{
-                "name":"Ä b","from":"a&b=c +","since":null,"where":{"a":[1]},"X-Device":7,"price":12345678901234567890.10}}}}"#,
+                "name":"Ä b","from":"a&b=c +","since":"2026-01-31","where":{"a":[1]},"X-Device":7,"price":12345678901234567890.10}}}}"#,
         );
         let endpoint = &catalogue.endpoints()[0];
         let request = ExampleRequest::new(endpoint, &endpoint.examples[0]);
         assert_eq!(
             request.target,
-            "/v1/horses/%C3%84%20b/moves?from=a%26b%3Dc%20%2B&since=&where=%7B%20%22a%22%3A%20%5B1%5D%20%7D"
+            "/v1/horses/%C3%84%20b/moves?from=a%26b%3Dc%20%2B&since=2026-01-31&where=%7B%20%22a%22%3A%20%5B1%5D%20%7D"
         );
         assert_eq!(request.method, Method::POST);
         assert_eq!(request.body.as_deref(), Some(r#"{ "price": 12345678901234567890.10 }"#));
