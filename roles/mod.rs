@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use crate::catalogue::Catalogue;
 use crate::cli::Role;
-use crate::config::{LoadedConfig, LogConfig, Sources, TracesConfig};
+use crate::config::tls::ClientTlsConfig;
+use crate::config::{Config, LoadedConfig, LogConfig, Sources};
 use crate::lifecycle::Tasks;
 use crate::start_check::{self, StartError};
-use crate::telemetry::traces::{self, Exporter};
-use crate::telemetry::{conditions, exposition, logs};
+use crate::telemetry::traces::{self, PreparedTraces};
+use crate::telemetry::{conditions, counter, exposition, logs, names};
 use crate::tls;
 
 pub mod gateway;
@@ -44,6 +45,30 @@ impl RunError {
 fn apply_log_filter(config: &LogConfig) {
     if let Err(error) = logs::set_filter(&config.filter) {
         tracing::error!(%error, filter = config.filter, "cannot change the log filter");
+    }
+}
+
+/// Logs and counts a reload.
+fn record_reload(errors: Option<&[StartError]>) {
+    for error in errors.unwrap_or_default() {
+        tracing::error!(
+            %error,
+            "the new configuration is invalid; the previous one stays in use"
+        );
+    }
+    if errors.is_none() {
+        tracing::info!("configuration reloaded");
+    }
+    let result = if errors.is_some() { "failed" } else { "ok" };
+    counter(&names::CONFIG_RELOADS, &[(names::RESULT, result.to_owned())]).increment(1);
+}
+
+/// Warns about changed settings that a reload does not apply.
+fn warn_about_restart(old: &Config, new: &Config) {
+    let changed = old.fixed_differences(new);
+    if !changed.is_empty() {
+        let settings = changed.join(", ");
+        tracing::warn!(settings, "settings have changed that take effect after a restart");
     }
 }
 
@@ -87,12 +112,6 @@ pub async fn run(role: Role, loaded: LoadedConfig, sources: Sources) -> Result<(
     exposition::install(role);
     let prepared = prepare(role, &loaded)
         .map_err(|errors| RunError::Config(start_check::located(errors, &loaded)))?;
-    let exporter = match &loaded.config.traces {
-        Some(config) => Some(start_traces(config, role).map_err(|error| {
-            RunError::Config(vec![StartError::at_key("traces", error).locate(&loaded)])
-        })?),
-        None => None,
-    };
     let _detached = Tasks::new().spawn_background(conditions::watch());
     let config = loaded.config;
     let result = match prepared {
@@ -103,14 +122,15 @@ pub async fn run(role: Role, loaded: LoadedConfig, sources: Sources) -> Result<(
             Box::pin(worker::run::run(config, *prepared, sources)).await
         }
     };
-    if let Some(exporter) = exporter {
-        exporter.flush().await;
-    }
+    traces::flush().await;
     result
 }
 
-fn start_traces(config: &TracesConfig, role: Role) -> Result<Exporter, String> {
-    let tls = config.tls.as_ref().map(tls::client_config).transpose();
-    let tls = tls.map_err(|error| format!("traces.tls: {error}"))?;
-    traces::start(config, role, tls)
+/// Prepares the export of traces that a configuration asks for.
+fn prepare_traces(config: &Config, role: Role) -> Result<PreparedTraces, StartError> {
+    let client = |files: &ClientTlsConfig| {
+        tls::client_config(files).map_err(|error| format!("traces.tls: {error}"))
+    };
+    traces::prepare(config.traces.as_ref(), role, client)
+        .map_err(|error| StartError::at_key("traces", error))
 }

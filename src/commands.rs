@@ -43,7 +43,7 @@ pub struct Output<O, E> {
 }
 
 /// Runs a command and returns the exit status of the process. `fjord call` makes its call with `call_endpoint`, and `fjord
-/// check` prepares roles with `prepare`.
+/// check` and `fjord dev` prepare roles with `prepare`.
 #[must_use]
 pub fn run(
     command: &Command,
@@ -68,7 +68,7 @@ pub fn run(
         Command::Call(arguments) => call::run(arguments, sources, call_endpoint, &mut output),
         Command::Import(arguments) => import::run(arguments, sources, &mut output),
         Command::Init(arguments) => init::run(arguments, sources, &mut output),
-        Command::Dev(arguments) => dev::run(arguments, sources, &mut output),
+        Command::Dev(arguments) => dev::run(arguments, sources, prepare, &mut output),
         Command::Completions { shell } => completions(*shell, &mut output.out),
         Command::Man => clap_mangen::Man::new(Arguments::definition())
             .render(&mut output.out)

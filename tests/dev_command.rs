@@ -63,13 +63,14 @@ async fn saved_files_are_served() {
     let home = tempfile::tempdir().unwrap();
     let api = init(home.path());
     let run = DevRun::start(home.path(), &api).await;
+    let worker = run.child("--role worker");
 
     let endpoints = api.join("endpoints/greetings.json");
     let text = fs::read_to_string(&endpoints).unwrap();
     fs::write(&endpoints, text.replace("/v1/greeting\"", "/v1/hello\"")).unwrap();
     run.answers("/v1/hello", 200, HELLO).await;
     assert_eq!(run.get("/v1/greeting").await.0, 404);
-    run.prints("endpoints/greetings.json: changed; restarting the worker").await;
+    run.prints("endpoints/greetings.json: applied").await;
 
     // A procedure, and a new endpoint with its own procedure.
     fs::write(api.join("procedures/app.greeting_get.sql"), "SELECT upper(@language) AS language")
@@ -80,6 +81,7 @@ async fn saved_files_are_served() {
     let added = r#"{ "count": { "route": "GET /v1/count", "procedure": "app.count", "result": "value", "auth": "public" } }"#;
     fs::write(api.join("endpoints/count.json"), added).unwrap();
     run.answers("/v1/count", 200, "4").await;
+    assert_eq!(run.child("--role worker"), worker, "the worker was not restarted");
 
     // The configuration of both roles.
     let settings = api.join("fjord.toml");
@@ -127,17 +129,18 @@ async fn a_broken_catalogue_is_reported_and_the_old_one_is_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_cannot_start_is_started_after_the_next_change() {
+async fn an_error_that_only_the_worker_finds_is_reported_and_the_old_version_is_served() {
     let home = tempfile::tempdir().unwrap();
     let api = init(home.path());
     let run = DevRun::start(home.path(), &api).await;
     let endpoints = api.join("endpoints/greetings.json");
     let text = fs::read_to_string(&endpoints).unwrap();
     fs::write(&endpoints, text.replace("\"row\"", "\"row\", \"handler\": \"missing\"")).unwrap();
-    run.prints("the worker does not start with these files").await;
-    assert!(!run.lines("missing").is_empty(), "{}", run.process.log());
-    fs::write(&endpoints, text).unwrap();
+    run.prints("not applied; the previous version stays in use").await;
+    assert!(!run.lines("there is no handler 'missing'").is_empty(), "{}", run.process.log());
     run.answers("/v1/greeting", 200, HELLO).await;
+    fs::write(&endpoints, text.replace("greeting\"", "greetings\"")).unwrap();
+    run.answers("/v1/greetings", 200, HELLO).await;
     run.stop().await;
 }
 

@@ -1,8 +1,11 @@
 //! The first step of a start: reads every file of the configuration. `fjord check` performs only this step.
 
+use crate::cli::Role;
 use crate::config::LoadedConfig;
+use crate::roles;
 use crate::roles::gateway::active_config::ActiveConfig;
 use crate::start_check::{self, StartError};
+use crate::telemetry::traces::PreparedTraces;
 use crate::tls::{ServerTls, TlsErrors};
 
 /// The parts of a gateway that depend on files.
@@ -12,6 +15,8 @@ pub struct PreparedGateway {
     pub active_config: ActiveConfig,
     /// TLS of the public listener.
     pub tls: Option<ServerTls>,
+    /// The export of traces.
+    pub traces: PreparedTraces,
 }
 
 /// Reads every file of a gateway. Binds no address and connects to nothing.
@@ -21,21 +26,24 @@ pub struct PreparedGateway {
 pub fn prepare(loaded: &LoadedConfig) -> Result<PreparedGateway, Vec<StartError>> {
     let config = &loaded.config;
     let tls = config.gateway.tls.as_ref().map(ServerTls::load).transpose();
-    let (active_config, tls) = with_tls(loaded, tls)?;
-    Ok(PreparedGateway { active_config, tls })
+    let (active_config, tls, traces) = with_tls(loaded, tls)?;
+    Ok(PreparedGateway { active_config, tls, traces })
 }
 
 /// Reads every file of a gateway except those of its public listener, and adds their result.
 pub(super) fn with_tls<T>(
     loaded: &LoadedConfig,
     tls: Result<T, TlsErrors>,
-) -> Result<(ActiveConfig, T), Vec<StartError>> {
+) -> Result<(ActiveConfig, T, PreparedTraces), Vec<StartError>> {
     let config = &loaded.config;
     let mut errors = start_check::client_file_errors(config);
+    let traces = roles::prepare_traces(config, Role::Gateway).map_err(|error| errors.push(error));
     let tls = tls.map_err(|found| errors.extend(StartError::from_tls(&found)));
     let active_config = ActiveConfig::load(config).map_err(|found| errors.extend(found));
-    match (active_config, tls) {
-        (Ok(active_config), Ok(tls)) if errors.is_empty() => Ok((active_config, tls)),
+    match (active_config, tls, traces) {
+        (Ok(active_config), Ok(tls), Ok(traces)) if errors.is_empty() => {
+            Ok((active_config, tls, traces))
+        }
         _ => Err(errors),
     }
 }

@@ -16,9 +16,9 @@ use crate::fleet;
 use crate::in_flight::ConcurrencyLimit;
 use crate::lifecycle::{Cancel, Signal, Signals, Tasks, systemd};
 use crate::messaging::{self, Transport};
-use crate::roles::RunError;
-use crate::start_check;
-use crate::telemetry::{counter, gauge, names};
+use crate::roles::{self, RunError};
+use crate::start_check::{self, StartError};
+use crate::telemetry::{gauge, names};
 use crate::tls::{ServerTls, WATCH_INTERVAL};
 
 use crate::roles::gateway::active_config::ActiveConfig;
@@ -65,7 +65,7 @@ pub async fn run(
     systemd::feed_watchdog(&gateway.tasks);
     while signals.next().await == Signal::Reload {
         systemd::reloading();
-        gateway.reload(&sources);
+        let _recorded = gateway.reload(&sources);
         systemd::ready("serving");
     }
     gateway.drain().await;
@@ -74,7 +74,8 @@ pub async fn run(
 
 impl GatewayProcess {
     async fn start(config: Config, prepared: PreparedGateway) -> Result<Self, RunError> {
-        let PreparedGateway { active_config, tls } = prepared;
+        let PreparedGateway { active_config, tls, traces } = prepared;
+        traces.apply();
         let admin = Admin::bind(&config.admin);
         let admin = admin.map_err(|error| RunError::system(error.to_string(), error))?;
         let listener = Listener::bind(&config.gateway, tls.clone());
@@ -122,50 +123,43 @@ impl GatewayProcess {
         Ok(Self { config, pipeline, listener, tls, readiness, tasks, admin_tasks, stop })
     }
 
-    /// Reloads configuration, catalogue, keys and certificates. On error, the old ones stay in use.
-    fn reload(&mut self, sources: &Sources) {
+    /// Reloads configuration, catalogue, keys and certificates.
+    ///
+    /// # Errors
+    /// All errors. Nothing has changed in that case.
+    fn reload(&mut self, sources: &Sources) -> Result<(), Vec<StartError>> {
         let tls = self.tls.clone();
         let read = start_check::load(sources, |loaded| {
             let files = tls.as_ref().map(|tls| tls.prepare(loaded.config.gateway.tls.as_ref()));
             prepare::with_tls(loaded, files.transpose())
         });
-        let result = match read {
-            Ok((loaded, (active_config, files))) => {
-                let config = loaded.config;
-                let old = self.pipeline.active_config.load_full();
-                let (tasks, stop) = (&self.tasks, &self.stop);
-                let old = Some(&old.authenticator);
-                active_config.authenticator.fetch_issuer_keys(old, &self.readiness, tasks, stop);
-                let queues = queue_names(&active_config);
-                let active_config = Arc::new(active_config);
-                let store_config = || self.pipeline.active_config.store(active_config);
-                match files {
-                    // The new snapshot must not accept certificates that only the old files trust.
-                    Some(files) => files.apply(store_config),
-                    None => store_config(),
-                }
-                self.pipeline.in_flight.set_limit(config.gateway.http.requests_in_flight_max);
-                self.pipeline.bytes.set(&config.gateway.http);
-                self.pipeline.reuse.reload(&config.gateway.http);
-                self.pipeline.dispatcher.reload(config.gateway.session.clone(), &queues);
-                self.listener.reload(&config.gateway);
-                request_log::forget_endpoints();
-                crate::roles::apply_log_filter(&config.log);
-                self.config = config;
-                tracing::info!("configuration reloaded");
-                "ok"
-            }
-            Err(errors) => {
-                for error in errors {
-                    tracing::error!(
-                        %error,
-                        "the new configuration is invalid; the previous one stays in use"
-                    );
-                }
-                "failed"
-            }
-        };
-        counter(&names::CONFIG_RELOADS, &[(names::RESULT, result.to_owned())]).increment(1);
+        roles::record_reload(read.as_ref().err().map(Vec::as_slice));
+        let (loaded, (active_config, files, traces)) = read?;
+        let config = loaded.config;
+        roles::warn_about_restart(&self.config, &config);
+        let old = self.pipeline.active_config.load_full();
+        let (tasks, stop) = (&self.tasks, &self.stop);
+        let old = Some(&old.authenticator);
+        active_config.authenticator.fetch_issuer_keys(old, &self.readiness, tasks, stop);
+        let queues = queue_names(&active_config);
+        let active_config = Arc::new(active_config);
+        self.pipeline.dispatcher.reload(config.gateway.session.clone(), &queues);
+        let store_config = || self.pipeline.active_config.store(active_config);
+        match files {
+            // The new snapshot must not accept certificates that only the old files trust.
+            Some(files) => files.apply(store_config),
+            None => store_config(),
+        }
+        traces.apply();
+        self.pipeline.in_flight.set_limit(config.gateway.http.requests_in_flight_max);
+        self.pipeline.bytes.set(&config.gateway.http);
+        self.pipeline.reuse.reload(&config.gateway.http);
+        self.listener.reload(&config.gateway);
+        self.pipeline.dispatcher.transport().reconfigure(&config.messaging.transport);
+        request_log::forget_endpoints();
+        roles::apply_log_filter(&config.log);
+        self.config = config;
+        Ok(())
     }
 
     /// Reports "not ready", drains the listener, stops the tasks and flushes the last messages.

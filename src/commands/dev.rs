@@ -14,6 +14,7 @@ use super::{EXIT_FAILED, EXIT_USAGE, Output, print_lines};
 use crate::cli::DevArguments;
 use crate::config::Sources;
 use crate::lifecycle::Signals;
+use crate::start_check::PrepareFunction;
 use crate::telemetry::chain;
 use crate::tls::ThrowawayCertificates;
 
@@ -46,6 +47,7 @@ const TICK: Duration = Duration::from_millis(5);
 pub(super) fn run(
     arguments: &DevArguments,
     sources: &Sources,
+    prepare: PrepareFunction,
     output: &mut Output<impl Write, impl Write>,
 ) -> io::Result<ExitCode> {
     let base = Sources {
@@ -65,7 +67,7 @@ pub(super) fn run(
         Ok(directory) => directory,
         Err(error) => return fail(output, EXIT_FAILED, &[error]),
     };
-    let prepared = Box::pin(prepare(&base, directory.path(), &mut signals, output));
+    let prepared = Box::pin(start(&base, prepare, directory.path(), &mut signals, output));
     let status = runtime.block_on(prepared);
     // Ends the processes that are still running, so that they cannot write into the directory.
     drop(runtime);
@@ -83,8 +85,9 @@ fn fail(
 }
 
 /// Creates the files of the run, checks the configuration, and runs all processes.
-async fn prepare(
+async fn start(
     base: &Sources,
+    prepare: PrepareFunction,
     directory: &Path,
     signals: &mut Signals,
     output: &mut Output<impl Write, impl Write>,
@@ -122,7 +125,7 @@ async fn prepare(
         console.errors(&std::iter::once(error).chain(lines).collect::<Vec<_>>())?;
         return Ok(ExitCode::from(EXIT_FAILED));
     }
-    let mut session = DevSession::start(base, files, plan, console, (nats, started))?;
+    let mut session = DevSession::start(base, files, (plan, prepare), console, (nats, started))?;
     let status = Box::pin(session.run(signals)).await;
     session.stop(signals).await?;
     status

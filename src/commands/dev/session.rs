@@ -19,6 +19,7 @@ use crate::commands::{EXIT_CONFIG, EXIT_FAILED, EXIT_USAGE};
 use crate::config::Sources;
 use crate::config::procedures::DatabaseConfig;
 use crate::lifecycle::Signals;
+use crate::start_check::{self, PrepareFunction};
 
 /// The interval at which processes that are not ready are asked for their state.
 const LOOK_INTERVAL: Duration = Duration::from_millis(25);
@@ -28,14 +29,17 @@ const READY_LIMIT: Duration = Duration::from_secs(10);
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// The same after a process has ended by itself: without it, the others cannot finish their work.
 const STOP_LIMIT_AFTER_FAILURE: Duration = Duration::from_secs(1);
-/// The longest wait for the gateway to apply or refuse a changed catalogue.
+/// The longest wait for a process to apply or refuse changed files.
 const RELOAD_LIMIT: Duration = Duration::from_secs(10);
+/// The longest wait for the worker's queues to serve their new endpoints.
+const QUEUES_LIMIT: Duration = Duration::from_secs(3);
 
 /// All running processes, and the configuration that they use.
 pub(super) struct DevSession<'a, O, E> {
     base: &'a Sources,
     files: RunFiles<'a>,
     plan: DevPlan,
+    prepare: PrepareFunction,
     executable: PathBuf,
     console: Console<'a, O, E>,
     nats: ChildProcess,
@@ -68,7 +72,7 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
     pub(super) fn start(
         base: &'a Sources,
         files: RunFiles<'a>,
-        plan: DevPlan,
+        (plan, prepare): (DevPlan, PrepareFunction),
         console: Console<'a, O, E>,
         (nats, started): (ChildProcess, Instant),
     ) -> io::Result<Self> {
@@ -85,6 +89,7 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
             base,
             files,
             plan,
+            prepare,
             executable,
             console,
             nats,
@@ -278,46 +283,90 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
             self.restart(Role::Gateway).await?;
             return self.restart(Role::Worker).await;
         }
-        if changes.contains_key(&WatchedKind::Catalogue) && !self.reload_gateway().await? {
-            let text = format!("{names}: not applied; the previous version stays in use");
-            return self.console.say(&text);
-        }
-        self.console.say(&format!(
-            "{names}: changed; restarting the worker, which reads endpoints and procedures when it starts"
-        ))?;
-        self.restart(Role::Worker).await
+        let errors = self.role_errors();
+        let is_gateway_affected = changes.contains_key(&WatchedKind::Catalogue);
+        // The worker is first, so that it knows a new endpoint before the gateway sends requests to it.
+        let is_applied = errors.is_empty()
+            && self.reload(Role::Worker).await?
+            && (!is_gateway_affected || self.reload(Role::Gateway).await?);
+        self.console.errors(&errors)?;
+        let result =
+            if is_applied { "applied" } else { "not applied; the previous version stays in use" };
+        self.console.say(&format!("{names}: {result}"))
     }
 
-    /// Makes the gateway read its files again. Returns whether it has applied them.
-    async fn reload_gateway(&mut self) -> io::Result<bool> {
-        let before = self.gateway.reloads().await;
-        // A gateway that does not answer yet may not listen for signals, so SIGHUP could end it.
-        let (Some(process), true) = (self.gateway.process(), before.is_some()) else {
-            self.restart(Role::Gateway).await?;
+    /// Returns the errors with which a role would refuse to reload.
+    fn role_errors(&self) -> Vec<String> {
+        let roles = [(Role::Worker, &self.plan.worker), (Role::Gateway, &self.plan.gateway)];
+        let results = roles.map(|(role, sources)| {
+            start_check::load(sources, |loaded| (self.prepare)(role, loaded).map(drop))
+        });
+        let mut errors: Vec<String> = results
+            .into_iter()
+            .filter_map(Result::err)
+            .flatten()
+            .map(|it| it.to_string())
+            .collect();
+        errors.sort();
+        errors.dedup();
+        errors
+    }
+
+    /// Makes a role read its files again. Returns whether it has applied them.
+    async fn reload(&mut self, role: Role) -> io::Result<bool> {
+        let before = self.role(role).reloads().await;
+        // A process that does not answer yet may not listen for signals, so SIGHUP could end it.
+        let (Some(process), true) = (self.role(role).process(), before.is_some()) else {
+            self.restart(role).await?;
             return Ok(true);
         };
         process.signal(Signal::SIGHUP)?;
-        let (gateway, console) = (&self.gateway, &mut self.console);
-        let result = console.during(async {
+        let process = match role {
+            Role::Gateway => &self.gateway,
+            Role::Worker => &self.worker,
+        };
+        let result = self.console.during(async {
             let end = Instant::now() + RELOAD_LIMIT;
             loop {
-                let after = gateway.reloads().await;
+                let after = process.reloads().await;
                 if after != before || Instant::now() > end {
-                    return after.zip(before);
+                    break after.zip(before);
                 }
                 sleep(LOOK_INTERVAL).await;
             }
         });
         match result.await? {
-            Some((after, before)) if after.0 > before.0 => Ok(true),
-            Some((after, before)) if after.1 > before.1 => Ok(false),
+            Some((after, before)) if after.0 > before.0 => {}
+            Some((after, before)) if after.1 > before.1 => return Ok(false),
             _ => {
+                let name = role.as_str();
                 let text =
-                    format!("the gateway has not applied the catalogue within {RELOAD_LIMIT:?}");
+                    format!("the {name} has not applied the changes within {RELOAD_LIMIT:?}");
                 self.console.errors(&[text])?;
-                Ok(false)
+                return Ok(false);
             }
         }
+        if role == Role::Worker {
+            self.wait_for_queues().await?;
+        }
+        Ok(true)
+    }
+
+    /// Waits until every queue of the worker serves its new endpoints, and prints the reasons if one does not.
+    async fn wait_for_queues(&mut self) -> io::Result<()> {
+        let worker = &self.worker;
+        let pending = self.console.during(async {
+            let end = Instant::now() + QUEUES_LIMIT;
+            loop {
+                let pending = worker.pending().await;
+                if pending.is_empty() || Instant::now() > end {
+                    break pending;
+                }
+                sleep(LOOK_INTERVAL).await;
+            }
+        });
+        let pending = pending.await?;
+        self.console.errors(&pending)
     }
 
     /// Stops the process of a role, if it runs, and starts it with the current configuration.

@@ -39,37 +39,43 @@ const RESPONSE_BYTES_MAX: usize = 64 * 1024;
 /// How long an exiting process waits for the export of its last spans.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 
-/// The task that exports the spans of a role.
+/// The HTTP client of an exporter that has not been started.
 #[derive(Debug)]
-pub struct Exporter {
-    stop: Cancel,
-    task: JoinHandle<()>,
+pub(super) struct PreparedExporter {
+    url: String,
+    client: reqwest::Client,
 }
 
-impl Exporter {
-    pub(super) fn start(
-        config: &TracesConfig,
-        role: Role,
-        tls: Option<ClientConfig>,
-        ended: mpsc::Receiver<EndedSpan>,
-    ) -> Result<Self, String> {
-        let sender = SpanSender {
-            url: config.url.clone(),
-            client: client(config, tls)?,
-            resource: batch::resource(role),
-            ended,
-            is_failing: false,
-        };
+impl PreparedExporter {
+    /// Creates the HTTP client.
+    pub(super) fn new(config: &TracesConfig, tls: Option<ClientConfig>) -> Result<Self, String> {
+        Ok(Self { url: config.url.clone(), client: client(config, tls)? })
+    }
+
+    /// Starts the task that exports the spans of a role.
+    pub(super) fn start(self, role: Role, ended: mpsc::Receiver<EndedSpan>) -> Exporter {
+        let Self { url, client } = self;
+        let resource = batch::resource(role);
+        let sender = SpanSender { url, client, resource, ended, is_failing: false };
         for result in ["exported", "failed", "rejected"] {
             count(result, 0);
         }
         let stop = Cancel::new();
         let task = Tasks::new().spawn_background(sender.run(stop.clone()));
-        Ok(Self { stop, task })
+        Exporter { stop, task }
     }
+}
 
-    /// Sends the queued spans and stops, within 2 seconds. Call this just before the process exits.
-    pub async fn flush(self) {
+/// The task that exports the spans of a role.
+#[derive(Debug)]
+pub(super) struct Exporter {
+    stop: Cancel,
+    task: JoinHandle<()>,
+}
+
+impl Exporter {
+    /// Sends the queued spans and stops, within 2 seconds.
+    pub(super) async fn flush(self) {
         self.stop.cancel();
         if timeout(FLUSH_LIMIT, self.task).await.is_err() {
             tracing::warn!("the last spans were not exported in time");
