@@ -13,13 +13,17 @@ use crate::start_check::PrepareFunction;
 pub mod call;
 mod check;
 mod config;
+mod connected;
+mod control;
 mod dev;
+mod drain;
 mod import;
 mod init;
 pub mod nats_connection;
 pub mod openapi;
 mod plain_http;
 mod private_directory;
+mod reload;
 pub mod routes;
 pub mod schema;
 mod status;
@@ -65,6 +69,8 @@ pub fn run(
             output.out.write_all(schema::run().as_bytes()).map(|()| ExitCode::SUCCESS)
         }
         Command::Status(arguments) => status::run(arguments, sources, &mut output),
+        Command::Drain(arguments) => drain::run(arguments, sources, &mut output),
+        Command::Reload(arguments) => reload::run(arguments, sources, &mut output),
         Command::Call(arguments) => call::run(arguments, sources, call_endpoint, &mut output),
         Command::Import(arguments) => import::run(arguments, sources, &mut output),
         Command::Init(arguments) => init::run(arguments, sources, &mut output),

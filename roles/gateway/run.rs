@@ -12,7 +12,7 @@ use crate::catalogue::QueueName;
 use crate::cli::Role;
 use crate::config::messaging::TransportConfig;
 use crate::config::{Config, Sources};
-use crate::fleet;
+use crate::fleet::{self, control::CommandReceiver};
 use crate::in_flight::ConcurrencyLimit;
 use crate::lifecycle::{Cancel, Signal, Signals, Tasks, systemd};
 use crate::messaging::{self, Transport};
@@ -38,6 +38,8 @@ use crate::roles::gateway::report;
 /// How long the drain waits for tasks that were cancelled.
 const TASKS_WAIT: Duration = Duration::from_secs(2);
 
+mod commands;
+
 struct GatewayProcess {
     config: Config,
     pipeline: Arc<Pipeline>,
@@ -60,20 +62,35 @@ pub async fn run(
 ) -> Result<(), RunError> {
     let mut signals =
         Signals::listen().map_err(|error| RunError::system("cannot listen for signals", error))?;
-    let mut gateway = GatewayProcess::start(config, prepared).await?;
+    let (mut gateway, mut commands) = GatewayProcess::start(config, prepared).await?;
     systemd::ready("serving");
     systemd::feed_watchdog(&gateway.tasks);
-    while signals.next().await == Signal::Reload {
-        systemd::reloading();
-        let _recorded = gateway.reload(&sources);
-        systemd::ready("serving");
+    loop {
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Signal::Reload => {
+                    systemd::reloading();
+                    let _recorded = gateway.reload(&sources);
+                    systemd::ready("serving");
+                }
+                Signal::Stop => break,
+            },
+            Some(command) = commands.recv() => {
+                if gateway.execute(command, &sources).await {
+                    break;
+                }
+            }
+        }
     }
     gateway.drain().await;
     Ok(())
 }
 
 impl GatewayProcess {
-    async fn start(config: Config, prepared: PreparedGateway) -> Result<Self, RunError> {
+    async fn start(
+        config: Config,
+        prepared: PreparedGateway,
+    ) -> Result<(Self, CommandReceiver), RunError> {
         let PreparedGateway { active_config, tls, traces } = prepared;
         traces.apply();
         let admin = Admin::bind(&config.admin);
@@ -108,7 +125,7 @@ impl GatewayProcess {
             stop.clone(),
         );
         let source = report::source(&pipeline, &readiness);
-        fleet::serve_reports(
+        let commands = fleet::join(
             &config.messaging,
             Role::Gateway,
             source,
@@ -116,11 +133,12 @@ impl GatewayProcess {
             &tasks,
         )
         .await
-        .map_err(|error| RunError::system("cannot subscribe to status queries", error))?;
+        .map_err(|error| RunError::system("cannot subscribe to queries and commands", error))?;
         tracing::info!(part = "https", address = %listener.address(), "listening");
         let service: Arc<dyn HttpService> = Arc::clone(&pipeline) as Arc<dyn HttpService>;
         let listener = listener.serve(service, &tasks);
-        Ok(Self { config, pipeline, listener, tls, readiness, tasks, admin_tasks, stop })
+        let gateway = Self { config, pipeline, listener, tls, readiness, tasks, admin_tasks, stop };
+        Ok((gateway, commands))
     }
 
     /// Reloads configuration, catalogue, keys and certificates.
@@ -192,7 +210,7 @@ fn queue_names(active_config: &ActiveConfig) -> Vec<QueueName> {
 
 async fn connect(config: &Config) -> Result<Arc<dyn Transport>, RunError> {
     let TransportConfig::Nats(nats) = &config.messaging.transport;
-    messaging::nats::connect(nats, "fjord gateway")
+    messaging::nats::connect(nats, &format!("fjord gateway {}", config.messaging.prefix))
         .await
         .map_err(|error| RunError::system("cannot use the NATS configuration", error))
 }

@@ -11,7 +11,7 @@ use crate::catalogue::Catalogue;
 use crate::cli::Role;
 use crate::config::messaging::TransportConfig;
 use crate::config::{Config, Sources};
-use crate::fleet;
+use crate::fleet::{self, control::CommandReceiver};
 use crate::lifecycle::{Cancel, Signal, Signals, Tasks, systemd};
 use crate::messaging::{self, Transport};
 use crate::procedures::databases::Databases;
@@ -30,6 +30,7 @@ use super::intake::round_trip;
 use super::observation::readiness::QueueReadiness;
 use super::observation::report;
 
+mod commands;
 mod queues;
 mod reload;
 
@@ -62,7 +63,7 @@ pub async fn run(
 ) -> Result<(), RunError> {
     let mut signals =
         Signals::listen().map_err(|error| RunError::system("cannot listen for signals", error))?;
-    let mut worker = WorkerProcess::start(config, prepared).await?;
+    let (mut worker, mut commands) = WorkerProcess::start(config, prepared).await?;
     systemd::feed_watchdog(&worker.tasks);
     let queue_readiness = Arc::clone(&worker.queues.readiness);
     let mut is_ready = false;
@@ -76,6 +77,11 @@ pub async fn run(
                 }
                 Signal::Stop => break,
             },
+            Some(command) = commands.recv() => {
+                if worker.execute(command, &sources).await {
+                    break;
+                }
+            }
             () = queue_readiness.any_served(), if !is_ready => {
                 is_ready = true;
                 systemd::ready("serving");
@@ -87,7 +93,10 @@ pub async fn run(
 }
 
 impl WorkerProcess {
-    async fn start(config: Config, prepared: PreparedWorker) -> Result<Self, RunError> {
+    async fn start(
+        config: Config,
+        prepared: PreparedWorker,
+    ) -> Result<(Self, CommandReceiver), RunError> {
         let PreparedWorker { catalogue, databases, queues, traces } = prepared;
         let (tasks, admin_tasks, stop) = (Tasks::new(), Tasks::new(), Cancel::new());
         traces.apply();
@@ -117,14 +126,16 @@ impl WorkerProcess {
         let health =
             admin::ProcessHealth { readiness: readiness.clone(), status: status(&running.set) };
         admin.serve(health, &admin_tasks, stop.clone());
-        report_to_fleet(&config, &transport, &running.set, &readiness, &tasks).await?;
+        let commands = join_fleet(&config, &transport, &running.set, &readiness, &tasks).await?;
         let rollout = running.apply(queues, &config, &databases, false).await;
-        if let Some(failure) = rollout.failed().first() {
+        if let Some((_, failure)) = rollout.failed().first_key_value() {
             let what = format!("cannot subscribe to the worker's own subjects: {failure}");
             return Err(RunError::System { what, source: "NATS refuses the subscription".into() });
         }
         let queues = running;
-        Ok(Self { config, transport, databases, queues, readiness, tasks, admin_tasks, stop })
+        let worker =
+            Self { config, transport, databases, queues, readiness, tasks, admin_tasks, stop };
+        Ok((worker, commands))
     }
 
     /// Leaves the queue groups, refuses messages that still arrive, finishes the calls, and stops.
@@ -169,25 +180,25 @@ fn log_connection_limits(config: &Config, catalogue: &Catalogue) {
 
 async fn connect(config: &Config) -> Result<Arc<dyn Transport>, RunError> {
     let TransportConfig::Nats(nats) = &config.messaging.transport;
-    messaging::nats::connect(nats, "fjord worker")
+    messaging::nats::connect(nats, &format!("fjord worker {}", config.messaging.prefix))
         .await
         .map_err(|error| RunError::system("cannot use the NATS configuration", error))
 }
 
-/// Starts answering status queries.
-async fn report_to_fleet(
+/// Starts answering status queries, and receiving commands.
+async fn join_fleet(
     config: &Config,
     transport: &Arc<dyn Transport>,
     queues: &QueueSet,
     readiness: &Readiness,
     tasks: &Tasks,
-) -> Result<(), RunError> {
+) -> Result<CommandReceiver, RunError> {
     let queues = queues.clone();
     let snapshots = move || queues.load().iter().map(|queue| queue.snapshot()).collect();
     let source = report::source(snapshots, readiness);
-    fleet::serve_reports(&config.messaging, Role::Worker, source, transport, tasks)
+    fleet::join(&config.messaging, Role::Worker, source, transport, tasks)
         .await
-        .map_err(|error| RunError::system("cannot subscribe to status queries", error))
+        .map_err(|error| RunError::system("cannot subscribe to queries and commands", error))
 }
 
 /// Returns the source of the `/status` document.

@@ -80,12 +80,14 @@ pub async fn connect(
     let probes = Arc::new(LinkProbes::new(&inbox).map_err(refused)?);
     let state = Arc::new(ConnectionState::new(ReconnectBackoff::new(config.reconnect_delay_max)));
     state.use_client(1);
-    let client = NatsClient::start(config, name, 1, (&state, &probes)).await?;
+    // The servers list the connections by their names, even while the process hangs.
+    let name = format!("{name} {unique}");
+    let client = NatsClient::start(config, &name, 1, (&state, &probes)).await?;
     let shared = Arc::new(NatsShared {
         config: ArcSwap::from_pointee(config.clone()),
         files: std::sync::Mutex::new(config.file_versions()),
         reconfigured: Notify::new(),
-        name: name.to_owned(),
+        name,
         client: ArcSwap::from_pointee(client),
         state,
         probes,

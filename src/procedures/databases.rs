@@ -5,9 +5,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use rand::RngExt;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::catalogue::QueueName;
 use crate::config::procedures::{DatabaseConfig, MssqlConfig};
@@ -206,6 +207,45 @@ impl Databases {
             }
         }
         self.databases = new.databases;
+    }
+
+    /// Compares procedures with their databases once. Returns the first difference of each queue, or why its procedures could
+    /// not be compared by the deadline. Databases that are not monitored can be used too.
+    pub async fn verify_once(
+        &self,
+        expected: &BTreeMap<DatabaseKey, Vec<ExpectedProcedure>>,
+        deadline: Instant,
+    ) -> BTreeMap<String, String> {
+        let checks = expected.iter().map(|(key, one)| self.verify_one(key, one, deadline));
+        let results = join_all(checks).await;
+        let all = expected.values().flatten().zip(results.into_iter().flatten());
+        let mut problems = BTreeMap::new();
+        for (procedure, result) in all {
+            if let Err(problem) = result {
+                problems.entry(procedure.queue.to_string()).or_insert(problem);
+            }
+        }
+        problems
+    }
+
+    async fn verify_one(
+        &self,
+        key: &DatabaseKey,
+        expected: &[ExpectedProcedure],
+        deadline: Instant,
+    ) -> Vec<Result<(), String>> {
+        let late = Err("its procedures could not be checked in time".to_owned());
+        let mut results = vec![late; expected.len()];
+        let mut report = |index: usize, result: Result<(), BackendError>| {
+            if let Some(entry) = results.get_mut(index) {
+                *entry = result.map_err(|error| chain(&error));
+            }
+        };
+        if let Some((_, database)) = self.databases.get(key) {
+            let verification = database.backend.verify(expected, &mut report);
+            let _in_time = timeout_at(deadline, verification).await;
+        }
+        results
     }
 
     /// Returns the database of a queue.

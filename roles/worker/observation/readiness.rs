@@ -1,6 +1,6 @@
 //! Tracks which queues are served, for `/readyz` and systemd.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -56,6 +56,13 @@ impl QueueReadiness {
         self.readiness.note(format!("queue {name}"), None);
         self.readiness.note(format!("reloaded queue {name}"), None);
         self.publish(queues);
+    }
+
+    /// Returns the queues that are not served.
+    #[must_use]
+    pub fn unserved(&self) -> BTreeSet<String> {
+        let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        queues.iter().filter(|(_, state)| state.is_err()).map(|(name, _)| name.clone()).collect()
     }
 
     /// Waits until at least one queue is served. Cancel safe.

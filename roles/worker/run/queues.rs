@@ -1,6 +1,6 @@
 //! The queues of a running worker: starts, changes and removes them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::catalogue::QueueName;
+use crate::catalogue::{EndpointId, QueueName};
 use crate::config::Config;
 use crate::lifecycle::Cancel;
 use crate::messaging::Transport;
@@ -52,6 +52,8 @@ struct RunningQueue {
     /// Triggered to receive no more messages about the queue's jobs.
     closed: Cancel,
     membership: JoinHandle<()>,
+    /// The endpoints that the configuration has; `None` if it no longer has the queue.
+    configured: Option<BTreeSet<EndpointId>>,
 }
 
 /// A queue with the endpoints of the new configuration.
@@ -66,7 +68,7 @@ pub(super) struct Rollout {
     version: u64,
     queues: Vec<Arc<Queue>>,
     /// Queues that could not be started, each with the reason.
-    failed: Vec<String>,
+    failed: BTreeMap<String, String>,
 }
 
 impl RunningQueues {
@@ -108,20 +110,22 @@ impl RunningQueues {
                 QueueChange { queue, verification }
             })
             .collect();
-        if !keeps_removed {
-            let names: Vec<&QueueName> =
-                changes.iter().map(|change| &change.queue.subjects.name).collect();
-            let removed: Vec<QueueName> =
-                self.queues.keys().filter(|name| !names.contains(name)).cloned().collect();
-            for name in &removed {
-                self.remove(name, config);
+        let names: BTreeSet<&QueueName> =
+            changes.iter().map(|change| &change.queue.subjects.name).collect();
+        for (name, running) in &mut self.queues {
+            if !names.contains(name) {
+                running.configured = None;
             }
         }
-        let mut rollout = Rollout { version: self.version, queues: Vec::new(), failed: Vec::new() };
+        if !keeps_removed {
+            self.remove_queues(config);
+        }
+        let mut rollout =
+            Rollout { version: self.version, queues: Vec::new(), failed: BTreeMap::new() };
         for change in changes {
             match self.apply_one(change, config, keeps_removed).await {
                 Ok(queue) => rollout.queues.push(queue),
-                Err(failure) => rollout.failed.push(failure),
+                Err((name, failure)) => drop(rollout.failed.insert(name, failure)),
             }
         }
         self.publish();
@@ -137,13 +141,14 @@ impl RunningQueues {
         change: QueueChange,
         config: &Config,
         keeps_removed: bool,
-    ) -> Result<Arc<Queue>, String> {
+    ) -> Result<Arc<Queue>, (String, String)> {
         let QueueChange {
             queue: PreparedQueue { subjects, config: limits, endpoints },
             verification,
         } = change;
         let worker = &config.worker;
         let number = self.version;
+        let configured: BTreeSet<EndpointId> = endpoints.keys().cloned().collect();
         let new_version = |endpoints: ServedEndpoints| {
             Arc::new(QueueVersion {
                 number,
@@ -152,10 +157,11 @@ impl RunningQueues {
                 leave_timeout: config.lifecycle.drain_timeout,
             })
         };
-        if let Some(running) = self.queues.get(&subjects.name) {
+        if let Some(running) = self.queues.get_mut(&subjects.name) {
             let queue = &running.queue;
             let endpoints = version::replacing(&queue.endpoints(), endpoints, keeps_removed);
             queue.set_newest(number);
+            running.configured = Some(configured);
             running.versions.send_replace(new_version(endpoints));
             queue.set_limit(limits.concurrency);
             queue.set_offer_limits(worker.refused_max, worker.offer_timeout);
@@ -171,7 +177,7 @@ impl RunningQueues {
         let closed = Cancel::new();
         control::listen(&self.transport, &queue, executor, &closed)
             .await
-            .map_err(|error| format!("queue {name}: {}", telemetry::chain(&error)))?;
+            .map_err(|error| (name.to_string(), telemetry::chain(&error)))?;
         let (versions, receiver) = watch::channel(version);
         let leave = self.leave.child();
         let membership = GroupMembership {
@@ -183,16 +189,53 @@ impl RunningQueues {
             stop: leave.clone(),
         };
         let membership = executor.tasks.spawn(membership.serve());
-        let running =
-            RunningQueue { queue: Arc::clone(&queue), versions, leave, closed, membership };
+        let configured = Some(configured);
+        let running = RunningQueue {
+            queue: Arc::clone(&queue),
+            versions,
+            leave,
+            closed,
+            membership,
+            configured,
+        };
         self.queues.insert(name, running);
         Ok(queue)
+    }
+
+    /// Stops serving the queues and endpoints that the configuration does not have. Returns the names of these queues.
+    pub(super) fn remove_unconfigured(&mut self, config: &Config) -> Vec<QueueName> {
+        let removed = self.remove_queues(config);
+        self.version += 1;
+        for running in self.queues.values() {
+            let Some(configured) = &running.configured else { continue };
+            let newest = Arc::clone(&running.versions.borrow());
+            if newest.endpoints.len() == configured.len() {
+                continue;
+            }
+            let mut endpoints = ServedEndpoints::clone(&newest.endpoints);
+            endpoints.retain(|id, _| configured.contains(id));
+            let (number, endpoints) = (self.version, Arc::new(endpoints));
+            running.queue.set_newest(number);
+            let version = QueueVersion { number, endpoints, ..QueueVersion::clone(&newest) };
+            running.versions.send_replace(Arc::new(version));
+        }
+        removed
+    }
+
+    /// Removes the queues that the configuration does not have.
+    fn remove_queues(&mut self, config: &Config) -> Vec<QueueName> {
+        let unconfigured = self.queues.iter().filter(|(_, running)| running.configured.is_none());
+        let removed: Vec<QueueName> = unconfigured.map(|(name, _)| name.clone()).collect();
+        for name in &removed {
+            self.remove(name, config);
+        }
+        removed
     }
 
     /// Leaves the group of a queue, refuses the requests that still arrive, and lets the running calls end.
     fn remove(&mut self, name: &QueueName, config: &Config) {
         let Some(running) = self.queues.remove(name) else { return };
-        let RunningQueue { queue, versions, leave, closed, membership } = running;
+        let RunningQueue { queue, versions, leave, closed, membership, .. } = running;
         leave.cancel();
         self.readiness.remove(name.as_str());
         self.publish();
@@ -223,15 +266,13 @@ impl RunningQueues {
 
 impl Rollout {
     /// Returns the queues that could not be started, each with the reason.
-    pub(super) fn failed(&self) -> &[String] {
+    pub(super) fn failed(&self) -> &BTreeMap<String, String> {
         &self.failed
     }
 
-    /// Waits until every queue serves the new configuration.
-    ///
-    /// # Errors
-    /// The queues that do not, each with the reason, after `limit`.
-    pub(super) async fn finish(self, limit: Duration) -> Result<(), Vec<String>> {
+    /// Waits until every queue serves the new configuration, for up to `limit`. Returns the queues that do not, each with the
+    /// reason.
+    pub(super) async fn finish(self, limit: Duration) -> BTreeMap<String, String> {
         let end = Instant::now() + limit;
         let mut problems = self.failed;
         for queue in self.queues {
@@ -240,10 +281,10 @@ impl Rollout {
             if timeout_at(end, served).await.is_err()
                 && let Some(problem) = queue.pending()
             {
-                problems.push(format!("queue {}: {problem}", queue.subjects.name));
+                problems.insert(queue.subjects.name.to_string(), problem);
             }
         }
-        if problems.is_empty() { Ok(()) } else { Err(problems) }
+        problems
     }
 }
 

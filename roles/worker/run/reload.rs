@@ -56,16 +56,13 @@ impl WorkerProcess {
     pub(super) async fn reload_by_signal(&mut self, sources: &Sources) {
         let Ok(rollout) = self.reload(sources, false).await else { return };
         let _detached = self.tasks.spawn_background(async move {
-            match rollout.finish(ROLLOUT_LIMIT).await {
-                Ok(()) => tracing::info!("every queue serves the reloaded configuration"),
-                Err(problems) => {
-                    for problem in problems {
-                        tracing::warn!(
-                            problem,
-                            "a queue does not serve the reloaded configuration yet"
-                        );
-                    }
-                }
+            let problems = rollout.finish(ROLLOUT_LIMIT).await;
+            if problems.is_empty() {
+                tracing::info!("every queue serves the reloaded configuration");
+            }
+            for (queue, problem) in problems {
+                let text = "a queue does not serve the reloaded configuration yet";
+                tracing::warn!(queue, problem, "{text}");
             }
         });
     }
