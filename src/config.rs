@@ -151,7 +151,7 @@ impl Config {
         }
     }
 
-    /// Returns the sections that contain keys in any layer. Layers that cannot be read are left out.
+    /// Returns the sections that contain keys in any layer. Layers that cannot be read are ignored.
     #[must_use]
     pub fn sections(sources: &Sources) -> Vec<String> {
         let figment = sources.merge(&mut Vec::new());
@@ -206,7 +206,7 @@ fn read(table: &mut SettingsTable<'_>, sources: &Sources) -> Option<Config> {
         used_by(table, &[Role::Gateway]);
         GatewayConfig::read(table, role)
     });
-    catalogue.defaults.body_bytes_ceiling = gateway.http.buffered_bytes_per_client_max;
+    catalogue.defaults.body_bytes_ceiling = gateway.http.body_bytes_ceiling();
     let worker = table.table("worker", |table| WorkerConfig::read(table, role));
     let procedures = table.table("procedures", |table| {
         used_by(table, &[Role::Worker]);

@@ -1,4 +1,4 @@
-//! Versions of files, by which changes are noticed.
+//! Versions of files, by which changes are detected.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;

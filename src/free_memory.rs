@@ -1,7 +1,7 @@
 //! Returns free memory to the kernel after a burst.
 //!
-//! mimalloc keeps the free memory of each thread until that thread has allocated enough again. An idle process would keep
-//! the memory of its last burst for ever, so every thread of the runtime frees such memory before it goes to sleep.
+//! mimalloc keeps the free memory of each thread until that thread has allocated enough again. An idle process would keep the
+//! memory of its last burst forever, so every thread of the runtime frees such memory before it goes to sleep.
 
 use std::cell::Cell;
 use std::hint::black_box;

@@ -1,4 +1,4 @@
-//! The value of `Date` (RFC 9110 §6.6.1). hyper's own follows a clock only forwards: after the clock is set back, it repeats the
+//! The value of `Date` (RFC 9110 §6.6.1). hyper's own value never moves backwards: after the clock is set back, it repeats the
 //! old time until the clock has caught up.
 
 use std::sync::Arc;

@@ -2,9 +2,14 @@
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+use crate::lifecycle::systemd;
+
+pub mod inherited;
 
 /// The maximum number of connections that the kernel queues before they are accepted.
 const BACKLOG: u32 = 1024;
@@ -54,8 +59,29 @@ impl Acceptor {
         socket.set_reuseaddr(true).map_err(error)?;
         socket.bind(address).map_err(error)?;
         let listener = socket.listen(BACKLOG).map_err(error)?;
-        let address = listener.local_addr().map_err(error)?;
+        Self::new(listener).map_err(error)
+    }
+
+    fn new(listener: TcpListener) -> io::Result<Self> {
+        let address = listener.local_addr()?;
         Ok(Self { listener, address, pause: PAUSE_MIN })
+    }
+
+    /// Returns the listener of this address that the previous process left with systemd, or binds the address and leaves the
+    /// listener with systemd for the next process. Between the two, the kernel queues connections.
+    ///
+    /// # Errors
+    /// `ListenError` with the address and the reason.
+    pub fn inherit_or_bind(address: SocketAddr) -> Result<Self, ListenError> {
+        let Some(listener) = inherited::take(address) else {
+            let acceptor = Self::bind(address)?;
+            systemd::keep_listener(acceptor.listener.as_fd());
+            return Ok(acceptor);
+        };
+        let error = |source| ListenError { address, source };
+        listener.set_nonblocking(true).map_err(error)?;
+        let listener = TcpListener::from_std(listener).map_err(error)?;
+        Self::new(listener).map_err(error)
     }
 
     /// Returns the bound address.

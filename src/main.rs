@@ -8,6 +8,7 @@ use fjord::cli::{Arguments, Layers};
 use fjord::commands;
 use fjord::config::{Config, Sources};
 use fjord::free_memory;
+use fjord::listen;
 use fjord::roles::{self, RunError};
 use fjord::start_check;
 use fjord::telemetry::chain;
@@ -49,6 +50,7 @@ fn sources(layers: &Layers) -> Sources {
 
 /// Runs a role.
 fn start(sources: &Sources) -> ExitCode {
+    listen::inherited::receive();
     let mut err = std::io::stderr().lock();
     let Some(role) = sources.role else {
         let text = "error: expected --role gateway, --role worker or a command; see --help";

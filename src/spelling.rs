@@ -1,4 +1,4 @@
-//! Finds the name that was probably meant by a misspelt one.
+//! Suggests the intended name for a misspelt one.
 
 /// The minimum similarity of a suggested name.
 const SIMILARITY_MIN: f64 = 0.8;

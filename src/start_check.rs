@@ -111,8 +111,8 @@ pub fn located(errors: Vec<StartError>, loaded: &LoadedConfig) -> Vec<StartError
     errors
 }
 
-/// Returns all errors of a configuration that `Config::load` refuses: its own errors, and those that a role finds in the
-/// files of the configuration and in the catalogue. Errors that could be a consequence of others are left out.
+/// Returns all errors of a configuration that `Config::load` refuses: its own errors, and those that a role finds in the files
+/// of the configuration and in the catalogue. Errors that could be a consequence of others are omitted.
 pub fn all_errors<T>(
     sources: &Sources,
     prepare: impl FnOnce(&LoadedConfig) -> Result<T, Vec<StartError>>,

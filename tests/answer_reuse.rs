@@ -1,5 +1,5 @@
 //! Promise: identical requests share a call or a stored answer only where the endpoint allows it, and never across callers
-//! unless it says so. No client's disconnect affects another one.
+//! unless the endpoint says so. No client's disconnect affects another one.
 
 use std::time::{Duration, Instant};
 
@@ -78,7 +78,7 @@ async fn identical_concurrent_requests_share_one_call() {
     assert!((fleet.gateways[0].metric(reused).await - 19.0).abs() < 0.1);
     let log = fleet.gateways[0].process.log();
     assert_eq!(log.matches(r#""reused":"shared_call""#).count(), 19);
-    // Each has its own id, and what ends before the next begins is not shared.
+    // Each has its own id, and a call that ends before the next begins is not shared.
     let ids: std::collections::HashSet<_> =
         answers.iter().map(|it| it.header("x-request-id")).collect();
     assert_eq!(ids.len(), 20);

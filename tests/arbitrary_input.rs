@@ -91,7 +91,7 @@ fn headers() -> impl Strategy<Value = Headers> {
     vec((select(NAMES), value), 0..8).prop_map(|pairs| {
         let mut headers = Headers::default();
         for (name, value) in pairs {
-            // Values that cannot be sent are left out, because the transport rejects them as well.
+            // Values that cannot be sent are omitted, because the transport rejects them as well.
             if headers.get(name).is_none() {
                 headers.push(name, value).ok();
             }

@@ -78,11 +78,11 @@ fn a_body_larger_than_a_clients_share_of_memory_is_an_error() {
         "small": { "route": "PUT /v1/small", "procedure": "s.a", "auth": "public", "max_body": "2MiB" },
         "large": { "route": "PUT /v1/large", "procedure": "s.a", "auth": "public", "max_body": "3MiB" } }"#;
     let limits = "[gateway]\nlisten = '127.0.0.1:0'\ninsecure_plain_text = true\n\
-                  [gateway.http]\nbuffered_bytes_per_client_max = '2MiB'\n\
+                  [gateway.http]\nbuffered_bytes_per_client_max = '4MiB'\n\
                   [gateway.session]\nanswer_bytes_max = '1MiB'\n\
                   [messaging.nats]\nservers = ['nats://n:4222']\ninsecure_plain_text = true\n";
     let directory = directory_with(&[("gateway.toml", limits), ("endpoints/all.json", catalogue)]);
-    let expected = "endpoint \"large\": max_body: expected at most gateway.http.buffered_bytes_per_client_max \
+    let expected = "endpoint \"large\": max_body: expected at most half of gateway.http.buffered_bytes_per_client_max \
                     (2097152 bytes)";
     for (arguments, code) in [(&["check"][..], 2), (&["--role", "gateway"], 78)] {
         let output = run(directory.path(), arguments);
@@ -130,7 +130,7 @@ fn the_number_of_connections_is_reported_and_too_few_cause_a_warning() {
                     [procedures.databases.default]\nbackend = 'mssql'\n\
                     [procedures.databases.default.mssql]\nhost = 'h'\ndatabase = 'd'\nuser = 'u'\npassword = 'p'\n";
     let directory = directory_with(&[("worker.toml", database), ("endpoints/all.json", QUEUES)]);
-    let enough = "database default: at most 210 connections for 3 queues that run 210 calls concurrently \
+    let enough = "database default: at most 210 connections for 3 queues that can run 210 calls concurrently \
                   (200 as \"fjord\", 10 as \"reports\")";
     for (command, line) in
         [("check", format!("worker: {enough}")), ("config", format!("# {enough}"))]
@@ -148,7 +148,7 @@ fn the_number_of_connections_is_reported_and_too_few_cause_a_warning() {
         "procedures.databases.default.mssql.connections_max=21",
     ];
     let output = run(directory.path(), &few);
-    let short = "warning: worker: database default: at most 21 connections for 3 queues that run 210 calls concurrently \
+    let short = "warning: worker: database default: at most 21 connections for 3 queues that can run 210 calls concurrently \
                  (20 as \"fjord\", 1 as \"reports\"): further calls wait for a connection (connections_max)";
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.lines().any(|one| one == short), "{stderr}");

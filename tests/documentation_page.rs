@@ -1,5 +1,5 @@
-//! Promise: `/docs` is a page on which a person can find, read and try every endpoint, with thousands of endpoints as well. It
-//! requests nothing from other hosts, and works below a path that a proxy removes.
+//! Promise: `/docs` is a page on which a person can find, read and try every endpoint, even if there are thousands. It requests
+//! nothing from other hosts, and works below a path that a proxy removes.
 
 use std::fmt::Write as _;
 use std::fs;

@@ -1,5 +1,5 @@
 //! Promise: `fjord import` writes entries that `fjord check` accepts unchanged, for every procedure that the catalogue can
-//! express. It reports why it leaves out a procedure, chooses the safer of two interpretations, and never overwrites a file.
+//! express. It reports why it skips a procedure, chooses the safer of two interpretations, and never overwrites a file.
 
 use std::fs;
 use std::path::Path;

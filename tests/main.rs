@@ -41,6 +41,7 @@ mod fleet_status;
 #[cfg(test)]
 mod foreign_workers;
 #[cfg(test)]
+mod gateway_restart;
 mod health_check;
 #[cfg(test)]
 mod hostile_clients;

@@ -1,5 +1,4 @@
-//! Promise: `fjord check` reports exactly the errors with which a start would fail, each with its key and its file, all at
-//! once.
+//! Promise: `fjord check` reports exactly the errors with which a start would fail, each with its key and its file, in one run.
 
 use std::fs;
 use std::path::{Path, PathBuf};

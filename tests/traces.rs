@@ -1,5 +1,5 @@
-//! Promise: a sampled request is recorded as one trace from the client to the procedure, with OpenTelemetry's attribute
-//! names, and the collector affects no request.
+//! Promise: a sampled request is recorded as one trace from the client to the procedure, with OpenTelemetry's attribute names,
+//! and the collector does not affect any request.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};

@@ -16,11 +16,12 @@ use super::dispatch::session::SessionEnd;
 use super::dispatch::{AnswerReservation, Dispatcher};
 use super::observation::phases::{RequestPhase, RequestPhases};
 
-/// How long the messages at the end of a call may take to be sent.
+/// The time limit for sending the messages at the end of a call.
 const LAST_MESSAGES_LIMIT: Duration = Duration::from_secs(2);
 
-/// Dispatches one call and waits for its answer. Ctrl-C has the effect of a client's disconnect: a
-/// granted call with `on_disconnect = finish` continues, and its answer is returned if it is fast.
+/// Dispatches one call and waits for its answer. Ctrl-C has the same effect as a client's
+/// disconnect: a granted call with `on_disconnect = finish` continues, and its answer is returned
+/// if it arrives soon.
 ///
 /// # Errors
 /// `TransportError` if the subscription to replies fails.

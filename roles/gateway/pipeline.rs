@@ -201,6 +201,7 @@ impl Pipeline {
         let request = MatchedRequest { parts, matched: &matched, body: &body };
         let mut envelope = request.envelope(&caller, peer, log)?;
         drop(body);
+        room.shrink_to(envelope.payload.len());
         envelope.accept = negotiated.accept();
         envelope.window =
             if negotiated.may_stream() { self.window(parts, &matched.endpoint) } else { 0 };

@@ -331,7 +331,7 @@ fn body_bytes_max(
     match bytes.filter(|bytes| (1..=BODY_BYTES_CEILING).contains(bytes)) {
         Some(bytes) if bytes <= ceiling => return bytes,
         Some(_) => {
-            let limit = "gateway.http.buffered_bytes_per_client_max";
+            let limit = "half of gateway.http.buffered_bytes_per_client_max";
             errors.add("max_body", format!("expected at most {limit} ({ceiling} bytes)"));
         }
         None => errors.add("max_body", format!("expected {BYTES_EXPECTED}, at most 64MiB")),

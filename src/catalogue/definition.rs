@@ -52,7 +52,7 @@ pub struct EndpointDefinition {
     pub produces: Option<ProducesDefinition>,
     /// OUTPUT parameters of the procedure that are included in a `row`, `value` or `full` answer.
     pub outputs: Vec<String>,
-    /// Response headers, each with the OUTPUT parameter of the procedure that contains its value. If the value is NULL, the header is left out.
+    /// Response headers, each with the OUTPUT parameter of the procedure that contains its value. If the value is NULL, the header is omitted.
     pub headers: ObjectOnly<HeadersDefinition>,
     /// The columns of the answer with their types, in the shape of the answer. Used only for the generated documentation and for `fjord check --online`.
     #[schemars(with = "Option<ReturnsDefinition>")]

@@ -52,7 +52,7 @@ pub(super) fn run(
     Ok(if report.is_valid() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_USAGE) })
 }
 
-/// Performs the first step of a start of a role.
+/// Performs the first step of starting a role.
 fn check_role(
     role: Role,
     sources: &Sources,

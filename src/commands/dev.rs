@@ -43,7 +43,7 @@ const NATS_LIMIT: Duration = Duration::from_secs(10);
 /// The pause between two checks.
 const TICK: Duration = Duration::from_millis(5);
 
-/// Runs everything until a signal, or until a process ends by itself.
+/// Runs everything until a signal arrives, or until a process exits unexpectedly.
 pub(super) fn run(
     arguments: &DevArguments,
     sources: &Sources,

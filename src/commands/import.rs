@@ -124,7 +124,7 @@ fn write_new(path: &Path, text: &str) -> io::Result<()> {
     written
 }
 
-/// Returns what a person must review in the created entries.
+/// Returns the points that a person must review in the created entries.
 fn advice(entries: &[(String, ImportedEndpoint<'_>)]) -> Vec<&'static str> {
     let has_required = entries.iter().any(|(_, endpoint)| endpoint.requires_parameters());
     let has_get = entries.iter().any(|(_, endpoint)| endpoint.route.starts_with("GET "));
@@ -137,12 +137,12 @@ fn advice(entries: &[(String, ImportedEndpoint<'_>)]) -> Vec<&'static str> {
     }
     if has_get {
         advice.push(
-            "GET was chosen from procedure names; make sure that procedures with GET write \
-             nothing, because they may be executed more than once",
+            "GET was chosen from procedure names; make sure that procedures called by GET do \
+             not write, because they may be executed more than once",
         );
     }
     advice.push(
-        "results were guessed from names, with \"full\" as the fallback; set what each procedure returns",
+        "results were guessed from names, with \"full\" as the fallback; declare the result of each procedure",
     );
     if entries.iter().any(|(_, endpoint)| endpoint.is_typed()) {
         advice.push(
@@ -203,7 +203,7 @@ fn check(id: &str, entry: &ImportedEndpoint<'_>, config: &CatalogueConfig) -> Re
     let Err(errors) = catalogue::load::parse(&[("", &text)], &config.defaults) else {
         return Ok(());
     };
-    // There is no file yet, and the procedure stands for the endpoint.
+    // The file does not exist yet, so the procedure stands in for the endpoint.
     let reasons = errors.iter().map(|CatalogueError { key, expected, .. }| match key.as_str() {
         "" => expected.clone(),
         key => format!("{key}: {expected}"),

@@ -15,7 +15,7 @@ use crate::message::Subject;
 use crate::messaging::{self, Transport, TransportError};
 use crate::telemetry::logs;
 
-/// Longest wait for a connection, including retries.
+/// The longest wait for a connection, including retries.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// An established connection.

@@ -58,7 +58,7 @@ impl PrivateDirectory {
 
 impl Drop for PrivateDirectory {
     fn drop(&mut self) {
-        // The owner may have removed it, and there is nobody to report another failure to.
+        // The owner may have removed the directory, and no caller could handle another failure.
         fs::remove_dir_all(&self.path).ok();
     }
 }

@@ -22,7 +22,7 @@ mod view;
 
 use fleet_view::{FleetSnapshot, FleetView};
 
-/// Longest wait for the reports of the fleet.
+/// The longest wait for the reports of the fleet.
 const GATHER_LIMIT: Duration = Duration::from_secs(3);
 /// The escape sequence that moves the cursor to the top left and clears the screen.
 const CLEAR: &str = "\x1b[H\x1b[J";

@@ -13,8 +13,8 @@ pub struct AdminConfig {
     /// The address, by default 127.0.0.1:9464 for a gateway and 127.0.0.1:9465 for a worker, so
     /// that one host can run both.
     pub listen: SocketAddr,
-    /// The names accepted in `Host` besides the host's own, `localhost` and IP addresses; `*` for
-    /// any.
+    /// The names accepted in `Host`, in addition to the host's own, `localhost` and IP addresses;
+    /// `*` for any.
     pub hosts: Vec<String>,
 }
 

@@ -54,6 +54,9 @@ pub enum DocumentationAccess {
     Off,
 }
 
+/// A body is in memory twice while it is converted to a message, which is about as long.
+pub const BODY_COPIES: usize = 2;
+
 /// Limits on clients: `[gateway.http]`.
 #[derive(Clone, Debug)]
 pub struct HttpLimits {
@@ -91,6 +94,14 @@ pub struct HttpLimits {
     pub resets_max: usize,
     /// The maximum number of 401 and 403 responses per client and minute; further failures get 429.
     pub auth_failures_per_minute_max: u32,
+}
+
+impl HttpLimits {
+    /// Returns the largest body in bytes that one client's memory has room for.
+    #[must_use]
+    pub fn body_bytes_ceiling(&self) -> usize {
+        self.buffered_bytes_per_client_max / BODY_COPIES
+    }
 }
 
 /// Attempts, waiting and retries of requests: `[gateway.session]`.

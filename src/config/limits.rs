@@ -75,11 +75,12 @@ pub const IPV6_PREFIX_BITS: Limit<u32> = count(56, 32, 128);
 /// `gateway.http.requests_in_flight_max`.
 pub const REQUESTS_IN_FLIGHT_MAX: Limit<usize> = size(10_000, 1, 1_000_000);
 /// `gateway.http.buffered_bytes_max`.
-pub const BUFFERED_BYTES_MAX: Limit<usize> = size(256 * MIB, MIB, 1_024 * 1_024 * MIB);
+pub const BUFFERED_BYTES_MAX: Limit<usize> = size(256 * MIB, 2 * MIB, 1_024 * 1_024 * MIB);
 /// `gateway.http.cached_bytes_max`.
 pub const CACHED_BYTES_MAX: Limit<usize> = size(64 * MIB, 0, 1_024 * 1_024 * MIB);
 /// `gateway.http.buffered_bytes_per_client_max`.
-pub const BUFFERED_BYTES_PER_CLIENT_MAX: Limit<usize> = size(64 * MIB, MIB, 1_024 * 1_024 * MIB);
+pub const BUFFERED_BYTES_PER_CLIENT_MAX: Limit<usize> =
+    size(64 * MIB, 2 * MIB, 1_024 * 1_024 * MIB);
 /// `gateway.http.header_bytes_max`. hyper's read buffer cannot be smaller than 8 KiB.
 pub const HEADER_BYTES_MAX: Limit<usize> = size(16 * KIB, 8 * KIB, MIB);
 /// `gateway.http.headers_max`.

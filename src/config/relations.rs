@@ -109,7 +109,9 @@ fn check_gateway(config: &Config, relations: &mut Relations<'_>) {
     relations.at_most(per_client, ("gateway.http.buffered_bytes_max", http.buffered_bytes_max));
     // A body or answer that is larger than the buffer could never be buffered.
     let body = ("catalogue.body_bytes_max_default", config.catalogue.defaults.body_bytes_max);
-    relations.at_most(body, per_client);
+    let body_ceiling =
+        ("half of gateway.http.buffered_bytes_per_client_max", http.body_bytes_ceiling());
+    relations.at_most(body, body_ceiling);
     relations.at_most(("gateway.session.answer_bytes_max", session.answer_bytes_max), per_client);
     relations.at_most(
         ("gateway.session.queue_retry_delay_min", session.queue_retry_delay_min),

@@ -159,7 +159,7 @@ fn each_issuer_has_its_own_table() {
 }
 
 #[test]
-fn plain_text_is_an_error_for_keys_that_are_not_fetched() {
+fn insecure_plain_text_is_an_error_if_keys_come_from_a_file() {
     let text = "[auth.jwt.a]\nissuer = 'https://a'\naudiences = ['x']\nkeys = 'k'\n\
                 insecure_plain_text = true\n";
     let found = errors(None, text).join("\n");

@@ -22,7 +22,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Installs the handlers. From then on, the signals no longer end the process by themselves.
+    /// Installs the handlers. From then on, the signals no longer terminate the process.
     ///
     /// # Errors
     /// The operating system's error.

@@ -1,5 +1,6 @@
 //! Notifications to systemd (`Type=notify`). Without systemd they do nothing.
 
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -37,6 +38,15 @@ pub fn feed_watchdog(tasks: &Tasks) {
             notify(&[NotifyState::Watchdog]);
         }
     });
+}
+
+/// Leaves a listener with systemd, which passes it to the next process of the unit (`FileDescriptorStoreMax`).
+pub fn keep_listener(listener: BorrowedFd<'_>) {
+    // systemd 219 ignores the name.
+    let states = [NotifyState::FdStore, NotifyState::FdName("https")];
+    if let Err(error) = sd_notify::notify_with_fds(&states, &[listener]) {
+        tracing::warn!(%error, "cannot leave the listener with systemd: a restart refuses connections");
+    }
 }
 
 fn notify(states: &[NotifyState<'_>]) {

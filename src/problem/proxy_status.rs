@@ -1,4 +1,4 @@
-//! The errors of `Proxy-Status` (RFC 9209): why the gateway, as an intermediary, has no answer of a worker.
+//! The errors of `Proxy-Status` (RFC 9209): why the gateway, as an intermediary, has no answer from a worker.
 
 use super::ProblemKind;
 

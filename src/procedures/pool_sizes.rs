@@ -77,7 +77,7 @@ fn divide(connections_max: usize, pools: &mut [PoolConfig]) {
         }
     }
     let given = given(pools);
-    // The largest pool gets what rounding has left over.
+    // The largest pool gets the remainder from rounding.
     if let Some(largest) = pools.iter_mut().max_by_key(|pool| pool.concurrency) {
         let fair = (largest.connections_max + connections_max).saturating_sub(given);
         largest.connections_max = fair.clamp(1, largest.concurrency.max(1));
@@ -93,8 +93,8 @@ fn summary(key: &DatabaseKey, config: &DatabaseConfig) -> Option<(String, bool)>
         return None;
     }
     let queues = match sum(|pool| pool.queues.len()) {
-        1 => "1 queue that runs".to_owned(),
-        number => format!("{number} queues that run"),
+        1 => "1 queue that can run".to_owned(),
+        number => format!("{number} queues that can run"),
     };
     let mut line = format!(
         "database {key}: at most {connections} connections for {queues} {calls} calls concurrently"

@@ -39,39 +39,38 @@ metrics! {
 
     GATEWAY_REQUESTS: Counter "fjord_gateway_requests_total", "Requests answered, by endpoint, status and outcome.";
     GATEWAY_REQUEST_DURATION: Histogram "fjord_gateway_request_duration_seconds", "Time from a request's headers to its response's headers, by endpoint.";
-    GATEWAY_IN_FLIGHT: Gauge "fjord_gateway_requests_in_flight", "Requests being answered now.";
+    GATEWAY_IN_FLIGHT: Gauge "fjord_gateway_requests_in_flight", "Requests in progress.";
     GATEWAY_DRY_RUNS: Counter "fjord_gateway_dry_runs_total", "Dry runs that a worker answered, by endpoint and result.";
     GATEWAY_RESUBMISSIONS: Counter "fjord_gateway_resubmissions_total", "Requests sent again, by reason.";
     GATEWAY_QUEUE_WAIT: Histogram "fjord_gateway_queue_wait_seconds", "Time until a worker accepted the request, or \
                                                                        until the gateway stopped waiting for one, by queue.";
-    GATEWAY_SUSPECTED: Gauge "fjord_gateway_worker_suspected", "1 while a worker of the queue seems to hang and requests avoid it, by queue.";
+    GATEWAY_SUSPECTED: Gauge "fjord_gateway_worker_suspected", "1 while requests avoid a worker of the queue because it seems to hang, by queue.";
     GATEWAY_ROUND_TRIP: Gauge "fjord_gateway_round_trip_seconds", "Shortest round trip to a worker that answered immediately, by queue.";
     GATEWAY_ARRIVALS: Counter "fjord_gateway_queue_arrivals_total", "Requests for a queue, each counted once, before \
                                                                      its first attempt.";
-    GATEWAY_PHASE: Histogram "fjord_gateway_phase_seconds", "Time that requests spent in each phase, by phase.";
+    GATEWAY_PHASE: Histogram "fjord_gateway_phase_seconds", "Time that requests spent in a phase, by phase.";
     GATEWAY_WAITING: Gauge "fjord_gateway_requests_waiting", "Requests waiting for a free slot, by queue.";
     GATEWAY_SHED: Counter "fjord_gateway_requests_shed_total", "Requests refused immediately because a limit was reached, by reason.";
-    GATEWAY_BUFFERED_BYTES: Gauge "fjord_gateway_buffered_bytes", "Bytes of request bodies, responses and compression buffers in memory now; small ones are not counted.";
+    GATEWAY_BUFFERED_BYTES: Gauge "fjord_gateway_buffered_bytes", "Bytes of request bodies, responses and compression buffers in memory, except small ones.";
     GATEWAY_REUSED: Counter "fjord_gateway_answers_reused_total", "Requests answered without a call of their own, by endpoint and result.";
-    GATEWAY_CACHED_BYTES: Gauge "fjord_gateway_cached_bytes", "Bytes of stored answers in memory now.";
+    GATEWAY_CACHED_BYTES: Gauge "fjord_gateway_cached_bytes", "Bytes of stored answers in memory.";
     GATEWAY_CACHE_EVICTIONS: Counter "fjord_gateway_cache_evictions_total", "Stored answers removed before they expired, or not stored, by reason.";
     GATEWAY_LATE_REPLIES: Counter "fjord_gateway_late_replies_total", "Replies that arrived after their request had ended.";
     GATEWAY_BAD_REPLIES: Counter "fjord_gateway_bad_replies_total", "Replies that could not be decoded.";
-    GATEWAY_REPLIES_REJECTED: Counter "fjord_gateway_replies_rejected_total", "Replies dropped because their sender has no right to answer the request, by reason.";
+    GATEWAY_REPLIES_REJECTED: Counter "fjord_gateway_replies_rejected_total", "Replies dropped because their sender is not permitted to answer the request, by reason.";
     GATEWAY_CONTROLS_UNSENT: Counter "fjord_gateway_controls_unsent_total", "Control messages to workers dropped because NATS did not accept them immediately, by message.";
-    GATEWAY_CONNECTIONS: Gauge "fjord_gateway_connections", "Client connections open now.";
+    GATEWAY_CONNECTIONS: Gauge "fjord_gateway_connections", "Open client connections.";
     GATEWAY_HEALTH_CHECKS: Counter "fjord_gateway_health_checks_total", "Health checks answered on the serving port, by result.";
     GATEWAY_COMPRESSED: Counter "fjord_gateway_answers_compressed_total", "Responses that were compressed, by content coding.";
     GATEWAY_CONNECTIONS_REFUSED: Counter "fjord_gateway_connections_refused_total", "Client connections refused or closed because of a limit, by reason.";
 
     WORKER_CALLS: Counter "fjord_worker_calls_total", "Calls that ended, by queue and outcome.";
-    WORKER_CALL_DURATION: Histogram "fjord_worker_call_duration_seconds", "Time that a call occupied its slot, by queue.";
-    WORKER_LIMIT: Gauge "fjord_worker_concurrency_limit", "Maximum number of calls that a queue runs at the same \
-                                                           time, by queue.";
-    WORKER_RUNNING: Gauge "fjord_worker_running", "Calls that run now, by queue.";
+    WORKER_CALL_DURATION: Histogram "fjord_worker_call_duration_seconds", "Time for which a call occupied its slot, by queue.";
+    WORKER_LIMIT: Gauge "fjord_worker_concurrency_limit", "Maximum number of concurrent calls of a queue, by queue.";
+    WORKER_RUNNING: Gauge "fjord_worker_running", "Running calls, by queue.";
     WORKER_WAITING: Gauge "fjord_worker_waiting", "Requests in the backlog, accepted and waiting for a slot, by queue.";
     WORKER_ROUND_TRIP: Gauge "fjord_worker_round_trip_seconds", "Mean time that gateways take to answer offers and claims, by queue.";
-    WORKER_SATURATED: Counter "fjord_worker_saturated_seconds_total", "Time that all slots of a queue were occupied, by queue.";
+    WORKER_SATURATED: Counter "fjord_worker_saturated_seconds_total", "Time during which all slots of a queue were occupied, by queue.";
     WORKER_SLOT_SECONDS: Counter "fjord_worker_slot_seconds_total", "Slot time used, by queue: each running call adds \
                                                                      one second per second.";
     WORKER_UTILIZATION: Gauge "fjord_worker_utilization_ratio", "Fraction of a queue's slots in use, averaged over a \
@@ -84,12 +83,11 @@ metrics! {
     WORKER_QUEUE_READY: Gauge "fjord_worker_queue_ready", "1 while a queue is served, 0 while it is not, by queue.";
 
     BACKEND_CONNECTIONS: Gauge "fjord_backend_connections", "Database connections, by database, program name and state.";
-    BACKEND_WAIT: Histogram "fjord_backend_wait_seconds", "Time that a call waited for a connection, by database.";
+    BACKEND_WAIT: Histogram "fjord_backend_wait_seconds", "Time for which a call waited for a connection, by database.";
     BACKEND_LOGIN: Histogram "fjord_backend_login_seconds", "Time to open a connection, including the login, by database.";
     BACKEND_DISCARDED: Counter "fjord_backend_connections_discarded_total", "Connections closed instead of returned to the pool, by database and reason.";
-    BACKEND_CANCELS: Counter "fjord_backend_cancels_total", "Calls cancelled in the database, by database and by what \
-                                                             happened to the connection.";
-    BACKEND_RETRIES: Counter "fjord_backend_retries_total", "Calls tried again inside the worker, by database and reason.";
+    BACKEND_CANCELS: Counter "fjord_backend_cancels_total", "Calls cancelled in the database, by database and result.";
+    BACKEND_RETRIES: Counter "fjord_backend_retries_total", "Calls that the worker retried, by database and reason.";
     BACKEND_UP: Gauge "fjord_backend_up", "1 while the database answers, by database.";
 
     NATS_CONNECTED: Gauge "fjord_nats_connected", "1 while the connection to NATS is known to work.";
@@ -99,19 +97,15 @@ metrics! {
     NATS_ROUND_TRIP: Gauge "fjord_nats_round_trip_seconds", "Smoothed round trip of a message from this process through NATS to itself.";
     NATS_EVENTS: Counter "fjord_nats_events_total", "Events reported by the NATS client, by event.";
 
-    TLS_CERTIFICATE_EXPIRY: Gauge "fjord_tls_certificate_expiry_timestamp_seconds", "When a certificate expires, by file.";
+    TLS_CERTIFICATE_EXPIRY: Gauge "fjord_tls_certificate_expiry_timestamp_seconds", "Time at which a certificate expires, by file.";
     TLS_RELOADS: Counter "fjord_tls_reloads_total", "Certificate reloads, by result.";
     CONFIG_RELOADS: Counter "fjord_config_reloads_total", "Configuration reloads, by result.";
     CONTROL_COMMANDS: Counter "fjord_control_commands_total", "Commands of operators over NATS, by command and result.";
     AUTH_FAILURES: Counter "fjord_auth_failures_total", "Requests refused by authentication or authorization, by endpoint and reason.";
-    AUTH_FAILURES_LIMITED: Counter "fjord_auth_failures_limited_total", "Requests refused with 429 because too many \
-                                                                         requests from their client address had \
-                                                                         failed authentication, by endpoint.";
+    AUTH_FAILURES_LIMITED: Counter "fjord_auth_failures_limited_total", "Requests refused with 429 because too many requests from the client's address had failed authentication, by endpoint.";
     AUTH_KEY_FETCHES: Counter "fjord_auth_key_fetches_total", "Fetches of issuers' keys, by issuer and result.";
-    AUTH_KEYS_FETCHED: Gauge "fjord_auth_keys_fetched_timestamp_seconds", "When the issuer's keys were last fetched, \
-                                                                           by issuer.";
-    RATE_LIMITED: Counter "fjord_rate_limited_total", "Requests refused because their caller exceeded its rate limit, \
-                                                       by endpoint.";
+    AUTH_KEYS_FETCHED: Gauge "fjord_auth_keys_fetched_timestamp_seconds", "Time at which the issuer's keys were last fetched, by issuer.";
+    RATE_LIMITED: Counter "fjord_rate_limited_total", "Requests refused because the caller exceeded its rate limit, by endpoint.";
     TRACE_SPANS: Counter "fjord_trace_spans_total", "Trace spans by result: exported, dropped because the queue was \
                                                      full, failed to be sent, or rejected by the collector.";
     TRACE_EXPORTS: Counter "fjord_trace_exports_total", "Exports of spans to the collector, by result.";

@@ -1,4 +1,4 @@
-//! Versions of the TLS files of a listener, by which changes are noticed.
+//! Versions of the TLS files of a listener, by which changes are detected.
 
 use crate::config::tls::{ClientAuth, ServerTlsConfig};
 use crate::file_version::FileVersion;

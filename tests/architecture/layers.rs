@@ -14,6 +14,7 @@ const DRIVERS: &[(&str, &[&str])] = &[
     ("hyper", &["roles/gateway", "src/admin"]),
     ("hyper_util", &["roles/gateway", "src/admin"]),
     ("jsonwebtoken", &["roles/gateway/admission/auth"]),
+    ("listenfd", &["src/listen"]),
     ("matchit", &["roles/gateway/admission/router", "src/catalogue"]),
     ("metrics", &["src/telemetry"]),
     ("metrics_exporter_prometheus", &["src/telemetry"]),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// The number of clock ticks per second in `/proc`, on every Linux that fjord supports.
 const TICKS: f64 = 100.0;
 
-/// What all threads of a process have used. In a sample: per 1,000 requests.
+/// The resources that all threads of a process have used. In a sample: per 1,000 requests.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct ProcessUsage {
     /// The CPU time in the program itself, in seconds.
@@ -22,8 +22,8 @@ pub(crate) struct ProcessUsage {
 }
 
 impl ProcessUsage {
-    /// Returns what the threads of a process have used since they started. Threads that have ended do not count in the
-    /// context switches.
+    /// Returns the resources that the threads of a process have used since they started. Threads that have ended do not count
+    /// in the context switches.
     pub(crate) fn of_process(pid: u32) -> Self {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process is running");
         // The format is `pid (name) state …`, and the name can contain parentheses.

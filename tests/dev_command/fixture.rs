@@ -187,7 +187,7 @@ impl DevRun {
         assert!(!self.run.exists(), "{} still exists", self.run.display());
     }
 
-    /// Waits until the command ends by itself, and returns its exit status.
+    /// Waits until the command exits without a signal, and returns its exit status.
     pub(crate) async fn ended(&mut self) -> Option<i32> {
         self.process.wait(STOP_LIMIT).await.code()
     }

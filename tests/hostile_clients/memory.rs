@@ -50,8 +50,8 @@ const PATIENT_ENDPOINT: &str = r#"{
 /// The memory in use, in bytes.
 #[derive(Clone, Copy, Debug)]
 struct MemoryUse {
-    /// The resident anonymous memory of the gateway. Pages of the executable file are left out: the kernel loads them when
-    /// code runs for the first time, and can drop them at any time.
+    /// The resident anonymous memory of the gateway. Pages of the executable file do not count: the kernel loads them when code
+    /// runs for the first time, and can drop them at any time.
     gateway: u64,
     /// The unsent data in the gateway's send buffers.
     unsent: u64,

@@ -1,4 +1,4 @@
-//! Clients that omit what the listener expects: TLS, the negotiation of HTTP/2, or `Host` in HTTP/1.0.
+//! Clients that omit something that the listener expects: TLS, the negotiation of HTTP/2, or `Host` in HTTP/1.0.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -20,7 +20,7 @@ async fn exchange(listener: &TestListener, sent: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn plain_http_on_a_tls_port_is_told_so_in_plain_http() {
+async fn plain_http_on_a_tls_port_gets_a_400_in_plain_http() {
     let listener = TestListener::tls();
     for request in [
         "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
@@ -40,7 +40,7 @@ async fn plain_http_on_a_tls_port_is_told_so_in_plain_http() {
 }
 
 #[tokio::test]
-async fn http2_that_was_not_negotiated_is_told_so_in_http2() {
+async fn http2_that_was_not_negotiated_gets_goaway_with_the_reason() {
     for (listener, error, detail) in [
         (TestListener::tls(), 0xc, "this port serves HTTPS only"),
         (TestListener::plain(), 0xd, "expected HTTP/1.1"),

@@ -1,5 +1,5 @@
-//! Request smuggling: requests whose end or target two parsers might see differently. Each is
-//! followed by a second one, which must be answered only if the end of the first is unambiguous.
+//! Request smuggling: requests in which two parsers might find different ends or targets. Each is
+//! followed by a second request, which must be answered only if the end of the first is unambiguous.
 
 use futures_util::future::join_all;
 
@@ -188,7 +188,7 @@ const CODINGS: &[SmugglingCase] = &[
     (
         "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nContent-Length: 50\r\nHost: evil.test\r\n\r\n",
         BOTH_ANSWERED,
-        "RFC 9110 6.5.1: trailers frame nothing",
+        "RFC 9110 6.5.1: trailers do not affect framing",
     ),
 ];
 
@@ -302,7 +302,7 @@ async fn check(
         .then(|| format!("{why}: {statuses:?} instead of {expected:?}: {bytes:?}"))
 }
 
-/// Sends every case, wrapped by `request`, and checks its responses.
+/// Sends every case, completed by `request`, and checks its responses.
 async fn check_all(cases: &[SmugglingCase], request: impl Fn(&str) -> String) {
     let listener = TestListener::plain();
     let wrong = join_all(cases.iter().map(|case| check(&listener, request(case.0), *case))).await;

@@ -1,4 +1,4 @@
-//! Promise: the embedded backend does what SQL Server does. Each case runs on both, with the same
+//! Promise: the embedded backend behaves like SQL Server. Each case runs on both, with the same
 //! arguments. The fake server states SQL Server's rule; a real one confirms it.
 
 use fjord::catalogue::{ParameterType, ParameterValue};

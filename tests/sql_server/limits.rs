@@ -1,5 +1,5 @@
-//! Promise: each SQL type takes its smallest and largest value in both directions. A value beyond
-//! them is refused before the call is sent, with the reason.
+//! Promise: the smallest and largest values of each SQL type are converted in both directions. A
+//! value beyond them is refused before the call is sent, with the reason.
 
 use std::sync::Arc;
 

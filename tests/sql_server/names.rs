@@ -1,5 +1,5 @@
 //! Promise: every procedure that SQL Server allows can be called, whatever its name. An object that
-//! is no procedure is refused with its kind.
+//! is not a procedure is refused with its kind.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

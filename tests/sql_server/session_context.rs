@@ -1,4 +1,4 @@
-//! Promise: a procedure reads in the session context who is calling, in the same round trip as its
+//! Promise: a procedure finds its caller in the session context, in the same round trip as its
 //! call, and never reads a value of another call.
 
 use std::sync::atomic::Ordering;

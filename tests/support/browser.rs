@@ -26,7 +26,7 @@ pub(crate) struct Browser {
     http: reqwest::Client,
     /// The URL of the `WebDriver` session.
     session: String,
-    /// The process of Chromium, which its driver does not end when it is killed.
+    /// The Chromium process, which continues to run when its driver is killed.
     chromium: i32,
     _driver: Process,
     _home: TempDir,
@@ -111,7 +111,7 @@ impl Browser {
         texts.filter(|text| !text.contains("the server responded with a status of")).collect()
     }
 
-    /// Saves a picture of the window as a PNG file.
+    /// Saves a screenshot of the window as a PNG file.
     pub(crate) async fn screenshot(&self, file: &Path) {
         let answer = self.http.get(format!("{}/screenshot", self.session)).send().await;
         let answer: Value =
@@ -133,7 +133,7 @@ impl Browser {
 impl Drop for Browser {
     fn drop(&mut self) {
         if let Some(pid) = Pid::from_raw(self.chromium) {
-            // It can have ended already.
+            // The process may have ended already.
             let _ended = kill_process(pid, Signal::KILL);
             process_guard::forget(self.chromium.unsigned_abs());
         }

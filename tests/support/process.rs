@@ -25,11 +25,21 @@ pub(crate) struct Process {
 
 impl Process {
     /// Starts a command with stdout and stderr appended to `log`.
-    pub(crate) fn start(name: &str, mut command: Command, log: &Path) -> Self {
+    pub(crate) fn start(name: &str, command: Command, log: &Path) -> Self {
+        Self::start_with_stdin(name, command, log, Stdio::null())
+    }
+
+    /// The same, with something to read.
+    pub(crate) fn start_with_stdin(
+        name: &str,
+        mut command: Command,
+        log: &Path,
+        stdin: Stdio,
+    ) -> Self {
         let file = File::options().create(true).append(true).open(log).expect("a log file");
         let same = file.try_clone().expect("a second handle of the log file");
         let child = command
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(file)
             .stderr(same)
             // Ctrl-C must not reach the children: the process guard ends them.

@@ -87,7 +87,7 @@ pub(crate) struct FakeState {
     pub(crate) lacks_session_context: AtomicBool,
     /// Whether the login may not execute `sp_set_session_context`.
     pub(crate) denies_session_context: AtomicBool,
-    /// The key of the session context that something else has set, read-only, on new connections.
+    /// The session context key that is already set, read-only, on new connections.
     pub(crate) foreign_key: Mutex<Option<&'static str>>,
     /// The number of messages that set the session context and contain no other call.
     pub(crate) context_messages: AtomicUsize,
@@ -109,7 +109,7 @@ pub(crate) struct FakeState {
     pub(crate) refuses_connections: AtomicBool,
     /// Whether the server refuses new connections after the procedure `drops` has closed one.
     pub(crate) goes_away_on_drop: AtomicBool,
-    /// The number of coming logins after which the server closes the connection.
+    /// The number of further logins after which the server closes the connection.
     pub(crate) closes_after_login: AtomicUsize,
     /// The duration of a login, in milliseconds.
     pub(crate) login_ms: AtomicU64,

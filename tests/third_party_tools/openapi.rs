@@ -1,5 +1,5 @@
-//! Promise: `/openapi.json` says what the gateway does. schemathesis generates requests from the document, valid and invalid
-//! ones, and finds no difference. A client that is generated from it reads typed answers.
+//! Promise: `/openapi.json` describes the behaviour of the gateway. schemathesis generates requests from the document, valid
+//! and invalid ones, and finds no difference. A client that is generated from it reads typed answers.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

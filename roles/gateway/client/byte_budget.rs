@@ -193,6 +193,14 @@ impl Reservation {
         Ok(())
     }
 
+    /// Shrinks the reservation to `bytes` if it is larger.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        if let Some(excess) = self.bytes.checked_sub(bytes).filter(|excess| *excess > 0) {
+            self.budget.release(self.client, excess);
+            self.bytes = bytes;
+        }
+    }
+
     /// Returns whether the budget would have room without this reservation.
     #[must_use]
     pub fn budget_has_room(&self) -> bool {
@@ -358,6 +366,12 @@ mod tests {
         assert_eq!(third.grow_optional(1), Err(BudgetExhausted), "half of the budget is reserved");
         third.grow_to(MIB).unwrap();
         assert_eq!(held(&budget), (2 * MIB, 3));
+        third.shrink_to(2 * MIB);
+        assert_eq!(held(&budget), (2 * MIB, 3), "a reservation does not grow to the size");
+        third.shrink_to(MIB / 4);
+        assert_eq!(held(&budget), (5 * MIB / 4, 3));
+        drop((room, other, third));
+        assert_eq!(held(&budget), (0, 0));
     }
 
     #[test]

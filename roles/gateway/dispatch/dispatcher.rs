@@ -32,7 +32,7 @@ use super::session_task::{
 use super::stream_driver::{StreamDriver, StreamingAnswer};
 use super::worker_monitor;
 
-/// How long `dispatch_until` waits for the end of a session after its disconnect.
+/// How long `dispatch_until` waits for the end of a session after `disconnect` has ended.
 const DISCONNECT_LIMIT: Duration = Duration::from_secs(2);
 
 /// Dispatches requests to workers. Cheap to clone; all clones share their queues and services.
@@ -124,8 +124,8 @@ impl Dispatcher {
         }
     }
 
-    /// Dispatches one request without streaming its answer. The end of `disconnect` has the effect
-    /// of a client's disconnect, but the result is still returned, if it is known soon.
+    /// Dispatches one request without streaming its answer. The end of `disconnect` has the same
+    /// effect as a client's disconnect, but the result is still returned if it is known soon.
     pub async fn dispatch_until(
         &self,
         endpoint: &Endpoint,

@@ -1,4 +1,4 @@
-//! The session of a request: a state machine that takes events and the current time, and returns
+//! The session of a request: a state machine that accepts events and the current time, and returns
 //! actions.
 //!
 //! A session does no I/O and reads no clock, so that the simulation in `tests/` can run this code.

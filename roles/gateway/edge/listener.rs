@@ -86,12 +86,12 @@ struct ListenerState {
 }
 
 impl Listener {
-    /// Binds the address. Without `tls`, it serves plain HTTP/1.1. Nothing is accepted until `serve` is called.
+    /// Binds the address, or takes the listener of the previous process from systemd. Without `tls`, it serves plain HTTP/1.1. Nothing is accepted until `serve` is called.
     ///
     /// # Errors
     /// `ListenError` with the address and the cause.
     pub fn bind(config: &GatewayConfig, tls: Option<ServerTls>) -> Result<Self, ListenError> {
-        let acceptor = Acceptor::bind(config.listen)?;
+        let acceptor = Acceptor::inherit_or_bind(config.listen)?;
         Ok(Self { acceptor, tls, config: connection_config(config) })
     }
 

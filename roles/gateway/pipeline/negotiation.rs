@@ -1,4 +1,4 @@
-//! What a client wants its answer to look like: `Accept` and `Prefer`.
+//! The form of the answer that a client requests with `Accept` and `Prefer`.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Measures the calls to one endpoint, to decide whether another call can still end in time.
+//! Measures the calls to one endpoint, to decide whether another call can still finish in time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 /// A new sample has a weight of `1 / WEIGHT` in the moving mean.
 const WEIGHT: u64 = 16;
 
-/// A moving mean of the time that calls to an endpoint hold a slot. Simultaneous calls can
+/// A moving mean of the time for which calls to an endpoint occupy a slot. Simultaneous calls can
 /// overwrite each other's samples. This is harmless: the mean only decides which calls are not
 /// worth starting.
 #[derive(Debug, Default)]

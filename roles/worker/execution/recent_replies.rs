@@ -53,7 +53,7 @@ pub struct FinishedJob {
 }
 
 impl RecentReplies {
-    /// Creates an empty memory. Replies are forgotten after `age_max`, which must be the longest
+    /// Creates an empty store. Replies are forgotten after `age_max`, which must be the longest
     /// time until a lost connection has been replaced: replies may be written to it until then.
     #[must_use]
     pub fn new(age_max: Duration) -> Self {

@@ -293,8 +293,7 @@ fn endpoint_keys_are_validated() {
     check(&with(r#""attempts":21"#), "attempts: ");
     check(&with(r#""max_body":"1MB""#), "max_body: ");
     check(&with(r#""max_body":-1"#), "max_body: ");
-    let share =
-        "max_body: expected at most gateway.http.buffered_bytes_per_client_max (1048576 bytes)";
+    let share = "max_body: expected at most half of gateway.http.buffered_bytes_per_client_max (1048576 bytes)";
     check(&with(r#""max_body":"1025KiB""#), share);
     check(&with(r#""rate_limit":{"requests":0,"window":"1m"}"#), "rate_limit.requests: ");
     check(&with(r#""rate_limit":[1,"1m"]"#), "rate_limit: invalid type");

@@ -1,4 +1,4 @@
-//! Generates what the catalogue says about responses: their headers, and the answers to conditional requests.
+//! Generates the parts of a response that the catalogue determines: its headers, and the answers to conditional requests.
 
 use serde_json::{Map, Value as Json, json};
 

@@ -116,7 +116,7 @@ fn range(kind: ParameterType) -> (Option<i64>, Option<i64>) {
     }
 }
 
-/// Returns the description with what the schema cannot express.
+/// Returns the description, with the rules that the schema cannot express.
 fn description(parameter: &Parameter, note: Option<String>) -> Option<String> {
     let constraints = &parameter.constraints;
     let limit = match parameter.kind {

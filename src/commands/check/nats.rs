@@ -49,7 +49,7 @@ async fn check(role: &CheckedRole, nats: &NatsConfig, server: &str) -> CheckResu
     if results.errors.is_empty() {
         let count = check.subscribe.len() + check.queue_subscribe.len() + check.publish.len() + 1;
         let tls = if nats.tls.is_some() { "TLS, " } else { "" };
-        results.passed.push(format!("{place}: {tls}credentials and {count} subjects are accepted"));
+        results.passed.push(format!("{place}: accepted: {tls}credentials, {count} subjects"));
     }
     results
 }

@@ -19,7 +19,7 @@ use crate::lifecycle::Tasks;
 
 /// The maximum length of a line in bytes. The rest of a longer line counts as another line.
 const LINE_BYTES_MAX: u64 = 64 * 1024;
-/// The number of last lines that are kept, to explain why a process has ended.
+/// The number of recent lines that are kept, to explain why a process has ended.
 const LAST_LINES_MAX: usize = 20;
 /// The longest wait for the rest of the output of a process that has ended.
 const OUTPUT_LIMIT: Duration = Duration::from_millis(500);

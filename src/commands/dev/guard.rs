@@ -1,4 +1,4 @@
-//! Ends the child processes if `fjord dev` itself is killed and can no longer do that.
+//! Ends the child processes if `fjord dev` is killed and cannot end them itself.
 //!
 //! A shell reads the process ids from a pipe. When this process ends for any reason, the pipe closes, and the shell kills the
 //! processes that are still on its list.

@@ -12,7 +12,7 @@ pub(super) struct ChosenPort {
     pub(super) configured: u16,
 }
 
-/// Chooses ports of 127.0.0.1, of which no two are equal.
+/// Chooses distinct ports on 127.0.0.1.
 #[derive(Debug, Default)]
 pub(super) struct PortChooser {
     /// The chosen ports remain bound until all ports are chosen.

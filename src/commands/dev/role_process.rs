@@ -40,7 +40,7 @@ pub(super) struct RoleProcess {
 /// The state of a process that is about to become ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum RoleState {
-    /// It is not ready for these reasons. There are none if it does not answer yet.
+    /// It is not ready, for these reasons. If it does not answer yet, the list is empty.
     NotReady(Vec<String>),
     /// It is ready, apart from these problems.
     Ready(Vec<String>),
@@ -136,7 +136,8 @@ impl RoleProcess {
         if answer.status != 200 {
             return RoleState::NotReady([lines(document.reasons), notes].concat());
         }
-        // A worker is ready as soon as it serves one queue. The others usually follow at once, but a new database takes longer.
+        // A worker is ready as soon as it serves one queue. The others usually follow immediately, but a new database takes
+        // longer.
         let is_opening = notes.iter().any(|note| note.ends_with(NOT_QUERIED));
         if is_opening || (!notes.is_empty() && self.age() < NOTES_LIMIT) {
             return RoleState::NotReady(notes);

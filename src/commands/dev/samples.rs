@@ -15,7 +15,7 @@ use crate::catalogue::{
 
 /// The text of a string without other constraints than its length.
 const TEXT: &str = "example";
-/// The longest text that is made up for a pattern or a minimum length.
+/// The maximum length of the text that is generated for a pattern or a minimum length.
 const TEXT_CHARACTERS_MAX: usize = 64;
 
 /// The characters that are encoded in a URL: all but the unreserved ones (RFC 3986, section 2.3).

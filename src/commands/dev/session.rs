@@ -27,7 +27,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(25);
 const READY_LIMIT: Duration = Duration::from_secs(10);
 /// The longest wait for a process to stop, after which it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
-/// The same after a process has ended by itself: without it, the others cannot finish their work.
+/// The same after a process has exited unexpectedly: without it, the others cannot finish their
+/// work.
 const STOP_LIMIT_AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// The longest wait for a process to apply or refuse changed files.
 const RELOAD_LIMIT: Duration = Duration::from_secs(10);
@@ -103,7 +104,7 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
         })
     }
 
-    /// Responds to events until a signal arrives or a process ends by itself. Returns the exit status.
+    /// Responds to events until a signal arrives or a process exits unexpectedly. Returns the exit status.
     ///
     /// # Errors
     /// An I/O error if the output cannot be written or a process cannot be started.
@@ -199,7 +200,7 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
         Ok(None)
     }
 
-    /// Reports that a process has ended by itself.
+    /// Reports that a process has exited unexpectedly.
     fn died(
         &mut self,
         name: &str,

@@ -1,8 +1,9 @@
-//! Notices changes of the files of a configuration: reads their modification times at an interval.
+//! Detects changes to the files of a configuration by reading their modification times at an
+//! interval.
 //!
-//! Notifications of the kernel would be faster, but do not exist on network file systems and in many directories that are
-//! shared with a container or a virtual machine. An editor also writes a file in several steps, so a change is reported only
-//! when the files stay the same for an interval.
+//! Kernel notifications would be faster, but do not exist on network file systems or in many directories that are shared with a
+//! container or a virtual machine. An editor also writes a file in several steps, so a change is reported only when the files
+//! stay the same for an interval.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -17,7 +18,7 @@ use crate::catalogue::load::is_catalogue_file;
 use crate::config::Sources;
 use crate::config::procedures::DatabaseConfig;
 
-/// The interval between two looks at the files.
+/// The interval between two checks of the files.
 const INTERVAL: Duration = Duration::from_millis(150);
 /// The maximum number of files of a directory that are watched.
 const FILES_MAX: usize = 10_000;
@@ -50,7 +51,7 @@ pub(super) struct Watcher {
     schemas: Vec<PathBuf>,
     /// The versions of which changes have been reported.
     reported: Versions,
-    /// The versions at the last look.
+    /// The versions at the last check.
     latest: Versions,
     ticks: Interval,
 }

@@ -1,4 +1,4 @@
-//! Reads the procedures of a database, and what they return.
+//! Reads the procedures of a database, and the columns that they return.
 
 use std::io;
 use std::sync::Arc;

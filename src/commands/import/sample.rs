@@ -21,7 +21,7 @@ use crate::telemetry::chain;
 const LIMIT: Duration = Duration::from_secs(10);
 /// The number of rows after which a call is stopped.
 const ROWS_MAX: usize = 1_000;
-/// The declared type in messages of a column that is known from a sample.
+/// The declared type that messages give for a column that is known only from a sample.
 const SAMPLED: &str = "as in a sample";
 
 /// Calls a procedure with NULL for each parameter, in a transaction that is rolled back. Adds to `described` the result sets

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use crate::config::Secret;
 
-/// The keys that have a meaning for fjord, each with its synonyms. Keys are compared without case and blanks.
+/// The keys that fjord uses, each with its synonyms. Keys are compared without case and blanks.
 const KEYS: [(&str, &[&str]); 9] = [
     ("Server", &["server", "datasource", "address", "addr", "networkaddress"]),
     ("Database", &["database", "initialcatalog"]),
@@ -49,7 +49,7 @@ const UNUSED_KEYS: [&str; 24] = [
     "workstationid",
     "wsid",
 ];
-/// The protocols that a server may name before its address, and that are not TCP.
+/// The protocols other than TCP that can precede the address of a server.
 const OTHER_PROTOCOLS: [&str; 3] = ["np:", "lpc:", "admin:"];
 
 /// A connection string that fjord can use.
@@ -65,7 +65,7 @@ pub(super) struct ConnectionString {
     is_strict: bool,
     certificate_name: Option<String>,
     is_read_only: bool,
-    /// The keys without a meaning for fjord.
+    /// The keys that fjord does not use.
     ignored: Vec<String>,
 }
 
@@ -147,7 +147,7 @@ impl ConnectionString {
         (!ignored.is_empty()).then(|| format!("not used of the connection string: {ignored}"))
     }
 
-    /// Returns advice for the case that the database cannot be read.
+    /// Returns advice for when the database cannot be read.
     pub(super) fn advice(&self) -> Option<&'static str> {
         let text = "if no known authority has signed the certificate of the server, TrustServerCertificate=true accepts it";
         (!self.trusts_any && !self.is_strict).then_some(text)

@@ -102,7 +102,7 @@ fn saturated(processes: &[ProcessView], queues: &[QueueView]) -> Option<Bottlene
     }
     let needed = queue.slots_needed.map_or_else(String::new, |needed| {
         format!(
-            " Arrivals of {:.1} requests per second need {needed:.0} slots.",
+            " At {:.1} requests per second, the queue needs {needed:.0} slots.",
             queue.arrivals_per_second.max(queue.rates.calls_per_second)
         )
     });

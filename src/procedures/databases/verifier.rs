@@ -1,5 +1,5 @@
-//! Verifies that the procedures of a database match the catalogue, repeatedly for queues that
-//! failed.
+//! Compares the procedures of a database with the catalogue. Queues that fail are verified again, at
+//! growing intervals.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,7 +24,7 @@ const LINES_MAX: usize = 16;
 /// The maximum number of queues named in a log line.
 const NAMED_MAX: usize = 8;
 
-/// The reason for which a queue is not served before its database has answered for the first time.
+/// The reason why a queue is not served until its database has answered for the first time.
 pub const NOT_QUERIED: &str = "its database has not been queried yet";
 
 /// The result of comparing the procedures of a queue with the catalogue.
@@ -96,7 +96,7 @@ pub(super) struct Verifier {
     /// Whether the database answers; `None` before the first ping.
     pub(super) is_up: watch::Receiver<Option<bool>>,
     pub(super) queues: Arc<VerifiedQueues>,
-    /// The causes of the previous round that were logged, which are not logged again.
+    /// The causes that have been logged and still exist. They are not logged again.
     pub(super) logged: BTreeSet<String>,
 }
 
@@ -149,8 +149,8 @@ impl Verifier {
         checks.iter().all(|check| check.failure.is_none() && check.pending == 0)
     }
 
-    /// Logs each new cause of failure, `LINES_MAX` of them at most, and logs once when no cause
-    /// remains. The next rounds log the others.
+    /// Logs at most `LINES_MAX` new causes of failure; later rounds log the others. Logs once when
+    /// no cause remains.
     fn log(&mut self, checks: &[QueueCheck]) {
         let mut causes: BTreeMap<(bool, String), Vec<String>> = BTreeMap::new();
         for check in checks {

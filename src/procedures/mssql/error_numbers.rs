@@ -65,12 +65,12 @@ fn is_user_error(number: u32) -> bool {
     number >= USER_ERROR_MIN && number != BABELFISH_UNMAPPED
 }
 
-/// Returns the error of an answer that decides what became of the call. `first` is the error that
-/// the driver reported.
+/// Returns the error of an answer that determines the outcome of the call. `first` is the error
+/// that the driver reported.
 ///
-/// An error that closes the connection comes first. Then comes the last error that the procedure
-/// raised itself, because it knows what the errors before it mean, or that ended its transaction,
-/// because the procedure did not go on. Otherwise it is the first error.
+/// An error that closes the connection takes precedence. The next in order is the last error that
+/// the procedure raised itself, because the procedure has handled the errors before it, or that
+/// ended its transaction, because the procedure did not continue. Otherwise, it is the first error.
 pub(super) fn deciding_error(first: ServerMessage, log: &MessageLog) -> ServerMessage {
     let by_last = log.errors_by_last();
     let ends_call = |error: &ServerMessage| {
@@ -81,8 +81,8 @@ pub(super) fn deciding_error(first: ServerMessage, log: &MessageLog) -> ServerMe
     closing.or(last).cloned().unwrap_or(first)
 }
 
-/// Returns the error of a call that was sent, from the error that decides. `log` has all errors of
-/// the answer.
+/// Returns the error of a call that was sent, given the decisive error. `log` has all errors of the
+/// answer.
 pub(super) fn sent_error(error: &ServerMessage, log: &MessageLog) -> SentError {
     let number = error.number;
     let class = class_of(number);
@@ -226,7 +226,7 @@ pub(super) fn login_failure(error: &Error) -> LoginFailure {
     }
 }
 
-/// Returns whether the server refused the password, so that another one may be accepted.
+/// Returns whether the server refused the password, and might accept another one.
 pub(super) fn refuses_password(error: &Error) -> bool {
     // Wrong password; password expired; password must be changed.
     matches!(error.code(), Some(18456 | 18487 | 18488))

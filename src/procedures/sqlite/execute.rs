@@ -43,11 +43,11 @@ pub(super) struct CallTask {
     pub(super) procedure: Arc<SqliteProcedure>,
     pub(super) arguments: Vec<(String, SqlValue)>,
     pub(super) events: Sender<RowEvent>,
-    /// The transaction in which the call runs. Without one, each statement commits by itself.
+    /// The transaction in which the call runs. Without one, each statement is committed separately.
     pub(super) transaction: Transaction,
 }
 
-/// Executes the procedure. Rolls back what a failed procedure has not committed. Blocks the thread.
+/// Executes the procedure. If it fails, rolls back its uncommitted changes. Blocks the thread.
 pub(super) fn execute(
     connection: &mut SqliteConnection,
     task: CallTask,

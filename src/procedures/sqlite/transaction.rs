@@ -1,4 +1,5 @@
-//! The transactions of a call, as on SQL Server: without one, each statement commits by itself.
+//! The transactions of a call, as on SQL Server: without one, each statement is committed
+//! separately.
 
 use rusqlite::Connection;
 
@@ -35,7 +36,7 @@ impl<'a> CallTransactions<'a> {
         Ok(transactions)
     }
 
-    /// Returns whether each statement commits by itself.
+    /// Returns whether each statement is committed separately.
     fn is_autocommit(&self) -> bool {
         self.outer == Transaction::None && self.count == 0
     }

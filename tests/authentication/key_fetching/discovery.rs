@@ -48,7 +48,7 @@ async fn an_issuer_is_configured_by_its_url_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn plain_http_must_be_allowed_by_a_key() {
+async fn insecure_plain_text_allows_keys_over_plain_http() {
     let signer = Signer::p256("key").unwrap();
     let issuer = KeyServer::start_with(&keys(&[&signer]), false).await;
     let url = issuer.url("http");

@@ -1,4 +1,5 @@
-//! Smuggling cases as fragments: framing headers, chunks and request lines, each completed to a request.
+//! Smuggling cases that are parts of requests: framing headers, chunks and request lines. The tests complete each of
+//! them.
 
 use super::{ANSWERED_AND_CLOSED, BOTH_ANSWERED, REJECTED, SmugglingCase, check_all};
 

@@ -66,7 +66,7 @@ impl TdsLogin {
 
 /// Reads the access token from the features of a login (MS-TDS 2.2.6.4, FEDAUTH).
 fn token(payload: &Bytes) -> Option<String> {
-    // Bit 4 of the third flags: there are features, whose place is at the offset in 56.
+    // Bit 4 of the third flags: there are features, whose position is at the offset in byte 56.
     if payload[27] & 0x10 == 0 {
         return None;
     }

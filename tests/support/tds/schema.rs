@@ -25,13 +25,13 @@ pub(crate) struct Schema {
     bodies: HashMap<String, String>,
     /// The table types in order of creation. The index determines the id.
     pub(crate) table_types: Vec<(String, Vec<Declaration>)>,
-    /// The type codes of objects that are no procedures, by name.
+    /// The type codes of objects that are not procedures, by name.
     others: HashMap<String, &'static str>,
     /// The names of synonyms, and those of their base objects as they were written.
     synonyms: HashMap<String, String>,
 }
 
-/// The kinds of objects that are no procedures, with their type codes.
+/// The kinds of objects that are not procedures, with their type codes.
 const OTHERS: [(&str, &str); 4] = [
     ("CREATE TABLE ", "U "),
     ("CREATE VIEW ", "V "),

@@ -15,7 +15,7 @@ use crate::telemetry::{Gauge, counter, gauge, names};
 
 use super::key::AnswerKey;
 
-/// The memory of an answer in addition to its content and its key, as an estimate.
+/// An estimate of the memory that an answer needs in addition to its content and its key.
 const OVERHEAD_BYTES: usize = 512;
 /// An answer that is larger than this part of the cache is not stored, because it would evict many others.
 const SHARE_DIVISOR: usize = 4;
@@ -64,7 +64,7 @@ impl AnswerCache {
         Some((stored.answer.clone(), now.saturating_duration_since(stored.stored_at)))
     }
 
-    /// Stores a successful answer for `ttl`. To make room, it removes those that expire next.
+    /// Stores a successful answer for `ttl`. To make room, removes the answers that expire next.
     pub(super) fn put(&self, key: AnswerKey, end: &SessionEnd, ttl: Duration, now: Instant) {
         let SessionEnd::Answer(answer) = end else { return };
         let is_complete =

@@ -1,5 +1,5 @@
-//! The deadlines of a session: for a worker to accept the request, for that worker's next sign of
-//! life, and for the end of the session.
+//! The deadlines of a session: for a worker to accept the request, for that worker's next message,
+//! and for the end of the session.
 
 use std::time::Duration;
 

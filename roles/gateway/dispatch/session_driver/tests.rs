@@ -1,4 +1,4 @@
-//! Tests of what a session's end means for its queue.
+//! Tests of the effect that the end of a session has on its queue.
 
 use super::*;
 use crate::catalogue::{Execution, OnDisconnect, QueueName};

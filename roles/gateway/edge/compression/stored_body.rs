@@ -30,7 +30,7 @@ static DECOMPRESSIONS: Semaphore = Semaphore::const_new(DECOMPRESSIONS_MAX);
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 /// The level for bodies that are compressed once and sent many times.
 const LEVEL: u32 = 6;
-/// The number of bytes of its hash that name a body.
+/// The number of bytes of a body's hash that identify the body.
 const NAME_BYTES: usize = 9;
 
 /// A body compressed with gzip.
@@ -76,7 +76,7 @@ impl StoredBody {
         Self { hash: URL_SAFE_NO_PAD.encode(hash).into(), length: length.into(), gzip }
     }
 
-    /// Compresses what `fill` writes.
+    /// Compresses the bytes that `fill` writes.
     ///
     /// # Errors
     /// The error of `fill`.

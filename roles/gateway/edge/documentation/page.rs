@@ -1,4 +1,4 @@
-//! The page at `/docs`: Swagger UI, and a list of tags and a search field beside it. The page requests nothing from other hosts.
+//! The page at `/docs`: Swagger UI, with a list of tags and a search field. The page requests nothing from other hosts.
 
 use std::sync::LazyLock;
 

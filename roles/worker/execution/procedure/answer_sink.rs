@@ -239,7 +239,7 @@ impl AnswerSink {
         self.close_array();
         let out = &mut self.out;
         out.extend_from_slice(b",\"outputs\":{");
-        // With the name that the catalogue uses, which may have another case than the procedure's.
+        // With the name that the catalogue uses, which may differ in case from the procedure's.
         let selected = outcome.outputs.iter().filter_map(|(name, cell)| {
             let wanted = outputs.iter().find(|wanted| eq_ignore_case(wanted, name));
             (outputs.is_empty() || wanted.is_some()).then(|| (wanted.unwrap_or(name), cell))

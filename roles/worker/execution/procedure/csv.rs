@@ -1,7 +1,7 @@
 //! Writes rows as CSV (RFC 4180): fields separated by commas, lines ended by CR LF.
 //!
-//! Values are written as they are. A program that opens the file may evaluate a text that begins with `=`, but a character
-//! that prevents this would change the value for every other reader.
+//! Values are written as they are. A program that opens the file may evaluate text that begins with `=`, but a character that
+//! prevents this would change the value for every other reader.
 
 use memchr::memchr3;
 

@@ -1,6 +1,6 @@
-//! Logs failed calls, and the messages of procedures. A persistent cause is logged once per endpoint, and then only at `debug`. The
-//! messages of a database are left out unless the operator has enabled them, because they can
-//! contain values from requests ("The duplicate key value is (…)").
+//! Logs failed calls, and the messages of procedures. A persistent cause is logged once per endpoint, and then only at `debug`.
+//! The messages of a database are omitted unless the operator has enabled them, because they can contain values from requests
+//! ("The duplicate key value is (…)").
 
 use std::error::Error;
 use std::fmt::Write as _;

@@ -20,7 +20,7 @@ pub(super) struct InvalidHeaderValue {
     expected: &'static str,
 }
 
-/// Returns the headers that the endpoint declares. A header whose OUTPUT parameter is NULL is left out.
+/// Returns the headers that the endpoint declares. A header whose OUTPUT parameter is NULL is omitted.
 ///
 /// # Errors
 /// `InvalidHeaderValue` for the first value that its header cannot have.

@@ -30,7 +30,7 @@ const STATUS_NUMBERS: std::ops::RangeInclusive<u32> = 50_400..=50_599;
 /// The difference between an error number in `STATUS_NUMBERS` and its HTTP status.
 const STATUS_NUMBERS_BASE: u32 = 50_000;
 
-/// Statuses that only the gateway may use, to report what happened to a request.
+/// Statuses that only the gateway may use, to report the outcome of a request.
 const GATEWAY_STATUSES: std::ops::RangeInclusive<u16> = 502..=504;
 
 /// Maps the result of a call. No other function maps backend errors or a RETURN status to HTTP.

@@ -6,9 +6,9 @@ use crate::procedures::mssql::error_numbers;
 use crate::procedures::mssql::server_message::ServerMessage;
 use crate::procedures::{BackendError, BackendErrorKind, SentError, SentErrorKind};
 
-/// The pause before a call is retried that lost a conflict with others.
+/// The pause before the retry of a call that lost a conflict with other calls.
 const CONTENTION_PAUSE: Duration = Duration::from_millis(20);
-/// The pause before a call is retried that the database had no capacity for.
+/// The pause before the retry of a call for which the database had no capacity.
 const THROTTLED_PAUSE: Duration = Duration::from_secs(1);
 
 /// The failure of an attempt.
@@ -60,8 +60,8 @@ pub(super) enum RetryReason {
 }
 
 impl RetryReason {
-    /// Returns the reason if the error is not caused by the call itself: another call got in its
-    /// way, or resources were missing.
+    /// Returns the reason if the error is not caused by the call itself: it conflicted with another
+    /// call, or resources were missing.
     pub(super) fn contention(error: &ServerMessage) -> Option<Self> {
         if error_numbers::is_deadlock(error) {
             Some(Self::Deadlock)

@@ -1,8 +1,8 @@
 //! The values that a call sets in the session context, before the procedure runs.
 //!
-//! They are sent in the message of the call, in which the server executes the call even if it has
-//! refused a value. Therefore a message of its own sets them first, if the endpoint declares values,
-//! which policies may depend on, or if it is not known that the login may set values.
+//! Usually they are sent in the message of the call. The server then executes the call even if it has refused a value.
+//! Therefore, a separate message sets them first if the endpoint declares values, on which policies may depend, or if it is not
+//! known that the login may set values.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;

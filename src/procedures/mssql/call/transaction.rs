@@ -7,9 +7,9 @@
 //!
 //! A procedure can switch `IMPLICIT_TRANSACTIONS` off for itself, which cannot be detected later.
 //! Therefore, a call counts as rolled back only if the rollback is confirmed:
-//! - SQL Server reports each transaction that begins or ends. If it has reported none, an open
-//!   transaction is the worker's. If it has reported one roll-back and nothing ran after it, an
-//!   error ended the procedure.
+//! - SQL Server reports each transaction that begins or ends. If it has reported none and a
+//!   transaction is open, that transaction is the worker's. If it has reported one rollback and has
+//!   executed nothing since, an error ended the procedure.
 //! - A savepoint ends with its transaction. A dry run always sets one. Other calls set one only on
 //!   a server that reports nothing, because a transaction with a savepoint cannot become
 //!   distributed.

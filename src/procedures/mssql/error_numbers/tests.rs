@@ -1,4 +1,4 @@
-//! Tests the classes of error numbers against docs/ERRORS.md, and which error of several decides.
+//! Tests the classes of error numbers against docs/ERRORS.md, and the choice among several errors.
 
 use super::*;
 

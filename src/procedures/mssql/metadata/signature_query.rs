@@ -75,7 +75,7 @@ struct QueryForm {
 pub(super) enum NamedObject {
     /// A procedure.
     Procedure(Arc<Signature>),
-    /// Anything else: the reason that it cannot be called.
+    /// Another object, with the reason why it cannot be called.
     Other(String),
     /// No object that the login can see.
     Missing,

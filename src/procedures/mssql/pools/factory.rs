@@ -125,7 +125,7 @@ impl ConnectionFactory {
         let was_ignored = std::mem::replace(&mut self.lock().ignores_cancels, is_ignored);
         if is_ignored && !was_ignored {
             tracing::warn!(database = %self.database, cancel_timeout = ?self.cancel_timeout(),
-                "the server does not acknowledge cancels in time: each one costs a connection");
+                "the server does not acknowledge cancellations in time, so each cancelled call closes its connection");
         }
     }
 

@@ -52,7 +52,7 @@ async fn ask(address: SocketAddr, instance: &str) -> Result<u16, BrowserError> {
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
     let socket = UdpSocket::bind((any, 0)).await?;
-    // A connected socket receives only what comes from this address.
+    // A connected socket receives only datagrams from this address.
     socket.connect(address).await?;
     let request = [&[REQUEST][..], instance.as_bytes(), &[0]].concat();
     // One byte more than the longest answer, because a longer message would be cut off.

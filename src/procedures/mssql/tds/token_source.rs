@@ -54,7 +54,7 @@ async fn from_service(url: &str, client_id: Option<&str>) -> Result<Vec<u8>, Str
         format!("&client_id={id}")
     });
     let url = format!("{url}?{QUERY}{}", id.unwrap_or_default());
-    // The service requires the header, which a browser or a proxy does not send by itself.
+    // The service requires the header, which a browser or a proxy does not add.
     let request = client.get(url).header("Metadata", "true");
     let mut answer = request.send().await.map_err(|error| chain(&error))?;
     let status = answer.status();

@@ -176,7 +176,7 @@ impl ValueFormat {
         if length == MAX_LENGTH { Self::Chunked } else { Self::ShortLength }
     }
 
-    /// Reads what precedes a value's bytes.
+    /// Reads the fields that precede a value's bytes.
     pub(super) fn length(self, input: &mut Input<'_>) -> Result<ValueLength, ReadError> {
         let bytes = match self {
             Self::Fixed(bytes) => bytes.into(),

@@ -139,7 +139,7 @@ fn a_full_queue_evicts_the_youngest_waiter() {
     assert_eq!(queue.join(None, WaitReason::Busy, second, 0), None, "no request can wait");
 }
 
-/// Returns a channel that has room for nothing, and its receiver.
+/// Returns the sender of a full channel, and its receiver.
 fn full_channel() -> (mpsc::Sender<SessionMessage>, mpsc::Receiver<SessionMessage>) {
     let (sender, receiver) = mpsc::channel(1);
     sender.try_send(SessionMessage::Signal(QueueSignal::SendToGroup)).unwrap();

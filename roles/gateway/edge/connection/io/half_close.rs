@@ -58,7 +58,7 @@ impl HalfClosed {
             }
             if may_write && now >= self.probe_at {
                 self.probe_at = now + PROBE_INTERVAL;
-                // The rest of an earlier one must precede anything else.
+                // The rest of an earlier interim response must precede anything else.
                 if self.unsent.is_empty() {
                     self.unsent = INTERIM;
                 }

@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::config::gateway::HttpLimits;
+use crate::config::gateway::{BODY_COPIES, HttpLimits};
 use crate::problem::{Problem, ProblemKind};
 use crate::roles::gateway::client::byte_budget::Reservation;
 use crate::roles::gateway::client::byte_budget::SMALL_BYTES;
@@ -100,8 +100,8 @@ impl Body for RequestBody {
     }
 }
 
-/// Reads a body of at most `bytes_max`, and reserves room for it. Trailers are discarded. Dropping the future loses the chunks
-/// that it has read.
+/// Reads a body of at most `bytes_max`, and reserves room for it and for the message that it is converted to. Trailers are
+/// discarded. Dropping the future loses the chunks that it has read.
 ///
 /// # Errors
 /// `BodyTooLarge`, before anything is read if the length is announced; `RequestTimeout` if a chunk or the whole body is late;
@@ -128,7 +128,8 @@ where
         return Ok(Bytes::new());
     }
     let announced = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
-    room.can_grow_to(announced.unwrap_or(0)).map_err(|_exhausted| overloaded())?;
+    let announced_room = announced.unwrap_or(0).saturating_mul(BODY_COPIES);
+    room.can_grow_to(announced_room).map_err(|_exhausted| overloaded())?;
     let most = announced.unwrap_or(bytes_max).min(bytes_max);
     let mut body = body;
     let deadline = Instant::now() + limits.body_timeout;
@@ -150,9 +151,9 @@ where
         if read.len() + chunk.len() > bytes_max {
             return Err(too_large());
         }
-        let room_bytes = read.capacity_with(chunk.len(), most);
-        room.grow_to(room_bytes).map_err(|_exhausted| overloaded())?;
-        read = read.append(chunk, room_bytes);
+        let capacity = read.capacity_with(chunk.len(), most);
+        room.grow_to(capacity.saturating_mul(BODY_COPIES)).map_err(|_exhausted| overloaded())?;
+        read = read.append(chunk, capacity);
     }
 }
 
@@ -173,9 +174,9 @@ impl BodyChunks {
     }
 
     /// Returns the capacity needed to append `more` bytes, if the complete body has at most `most` bytes. It grows to eight
-    /// times the received length, capped at `most`, and not to the announced length immediately, so that a client occupies memory
-    /// in proportion to the data that it sends. Smaller steps would leave the allocator with more blocks of different sizes
-    /// when many bodies grow at the same time.
+    /// times the received length, capped at `most`, instead of immediately to the announced length, so that a client occupies
+    /// memory in proportion to the data that it sends. Smaller steps would leave the allocator with more blocks of different
+    /// sizes when many bodies grow at the same time.
     fn capacity_with(&self, more: usize, most: usize) -> usize {
         let length = self.len() + more;
         match self {
@@ -187,18 +188,18 @@ impl BodyChunks {
         }
     }
 
-    /// Appends a chunk, growing to `room_bytes`.
-    fn append(self, chunk: Bytes, room_bytes: usize) -> Self {
+    /// Appends a chunk, growing to `capacity`.
+    fn append(self, chunk: Bytes, capacity: usize) -> Self {
         match self {
             Self::None => Self::One(chunk),
             Self::One(first) => {
-                let mut chunks = Vec::with_capacity(room_bytes);
+                let mut chunks = Vec::with_capacity(capacity);
                 chunks.extend_from_slice(&first);
                 chunks.extend_from_slice(&chunk);
                 Self::Many(chunks)
             }
             Self::Many(mut chunks) => {
-                chunks.reserve_exact(room_bytes.saturating_sub(chunks.len()));
+                chunks.reserve_exact(capacity.saturating_sub(chunks.len()));
                 chunks.extend_from_slice(&chunk);
                 Self::Many(chunks)
             }
@@ -216,9 +217,32 @@ impl BodyChunks {
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::Full;
+
+    use crate::roles::gateway::client::byte_budget::ByteBudget;
+    use crate::roles::gateway::client::network::ClientNetwork;
+
     use super::*;
 
     const KIB: usize = 1024;
+
+    #[tokio::test]
+    async fn a_body_reserves_room_for_its_message_too() {
+        let limits = HttpLimits {
+            buffered_bytes_max: 100 * KIB,
+            buffered_bytes_per_client_max: 100 * KIB,
+            ..super::super::filter::tests::limits()
+        };
+        let budget = ByteBudget::new(&limits);
+        for (bytes, reserved) in [(1, Some(0)), (50 * KIB, Some(100 * KIB)), (50 * KIB + 1, None)] {
+            let mut room = budget
+                .enter(ClientNetwork::new([192, 0, 2, 1].into(), 56))
+                .expect("the budget is unused");
+            let body = Full::new(Bytes::from(vec![b'x'; bytes]));
+            let read = read_body(body, KIB * KIB, &limits, &mut room).await;
+            assert_eq!(read.ok().map(|_| budget.held()), reserved, "{bytes}");
+        }
+    }
 
     #[test]
     fn a_body_occupies_a_few_times_what_arrived_and_never_more_than_its_limit() {

@@ -156,4 +156,4 @@ fn check_expectation(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

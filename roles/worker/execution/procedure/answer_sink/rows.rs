@@ -57,7 +57,7 @@ impl AnswerSink {
             RowFormat::Ndjson => {
                 let start = self.out.len();
                 self.write_members(cells)?;
-                // A line break inside of an object can only be in nested JSON, where it is equivalent to a blank.
+                // A line break inside an object can only come from nested JSON, where it is equivalent to a blank.
                 for byte in self.out.iter_mut().skip(start).filter(|b| matches!(b, b'\n' | b'\r')) {
                     *byte = b' ';
                 }

@@ -6,9 +6,10 @@ use crate::config::gateway::{Coding, CompressionConfig, HttpLimits, ProxyConfig}
 
 use super::*;
 
-fn config(hosts: &[&str]) -> ConnectionConfig {
+/// Returns small limits.
+pub(in super::super) fn limits() -> HttpLimits {
     let second = Duration::from_secs(1);
-    let limits = HttpLimits {
+    HttpLimits {
         connections_max: 1,
         connections_per_client_max: 1,
         ipv6_prefix_bits: 56,
@@ -26,7 +27,11 @@ fn config(hosts: &[&str]) -> ConnectionConfig {
         streams_max: 1,
         resets_max: 1,
         auth_failures_per_minute_max: 600,
-    };
+    }
+}
+
+fn config(hosts: &[&str]) -> ConnectionConfig {
+    let limits = limits();
     let hosts = hosts.iter().map(ToString::to_string).collect();
     let compression = CompressionConfig { codings: Coding::ALL.to_vec(), bytes_min: 1 };
     let (health_path, proxies) = (Some("/healthz".to_owned()), ProxyConfig::default());
