@@ -48,18 +48,22 @@ fn apply_log_filter(config: &LogConfig) {
     }
 }
 
-/// Logs and counts a reload.
-fn record_reload(errors: Option<&[StartError]>) {
-    for error in errors.unwrap_or_default() {
-        tracing::error!(
-            %error,
-            "the new configuration is invalid; the previous one stays in use"
-        );
+/// Logs and counts a reload that has changed nothing.
+#[expect(clippy::ptr_arg, reason = "the signature that `inspect_err` needs")]
+fn reload_failed(errors: &Vec<StartError>) {
+    for error in errors {
+        tracing::error!(%error, "the new configuration is invalid; the previous one stays in use");
     }
-    if errors.is_none() {
-        tracing::info!("configuration reloaded");
-    }
-    let result = if errors.is_some() { "failed" } else { "ok" };
+    count_reload("failed");
+}
+
+/// Logs and counts a reload whose changes have been applied.
+fn reload_succeeded() {
+    tracing::info!("configuration reloaded");
+    count_reload("ok");
+}
+
+fn count_reload(result: &str) {
     counter(&names::CONFIG_RELOADS, &[(names::RESULT, result.to_owned())]).increment(1);
 }
 

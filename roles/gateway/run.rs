@@ -151,8 +151,7 @@ impl GatewayProcess {
             let files = tls.as_ref().map(|tls| tls.prepare(loaded.config.gateway.tls.as_ref()));
             prepare::with_tls(loaded, files.transpose())
         });
-        roles::record_reload(read.as_ref().err().map(Vec::as_slice));
-        let (loaded, (active_config, files, traces)) = read?;
+        let (loaded, (active_config, files, traces)) = read.inspect_err(roles::reload_failed)?;
         let config = loaded.config;
         roles::warn_about_restart(&self.config, &config);
         let old = self.pipeline.active_config.load_full();
@@ -177,6 +176,7 @@ impl GatewayProcess {
         request_log::forget_endpoints();
         roles::apply_log_filter(&config.log);
         self.config = config;
+        roles::reload_succeeded();
         Ok(())
     }
 

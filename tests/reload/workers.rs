@@ -9,7 +9,7 @@ use http::Method;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::json;
 
-use crate::support::client::get_json;
+use crate::support::client::{get_json, get_text};
 use crate::support::eventually::{SOON, eventually_some, for_a_while};
 use crate::support::fleet::{Fleet, FleetOptions};
 use crate::support::ledger_load::{GatewayRotation, LedgerLoad, reconcile};
@@ -75,12 +75,12 @@ async fn fifty_reloads_under_load_fail_no_request() {
         queues_before.len() + [RELOADS - 2, RELOADS - 1].iter().filter(|n| *n % 3 != 1).count();
     for worker in &fleet.workers {
         assert_eq!(reload::queues(worker).await.len(), added);
-        let expected = f64::from(u32::try_from(added).unwrap());
-        eventually_some("the metrics of exactly these queues", SOON, async || {
-            let served = worker.metric("fjord_worker_queue_ready").await;
-            ((served - expected).abs() < 0.5).then_some(())
-        })
-        .await;
+        let metrics = get_text(&format!("http://{}/metrics", worker.admin())).await.unwrap();
+        let lines = metrics.lines().filter(|line| line.starts_with("fjord_worker_queue_ready{"));
+        let ready: Vec<&str> = lines.map(|line| line.split('"').nth(1).unwrap()).collect();
+        assert_eq!(ready, reload::queues(worker).await, "the queues that have metrics");
+        let served = worker.metric("fjord_worker_queue_ready").await;
+        assert!((served - f64::from(u32::try_from(added).unwrap())).abs() < 0.5, "{served}");
     }
 }
 

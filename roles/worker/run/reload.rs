@@ -35,8 +35,7 @@ impl WorkerProcess {
         sources: &Sources,
         keeps_removed: bool,
     ) -> Result<Rollout, Vec<StartError>> {
-        let result = self.prepare_reload(sources);
-        roles::record_reload(result.as_ref().err().map(Vec::as_slice));
+        let result = self.prepare_reload(sources).inspect_err(roles::reload_failed);
         let (LoadedConfig { config, .. }, prepared) = result?;
         let PreparedWorker { catalogue, databases, queues, traces } = prepared;
         roles::warn_about_restart(&self.config, &config);
@@ -49,6 +48,7 @@ impl WorkerProcess {
         roles::apply_log_filter(&config.log);
         failure_log::log_database_messages(config.log.database_messages);
         self.config = config;
+        roles::reload_succeeded();
         Ok(rollout)
     }
 
