@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::connected::{self, ConnectedProcess};
 use super::nats_connection::NatsConnection;
 use super::{EXIT_FAILED, Output};
+use crate::config::Sources;
 use crate::fleet::control::{self, ControlCommand, ControlRequest, ControlTarget};
 use crate::fleet::{self, query};
 use crate::units::format_duration;
@@ -62,6 +63,7 @@ impl<'a> ControlledFleet<'a> {
     /// A message if none replies.
     pub(super) async fn discover(
         connection: &'a NatsConnection,
+        sources: &Sources,
         timeout: Duration,
     ) -> Result<Self, String> {
         let transport = &*connection.transport;
@@ -94,7 +96,7 @@ impl<'a> ControlledFleet<'a> {
             let hangs = Member { role, id: id.clone(), host, ..Member::default() };
             members.entry(id).or_insert(hangs);
         }
-        Ok(Self { connection, by: sender(), timeout, members })
+        Ok(Self { connection, by: sender(sources), timeout, members })
     }
 
     /// Forgets the members that a target does not include.
@@ -187,7 +189,11 @@ impl<'a> ControlledFleet<'a> {
 }
 
 /// Returns the user and the host that run this command.
-fn sender() -> String {
-    let user = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
-    format!("{}@{}", user.unwrap_or_else(|| "unknown".to_owned()), fleet::host_name())
+fn sender(sources: &Sources) -> String {
+    let value = |name: &&str| {
+        let found = sources.environment.iter().find(|(known, _)| known == *name);
+        found.and_then(|(_, value)| value.to_str())
+    };
+    let user = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(value).unwrap_or("unknown");
+    format!("{user}@{}", fleet::host_name())
 }

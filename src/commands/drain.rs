@@ -18,19 +18,20 @@ pub(super) fn run(
     output: &mut Output<impl Write, impl Write>,
 ) -> io::Result<ExitCode> {
     nats_connection::run(sources, "fjord drain", output, async |connection, output| {
-        drain(arguments, &connection, output).await
+        drain(arguments, sources, &connection, output).await
     })
 }
 
 async fn drain(
     arguments: &DrainArguments,
+    sources: &Sources,
     connection: &NatsConnection,
     output: &mut Output<impl Write, impl Write>,
 ) -> io::Result<ExitCode> {
     let timeout = Duration::from_secs(arguments.timeout);
     let target = ControlTarget::Member(arguments.member.clone());
     let drained = async {
-        let mut fleet = ControlledFleet::discover(connection, timeout).await?;
+        let mut fleet = ControlledFleet::discover(connection, sources, timeout).await?;
         fleet.keep(&target);
         if fleet.members.is_empty() {
             let name = &arguments.member;

@@ -48,17 +48,18 @@ pub(super) fn run(
     output: &mut Output<impl Write, impl Write>,
 ) -> io::Result<ExitCode> {
     nats_connection::run(sources, "fjord reload", output, async |connection, output| {
-        reload(arguments, &connection, output).await
+        reload(arguments, sources, &connection, output).await
     })
 }
 
 async fn reload(
     arguments: &ReloadArguments,
+    sources: &Sources,
     connection: &NatsConnection,
     output: &mut Output<impl Write, impl Write>,
 ) -> io::Result<ExitCode> {
     let timeout = Duration::from_secs(arguments.timeout);
-    let mut fleet = match ControlledFleet::discover(connection, timeout).await {
+    let mut fleet = match ControlledFleet::discover(connection, sources, timeout).await {
         Ok(fleet) => fleet,
         Err(failure) => return failed(&failure, output),
     };
