@@ -1,20 +1,25 @@
 //! Reloads the processes of a fleet by signal, and waits until they serve the new configuration.
 
 use std::fs;
+use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::client::get_json;
-use super::eventually::{SOON, eventually_some};
+use super::client::{get_json, get_text};
+use super::eventually::eventually_some;
 use super::fleet::FjordProcess;
+
+/// The time limit for a reload, with a margin for a busy machine.
+const RELOAD_LIMIT: Duration = Duration::from_mins(1);
 
 /// Sends SIGHUP, and waits until the process has counted a reload with this result.
 pub(crate) async fn signal(process: &mut FjordProcess, result: &str) {
-    let metric = format!(r#"fjord_config_reloads_total{{result="{result}"}}"#);
-    let before = process.metric(&metric).await;
+    let before =
+        eventually_some("the metrics", RELOAD_LIMIT, async || reloads(process, result).await);
+    let before = before.await;
     process.process.signal(Signal::HUP);
-    eventually_some(format!("a reload that is {result}"), SOON, async || {
-        (process.metric(&metric).await > before).then_some(())
+    eventually_some(format!("a reload that is {result}"), RELOAD_LIMIT, async || {
+        (reloads(process, result).await? > before).then_some(())
     })
     .await;
 }
@@ -22,11 +27,19 @@ pub(crate) async fn signal(process: &mut FjordProcess, result: &str) {
 /// Reloads a worker, and waits until all of its queues serve the new configuration.
 pub(crate) async fn worker(process: &mut FjordProcess) {
     signal(process, "ok").await;
-    eventually_some("the queues serve the reloaded configuration", SOON, async || {
-        let status = status(process).await;
-        status["pending"].as_object()?.is_empty().then_some(())
+    let url = format!("http://{}/status", process.admin());
+    eventually_some("the queues serve the reloaded configuration", RELOAD_LIMIT, async || {
+        get_json(&url).await?["pending"].as_object()?.is_empty().then_some(())
     })
     .await;
+}
+
+/// Returns the number of reloads with this result; `None` if the process does not answer in time.
+async fn reloads(process: &FjordProcess, result: &str) -> Option<u64> {
+    let text = get_text(&format!("http://{}/metrics", process.admin())).await?;
+    let start = format!(r#"fjord_config_reloads_total{{result="{result}"}} "#);
+    let value = text.lines().find_map(|line| line.strip_prefix(&start));
+    Some(value.map_or(0, |value| value.parse().expect("a counter is an integer")))
 }
 
 /// Returns the `/status` document of a process.
