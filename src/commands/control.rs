@@ -11,7 +11,7 @@ use super::connected::{self, ConnectedProcess};
 use super::nats_connection::NatsConnection;
 use super::{EXIT_FAILED, Output};
 use crate::config::Sources;
-use crate::fleet::control::{self, ControlCommand, ControlRequest, ControlTarget};
+use crate::fleet::control::{self, CommandTarget, ControlCommand, ControlRequest};
 use crate::fleet::{self, query};
 use crate::units::format_duration;
 
@@ -100,7 +100,7 @@ impl<'a> ControlledFleet<'a> {
     }
 
     /// Forgets the members that a target does not include.
-    pub(super) fn keep(&mut self, target: &ControlTarget) {
+    pub(super) fn keep(&mut self, target: &CommandTarget) {
         self.members.retain(|_, member| target.includes(&member.role, &member.id, &member.host));
     }
 
@@ -110,7 +110,7 @@ impl<'a> ControlledFleet<'a> {
     /// A message if the command cannot be sent.
     pub(super) async fn send(
         &mut self,
-        to: ControlTarget,
+        to: CommandTarget,
         command: ControlCommand,
     ) -> Result<bool, String> {
         let concerns = |member: &&Member| to.includes(&member.role, &member.id, &member.host);

@@ -9,7 +9,7 @@ use super::nats_connection::{self, NatsConnection};
 use super::{EXIT_FAILED, Output};
 use crate::cli::DrainArguments;
 use crate::config::Sources;
-use crate::fleet::control::{ControlCommand, ControlTarget};
+use crate::fleet::control::{CommandTarget, ControlCommand};
 
 /// Makes a process, or all processes of a host, drain.
 pub(super) fn run(
@@ -29,7 +29,7 @@ async fn drain(
     output: &mut Output<impl Write, impl Write>,
 ) -> io::Result<ExitCode> {
     let timeout = Duration::from_secs(arguments.timeout);
-    let target = ControlTarget::Member(arguments.member.clone());
+    let target = CommandTarget::Member(arguments.member.clone());
     let drained = async {
         let mut fleet = ControlledFleet::discover(connection, sources, timeout).await?;
         fleet.keep(&target);

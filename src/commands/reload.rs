@@ -9,7 +9,7 @@ use super::nats_connection::{self, NatsConnection};
 use super::{EXIT_FAILED, Output};
 use crate::cli::{ReloadArguments, Role};
 use crate::config::Sources;
-use crate::fleet::control::{ControlCommand, ControlTarget};
+use crate::fleet::control::{CommandTarget, ControlCommand};
 
 /// The steps of a reload. A new endpoint is known to all workers before a gateway sends requests to it, and a removed one is
 /// served until no gateway does.
@@ -64,7 +64,7 @@ async fn reload(
         Err(failure) => return failed(&failure, output),
     };
     for (stage, role, command, consequence) in STEPS {
-        let to = role.map_or(ControlTarget::All, ControlTarget::role);
+        let to = role.map_or(CommandTarget::All, CommandTarget::role);
         match fleet.send(to, command).await {
             Ok(true) => {}
             Ok(false) => return fleet.report((false, stage), consequence, arguments.json, output),

@@ -71,7 +71,7 @@ impl ControlCommand {
 /// The processes that a command concerns.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum ControlTarget {
+pub enum CommandTarget {
     /// All processes.
     All,
     /// All processes of a role: `gateway` or `worker`.
@@ -80,7 +80,7 @@ pub enum ControlTarget {
     Member(String),
 }
 
-impl ControlTarget {
+impl CommandTarget {
     /// Returns all processes of a role.
     #[must_use]
     pub fn role(role: Role) -> Self {
@@ -107,7 +107,7 @@ pub struct ControlRequest<C = ControlCommand> {
     /// verified.
     pub by: String,
     /// The processes that must execute the command.
-    pub to: ControlTarget,
+    pub to: CommandTarget,
     /// How long the sender waits for the reply, in milliseconds.
     pub timeout_ms: u64,
     /// The command.
