@@ -49,8 +49,7 @@ fn apply_log_filter(config: &LogConfig) {
 }
 
 /// Logs and counts a reload that has changed nothing.
-#[expect(clippy::ptr_arg, reason = "the signature that `inspect_err` needs")]
-fn reload_failed(errors: &Vec<StartError>) {
+fn reload_failed(errors: &[StartError]) {
     for error in errors {
         tracing::error!(%error, "the new configuration is invalid; the previous one stays in use");
     }

@@ -151,7 +151,8 @@ impl GatewayProcess {
             let files = tls.as_ref().map(|tls| tls.prepare(loaded.config.gateway.tls.as_ref()));
             prepare::with_tls(loaded, files.transpose())
         });
-        let (loaded, (active_config, files, traces)) = read.inspect_err(roles::reload_failed)?;
+        let (loaded, (active_config, files, traces)) =
+            read.inspect_err(|errors| roles::reload_failed(errors))?;
         let config = loaded.config;
         roles::warn_about_restart(&self.config, &config);
         let old = self.pipeline.active_config.load_full();

@@ -35,7 +35,8 @@ impl WorkerProcess {
         sources: &Sources,
         keeps_removed: bool,
     ) -> Result<Rollout, Vec<StartError>> {
-        let result = self.prepare_reload(sources).inspect_err(roles::reload_failed);
+        let result =
+            self.prepare_reload(sources).inspect_err(|errors| roles::reload_failed(errors));
         let (LoadedConfig { config, .. }, prepared) = result?;
         let PreparedWorker { catalogue, databases, queues, traces } = prepared;
         roles::warn_about_restart(&self.config, &config);
