@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use crate::catalogue::Catalogue;
 use crate::cli::Role;
-use crate::config::{LoadedConfig, LogConfig, Sources, TracesConfig};
+use crate::config::tls::ClientTlsConfig;
+use crate::config::{Config, LoadedConfig, LogConfig, Sources};
 use crate::lifecycle::{Signals, Tasks};
 use crate::start_check::{self, StartError};
-use crate::telemetry::traces::{self, SpanClient};
-use crate::telemetry::{conditions, exposition, logs};
+use crate::telemetry::traces::{self, PreparedTraces};
+use crate::telemetry::{conditions, counter, exposition, logs, names};
 use crate::tls;
 
 pub mod gateway;
@@ -48,19 +49,31 @@ fn apply_log_filter(config: &LogConfig) {
     }
 }
 
-/// Logs why a reload is refused.
-fn log_invalid_reload(errors: &[StartError]) {
+/// Logs and counts a reload that has changed nothing.
+fn reload_failed(errors: &[StartError]) {
     for error in errors {
         tracing::error!(%error, "the new configuration is invalid; the previous one stays in use");
     }
+    count_reload("failed");
 }
 
-/// The parts of a process that depend on files.
-#[derive(Debug)]
-struct PreparedProcess {
-    role: PreparedRole,
-    /// The client that exports traces, if the configuration names a collector.
-    traces: Option<SpanClient>,
+/// Logs and counts a reload whose changes have been applied.
+fn reload_succeeded() {
+    tracing::info!("configuration reloaded");
+    count_reload("ok");
+}
+
+fn count_reload(result: &str) {
+    counter(&names::CONFIG_RELOADS, &[(names::RESULT, result.to_owned())]).increment(1);
+}
+
+/// Warns about changed settings that a reload does not apply.
+fn warn_about_restart(old: &Config, new: &Config) {
+    let changed = old.fixed_differences(new);
+    if !changed.is_empty() {
+        let settings = changed.join(", ");
+        tracing::warn!(settings, "settings have changed that take effect after a restart");
+    }
 }
 
 /// The parts of a role that depend on files.
@@ -70,20 +83,15 @@ enum PreparedRole {
     Worker(Box<worker::prepare::PreparedWorker>),
 }
 
-fn prepare(role: Role, loaded: &LoadedConfig) -> Result<PreparedProcess, Vec<StartError>> {
-    let role = match role {
-        Role::Gateway => PreparedRole::Gateway(Box::new(gateway::prepare::prepare(loaded)?)),
-        Role::Worker => PreparedRole::Worker(Box::new(worker::prepare::prepare(loaded)?)),
-    };
-    // Last, because the roles check the same TLS files, and report all errors in them.
-    let traces = loaded.config.traces.as_ref().map(span_client).transpose();
-    let traces = traces.map_err(|error| vec![StartError::at_key("traces", error)])?;
-    Ok(PreparedProcess { role, traces })
-}
-
-fn span_client(config: &TracesConfig) -> Result<SpanClient, String> {
-    let tls = config.tls.as_ref().map(tls::client_config).transpose();
-    SpanClient::new(config, tls.map_err(|error| error.to_string())?)
+fn prepare(role: Role, loaded: &LoadedConfig) -> Result<PreparedRole, Vec<StartError>> {
+    match role {
+        Role::Gateway => {
+            gateway::prepare::prepare(loaded).map(|one| PreparedRole::Gateway(Box::new(one)))
+        }
+        Role::Worker => {
+            worker::prepare::prepare(loaded).map(|one| PreparedRole::Worker(Box::new(one)))
+        }
+    }
 }
 
 /// Performs the first step of a start, which reads every file, and returns the catalogue. Needs a tokio runtime.
@@ -91,7 +99,7 @@ fn span_client(config: &TracesConfig) -> Result<SpanClient, String> {
 /// # Errors
 /// All errors with which a start of the role would fail, apart from addresses that cannot be bound.
 pub fn check(role: Role, loaded: &LoadedConfig) -> Result<Arc<Catalogue>, Vec<StartError>> {
-    prepare(role, loaded).map(|prepared| match prepared.role {
+    prepare(role, loaded).map(|prepared| match prepared {
         PreparedRole::Gateway(prepared) => prepared.active_config.catalogue,
         PreparedRole::Worker(prepared) => prepared.catalogue,
     })
@@ -113,11 +121,9 @@ pub async fn run(
     exposition::install(role);
     let prepared = prepare(role, &loaded)
         .map_err(|errors| RunError::Config(start_check::located(errors, &loaded)))?;
-    let exporter = loaded.config.traces.as_ref().zip(prepared.traces);
-    let exporter = exporter.map(|(config, client)| traces::start(config, role, client));
     let _detached = Tasks::new().spawn_background(conditions::watch());
     let config = loaded.config;
-    let result = match prepared.role {
+    let result = match prepared {
         PreparedRole::Gateway(prepared) => {
             Box::pin(gateway::run::run(config, *prepared, sources, signals)).await
         }
@@ -125,8 +131,16 @@ pub async fn run(
             Box::pin(worker::run::run(config, *prepared, sources, signals)).await
         }
     };
-    if let Some(exporter) = exporter {
-        exporter.flush().await;
-    }
+    traces::flush().await;
     result
+}
+
+/// Prepares the export of traces that a configuration asks for. Call this last: the roles check the same TLS files, and report
+/// all errors in them.
+fn prepare_traces(config: &Config, role: Role) -> Result<PreparedTraces, Vec<StartError>> {
+    let client = |files: &ClientTlsConfig| {
+        tls::client_config(files).map_err(|error| format!("traces.tls: {error}"))
+    };
+    traces::prepare(config.traces.as_ref(), role, client)
+        .map_err(|error| vec![StartError::at_key("traces", error)])
 }

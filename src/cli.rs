@@ -66,6 +66,11 @@ pub enum Command {
     Openapi,
     /// Shows the state of all gateways and workers, and names the bottleneck.
     Status(StatusArguments),
+    /// Makes all processes of the fleet use their configuration, catalogue, certificates and secrets as they are now. First, every
+    /// process checks its files; if one of them reports a fault or does not reply, nothing changes.
+    Reload(ReloadArguments),
+    /// Makes a process, or all processes of a host, finish their requests or calls and end, as after SIGTERM.
+    Drain(DrainArguments),
     /// Calls an endpoint through NATS as a gateway would, without authentication. Shows the answer and the duration of each
     /// phase. The exit status is 1 if the answer is an error.
     Call(CallArguments),
@@ -152,6 +157,31 @@ pub struct StatusArguments {
     /// The time over which rates and percentiles are measured.
     #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub interval: u64,
+}
+
+/// Options of `fjord reload`.
+#[derive(Args, Clone, Debug)]
+pub struct ReloadArguments {
+    /// How long each step waits for the replies of all processes.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub timeout: u64,
+    /// Prints one JSON document, for scripts.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `fjord drain`.
+#[derive(Args, Clone, Debug)]
+pub struct DrainArguments {
+    /// The id of the process, or the name of the host, as in the output of `fjord status --json`.
+    #[arg(value_name = "ID|HOST")]
+    pub member: String,
+    /// How long to wait for the replies of the processes. They drain longer.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub timeout: u64,
+    /// Prints one JSON document, for scripts.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Options of `fjord call`.

@@ -14,7 +14,10 @@ use crate::start_check::PrepareFunction;
 pub mod call;
 mod check;
 mod config;
+mod connected;
+mod control;
 mod dev;
+mod drain;
 mod import;
 mod init;
 pub mod nats_connection;
@@ -22,6 +25,7 @@ pub mod openapi;
 mod plain_http;
 mod private_directory;
 pub mod process_guard;
+mod reload;
 pub mod routes;
 pub mod schema;
 mod status;
@@ -73,6 +77,8 @@ pub fn run(command: &Command, sources: &Sources, roles: RoleFunctions) -> ExitCo
             output.out.write_all(schema::run().as_bytes()).map(|()| ExitCode::SUCCESS)
         }
         Command::Status(arguments) => status::run(arguments, sources, &mut output),
+        Command::Drain(arguments) => drain::run(arguments, sources, &mut output),
+        Command::Reload(arguments) => reload::run(arguments, sources, &mut output),
         Command::Call(arguments) => call::run(arguments, sources, roles.call_endpoint, &mut output),
         Command::Test(arguments) => {
             test::run(arguments, sources, roles.open_local_api, &mut output)

@@ -40,6 +40,7 @@ pub use settings::{ConfiguredFile, SettingEntry, SettingOrigin};
 pub use traces::TracesConfig;
 pub use worker::WorkerConfig;
 
+use messaging::TransportConfig;
 use settings::{Settings, SettingsDiagnostics, SettingsTable};
 
 /// The whole configuration. `Config::load` returns it only if no setting has an error.
@@ -71,6 +72,31 @@ pub struct Config {
     pub traces: Option<TracesConfig>,
     /// The durations of the drain phases.
     pub lifecycle: LifecycleConfig,
+}
+
+impl Config {
+    /// Returns the keys and sections whose values differ in a reloaded configuration and take effect only after a restart.
+    #[must_use]
+    pub fn fixed_differences(&self, other: &Self) -> Vec<&'static str> {
+        let (messaging, new) = (&self.messaging, &other.messaging);
+        let (TransportConfig::Nats(nats), TransportConfig::Nats(new_nats)) =
+            (&messaging.transport, &new.transport);
+        let differences = [
+            ("messaging.prefix", messaging.prefix != new.prefix),
+            ("messaging.service_api", messaging.service_api != new.service_api),
+            ("messaging.nats.inbox_prefix", nats.inbox_prefix != new_nats.inbox_prefix),
+            ("messaging.nats.commands_max", nats.commands_max != new_nats.commands_max),
+            (
+                "messaging.nats.reconnect_delay_max",
+                nats.reconnect_delay_max != new_nats.reconnect_delay_max,
+            ),
+            ("gateway.listen", self.gateway.listen != other.gateway.listen),
+            ("gateway.tls", self.gateway.tls.is_some() != other.gateway.tls.is_some()),
+            ("admin", self.admin != other.admin),
+            ("log.format", self.log.format != other.log.format),
+        ];
+        differences.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+    }
 }
 
 /// A valid configuration and its warnings.

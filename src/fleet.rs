@@ -1,4 +1,4 @@
-//! Reports of processes over NATS, for `fjord status` and the NATS service API.
+//! Messages of operators to all processes over NATS: queries for `fjord status`, the NATS service API, and commands.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,10 +12,12 @@ use crate::lifecycle::Tasks;
 use crate::message::Subject;
 use crate::messaging::{Transport, TransportError};
 
+pub mod control;
 pub mod query;
 pub mod report;
 pub mod service;
 
+use control::CommandReceiver;
 pub use report::Report;
 
 /// The maximum age of a sent report. A report costs as much as a scrape, and requests are not
@@ -84,24 +86,25 @@ impl fmt::Debug for FleetMember {
     }
 }
 
-/// Answers status queries, and the NATS service API if enabled, until the transport closes.
+/// Answers status queries, and the NATS service API if enabled, until the transport closes. Returns the receiver of the commands
+/// of operators.
 ///
 /// # Errors
-/// Returns `TransportError` if a subscription fails.
-pub async fn serve_reports(
+/// `TransportError` if a subscription fails.
+pub async fn join(
     config: &MessagingConfig,
     role: Role,
     source: ReportSource,
     transport: &Arc<dyn Transport>,
     tasks: &Tasks,
-) -> Result<(), TransportError> {
+) -> Result<CommandReceiver, TransportError> {
     let identity = ProcessIdentity::new(role, config.prefix.clone(), &transport.inbox());
     let member = FleetMember::new(identity, source);
     query::serve(&member, transport, tasks).await?;
     if config.service_api {
         service::serve(&member, transport, tasks).await?;
     }
-    Ok(())
+    control::serve(&member, transport, tasks).await
 }
 
 impl FleetMember {

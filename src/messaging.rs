@@ -7,6 +7,7 @@ use futures_util::{FutureExt, Stream};
 use tokio::sync::watch;
 use tokio::task::unconstrained;
 
+use crate::config::messaging::TransportConfig;
 use crate::future::BoxFuture;
 use crate::message::{Message, Subject};
 
@@ -61,6 +62,9 @@ pub trait Transport: Debug + Send + Sync {
     /// Returns the maximum message size in bytes that the server accepts, headers included. It is
     /// known only once the transport is connected.
     fn payload_bytes_max(&self) -> usize;
+    /// Applies a reloaded configuration. If it differs, makes a new connection in the background, and uses the previous one
+    /// until then. The inbox stays the same.
+    fn reconfigure(&self, config: &TransportConfig);
     /// Returns the subject prefix of the reply inbox, below which only this process subscribes.
     fn inbox(&self) -> Subject;
 }

@@ -78,7 +78,8 @@ pub trait Backend: Debug + Send + Sync {
     /// if calls are using every connection, so that load is not mistaken for an outage.
     fn ping(&self) -> BoxFuture<'_, Result<(), BackendError>>;
 
-    /// Applies the connection limits and the password of a reloaded configuration.
+    /// Applies the connection limits and the password of a reloaded configuration, in which nothing else about the database
+    /// has changed (`DatabaseConfig::differs`). Changed procedures must be noticed by the next `verify`.
     fn reconfigure(&self, _config: &DatabaseConfig) {}
 
     /// Cancels running calls and closes all connections.

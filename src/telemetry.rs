@@ -18,7 +18,7 @@ pub mod traces;
 
 pub use distribution::{Distribution, count_as_f64};
 pub use histogram::Histogram;
-pub use registry::{LabelValue, counter, gauge, histogram};
+pub use registry::{LabelValue, counter, gauge, histogram, remove};
 pub use scrape_format::Format;
 
 /// Formats an error and its causes on one line, without causes whose text is already included.

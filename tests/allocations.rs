@@ -33,15 +33,16 @@ use fjord::roles::worker::execution::recent_replies::RecentReplies;
 use fjord::roles::worker::execution::reply_sender::ReplySender;
 use fjord::roles::worker::intake::control;
 use fjord::roles::worker::intake::membership::GroupMembership;
-use fjord::roles::worker::intake::queue::{Queue, ServedEndpoint};
+use fjord::roles::worker::intake::queue::Queue;
 use fjord::roles::worker::intake::slots::Slots;
+use fjord::roles::worker::intake::version::{self, QueueVersion, ServedEndpoint};
 use fjord::roles::worker::observation::readiness::QueueReadiness;
 use fjord::roles::worker::subjects::QueueSubjects;
 use fjord::telemetry::{exposition, gauge, names, snapshot};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::support::certs::Certs;
 use super::support::client::install_provider;
@@ -125,18 +126,29 @@ pub(crate) async fn worker(config: &Config, tasks: &Tasks) {
         let subjects = QueueSubjects::new(prefix, name, index, "1").expect("valid subjects");
         let slots = Slots::new(16, config.worker.refused_max, config.worker.offer_timeout);
         let endpoints = vec![ServedEndpoint::new(Arc::clone(endpoint), handler)];
+        let endpoints = Arc::new(version::by_id(endpoints));
+        let version = QueueVersion {
+            number: 1,
+            endpoints: Arc::clone(&endpoints),
+            verification: None,
+            leave_timeout: std::time::Duration::from_secs(1),
+        };
+        let (sender, versions) = watch::channel(Arc::new(version));
         let queue = Arc::new(Queue::new(subjects, endpoints, slots, Arc::clone(&executor)));
-        control::listen(&transport, &queue, &executor).await.expect("the subscriptions");
+        let closed = Cancel::new();
+        control::listen(&transport, &queue, &executor, &closed).await.expect("the subscriptions");
         let membership = GroupMembership {
             queue,
             transport: Arc::clone(&transport),
-            verification: None,
-            config: config.worker.clone(),
+            versions,
+            executor: Arc::clone(&executor),
             readiness: Arc::clone(&readiness),
             stop: Cancel::new(),
-            leave_timeout: std::time::Duration::from_secs(1),
         };
-        drop(tasks.spawn(membership.serve()));
+        drop(tasks.spawn(async move {
+            membership.serve().await;
+            drop(sender);
+        }));
     }
     let served = poll(SOON, TICK, async || {
         let ready = snapshot::sums(&names::WORKER_QUEUE_READY, names::QUEUE);

@@ -63,13 +63,14 @@ async fn saved_files_are_served() {
     let home = tempfile::tempdir().unwrap();
     let api = init(home.path());
     let run = DevRun::start(home.path(), &api).await;
+    let worker = run.child("--role worker");
 
     let endpoints = api.join("endpoints/greetings.json");
     let text = fs::read_to_string(&endpoints).unwrap();
     fs::write(&endpoints, text.replace("/v1/greeting\"", "/v1/hello\"")).unwrap();
     run.answers("/v1/hello", 200, HELLO).await;
     assert_eq!(run.get("/v1/greeting").await.0, 404);
-    run.prints("endpoints/greetings.json: changed; restarting the worker").await;
+    run.prints("endpoints/greetings.json: applied").await;
 
     // A procedure, and a new endpoint with its own procedure.
     fs::write(api.join("procedures/app.greeting_get.sql"), "SELECT upper(@language) AS language")
@@ -80,6 +81,7 @@ async fn saved_files_are_served() {
     let added = r#"{ "count": { "route": "GET /v1/count", "procedure": "app.count", "result": "value", "auth": "public" } }"#;
     fs::write(api.join("endpoints/count.json"), added).unwrap();
     run.answers("/v1/count", 200, "4").await;
+    assert_eq!(run.child("--role worker"), worker, "the worker was not restarted");
 
     // The configuration of both roles.
     let settings = api.join("fjord.toml");

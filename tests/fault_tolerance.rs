@@ -193,7 +193,8 @@ async fn server_of_the_gateway(fleet: &Fleet) -> usize {
             let is_here = connections["connections"]
                 .as_array()?
                 .iter()
-                .any(|connection| connection["name"] == "fjord gateway");
+                .filter_map(|connection| connection["name"].as_str())
+                .any(|name| name.starts_with("fjord gateway "));
             if is_here {
                 return Some(number);
             }

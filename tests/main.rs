@@ -100,6 +100,8 @@ mod sql_server;
 #[cfg(test)]
 mod start_check;
 #[cfg(test)]
+mod steering;
+#[cfg(test)]
 #[expect(dead_code, reason = "the benchmarks use the rest of it")]
 mod support;
 #[cfg(test)]

@@ -112,10 +112,17 @@ async fn is_refused(server_errors: &Mutex<Vec<String>>, what: &str, subject: &st
 }
 
 /// Each user, with the subjects to which it may not publish and those to which it may not subscribe.
-const USERS: [(&str, &[&str], &[&str]); 5] = [
+const USERS: [(&str, &[&str], &[&str]); 6] = [
     (
         "gateway",
-        &["_INBOX_worker.x", "$SRV.PING", "fjord.status", "fjord.q.echo.x", "fjord.w.echo.x"],
+        &[
+            "_INBOX_worker.x",
+            "$SRV.PING",
+            "fjord.status",
+            "fjord.control",
+            "fjord.q.echo.x",
+            "fjord.w.echo.x",
+        ],
         &["fjord.q.echo", "fjord.w.>", "fjord.cancel.echo", "fjord.resend.echo", "_INBOX_worker.>"],
     ),
     (
@@ -126,6 +133,7 @@ const USERS: [(&str, &[&str], &[&str]); 5] = [
             "fjord.cancel.echo",
             "fjord.resend.echo",
             "fjord.status",
+            "fjord.control",
             "$SRV.PING",
             "_INBOX_gateway.x",
             "_INBOX_gateway.x.flush.1",
@@ -143,6 +151,7 @@ const USERS: [(&str, &[&str], &[&str]); 5] = [
             "fjord.cancel.reports",
             "fjord.resend.reports",
             "fjord.status",
+            "fjord.control",
             "$SRV.PING",
             "_INBOX_gateway.x",
             "_INBOX_worker-payments.x",
@@ -170,14 +179,53 @@ const USERS: [(&str, &[&str], &[&str]); 5] = [
             "fjord.q.echo",
             "fjord.w.echo.x.j.1",
             "fjord.resend.echo",
+            "fjord.control",
             "_INBOX_gateway.x",
             "_INBOX_worker.x",
+            "_INBOX_controller.x",
         ],
-        &["fjord.q.echo", "fjord.w.>", "$SRV.PING", "_INBOX_gateway.>", "_INBOX_worker.>"],
+        &[
+            "fjord.q.echo",
+            "fjord.w.>",
+            "fjord.control",
+            "$SRV.PING",
+            "_INBOX_gateway.>",
+            "_INBOX_worker.>",
+            "_INBOX_controller.>",
+        ],
+    ),
+    (
+        "controller",
+        &[
+            "fjord.q.echo",
+            "fjord.w.echo.x.j.1",
+            "fjord.cancel.echo",
+            "fjord.resend.echo",
+            "$SRV.PING",
+            "_INBOX_gateway.x",
+            "_INBOX_worker.x",
+            "_INBOX_operator.x",
+        ],
+        &[
+            "fjord.q.echo",
+            "fjord.w.>",
+            "fjord.status",
+            "fjord.control",
+            "_INBOX_gateway.>",
+            "_INBOX_worker.>",
+            "_INBOX_operator.>",
+        ],
     ),
     (
         "caller",
-        &["fjord.resend.echo", "fjord.status", "$SRV.PING", "_INBOX_gateway.x", "_INBOX_worker.x"],
+        &[
+            "fjord.resend.echo",
+            "fjord.status",
+            "fjord.control",
+            "$SRV.PING",
+            "_INBOX_gateway.x",
+            "_INBOX_worker.x",
+        ],
         &["fjord.q.echo", "fjord.w.>", "fjord.status", "_INBOX_gateway.>", "_INBOX_worker.>"],
     ),
 ];

@@ -9,23 +9,20 @@ use std::time::Duration;
 use fjord::lifecycle::Tasks;
 use rustix::process::Signal;
 
+mod workers;
+
 use super::large_answers::memory::status;
 use super::support::certs::Leaf;
 use super::support::client::get_text;
 use super::support::eventually::{SOON, eventually_some};
 use super::support::fleet::{Fleet, FleetOptions};
+use super::support::reload;
 
 const ADDED: &str = r#"{ "added": { "route": "GET /v1/added", "handler": "echo", "queue": "echo",
     "result": "json", "auth": "public" } }"#;
 
 async fn reloads(fleet: &mut Fleet, result: &str) {
-    let metric = format!(r#"fjord_config_reloads_total{{result="{result}"}}"#);
-    let before = fleet.gateways[0].metric(&metric).await;
-    fleet.gateways[0].process.signal(Signal::HUP);
-    eventually_some(format!("a reload that is {result}"), SOON, async || {
-        (fleet.gateways[0].metric(&metric).await > before).then_some(())
-    })
-    .await;
+    reload::signal(&mut fleet.gateways[0], result).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -95,8 +92,7 @@ async fn a_reload_applies_a_new_catalogue_and_rejects_an_invalid_one() {
     reloads(&mut fleet, "ok").await;
     // The worker still uses its old catalogue, so it rejects the request, and the gateway forwards the error.
     client.get("/v1/added").await.is(500);
-    fleet.workers[0].restart();
-    fleet.workers[0].ready().await;
+    reload::worker(&mut fleet.workers[0]).await;
     client.get("/v1/added").await.is(200);
     assert!(matches!(slow.await.unwrap().status.as_u16(), 200 | 504), "the request was answered");
 

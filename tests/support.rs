@@ -21,6 +21,7 @@ pub(crate) mod pseudo_terminal;
 pub(crate) mod random;
 pub(crate) mod raw_client;
 pub(crate) mod raw_nats;
+pub(crate) mod reload;
 pub(crate) mod resetting_connection;
 pub(crate) mod stalling_proxy;
 pub(crate) mod tds;

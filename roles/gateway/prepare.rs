@@ -1,9 +1,12 @@
 //! The first step of a start: reads every file that the configuration names. `fjord check` performs
 //! only this step.
 
+use crate::cli::Role;
 use crate::config::LoadedConfig;
+use crate::roles;
 use crate::roles::gateway::active_config::ActiveConfig;
 use crate::start_check::{self, StartError};
+use crate::telemetry::traces::PreparedTraces;
 use crate::tls::{ServerTls, TlsErrors};
 
 /// The parts of a gateway that depend on files.
@@ -13,6 +16,8 @@ pub struct PreparedGateway {
     pub active_config: ActiveConfig,
     /// The TLS settings of the public listener.
     pub tls: Option<ServerTls>,
+    /// The export of traces.
+    pub traces: PreparedTraces,
 }
 
 /// Reads every file that a gateway needs. Binds no address and connects to nothing.
@@ -22,8 +27,8 @@ pub struct PreparedGateway {
 pub fn prepare(loaded: &LoadedConfig) -> Result<PreparedGateway, Vec<StartError>> {
     let config = &loaded.config;
     let tls = config.gateway.tls.as_ref().map(ServerTls::load).transpose();
-    let (active_config, tls) = with_tls(loaded, tls)?;
-    Ok(PreparedGateway { active_config, tls })
+    let (active_config, tls, traces) = with_tls(loaded, tls)?;
+    Ok(PreparedGateway { active_config, tls, traces })
 }
 
 /// Reads every file that a gateway needs, except those of its public listener. `tls` is the result
@@ -31,13 +36,15 @@ pub fn prepare(loaded: &LoadedConfig) -> Result<PreparedGateway, Vec<StartError>
 pub(super) fn with_tls<T>(
     loaded: &LoadedConfig,
     tls: Result<T, TlsErrors>,
-) -> Result<(ActiveConfig, T), Vec<StartError>> {
+) -> Result<(ActiveConfig, T, PreparedTraces), Vec<StartError>> {
     let config = &loaded.config;
     let mut errors = start_check::client_file_errors(config);
     let tls = tls.map_err(|found| errors.extend(StartError::from_tls(&found)));
     let active_config = ActiveConfig::load(config).map_err(|found| errors.extend(found));
     match (active_config, tls) {
-        (Ok(active_config), Ok(tls)) if errors.is_empty() => Ok((active_config, tls)),
+        (Ok(active_config), Ok(tls)) if errors.is_empty() => {
+            Ok((active_config, tls, roles::prepare_traces(config, Role::Gateway)?))
+        }
         _ => Err(errors),
     }
 }

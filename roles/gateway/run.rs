@@ -12,13 +12,13 @@ use crate::catalogue::QueueName;
 use crate::cli::Role;
 use crate::config::messaging::TransportConfig;
 use crate::config::{Config, Sources};
-use crate::fleet;
+use crate::fleet::{self, control::CommandReceiver};
 use crate::in_flight::ConcurrencyLimit;
 use crate::lifecycle::{Cancel, Signal, Signals, Tasks, systemd};
 use crate::messaging::{self, Transport};
-use crate::roles::RunError;
-use crate::start_check;
-use crate::telemetry::{counter, gauge, names};
+use crate::roles::{self, RunError};
+use crate::start_check::{self, StartError};
+use crate::telemetry::{gauge, names};
 use crate::tls::{ServerTls, WATCH_INTERVAL};
 
 use crate::roles::gateway::active_config::ActiveConfig;
@@ -37,6 +37,8 @@ use crate::roles::gateway::report;
 
 /// How long the drain waits for tasks that were cancelled.
 const TASKS_WAIT: Duration = Duration::from_secs(2);
+
+mod commands;
 
 struct GatewayProcess {
     config: Config,
@@ -59,21 +61,37 @@ pub async fn run(
     sources: Sources,
     mut signals: Signals,
 ) -> Result<(), RunError> {
-    let mut gateway = GatewayProcess::start(config, prepared).await?;
+    let (mut gateway, mut commands) = GatewayProcess::start(config, prepared).await?;
     systemd::ready("serving");
     systemd::feed_watchdog(&gateway.tasks);
-    while signals.next().await == Signal::Reload {
-        systemd::reloading();
-        gateway.reload(&sources);
-        systemd::ready("serving");
+    loop {
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Signal::Reload => {
+                    systemd::reloading();
+                    let _recorded = gateway.reload(&sources);
+                    systemd::ready("serving");
+                }
+                Signal::Stop => break,
+            },
+            Some(command) = commands.recv() => {
+                if gateway.execute(command, &sources).await {
+                    break;
+                }
+            }
+        }
     }
     gateway.drain().await;
     Ok(())
 }
 
 impl GatewayProcess {
-    async fn start(config: Config, prepared: PreparedGateway) -> Result<Self, RunError> {
-        let PreparedGateway { active_config, tls } = prepared;
+    async fn start(
+        config: Config,
+        prepared: PreparedGateway,
+    ) -> Result<(Self, CommandReceiver), RunError> {
+        let PreparedGateway { active_config, tls, traces } = prepared;
+        traces.apply();
         let admin = Admin::bind(&config.admin);
         let admin = admin.map_err(|error| RunError::system(error.to_string(), error))?;
         let listener = Listener::bind(&config.gateway, tls.clone());
@@ -106,7 +124,7 @@ impl GatewayProcess {
             stop.clone(),
         );
         let source = report::source(&pipeline, &readiness);
-        fleet::serve_reports(
+        let commands = fleet::join(
             &config.messaging,
             Role::Gateway,
             source,
@@ -114,52 +132,52 @@ impl GatewayProcess {
             &tasks,
         )
         .await
-        .map_err(|error| RunError::system("cannot subscribe to status queries", error))?;
+        .map_err(|error| RunError::system("cannot subscribe to queries and commands", error))?;
         tracing::info!(part = "https", address = %listener.address(), "listening");
         let service: Arc<dyn HttpService> = Arc::clone(&pipeline) as Arc<dyn HttpService>;
         let listener = listener.serve(service, &tasks);
-        Ok(Self { config, pipeline, listener, tls, readiness, tasks, admin_tasks, stop })
+        let gateway = Self { config, pipeline, listener, tls, readiness, tasks, admin_tasks, stop };
+        Ok((gateway, commands))
     }
 
-    /// Reloads configuration, catalogue, keys and certificates. On error, the old ones stay in use.
-    fn reload(&mut self, sources: &Sources) {
+    /// Reloads configuration, catalogue, keys and certificates.
+    ///
+    /// # Errors
+    /// All errors. Nothing has changed in that case.
+    fn reload(&mut self, sources: &Sources) -> Result<(), Vec<StartError>> {
         let tls = self.tls.clone();
         let read = start_check::load(sources, |loaded| {
             let files = tls.as_ref().map(|tls| tls.prepare(loaded.config.gateway.tls.as_ref()));
             prepare::with_tls(loaded, files.transpose())
         });
-        let result = match read {
-            Ok((loaded, (active_config, files))) => {
-                let config = loaded.config;
-                let old = self.pipeline.active_config.load_full();
-                let (tasks, stop) = (&self.tasks, &self.stop);
-                let old = Some(&old.authenticator);
-                active_config.authenticator.fetch_issuer_keys(old, &self.readiness, tasks, stop);
-                let queues = queue_names(&active_config);
-                let active_config = Arc::new(active_config);
-                let store_config = || self.pipeline.active_config.store(active_config);
-                match files {
-                    // The new snapshot must not accept certificates that only the old files trust.
-                    Some(files) => files.apply(store_config),
-                    None => store_config(),
-                }
-                self.pipeline.in_flight.set_limit(config.gateway.http.requests_in_flight_max);
-                self.pipeline.bytes.set(&config.gateway.http);
-                self.pipeline.reuse.reload(&config.gateway.http);
-                self.pipeline.dispatcher.reload(config.gateway.session.clone(), &queues);
-                self.listener.reload(&config.gateway);
-                request_log::forget_endpoints();
-                crate::roles::apply_log_filter(&config.log);
-                self.config = config;
-                tracing::info!("configuration reloaded");
-                "ok"
-            }
-            Err(errors) => {
-                crate::roles::log_invalid_reload(&errors);
-                "failed"
-            }
-        };
-        counter(&names::CONFIG_RELOADS, &[(names::RESULT, result.to_owned())]).increment(1);
+        let (loaded, (active_config, files, traces)) =
+            read.inspect_err(|errors| roles::reload_failed(errors))?;
+        let config = loaded.config;
+        roles::warn_about_restart(&self.config, &config);
+        let old = self.pipeline.active_config.load_full();
+        let (tasks, stop) = (&self.tasks, &self.stop);
+        let old = Some(&old.authenticator);
+        active_config.authenticator.fetch_issuer_keys(old, &self.readiness, tasks, stop);
+        let queues = queue_names(&active_config);
+        let active_config = Arc::new(active_config);
+        self.pipeline.dispatcher.reload(config.gateway.session.clone(), &queues);
+        let store_config = || self.pipeline.active_config.store(active_config);
+        match files {
+            // The new snapshot must not accept certificates that only the old files trust.
+            Some(files) => files.apply(store_config),
+            None => store_config(),
+        }
+        traces.apply();
+        self.pipeline.in_flight.set_limit(config.gateway.http.requests_in_flight_max);
+        self.pipeline.bytes.set(&config.gateway.http);
+        self.pipeline.reuse.reload(&config.gateway.http);
+        self.listener.reload(&config.gateway);
+        self.pipeline.dispatcher.transport().reconfigure(&config.messaging.transport);
+        request_log::forget_endpoints();
+        roles::apply_log_filter(&config.log);
+        self.config = config;
+        roles::reload_succeeded();
+        Ok(())
     }
 
     /// Reports "not ready", drains the listener, stops the tasks and flushes the last messages.
@@ -192,7 +210,7 @@ fn queue_names(active_config: &ActiveConfig) -> Vec<QueueName> {
 
 async fn connect(config: &Config) -> Result<Arc<dyn Transport>, RunError> {
     let TransportConfig::Nats(nats) = &config.messaging.transport;
-    messaging::nats::connect(nats, "fjord gateway")
+    messaging::nats::connect(nats, &format!("fjord gateway {}", config.messaging.prefix))
         .await
         .map_err(|error| RunError::system("cannot use the NATS configuration", error))
 }

@@ -16,6 +16,7 @@ use crate::procedures::databases::Databases;
 use crate::roles::worker::execution::handler::{Job, JobProgress, QueueHandler};
 use crate::roles::worker::execution::job_result::JobResult;
 use crate::roles::worker::prepare;
+use crate::roles::worker::prepare::RunningParts;
 use crate::start_check::StartError;
 use crate::telemetry::chain;
 
@@ -35,10 +36,12 @@ impl LocalWorker {
     /// # Errors
     /// All errors with which a worker would not start, apart from those of its connection to NATS.
     pub fn open(config: &Config, catalogue: &Catalogue) -> Result<Self, Vec<StartError>> {
-        let databases = prepare::open_databases(config, catalogue)?;
-        let queues = prepare::queues(config, catalogue, &databases)?;
+        let (none, prefix) = (&Databases::default(), &config.messaging.prefix);
+        let databases = prepare::open_databases(config, catalogue, none)?;
+        let running = RunningParts { databases: none, prefix, first_index: 0 };
+        let queues = prepare::queues(config, catalogue, &databases, &running)?;
         let served = queues.into_iter().flat_map(|queue| queue.endpoints);
-        let handlers = served.map(|served| (served.endpoint.id.clone(), served.handler)).collect();
+        let handlers = served.map(|(id, served)| (id, served.handler)).collect();
         Ok(Self { databases, handlers })
     }
 

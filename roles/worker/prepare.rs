@@ -5,16 +5,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::catalogue::{self, Catalogue, Endpoint, QueueName};
+use crate::cli::Role;
 use crate::config::worker::QueueConfig;
 use crate::config::{Config, LoadedConfig};
+use crate::message::Subject;
 use crate::procedures::databases::{DatabaseKey, Databases};
 use crate::procedures::{BackendError, pool_sizes};
+use crate::roles;
 use crate::roles::worker::execution::handler::{HandlerContext, HandlerError};
 use crate::roles::worker::execution::handlers;
-use crate::roles::worker::intake::queue::ServedEndpoint;
+use crate::roles::worker::intake::version::{ServedEndpoint, ServedEndpoints, by_id};
 use crate::roles::worker::subjects::QueueSubjects;
 use crate::start_check::{self, StartError};
 use crate::telemetry::chain;
+use crate::telemetry::traces::PreparedTraces;
 
 /// The parts of a worker that depend on files.
 #[derive(Debug)]
@@ -25,6 +29,8 @@ pub struct PreparedWorker {
     pub databases: Databases,
     /// The queues that the catalogue defines and the configuration selects.
     pub queues: Vec<PreparedQueue>,
+    /// The export of traces.
+    pub traces: PreparedTraces,
 }
 
 /// A queue whose handlers have been created.
@@ -35,7 +41,7 @@ pub struct PreparedQueue {
     /// The settings of the queue.
     pub config: QueueConfig,
     /// The endpoints that the queue serves.
-    pub endpoints: Vec<ServedEndpoint>,
+    pub endpoints: ServedEndpoints,
 }
 
 /// Reads every file that a worker needs. Binds no address and connects to nothing.
@@ -43,6 +49,29 @@ pub struct PreparedQueue {
 /// # Errors
 /// All errors found.
 pub fn prepare(loaded: &LoadedConfig) -> Result<PreparedWorker, Vec<StartError>> {
+    let (databases, prefix) = (&Databases::default(), &loaded.config.messaging.prefix);
+    prepare_reload(loaded, &RunningParts { databases, prefix, first_index: 0 })
+}
+
+/// The parts of a running worker on which a reload depends.
+#[derive(Clone, Copy, Debug)]
+pub struct RunningParts<'a> {
+    /// The databases. Those whose connections would not differ are shared with the new configuration.
+    pub databases: &'a Databases,
+    /// The prefix of all subjects, which a reload does not change.
+    pub prefix: &'a Subject,
+    /// The index of the first new queue.
+    pub first_index: usize,
+}
+
+/// Does the same for a worker that is running.
+///
+/// # Errors
+/// All errors found.
+pub fn prepare_reload(
+    loaded: &LoadedConfig,
+    running: &RunningParts<'_>,
+) -> Result<PreparedWorker, Vec<StartError>> {
     let config = &loaded.config;
     let mut errors = start_check::client_file_errors(config);
     let catalogue = match catalogue::load(&config.catalogue.directory, &config.catalogue.defaults) {
@@ -53,10 +82,14 @@ pub fn prepare(loaded: &LoadedConfig) -> Result<PreparedWorker, Vec<StartError>>
         }
     };
     let has_catalogue = errors.iter().all(|error| !matches!(error, StartError::Catalogue(_)));
-    let databases = open_databases(config, &catalogue).map_err(|found| errors.extend(found));
+    let databases = open_databases(config, &catalogue, running.databases);
+    let databases = databases.map_err(|found| errors.extend(found));
     let (true, Ok(databases)) = (has_catalogue, databases) else { return Err(errors) };
-    match queues(config, &catalogue, &databases) {
-        Ok(queues) if errors.is_empty() => Ok(PreparedWorker { catalogue, databases, queues }),
+    match queues(config, &catalogue, &databases, running) {
+        Ok(queues) if errors.is_empty() => {
+            let traces = roles::prepare_traces(config, Role::Worker)?;
+            Ok(PreparedWorker { catalogue, databases, queues, traces })
+        }
         Ok(_) => Err(errors),
         Err(found) => {
             errors.extend(found);
@@ -65,12 +98,13 @@ pub fn prepare(loaded: &LoadedConfig) -> Result<PreparedWorker, Vec<StartError>>
     }
 }
 
-/// Creates the backends of all databases.
+/// Creates the backends of all databases. Those whose connections would not differ are shared with `running`.
 pub(super) fn open_databases(
     config: &Config,
     catalogue: &Catalogue,
+    running: &Databases,
 ) -> Result<Databases, Vec<StartError>> {
-    let databases = Databases::open(&pool_sizes::database_configs(config, catalogue));
+    let databases = running.reopen(&pool_sizes::database_configs(config, catalogue));
     databases.map_err(|found| {
         found.iter().flat_map(|(key, error)| database_errors(key, error)).collect()
     })
@@ -90,6 +124,7 @@ pub(super) fn queues(
     config: &Config,
     catalogue: &Catalogue,
     databases: &Databases,
+    running: &RunningParts<'_>,
 ) -> Result<Vec<PreparedQueue>, Vec<StartError>> {
     let mut by_queue: BTreeMap<&QueueName, Vec<&Arc<Endpoint>>> = BTreeMap::new();
     for endpoint in catalogue.endpoints() {
@@ -100,19 +135,18 @@ pub(super) fn queues(
     let mut errors = Vec::new();
     for (name, endpoints) in by_queue {
         let Some(limits) = config.worker.queue(name) else { continue };
-        let index = queues.len();
+        let index = running.first_index + queues.len();
         let subjects =
-            QueueSubjects::new(&config.messaging.prefix, name.clone(), index, &worker_id).map_err(
-                |error| {
-                    let expected = format!("queue {name}: {error}");
-                    errors.push(StartError::at_key("messaging.prefix", expected));
-                },
-            );
+            QueueSubjects::new(running.prefix, name.clone(), index, &worker_id).map_err(|error| {
+                let expected = format!("queue {name}: {error}");
+                errors.push(StartError::at_key("messaging.prefix", expected));
+            });
         let before = errors.len();
         let endpoints = served_endpoints(config, limits, catalogue, &endpoints, databases);
         let endpoints: Vec<_> =
             endpoints.filter_map(|e| e.map_err(|e| errors.push(e)).ok()).collect();
         if let (Ok(subjects), true) = (subjects, errors.len() == before) {
+            let endpoints = by_id(endpoints);
             queues.push(PreparedQueue { subjects, config: limits.clone(), endpoints });
         }
     }

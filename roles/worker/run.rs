@@ -4,37 +4,37 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::admin::{self, Admin, Readiness};
 use crate::catalogue::Catalogue;
 use crate::cli::Role;
 use crate::config::messaging::TransportConfig;
-use crate::config::{Config, LoadedConfig, Sources};
-use crate::fleet;
+use crate::config::{Config, Sources};
+use crate::fleet::{self, control::CommandReceiver};
 use crate::lifecycle::{Cancel, Signal, Signals, Tasks, systemd};
 use crate::messaging::{self, Transport};
-use crate::procedures::databases::{Databases, Verification};
-use crate::procedures::{ExpectedProcedure, pool_sizes};
+use crate::procedures::databases::Databases;
+use crate::procedures::pool_sizes;
 use crate::roles::RunError;
-use crate::roles::worker::prepare;
 use crate::roles::worker::prepare::PreparedWorker;
-use crate::start_check;
-use crate::telemetry::{counter, names};
 
 use super::execution::executor::Executor;
 use super::execution::procedure::failure_log;
 use super::execution::recent_replies::RecentReplies;
 use super::execution::reply_sender::ReplySender;
 use super::execution::resend::Resender;
-use super::intake::membership::GroupMembership;
 use super::intake::queue::Queue;
-use super::intake::{control, round_trip};
+use super::intake::queue_set::QueueSet;
+use super::intake::round_trip;
 use super::observation::readiness::QueueReadiness;
 use super::observation::report;
 
+mod commands;
 mod queues;
+mod reload;
+
+use queues::RunningQueues;
 
 /// How long to wait for tasks to end after they have been cancelled.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -44,14 +44,10 @@ struct WorkerProcess {
     config: Config,
     transport: Arc<dyn Transport>,
     databases: Databases,
-    executor: Arc<Executor>,
-    queues: Arc<[Arc<Queue>]>,
-    queue_readiness: Arc<QueueReadiness>,
+    queues: RunningQueues,
     readiness: Readiness,
     tasks: Tasks,
     admin_tasks: Tasks,
-    /// Triggered to leave the queue groups.
-    leave: Cancel,
     /// Triggered to stop the admin listener.
     stop: Cancel,
 }
@@ -66,20 +62,26 @@ pub async fn run(
     sources: Sources,
     mut signals: Signals,
 ) -> Result<(), RunError> {
-    let mut worker = WorkerProcess::start(config, prepared).await?;
+    let (mut worker, mut commands) = WorkerProcess::start(config, prepared).await?;
     systemd::feed_watchdog(&worker.tasks);
+    let queue_readiness = Arc::clone(&worker.queues.readiness);
     let mut is_ready = false;
     loop {
         tokio::select! {
             signal = signals.next() => match signal {
                 Signal::Reload => {
                     systemd::reloading();
-                    worker.reload(&sources);
+                    worker.reload_by_signal(&sources).await;
                     systemd::ready("serving");
                 }
                 Signal::Stop => break,
             },
-            () = worker.queue_readiness.any_served(), if !is_ready => {
+            Some(command) = commands.recv() => {
+                if worker.execute(command, &sources).await {
+                    break;
+                }
+            }
+            () = queue_readiness.any_served(), if !is_ready => {
                 is_ready = true;
                 systemd::ready("serving");
             }
@@ -90,17 +92,20 @@ pub async fn run(
 }
 
 impl WorkerProcess {
-    async fn start(config: Config, prepared: PreparedWorker) -> Result<Self, RunError> {
-        let PreparedWorker { catalogue, databases, queues } = prepared;
-        let (tasks, admin_tasks) = (Tasks::new(), Tasks::new());
-        let (leave, stop) = (Cancel::new(), Cancel::new());
+    async fn start(
+        config: Config,
+        prepared: PreparedWorker,
+    ) -> Result<(Self, CommandReceiver), RunError> {
+        let PreparedWorker { catalogue, databases, queues, traces } = prepared;
+        let (tasks, admin_tasks, stop) = (Tasks::new(), Tasks::new(), Cancel::new());
+        traces.apply();
         failure_log::log_database_messages(config.log.database_messages);
         log_connection_limits(&config, &catalogue);
         databases.monitor(&tasks);
         let admin = Admin::bind(&config.admin);
         let admin = admin.map_err(|error| RunError::system(error.to_string(), error))?;
         let readiness = Readiness::new();
-        let queue_readiness = Arc::new(QueueReadiness::new(readiness.clone()));
+        let queue_readiness = QueueReadiness::new(readiness.clone());
         let transport = connect(&config).await?;
         readiness.follow(transport.link(), &tasks);
         let replies = ReplySender::new(Arc::clone(&transport));
@@ -108,118 +113,39 @@ impl WorkerProcess {
         let (executor, resend_requests) =
             Executor::new(replies, recent, config.worker.clone(), tasks.clone());
         let executor = Arc::new(executor);
-        let queues: Arc<[_]> = queues::create(queues, &config.worker, &executor).into();
-        round_trip::follow(&transport, &queues, &config.worker, &tasks);
+        let mut running = RunningQueues::new(&transport, &executor, queue_readiness);
+        round_trip::follow(&transport, &running.set, &executor, &tasks);
         let resender = Resender {
             replies: executor.replies.clone(),
             recent: Arc::clone(&executor.recent),
             throttle: Arc::clone(&executor.throttle),
-            queues: queues.iter().map(|queue| Arc::clone(&queue.subjects)).collect(),
         };
         resender.start(resend_requests, &tasks);
         tracing::info!(part = "admin", address = %admin.address(), "listening");
-        let health = admin::ProcessHealth { readiness: readiness.clone(), status: status(&queues) };
+        let health =
+            admin::ProcessHealth { readiness: readiness.clone(), status: status(&running.set) };
         admin.serve(health, &admin_tasks, stop.clone());
-        let worker = Self {
-            config,
-            transport,
-            databases,
-            executor,
-            queues,
-            queue_readiness,
-            readiness,
-            tasks,
-            admin_tasks,
-            leave,
-            stop,
-        };
-        worker.report_to_fleet().await?;
-        worker.serve().await?;
-        Ok(worker)
-    }
-
-    /// Starts answering status queries.
-    async fn report_to_fleet(&self) -> Result<(), RunError> {
-        let queues = Arc::clone(&self.queues);
-        let snapshots = move || queues.iter().map(|queue| queue.snapshot()).collect();
-        let source = report::source(snapshots, &self.readiness);
-        fleet::serve_reports(
-            &self.config.messaging,
-            Role::Worker,
-            source,
-            &self.transport,
-            &self.tasks,
-        )
-        .await
-        .map_err(|error| RunError::system("cannot subscribe to status queries", error))
-    }
-
-    /// Subscribes to this worker's subjects, and starts the tasks that join the queue groups.
-    async fn serve(&self) -> Result<(), RunError> {
-        // Register all expected procedures first, so that each database is queried once.
-        let verification: Vec<_> =
-            self.queues.iter().map(|queue| self.verification(queue)).collect();
-        for (queue, verification) in self.queues.iter().zip(verification) {
-            control::listen(&self.transport, queue, &self.executor).await.map_err(|error| {
-                RunError::system("cannot subscribe to the worker's own subjects", error)
-            })?;
-            let membership = GroupMembership {
-                queue: Arc::clone(queue),
-                transport: Arc::clone(&self.transport),
-                verification,
-                config: self.config.worker.clone(),
-                readiness: Arc::clone(&self.queue_readiness),
-                stop: self.leave.clone(),
-                leave_timeout: self.config.lifecycle.drain_timeout,
-            };
-            let _detached = self.tasks.spawn(membership.serve());
+        let commands = join_fleet(&config, &transport, &running.set, &readiness, &tasks).await?;
+        let rollout = running.apply(queues, &config, &databases, false).await;
+        if let Some((_, failure)) = rollout.failed().first_key_value() {
+            let what = format!("cannot subscribe to the worker's own subjects: {failure}");
+            return Err(RunError::System { what, source: "NATS refuses the subscription".into() });
         }
-        Ok(())
-    }
-
-    /// Returns the verification of a queue's procedures; `None` if the queue needs no database.
-    fn verification(&self, queue: &Queue) -> Option<watch::Receiver<Verification>> {
-        let expected: Vec<ExpectedProcedure> = queue.expected_procedures().collect();
-        let name = &queue.subjects.name;
-        let database = self.databases.get(self.config.worker.queue(name)?)?;
-        (!expected.is_empty()).then(|| database.verification(name, expected))
-    }
-
-    /// Reloads the configuration and the catalogue, and applies the new limits, passwords and log
-    /// settings. An error changes nothing. New queues and endpoints require a restart, which loses no request.
-    fn reload(&mut self, sources: &Sources) {
-        let result = match start_check::load(sources, prepare::prepare) {
-            Ok((LoadedConfig { config, .. }, PreparedWorker { catalogue, .. })) => {
-                log_connection_limits(&config, &catalogue);
-                self.databases.reconfigure(&pool_sizes::database_configs(&config, &catalogue));
-                for queue in self.queues.iter() {
-                    if let Some(limits) = config.worker.queue(&queue.subjects.name) {
-                        queue.set_limit(limits.concurrency);
-                    }
-                }
-                crate::roles::apply_log_filter(&config.log);
-                failure_log::log_database_messages(config.log.database_messages);
-                self.config = config;
-                tracing::info!("applied the new limits");
-                "ok"
-            }
-            Err(errors) => {
-                crate::roles::log_invalid_reload(&errors);
-                "failed"
-            }
-        };
-        counter(&names::CONFIG_RELOADS, &[(names::RESULT, result.to_owned())]).increment(1);
+        let queues = running;
+        let worker =
+            Self { config, transport, databases, queues, readiness, tasks, admin_tasks, stop };
+        Ok((worker, commands))
     }
 
     /// Leaves the queue groups, refuses messages that still arrive, finishes the calls, and stops.
     async fn drain(self) {
         let limit = self.config.lifecycle.drain_timeout;
-        let jobs = &self.executor.jobs;
+        let jobs = &self.queues.executor.jobs;
         tracing::info!(running = jobs.count(), "draining");
         systemd::stopping(limit + CANCEL_TIMEOUT);
         self.readiness.set("lifecycle", Err("draining".to_owned()));
         let end = Instant::now() + limit;
-        self.leave.cancel();
+        self.queues.leave();
         let is_complete = self.tasks.wait(limit).await;
         if !is_complete {
             tracing::warn!(
@@ -253,21 +179,47 @@ fn log_connection_limits(config: &Config, catalogue: &Catalogue) {
 
 async fn connect(config: &Config) -> Result<Arc<dyn Transport>, RunError> {
     let TransportConfig::Nats(nats) = &config.messaging.transport;
-    messaging::nats::connect(nats, "fjord worker")
+    messaging::nats::connect(nats, &format!("fjord worker {}", config.messaging.prefix))
         .await
         .map_err(|error| RunError::system("cannot use the NATS configuration", error))
 }
 
+/// Starts answering status queries, and receiving commands.
+async fn join_fleet(
+    config: &Config,
+    transport: &Arc<dyn Transport>,
+    queues: &QueueSet,
+    readiness: &Readiness,
+    tasks: &Tasks,
+) -> Result<CommandReceiver, RunError> {
+    let queues = queues.clone();
+    let snapshots = move || queues.load().iter().map(|queue| queue.snapshot()).collect();
+    let source = report::source(snapshots, readiness);
+    fleet::join(&config.messaging, Role::Worker, source, transport, tasks)
+        .await
+        .map_err(|error| RunError::system("cannot subscribe to queries and commands", error))
+}
+
 /// Returns the source of the `/status` document.
-fn status(queues: &Arc<[Arc<Queue>]>) -> admin::StatusSource {
-    let queues = Arc::clone(queues);
+fn status(queues: &QueueSet) -> admin::StatusSource {
+    let queues = queues.clone();
     Arc::new(move || {
+        let queues = queues.load();
         let state = |queue: &Arc<Queue>| {
             let snapshot = queue.snapshot();
             let slots = snapshot.slots;
             (snapshot.name, json!({ "limit": slots.limit, "running": slots.running }))
         };
+        let pending = queues.iter().filter_map(|queue| {
+            Some((queue.subjects.name.to_string(), Value::from(queue.pending()?)))
+        });
+        let pending: serde_json::Map<String, Value> = pending.collect();
         let queues: serde_json::Map<String, Value> = queues.iter().map(state).collect();
-        json!({ "role": "worker", "version": env!("CARGO_PKG_VERSION"), "queues": queues })
+        json!({
+            "role": "worker",
+            "version": env!("CARGO_PKG_VERSION"),
+            "queues": queues,
+            "pending": pending,
+        })
     })
 }

@@ -66,8 +66,7 @@ pub(super) fn run(
         Ok(directory) => directory,
         Err(error) => return fail(output, EXIT_FAILED, &[error]),
     };
-    let prepared = prepare(&base, directory.path(), check_role, &mut signals, output);
-    let prepared = Box::pin(prepared);
+    let prepared = Box::pin(start(&base, directory.path(), check_role, &mut signals, output));
     let status = runtime.block_on(prepared);
     // Ends the processes that are still running, so that they cannot write into the directory.
     drop(runtime);
@@ -85,7 +84,7 @@ fn fail(
 }
 
 /// Creates the files of the run, checks the configuration, and runs all processes.
-async fn prepare(
+async fn start(
     base: &Sources,
     directory: &Path,
     check_role: PrepareFunction,

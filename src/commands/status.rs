@@ -15,8 +15,8 @@ use crate::fleet;
 mod bottleneck;
 mod fleet_view;
 mod format;
-mod monitoring;
-mod system;
+pub(super) mod monitoring;
+pub(super) mod system;
 mod text;
 mod view;
 

@@ -8,7 +8,7 @@ use super::settings::SettingsTable;
 use crate::cli::Role;
 
 /// The admin listener.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdminConfig {
     /// The address, by default 127.0.0.1:9464 for a gateway and 127.0.0.1:9465 for a worker, so
     /// that one host can run both.

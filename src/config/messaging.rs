@@ -8,6 +8,7 @@ use super::limits;
 use super::settings::SettingsTable;
 use super::tls::ClientTlsConfig;
 use crate::cli::Role;
+use crate::file_version::FileVersion;
 use crate::message::Subject;
 
 /// The settings of the connection between gateways and workers.
@@ -29,7 +30,7 @@ pub enum TransportConfig {
 }
 
 /// The settings of the connection to NATS: `[messaging.nats]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NatsConfig {
     /// The servers of the cluster, each as `nats://host:port` or `tls://host:port`.
     pub servers: Vec<String>,
@@ -62,7 +63,7 @@ pub struct NatsConfig {
 }
 
 /// The credentials of a NATS client.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NatsCredentials {
     /// No credentials, apart from a client certificate if there is one.
     None,
@@ -114,6 +115,17 @@ impl TransportConfig {
 }
 
 impl NatsConfig {
+    /// Returns the versions of the files that are read for each connection. Secrets in files are part of the configuration.
+    #[must_use]
+    pub fn file_versions(&self) -> Vec<Option<FileVersion>> {
+        let credentials = match &self.credentials {
+            NatsCredentials::CredentialsFile(path) => Some(path.as_path()),
+            _ => None,
+        };
+        let tls = self.tls.iter().flat_map(ClientTlsConfig::files);
+        tls.chain(credentials).map(FileVersion::read).collect()
+    }
+
     fn read(table: &mut SettingsTable<'_>, role: Option<Role>) -> Option<Self> {
         let servers = read_servers(table, role);
         let inbox_prefix = read_subject(table, "inbox_prefix", "_INBOX");

@@ -31,7 +31,7 @@ pub enum DatabaseConfig {
 }
 
 /// The settings of an `SQLite` database: `[procedures.databases.<name>.sqlite]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SqliteConfig {
     /// The database file. It is created if it does not exist.
     pub file: PathBuf,
@@ -44,7 +44,7 @@ pub struct SqliteConfig {
 }
 
 /// The settings of an SQL Server database: `[procedures.databases.<name>.mssql]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MssqlConfig {
     /// The server's name or address.
     pub host: String,
@@ -190,6 +190,16 @@ enum BackendKind {
 }
 
 impl DatabaseConfig {
+    /// Returns whether connections of another configuration would differ from those of this one.
+    #[must_use]
+    pub fn differs(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Sqlite(one), Self::Sqlite(other)) => one != other,
+            (Self::Mssql(one), Self::Mssql(other)) => one.differs(other),
+            (Self::Sqlite(_), Self::Mssql(_)) | (Self::Mssql(_), Self::Sqlite(_)) => true,
+        }
+    }
+
     /// Reads the table of the selected backend. The other backend's table, possibly from a lower
     /// layer, is validated too, but its files are not checked.
     fn read(table: &mut SettingsTable<'_>) -> Option<Self> {
@@ -277,27 +287,17 @@ impl MssqlConfig {
 }
 
 impl MssqlConfig {
-    /// Returns the keys whose values differ in a reloaded configuration and take effect only after a
-    /// restart. The password and `connections_max` take effect immediately.
+    /// Returns whether connections of another configuration would differ from those of this one. The password and the
+    /// connection limits can be changed while connections are open.
     #[must_use]
-    pub fn fixed_differences(&self, other: &Self) -> Vec<&'static str> {
-        let differences = [
-            ("host", self.host != other.host),
-            ("port", self.port != other.port),
-            ("instance", self.instance != other.instance),
-            ("database", self.database != other.database),
-            ("user", self.user != other.user),
-            ("entra", self.tokens != other.tokens),
-            ("encrypt, tls or insecure_trust_any", self.encryption != other.encryption),
-            ("certificate_name", self.certificate_name != other.certificate_name),
-            ("read_only", self.read_only != other.read_only),
-            ("session_context", self.session_context != other.session_context),
-            ("connect_timeout", self.connect_timeout != other.connect_timeout),
-            ("cancel_timeout", self.cancel_timeout != other.cancel_timeout),
-            ("connection_age_max", self.connection_age_max != other.connection_age_max),
-            ("deadlock_retries", self.deadlock_retries != other.deadlock_retries),
-        ];
-        differences.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+    pub fn differs(&self, other: &Self) -> bool {
+        let with_limits = Self {
+            password: self.password.clone(),
+            connections_max: self.connections_max,
+            pools: self.pools.clone(),
+            ..other.clone()
+        };
+        *self != with_limits
     }
 }
 

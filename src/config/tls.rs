@@ -1,6 +1,6 @@
 //! The `tls` tables of listeners and of connections to servers.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::limits;
@@ -118,5 +118,11 @@ impl ClientAuth {
 impl ClientTlsConfig {
     pub(super) fn read(table: &mut SettingsTable<'_>) -> Self {
         Self { ca: table.get_file("ca"), identity: CertificateFiles::read_optional(table) }
+    }
+
+    /// Returns the paths of all files.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let identity = self.identity.iter().flat_map(|files| [&files.certificate, &files.key]);
+        self.ca.iter().chain(identity).map(PathBuf::as_path)
     }
 }

@@ -13,7 +13,7 @@ use super::tls::ClientTlsConfig;
 const PATH: &str = "/v1/traces";
 
 /// The settings for the export of traces.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TracesConfig {
     /// The full URL to which spans are sent.
     pub url: String,

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::lifecycle::Tasks;
 use crate::message::{Message, Subject, SubjectError};
-use crate::messaging::{Transport, TransportError};
+use crate::messaging::{Subscription, Transport, TransportError};
 
 use super::{FleetMember, Report};
 
@@ -106,10 +106,7 @@ pub async fn request_many(
     expected: usize,
     limit: Duration,
 ) -> Result<Vec<Message>, TransportError> {
-    let number = QUERIES.fetch_add(1, Ordering::Relaxed);
-    let inbox = transport.inbox().join(format_args!("status.{number}")).map_err(refused)?;
-    let mut incoming = transport.subscribe(&inbox).await?;
-    transport.publish(Message { reply: Some(inbox), ..query }).await?;
+    let mut incoming = send_query(transport, query).await?;
     let end = Instant::now() + limit;
     let (mut replies, mut bytes) = (Vec::new(), 0);
     loop {
@@ -126,6 +123,42 @@ pub async fn request_many(
         replies.push(message);
     }
     Ok(replies)
+}
+
+/// Publishes a query and passes the replies to `add` until it returns true, and until `limit` at the latest. Cancel safe.
+///
+/// # Errors
+/// `TransportError` if the query cannot be sent. A query without replies is not an error.
+pub async fn request_until(
+    transport: &dyn Transport,
+    query: Message,
+    limit: Duration,
+    mut add: impl FnMut(&Message) -> bool,
+) -> Result<(), TransportError> {
+    let mut incoming = send_query(transport, query).await?;
+    let end = Instant::now() + limit;
+    let (mut number, mut bytes) = (0, 0);
+    while let Ok(Some(message)) = timeout_at(end, incoming.next()).await {
+        number += 1;
+        bytes += message.payload.len();
+        let is_too_much = number > REPLIES_MAX || bytes > BYTES_MAX;
+        if message.no_responders || is_too_much || add(&message) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Publishes a query, and returns the subscription to its replies.
+async fn send_query(
+    transport: &dyn Transport,
+    query: Message,
+) -> Result<Box<dyn Subscription>, TransportError> {
+    let number = QUERIES.fetch_add(1, Ordering::Relaxed);
+    let inbox = transport.inbox().join(format_args!("status.{number}")).map_err(refused)?;
+    let incoming = transport.subscribe(&inbox).await?;
+    transport.publish(Message { reply: Some(inbox), ..query }).await?;
+    Ok(incoming)
 }
 
 fn refused(error: SubjectError) -> TransportError {

@@ -21,6 +21,12 @@ impl Cancel {
         self.0.cancel();
     }
 
+    /// Returns a flag that is set together with this one, and that can also be set on its own.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        Self(self.0.child_token())
+    }
+
     /// Returns a guard that sets the flag when it is dropped.
     #[must_use]
     pub fn cancel_on_drop(&self) -> impl Drop + Send + use<> {

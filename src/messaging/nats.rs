@@ -11,11 +11,11 @@ use arc_swap::ArcSwap;
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use futures_util::poll;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Link, LinkState, RoundTrip, Subscription, Transport, TransportError};
-use crate::config::messaging::NatsConfig;
+use crate::config::messaging::{NatsConfig, TransportConfig};
 use crate::future::BoxFuture;
 use crate::lifecycle::{Cancel, Tasks};
 use crate::message::{Message, Subject, SubjectError};
@@ -80,10 +80,14 @@ pub async fn connect(
     let probes = Arc::new(LinkProbes::new(&inbox).map_err(refused)?);
     let state = Arc::new(ConnectionState::new(ReconnectBackoff::new(config.reconnect_delay_max)));
     state.use_client(1);
-    let client = NatsClient::start(config, name, 1, (&state, &probes)).await?;
+    // The servers list the connections by their names, even while the process hangs.
+    let name = format!("{name} {unique}");
+    let client = NatsClient::start(config, &name, 1, (&state, &probes)).await?;
     let shared = Arc::new(NatsShared {
-        config: config.clone(),
-        name: name.to_owned(),
+        config: ArcSwap::from_pointee(config.clone()),
+        files: std::sync::Mutex::new(config.file_versions()),
+        reconfigured: Notify::new(),
+        name,
         client: ArcSwap::from_pointee(client),
         state,
         probes,
@@ -136,7 +140,7 @@ impl Nats {
         if let Poll::Ready(result) = poll!(&mut sending) {
             return result;
         }
-        let bounded = Box::pin(timeout(self.shared.config.operation_timeout, sending));
+        let bounded = Box::pin(timeout(self.shared.config.load().operation_timeout, sending));
         bounded.await.unwrap_or(Err(TransportError::TimedOut))
     }
 
@@ -162,7 +166,7 @@ impl Nats {
         let handle = subscriptions.add(subject, group, kind);
         let subscription = NatsSubscription::new(Arc::clone(&handle), Arc::clone(subscriptions));
         let client = self.shared.client.load_full();
-        let limit = self.shared.config.operation_timeout;
+        let limit = self.shared.config.load().operation_timeout;
         match timeout(limit, handle.subscribe_on(&client.inner, client.number)).await {
             Ok(Ok(())) => {}
             // The next client will subscribe.
@@ -238,7 +242,7 @@ impl Transport for Nats {
             let lost = link.wait_for(|link| {
                 was_confirmed && (link.state == LinkState::Down || link.epoch != before.epoch)
             });
-            let end = Instant::now() + self.shared.config.operation_timeout;
+            let end = Instant::now() + self.shared.config.load().operation_timeout;
             tokio::select! {
                 flushed = self.flush_until(end) => flushed,
                 // The probe was lost with the connection.
@@ -289,6 +293,11 @@ impl Transport for Nats {
 
     fn payload_bytes_max(&self) -> usize {
         self.shared.client.load().inner.max_payload()
+    }
+
+    fn reconfigure(&self, config: &TransportConfig) {
+        let TransportConfig::Nats(config) = config;
+        self.shared.reconfigure(config);
     }
 
     fn inbox(&self) -> Subject {

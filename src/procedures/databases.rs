@@ -6,8 +6,9 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::catalogue::QueueName;
 use crate::config::procedures::{DatabaseConfig, MssqlConfig};
@@ -16,7 +17,7 @@ use crate::config::{ProceduresConfig, WorkerConfig};
 use crate::jitter::jittered;
 use crate::lifecycle::{Cancel, Tasks};
 use crate::telemetry::conditions::{self, Condition};
-use crate::telemetry::{chain, gauge, names};
+use crate::telemetry::{self, chain, gauge, names};
 
 use super::{Backend, BackendError, BackendErrorKind, ExpectedProcedure, mssql, sqlite};
 
@@ -43,7 +44,8 @@ const BUSY: Condition = Condition::new("no connection was free in time");
 /// The suffix of a database's name for its read-only connections, in metrics and logs.
 const READ_ONLY_SUFFIX: &str = ":read-only";
 
-/// A database.
+/// A database. The connections are closed when the last clone is dropped, so calls that have started
+/// can use a database that a reload has replaced.
 #[derive(Clone, Debug)]
 pub struct Database {
     /// The name in metrics and logs.
@@ -51,12 +53,28 @@ pub struct Database {
     /// The backend that calls its procedures.
     pub backend: Arc<dyn Backend>,
     queues: Arc<VerifiedQueues>,
+    lifetime: Arc<DatabaseLifetime>,
+}
+
+/// The end of a database's use.
+#[derive(Debug, Default)]
+struct DatabaseLifetime {
+    /// Set when a reload has replaced or removed the database.
+    is_replaced: Cancel,
+    /// Set when no call can use the database any more.
+    is_unused: Cancel,
+}
+
+impl Drop for DatabaseLifetime {
+    fn drop(&mut self) {
+        self.is_unused.cancel();
+    }
 }
 
 /// The databases of a worker.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Databases {
-    databases: BTreeMap<DatabaseKey, Database>,
+    databases: BTreeMap<DatabaseKey, (DatabaseConfig, Database)>,
     closing: Cancel,
 }
 
@@ -124,13 +142,30 @@ impl Databases {
     pub fn open(
         configs: &BTreeMap<DatabaseKey, DatabaseConfig>,
     ) -> Result<Self, Vec<(DatabaseKey, BackendError)>> {
-        let mut opened = Self::default();
+        Self::default().reopen(configs)
+    }
+
+    /// Creates the databases of a reloaded configuration, without connecting to any. Databases whose connections would not
+    /// differ are shared with `self`, which is not changed.
+    ///
+    /// # Errors
+    /// Returns each database whose configuration cannot be used, with the reason.
+    pub fn reopen(
+        &self,
+        configs: &BTreeMap<DatabaseKey, DatabaseConfig>,
+    ) -> Result<Self, Vec<(DatabaseKey, BackendError)>> {
+        let mut opened = Self { closing: self.closing.clone(), ..Self::default() };
         let mut errors = Vec::new();
         for (key, config) in configs {
             let name = key.to_string();
-            match connect(config, &name) {
-                Ok(backend) => {
-                    opened.databases.insert(key.clone(), Database::new(&name, backend));
+            let kept = self.databases.get(key).filter(|(old, _)| !old.differs(config));
+            let database = match kept {
+                Some((_, database)) => Ok(database.clone()),
+                None => connect(config, &name).map(|backend| Database::new(&name, backend)),
+            };
+            match database {
+                Ok(database) => {
+                    opened.databases.insert(key.clone(), (config.clone(), database));
                 }
                 Err(error) => errors.push((key.clone(), error)),
             }
@@ -140,35 +175,97 @@ impl Databases {
 
     /// Starts monitoring and verifying each database.
     pub fn monitor(&self, tasks: &Tasks) {
-        for database in self.databases.values() {
+        for (_, database) in self.databases.values() {
             database.monitor(tasks, self.closing.clone());
         }
+    }
+
+    /// Uses the databases of a reloaded configuration, which `reopen` has created. Starts monitoring the new ones, and applies
+    /// connection limits and passwords to the others. A replaced database is closed when its last call has ended.
+    pub fn replace(&mut self, new: Self, tasks: &Tasks) {
+        for (key, (config, database)) in &new.databases {
+            match self.databases.get(key) {
+                Some((_, old)) if old.is_same(database) => database.backend.reconfigure(config),
+                old => {
+                    if let Some((_, old)) = old {
+                        let database = &*old.name;
+                        tracing::info!(
+                            database,
+                            "the settings of the database have changed: new calls use new connections"
+                        );
+                    }
+                    database.monitor(tasks, self.closing.clone());
+                }
+            }
+        }
+        for (key, (_, old)) in &self.databases {
+            match new.databases.get(key) {
+                Some((_, database)) if old.is_same(database) => {}
+                Some(_) => old.lifetime.is_replaced.cancel(),
+                None => {
+                    old.lifetime.is_replaced.cancel();
+                    let label = (names::DATABASE, old.name.to_string());
+                    telemetry::remove(&[names::BACKEND_UP, names::BACKEND_CONNECTIONS], &label);
+                }
+            }
+        }
+        self.databases = new.databases;
+    }
+
+    /// Compares procedures with their databases once. Returns the first difference of each queue, or why its procedures could
+    /// not be compared by the deadline. Databases that are not monitored can be used too.
+    pub async fn verify_once(
+        &self,
+        expected: &BTreeMap<DatabaseKey, Vec<ExpectedProcedure>>,
+        deadline: Instant,
+    ) -> BTreeMap<String, String> {
+        let checks = expected.iter().map(|(key, one)| self.verify_one(key, one, deadline));
+        let results = join_all(checks).await;
+        let all = expected.values().flatten().zip(results.into_iter().flatten());
+        let mut problems = BTreeMap::new();
+        for (procedure, result) in all {
+            if let Err(problem) = result {
+                problems.entry(procedure.queue.to_string()).or_insert(problem);
+            }
+        }
+        problems
+    }
+
+    async fn verify_one(
+        &self,
+        key: &DatabaseKey,
+        expected: &[ExpectedProcedure],
+        deadline: Instant,
+    ) -> Vec<Result<(), String>> {
+        let late = Err("its procedures could not be checked in time".to_owned());
+        let mut results = vec![late; expected.len()];
+        let mut report = |index: usize, result: Result<(), BackendError>| {
+            if let Some(entry) = results.get_mut(index) {
+                *entry = result.map_err(|error| chain(&error));
+            }
+        };
+        if let Some((_, database)) = self.databases.get(key) {
+            let verification = database.backend.verify(expected, &mut report);
+            let _in_time = timeout_at(deadline, verification).await;
+        }
+        results
+    }
+
+    /// Returns all databases.
+    pub fn iter(&self) -> impl Iterator<Item = &Database> {
+        self.databases.values().map(|(_, database)| database)
     }
 
     /// Returns the database of a queue.
     #[must_use]
     pub fn get(&self, queue: &QueueConfig) -> Option<&Database> {
-        self.databases.get(&DatabaseKey::from_queue(queue))
-    }
-
-    /// Returns all databases.
-    pub fn iter(&self) -> impl Iterator<Item = &Database> {
-        self.databases.values()
-    }
-
-    /// Applies the connection limits and the passwords of a reloaded configuration.
-    pub fn reconfigure(&self, configs: &BTreeMap<DatabaseKey, DatabaseConfig>) {
-        for (key, database) in &self.databases {
-            if let Some(config) = configs.get(key) {
-                database.backend.reconfigure(config);
-            }
-        }
+        self.databases.get(&DatabaseKey::from_queue(queue)).map(|(_, database)| database)
     }
 
     /// Stops monitoring, and closes all connections.
     pub async fn close(&self) {
         self.closing.cancel();
-        for database in self.databases.values() {
+        for (_, database) in self.databases.values() {
             database.backend.close().await;
         }
     }
@@ -178,7 +275,12 @@ impl Database {
     /// Creates a database that is not monitored yet.
     #[must_use]
     pub fn new(name: &str, backend: Arc<dyn Backend>) -> Self {
-        Self { name: name.into(), backend, queues: Arc::default() }
+        let (queues, lifetime) = (Arc::default(), Arc::default());
+        Self { name: name.into(), backend, queues, lifetime }
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.lifetime, &other.lifetime)
     }
 
     /// Starts the tasks that ping the database and that verify procedures while it answers.
@@ -188,11 +290,21 @@ impl Database {
         let queues = Arc::clone(&self.queues);
         let verifier = Verifier { database, backend, is_up, queues, logged: BTreeSet::new() };
         let _detached = tasks.spawn_background(verifier.run());
-        let monitor = AvailabilityMonitor { database: self.clone(), is_up: report };
+        // The monitor must not keep the database in use, so it has no clone of `self`.
+        let monitor = AvailabilityMonitor {
+            name: Arc::clone(&self.name),
+            backend: Arc::clone(&self.backend),
+            queues: Arc::clone(&self.queues),
+            is_replaced: self.lifetime.is_replaced.clone(),
+            is_up: report,
+        };
+        let is_unused = self.lifetime.is_unused.clone();
+        let backend = Arc::clone(&self.backend);
         let _detached = tasks.spawn_background(async move {
             tokio::select! {
                 () = monitor.run() => {}
                 () = closing.cancelled() => {}
+                () = is_unused.cancelled() => backend.close().await,
             }
         });
     }
@@ -225,22 +337,28 @@ impl Database {
 
 /// The task that pings a database periodically.
 struct AvailabilityMonitor {
-    database: Database,
+    name: Arc<str>,
+    backend: Arc<dyn Backend>,
+    queues: Arc<VerifiedQueues>,
+    /// Set when the metrics belong to the database's replacement.
+    is_replaced: Cancel,
     /// Whether the database answers; `None` before the first ping.
     is_up: watch::Sender<Option<bool>>,
 }
 
 impl AvailabilityMonitor {
     async fn run(self) {
-        let name = &*self.database.name;
+        let name = &*self.name;
         let metric = gauge(&names::BACKEND_UP, &[(names::DATABASE, name.to_owned())]);
         let mut since = Instant::now();
         loop {
-            let answer = timeout(PING_TIMEOUT, self.database.backend.ping()).await;
+            let answer = timeout(PING_TIMEOUT, self.backend.ping()).await;
             let answer = answer.map_err(|_| "no answer in time".to_owned());
             let answer = answer.and_then(|answer| answer.map_err(|error| chain(&error)));
             let is_up = answer.is_ok();
-            metric.set(if is_up { 1.0 } else { 0.0 });
+            if !self.is_replaced.is_cancelled() {
+                metric.set(if is_up { 1.0 } else { 0.0 });
+            }
             let was_up = *self.is_up.borrow();
             if was_up != Some(is_up) {
                 self.log(was_up, answer, since.elapsed());
@@ -256,7 +374,7 @@ impl AvailabilityMonitor {
     /// Logs that the database has stopped answering or answers again, with the length of the outage
     /// and the number of refused calls.
     fn log(&self, was_up: Option<bool>, answer: Result<(), String>, lasted: Duration) {
-        let (database, queues) = (&*self.database.name, self.database.queues.count());
+        let (database, queues) = (&*self.name, self.queues.count());
         match answer {
             Err(cause) => {
                 tracing::error!(database, queues, cause, "the database does not answer");

@@ -116,15 +116,7 @@ impl Backend for Mssql {
 
     fn reconfigure(&self, config: &DatabaseConfig) {
         let DatabaseConfig::Mssql(config) = config else { return };
-        let changed = self.config.fixed_differences(config);
-        if !changed.is_empty() {
-            let settings = changed.join(", ");
-            tracing::warn!(database = %self.name, settings,
-                "settings of the database have changed: they take effect after a restart");
-        }
-        if self.is_for(config) {
-            self.pools.reconfigure(config);
-        }
+        self.pools.reconfigure(config);
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
@@ -135,15 +127,6 @@ impl Backend for Mssql {
 }
 
 impl Mssql {
-    /// Returns whether a configuration is for the same login to the same database.
-    fn is_for(&self, config: &MssqlConfig) -> bool {
-        let identity = |one: &MssqlConfig| {
-            let server = (one.host.clone(), one.port, one.instance.clone());
-            (server, one.database.clone(), one.user.clone(), one.tokens.clone())
-        };
-        identity(&self.config) == identity(config)
-    }
-
     /// Describes why there is no procedure of this name.
     fn missing_text(&self, procedure: &ProcedureName) -> String {
         if let Some(reason) = self.signatures.other_object(procedure) {

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::catalogue::ProcedureName;
-use crate::config::procedures::{APPLICATION_NAME, SqliteConfig};
+use crate::config::procedures::{APPLICATION_NAME, DatabaseConfig, SqliteConfig};
 use crate::file_version::FileVersion;
 use crate::future::BoxFuture;
 use crate::lifecycle::Cancel;
@@ -366,6 +366,11 @@ impl Backend for Sqlite {
                 }
             }
         })
+    }
+
+    fn reconfigure(&self, _: &DatabaseConfig) {
+        // The files of the procedures may have changed a moment ago.
+        self.procedure_cache.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

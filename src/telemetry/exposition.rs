@@ -1,8 +1,6 @@
 //! Installs the metrics of a role and renders them for scrapers: counters and gauges through the
 //! exporter, histograms by `scrape_format`.
 
-use std::sync::OnceLock;
-
 use metrics::{Key, Label, Level, Metadata, Recorder, SharedString};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
@@ -13,9 +11,6 @@ use super::registry::{self, Instrument, LabelValue};
 use super::scrape_format::{self, Format};
 
 const METADATA: Metadata<'static> = Metadata::new("fjord", Level::INFO, None);
-
-/// The exporter, which holds the values of the last scrape. The registry holds the current ones.
-static EXPORTER: OnceLock<PrometheusRecorder> = OnceLock::new();
 
 /// Publishes the version and role, and starts the role's rare counters at 0. May be called again
 /// for another role.
@@ -82,7 +77,8 @@ fn key(name: &'static str, labels: &[LabelValue]) -> Key {
 /// Renders all metrics with their current values.
 #[must_use]
 pub fn render(format: Format) -> String {
-    let exporter = EXPORTER.get_or_init(new_exporter);
+    // A new exporter for each scrape, because an exporter keeps series that the registry no longer has.
+    let exporter = new_exporter();
     let mut histograms = String::new();
     let mut last_family = "";
     let mut written = Ok(());

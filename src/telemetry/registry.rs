@@ -90,6 +90,16 @@ fn instrument(metric: &Metric, labels: &[LabelValue]) -> Instrument {
     })
 }
 
+/// Removes the series of metrics that have a label. Handles of removed series no longer have an effect on the exported metrics.
+pub fn remove(metrics: &[Metric], label: &LabelValue) {
+    let mut families = FAMILIES.write().unwrap_or_else(PoisonError::into_inner);
+    for metric in metrics {
+        if let Some(family) = families.get_mut(metric.name) {
+            family.series.retain(|labels, _| !labels.contains(label));
+        }
+    }
+}
+
 /// Calls `visit` with each series, ordered by metric name.
 pub(super) fn for_each(mut visit: impl FnMut(&Metric, &[LabelValue], &Instrument)) {
     let families = FAMILIES.read().unwrap_or_else(PoisonError::into_inner);
@@ -113,6 +123,28 @@ pub(super) fn for_each_of(metric: &Metric, mut visit: impl FnMut(&[LabelValue], 
 mod tests {
     use super::*;
     use crate::telemetry::names;
+
+    #[test]
+    fn a_removed_series_is_forgotten_and_others_are_not() {
+        let label = |value: &str| [(names::QUEUE, value.to_owned())];
+        let old = gauge(&names::WORKER_LIMIT, &label("removed-a"));
+        old.set(1.0);
+        gauge(&names::WORKER_LIMIT, &label("removed-b")).set(2.0);
+        remove(&[names::WORKER_LIMIT], &label("removed-a")[0]);
+        old.set(3.0);
+        let mut seen = Vec::new();
+        for_each_of(&names::WORKER_LIMIT, |labels, _| seen.push(labels[0].1.clone()));
+        assert!(!seen.contains(&"removed-a".to_owned()), "{seen:?}");
+        assert!(seen.contains(&"removed-b".to_owned()), "{seen:?}");
+        gauge(&names::WORKER_LIMIT, &label("removed-a")).set(4.0);
+        let mut value = None;
+        for_each_of(&names::WORKER_LIMIT, |labels, instrument| {
+            if let (Instrument::Gauge(gauge), "removed-a") = (instrument, labels[0].1.as_str()) {
+                value = Some(gauge_value(gauge));
+            }
+        });
+        assert_eq!(value, Some(4.0), "the old handle has no effect");
+    }
 
     #[test]
     fn equal_labels_share_one_series() {

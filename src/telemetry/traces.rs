@@ -1,24 +1,31 @@
 //! Spans of sampled requests. A span that ends is put into the exporter's queue without waiting.
 //!
-//! Without a configured collector, recording costs only an atomic load.
+//! Without a configured collector, recording costs only an atomic load. A reload replaces the recorder and its exporter.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwapOption;
+use rustls::ClientConfig;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::{Counter, counter, names, traceparent};
 use crate::cli::Role;
 use crate::config::TracesConfig;
+use crate::config::tls::ClientTlsConfig;
 use crate::config::traces::ParentSampling;
+use crate::file_version::FileVersion;
+use crate::lifecycle::Tasks;
 
 mod batch;
 mod export;
 
-pub use export::{Exporter, SpanClient};
+use export::{Exporter, PreparedExporter};
 
 /// The recorder of this process.
-static RECORDER: OnceLock<SpanRecorder> = OnceLock::new();
+static RECORDER: ArcSwapOption<SpanRecorder> = ArcSwapOption::const_empty();
+/// The exporter of the recorder's spans, and what it was created from.
+static EXPORT: Mutex<Option<(ExportOrigin, Exporter)>> = Mutex::new(None);
 
 #[derive(Debug)]
 struct SpanRecorder {
@@ -91,24 +98,96 @@ struct EndedSpan {
     data: SpanData,
 }
 
-/// Starts exporting spans with this client. Can be called once per process.
-pub fn start(config: &TracesConfig, role: Role, client: SpanClient) -> Exporter {
-    let (ended, receiver) = mpsc::channel(config.spans_max);
-    let exporter = Exporter::start(config, role, client, receiver);
-    let dropped =
-        DroppedSpans(counter(&names::TRACE_SPANS, &[(names::RESULT, "dropped".to_owned())]));
-    // Starts the series at 0. Otherwise, an alert on its increase would miss the first drop.
-    dropped.0.increment(0);
-    let recorder = SpanRecorder {
-        ended,
-        sampled_below: sampled_below(config.sample_ratio),
-        parent_sampling: config.parent_sampling,
-        dropped,
+/// The configuration of an export, and the versions of the files that it names.
+#[derive(Clone, Debug, PartialEq)]
+struct ExportOrigin(TracesConfig, Vec<Option<FileVersion>>);
+
+/// An export of spans that has been prepared, but not started.
+#[derive(Debug)]
+pub struct PreparedTraces(TracesChange);
+
+#[derive(Debug)]
+enum TracesChange {
+    /// The current export, or its absence, remains.
+    None,
+    /// No more spans are recorded.
+    Stop,
+    /// Spans are sent to this collector from now on.
+    Start(Box<(ExportOrigin, PreparedExporter, Role)>),
+}
+
+/// Prepares the export of spans that a configuration asks for. Changes nothing. `tls` creates the TLS configuration for the
+/// connection to the collector; without it, the connection is unencrypted.
+///
+/// # Errors
+/// Returns a description if the TLS files cannot be used or the HTTP client cannot be built.
+pub fn prepare(
+    config: Option<&TracesConfig>,
+    role: Role,
+    tls: impl FnOnce(&ClientTlsConfig) -> Result<ClientConfig, String>,
+) -> Result<PreparedTraces, String> {
+    let Some(config) = config else {
+        let is_stopped = lock_export().is_none();
+        return Ok(PreparedTraces(if is_stopped {
+            TracesChange::None
+        } else {
+            TracesChange::Stop
+        }));
     };
-    if RECORDER.set(recorder).is_err() {
-        tracing::error!("the export of traces was started twice; the first collector is kept");
+    let files = config.tls.iter().flat_map(ClientTlsConfig::files);
+    let origin = ExportOrigin(config.clone(), files.map(FileVersion::read).collect());
+    if lock_export().as_ref().is_some_and(|(current, _)| *current == origin) {
+        return Ok(PreparedTraces(TracesChange::None));
     }
-    exporter
+    let tls = config.tls.as_ref().map(tls).transpose()?;
+    let exporter = PreparedExporter::new(config, tls)?;
+    Ok(PreparedTraces(TracesChange::Start(Box::new((origin, exporter, role)))))
+}
+
+impl PreparedTraces {
+    /// Starts the export. Spans that the previous one has queued are still sent, in the background.
+    pub fn apply(self) {
+        let next = match self.0 {
+            TracesChange::None => return,
+            TracesChange::Stop => {
+                RECORDER.store(None);
+                None
+            }
+            TracesChange::Start(parts) => {
+                let (origin, exporter, role) = *parts;
+                let config = &origin.0;
+                let (ended, receiver) = mpsc::channel(config.spans_max);
+                let exporter = exporter.start(role, receiver);
+                let result = [(names::RESULT, "dropped".to_owned())];
+                let dropped = DroppedSpans(counter(&names::TRACE_SPANS, &result));
+                // Starts the series at 0. Otherwise, an alert on its increase would miss the first drop.
+                dropped.0.increment(0);
+                RECORDER.store(Some(Arc::new(SpanRecorder {
+                    ended,
+                    sampled_below: sampled_below(config.sample_ratio),
+                    parent_sampling: config.parent_sampling,
+                    dropped,
+                })));
+                Some((origin, exporter))
+            }
+        };
+        let previous = std::mem::replace(&mut *lock_export(), next);
+        if let Some((_, exporter)) = previous {
+            let _detached = Tasks::new().spawn_background(exporter.flush());
+        }
+    }
+}
+
+/// Sends the queued spans and stops the export, within 2 seconds. Call this just before the process exits.
+pub async fn flush() {
+    let exporter = lock_export().take();
+    if let Some((_, exporter)) = exporter {
+        exporter.flush().await;
+    }
+}
+
+fn lock_export() -> std::sync::MutexGuard<'static, Option<(ExportOrigin, Exporter)>> {
+    EXPORT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Returns the bound that selects a share of all trace ids by their lowest 56 bits.
@@ -125,7 +204,7 @@ fn sampled_below(ratio: f64) -> u64 {
 
 /// Returns whether a new trace is recorded.
 pub(super) fn is_sampled(trace_id: &str) -> bool {
-    let Some(recorder) = RECORDER.get() else { return false };
+    let Some(recorder) = &*RECORDER.load() else { return false };
     let lowest = u128::from_str_radix(trace_id, 16).map(|id| id & ((1 << 56) - 1));
     lowest.is_ok_and(|lowest| lowest < u128::from(recorder.sampled_below))
 }
@@ -134,24 +213,27 @@ pub(super) fn is_sampled(trace_id: &str) -> bool {
 /// decide this. The decision does not depend on the trace id, because the client chooses that as
 /// well.
 pub(super) fn is_sampled_at_random() -> bool {
-    RECORDER.get().is_some_and(|recorder| rand::random::<u64>() >> 8 < recorder.sampled_below)
+    RECORDER
+        .load()
+        .as_ref()
+        .is_some_and(|recorder| rand::random::<u64>() >> 8 < recorder.sampled_below)
 }
 
 /// Returns which callers decide with their `sampled` flag. Returns the default if this process records nothing.
 pub(super) fn parent_sampling() -> ParentSampling {
-    RECORDER.get().map(|recorder| recorder.parent_sampling).unwrap_or_default()
+    RECORDER.load().as_ref().map(|recorder| recorder.parent_sampling).unwrap_or_default()
 }
 
 /// Returns whether this process records spans and the span that `traceparent` names is recorded.
 #[must_use]
 pub fn is_recorded(traceparent: &str) -> bool {
-    RECORDER.get().is_some() && traceparent::recorded_ids(traceparent).is_some()
+    RECORDER.load().is_some() && traceparent::recorded_ids(traceparent).is_some()
 }
 
 /// Begins a child of the recorded span that `traceparent` names, if this process records spans.
 #[must_use]
 pub fn begin_child(traceparent: Option<&str>) -> Option<SpanHandle> {
-    RECORDER.get()?;
+    RECORDER.load().as_ref()?;
     let (trace, parent) = traceparent::recorded_ids(traceparent?)?;
     let id = traceparent::random_span_id();
     Some(SpanHandle { trace, id, parent: Some(parent), began: Instant::now() })
@@ -163,7 +245,7 @@ pub(super) fn recorded_span(
     parent: Option<u64>,
     began: Instant,
 ) -> Option<SpanHandle> {
-    RECORDER.get()?;
+    RECORDER.load().as_ref()?;
     let (trace, id) = traceparent::recorded_ids(traceparent)?;
     Some(SpanHandle { trace, id, parent, began })
 }
@@ -188,7 +270,7 @@ impl SpanHandle {
 
     /// Ends the span at `ended`. Like `end`, does not wait.
     pub fn end_at(self, ended: Instant, data: SpanData) {
-        let Some(recorder) = RECORDER.get() else { return };
+        let Some(recorder) = &*RECORDER.load() else { return };
         if recorder.ended.try_send(EndedSpan { handle: self, ended, data }).is_err() {
             recorder.dropped.0.increment(1);
         }

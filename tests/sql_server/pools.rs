@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fjord::catalogue::{ProcedureName, QueueName};
-use fjord::config::procedures::PoolConfig;
+use fjord::config::procedures::{DatabaseConfig, PoolConfig};
 use fjord::lifecycle::{Cancel, Tasks};
 use fjord::procedures::{
     BackendErrorKind, Call, CallError, OwnedCell, ProcedureResult, SessionContext, Transaction,
@@ -251,15 +251,39 @@ async fn a_reload_changes_the_number_of_connections() {
     assert!(both(&caller).await >= Duration::from_millis(400));
     let mut config = server.config.clone();
     config.pools = vec![pool("fjord", 2, &["one"])];
-    caller
-        .backend
-        .reconfigure(&fjord::config::procedures::DatabaseConfig::Mssql(config.clone().into()));
+    caller.backend.reconfigure(&DatabaseConfig::Mssql(config.clone().into()));
     assert!(both(&caller).await < Duration::from_millis(400));
     assert_eq!(server.state().connections.load(Ordering::Acquire), 2);
     config.pools = vec![pool("fjord", 1, &["one"])];
-    caller.backend.reconfigure(&fjord::config::procedures::DatabaseConfig::Mssql(config.into()));
+    caller.backend.reconfigure(&DatabaseConfig::Mssql(config.into()));
     both(&caller).await;
     eventually(SOON, TICK, || server.state().connections.load(Ordering::Acquire) == 1).await;
+}
+
+#[tokio::test]
+async fn a_reload_gives_queues_other_pools_and_calls_that_wait_still_get_a_connection() {
+    let mut server = fake_server().await;
+    server.config.pools = vec![pool("fjord", 1, &["one"]), pool("old", 1, &["census"])];
+    let caller = ProcedureCaller::new(&server);
+    let name = async |caller: &ProcedureCaller, queue: &str| {
+        let answer = caller.with_queue(queue).call("application", &[]).await;
+        answer.expect("the call succeeds").cell().clone()
+    };
+    let text = |name: &str| OwnedCell::Text(name.to_owned());
+    assert_eq!(name(&caller, "census").await, text("old"));
+    let (busy, waits) = (caller.with_queue("census"), caller.with_queue("census"));
+    let running = Tasks::new().spawn(async move { busy.call("slow", &[int("ms", 300)]).await });
+    eventually(SOON, TICK, || server.state().runs("fjord_test.slow") == 1).await;
+    let waiting = Tasks::new().spawn(async move { waits.call("nothing", &[]).await });
+    let mut config = server.config.clone();
+    config.pools = vec![pool("fjord", 1, &["one"]), pool("new", 1, &["census", "added"])];
+    caller.backend.reconfigure(&DatabaseConfig::Mssql(config.into()));
+    for queue in ["census", "added"] {
+        assert_eq!(name(&caller, queue).await, text("new"), "{queue}");
+    }
+    assert_eq!(name(&caller, "one").await, text("fjord"));
+    assert!(running.await.expect("no panic").is_ok());
+    assert!(waiting.await.expect("no panic").is_ok());
 }
 
 /// The server closes the next two connections after login, so the first waiter gets closed ones.

@@ -69,6 +69,15 @@ impl GatewayRotation {
 impl LedgerLoad {
     /// Starts the callers. Each sends one request at a time, which executes for 0 to 6 ms.
     pub(crate) fn start(rotation: &GatewayRotation, seed: &mut SeededRandom) -> Self {
+        Self::start_callers(CALLERS, rotation, seed)
+    }
+
+    /// Starts a number of callers.
+    pub(crate) fn start_callers(
+        callers: usize,
+        rotation: &GatewayRotation,
+        seed: &mut SeededRandom,
+    ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let answers = Arc::new(Mutex::new(Vec::new()));
         let next = Arc::new(AtomicUsize::new(0));
@@ -85,7 +94,7 @@ impl LedgerLoad {
                 }
             })
         };
-        let callers = (0..CALLERS).map(caller).collect();
+        let callers = (0..callers).map(caller).collect();
         Self { stop, answers, callers }
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
+use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
 use futures_util::{FutureExt, poll};
 use tokio::sync::mpsc;
@@ -45,8 +46,8 @@ pub struct Executor {
     pub jobs: Arc<RunningJobs>,
     /// The tasks of the process.
     pub tasks: Tasks,
-    /// The configuration of the worker.
-    pub config: WorkerConfig,
+    /// The configuration of the worker, which a reload replaces.
+    config: ArcSwap<WorkerConfig>,
     /// The answers sent most recently, kept in case they are lost together with the connection.
     pub recent: Arc<RecentReplies>,
     /// The queue of requests to resend one of the recent answers.
@@ -105,7 +106,7 @@ impl Executor {
             replies,
             jobs: Arc::default(),
             tasks,
-            config,
+            config: ArcSwap::from_pointee(config),
             recent: Arc::new(recent),
             resend,
             throttle: Arc::default(),
@@ -159,9 +160,21 @@ impl Executor {
         })));
     }
 
+    /// Returns the current configuration.
+    #[must_use]
+    pub fn config(&self) -> Guard<Arc<WorkerConfig>> {
+        self.config.load()
+    }
+
+    /// Replaces the configuration. Jobs that have started keep their timers.
+    pub fn set_config(&self, config: WorkerConfig) {
+        self.config.store(Arc::new(config));
+    }
+
     /// Creates the timer for progress reports.
     fn progress_interval(&self) -> Interval {
-        interval_at(Instant::now() + self.config.progress_first, self.config.progress_interval)
+        let config = self.config();
+        interval_at(Instant::now() + config.progress_first, config.progress_interval)
     }
 }
 
@@ -170,8 +183,11 @@ impl JobTask {
     async fn run(self, handler: Arc<dyn QueueHandler>, job: Box<Job>) -> Outcome {
         let request_id = job.request.request_id.clone();
         let (began, progress) = (Instant::now(), Arc::clone(&job.progress));
-        let Executor { config, replies, .. } = &*self.executor;
-        let mut sender = ChunkSender::new(&job, config, replies, self.reply.is_some(), began);
+        let replies = &self.executor.replies;
+        let mut sender = {
+            let config = self.executor.config();
+            ChunkSender::new(&job, &config, replies, self.reply.is_some(), began)
+        };
         let result = self.handle(handler, job, &mut sender).await;
         let outcome = result.outcome();
         match result.into_reply(&request_id, sender.sent()) {

@@ -1,13 +1,14 @@
 //! Keeps recently sent answers, which can be lost with the worker's or the gateway's link.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::envelope::Reply;
 use crate::message::Subject;
+use crate::roles::worker::subjects::QueueSubjects;
 
 use super::running_jobs::JobId;
 
@@ -34,8 +35,21 @@ struct State {
 struct SentReply {
     sent_at: Instant,
     job: JobId,
+    /// The subjects of the job's queue, which the worker may have stopped serving.
+    queue: Arc<QueueSubjects>,
     to: Subject,
     reply: Reply,
+}
+
+/// A job whose final has been sent.
+#[derive(Clone, Debug)]
+pub struct FinishedJob {
+    /// The id of the job.
+    pub id: JobId,
+    /// The subject on which the worker receives messages about the job.
+    pub control: Subject,
+    /// The subject that the final was sent to.
+    pub to: Subject,
 }
 
 impl RecentReplies {
@@ -47,20 +61,32 @@ impl RecentReplies {
     }
 
     /// Remembers a part or the final of a job after it was passed to the transport.
-    pub fn add(&self, job: JobId, reply: Reply, to: Subject, now: Instant) {
+    pub fn add(
+        &self,
+        (job, queue): (JobId, &Arc<QueueSubjects>),
+        reply: Reply,
+        to: Subject,
+        now: Instant,
+    ) {
         let mut state = self.lock();
         state.bytes += reply.body_bytes();
-        state.replies.push_back(SentReply { sent_at: now, job, to, reply });
+        let queue = Arc::clone(queue);
+        state.replies.push_back(SentReply { sent_at: now, job, queue, to, reply });
         state.forget_old(now, self.age_max);
     }
 
-    /// Returns the jobs whose final has been sent, each with the subject that it was sent to.
+    /// Returns the jobs whose final has been sent.
     #[must_use]
-    pub fn finished_jobs(&self, now: Instant) -> Vec<(JobId, Subject)> {
+    pub fn finished_jobs(&self, now: Instant) -> Vec<FinishedJob> {
         let mut state = self.lock();
         state.forget_old(now, self.age_max);
         let finals = state.replies.iter().filter(|sent| matches!(sent.reply, Reply::Final(_)));
-        finals.map(|sent| (sent.job, sent.to.clone())).collect()
+        let finished = finals.map(|sent| FinishedJob {
+            id: sent.job,
+            control: sent.queue.job_subject(sent.job.number),
+            to: sent.to.clone(),
+        });
+        finished.collect()
     }
 
     /// Returns the jobs of a queue whose final was sent to one of the subjects or below it.
@@ -70,20 +96,23 @@ impl RecentReplies {
             let tail = to.as_str().strip_prefix(subject.as_str());
             tail.is_some_and(|tail| tail.is_empty() || tail.starts_with('.'))
         };
-        let of_queue = self.finished_jobs(now).into_iter().filter(|(job, _)| job.queue == queue);
+        let of_queue = self.finished_jobs(now).into_iter().filter(|job| job.id.queue == queue);
         of_queue
-            .filter(|(_, to)| subjects.iter().any(|subject| is_below(to, subject)))
-            .map(|(job, _)| job)
+            .filter(|job| subjects.iter().any(|subject| is_below(&job.to, subject)))
+            .map(|job| job.id)
             .collect()
     }
 
-    /// Returns the replies of a job in the order in which they were sent.
+    /// Returns the replies of a job in the order in which they were sent, each with the subjects of its queue and the
+    /// subject that it was sent to.
     #[must_use]
-    pub fn of_job(&self, job: JobId, now: Instant) -> Vec<(Reply, Subject)> {
+    pub fn of_job(&self, job: JobId, now: Instant) -> Vec<(Reply, Arc<QueueSubjects>, Subject)> {
         let mut state = self.lock();
         state.forget_old(now, self.age_max);
         let of_job = state.replies.iter().filter(|sent| sent.job == job);
-        of_job.map(|sent| (sent.reply.clone(), sent.to.clone())).collect()
+        let replies =
+            of_job.map(|sent| (sent.reply.clone(), Arc::clone(&sent.queue), sent.to.clone()));
+        replies.collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -108,6 +137,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalogue::QueueName;
     use crate::envelope::Final;
     use crate::outcome::Outcome;
 
@@ -122,6 +152,12 @@ mod tests {
         JobId { queue: QUEUE, number }
     }
 
+    fn add(recent: &RecentReplies, number: u64, reply: Reply, to: Subject, now: Instant) {
+        let (prefix, name) = (Subject::new("f").unwrap(), QueueName::new("q").unwrap());
+        let queue = QueueSubjects::new(&prefix, name, QUEUE, "w").unwrap();
+        recent.add((job(number), &Arc::new(queue)), reply, to, now);
+    }
+
     fn numbers(jobs: &[JobId]) -> Vec<u64> {
         jobs.iter().map(|job| job.number).collect()
     }
@@ -131,14 +167,14 @@ mod tests {
         let (start, to) = (Instant::now(), Subject::new("inbox.1").unwrap());
         let recent = RecentReplies::new(AGE_MAX);
         for (number, at) in [(1, start), (2, start + AGE_MAX), (3, start + AGE_MAX + AGE_MAX)] {
-            recent.add(job(number), answer(1), to.clone(), at);
+            add(&recent, number, answer(1), to.clone(), at);
         }
         let now = start + AGE_MAX + AGE_MAX;
-        let jobs: Vec<_> = recent.finished_jobs(now).into_iter().map(|(job, _)| job).collect();
+        let jobs: Vec<_> = recent.finished_jobs(now).into_iter().map(|job| job.id).collect();
         assert_eq!(numbers(&jobs), [2, 3]);
         let recent = RecentReplies::new(AGE_MAX);
         for number in 0..20 {
-            recent.add(job(number), answer(1 << 20), to.clone(), start);
+            add(&recent, number, answer(1 << 20), to.clone(), start);
         }
         assert_eq!(recent.finished_jobs(start).len(), 8);
     }
@@ -148,9 +184,9 @@ mod tests {
         let (now, to) = (Instant::now(), Subject::new("inbox.r.1.17.1.99").unwrap());
         let recent = RecentReplies::new(AGE_MAX);
         let part = Reply::Part { number: 1, bytes: "a".into(), head: None, control: None };
-        recent.add(job(7), part, to.clone(), now);
-        recent.add(job(7), answer(1), to, now);
-        recent.add(job(8), answer(1), Subject::new("inbox.r.1.171.1.99").unwrap(), now);
+        add(&recent, 7, part, to.clone(), now);
+        add(&recent, 7, answer(1), to, now);
+        add(&recent, 8, answer(1), Subject::new("inbox.r.1.171.1.99").unwrap(), now);
         let below = |queue, subject: &str| {
             numbers(&recent.finished_below(queue, &[Subject::new(subject).unwrap()], now))
         };

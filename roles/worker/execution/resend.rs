@@ -11,7 +11,6 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::envelope::{Final, Reply};
 use crate::lifecycle::Tasks;
 use crate::messaging;
-use crate::roles::worker::subjects::QueueSubjects;
 use crate::telemetry::{counter, names};
 
 use super::recent_replies::RecentReplies;
@@ -78,8 +77,6 @@ pub struct Resender {
     pub recent: Arc<RecentReplies>,
     /// The limit on the rate.
     pub throttle: Arc<SendThrottle>,
-    /// The subjects of each of this worker's queues, by queue index.
-    pub queues: Arc<[Arc<QueueSubjects>]>,
 }
 
 impl Resender {
@@ -92,8 +89,7 @@ impl Resender {
     /// Resends requested answers. Ends when the queue is closed.
     async fn run(self, mut requests: mpsc::Receiver<JobId>) {
         while let Some(job) = requests.recv().await {
-            let Some(queue) = self.queues.get(job.queue) else { continue };
-            for (mut reply, to) in self.recent.of_job(job, Instant::now()) {
+            for (mut reply, queue, to) in self.recent.of_job(job, Instant::now()) {
                 // Once the gateway knows this subject, it accepts only replies that name it.
                 if let Reply::Part { control, .. } | Reply::Final(Final { control, .. }) =
                     &mut reply
@@ -129,10 +125,9 @@ impl Resender {
     async fn announce(&self) {
         let finished = self.recent.finished_jobs(Instant::now());
         for page in finished.chunks(PAGE) {
-            for (job, to) in page {
-                let Some(queue) = self.queues.get(job.queue) else { continue };
-                let control = queue.job_subject(job.number);
-                self.replies.try_send(Reply::Answered { control }, to.clone());
+            for job in page {
+                let control = job.control.clone();
+                self.replies.try_send(Reply::Answered { control }, job.to.clone());
             }
             sleep(PAGE_PAUSE).await;
         }

@@ -76,6 +76,13 @@ impl RunningJobs {
         self.lock().jobs.len()
     }
 
+    /// Returns the number of jobs of a queue.
+    #[must_use]
+    pub fn count_of(&self, queue: usize) -> usize {
+        let bound = |number| JobId { queue, number };
+        self.lock().jobs.range(bound(0)..=bound(u64::MAX)).count()
+    }
+
     /// Passes the answer to a claim on to its job. Does nothing if the job is not waiting for it.
     pub fn consent(&self, id: JobId, consent: Consent) {
         let claim = self.lock().jobs.get_mut(&id).and_then(|job| job.consent.take());
@@ -162,6 +169,7 @@ mod tests {
         let reply = Subject::new("inbox.1").unwrap();
         let first = jobs.add(0, Some(reply.clone()));
         let second = jobs.add(0, None);
+        assert_eq!((jobs.count(), jobs.count_of(0), jobs.count_of(1)), (2, 2, 0));
         jobs.cancel_by_reply(1, &reply);
         jobs.cancel(JobId { queue: 1, ..first.id });
         assert!(!first.cancel.is_cancelled(), "the cancel was for another queue");
@@ -171,7 +179,7 @@ mod tests {
         jobs.cancel(second.id);
         assert!(second.cancel.is_cancelled());
         drop((first, second));
-        assert_eq!(jobs.count(), 0);
+        assert_eq!((jobs.count(), jobs.count_of(0)), (0, 0));
         jobs.cancel_by_reply(0, &reply);
     }
 

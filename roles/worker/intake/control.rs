@@ -6,8 +6,9 @@ use futures_util::StreamExt;
 use tokio::time::Instant;
 
 use crate::envelope::{Control, DIRECT_TOKEN};
+use crate::lifecycle::Cancel;
 use crate::message::{Message, Subject};
-use crate::messaging::{Transport, TransportError};
+use crate::messaging::{Subscription, Transport, TransportError};
 use crate::roles::worker::execution::executor::Executor;
 use crate::roles::worker::execution::running_jobs::{Consent, JobId};
 use crate::telemetry::conditions::{self, MALFORMED};
@@ -16,9 +17,9 @@ use crate::telemetry::{counter, names};
 use super::queue::Queue;
 use super::slots::OfferId;
 
-/// Subscribes to this worker's own subject for a queue, and to the subjects on which all workers of
-/// the queue receive cancels, membership queries and requests for missing answers. Handles messages
-/// until the transport closes.
+/// Subscribes to this worker's own subject of a queue, and to the subjects on which all workers of
+/// the queue receive cancels, membership queries and repeats. Handles messages until `closed` is set
+/// or the transport closes.
 ///
 /// # Errors
 /// `TransportError` if a subscription is refused.
@@ -26,6 +27,7 @@ pub async fn listen(
     transport: &Arc<dyn Transport>,
     queue: &Arc<Queue>,
     executor: &Arc<Executor>,
+    closed: &Cancel,
 ) -> Result<(), TransportError> {
     let subjects = &queue.subjects;
     let mut own = transport.subscribe(&subjects.own.all_below()).await?;
@@ -33,14 +35,16 @@ pub async fn listen(
     let mut resends = transport.subscribe(&subjects.resend).await?;
     let tasks = &executor.tasks;
     let (own_queue, own_executor) = (Arc::clone(queue), Arc::clone(executor));
+    let until = closed.clone();
     let _detached = tasks.spawn_background(async move {
-        while let Some(message) = own.next().await {
+        while let Some(message) = next_until(&mut *own, &until).await {
             handle(&own_queue, &own_executor, message);
         }
     });
     let (cancel_queue, jobs) = (Arc::clone(queue), Arc::clone(&executor.jobs));
+    let until = closed.clone();
     let _detached = tasks.spawn_background(async move {
-        while let Some(message) = cancels.next().await {
+        while let Some(message) = next_until(&mut *cancels, &until).await {
             match (Control::parse(&message.headers), message.reply) {
                 (Some(Control::Cancel), Some(reply)) => {
                     cancel_queue.cancel(&reply);
@@ -54,8 +58,9 @@ pub async fn listen(
         }
     });
     let (index, repeat_executor) = (subjects.index, Arc::clone(executor));
+    let until = closed.clone();
     let _detached = tasks.spawn_background(async move {
-        while let Some(message) = resends.next().await {
+        while let Some(message) = next_until(&mut *resends, &until).await {
             let Some(subjects) = Control::parse_resend(&message) else {
                 count_malformed();
                 continue;
@@ -67,6 +72,14 @@ pub async fn listen(
         }
     });
     Ok(())
+}
+
+/// Returns the next message; `None` once `closed` is set or the transport has closed.
+async fn next_until(messages: &mut dyn Subscription, closed: &Cancel) -> Option<Message> {
+    tokio::select! {
+        message = messages.next() => message,
+        () = closed.cancelled() => None,
+    }
 }
 
 /// The target of a message to the worker's own subject.

@@ -52,6 +52,11 @@ impl QueueLatency {
         }
     }
 
+    /// Changes the configured minimum duration of an offer.
+    pub fn set_offer_timeout_min(&mut self, offer_timeout_min: Duration) {
+        self.offer_timeout_min = offer_timeout_min;
+    }
+
     /// Records how long a call held its slot.
     pub fn record_call(&mut self, took: Duration) {
         self.call_time = Some(mean(self.call_time, took, CALL_WEIGHT));

@@ -8,16 +8,17 @@ use futures_util::{Stream, StreamExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::config::WorkerConfig;
 use crate::config::limits::OFFER_EXPIRY_INTERVAL;
 use crate::lifecycle::Cancel;
 use crate::message::Message;
 use crate::messaging::{self, Link, LinkState, Subscription, Transport, TransportError};
 use crate::procedures::databases::Verification;
+use crate::roles::worker::execution::executor::Executor;
 use crate::roles::worker::observation::readiness::QueueReadiness;
 use crate::telemetry::{gauge, names};
 
 use super::queue::Queue;
+use super::version::QueueVersion;
 
 /// The pause before the next attempt to join.
 const RETRY_DELAY: Duration = Duration::from_secs(5);
@@ -33,16 +34,21 @@ pub struct GroupMembership {
     pub queue: Arc<Queue>,
     /// The connection to NATS.
     pub transport: Arc<dyn Transport>,
-    /// Whether the database has the queue's procedures; `None` if the queue needs no procedures.
-    pub verification: Option<watch::Receiver<Verification>>,
-    /// The configuration of the worker.
-    pub config: WorkerConfig,
+    /// The newest version of the queue. The worker serves the previous one until the database has
+    /// verified the newest.
+    pub versions: watch::Receiver<Arc<QueueVersion>>,
+    /// Runs the jobs. It has the configuration of the worker.
+    pub executor: Arc<Executor>,
     /// The readiness of all queues, to which this queue reports its state.
     pub readiness: Arc<QueueReadiness>,
     /// Triggered to leave the group for good.
     pub stop: Cancel,
-    /// How long to wait for the server to confirm that the group was left.
-    pub leave_timeout: Duration,
+}
+
+/// A membership in progress, with the version of the queue that is served, or that would be.
+struct VersionedMembership {
+    membership: GroupMembership,
+    version: Arc<QueueVersion>,
 }
 
 /// The reason for leaving a group.
@@ -60,8 +66,15 @@ enum LeaveReason {
 
 impl GroupMembership {
     /// Serves the queue until `stop` is triggered. Joins the group once the database has the
-    /// procedures, and again after leaving it for any reason other than `stop`.
-    pub async fn serve(mut self) {
+    /// procedures, and again after leaving it for any reason but `stop`.
+    pub async fn serve(self) {
+        let version = Arc::clone(&self.versions.borrow());
+        VersionedMembership { membership: self, version }.serve().await;
+    }
+}
+
+impl VersionedMembership {
+    async fn serve(mut self) {
         let mut is_back = false;
         while self.wait_until_verified().await {
             match self.join().await {
@@ -82,18 +95,27 @@ impl GroupMembership {
         }
     }
 
-    /// Waits until the database has the procedures. Returns `false` if the worker stops first.
+    /// Waits until the database has the procedures of the newest version. Returns `false` if the
+    /// worker stops first.
     async fn wait_until_verified(&mut self) -> bool {
-        while !self.stop.is_cancelled() {
-            let Some(verification) = &mut self.verification else { return true };
+        while !self.membership.stop.is_cancelled() {
+            // No version is served meanwhile, so the newest one replaces the others immediately.
+            self.version = Arc::clone(&self.membership.versions.borrow_and_update());
+            adopt(&self.membership.queue, &self.membership.readiness, &self.version);
+            let Some(mut verification) = self.version.verification.clone() else { return true };
             let why = match &*verification.borrow_and_update() {
                 Verification::Passed => return true,
                 Verification::Failed(why) => why.to_string(),
             };
             self.report(Err(why));
+            let Self { membership: GroupMembership { stop, versions, .. }, .. } = self;
             tokio::select! {
-                () = self.stop.cancelled() => {}
-                () = changed(&mut self.verification) => {}
+                () = stop.cancelled() => {}
+                changed = verification.changed() => if changed.is_err() {
+                    // The database was replaced, together with the version.
+                    wait_for_change(versions, stop).await;
+                },
+                () = changed(versions) => {}
             }
         }
         false
@@ -102,7 +124,8 @@ impl GroupMembership {
     /// Logs that the queue is served. If it is served again because its database is back, logs at
     /// `debug`: one line about the database covers all of its queues.
     fn log_joined(&self, is_back: bool) {
-        let (queue, limit) = (self.queue.subjects.name.as_str(), self.queue.limit());
+        let queue = &self.membership.queue;
+        let (queue, limit) = (queue.subjects.name.as_str(), queue.limit());
         if is_back {
             tracing::debug!(queue, limit, "joined the queue group");
         } else {
@@ -111,7 +134,7 @@ impl GroupMembership {
     }
 
     fn log_left(&self, reason: LeaveReason) {
-        let queue = self.queue.subjects.name.as_str();
+        let queue = self.membership.queue.subjects.name.as_str();
         match reason {
             LeaveReason::DatabaseUnavailable => {
                 tracing::debug!(queue, ?reason, "left the queue group");
@@ -124,16 +147,17 @@ impl GroupMembership {
 
     /// Joins the group. Returns after the server has processed the subscription.
     async fn join(&self) -> Result<Box<dyn Subscription>, TransportError> {
-        let mut link = self.transport.link();
+        let GroupMembership { queue, transport, stop, .. } = &self.membership;
+        let mut link = transport.link();
         tokio::select! {
             // If the transport is closed, subscribing fails below.
             _ = messaging::wait_until_up(&mut link) => {}
-            () = self.stop.cancelled() => return Err(TransportError::Disconnected),
+            () = stop.cancelled() => return Err(TransportError::Disconnected),
         }
-        let subjects = &self.queue.subjects;
+        let subjects = &queue.subjects;
         let subscription =
-            self.transport.queue_subscribe(&subjects.requests, subjects.name.as_str()).await?;
-        self.transport.flush().await?;
+            transport.queue_subscribe(&subjects.requests, subjects.name.as_str()).await?;
+        transport.flush().await?;
         // The server has answered by now, but the NATS client may report a refusal a moment later.
         let mut served = subscription.served();
         let _served = timeout(REFUSAL_DELAY_MAX, served.wait_for(|served| !served)).await;
@@ -142,12 +166,14 @@ impl GroupMembership {
 
     /// Reads messages until there is a reason to leave the group, then leaves it.
     async fn read(&mut self, mut subscription: Box<dyn Subscription>) -> LeaveReason {
-        self.queue.set_available();
+        let queue = Arc::clone(&self.membership.queue);
+        queue.set_available();
+        queue.set_served(self.version.number);
         let reason = self.read_messages(&mut subscription).await;
         match reason {
-            LeaveReason::Stopped => self.queue.drain(),
+            LeaveReason::Stopped => queue.drain(),
             LeaveReason::DatabaseUnavailable | LeaveReason::SubscriptionRefused => {
-                self.queue.set_unavailable();
+                queue.set_unavailable();
             }
             LeaveReason::Closed => return reason,
         }
@@ -156,11 +182,14 @@ impl GroupMembership {
     }
 
     async fn read_messages(&mut self, subscription: &mut Box<dyn Subscription>) -> LeaveReason {
+        let Self { membership, version } = self;
+        let GroupMembership { queue, readiness, transport, versions, stop, .. } = &*membership;
         // These futures are created once: creating them would dominate the cost of each message.
-        let mut stopped = pin!(self.stop.cancelled());
-        let mut verification_failed = pin!(verification_failed(&mut self.verification));
-        let mut subscription_refused = pin!(subscription_refused(self.transport.link()));
-        let (queue, readiness) = (&self.queue, &self.readiness);
+        let mut stopped = pin!(stop.cancelled());
+        let mut failed = pin!(verification_failed(version.verification.clone()));
+        let newer = |number| next_version(versions.clone(), number, queue, readiness);
+        let mut newer_version = pin!(newer(version.number));
+        let mut subscription_refused = pin!(subscription_refused(transport.link()));
         let mut reported =
             pin!(follow(subscription.served(), |state| report(queue, readiness, state)));
         let mut timer = pin!(sleep(OFFER_EXPIRY_INTERVAL));
@@ -169,8 +198,15 @@ impl GroupMembership {
                 // Reasons to leave are polled before messages, so that a busy queue can be left.
                 biased;
                 () = &mut stopped => return LeaveReason::Stopped,
-                () = &mut verification_failed => return LeaveReason::DatabaseUnavailable,
+                () = &mut failed => return LeaveReason::DatabaseUnavailable,
                 () = &mut subscription_refused => return LeaveReason::SubscriptionRefused,
+                next = &mut newer_version => {
+                    adopt(queue, readiness, &next);
+                    queue.set_served(next.number);
+                    failed.set(verification_failed(next.verification.clone()));
+                    newer_version.set(newer(next.number));
+                    *version = next;
+                }
                 () = &mut reported => {}
                 message = subscription.next() => match message {
                     Some(message) => queue.on_message(message),
@@ -193,17 +229,20 @@ impl GroupMembership {
     /// Leaving is complete when no message has arrived for a while, and none while a probe travels
     /// to the server and back. Silence alone is not enough: the server may be stalled.
     async fn leave(&self, mut subscription: Box<dyn Subscription>) {
-        let queue = &self.queue.subjects.name;
-        if let Err(error) = subscription.leave_after(self.config.unsubscribe_messages_max).await {
+        let GroupMembership { queue: own, transport, executor, .. } = &self.membership;
+        let queue = &own.subjects.name;
+        let (messages_max, quiet_time) = {
+            let config = executor.config();
+            (config.unsubscribe_messages_max, config.unsubscribe_quiet_time)
+        };
+        if let Err(error) = subscription.leave_after(messages_max).await {
             tracing::warn!(%queue, %error, "could not leave the queue group cleanly");
         }
-        let end = Instant::now() + self.leave_timeout;
-        let arrive = |message| self.queue.on_message(message);
-        while read_until_silent(&mut subscription, self.config.unsubscribe_quiet_time, end, arrive)
-            .await
-        {
+        let end = Instant::now() + self.version.leave_timeout;
+        let arrive = |message| own.on_message(message);
+        while read_until_silent(&mut subscription, quiet_time, end, arrive).await {
             let left = end.saturating_duration_since(Instant::now());
-            let mut flushed = pin!(self.transport.flush_within(left));
+            let mut flushed = pin!(transport.flush_within(left));
             let mut ended = pin!(sleep_until(end));
             let mut is_silent = true;
             let flushed = loop {
@@ -213,7 +252,7 @@ impl GroupMembership {
                     message = subscription.next() => match message {
                         Some(message) => {
                             is_silent = false;
-                            self.queue.on_message(message);
+                            own.on_message(message);
                         }
                         None => return,
                     },
@@ -232,12 +271,19 @@ impl GroupMembership {
     }
 
     fn report(&self, state: Result<(), String>) {
-        report(&self.queue, &self.readiness, state);
+        let GroupMembership { queue, readiness, stop, .. } = &self.membership;
+        if let Err(problem) = &state {
+            queue.set_problem(problem);
+        }
+        // A queue that this worker leaves for good is no longer listed.
+        if !stop.is_cancelled() {
+            report(queue, readiness, state);
+        }
     }
 
     async fn pause(&self, duration: Duration) {
         tokio::select! {
-            () = self.stop.cancelled() => {}
+            () = self.membership.stop.cancelled() => {}
             () = sleep(duration) => {}
         }
     }
@@ -285,21 +331,72 @@ async fn subscription_refused(mut link: watch::Receiver<Link>) {
     }
 }
 
-/// Waits until the result of the verification changes. Never returns if it cannot change.
-async fn changed(verification: &mut Option<watch::Receiver<Verification>>) {
-    let has_changed = match verification {
-        Some(verification) => verification.changed().await.is_ok(),
-        None => false,
-    };
-    if !has_changed {
+/// Serves a version of a queue from now on.
+fn adopt(queue: &Queue, readiness: &QueueReadiness, version: &QueueVersion) {
+    queue.adopt(version);
+    readiness.note_reloaded(queue.subjects.name.as_str(), None);
+}
+
+/// Waits for a version after `number` that the database has verified. Meanwhile, reports why it is
+/// not served. Never returns if there is none.
+async fn next_version(
+    mut versions: watch::Receiver<Arc<QueueVersion>>,
+    number: u64,
+    queue: &Queue,
+    readiness: &QueueReadiness,
+) -> Arc<QueueVersion> {
+    let mut newest = number;
+    loop {
+        let next = versions.wait_for(|version| version.number > newest).await;
+        let Ok(next) = next.map(|version| Arc::clone(&version)) else {
+            return std::future::pending().await;
+        };
+        newest = next.number;
+        let verified = verified(next.verification.clone(), |why| {
+            queue.set_problem(why);
+            readiness.note_reloaded(queue.subjects.name.as_str(), Some(why.to_owned()));
+        });
+        tokio::select! {
+            () = verified => return next,
+            // A later reload replaces this version. If the worker stops, its sender is dropped.
+            Ok(_) = versions.wait_for(|version| version.number > newest) => {}
+        }
+    }
+}
+
+/// Waits until the database has verified a version, and reports why it has not.
+async fn verified(verification: Option<watch::Receiver<Verification>>, report: impl Fn(&str)) {
+    let Some(mut verification) = verification else { return };
+    loop {
+        match &*verification.borrow_and_update() {
+            Verification::Passed => return,
+            Verification::Failed(why) => report(why),
+        }
+        if verification.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Waits for another version. Never returns if there can be none.
+async fn changed(versions: &mut watch::Receiver<Arc<QueueVersion>>) {
+    if versions.changed().await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
+/// Waits for another version, or until the worker leaves the queue for good.
+async fn wait_for_change(versions: &mut watch::Receiver<Arc<QueueVersion>>, stop: &Cancel) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = changed(versions) => {}
+    }
+}
+
 /// Waits until the verification fails. Never returns if the queue needs no database.
-async fn verification_failed(verification: &mut Option<watch::Receiver<Verification>>) {
+async fn verification_failed(verification: Option<watch::Receiver<Verification>>) {
     let has_failed = match verification {
-        Some(verification) => verification
+        Some(mut verification) => verification
             .wait_for(|verification| *verification != Verification::Passed)
             .await
             .is_ok(),

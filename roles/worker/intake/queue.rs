@@ -1,19 +1,16 @@
 //! Starts, queues or refuses the requests of one queue, and offers freed slots to gateways.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::catalogue::{Endpoint, EndpointId, Execution};
+use crate::catalogue::Execution;
 use crate::envelope::{RefusalReason, Reply};
 use crate::message::{Message, Subject};
-use crate::procedures::ExpectedProcedure;
-use crate::roles::worker::execution::call_time::CallTime;
 use crate::roles::worker::execution::executor::{Executor, JobStart};
-use crate::roles::worker::execution::handler::QueueHandler;
 use crate::roles::worker::execution::slot::{Slot, SlotQueue};
 use crate::roles::worker::observation::load::Load;
 use crate::roles::worker::observation::queue_metrics::QueueMetrics;
@@ -24,6 +21,7 @@ use crate::telemetry::context;
 use super::message::ReceivedMessage;
 use super::shared_slots::SharedSlots;
 use super::slots::{Offer, OfferId, SlotDecision, SlotRequest, Slots};
+use super::version::{QueueVersion, ServedEndpoints, VersionState};
 
 mod admission;
 mod backlog;
@@ -37,7 +35,8 @@ use admission::AdmittedRequest;
 pub struct Queue {
     /// The name and subjects of the queue.
     pub subjects: Arc<QueueSubjects>,
-    endpoints: BTreeMap<EndpointId, ServedEndpoint>,
+    endpoints: ArcSwap<ServedEndpoints>,
+    version: watch::Sender<VersionState>,
     slots: SharedSlots<QueuedWork>,
     /// Notified when the backlog grows, because the added request may be the next to expire.
     backlog_grew: Notify,
@@ -45,36 +44,19 @@ pub struct Queue {
     executor: Arc<Executor>,
 }
 
-/// An endpoint of the queue and its handler.
-#[derive(Clone, Debug)]
-pub struct ServedEndpoint {
-    /// The endpoint.
-    pub endpoint: Arc<Endpoint>,
-    /// The handler of the endpoint.
-    pub handler: Arc<dyn QueueHandler>,
-    call_time: Arc<CallTime>,
-}
-
-impl ServedEndpoint {
-    /// Creates an endpoint whose calls have not been timed yet.
-    #[must_use]
-    pub fn new(endpoint: Arc<Endpoint>, handler: Arc<dyn QueueHandler>) -> Self {
-        Self { endpoint, handler, call_time: Arc::default() }
-    }
-}
-
 impl Queue {
     /// Creates a queue with only free slots.
     #[must_use]
     pub fn new(
         subjects: QueueSubjects,
-        endpoints: Vec<ServedEndpoint>,
+        endpoints: Arc<ServedEndpoints>,
         slots: Slots<QueuedWork>,
         executor: Arc<Executor>,
     ) -> Self {
         let load = Load::new(&subjects.name, Instant::now());
         Self {
-            endpoints: endpoints.into_iter().map(|one| (one.endpoint.id.clone(), one)).collect(),
+            endpoints: ArcSwap::new(endpoints),
+            version: watch::Sender::default(),
             slots: SharedSlots::new(slots, load),
             backlog_grew: Notify::new(),
             metrics: QueueMetrics::new(&subjects.name),
@@ -83,11 +65,49 @@ impl Queue {
         }
     }
 
-    /// Returns the procedures that the queue's endpoints expect in the database.
-    pub fn expected_procedures(&self) -> impl Iterator<Item = ExpectedProcedure> + '_ {
-        self.endpoints
-            .values()
-            .filter_map(|served| ExpectedProcedure::from_endpoint(&served.endpoint))
+    /// Returns the endpoints that are served.
+    #[must_use]
+    pub fn endpoints(&self) -> Arc<ServedEndpoints> {
+        self.endpoints.load_full()
+    }
+
+    /// Serves the endpoints of a version from now on. Jobs that have started are not affected.
+    pub fn adopt(&self, version: &QueueVersion) {
+        self.endpoints.store(Arc::clone(&version.endpoints));
+    }
+
+    /// Sets the newest version, which is not served yet.
+    pub fn set_newest(&self, version: u64) {
+        self.version.send_modify(|state| state.newest = version);
+    }
+
+    /// Sets the version that is served now.
+    pub fn set_served(&self, version: u64) {
+        self.version.send_modify(|state| (state.served, state.problem) = (version, None));
+    }
+
+    /// Returns the reason for which the newest version is not served; `None` if it is.
+    #[must_use]
+    pub fn pending(&self) -> Option<String> {
+        let state = self.version.borrow();
+        let unknown = || "the worker has not joined the queue group yet".to_owned();
+        (state.served < state.newest).then(|| state.problem.clone().unwrap_or_else(unknown))
+    }
+
+    /// Sets the reason for which the newest version is not served yet.
+    pub fn set_problem(&self, problem: &str) {
+        self.version.send_modify(|state| state.problem = Some(problem.to_owned()));
+    }
+
+    /// Returns a receiver that watches the version.
+    #[must_use]
+    pub fn version(&self) -> watch::Receiver<VersionState> {
+        self.version.subscribe()
+    }
+
+    /// Changes how many refused callers are remembered, and the minimum duration of an offer.
+    pub fn set_offer_limits(&self, refused_max: usize, offer_timeout: Duration) {
+        self.slots.update(|slots, _| slots.set_offer_limits(refused_max, offer_timeout));
     }
 
     /// Returns the number of slots of the queue.

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use tokio::time::interval;
 
-use crate::config::WorkerConfig;
 use crate::config::limits;
 use crate::lifecycle::Tasks;
 use crate::messaging::Transport;
+use crate::roles::worker::execution::executor::Executor;
 use crate::telemetry::{gauge, names};
 
 use super::queue::Queue;
+use super::queue_set::QueueSet;
 
 /// The interval at which the round trip is read.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -19,26 +20,28 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Starts the background task that reads the round trip.
 pub fn follow(
     transport: &Arc<dyn Transport>,
-    queues: &Arc<[Arc<Queue>]>,
-    config: &WorkerConfig,
+    queues: &QueueSet,
+    executor: &Arc<Executor>,
     tasks: &Tasks,
 ) {
-    let (transport, queues) = (Arc::clone(transport), Arc::clone(queues));
-    let timeouts = [
-        ("worker.offer_timeout", config.offer_timeout),
-        ("worker.claim_timeout", config.claim_timeout),
-    ];
+    let (transport, queues) = (Arc::clone(transport), queues.clone());
+    let executor = Arc::clone(executor);
     let _detached = tasks.spawn_background(async move {
         let mut tick = interval(INTERVAL);
-        // A warning is repeated only if the timeout has been long enough in between.
-        let mut was_too_short = timeouts.map(|_| false);
+        // A warning is repeated only after the timeout has been long enough in between.
+        let mut was_too_short = [false; 2];
         loop {
             tick.tick().await;
             let link = transport.round_trip().smoothed;
-            let longest = queues.iter().map(|queue| measure(queue, link)).max();
+            let longest = queues.load().iter().map(|queue| measure(queue, link)).max();
             let round_trip = longest.unwrap_or_default();
-            for ((key, configured), was_too_short) in timeouts.iter().zip(&mut was_too_short) {
-                let longer = limits::lengthened_timeout(*configured, round_trip);
+            let config = executor.config();
+            let timeouts = [
+                ("worker.offer_timeout", config.offer_timeout),
+                ("worker.claim_timeout", config.claim_timeout),
+            ];
+            for ((key, configured), was_too_short) in timeouts.into_iter().zip(&mut was_too_short) {
+                let longer = limits::lengthened_timeout(configured, round_trip);
                 if let (Some(used), false) = (longer, *was_too_short) {
                     tracing::warn!(
                         key,

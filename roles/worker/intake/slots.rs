@@ -257,6 +257,13 @@ impl<W> Slots<W> {
         self.limit = limit;
     }
 
+    /// Changes how many refused callers are remembered, and the minimum duration of an offer. Later refusals and offers
+    /// follow the new values.
+    pub fn set_offer_limits(&mut self, refused_max: usize, offer_timeout: Duration) {
+        self.offers.set_refused_max(refused_max);
+        self.latency.set_offer_timeout_min(offer_timeout);
+    }
+
     /// Returns the number of slots.
     #[must_use]
     pub fn limit(&self) -> usize {

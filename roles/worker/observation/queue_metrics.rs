@@ -7,7 +7,18 @@ use std::time::Duration;
 use crate::catalogue::QueueName;
 use crate::envelope::RefusalReason;
 use crate::outcome::Outcome;
+use crate::telemetry::names::Metric;
 use crate::telemetry::{Counter, Histogram, counter, histogram, names};
+
+/// The gauges that have a series for each queue.
+pub const GAUGES: [Metric; 6] = [
+    names::WORKER_LIMIT,
+    names::WORKER_RUNNING,
+    names::WORKER_WAITING,
+    names::WORKER_UTILIZATION,
+    names::WORKER_ROUND_TRIP,
+    names::WORKER_QUEUE_READY,
+];
 
 /// The metrics of one queue. Those that every call updates are looked up once.
 pub struct QueueMetrics {

@@ -1,7 +1,7 @@
 //! Tracks which queues are served, for `/readyz` and systemd.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
@@ -32,11 +32,37 @@ impl QueueReadiness {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         self.readiness.note(format!("queue {name}"), state.clone().err());
         queues.insert(name.to_owned(), state);
+        self.publish(queues);
+    }
+
+    fn publish(&self, queues: MutexGuard<'_, BTreeMap<String, Result<(), String>>>) {
         let is_any_served = queues.values().any(Result::is_ok);
         drop(queues);
         self.is_any_served.send_replace(is_any_served);
         let state = if is_any_served { Ok(()) } else { Err("no queue is served".to_owned()) };
         self.readiness.set(COMPONENT, state);
+    }
+
+    /// Sets the reason for which the reloaded version of a queue is not served, while the previous one is; `None` if there is
+    /// no such version.
+    pub fn note_reloaded(&self, name: &str, reason: Option<String>) {
+        self.readiness.note(format!("reloaded queue {name}"), reason);
+    }
+
+    /// Removes a queue that this worker no longer serves.
+    pub fn remove(&self, name: &str) {
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        queues.remove(name);
+        self.readiness.note(format!("queue {name}"), None);
+        self.readiness.note(format!("reloaded queue {name}"), None);
+        self.publish(queues);
+    }
+
+    /// Returns the queues that are not served.
+    #[must_use]
+    pub fn unserved(&self) -> BTreeSet<String> {
+        let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        queues.iter().filter(|(_, state)| state.is_err()).map(|(name, _)| name.clone()).collect()
     }
 
     /// Waits until at least one queue is served. Cancel safe.

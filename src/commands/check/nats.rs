@@ -12,6 +12,7 @@ use crate::cli::Role;
 use crate::config::limits;
 use crate::config::messaging::{NatsConfig, TransportConfig};
 use crate::envelope::{RESEND_TOKEN, WORKERS_TOKEN};
+use crate::fleet::control::CONTROL_TOKEN;
 use crate::fleet::query::STATUS_TOKEN;
 use crate::future::BoxFuture;
 use crate::message::{Subject, SubjectError};
@@ -59,7 +60,7 @@ async fn check(role: &CheckedRole, nats: &NatsConfig, server: &str) -> CheckResu
 fn permission_check(role: &CheckedRole, unused: &str) -> Result<PermissionCheck, SubjectError> {
     let prefix = &role.config.messaging.prefix;
     let mut check = PermissionCheck {
-        subscribe: vec![prefix.join(STATUS_TOKEN)?],
+        subscribe: vec![prefix.join(STATUS_TOKEN)?, prefix.join(CONTROL_TOKEN)?],
         ..PermissionCheck::default()
     };
     if role.config.messaging.service_api {

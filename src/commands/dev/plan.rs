@@ -221,7 +221,7 @@ fn common_sets(files: &RunFiles<'_>) -> Vec<String> {
         "gateway.proxy_protocol=false",
         "gateway.trusted_proxies=[]",
         "lifecycle.drain_delay=0s",
-        // A worker is restarted after each change.
+        // A worker is restarted after changes of the configuration.
         "worker.unsubscribe_quiet_time=50ms",
         "log.format=json",
     ];

@@ -54,6 +54,13 @@ struct ReadyDocument {
     notes: BTreeMap<String, String>,
 }
 
+/// The document of `/status`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct StatusDocument {
+    pending: BTreeMap<String, String>,
+}
+
 impl RoleProcess {
     /// Starts a role with this executable and configuration.
     ///
@@ -150,6 +157,16 @@ impl RoleProcess {
             line.and_then(|number| number.parse().ok()).unwrap_or(0)
         };
         Some((count("ok"), count("failed")))
+    }
+
+    /// Returns why queues of a worker do not serve their new endpoints yet.
+    pub(super) async fn pending(&self) -> Vec<String> {
+        let document = match self.get("/status").await {
+            Some(answer) => serde_json::from_slice(&answer.body).unwrap_or_default(),
+            None => StatusDocument::default(),
+        };
+        let lines = document.pending.iter().map(|(queue, why)| format!("queue {queue}: {why}"));
+        lines.collect()
     }
 
     async fn get(&self, path: &str) -> Option<PlainAnswer> {

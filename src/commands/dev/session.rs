@@ -29,8 +29,10 @@ const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// The same after a process has exited unexpectedly: without it, the others cannot finish their
 /// work.
 const STOP_LIMIT_AFTER_FAILURE: Duration = Duration::from_secs(1);
-/// The longest wait for the gateway to apply or refuse a changed catalogue.
+/// The longest wait for a process to apply or refuse changed files.
 const RELOAD_LIMIT: Duration = Duration::from_secs(10);
+/// The longest wait for the worker's queues to serve their new endpoints.
+const QUEUES_LIMIT: Duration = Duration::from_secs(3);
 
 /// All running processes, and the configuration that they use.
 pub(super) struct DevSession<'a, O, E> {
@@ -292,47 +294,72 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
             self.restart(Role::Gateway).await?;
             return self.restart(Role::Worker).await;
         }
-        if changes.contains_key(&WatchedKind::Catalogue) && !self.reload_gateway().await? {
-            self.pending = changes;
-            let text = format!("{names}: not applied; the previous version stays in use");
-            return self.console.say(&text);
+        let is_gateway_affected = changes.contains_key(&WatchedKind::Catalogue);
+        // The worker is first, so that it knows a new endpoint before the gateway sends requests to it.
+        let is_applied = self.reload(Role::Worker).await?
+            && (!is_gateway_affected || self.reload(Role::Gateway).await?);
+        if is_applied {
+            return self.console.say(&format!("{names}: applied"));
         }
-        self.console.say(&format!(
-            "{names}: changed; restarting the worker, which reads endpoints and procedures when it starts"
-        ))?;
-        self.restart(Role::Worker).await
+        self.pending = changes;
+        self.console.say(&format!("{names}: not applied; the previous version stays in use"))
     }
 
-    /// Makes the gateway read its files again. Returns whether it has applied them.
-    async fn reload_gateway(&mut self) -> io::Result<bool> {
-        let before = self.gateway.reloads().await;
-        // The reloads of a gateway that does not answer yet cannot be counted.
-        let (Some(process), true) = (self.gateway.process(), before.is_some()) else {
-            self.restart(Role::Gateway).await?;
+    /// Makes a role read its files again. Returns whether it has applied them.
+    async fn reload(&mut self, role: Role) -> io::Result<bool> {
+        let before = self.role(role).reloads().await;
+        // The reloads of a process that does not answer yet cannot be counted.
+        let (Some(process), true) = (self.role(role).process(), before.is_some()) else {
+            self.restart(role).await?;
             return Ok(true);
         };
         process.signal(Signal::SIGHUP)?;
-        let (gateway, console) = (&self.gateway, &mut self.console);
-        let result = console.during(async {
+        let process = match role {
+            Role::Gateway => &self.gateway,
+            Role::Worker => &self.worker,
+        };
+        let result = self.console.during(async {
             let end = Instant::now() + RELOAD_LIMIT;
             loop {
-                let after = gateway.reloads().await;
+                let after = process.reloads().await;
                 if after != before || Instant::now() > end {
-                    return after.zip(before);
+                    break after.zip(before);
                 }
                 sleep(LOOK_INTERVAL).await;
             }
         });
         match result.await? {
-            Some((after, before)) if after.0 > before.0 => Ok(true),
-            Some((after, before)) if after.1 > before.1 => Ok(false),
+            Some((after, before)) if after.0 > before.0 => {}
+            Some((after, before)) if after.1 > before.1 => return Ok(false),
             _ => {
+                let name = role.as_str();
                 let text =
-                    format!("the gateway has not applied the catalogue within {RELOAD_LIMIT:?}");
+                    format!("the {name} has not applied the changes within {RELOAD_LIMIT:?}");
                 self.console.errors(&[text])?;
-                Ok(false)
+                return Ok(false);
             }
         }
+        if role == Role::Worker {
+            self.wait_for_queues().await?;
+        }
+        Ok(true)
+    }
+
+    /// Waits until every queue of the worker serves its new endpoints, and prints the reasons if one does not.
+    async fn wait_for_queues(&mut self) -> io::Result<()> {
+        let worker = &self.worker;
+        let pending = self.console.during(async {
+            let end = Instant::now() + QUEUES_LIMIT;
+            loop {
+                let pending = worker.pending().await;
+                if pending.is_empty() || Instant::now() > end {
+                    break pending;
+                }
+                sleep(LOOK_INTERVAL).await;
+            }
+        });
+        let pending = pending.await?;
+        self.console.errors(&pending)
     }
 
     /// Stops the process of a role, if it runs, and starts it with the current configuration.

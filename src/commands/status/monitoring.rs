@@ -42,7 +42,7 @@ pub(super) struct Varz {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Connz {
-    connections: Vec<MonitoredConnection>,
+    pub(super) connections: Vec<MonitoredConnection>,
 }
 
 impl Connz {
@@ -55,10 +55,22 @@ impl Connz {
 /// The connection of a client.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct MonitoredConnection {
-    pub(super) name: String,
-    pub(super) ip: String,
-    pub(super) pending_bytes: u64,
+pub(in crate::commands) struct MonitoredConnection {
+    pub(in crate::commands) name: String,
+    pub(in crate::commands) ip: String,
+    pub(in crate::commands) pending_bytes: u64,
+}
+
+/// Returns the connections of all servers, up to 1,000 of each. Cancel safe.
+pub(in crate::commands) async fn connections(
+    urls: &[String],
+) -> Result<Vec<MonitoredConnection>, String> {
+    let queries = urls.iter().map(async |url| get::<Connz>(url, "/connz?limit=1000").await);
+    let mut connections = Vec::new();
+    for answer in join_all(queries).await {
+        connections.extend(answer?.connections);
+    }
+    Ok(connections)
 }
 
 /// Samples all servers. Each sample is returned with its URL. Cancel safe.

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout};
 
-use super::monitoring::{Connz, ServerSample, Varz};
+use super::monitoring::{Connz, MonitoredConnection, ServerSample, Varz};
 use crate::fleet::query;
 use crate::message::{Message, Subject};
 use crate::messaging::{self, Transport};
@@ -42,17 +42,30 @@ pub(super) async fn sample_all(
     }
 }
 
+/// Returns the connections of all servers of the cluster, up to 1,000 of each. Cancel safe.
+pub(in crate::commands) async fn connections(
+    transport: &dyn Transport,
+) -> Result<Vec<MonitoredConnection>, String> {
+    wait_until_up(transport).await?;
+    let replies = request::<Connz>(transport, "CONNZ", r#"{"limit":1000}"#, 0).await?;
+    Ok(replies.into_iter().flat_map(|reply| reply.data.connections).collect())
+}
+
+async fn wait_until_up(transport: &dyn Transport) -> Result<(), String> {
+    let mut link = transport.link();
+    match timeout(LIMIT, messaging::wait_until_up(&mut link)).await {
+        Ok(Some(_)) => Ok(()),
+        _ => {
+            Err("no connection: wrong credentials, or not a user of the system account".to_owned())
+        }
+    }
+}
+
 async fn try_sample_all(
     transport: &dyn Transport,
     expected: usize,
 ) -> Result<Vec<(String, ServerSample)>, String> {
-    let mut link = transport.link();
-    let up = timeout(LIMIT, messaging::wait_until_up(&mut link)).await;
-    if !matches!(up, Ok(Some(_))) {
-        return Err(
-            "no connection: wrong credentials, or not a user of the system account".to_owned()
-        );
-    }
+    wait_until_up(transport).await?;
     let at = Instant::now();
     let values = request::<Varz>(transport, "VARZ", "{}", expected);
     let connections =

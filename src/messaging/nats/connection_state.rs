@@ -63,6 +63,11 @@ impl ConnectionState {
         });
     }
 
+    /// Switches to another client that is connected. The link stays up, and its next probe starts a new epoch.
+    pub(super) fn switch_client(&self, client: u64) {
+        self.change(|state| (state.client, state.is_leaving) = (client, false));
+    }
+
     /// Records that the link was lost.
     pub(super) fn lost(&self) {
         self.backoff.lost(Instant::now());

@@ -46,7 +46,7 @@ impl Outbox {
     /// Creates an outbox for `commands_max` messages, and starts the task that empties it until it
     /// is dropped.
     pub(super) fn open(shared: Arc<NatsShared>) -> Self {
-        let (sender, receiver) = mpsc::channel(shared.config.commands_max);
+        let (sender, receiver) = mpsc::channel(shared.config.load().commands_max);
         let waiting = Arc::new(AtomicUsize::new(0));
         let sending = send_batches(Arc::clone(&shared), receiver, Arc::clone(&waiting));
         let _detached = Tasks::new().spawn_background(sending);
@@ -114,7 +114,6 @@ async fn send_batches(
     mut receiver: mpsc::Receiver<OutgoingMessage>,
     waiting: Arc<AtomicUsize>,
 ) {
-    let limit = shared.config.operation_timeout;
     let mut batch = Vec::with_capacity(BATCH_MAX);
     while let Some(first) = receiver.recv().await {
         batch.push(first);
@@ -125,6 +124,7 @@ async fn send_batches(
             batch.push(message);
         }
         let count = batch.len();
+        let limit = shared.config.load().operation_timeout;
         let client = shared.client.load_full();
         for message in batch.drain(..) {
             // The link was lost meanwhile. The library would send the message after the reconnect.

@@ -42,7 +42,7 @@ pub(super) async fn has_grown(
         return false;
     }
     let (sender, result) = oneshot::channel();
-    let limit = shared.config.operation_timeout;
+    let limit = shared.config.load().operation_timeout;
     let querying = Arc::clone(shared);
     let _detached = Tasks::new().spawn_background(async move {
         // The caller may have stopped waiting.
@@ -79,9 +79,9 @@ async fn reconnect_if_grown(shared: &NatsShared, bytes: usize) -> bool {
 
 /// Returns the limit of a server, or `None` if it cannot be reached or its id is not `id`.
 async fn query(shared: &NatsShared, server: ServerAddr, id: &str) -> Option<usize> {
-    let options = connect::options(&shared.config, &shared.name);
+    let options = connect::options(&shared.config.load(), &shared.name);
     let connecting = options.ignore_discovered_servers().connect(server);
-    let client = timeout(shared.config.connect_timeout * 2, connecting).await.ok()?.ok()?;
+    let client = timeout(shared.config.load().connect_timeout * 2, connecting).await.ok()?.ok()?;
     let info = client.server_info();
     (info.server_id == id).then_some(info.max_payload)
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rand::RngExt;
+use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
 
 use super::client::NatsClient;
@@ -14,8 +15,9 @@ use super::round_trip::RoundTripMeter;
 use super::subscription_handle::SubscriptionHandle;
 use crate::config::limits::NATS_SILENT_PINGS;
 use crate::config::messaging::NatsConfig;
+use crate::file_version::FileVersion;
 use crate::jitter::jittered;
-use crate::lifecycle::Cancel;
+use crate::lifecycle::{Cancel, Tasks};
 use crate::messaging::{LinkState, TransportError};
 use crate::telemetry::{counter, gauge, names};
 
@@ -33,11 +35,19 @@ const RETRY_BATCH: usize = 64;
 const REFUSAL_DELAY_MAX: Duration = Duration::from_millis(50);
 /// The pause after a client could not be created.
 const CREATE_RETRY: Duration = Duration::from_secs(1);
+/// The interval at which a client that uses a reloaded configuration is asked whether it is connected.
+const CONNECT_CHECK: Duration = Duration::from_millis(20);
+/// How long a client is kept after another has replaced it because of a reload.
+const PREVIOUS_KEPT: Duration = Duration::from_secs(2);
 
 /// The state that the supervisor shares with the transport's operations.
 #[derive(Debug)]
 pub(super) struct NatsShared {
-    pub(super) config: NatsConfig,
+    pub(super) config: ArcSwap<NatsConfig>,
+    /// The versions of the files that the configuration names, when they were last used by a reload.
+    pub(super) files: Mutex<Vec<Option<FileVersion>>>,
+    /// Notified when a reload has changed the configuration or one of its files.
+    pub(super) reconfigured: Notify,
     pub(super) name: String,
     pub(super) client: ArcSwap<NatsClient>,
     pub(super) state: Arc<ConnectionState>,
@@ -68,13 +78,28 @@ impl ReplaceReason {
     }
 }
 
+/// Why a client is no longer used.
+enum ClientEnd {
+    /// It has failed.
+    Failed(ReplaceReason),
+    /// A reload has changed the configuration, and this client uses the new one.
+    Succeeded(Arc<NatsClient>),
+}
+
 /// Supervises the client until the transport is dropped.
 pub(super) async fn run(shared: Arc<NatsShared>) {
     loop {
         let client = shared.client.load_full();
-        let reason = tokio::select! {
+        let end = tokio::select! {
             () = shared.stop.cancelled() => return,
-            reason = shared.watch(&client) => reason,
+            end = shared.watch(&client) => end,
+        };
+        let reason = match end {
+            ClientEnd::Failed(reason) => reason,
+            ClientEnd::Succeeded(next) => {
+                shared.switch_to(client, next).await;
+                continue;
+            }
         };
         client.retire();
         // A batch of subscriptions may have been in progress on this client.
@@ -92,19 +117,89 @@ pub(super) async fn run(shared: Arc<NatsShared>) {
 
 impl NatsShared {
     /// Waits until the client has to be replaced.
-    async fn watch(&self, client: &NatsClient) -> ReplaceReason {
-        tokio::select! {
+    async fn watch(&self, client: &NatsClient) -> ClientEnd {
+        let reason = tokio::select! {
             () = client.ended.cancelled() => ReplaceReason::Ended,
             () = self.probe(client) => ReplaceReason::Silent,
             () = self.state.subscriptions.unknown_refusals.notified() => ReplaceReason::UnknownRefusals,
             () = self.retry_refused(client) => ReplaceReason::UnknownRefusals,
             () = self.leave_stopping_servers(client) => ReplaceReason::Ended,
+            next = self.successor(client.number + 1) => return ClientEnd::Succeeded(next),
+        };
+        ClientEnd::Failed(reason)
+    }
+
+    /// Applies a reloaded configuration. Does nothing if neither it nor a file that it names has changed.
+    pub(super) fn reconfigure(&self, config: &NatsConfig) {
+        let files = config.file_versions();
+        let mut used = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_same = *used == files && **self.config.load() == *config;
+        *used = files;
+        drop(used);
+        if !is_same {
+            self.config.store(Arc::new(config.clone()));
+            self.reconfigured.notify_one();
         }
+    }
+
+    /// Waits for a reload, and returns a client that is connected with the new configuration.
+    async fn successor(&self, number: u64) -> Arc<NatsClient> {
+        self.reconfigured.notified().await;
+        loop {
+            tokio::select! {
+                next = self.connect_successor(number) => return next,
+                // The configuration has changed again.
+                () = self.reconfigured.notified() => {}
+            }
+        }
+    }
+
+    async fn connect_successor(&self, number: u64) -> Arc<NatsClient> {
+        let config = self.config.load_full();
+        let parts = (&self.state, &self.probes);
+        let client = loop {
+            match NatsClient::start(&config, &self.name, number, parts).await {
+                Ok(client) => break Arc::new(client),
+                Err(error) => tracing::error!(%error, "cannot create a NATS client"),
+            }
+            sleep(CREATE_RETRY).await;
+        };
+        let connecting = Arc::clone(&client);
+        let connected = async move {
+            while !connecting.is_connected() {
+                sleep(CONNECT_CHECK).await;
+            }
+        };
+        let mut connected = std::pin::pin!(connected);
+        if timeout(config.connect_timeout * 2, &mut connected).await.is_err() {
+            tracing::error!(
+                "no connection to NATS with the reloaded settings yet; the previous connection stays in use"
+            );
+            connected.await;
+        }
+        client
+    }
+
+    /// Uses another client that is connected. Both receive messages for a moment. Messages that only the previous client
+    /// receives are lost, as if its connection had been, so the link gets a new epoch.
+    async fn switch_to(&self, previous: Arc<NatsClient>, next: Arc<NatsClient>) {
+        self.state.switch_client(next.number);
+        self.subscribe_all(&next).await;
+        self.client.store(Arc::clone(&next));
+        // Makes the subscriptions that were added in the meantime.
+        self.subscribe_all(&next).await;
+        previous.retire();
+        tracing::info!("connected to NATS with the reloaded settings");
+        let _detached = Tasks::new().spawn_background(async move {
+            // Messages that were passed to the previous client are still being written.
+            sleep(PREVIOUS_KEPT).await;
+            drop(previous);
+        });
     }
 
     /// Sends probes periodically. Returns when none has come back for two ping intervals.
     async fn probe(&self, client: &NatsClient) {
-        let ping_interval = self.config.ping_interval;
+        let ping_interval = self.config.load().ping_interval;
         let mut ticks = interval(ping_interval / PROBES_PER_PING);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut confirmed = 0;
@@ -178,7 +273,7 @@ impl NatsShared {
         self.state.use_client(number);
         let parts = (&self.state, &self.probes);
         let client = loop {
-            match NatsClient::start(&self.config, &self.name, number, parts).await {
+            match NatsClient::start(&self.config.load_full(), &self.name, number, parts).await {
                 Ok(client) => break Arc::new(client),
                 Err(error) => tracing::error!(%error, "cannot create a NATS client"),
             }
@@ -278,7 +373,7 @@ impl NatsShared {
             let subscribed = timeout(client.operation_timeout, handle.subscribe(&client.inner));
             subscribers.push(subscribed.await.map_err(|_| TransportError::TimedOut)??);
         }
-        let returned = timeout(self.config.ping_interval, client.round_trip(&self.probes));
+        let returned = timeout(self.config.load().ping_interval, client.round_trip(&self.probes));
         let _took = returned.await.map_err(|_| TransportError::TimedOut)??;
         sleep(REFUSAL_DELAY_MAX).await;
         Ok(subscribers)
@@ -307,7 +402,7 @@ impl NatsShared {
 
     /// Reconnects after everything that was published has been written to the old connection.
     pub(super) async fn reconnect(&self, client: &NatsClient) -> Result<(), String> {
-        let reconnected = timeout(self.config.operation_timeout, async {
+        let reconnected = timeout(self.config.load().operation_timeout, async {
             client.inner.flush().await.map_err(|error| error.to_string())?;
             client.inner.force_reconnect().await.map_err(|error| error.to_string())
         });

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 use super::tds::TdsConnector;
@@ -28,35 +29,68 @@ const ANSWER_FRESH: Duration = Duration::from_secs(1);
 /// The pools of one database.
 #[derive(Debug)]
 pub(super) struct Pools {
+    table: ArcSwap<PoolTable>,
+    factory: Arc<ConnectionFactory>,
+}
+
+/// The pools, and the queues that use them. A reload replaces the table.
+#[derive(Debug)]
+struct PoolTable {
     /// The pool of all queues that are not in `by_queue`.
     main: Arc<Pool>,
     others: Vec<Arc<Pool>>,
     /// The pools in `others`, by the names of the queues that use them.
     by_queue: HashMap<String, Arc<Pool>>,
-    factory: Arc<ConnectionFactory>,
+    /// Pools of earlier tables that no queue uses, until their connections are closed.
+    unused: Vec<Arc<Pool>>,
+}
+
+impl PoolTable {
+    /// Creates the table of a configuration. Pools of `old` are kept, and their limits are changed.
+    fn new(config: &MssqlConfig, factory: &Arc<ConnectionFactory>, old: Option<&Self>) -> Self {
+        let connections_max = config.connections_max;
+        let whole = PoolConfig { connections_max, ..PoolConfig::new(APPLICATION_NAME) };
+        let pool = |one: &PoolConfig| {
+            let name = &one.application_name;
+            match old.into_iter().flat_map(Self::all).find(|pool| pool.application() == name) {
+                Some(pool) => {
+                    pool.set_connections_max(one.connections_max);
+                    Arc::clone(pool)
+                }
+                None => Pool::new(Arc::clone(factory), name, one.connections_max),
+            }
+        };
+        let mut configured = config.pools.iter();
+        let main = pool(configured.next().unwrap_or(&whole));
+        let (mut others, mut by_queue) = (Vec::new(), HashMap::new());
+        for one in configured {
+            let pool = pool(one);
+            by_queue.extend(one.queues.iter().map(|queue| (queue.to_string(), Arc::clone(&pool))));
+            others.push(pool);
+        }
+        let mut table = Self { main, others, by_queue, unused: Vec::new() };
+        let is_unused = |pool: &&Arc<Pool>| {
+            !pool.is_empty() && !table.all().any(|used| Arc::ptr_eq(used, pool))
+        };
+        table.unused = old.into_iter().flat_map(Self::all).filter(is_unused).cloned().collect();
+        for pool in &table.unused {
+            // Calls that wait for a connection of this pool still get one.
+            pool.set_connections_max(1);
+        }
+        table
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Arc<Pool>> {
+        std::iter::once(&self.main).chain(&self.others).chain(&self.unused)
+    }
 }
 
 impl Pools {
     /// Creates empty pools, which open connections on demand.
     pub(super) fn new(config: &MssqlConfig, name: &str, connector: TdsConnector) -> Self {
         let factory = Arc::new(ConnectionFactory::new(config, name, connector));
-        let connections_max = config.connections_max;
-        let whole = PoolConfig { connections_max, ..PoolConfig::new(APPLICATION_NAME) };
-        let mut configured = config.pools.iter();
-        let new_pool = |one: &PoolConfig| {
-            Pool::new(Arc::clone(&factory), &one.application_name, one.connections_max)
-        };
-        let main = new_pool(configured.next().unwrap_or(&whole));
-        let mut by_queue = HashMap::new();
-        let others = configured
-            .map(|one| {
-                let pool = new_pool(one);
-                let queues = one.queues.iter().map(|queue| (queue.to_string(), Arc::clone(&pool)));
-                by_queue.extend(queues);
-                pool
-            })
-            .collect();
-        Self { main, others, by_queue, factory }
+        let table = ArcSwap::from_pointee(PoolTable::new(config, &factory, None));
+        Self { table, factory }
     }
 
     /// Leases a connection for a queue, waiting for one until the deadline. Waiters with `at_front`
@@ -67,23 +101,31 @@ impl Pools {
         deadline: Instant,
         at_front: bool,
     ) -> Result<Lease, BackendError> {
-        Lease::acquire(self.by_queue.get(queue).unwrap_or(&self.main), deadline, at_front).await
+        let pool = {
+            let table = self.table.load();
+            Arc::clone(table.by_queue.get(queue).unwrap_or(&table.main))
+        };
+        Lease::acquire(&pool, deadline, at_front).await
     }
 
     /// Leases a connection for the backend's own queries, from a pool with an idle connection if
     /// possible, so that no call waits for it.
     pub(super) async fn lease_any(&self, deadline: Instant) -> Result<Lease, BackendError> {
-        let pool = self.all().find(|pool| pool.has_idle()).unwrap_or(&self.main);
-        Lease::acquire(pool, deadline, false).await
+        let pool = {
+            let table = self.table.load();
+            Arc::clone(table.all().find(|pool| pool.has_idle()).unwrap_or(&table.main))
+        };
+        Lease::acquire(&pool, deadline, false).await
     }
 
     /// Returns whether no connection is idle and the database needs no ping: a query was answered
     /// within `ANSWER_FRESH`, or every pool is exhausted and the last attempt to connect succeeded.
     pub(super) fn is_busy_and_healthy(&self) -> bool {
         let is_fresh = |at: Instant| at.elapsed() < ANSWER_FRESH;
-        !self.all().any(|pool| pool.has_idle())
-            && (self.all().any(|pool| pool.last_answer().is_some_and(is_fresh))
-                || (self.can_connect() && self.all().all(|pool| pool.is_exhausted())))
+        let table = self.table.load();
+        !table.all().any(|pool| pool.has_idle())
+            && (table.all().any(|pool| pool.last_answer().is_some_and(is_fresh))
+                || (self.can_connect() && table.all().all(|pool| pool.is_exhausted())))
     }
 
     /// Returns whether the last attempt to connect succeeded, or no attempt has ended yet.
@@ -96,28 +138,21 @@ impl Pools {
         self.factory.connection_cost()
     }
 
-    /// Changes the password, and the limits of the pools. New pools and changed assignments of
-    /// queues take effect only after a restart.
+    /// Changes the password, the pools and their limits, and which queues use them. Calls that wait
+    /// for a connection get it from their previous pool.
     pub(super) fn reconfigure(&self, config: &MssqlConfig) {
         self.factory.set_password(&config.password);
-        for one in &config.pools {
-            if let Some(pool) = self.all().find(|pool| pool.application() == one.application_name) {
-                pool.set_connections_max(one.connections_max);
-            }
-        }
+        let table = PoolTable::new(config, &self.factory, Some(&self.table.load()));
+        self.table.store(Arc::new(table));
     }
 
     /// Closes idle connections that are too old or have been idle for too long.
     pub(super) fn trim(&self) {
-        self.all().for_each(Pool::trim);
+        self.table.load().all().for_each(Pool::trim);
     }
 
     /// Closes idle connections immediately, and other connections when they are returned.
     pub(super) fn close(&self) {
-        self.all().for_each(|pool| pool.close());
-    }
-
-    fn all(&self) -> impl Iterator<Item = &Arc<Pool>> {
-        std::iter::once(&self.main).chain(&self.others)
+        self.table.load().all().for_each(|pool| pool.close());
     }
 }

@@ -1,5 +1,6 @@
 //! Encodes a batch of spans as one OTLP export request, in protobuf.
 
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use opentelemetry_proto::tonic::collector::trace::v1::{
@@ -19,11 +20,12 @@ const SAMPLED: u32 = 1;
 
 /// Describes this process as the source of its spans.
 pub(super) fn resource(role: Role) -> Resource {
-    let instance = uuid::Uuid::new_v4().to_string();
+    // A reload can start another exporter, but the process remains the same instance.
+    static INSTANCE: LazyLock<String> = LazyLock::new(|| uuid::Uuid::new_v4().to_string());
     let attributes = vec![
         attribute("service.name", AttributeValue::Name(format!("fjord-{}", role.as_str()))),
         attribute("service.version", AttributeValue::Constant(env!("CARGO_PKG_VERSION"))),
-        attribute("service.instance.id", AttributeValue::Name(instance)),
+        attribute("service.instance.id", AttributeValue::Name(INSTANCE.clone())),
     ];
     Resource { attributes, ..Resource::default() }
 }

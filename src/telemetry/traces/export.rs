@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use opentelemetry_proto::tonic::resource::v1::Resource;
+use rand::RngExt;
 use rustls::ClientConfig;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -20,7 +21,6 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::{EndedSpan, batch};
 use crate::cli::Role;
 use crate::config::TracesConfig;
-use crate::jitter::jittered;
 use crate::lifecycle::{Cancel, Tasks};
 use crate::telemetry::{chain, counter, names};
 
@@ -39,37 +39,43 @@ const RESPONSE_BYTES_MAX: usize = 64 * 1024;
 /// How long an exiting process waits for the export of its last spans.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 
-/// The task that exports the spans of a role.
+/// The HTTP client of an exporter that has not been started.
 #[derive(Debug)]
-pub struct Exporter {
-    stop: Cancel,
-    task: JoinHandle<()>,
+pub(super) struct PreparedExporter {
+    url: String,
+    client: reqwest::Client,
 }
 
-impl Exporter {
-    pub(super) fn start(
-        config: &TracesConfig,
-        role: Role,
-        SpanClient(client): SpanClient,
-        ended: mpsc::Receiver<EndedSpan>,
-    ) -> Self {
-        let sender = SpanSender {
-            url: config.url.clone(),
-            client,
-            resource: batch::resource(role),
-            ended,
-            is_failing: false,
-        };
+impl PreparedExporter {
+    /// Creates the HTTP client.
+    pub(super) fn new(config: &TracesConfig, tls: Option<ClientConfig>) -> Result<Self, String> {
+        Ok(Self { url: config.url.clone(), client: client(config, tls)? })
+    }
+
+    /// Starts the task that exports the spans of a role.
+    pub(super) fn start(self, role: Role, ended: mpsc::Receiver<EndedSpan>) -> Exporter {
+        let Self { url, client } = self;
+        let resource = batch::resource(role);
+        let sender = SpanSender { url, client, resource, ended, is_failing: false };
         for result in ["exported", "failed", "rejected"] {
             count(result, 0);
         }
         let stop = Cancel::new();
         let task = Tasks::new().spawn_background(sender.run(stop.clone()));
-        Self { stop, task }
+        Exporter { stop, task }
     }
+}
 
-    /// Sends the queued spans and stops, within 2 seconds. Call this just before the process exits.
-    pub async fn flush(self) {
+/// The task that exports the spans of a role.
+#[derive(Debug)]
+pub(super) struct Exporter {
+    stop: Cancel,
+    task: JoinHandle<()>,
+}
+
+impl Exporter {
+    /// Sends the queued spans and stops, within 2 seconds.
+    pub(super) async fn flush(self) {
         self.stop.cancel();
         if timeout(FLUSH_LIMIT, self.task).await.is_err() {
             tracing::warn!("the last spans were not exported in time");
@@ -77,30 +83,19 @@ impl Exporter {
     }
 }
 
-/// The HTTP client that sends spans. It connects only when the first span ends.
-#[derive(Debug)]
-pub struct SpanClient(reqwest::Client);
-
-impl SpanClient {
-    /// Creates a client. `tls` is the TLS configuration for the connection to the collector; without it, the connection is
-    /// unencrypted.
-    ///
-    /// # Errors
-    /// A description.
-    pub fn new(config: &TracesConfig, tls: Option<ClientConfig>) -> Result<Self, String> {
-        let builder = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            // Ignores proxies from the environment: only the configuration layers configure fjord.
-            .no_proxy()
-            .timeout(config.timeout)
-            .default_headers(config.headers.clone())
-            .user_agent(concat!("fjord/", env!("CARGO_PKG_VERSION")));
-        let builder = match tls {
-            Some(tls) => builder.tls_backend_preconfigured(tls).https_only(true),
-            None => builder,
-        };
-        builder.build().map(Self).map_err(|error| chain(&error))
-    }
+fn client(config: &TracesConfig, tls: Option<ClientConfig>) -> Result<reqwest::Client, String> {
+    let builder = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        // Ignores proxies from the environment: only the configuration layers configure fjord.
+        .no_proxy()
+        .timeout(config.timeout)
+        .default_headers(config.headers.clone())
+        .user_agent(concat!("fjord/", env!("CARGO_PKG_VERSION")));
+    let builder = match tls {
+        Some(tls) => builder.tls_backend_preconfigured(tls).https_only(true),
+        None => builder,
+    };
+    builder.build().map_err(|error| format!("traces: {}", chain(&error)))
 }
 
 struct ExportError {
@@ -230,7 +225,7 @@ fn retry_after(headers: &HeaderMap) -> Duration {
 /// Returns the pause before a retry, randomized so that processes do not retry together.
 fn pause(attempt: u32) -> Duration {
     let pause = RETRY_MIN.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(RETRY_MAX);
-    jittered(pause, 0.5..=1.0)
+    pause.mul_f64(rand::rng().random_range(0.5..=1.0))
 }
 
 fn count(result: &str, spans: u64) {

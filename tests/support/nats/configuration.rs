@@ -87,8 +87,16 @@ fn shipped(home: &Path, certs: &Certs, own: NatsPorts, all: &[NatsPorts]) -> Str
         peers.join("ca.pem").display(),
         home.display(),
     );
-    let users =
-        ["GATEWAY", "WORKER_PAYMENTS", "WORKER_REPORTS", "WORKER", "OPERATOR", "CALLER", "SYSTEM"];
+    let users = [
+        "GATEWAY",
+        "WORKER_PAYMENTS",
+        "WORKER_REPORTS",
+        "WORKER",
+        "OPERATOR",
+        "CONTROLLER",
+        "CALLER",
+        "SYSTEM",
+    ];
     let secrets = users.map(|user| format!("{user}_PASSWORD: \"{SHIPPED_PASSWORD}\"\n")).concat();
     fs::write(home.join("node.conf"), node).expect("the file can be written");
     fs::write(home.join("secrets.conf"), secrets).expect("the file can be written");

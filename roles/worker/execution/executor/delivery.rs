@@ -49,7 +49,7 @@ impl JobTask {
             match delivered {
                 Ok(()) => {
                     let recent = &self.executor.recent;
-                    recent.add(self.entry.id, reply, to.clone(), Instant::now());
+                    recent.add((self.entry.id, &self.queue), reply, to.clone(), Instant::now());
                     true
                 }
                 Err(error) => {

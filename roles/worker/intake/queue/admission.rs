@@ -64,7 +64,8 @@ impl Queue {
             }
         };
         let endpoint = &request.endpoint;
-        let Some(served) = self.endpoints.get(endpoint) else {
+        let endpoints = self.endpoints.load();
+        let Some(served) = endpoints.get(endpoint) else {
             if conditions::raise(&UNKNOWN_ENDPOINT, queue.as_str()) {
                 tracing::error!(
                     %queue, %endpoint,

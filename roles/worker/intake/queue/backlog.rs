@@ -210,7 +210,7 @@ impl SlotQueue for Queue {
     }
 
     fn claim_timeout(&self) -> Duration {
-        let configured = self.executor.config.claim_timeout;
+        let configured = self.executor.config().claim_timeout;
         self.slots.read(|slots| slots.latency.timeout(configured))
     }
 

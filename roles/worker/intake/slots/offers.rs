@@ -68,6 +68,11 @@ impl Offers {
         }
     }
 
+    /// Changes how many refused callers are remembered.
+    pub(super) fn set_refused_max(&mut self, refused_max: usize) {
+        self.refused_max = refused_max;
+    }
+
     /// Returns the number of reserved slots.
     pub(super) fn open_count(&self) -> usize {
         self.open.len()

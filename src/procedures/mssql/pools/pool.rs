@@ -283,6 +283,12 @@ impl Pool {
         &self.application
     }
 
+    /// Returns whether there are neither connections nor calls that wait for one.
+    pub(super) fn is_empty(&self) -> bool {
+        let state = self.lock();
+        state.open + state.connecting + state.waiting == 0
+    }
+
     pub(super) fn has_idle(&self) -> bool {
         self.idle.available_permits() > 0
     }

@@ -1,0 +1,91 @@
+//! A version of a queue: its endpoints, as one configuration of the worker defines them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::catalogue::{Endpoint, EndpointId};
+use crate::procedures::ExpectedProcedure;
+use crate::procedures::databases::Verification;
+use crate::roles::worker::execution::call_time::CallTime;
+use crate::roles::worker::execution::handler::QueueHandler;
+
+/// The endpoints of a queue, by id.
+pub type ServedEndpoints = BTreeMap<EndpointId, ServedEndpoint>;
+
+/// An endpoint of the queue and its handler.
+#[derive(Clone, Debug)]
+pub struct ServedEndpoint {
+    /// The endpoint.
+    pub endpoint: Arc<Endpoint>,
+    /// The handler of the endpoint.
+    pub handler: Arc<dyn QueueHandler>,
+    /// How long calls to the endpoint take. The versions of an endpoint share it.
+    pub(super) call_time: Arc<CallTime>,
+}
+
+impl ServedEndpoint {
+    /// Creates an endpoint whose calls have not been timed yet.
+    #[must_use]
+    pub fn new(endpoint: Arc<Endpoint>, handler: Arc<dyn QueueHandler>) -> Self {
+        Self { endpoint, handler, call_time: Arc::default() }
+    }
+}
+
+/// A version of a queue. A worker serves the newest version that its database has verified.
+#[derive(Clone, Debug)]
+pub struct QueueVersion {
+    /// The number of the configuration, counted from 1.
+    pub number: u64,
+    /// The endpoints.
+    pub endpoints: Arc<ServedEndpoints>,
+    /// Whether the database has the queue's procedures; `None` if the queue needs no procedures.
+    pub verification: Option<watch::Receiver<Verification>>,
+    /// How long to wait for the server to confirm that the queue group was left.
+    pub leave_timeout: Duration,
+}
+
+/// The version of a queue that is served, and why no newer one is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VersionState {
+    /// The number of the newest version.
+    pub newest: u64,
+    /// The number of the version that was served last; 0 if none has been served.
+    pub served: u64,
+    /// The reason for which the newest version is not served yet.
+    pub problem: Option<String>,
+}
+
+/// Collects the endpoints of a queue.
+#[must_use]
+pub fn by_id(endpoints: Vec<ServedEndpoint>) -> ServedEndpoints {
+    endpoints.into_iter().map(|one| (one.endpoint.id.clone(), one)).collect()
+}
+
+/// Returns the procedures that endpoints expect in the database.
+#[must_use]
+pub fn expected_procedures(endpoints: &ServedEndpoints) -> Vec<ExpectedProcedure> {
+    let expected =
+        endpoints.values().filter_map(|served| ExpectedProcedure::from_endpoint(&served.endpoint));
+    expected.collect()
+}
+
+/// Prepares endpoints to replace others: endpoints that exist in both keep their measured call times. With
+/// `keeps_removed`, endpoints that no longer exist are added.
+#[must_use]
+pub fn replacing(
+    old: &ServedEndpoints,
+    mut new: ServedEndpoints,
+    keeps_removed: bool,
+) -> ServedEndpoints {
+    for (id, served) in old {
+        match new.get_mut(id) {
+            Some(newer) => newer.call_time = Arc::clone(&served.call_time),
+            None if keeps_removed => drop(new.insert(id.clone(), served.clone())),
+            None => {}
+        }
+    }
+    new
+}

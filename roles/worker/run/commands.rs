@@ -1,0 +1,107 @@
+//! Executes the commands of operators in a worker.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tokio::time::Instant;
+
+use crate::config::Sources;
+use crate::fleet::control::{ControlCommand, ControlResult, ReceivedCommand};
+use crate::procedures::ExpectedProcedure;
+use crate::procedures::databases::DatabaseKey;
+use crate::roles::worker::intake::version;
+use crate::roles::worker::prepare::PreparedWorker;
+
+use super::WorkerProcess;
+
+impl WorkerProcess {
+    /// Executes a command, or starts to, and answers it. Returns whether the worker must drain.
+    pub(super) async fn execute(&mut self, received: ReceivedCommand, sources: &Sources) -> bool {
+        let (command, deadline, answer) = received.into_parts();
+        match command {
+            ControlCommand::CheckReload => {
+                let unserved = self.queues.readiness.unserved();
+                match self.prepare_reload(sources) {
+                    Ok((_, prepared)) => {
+                        let _detached = self.tasks.spawn_background(async move {
+                            answer.send(verify(&prepared, &unserved, deadline).await).await;
+                        });
+                    }
+                    Err(errors) => {
+                        answer.send(Err(errors.iter().map(ToString::to_string).collect())).await;
+                    }
+                }
+            }
+            ControlCommand::Reload => {
+                let unserved = self.queues.readiness.unserved();
+                match self.reload(sources, true).await {
+                    Ok(rollout) => {
+                        let _detached = self.tasks.spawn_background(async move {
+                            let limit = deadline.saturating_duration_since(Instant::now());
+                            let problems = rollout.finish(limit).await;
+                            answer.send(split(problems, &unserved)).await;
+                        });
+                    }
+                    Err(errors) => {
+                        answer.send(Err(errors.iter().map(ToString::to_string).collect())).await;
+                    }
+                }
+            }
+            ControlCommand::FinishReload => {
+                let removed = self.queues.remove_unconfigured(&self.config);
+                let note = |name| format!("queue {name} is no longer served");
+                answer.send(Ok(removed.into_iter().map(note).collect())).await;
+            }
+            ControlCommand::Drain => {
+                let count = self.queues.executor.jobs.count();
+                answer.send(Ok(vec![format!("drains, with {count} calls in progress")])).await;
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// Compares the procedures of the new configuration with the databases. A queue that was not served before does not prevent a
+/// reload.
+async fn verify(
+    prepared: &PreparedWorker,
+    unserved: &BTreeSet<String>,
+    deadline: Instant,
+) -> ControlResult {
+    let mut expected: BTreeMap<DatabaseKey, Vec<ExpectedProcedure>> = BTreeMap::new();
+    for queue in &prepared.queues {
+        let procedures = version::expected_procedures(&queue.endpoints);
+        expected.entry(DatabaseKey::from_queue(&queue.config)).or_default().extend(procedures);
+    }
+    split(prepared.databases.verify_once(&expected, deadline).await, unserved)
+}
+
+/// Separates the problems of queues that were not served before from the others.
+fn split(problems: BTreeMap<String, String>, unserved: &BTreeSet<String>) -> ControlResult {
+    let (notes, faults): (Vec<_>, Vec<_>) =
+        problems.into_iter().partition(|(queue, _)| unserved.contains(queue));
+    let line = |(queue, problem): (String, String)| format!("queue {queue}: {problem}");
+    if faults.is_empty() {
+        let line = |problem| format!("{} (not served before the reload either)", line(problem));
+        return Ok(notes.into_iter().map(line).collect());
+    }
+    Err(faults.into_iter().map(line).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_queue_that_was_served_before_prevents_a_reload() {
+        let problems = |names: &[&str]| -> BTreeMap<String, String> {
+            names.iter().map(|name| ((*name).to_owned(), "broken".to_owned())).collect()
+        };
+        let unserved = BTreeSet::from(["old".to_owned()]);
+        assert_eq!(split(problems(&[]), &unserved), Ok(Vec::new()));
+        let note = "queue old: broken (not served before the reload either)".to_owned();
+        assert_eq!(split(problems(&["old"]), &unserved), Ok(vec![note]));
+        let fault = "queue new: broken".to_owned();
+        assert_eq!(split(problems(&["new", "old"]), &unserved), Err(vec![fault]));
+    }
+}

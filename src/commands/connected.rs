@@ -1,0 +1,66 @@
+//! Finds the processes of a fleet that are connected to NATS, from the names of their connections. Unlike a query, this also
+//! finds processes that hang.
+
+use super::nats_connection::NatsConnection;
+use super::status::monitoring::{self, MonitoredConnection};
+use super::status::system;
+use crate::cli::Role;
+use crate::message::Subject;
+
+/// A process that is connected to NATS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ConnectedProcess {
+    pub(super) role: Role,
+    pub(super) id: String,
+    /// The address from which it is connected.
+    pub(super) address: String,
+}
+
+/// Returns the connected processes of the fleet. There are none if the configuration names neither the NATS servers' monitoring
+/// ports nor a user of the system account.
+///
+/// # Errors
+/// A message if the servers do not answer.
+pub(super) async fn processes(
+    connection: &NatsConnection,
+) -> Result<Vec<ConnectedProcess>, String> {
+    let connections = match &connection.system {
+        Some(system) => system::connections(&**system).await?,
+        None => monitoring::connections(&connection.monitoring).await?,
+    };
+    Ok(connections.iter().filter_map(|one| parse(one, &connection.prefix)).collect())
+}
+
+/// Parses the name of a connection, `fjord <role> <prefix> <id>`.
+fn parse(connection: &MonitoredConnection, prefix: &Subject) -> Option<ConnectedProcess> {
+    let mut words = connection.name.strip_prefix("fjord ")?.split(' ');
+    let (role, of, id) = (words.next()?, words.next()?, words.next()?);
+    let role = Role::ALL.into_iter().find(|known| known.as_str() == role)?;
+    let is_of_fleet = of == prefix.as_str() && words.next().is_none();
+    is_of_fleet.then(|| ConnectedProcess {
+        role,
+        id: id.to_owned(),
+        address: connection.ip.clone(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_processes_of_the_same_fleet_are_found() {
+        let prefix = Subject::new("fjord").unwrap();
+        let parse = |name: &str| {
+            let (name, ip) = (name.to_owned(), "10.0.0.1".to_owned());
+            parse(&MonitoredConnection { name, ip, pending_bytes: 0 }, &prefix)
+        };
+        let worker = parse("fjord worker fjord 5f").unwrap();
+        assert_eq!((worker.role, &*worker.id, &*worker.address), (Role::Worker, "5f", "10.0.0.1"));
+        let others = ["fjord worker other 5f", "fjord status", "fjord worker fjord", "", "x y z w"];
+        for other in others {
+            assert_eq!(parse(other), None, "{other}");
+        }
+        assert_eq!(parse("fjord worker fjord 5f more"), None);
+    }
+}

@@ -1,0 +1,82 @@
+//! `fjord reload`: all processes of a fleet use their configuration files as they are now, or none does.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::control::ControlledFleet;
+use super::nats_connection::{self, NatsConnection};
+use super::{EXIT_FAILED, Output};
+use crate::cli::{ReloadArguments, Role};
+use crate::config::Sources;
+use crate::fleet::control::{CommandTarget, ControlCommand};
+
+/// The steps of a reload. A new endpoint is known to all workers before a gateway sends requests to it, and a removed one is
+/// served until no gateway does.
+const STEPS: [(&str, Option<Role>, ControlCommand, &str); 4] = [
+    (
+        "check",
+        None,
+        ControlCommand::CheckReload,
+        "nothing has changed: correct the faults, and run the command again",
+    ),
+    (
+        "workers",
+        Some(Role::Worker),
+        ControlCommand::Reload,
+        "the gateways still use their previous configuration, and the workers serve both: correct the faults, and run the \
+         command again",
+    ),
+    (
+        "gateways",
+        Some(Role::Gateway),
+        ControlCommand::Reload,
+        "the workers serve the previous and the new configuration: correct the faults, and run the command again",
+    ),
+    (
+        "finish",
+        Some(Role::Worker),
+        ControlCommand::FinishReload,
+        "the new configuration is in use, but these workers may still serve what it no longer has: run the command again",
+    ),
+];
+
+/// Checks the files of all processes, then lets the workers and the gateways use them.
+pub(super) fn run(
+    arguments: &ReloadArguments,
+    sources: &Sources,
+    output: &mut Output<impl Write, impl Write>,
+) -> io::Result<ExitCode> {
+    nats_connection::run(sources, "fjord reload", output, async |connection, output| {
+        reload(arguments, sources, &connection, output).await
+    })
+}
+
+async fn reload(
+    arguments: &ReloadArguments,
+    sources: &Sources,
+    connection: &NatsConnection,
+    output: &mut Output<impl Write, impl Write>,
+) -> io::Result<ExitCode> {
+    let timeout = Duration::from_secs(arguments.timeout);
+    let mut fleet = match ControlledFleet::discover(connection, sources, timeout).await {
+        Ok(fleet) => fleet,
+        Err(failure) => return failed(&failure, output),
+    };
+    for (stage, role, command, consequence) in STEPS {
+        let to = role.map_or(CommandTarget::All, CommandTarget::role);
+        match fleet.send(to, command).await {
+            Ok(true) => {}
+            Ok(false) => return fleet.report((false, stage), consequence, arguments.json, output),
+            Err(failure) => return failed(&failure, output),
+        }
+    }
+    let (workers, gateways) = (fleet.count("worker"), fleet.count("gateway"));
+    let summary = format!("{workers} and {gateways} use the new configuration");
+    fleet.report((true, "done"), &summary, arguments.json, output)
+}
+
+fn failed(failure: &str, output: &mut Output<impl Write, impl Write>) -> io::Result<ExitCode> {
+    writeln!(output.err, "error: {failure}")?;
+    Ok(ExitCode::from(EXIT_FAILED))
+}
