@@ -203,6 +203,12 @@ async fn a_token_for_trying_is_accepted() {
     if let Some(answer) = shell(&format!("{} --silent", lines[0])) {
         assert_eq!(answer, HELLO);
     }
+    let lines = run.lines("fjord test --config");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let test = lines[0].trim().replacen("fjord", &fjord_binary().display().to_string(), 1);
+    if let Some(results) = shell(&test) {
+        assert!(results.contains(" passed"), "{results}");
+    }
     // The other commands of fjord find the run.
     let call =
         format!(". {}/env; {} call greeting-get", run.run.display(), fjord_binary().display());

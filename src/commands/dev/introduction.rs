@@ -61,7 +61,7 @@ pub(super) fn text(plan: &DevPlan, files: &RunFiles<'_>, environment: &Path) -> 
 fn test_command(plan: &DevPlan, options: &CurlOptions<'_>) -> String {
     let path = |path: &Path| quoted(&path.display().to_string());
     let (directory, ca) = (path(plan.worker.directory()), path(options.ca));
-    let token = options.token.map(|(_, token)| format!(" --token-file {}", path(token)));
+    let token = plan.tokens.first().map(|one| format!(" --token-file {}", path(&one.token)));
     let client = options.client.map(|(certificate, key)| {
         format!(" --certificate {} --key {}", path(certificate), path(key))
     });
