@@ -69,7 +69,7 @@ pub enum Command {
     /// Makes all processes of the fleet use their configuration, catalogue, certificates and secrets as they are now. First, every
     /// process checks its files; if one of them reports a fault or does not reply, nothing changes.
     Reload(ReloadArguments),
-    /// Makes a process, or all processes of a host, finish their requests or calls and end, as after SIGTERM.
+    /// Makes one process, or every process on a host, finish its requests or calls and exit, as after SIGTERM.
     Drain(DrainArguments),
     /// Calls an endpoint through NATS as a gateway would, without authentication. Shows the answer and the duration of each
     /// phase. The exit status is 1 if the answer is an error.

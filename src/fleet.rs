@@ -1,4 +1,4 @@
-//! Messages of operators to all processes over NATS: queries for `fjord status`, the NATS service API, and commands.
+//! Operators' messages to all processes over NATS: queries for `fjord status`, the NATS service API, and commands.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -86,8 +86,8 @@ impl fmt::Debug for FleetMember {
     }
 }
 
-/// Answers status queries, and the NATS service API if enabled, until the transport closes. Returns the receiver of the commands
-/// of operators.
+/// Answers status queries, and the NATS service API if enabled, until the transport closes. Returns the receiver of
+/// operators' commands.
 ///
 /// # Errors
 /// `TransportError` if a subscription fails.

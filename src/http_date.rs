@@ -8,7 +8,7 @@ use arc_swap::ArcSwapOption;
 use chrono::DateTime;
 use http::HeaderValue;
 
-/// The value of one second, which all responses of that second share.
+/// The header value for one second, shared by all responses sent in that second.
 #[derive(Debug)]
 struct CachedDate {
     second: i64,

@@ -114,7 +114,7 @@ impl ConcurrencyLimit {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "a count of requests is exact up to 2^53")]
+    #[expect(clippy::cast_precision_loss, reason = "request counts up to 2^53 are exact")]
     fn report(&self, state: State) {
         self.0.gauge.set(state.in_use as f64);
     }

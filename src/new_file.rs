@@ -12,7 +12,7 @@ pub const PRIVATE: u32 = 0o600;
 /// Creates a file. If it cannot be written completely, it is removed again.
 ///
 /// # Errors
-/// The operating system's error; `AlreadyExists` if there is such a file, which is then not changed.
+/// The operating system's error. `AlreadyExists` if the file exists; it is left unchanged.
 pub fn create(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     let mut file = File::options().write(true).create_new(true).mode(mode).open(path)?;
     file.write_all(text.as_bytes()).inspect_err(|_| {

@@ -123,7 +123,7 @@ const HUGE: &str = {
 };
 
 impl SourceFile {
-    /// Returns the numbered lines of code, without comments and unit tests.
+    /// Returns the numbered lines of code, without comments or unit tests.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         let is_test = self.path.ends_with("/tests.rs") || self.path.contains("/tests/");
         let lines = self.text.lines().enumerate();

@@ -11,7 +11,7 @@ use super::import_command::{directory, fjord, on_endpoint, text};
 use super::support::mssql_server::fake_server;
 use super::support::tds::FakeSqlServer;
 
-/// A database with a row, and procedures by name.
+/// A SQLite database whose table `horse` has one row, and a directory of procedure files.
 struct EmbeddedDatabase {
     directory: tempfile::TempDir,
     home: tempfile::TempDir,
@@ -60,7 +60,8 @@ const PROCEDURES: [(&str, &str); 7] = [
         "SELECT owner AS \"@owner\", 1 AS \"@x\" FROM horse; SELECT born FROM horse; SELECT 1",
     ),
     ("stud.visit_list", "SELECT id, horse FROM visit"),
-    // The names of these two begin like those of procedures that read or write.
+    // Both write. The name of the first one ends in a verb that suggests reading; the other's has
+    // no known verb.
     (
         "stud.visit_get",
         "INSERT INTO visit (horse) VALUES ('528'); SELECT max(horse) AS horse FROM visit",
@@ -127,7 +128,7 @@ async fn the_import_describes_answers_of_the_embedded_backend() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sample_calls_only_what_reads_and_is_rolled_back() {
+async fn a_sample_calls_only_procedures_named_as_reads_and_is_rolled_back() {
     let database = EmbeddedDatabase::new(&PROCEDURES);
     let (entries, _) = import(database.directory.path(), &["--sample"]);
     let list = &entries["horse-list"]["returns"];
@@ -234,7 +235,7 @@ async fn the_import_describes_answers_of_sql_server() {
     );
     assert!(endpoint.state.ran.lock().expect("not poisoned").is_empty(), "no procedure ran");
 
-    // An OUTPUT parameter, and the first result set of a procedure with any name.
+    // A procedure with an OUTPUT parameter, whose name has no known verb.
     let (entries, _) = import(directory.path(), &["fjord_test.echo_int"]);
     assert_eq!(
         entries["echo-int"]["returns"],

@@ -1,4 +1,5 @@
-//! `make bench`: compares the cost of a request through fjord with that of NATS and TLS alone. See docs/PERFORMANCE.md.
+//! `make bench`: compares the cost of a request through fjord with that of NATS alone and of HTTPS
+//! alone. See docs/PERFORMANCE.md.
 
 #[expect(dead_code, reason = "the test suite uses the rest of it")]
 #[expect(
@@ -33,9 +34,9 @@ enum BenchCommand {
     Procedures(benchmark::procedures::ProcedureBenchmark),
     /// Runs the fake SQL Server.
     SqlServer(benchmark::procedures::sql_server::FakeServerCommand),
-    /// Runs the HTTPS server whose results are the ceiling.
+    /// Runs the HTTPS reference server.
     Https(benchmark::reference_servers::HttpsReference),
-    /// Runs the NATS responder whose results are the floor.
+    /// Runs the NATS reference responder.
     Responder(benchmark::reference_servers::NatsReference),
     /// Runs the load generator.
     Caller(benchmark::load_generator::LoadGenerator),

@@ -1,4 +1,4 @@
-//! `fjord drain`: processes finish their requests or calls, and end.
+//! `fjord drain`: processes finish their requests or calls, and exit.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -11,7 +11,7 @@ use crate::cli::DrainArguments;
 use crate::config::Sources;
 use crate::fleet::control::{CommandTarget, ControlCommand};
 
-/// Makes a process, or all processes of a host, drain.
+/// Makes one process, or every process on a host, drain.
 pub(super) fn run(
     arguments: &DrainArguments,
     sources: &Sources,
@@ -44,7 +44,7 @@ async fn drain(
         Ok((fleet, succeeded)) => {
             let (workers, gateways) = (fleet.count("worker"), fleet.count("gateway"));
             let summary = if succeeded {
-                format!("{workers} and {gateways} drain, and end when their calls have ended")
+                format!("{workers} and {gateways} drain, and exit when their calls have ended")
             } else {
                 "the other processes drain".to_owned()
             };

@@ -18,7 +18,7 @@ pub(super) struct PlainAnswer {
 }
 
 /// Sends a GET request to `host:port` with HTTP/1.0, so that the response is not chunked and ends when the connection is
-/// closed. The caller limits the time. Cancel safe.
+/// closed. Has no timeout of its own; the caller must apply one. Cancel safe.
 ///
 /// # Errors
 /// Returns the I/O error, or `InvalidData` if the answer is not HTTP.

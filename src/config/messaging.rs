@@ -162,7 +162,7 @@ fn read_servers(table: &mut SettingsTable<'_>, role: Option<Role>) -> Vec<String
         rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(['/', '@', ' ']))
     };
     if !servers.iter().all(good) || (servers.is_empty() && table.has("servers")) {
-        let expected = "expected tls://host:port or nats://host:port for at least one server, without user and \
+        let expected = "expected tls://host:port or nats://host:port for at least one server, without user or \
                         password, which are keys of their own";
         table.error("servers", expected.to_owned());
     }

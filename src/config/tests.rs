@@ -129,7 +129,7 @@ fn all_errors_are_reported_at_once() {
     fjord.toml: gateway.trusted_proxies: "balancer": expected an address range, e.g. "10.0.0.0/8" or "fd00::/8", or an address
     fjord.toml: listen: is not a key: did you mean gateway.listen?
     fjord.toml: log.format: expected one of auto, json, text
-    fjord.toml: messaging.nats.servers: expected tls://host:port or nats://host:port for at least one server, without user and password, which are keys of their own
+    fjord.toml: messaging.nats.servers: expected tls://host:port or nats://host:port for at least one server, without user or password, which are keys of their own
     fjord.toml: messaging.prefix: expected NATS subject tokens joined by dots, without wildcards
     fjord.toml: messaging.transport: expected one of nats
     fjord.toml: worker.queues."a.b": expected a queue's name: letters, digits, '-', '_', and '*' for any of them
@@ -150,11 +150,11 @@ fn each_issuer_has_its_own_table() {
     DIR: auth.jwt.plain.audiences: is missing: expected a list of strings, e.g. ["a", "b"]
     fjord.toml: auth.jwt.audience: expected a table for each issuer: write [auth.jwt.NAME] instead of [auth.jwt], and audiences = ["…"] instead of audience
     fjord.toml: auth.jwt.both.algorithms: expected one or more of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA
-    fjord.toml: auth.jwt.both.audiences: expected one audience or more
+    fjord.toml: auth.jwt.both.audiences: expected one or more audiences, none of them empty
     fjord.toml: auth.jwt.both.keys_refresh: expected less than auth.jwt.both.keys_age_max (1d), found 1d
     fjord.toml: auth.jwt.plain.audience: is not a key: did you mean auth.jwt.plain.audiences?
-    fjord.toml: auth.jwt.plain.issuer: without keys and keys_url, the keys are found through this URL: expected https:// and a host, without user, password, query or fragment (http:// needs insecure_plain_text = true)
-    fjord.toml: auth.jwt.plain.principal_prefix: "g:2" begins with the "g:" of auth.jwt.good: expected prefixes that do not begin with each other, because otherwise two issuers could name the same principal
+    fjord.toml: auth.jwt.plain.issuer: if neither keys nor keys_url is set, this URL is used to discover the keys: expected https:// and a host, without user, password, query or fragment (http:// needs insecure_plain_text = true)
+    fjord.toml: auth.jwt.plain.principal_prefix: "g:2" begins with the "g:" of auth.jwt.good: expected prefixes of which none is the beginning of another, because otherwise tokens of two issuers could name the same principal
     "#);
 }
 
@@ -163,7 +163,8 @@ fn insecure_plain_text_is_an_error_if_keys_come_from_a_file() {
     let text = "[auth.jwt.a]\nissuer = 'https://a'\naudiences = ['x']\nkeys = 'k'\n\
                 insecure_plain_text = true\n";
     let found = errors(None, text).join("\n");
-    assert!(found.contains("auth.jwt.a.insecure_plain_text: expected either keys or"), "{found}");
+    let expected = "auth.jwt.a.insecure_plain_text: applies only to keys that are fetched";
+    assert!(found.contains(expected), "{found}");
 }
 
 #[test]

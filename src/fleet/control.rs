@@ -1,4 +1,4 @@
-//! Commands of operators to the fleet, on `<prefix>.control`. Every process that a command concerns replies whether it
+//! Operators' commands to the fleet, on `<prefix>.control`. Every process that a command concerns replies whether it
 //! succeeded.
 
 use std::sync::Arc;
@@ -51,7 +51,7 @@ pub enum ControlCommand {
     Reload,
     /// Stop serving queues and endpoints that the configuration no longer has.
     FinishReload,
-    /// Drain and end, as after SIGTERM.
+    /// Drain and exit, as after SIGTERM.
     Drain,
 }
 
@@ -76,7 +76,7 @@ pub enum CommandTarget {
     All,
     /// All processes of a role: `gateway` or `worker`.
     Role(String),
-    /// The process with this id, or all processes of the host with this name.
+    /// The process with this id, or every process on the host with this name.
     Member(String),
 }
 

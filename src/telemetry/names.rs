@@ -100,7 +100,7 @@ metrics! {
     TLS_CERTIFICATE_EXPIRY: Gauge "fjord_tls_certificate_expiry_timestamp_seconds", "Time at which a certificate expires, by file.";
     TLS_RELOADS: Counter "fjord_tls_reloads_total", "Certificate reloads, by result.";
     CONFIG_RELOADS: Counter "fjord_config_reloads_total", "Configuration reloads, by result.";
-    CONTROL_COMMANDS: Counter "fjord_control_commands_total", "Commands of operators over NATS, by command and result.";
+    CONTROL_COMMANDS: Counter "fjord_control_commands_total", "Operators' commands over NATS, by command and result.";
     AUTH_FAILURES: Counter "fjord_auth_failures_total", "Requests refused by authentication or authorization, by endpoint and reason.";
     AUTH_FAILURES_LIMITED: Counter "fjord_auth_failures_limited_total", "Requests refused with 429 because too many requests from the client's address had failed authentication, by endpoint.";
     AUTH_KEY_FETCHES: Counter "fjord_auth_key_fetches_total", "Fetches of issuers' keys, by issuer and result.";
@@ -143,7 +143,7 @@ pub const STATE: &str = "state";
 pub const KIND: &str = "kind";
 /// An event that the NATS client reported.
 pub const EVENT: &str = "event";
-/// A command of an operator.
+/// An operator's command.
 pub const COMMAND: &str = "command";
 /// The result of an operation.
 pub const RESULT: &str = "result";

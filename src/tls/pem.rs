@@ -96,7 +96,7 @@ pub(super) fn identity(files: &CertificateFiles) -> Result<Arc<CertifiedKey>, Tl
     })?;
     let certified = CertifiedKey::new(chain, key);
     match certified.keys_match() {
-        // The key cannot be compared with the certificate, which does not mean that it differs.
+        // `Unknown` means that the keys could not be compared, not that they differ.
         Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => {
             Ok(Arc::new(certified))
         }

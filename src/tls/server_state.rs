@@ -80,7 +80,7 @@ fn report(expiries: &[(PathBuf, i64)]) {
     for (file, expiry) in expiries {
         // The label is the whole path, because two directories may each contain a `tls.crt`.
         let name = file.to_string_lossy().into_owned();
-        #[expect(clippy::cast_precision_loss, reason = "seconds are exact up to 2^53")]
+        #[expect(clippy::cast_precision_loss, reason = "seconds up to 2^53 are exact")]
         telemetry::gauge(&metric_names::TLS_CERTIFICATE_EXPIRY, &[(metric_names::FILE, name)])
             .set(*expiry as f64);
     }

@@ -150,7 +150,7 @@ impl ByteBudget {
         self.store_held(self.0.held.load(Ordering::Relaxed).saturating_sub(bytes));
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "bytes of memory are exact up to 2^53")]
+    #[expect(clippy::cast_precision_loss, reason = "byte counts up to 2^53 are exact")]
     fn store_held(&self, held: usize) {
         self.0.held.store(held, Ordering::Relaxed);
         self.0.gauge.set(held as f64);

@@ -95,7 +95,7 @@ impl Dispatcher {
         Ok(Self { queues, services })
     }
 
-    /// Dispatches one request and returns its answer, or the beginning of an answer that streams.
+    /// Dispatches one request and returns its answer, or the beginning of a streaming answer.
     ///
     /// Dropping the future counts as a client disconnect: the session continues in the background
     /// for as long as the endpoint requires, and keeps the memory of the request reserved.
@@ -124,8 +124,9 @@ impl Dispatcher {
         }
     }
 
-    /// Dispatches one request without streaming its answer. The end of `disconnect` has the same
-    /// effect as a client's disconnect, but the result is still returned if it is known soon.
+    /// Dispatches one request without streaming its answer. When `disconnect` completes, the session
+    /// is treated as if the client had disconnected, but its result is still returned if it arrives
+    /// within `DISCONNECT_LIMIT`.
     pub async fn dispatch_until(
         &self,
         endpoint: &Endpoint,

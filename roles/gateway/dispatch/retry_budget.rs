@@ -4,7 +4,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-/// The minimum capacity of the bucket: the tokens that the floor adds in this many seconds.
+/// The bucket can always hold the tokens that the minimum rate (`floor_per_second`) adds in this
+/// many seconds.
 const FLOOR_BURST_SECONDS: f64 = 10.0;
 
 /// A token bucket: every request adds a fraction of a token, and every resubmission takes one.

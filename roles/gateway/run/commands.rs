@@ -1,4 +1,4 @@
-//! Executes the commands of operators in a gateway.
+//! Executes operators' commands in a gateway.
 
 use crate::config::Sources;
 use crate::fleet::control::{ControlCommand, ControlResult, ReceivedCommand};

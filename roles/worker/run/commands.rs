@@ -1,4 +1,4 @@
-//! Executes the commands of operators in a worker.
+//! Executes operators' commands in a worker.
 
 use std::collections::{BTreeMap, BTreeSet};
 

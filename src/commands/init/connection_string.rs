@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use crate::config::Secret;
 
-/// The keys that fjord uses, each with its synonyms. Keys are compared without case and blanks.
+/// The keys that fjord uses, each with its synonyms. Comparisons ignore case and blanks.
 const KEYS: [(&str, &[&str]); 9] = [
     ("Server", &["server", "datasource", "address", "addr", "networkaddress"]),
     ("Database", &["database", "initialcatalog"]),

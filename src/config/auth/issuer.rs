@@ -99,11 +99,15 @@ impl IssuerConfig {
         if self.issuer.is_empty() {
             errors.push((
                 "issuer",
-                "expected the issuer exactly as in the iss of its tokens".to_owned(),
+                "expected the issuer exactly as it appears in the iss claim of its tokens"
+                    .to_owned(),
             ));
         }
         if self.audiences.is_empty() || self.audiences.iter().any(String::is_empty) {
-            errors.push(("audiences", "expected one audience or more".to_owned()));
+            errors.push((
+                "audiences",
+                "expected one or more audiences, none of them empty".to_owned(),
+            ));
         }
         let is_known = |name: &String| ALGORITHMS.contains(&name.as_str());
         if self.algorithms.is_empty() || !self.algorithms.iter().all(is_known) {
@@ -127,8 +131,8 @@ impl IssuerConfig {
 
 /// Returns the errors in the settings of all issuers, each with the issuer's name and the key of the setting.
 ///
-/// Two issuers must not be able to issue tokens for the same principal. Each of several issuers
-/// must therefore have a prefix, and no prefix may begin with another issuer's prefix.
+/// Two issuers must not be able to issue tokens for the same principal. If there are several
+/// issuers, each must therefore have a prefix, and no prefix may begin with another issuer's prefix.
 #[must_use]
 pub fn errors(issuers: &BTreeMap<String, IssuerConfig>) -> Vec<(&str, &'static str, String)> {
     let mut errors = Vec::new();
@@ -146,15 +150,16 @@ pub fn errors(issuers: &BTreeMap<String, IssuerConfig>) -> Vec<(&str, &'static s
         errors.extend(own.map(|(key, expected)| (name.as_str(), key, expected)));
         let others = || issuers.iter().filter(|(other, _)| *other != name);
         if let Some((other, _)) = others().find(|(_, each)| each.issuer == issuer.issuer) {
-            let expected = format!("expected another issuer than that of auth.jwt.{other}");
+            let expected =
+                format!("auth.jwt.{other} has the same issuer: expected a different one");
             errors.push((name.as_str(), "issuer", expected));
         }
         let prefix = &issuer.principal_prefix;
         let overlap = others().find(|(_, each)| prefix.starts_with(&each.principal_prefix));
         if let Some((other, each)) = overlap {
             let expected = format!(
-                "{prefix:?} begins with the {:?} of auth.jwt.{other}: expected prefixes that do not begin with \
-                 each other, because otherwise two issuers could name the same principal",
+                "{prefix:?} begins with the {:?} of auth.jwt.{other}: expected prefixes of which none is the \
+                 beginning of another, because otherwise tokens of two issuers could name the same principal",
                 each.principal_prefix
             );
             errors.push((name.as_str(), "principal_prefix", expected));
@@ -190,7 +195,8 @@ impl KeySource {
             ];
             for key in of_fetched_keys {
                 if table.has(key) {
-                    table.error(key, "expected either keys or fetched keys, found both".to_owned());
+                    let problem = "applies only to keys that are fetched, but `keys` names a file: remove one of the two";
+                    table.error(key, problem.to_owned());
                 }
             }
             return Self::File(file);
@@ -210,8 +216,8 @@ impl KeySource {
                 && (!is_url(issuer, is_insecure) || issuer.contains(['?', '#'])) =>
             {
                 let expected = format!(
-                    "without keys and keys_url, the keys are found through this URL: expected {schemes} and a host, \
-                     without user, password, query or fragment{plain}"
+                    "if neither keys nor keys_url is set, this URL is used to discover the keys: expected {schemes} \
+                     and a host, without user, password, query or fragment{plain}"
                 );
                 table.error("issuer", expected);
             }

@@ -61,6 +61,7 @@ fn the_shipped_file_contains_every_key_and_no_other() {
         "client_ca: expected",
         "is true and",
         "found both",
+        "remove one of the two",
     ];
     let unexpected: Vec<String> = errors
         .iter()

@@ -7,8 +7,8 @@ use serde_json::Value;
 const NOT_EXECUTED: u16 = 503;
 /// The media type of a problem document (RFC 9457), whose member `effect` can state the same.
 const PROBLEM: &str = "application/problem+json";
-/// The maximum size of a problem document that is parsed, in bytes. fjord's own have a few hundred
-/// bytes.
+/// The maximum size of a problem document that is parsed, in bytes. fjord's own documents
+/// are a few hundred bytes long.
 const DOCUMENT_BYTES_MAX: usize = 64 << 10;
 
 /// Returns whether a streamed answer may start with this head. A problem document with a status of

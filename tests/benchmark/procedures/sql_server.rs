@@ -1,5 +1,5 @@
-//! The server on which the workers call procedures: the one in `FJORD_TEST_MSSQL`, or else the
-//! fake server of the tests, in its own process.
+//! The server on which the workers call procedures: the one that `FJORD_TEST_MSSQL` names, or
+//! else the tests' fake server, which runs in its own process.
 
 use std::path::Path;
 
@@ -31,7 +31,8 @@ pub(super) struct BenchSqlServer {
     database: String,
     user: String,
     password: String,
-    /// The key in `worker.toml` for the server's certificate.
+    /// The line in `worker.toml` that makes the worker trust the server's certificate; empty if
+    /// none is needed.
     trust: String,
     /// The process of the fake server.
     _process: Option<Process>,

@@ -6,7 +6,7 @@ use super::request::RpcParameter;
 use super::schema::{Declaration, declarations, parts, take_name};
 use super::values::{Declared, Sql};
 
-/// The columns of the answer, without those that fjord does not read.
+/// The columns of the answer that fjord reads.
 const COLUMNS: [(&str, &str); 6] = [
     ("is_hidden", "bit"),
     ("column_ordinal", "int"),
@@ -15,7 +15,7 @@ const COLUMNS: [(&str, &str); 6] = [
     ("system_type_name", "nvarchar(255)"),
     ("user_type_name", "nvarchar(128)"),
 ];
-/// The error for a result that depends on the execution.
+/// The error for a procedure whose columns are known only when it runs.
 const UNDETERMINED: (u32, &str) = (
     11526,
     "The metadata could not be determined because statement 'SELECT * FROM #t' in procedure 'p' uses a temp table.",
@@ -36,7 +36,7 @@ pub(super) fn answer(state: &FakeState, values: &[RpcParameter], reply: &mut Tds
     reply.columns(&COLUMNS);
     for (place, (column, is_nullable)) in (1..).zip(columns) {
         let kind = type_name(&column.declared);
-        // A CLR type has no name of a system type.
+        // A CLR type has no system type name.
         let is_clr = kind == "geography";
         let (system, own) =
             if is_clr { (Sql::Null, Sql::Text(kind)) } else { (Sql::Text(kind), Sql::Null) };

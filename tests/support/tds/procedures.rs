@@ -296,7 +296,7 @@ fn odd_types(name: &str, arguments: &GivenArguments<'_>, reply: &mut TdsReply) -
     DONE
 }
 
-/// Returns text as the default collation compares it: without case and trailing blanks.
+/// Returns text as the default collation compares it: in lower case, without trailing blanks.
 fn collated(text: &str) -> String {
     text.trim_end_matches(' ').to_lowercase()
 }

@@ -47,8 +47,9 @@ impl PendingRequest {
     }
 
     /// Returns the charge for a reply, or `None` if its bytes are not charged. If there is no room,
-    /// parts of an assembled answer are dropped, as is an at-least-once answer (502), which can be
-    /// requested again. At-most-once finals and the rest of a stream are never dropped.
+    /// parts of an assembled answer are dropped. So is an at-least-once answer: the client gets a
+    /// 502 and can send the request again. At-most-once finals and the rest of a stream are never
+    /// dropped.
     pub(super) fn charge_for(
         &mut self,
         reply: &Result<Reply, EnvelopeError>,
@@ -58,7 +59,8 @@ impl PendingRequest {
             Ok(Reply::Part { number, bytes, head, .. }) => {
                 self.is_streaming |= *number == 1 && head.is_some() && self.limits.window > 0;
                 if self.is_streaming {
-                    // The client has received nothing yet, so the first part may be dropped.
+                    // Only the first part may be dropped (`may_be_dropped` was computed before the
+                    // stream began), because the client has received nothing yet.
                     (Reservation::counts(bytes), may_be_dropped)
                 } else {
                     (self.exceeds_small_bytes(bytes.len()), true)

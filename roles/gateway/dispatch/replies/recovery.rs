@@ -25,7 +25,8 @@ const PAGE_BYTES: u64 = 256 << 10;
 const PAGE_PAUSES_MAX: usize = 40;
 /// If the link is lost again within this time after a request, the answers may be the cause.
 const STABLE_TIME: Duration = Duration::from_secs(30);
-/// The first delay before a request after a loss within `STABLE_TIME`. It doubles each time.
+/// If the link is lost again within `STABLE_TIME`, the next request for answers is delayed by this
+/// much. The delay doubles each time.
 const DELAY_MIN: Duration = Duration::from_millis(250);
 /// The longest delay before a request. Workers keep answers for longer (`reconnect_time_max`).
 const DELAY_MAX: Duration = Duration::from_secs(2);

@@ -17,7 +17,7 @@ use super::key::AnswerKey;
 
 /// An estimate of the memory that an answer needs in addition to its content and its key.
 const OVERHEAD_BYTES: usize = 512;
-/// An answer that is larger than this part of the cache is not stored, because it would evict many others.
+/// An answer larger than `1 / SHARE_DIVISOR` of the cache is not stored, because it would evict many others.
 const SHARE_DIVISOR: usize = 4;
 
 /// Answers that have not expired, and possibly some that have.
@@ -66,8 +66,8 @@ impl AnswerCache {
         Some((stored.answer.clone(), now.saturating_duration_since(stored.stored_at)))
     }
 
-    /// Stores a successful answer for `ttl`. To make room, removes the answers that expire next. The answer of a call that
-    /// began before the call of the stored answer does not replace it, because it can be older.
+    /// Stores a successful answer for `ttl`. To make room, removes the answers that expire next. Does not replace the
+    /// answer of a call that began later, because the new answer may be based on older data.
     pub(super) fn put(
         &self,
         key: AnswerKey,
@@ -78,8 +78,8 @@ impl AnswerCache {
         let SessionEnd::Answer(answer) = end else { return };
         let is_complete =
             answer.status == 200 && answer.outcome == Outcome::Ok && answer.parts == 0;
-        // An answer that cannot be sent gives the client a problem, although the worker reported
-        // success.
+        // The worker may report success with an answer that cannot be sent. The client then gets a
+        // problem document, so the answer is not stored.
         let is_complete = is_complete && key.is_valid_answer(answer);
         let mut state = self.lock();
         if !is_complete || state.bytes_max == 0 {
@@ -112,7 +112,7 @@ impl AnswerCache {
         self.record(&state);
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "bytes of memory are exact up to 2^53")]
+    #[expect(clippy::cast_precision_loss, reason = "byte counts up to 2^53 are exact")]
     fn record(&self, state: &State) {
         self.gauge.set(state.bytes as f64);
     }

@@ -1,4 +1,4 @@
-//! A circuit breaker that limits how often to dial a database that is down or refuses the login.
+//! A circuit breaker that limits how often a database that is down or refuses the login is dialed.
 
 use std::ops::RangeInclusive;
 use std::sync::{Mutex, PoisonError};

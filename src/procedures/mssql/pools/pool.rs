@@ -104,7 +104,7 @@ impl Pool {
     }
 
     /// Takes a connection, waiting for one until the deadline. With `at_front`, the call waits
-    /// ahead of others because its earlier connection was closed. Safe to drop.
+    /// ahead of others because its earlier connection was closed. Cancel safe.
     pub(super) async fn acquire(
         self: &Arc<Self>,
         deadline: Instant,
@@ -142,7 +142,7 @@ impl Pool {
         self.pop_idle()
     }
 
-    /// Waits for a connection. Safe to drop.
+    /// Waits for a connection. Cancel safe.
     async fn wait(self: &Arc<Self>, at_front: bool) -> Result<TdsConnection, BackendError> {
         // This is registered first, so that no outage notification is missed.
         let outage = self.outage.notified();
@@ -151,7 +151,7 @@ impl Pool {
             return Err(self.factory.outage());
         }
         let permits = if at_front { &self.front } else { &self.idle };
-        // A connection returned before this waiter was counted added its permit to `idle`.
+        // If a connection was returned before this waiter was counted, its permit went to `idle`.
         if let Some(connection) = self.try_acquire() {
             return Ok(connection);
         }
@@ -217,7 +217,7 @@ impl Pool {
     pub(super) fn give_back(self: &Arc<Self>, mut connection: TdsConnection) {
         let now = Instant::now();
         connection.returned = now;
-        // A connection that was returned without a query confirms nothing.
+        // A connection that was returned unused does not show that the server still answers.
         let has_answered = !connection.stream.is_unused();
         let mut state = self.lock();
         if has_answered {
@@ -226,8 +226,8 @@ impl Pool {
         let reason = if state.is_closed {
             "shutdown"
         } else if now >= connection.retires {
-            // The age is checked here too, because a waiter that gets an expired connection loses
-            // its place.
+            // The age is checked here too: a waiter that gets an expired connection has to wait
+            // again.
             "age"
         } else if state.open > state.connections_max {
             "shrunk"
