@@ -66,7 +66,7 @@ pub enum Command {
     Openapi,
     /// Shows the state of all gateways and workers, and names the bottleneck.
     Status(StatusArguments),
-    /// Makes all processes of the fleet use their configuration, catalogue, certificates and secrets as they are now. First, every
+    /// Makes every process in the fleet apply the current contents of its files. First, every
     /// process checks its files; if one of them reports a fault or does not reply, nothing changes.
     Reload(ReloadArguments),
     /// Makes one process, or every process on a host, finish its requests or calls and exit, as after SIGTERM.

@@ -52,7 +52,7 @@ pub trait Backend: Debug + Send + Sync {
     /// Checks that procedures exist and accept these arguments. Calls `report` as soon as each
     /// result is known. Connections and time are bounded, regardless of the number of procedures.
     ///
-    /// Safe to drop.
+    /// Cancel safe.
     fn verify<'a>(
         &'a self,
         expected: &'a [ExpectedProcedure],
@@ -68,7 +68,7 @@ pub trait Backend: Debug + Send + Sync {
 
     /// Describes the answers of procedures, in their order, without executing them.
     ///
-    /// Safe to drop.
+    /// Cancel safe.
     fn describe_results<'a>(
         &'a self,
         procedures: &'a [ProcedureName],

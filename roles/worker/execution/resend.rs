@@ -32,7 +32,7 @@ const PAGE_PAUSE: Duration = Duration::from_millis(5);
 pub struct SendThrottle(Mutex<Option<Instant>>);
 
 impl SendThrottle {
-    /// Waits until a reply of `bytes` bytes may be sent. Safe to drop.
+    /// Waits until a reply of `bytes` bytes may be sent. Cancel safe.
     pub async fn wait(&self, bytes: usize) {
         sleep_until(self.reserve(bytes, Instant::now())).await;
     }

@@ -94,7 +94,7 @@ impl Pools {
     }
 
     /// Leases a connection for a queue, waiting for one until the deadline. Waiters with `at_front`
-    /// are served first, others in order of arrival. Safe to drop.
+    /// are served first, others in order of arrival. Cancel safe.
     pub(super) async fn lease(
         &self,
         queue: &str,

@@ -131,7 +131,7 @@ impl JobSupervisor<'_> {
         }
     }
 
-    /// Passes the next batch to the sink, or waits until the job ends. Safe to drop.
+    /// Passes the next batch to the sink, or waits until the job ends. Cancel safe.
     async fn advance<T>(
         &self,
         feed: &mut Option<RowFeed<'_>>,

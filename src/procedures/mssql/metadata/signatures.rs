@@ -69,7 +69,7 @@ impl SignatureCache {
     }
 
     /// Looks up a signature. If it is unknown, only one of the calls that need it gets `MustRead`;
-    /// the others wait until that call has finished. Safe to drop.
+    /// the others wait until that call has finished. Cancel safe.
     pub(crate) async fn lookup(&self, procedure: &ProcedureName) -> SignatureLookup {
         let pending = {
             let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);

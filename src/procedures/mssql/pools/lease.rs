@@ -23,7 +23,7 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// Takes a connection from a pool, like `Pool::acquire`. Safe to drop.
+    /// Takes a connection from a pool, like `Pool::acquire`. Cancel safe.
     pub(super) async fn acquire(
         pool: &Arc<Pool>,
         deadline: Instant,

@@ -42,7 +42,7 @@ pub(super) enum BrowserError {
     NoTcp,
 }
 
-/// Returns the TCP port of an instance. Takes at most a few seconds. Safe to drop.
+/// Returns the TCP port of an instance. Takes at most a few seconds. Cancel safe.
 pub(super) async fn find_port(host: &str, instance: &MssqlInstance) -> Result<u16, BrowserError> {
     let addresses = resolve(host, instance.browser_port).await?;
     let requests = addresses.into_iter().map(|address| Box::pin(ask(address, &instance.name)));

@@ -85,7 +85,7 @@ impl TdsConnector {
     }
 
     /// Returns the secret for the next login: reads the file of the password, or gets an access
-    /// token. Waits while another login tries a password. Safe to drop.
+    /// token. Waits while another login tries a password. Cancel safe.
     ///
     /// # Errors
     /// Returns an error if the source of access tokens fails.
@@ -99,7 +99,7 @@ impl TdsConnector {
 
     /// Connects and logs in within `connect_timeout`. If the server refuses the password, tries
     /// once more with another one that may be accepted. The caller drops the secret after recording
-    /// the result, because the next login then tries a password. Safe to drop.
+    /// the result, because the next login then tries a password. Cancel safe.
     pub(crate) async fn dial(
         &self,
         application: &str,

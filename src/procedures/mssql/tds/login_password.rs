@@ -61,7 +61,7 @@ impl PasswordAttempt<'_> {
 
     /// Records that the server refused the password. Returns whether this is now a second attempt
     /// with another password that may be accepted: that of a file that has changed in the meantime,
-    /// or the previous password, if the file was changed before the login. Safe to drop.
+    /// or the previous password, if the file was changed before the login. Cancel safe.
     pub(super) async fn record_refused(&mut self) -> bool {
         if self.trial.is_none() {
             self.trial = Some(self.owner.trial.lock().await);
@@ -114,7 +114,7 @@ impl LoginPassword {
     }
 
     /// Returns the password for the next login, after reading its file. Waits while another login
-    /// tries a password, unless the server has just accepted this one. Safe to drop.
+    /// tries a password, unless the server has just accepted this one. Cancel safe.
     pub(super) async fn attempt(&self) -> PasswordAttempt<'_> {
         self.read_file().await;
         let (password, is_accepted) = self.state().next();
