@@ -122,7 +122,8 @@ async fn an_interrupted_import_leaves_nothing_behind() {
     let mut process = Process::start("fjord init", command, &home.path().join("init.log"));
     let (_open, _) = timeout(SOON, server.accept()).await.expect("a connection").unwrap();
     assert!(files(&temporary).iter().any(|(name, _)| name.ends_with("mssql-password")));
-    process.signal(Signal::INT);
+    // The same as Ctrl-C, which a shell may ignore in background processes.
+    process.signal(Signal::TERM);
     assert!(process.wait(SOON).await.code().is_none(), "the signal ends it");
     eventually(SOON, TICK, || fs::read_dir(&temporary).unwrap().next().is_none()).await;
     assert!(!home.path().join("api").exists());
