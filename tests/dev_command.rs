@@ -205,8 +205,8 @@ async fn a_token_for_trying_is_accepted() {
     }
     let lines = run.lines("fjord test --config");
     assert_eq!(lines.len(), 1, "{lines:?}");
-    let test = lines[0].trim().replacen("fjord", &fjord_binary().display().to_string(), 1);
-    if let Some(results) = shell(&test) {
+    let command = lines[0].trim().replacen("fjord", &fjord_binary().display().to_string(), 1);
+    if let Some(results) = shell(&command) {
         assert!(results.contains(" passed"), "{results}");
     }
     // The other commands of fjord find the run.

@@ -11,7 +11,7 @@ use super::import_command::{directory, fjord, on_endpoint, text};
 use super::support::mssql_server::fake_server;
 use super::support::tds::FakeSqlServer;
 
-/// A SQLite database whose table `horse` has one row, and a directory of procedure files.
+/// An embedded database whose table `horse` has one row, and a directory of procedure files.
 struct EmbeddedDatabase {
     directory: tempfile::TempDir,
     home: tempfile::TempDir,
