@@ -23,6 +23,7 @@ mod init;
 pub mod nats_connection;
 pub mod openapi;
 mod plain_http;
+mod printable;
 mod private_directory;
 pub mod process_guard;
 mod reload;

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{self as unix, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// The permissions of a file that only its owner may read.
@@ -38,6 +38,35 @@ pub fn replace_private(path: &Path, text: &str) -> io::Result<()> {
     fs::rename(&new, path)
 }
 
+/// Replaces a file in one step: a process that reads it gets either the old or the new text, also after a power failure. The
+/// permissions and, if this user may set it, the owner stay the same. The text is first written into a hidden file with a random
+/// name in the same directory.
+///
+/// # Errors
+/// The operating system's error. The file is then not changed.
+pub fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let old = fs::metadata(path)?;
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".{}.new", uuid::Uuid::new_v4().simple()));
+    let new = path.with_file_name(name);
+    let mut file = File::options().write(true).create_new(true).mode(PRIVATE).open(&new)?;
+    let mut written = || {
+        // Only root may give a file away. Without it, the new file belongs to this user.
+        unix::fchown(&file, Some(old.uid()), Some(old.gid())).ok();
+        file.set_permissions(old.permissions())?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&new, path)
+    };
+    written().inspect_err(|_| {
+        // The error that caused the removal is reported.
+        fs::remove_file(&new).ok();
+    })?;
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
@@ -57,5 +86,24 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "third");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, PRIVATE);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_replaced_file_keeps_its_permissions_and_leaves_no_other_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.json");
+        create(&path, "first", 0o640).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o664)).unwrap();
+        // The name that an attacker could guess.
+        let other = directory.path().join("other");
+        fs::write(&other, "other").unwrap();
+        unix::symlink(&other, directory.path().join(".a.json.new")).unwrap();
+        replace(&path, "second").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "second");
+        assert_eq!(fs::read_to_string(&other).unwrap(), "other");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o664);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3);
+        assert!(replace(&directory.path().join("missing"), "x").is_err());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3);
     }
 }

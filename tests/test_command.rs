@@ -4,15 +4,18 @@
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, ExitStatus, Output};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::dev_command::copy;
 use super::dev_command::fixture::{DevRun, fjord, init, printed};
 use super::import_command;
+use super::support::eventually::{SOON, eventually_some};
 use super::support::mssql_server::fake_server;
-use super::support::ports;
+use super::support::process::Process;
+use super::support::{fjord_binary, ports};
 
 mod update;
 
@@ -24,6 +27,26 @@ fn test(directory: &Path, arguments: &[&str]) -> Output {
     let all: Vec<&str> =
         ["test", "--config", directory].into_iter().chain(arguments.iter().copied()).collect();
     tokio::task::block_in_place(|| fjord(&all))
+}
+
+/// Starts `fjord test` with a directory of its own for temporary files, `tmp` in `home`.
+fn start(directory: &Path, home: &Path, arguments: &[&str]) -> Process {
+    fs::create_dir(home.join("tmp")).expect("a new directory");
+    let mut command = Command::new(fjord_binary());
+    command.arg("test").arg("--config").arg(directory).args(arguments);
+    command.env("TMPDIR", home.join("tmp"));
+    Process::start("fjord test", command, &home.join("test.log"))
+}
+
+async fn prints(process: &Process, text: &str) {
+    eventually_some(format!("fjord test prints {text:?}"), SOON, async || {
+        process.log().contains(text).then_some(())
+    })
+    .await;
+}
+
+async fn ends(process: &mut Process) -> ExitStatus {
+    eventually_some("fjord test ends", SOON, async || process.ended()).await
 }
 
 #[track_caller]
@@ -239,6 +262,12 @@ async fn the_configured_database_is_changed_only_on_request() {
         has_status(&test(&api, &[]), 0);
     }
     assert_eq!(leftovers(), [""; 0]);
+    fs::remove_dir_all(api.join("data")).unwrap();
+    let text = has_status(&test(&api, &[]), 1);
+    assert!(
+        text.contains("error: database default: ") && text.contains("/app.db does not exist\n"),
+        "{text}"
+    );
 }
 
 /// Returns the directories of earlier runs of this process's children that were not removed.
@@ -254,6 +283,33 @@ fn leftovers() -> Vec<String> {
                 .is_ok_and(|lock| lock.try_lock().is_ok())
     };
     names.filter(is_old).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_ends_the_run_and_removes_the_databases() {
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let home = tempfile::tempdir().unwrap();
+        let api = api(home.path(), GOOD);
+        let add = "SELECT sleep_ms(60000), length(@language || @text);\n";
+        fs::write(api.join("procedures/app.greeting_add.sql"), add).unwrap();
+        let junit = home.path().join("results.xml");
+        let arguments = ["--update", "--junit", junit.to_str().unwrap()];
+        let mut process = start(&api, home.path(), &arguments);
+        prints(&process, "passed  greeting-get/in German (").await;
+        let databases = || fs::read_dir(home.path().join("tmp")).unwrap().count();
+        assert_eq!(databases(), 1);
+        process.signal(signal);
+        let status = ends(&mut process).await;
+        assert_eq!(status.code(), Some(1), "{signal:?}: {}", process.log());
+        assert_eq!(databases(), 0, "{signal:?}");
+        for line in [
+            "1 example: 1 passed (",
+            "error: stopped by a signal; examples without a result: 1; no file was updated\n",
+        ] {
+            assert!(process.log().contains(line), "{}", process.log());
+        }
+        assert!(fs::read_to_string(&junit).unwrap().contains("tests=\"1\""));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -288,7 +344,7 @@ async fn a_gateway_that_does_not_answer_is_given_up() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let text = has_status(&test(&api, &["--url", &url, "greeting-get"]), 1);
-    assert!(text.contains("          no answer within 7s"), "{text}");
+    assert!(text.contains("          no answer within 12s"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -312,10 +368,17 @@ async fn invalid_arguments_and_catalogues_have_status_2() {
         (vec!["--token-file", missing], "--url"),
         (vec!["--url", "https://localhost:1", "--in-place"], "--in-place"),
         (vec!["--url", "https://localhost:1", "--certificate", missing], "--key"),
+        (vec!["--url", "https://user:hunter2@localhost:1"], "--url: expected the URL"),
     ] {
         let text = has_status(&test(&api, &arguments), 2);
+        assert!(!text.contains("hunter2"), "{text}");
         assert!(text.contains(part), "{arguments:?}: {text}");
     }
+    // The file for the results is created first.
+    let results = home.path().join("missing/results.xml");
+    let text = has_status(&test(&api, &["--junit", results.to_str().unwrap()]), 1);
+    assert!(text.contains("results.xml: cannot be created: "), "{text}");
+    assert!(!text.contains("passed"), "{text}");
     let catalogue = api.join("endpoints/greetings.json");
     let text = fs::read_to_string(&catalogue).unwrap();
     fs::write(&catalogue, text.replace("\"de\" }, \"answer\"", "\"deutschland\" }, \"answer\""))
@@ -337,6 +400,9 @@ async fn endpoints_that_the_worker_does_not_serve_are_skipped() {
     let text = has_status(&test(&api, &[]), 0);
     assert!(text.contains("skipped greeting-add/one more ("), "{text}");
     assert!(text.contains("2 examples: 1 passed, 1 skipped ("), "{text}");
+    let text = has_status(&test(&api, &["greeting-add"]), 2);
+    let reason = "every example was skipped: greeting-add/one more: worker.queues does not contain";
+    assert!(text.contains(reason), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

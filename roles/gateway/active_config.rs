@@ -7,7 +7,7 @@ use http::Method;
 use crate::catalogue::cors::CorsRules;
 use crate::catalogue::{self, Catalogue};
 use crate::config::Config;
-use crate::config::gateway::HttpLimits;
+use crate::config::gateway::{DocumentationAccess, HttpLimits};
 use crate::start_check::StartError;
 
 use crate::roles::gateway::admission::auth::Authenticator;
@@ -47,7 +47,12 @@ impl ActiveConfig {
         let authenticator = Authenticator::load(&config.auth);
         let catalogue = catalogue::load(&config.catalogue.directory, &config.catalogue.defaults);
         let (authenticator, catalogue) = match (authenticator, catalogue) {
-            (Ok(authenticator), Ok(catalogue)) => (authenticator, Arc::new(catalogue)),
+            (Ok(authenticator), Ok(mut catalogue)) => {
+                if config.gateway.documentation == DocumentationAccess::Off {
+                    catalogue.remove_examples();
+                }
+                (authenticator, Arc::new(catalogue))
+            }
             (authenticator, catalogue) => {
                 let lines = authenticator.err().unwrap_or_default();
                 let errors = lines.iter().map(|line| StartError::from_line(line));

@@ -75,7 +75,10 @@ pub fn prepare_reload(
     let config = &loaded.config;
     let mut errors = start_check::client_file_errors(config);
     let catalogue = match catalogue::load(&config.catalogue.directory, &config.catalogue.defaults) {
-        Ok(catalogue) => Arc::new(catalogue),
+        Ok(mut catalogue) => {
+            catalogue.remove_examples();
+            Arc::new(catalogue)
+        }
         Err(found) => {
             errors.extend(found.into_iter().map(StartError::from));
             Arc::default()

@@ -10,8 +10,6 @@ use serde_json::value::RawValue;
 const DEPTH_MAX: usize = 64;
 /// The width up to which a value is written in one line by `to_indented`.
 const LINE_WIDTH_MAX: usize = 110;
-/// The indentation of each level.
-const INDENT: &str = "  ";
 
 /// A JSON value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,17 +113,18 @@ impl ExactJson {
     }
 
     /// Returns the text in the form of catalogue files: a short value in one line, each member or item of a longer one in a
-    /// line of its own. `indent` is the indentation of the line in which the text starts, at column `column`.
+    /// line of its own. `indent` is the indentation of the line in which the text starts, at column `column`; `unit` is the
+    /// additional indentation of each level.
     #[must_use]
-    pub fn to_indented(&self, indent: &str, column: usize) -> String {
+    pub fn to_indented(&self, indent: &str, unit: &str, column: usize) -> String {
         let line = self.to_string();
-        let inner = format!("{indent}{INDENT}");
+        let inner = format!("{indent}{unit}");
         let is_short = column + line.chars().count() <= LINE_WIDTH_MAX;
         match self {
             Self::Array(items) if !items.is_empty() && !is_short => {
                 let items: Vec<String> = items
                     .iter()
-                    .map(|item| format!("{inner}{}", item.to_indented(&inner, inner.len())))
+                    .map(|item| format!("{inner}{}", item.to_indented(&inner, unit, inner.len())))
                     .collect();
                 format!("[\n{}\n{indent}]", items.join(",\n"))
             }
@@ -135,7 +134,7 @@ impl ExactJson {
                     .map(|(name, value)| {
                         let start = format!("{inner}{}: ", quoted(name));
                         let column = start.chars().count();
-                        start + &value.to_indented(&inner, column)
+                        start + &value.to_indented(&inner, unit, column)
                     })
                     .collect();
                 format!("{{\n{}\n{indent}}}", members.join(",\n"))
@@ -240,7 +239,7 @@ mod tests {
             "{{\n    \"a\": [\n      \"{long}\",\n      {{ \"b\": 1 }}\n    ],\n    \"c\": 2\n  }}"
         );
         let parsed = ExactJson::parse(&text).unwrap();
-        assert_eq!(parsed.to_indented("  ", 10), expected);
+        assert_eq!(parsed.to_indented("  ", "  ", 10), expected);
         assert_eq!(ExactJson::parse(&expected).unwrap(), parsed);
         assert_eq!(parsed.count(), 6);
     }

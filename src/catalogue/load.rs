@@ -62,6 +62,18 @@ impl Catalogue {
         self.files.get(id).map(|file| &**file)
     }
 
+    /// Removes the examples, which only `fjord test` and the documentation use.
+    pub fn remove_examples(&mut self) {
+        // An endpoint can be changed while only the list has it.
+        self.by_id.clear();
+        for endpoint in &mut self.endpoints {
+            if !endpoint.examples.is_empty() {
+                Arc::make_mut(endpoint).examples = Vec::new();
+            }
+            self.by_id.insert(endpoint.id.clone(), Arc::clone(endpoint));
+        }
+    }
+
     /// Returns the endpoint with the given id.
     #[must_use]
     pub fn get(&self, id: &EndpointId) -> Option<&Arc<Endpoint>> {

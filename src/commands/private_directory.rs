@@ -4,11 +4,14 @@ use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The permissions of the directory.
 const MODE: u32 = 0o700;
 /// The file that is locked while the directory is in use. The kernel releases the lock when the process ends.
 const LOCK: &str = ".fjord-run-lock";
+/// The age from which a directory can be abandoned. A younger one may not have its lock yet.
+const ABANDONED_AGE: Duration = Duration::from_mins(1);
 /// The number of random characters in the name of a temporary directory.
 const RANDOM_CHARACTERS: usize = 12;
 
@@ -29,6 +32,11 @@ impl PrivateDirectory {
         let random = random.get(..RANDOM_CHARACTERS).unwrap_or_default();
         let path = std::env::temp_dir().join(format!("{prefix}-{random}"));
         create(&path).map_err(|error| format!("{}: cannot be created: {error}", path.display()))
+    }
+
+    /// Removes the temporary directories that killed processes of this user have left behind.
+    pub(super) fn remove_abandoned(prefix: &str) {
+        remove_abandoned_in(&std::env::temp_dir(), prefix);
     }
 
     /// Creates a directory with this name. A directory that a killed process has left behind is replaced; any other existing
@@ -68,6 +76,25 @@ fn create(path: &Path) -> io::Result<PrivateDirectory> {
     let lock = File::create_new(path.join(LOCK))?;
     lock.lock()?;
     Ok(PrivateDirectory { path: path.to_owned(), _lock: lock })
+}
+
+fn remove_abandoned_in(home: &Path, prefix: &str) {
+    // They only occupy space, so what cannot be read or removed is left to the next run.
+    let Ok(entries) = fs::read_dir(home) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let random = name.to_str().and_then(|name| name.strip_prefix(prefix)?.strip_prefix('-'));
+        let is_temporary = random.is_some_and(|random| random.len() == RANDOM_CHARACTERS);
+        let changed = entry.metadata().and_then(|directory| directory.modified());
+        let is_old = || changed.is_ok_and(|it| it.elapsed().is_ok_and(|age| age > ABANDONED_AGE));
+        if is_temporary
+            && is_old()
+            && let Ok(lock) = abandoned(&entry.path())
+        {
+            fs::remove_dir_all(entry.path()).ok();
+            drop(lock);
+        }
+    }
 }
 
 /// Returns the lock of an existing directory that no process uses any more. Only a private directory of this user that has the
@@ -138,5 +165,32 @@ mod tests {
             assert!(error.contains("already exists"), "{error}");
             assert!(path.join("precious").exists());
         }
+    }
+
+    #[test]
+    fn directories_of_killed_processes_are_removed() {
+        let home = tempfile::tempdir().unwrap();
+        let directory = |name: &str, age: Duration| {
+            let path = home.path().join(name);
+            DirBuilder::new().mode(MODE).create(&path).unwrap();
+            fs::write(path.join(LOCK), "").unwrap();
+            fs::write(path.join("0.db"), "").unwrap();
+            let time = std::time::SystemTime::now() - age;
+            File::open(&path).unwrap().set_modified(time).unwrap();
+            path
+        };
+        let old = 2 * ABANDONED_AGE;
+        let removed = directory("fjord-test-0123456789ab", old);
+        let kept = [
+            directory("fjord-test-young56789ab", Duration::ZERO),
+            directory("fjord-test-other", old),
+            directory("fjord-dev-0123456789ab", old),
+            directory("fjord-test-locked6789a1", old),
+        ];
+        let lock = File::open(kept[3].join(LOCK)).unwrap();
+        lock.lock().unwrap();
+        remove_abandoned_in(home.path(), "fjord-test");
+        assert!(!removed.exists());
+        assert!(kept.iter().all(|path| path.join("0.db").exists()));
     }
 }

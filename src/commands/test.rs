@@ -8,17 +8,23 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
+use super::printable::printable;
 use super::{EXIT_FAILED, EXIT_USAGE, Output, print_lines};
 use crate::catalogue::{self, Catalogue, Endpoint, Example};
 use crate::cli::{Role, TestArguments, TestFormat};
 use crate::config::{Config, Sources};
+use crate::lifecycle::Signals;
 use crate::local_api::OpenFunction;
 use crate::telemetry::logs;
 
+use availability::Availability;
 use evaluation::{HttpAnswer, evaluate};
+use junit::JunitFile;
 use result::{ExampleOutcome, ExampleResult, TargetError};
 use target::ExampleTarget;
+use update::{CatalogueFiles, UpdateResult};
 
+mod availability;
 mod credentials;
 mod database_copies;
 mod evaluation;
@@ -32,6 +38,10 @@ mod update;
 
 /// How much longer than the session of its endpoint an example may take.
 const MARGIN: Duration = Duration::from_secs(10);
+/// The longest wait for connections to close, and for what still runs on other threads.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+/// The maximum size of all answers that are kept for `--update`, in bytes.
+const KEPT_BYTES_MAX: usize = 64 << 20;
 
 /// The reason why no example was run.
 #[derive(Debug)]
@@ -49,76 +59,175 @@ pub(super) fn run(
     open: OpenFunction,
     output: &mut Output<impl Write, impl Write>,
 ) -> io::Result<ExitCode> {
-    let (status, errors) = match test(arguments, sources, open, output) {
-        Ok(Ok(is_success)) => return Ok(ExitCode::from(u8::from(!is_success))),
-        Ok(Err(TestError::Usage(errors))) => (EXIT_USAGE, errors),
-        Ok(Err(TestError::Failed(errors))) => (EXIT_FAILED, errors),
-        Err(error) => return Err(error),
+    let (status, errors) = match test(arguments, sources, open, output)? {
+        Ok(status) => return Ok(ExitCode::from(status)),
+        Err(TestError::Usage(errors)) => (EXIT_USAGE, errors),
+        Err(TestError::Failed(errors)) => (EXIT_FAILED, errors),
     };
-    print_lines(&mut output.err, "error", &errors)?;
+    print_errors(&errors, output)?;
     Ok(ExitCode::from(status))
 }
 
-/// Returns whether every example passed and every file was written.
+fn print_errors(errors: &[String], output: &mut Output<impl Write, impl Write>) -> io::Result<()> {
+    print_lines(&mut output.err, "error", errors.iter().map(|error| printable(error)))
+}
+
+/// Returns the exit status of a run.
 fn test(
     arguments: &TestArguments,
     sources: &Sources,
     open: OpenFunction,
     output: &mut Output<impl Write, impl Write>,
-) -> io::Result<Result<bool, TestError>> {
+) -> io::Result<Result<u8, TestError>> {
     // Only the worker's configuration names queues and databases.
     let role = if arguments.url.is_some() { sources.role } else { Some(Role::Worker) };
     let sources = Sources { role, ..sources.clone() };
-    let (config, catalogue) = match load(&sources) {
-        Ok(loaded) => loaded,
-        Err(errors) => return Ok(Err(TestError::Usage(errors))),
-    };
-    let selected = match selection::select(&catalogue, &arguments.filters) {
-        Ok(selected) => selected,
-        Err(error) => return Ok(Err(TestError::Usage(vec![error]))),
+    let plan = match TestPlan::create(arguments, &sources) {
+        Ok(plan) => plan,
+        Err(error) => return Ok(Err(error)),
     };
     logs::warn_on_stderr();
     // One thread, because it holds the lock of stderr, which the log lines need, too.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let started = Instant::now();
-    let results = runtime.block_on(async {
-        let target = ExampleTarget::open(arguments, config.clone(), &catalogue, open).await?;
-        let results = run_all(&selected, &target, arguments.format, output).await;
-        target.close().await;
-        Ok(results)
+    let mut results: Vec<ExampleResult> = Vec::with_capacity(plan.selected.len());
+    let ended = runtime.block_on(async {
+        // From now on, a signal does not end this process before it has removed the databases.
+        let mut signals = Signals::listen()?;
+        tokio::select! {
+            ended = plan.run_all(open, &mut results, output) => ended,
+            _ = signals.next() => Ok(Ok(true)),
+        }
     });
-    let results = match results {
-        Ok(results) => results?,
-        Err(error) => return Ok(Err(error)),
-    };
-    let mut errors = Vec::new();
-    if let Some(file) = &arguments.junit
-        && let Err(error) = junit::write(file, &results, started.elapsed())
-    {
-        errors.push(error);
+    // A procedure that does not end must not keep the process.
+    runtime.shutdown_timeout(CLOSE_LIMIT);
+    match ended? {
+        Ok(is_interrupted) => plan.report(&results, is_interrupted, started.elapsed(), output),
+        Err(error) => Ok(Err(error)),
     }
-    let updated = if arguments.update {
-        let updated = update::update(&catalogue, &config.catalogue.defaults, &results);
-        errors.extend(updated.errors.iter().cloned());
-        updated
-    } else {
-        update::UpdateResult::default()
-    };
-    let unresolved = results
-        .iter()
-        .filter(|result| result.outcome.is_failure() && !updated.examples.contains(&result.id()));
-    let is_success = errors.is_empty() && unresolved.count() == 0;
-    match arguments.format {
-        TestFormat::Text => {
-            report::write_summary(&results, &updated, started.elapsed(), &mut output.out)?;
-        }
-        TestFormat::Json => {
-            let document = report::to_json(&results, &updated, started.elapsed());
-            writeln!(output.out, "{document:#}")?;
-        }
+}
+
+/// Everything that a run needs.
+#[derive(Debug)]
+struct TestPlan<'a> {
+    arguments: &'a TestArguments,
+    config: Config,
+    catalogue: Arc<Catalogue>,
+    /// The endpoint and the index of each example.
+    selected: Vec<(Arc<Endpoint>, usize)>,
+    /// With `--update`.
+    files: Option<CatalogueFiles>,
+    junit: Option<JunitFile>,
+}
+
+impl<'a> TestPlan<'a> {
+    fn create(arguments: &'a TestArguments, sources: &Sources) -> Result<Self, TestError> {
+        let (config, catalogue) = load(sources).map_err(TestError::Usage)?;
+        let selected = selection::select(&catalogue, &arguments.filters)
+            .map_err(|error| TestError::Usage(vec![error]))?;
+        let failed = |error: String| TestError::Failed(vec![error]);
+        let files = arguments.update.then(|| CatalogueFiles::read(&catalogue));
+        let files = files.transpose().map_err(failed)?;
+        let junit = arguments.junit.as_deref().map(JunitFile::create);
+        let junit = junit.transpose().map_err(failed)?;
+        Ok(Self { arguments, config, catalogue, selected, files, junit })
     }
-    print_lines(&mut output.err, "error", &errors)?;
-    Ok(Ok(is_success))
+
+    /// Runs examples one after the other, in the order of the catalogue, because each can depend on what the ones before wrote.
+    /// Returns false, because it was not interrupted.
+    async fn run_all(
+        &self,
+        open: OpenFunction,
+        results: &mut Vec<ExampleResult>,
+        output: &mut Output<impl Write, impl Write>,
+    ) -> io::Result<Result<bool, TestError>> {
+        let config = self.config.clone();
+        let opened = ExampleTarget::open(self.arguments, config, &self.catalogue, open).await;
+        let target = match opened {
+            Ok(target) => target,
+            Err(error) => return Ok(Err(error)),
+        };
+        let mut availability = Availability::default();
+        let mut kept_bytes = 0;
+        for (endpoint, index) in &self.selected {
+            let Some(example) = endpoint.examples.get(*index) else { continue };
+            let started = Instant::now();
+            let (outcome, received) = match availability.reason() {
+                Some(reason) => (ExampleOutcome::Error(format!("not sent: {reason}")), None),
+                None => run_example(endpoint, example, &target, &mut availability).await,
+            };
+            let status = received.as_ref().map(|received| received.status);
+            let is_kept = self.arguments.update && matches!(outcome, ExampleOutcome::Failed(_));
+            let received = received.filter(|received| {
+                let bytes = kept_bytes + received.body.len();
+                let is_kept = is_kept && bytes <= KEPT_BYTES_MAX;
+                if is_kept {
+                    kept_bytes = bytes;
+                }
+                is_kept
+            });
+            let (endpoint, duration) = (Arc::clone(endpoint), started.elapsed());
+            let result =
+                ExampleResult { endpoint, index: *index, outcome, duration, status, received };
+            if self.arguments.format == TestFormat::Text {
+                report::write_result(&result, &mut output.out)?;
+                output.out.flush()?;
+            }
+            results.push(result);
+        }
+        // The databases are removed anyway.
+        timeout(CLOSE_LIMIT, target.close()).await.ok();
+        Ok(Ok(false))
+    }
+
+    /// Writes the answers into the catalogue and the results to stdout. Returns the exit status.
+    fn report(
+        self,
+        results: &[ExampleResult],
+        is_interrupted: bool,
+        took: Duration,
+        output: &mut Output<impl Write, impl Write>,
+    ) -> io::Result<Result<u8, TestError>> {
+        let mut errors = Vec::new();
+        let mut updated = UpdateResult::default();
+        if is_interrupted {
+            let missing = self.selected.len() - results.len();
+            let not_updated = if self.files.is_some() { "; no file was updated" } else { "" };
+            errors.push(format!(
+                "stopped by a signal; examples without a result: {missing}{not_updated}"
+            ));
+        } else if let Some(files) = &self.files {
+            updated = files.update(&self.catalogue, &self.config.catalogue.defaults, results);
+            errors.extend(updated.errors.iter().cloned());
+        }
+        if let Some(junit) = self.junit
+            && let Err(error) = junit.write(results, &updated.examples, took)
+        {
+            errors.push(error);
+        }
+        let is_unresolved = |result: &ExampleResult| {
+            result.outcome.is_failure() && !updated.examples.contains(&result.id())
+        };
+        let mut status =
+            if errors.is_empty() && !results.iter().any(is_unresolved) { 0 } else { EXIT_FAILED };
+        let is_skipped =
+            |result: &ExampleResult| matches!(result.outcome, ExampleOutcome::Skipped(_));
+        if let Some(first) = results.first()
+            && !is_interrupted
+            && results.iter().all(is_skipped)
+        {
+            let reason = first.outcome.lines().concat();
+            errors.push(format!("every example was skipped: {}: {reason}", first.id()));
+            status = EXIT_USAGE;
+        }
+        let out = &mut output.out;
+        match self.arguments.format {
+            TestFormat::Text => report::write_summary(results, &updated, took, out)?,
+            TestFormat::Json => report::write_json(results, &updated, took, out)?,
+        }
+        print_errors(&errors, output)?;
+        Ok(Ok(status))
+    }
 }
 
 fn load(sources: &Sources) -> Result<(Config, Arc<Catalogue>), Vec<String>> {
@@ -132,38 +241,11 @@ fn load(sources: &Sources) -> Result<(Config, Arc<Catalogue>), Vec<String>> {
     Ok((config, Arc::new(catalogue)))
 }
 
-/// Runs examples one after the other, in the order of the catalogue, because each can depend on what the ones before wrote.
-async fn run_all(
-    selected: &[(Arc<Endpoint>, usize)],
-    target: &ExampleTarget,
-    format: TestFormat,
-    output: &mut Output<impl Write, impl Write>,
-) -> io::Result<Vec<ExampleResult>> {
-    let mut results: Vec<ExampleResult> = Vec::with_capacity(selected.len());
-    let mut unreachable: Option<String> = None;
-    for (endpoint, index) in selected {
-        let Some(example) = endpoint.examples.get(*index) else { continue };
-        let started = Instant::now();
-        let (outcome, received) = match &unreachable {
-            Some(reason) => (ExampleOutcome::Error(format!("not sent: {reason}")), None),
-            None => run_example(endpoint, example, target, &mut unreachable).await,
-        };
-        let (endpoint, duration) = (Arc::clone(endpoint), started.elapsed());
-        let result = ExampleResult { endpoint, index: *index, outcome, duration, received };
-        if format == TestFormat::Text {
-            report::write_result(&result, &mut output.out)?;
-            output.out.flush()?;
-        }
-        results.push(result);
-    }
-    Ok(results)
-}
-
 async fn run_example(
     endpoint: &Endpoint,
     example: &Example,
     target: &ExampleTarget,
-    unreachable: &mut Option<String>,
+    availability: &mut Availability,
 ) -> (ExampleOutcome, Option<HttpAnswer>) {
     if let Some(reason) = target.reason_to_skip(endpoint) {
         return (ExampleOutcome::Skipped(reason), None);
@@ -171,6 +253,7 @@ async fn run_example(
     let limit = endpoint.session + MARGIN;
     let error = match timeout(limit, target.send(endpoint, example)).await {
         Ok(Ok(received)) => {
+            availability.answered();
             let evaluation = evaluate(endpoint, example, &received);
             let outcome = if evaluation.is_success() {
                 ExampleOutcome::Passed(evaluation)
@@ -180,11 +263,17 @@ async fn run_example(
             return (outcome, Some(received));
         }
         Ok(Err(TargetError::Unreachable(reason))) => {
-            *unreachable = Some(reason.clone());
+            availability.unreachable(reason.clone());
             reason
         }
-        Ok(Err(TargetError::Failed(reason))) => reason,
-        Err(_) => format!("no answer within {limit:?}"),
+        Ok(Err(TargetError::Failed(reason))) => {
+            availability.answered();
+            reason
+        }
+        Err(_) => {
+            availability.timed_out();
+            format!("no answer within {limit:?}")
+        }
     };
     (ExampleOutcome::Error(error), None)
 }

@@ -197,6 +197,7 @@ mod tests {
             ("100", "1e2"),
             (r#"{"id":{"$any":"int64"}}"#, r#"{"id":77}"#),
             (r#"{"$any":"json"}"#, "[1,2]"),
+            (r#"{"at":{"$any":"datetime","nullable":true}}"#, r#"{"at":null}"#),
         ] {
             assert_eq!(lines(expected, actual), [""; 0], "{expected} {actual}");
         }
@@ -218,6 +219,10 @@ mod tests {
                 r#"/id: expected any uuid, got "7""#,
                 "/more: expected no such member, got null",
             ]
+        );
+        assert_eq!(
+            lines(r#"{"$any":"date","nullable":true}"#, "1"),
+            ["body: expected any date or null, got 1"]
         );
         assert_eq!(lines("[]", "{}"), ["body: expected [], got {}"]);
         assert_eq!(

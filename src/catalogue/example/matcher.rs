@@ -8,6 +8,8 @@ use crate::catalogue::parameter::ParameterType;
 pub const ANY: &str = "$any";
 /// The member with the value that the documentation shows.
 const SHOWN: &str = "example";
+/// The member that also allows `null`.
+const NULLABLE: &str = "nullable";
 
 /// The types that a matcher can name.
 const KINDS: [ParameterType; 12] = [
@@ -30,6 +32,8 @@ const KINDS: [ParameterType; 12] = [
 pub struct Matcher<'a> {
     /// The type of the value; `json` stands for any value.
     pub kind: ParameterType,
+    /// Whether the matcher also stands for `null`.
+    nullable: bool,
     /// The value that the documentation shows.
     shown: Option<&'a ExactJson>,
 }
@@ -50,21 +54,33 @@ impl<'a> Matcher<'a> {
             let known = KINDS.map(ParameterType::as_str).join(", ");
             return Some(Err(format!("{ANY}: expected one of {known}; found {any}")));
         };
-        if let Some((name, _)) = members.iter().find(|(name, _)| ![ANY, SHOWN].contains(&&**name)) {
-            let error = format!("expected only {ANY:?} and {SHOWN:?} in a matcher; found {name:?}");
+        if let Some((name, _)) =
+            members.iter().find(|(name, _)| ![ANY, SHOWN, NULLABLE].contains(&&**name))
+        {
+            let error = format!(
+                "expected only {ANY:?}, {SHOWN:?} and {NULLABLE:?} in a matcher; found {name:?}"
+            );
             return Some(Err(error));
         }
+        let nullable = match value.member(NULLABLE) {
+            None => false,
+            Some(ExactJson::Boolean(nullable)) => *nullable,
+            Some(other) => {
+                return Some(Err(format!("{NULLABLE}: expected true or false; found {other}")));
+            }
+        };
         let shown = value.member(SHOWN);
-        if shown.is_some_and(|shown| !has_type(kind, shown)) {
+        let is_null = |shown: &ExactJson| nullable && *shown == ExactJson::Null;
+        if shown.is_some_and(|shown| !has_type(kind, shown) && !is_null(shown)) {
             return Some(Err(format!("{SHOWN}: expected a value of the type {}", kind.as_str())));
         }
-        Some(Ok(Self { kind, shown }))
+        Some(Ok(Self { kind, nullable, shown }))
     }
 
     /// Returns whether the matcher stands for a value.
     #[must_use]
     pub fn is_match(&self, value: &ExactJson) -> bool {
-        has_type(self.kind, value)
+        has_type(self.kind, value) || (self.nullable && *value == ExactJson::Null)
     }
 
     /// Returns the value for the documentation: the one that the matcher names, or any of its type.
@@ -78,6 +94,7 @@ impl<'a> Matcher<'a> {
     pub fn description(&self) -> String {
         match self.kind {
             ParameterType::Json => "any value".to_owned(),
+            kind if self.nullable => format!("any {} or null", kind.as_str()),
             kind => format!("any {}", kind.as_str()),
         }
     }
@@ -139,6 +156,9 @@ mod tests {
             (r#"{"$any":"datetime"}"#, r#""2026-01-31T12:30:00.5+01:00""#, r#""2026-01-31""#),
             (r#"{"$any":"uuid"}"#, r#""3f2504e0-4f89-41d3-9a0c-0305e82c3301""#, r#""3f2504e0""#),
             (r#"{"$any":"boolean"}"#, "false", "null"),
+            (r#"{"$any":"boolean","nullable":false}"#, "false", "null"),
+            (r#"{"$any":"datetime","nullable":true}"#, "null", r#""2026-01-31""#),
+            (r#"{"$any":"date","nullable":true,"example":null}"#, r#""2026-01-31""#, "1"),
         ] {
             let written = json(written);
             let matcher = Matcher::from_json(&written).unwrap();
@@ -153,14 +173,16 @@ mod tests {
     #[test]
     fn errors_in_matchers_are_located() {
         let written = json(
-            r#"{"a":[{"$any":"guid"}],"b":{"$any":"uuid","like":1},"c":{"$any":"date","example":"x"},"d":{"$any":1},"e":{"$any":"time"}}"#,
+            r#"{"a":[{"$any":"guid"}],"b":{"$any":"uuid","like":1},"c":{"$any":"date","example":"x"},"d":{"$any":1},"e":{"$any":"time"},
+                "f":{"$any":"time","nullable":1},"g":{"$any":"time","example":null}}"#,
         );
         let found = errors(&written);
         let pointers: Vec<&str> = found.iter().map(|(pointer, _)| &**pointer).collect();
-        assert_eq!(pointers, ["/a/0", "/b", "/c", "/d"]);
+        assert_eq!(pointers, ["/a/0", "/b", "/c", "/d", "/f", "/g"]);
         assert!(found[0].1.contains("uuid") && found[0].1.ends_with("found \"guid\""), "{found:?}");
         assert!(found[1].1.contains("found \"like\""), "{found:?}");
         assert!(found[2].1.contains("a value of the type date"), "{found:?}");
+        assert_eq!(found[4].1, "nullable: expected true or false; found 1");
     }
 
     #[test]

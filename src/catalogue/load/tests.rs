@@ -34,6 +34,23 @@ fn with_parameter(keys: &str) -> String {
 }
 
 #[test]
+fn examples_can_be_removed() {
+    let text = format!(
+        r#"{{"e": {}, "f": {}}}"#,
+        with(r#""examples":{"one":{}}"#),
+        with("\"result\":\"none\"").replace("/e", "/f")
+    );
+    let mut catalogue = parse(&[("a.json", &text)], &defaults()).unwrap();
+    let id = catalogue.endpoints()[0].id.clone();
+    assert_eq!(catalogue.get(&id).unwrap().examples.len(), 1);
+    catalogue.remove_examples();
+    assert!(catalogue.endpoints()[0].examples.is_empty());
+    for endpoint in catalogue.endpoints() {
+        assert!(Arc::ptr_eq(endpoint, catalogue.get(&endpoint.id).unwrap()));
+    }
+}
+
+#[test]
 fn errors_in_cors_name_their_keys() {
     let cors = |keys: &str| with(&format!(r#""cors": {{{keys}}}"#));
     check(&cors(""), "cors.origins: missing: expected the origins");

@@ -9,6 +9,9 @@ use crate::config::procedures::{DatabaseConfig, SqliteConfig};
 use crate::procedures::sqlite;
 use crate::telemetry::chain;
 
+/// The start of the directory's name.
+const PREFIX: &str = "fjord-test";
+
 /// The directory of the databases, which is removed when this value is dropped.
 #[derive(Debug)]
 pub(super) struct DatabaseCopies {
@@ -36,10 +39,15 @@ impl DatabaseCopies {
         if embedded.is_empty() {
             return Ok(Self::none());
         }
-        let directory = PrivateDirectory::temporary("fjord-test")?;
+        PrivateDirectory::remove_abandoned(PREFIX);
+        let directory = PrivateDirectory::temporary(PREFIX)?;
         for (index, (name, sqlite)) in embedded.into_iter().enumerate() {
             let file = directory.path().join(format!("{index}.db"));
-            if sqlite.schema.is_none() && sqlite.file.exists() {
+            if sqlite.schema.is_none() {
+                if !sqlite.file.exists() {
+                    let missing = sqlite.file.display();
+                    return Err(format!("database {name}: {missing} does not exist"));
+                }
                 copy(&sqlite.file, &file).await.map_err(|it| format!("database {name}: {it}"))?;
             }
             sqlite.file = file;

@@ -49,32 +49,39 @@ impl Evaluation {
 }
 
 impl HttpAnswer {
-    fn content_type(&self) -> &str {
+    /// Returns the media type, without parameters.
+    pub(super) fn content_type(&self) -> &str {
         let value = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         value.unwrap_or_default().split(';').next().unwrap_or_default().trim()
     }
 
     /// Returns the last part of the problem's type, if the answer is a problem document of fjord.
     pub(super) fn problem(&self) -> Option<String> {
-        if self.content_type() != PROBLEM_JSON {
+        if !self.content_type().eq_ignore_ascii_case(PROBLEM_JSON) {
             return None;
         }
-        let document = self.json();
+        let document = self.json().ok()?;
         let kind = document.member("type")?.as_text()?;
         kind.strip_prefix(PROBLEM_TYPE).map(ToOwned::to_owned)
     }
 
     /// Returns the body: the value of JSON, or a string with the text of another media type. Bytes that are not text are
     /// written as base64.
-    pub(super) fn json(&self) -> ExactJson {
+    ///
+    /// # Errors
+    /// The reason why JSON cannot be read.
+    pub(super) fn json(&self) -> Result<ExactJson, String> {
+        let text = std::str::from_utf8(&self.body);
         let content_type = self.content_type();
-        let text = std::str::from_utf8(&self.body).ok();
-        let is_json = content_type == "application/json" || content_type.ends_with("+json");
-        let parsed = text.filter(|_| is_json).and_then(|text| ExactJson::parse(text).ok());
-        parsed.unwrap_or_else(|| match text {
-            Some(text) => ExactJson::Text(text.into()),
-            None => ExactJson::Text(STANDARD.encode(&self.body).into()),
-        })
+        let is_json = [Representation::Json.media_type(), PROBLEM_JSON]
+            .iter()
+            .any(|known| content_type.eq_ignore_ascii_case(known));
+        match text {
+            Ok(text) if is_json && !text.is_empty() => ExactJson::parse(text),
+            Err(error) if is_json => Err(error.to_string()),
+            Ok(text) => Ok(ExactJson::Text(text.into())),
+            Err(_) => Ok(ExactJson::Text(STANDARD.encode(&self.body).into())),
+        }
     }
 
     /// Returns a header. Several fields of one name are joined.
@@ -88,7 +95,7 @@ impl HttpAnswer {
     /// Describes the answer in a few words: its status and, for a problem, what it says.
     pub(super) fn description(&self) -> String {
         let Some(problem) = self.problem() else { return self.status.to_string() };
-        let document = self.json();
+        let document = self.json().unwrap_or(ExactJson::Null);
         let detail = document.member("detail").and_then(ExactJson::as_text);
         let violations = match document.member("errors") {
             Some(ExactJson::Array(items)) => &**items,
@@ -112,15 +119,57 @@ pub(super) fn evaluate(
     example: &Example,
     received: &HttpAnswer,
 ) -> Evaluation {
-    let body = received.json();
-    let differences = if let Some(expected) = &example.answer {
-        compare(expected, received, &body)
+    let body = readable_body(endpoint, example, received);
+    let mut differences = if let Some(expected) = &example.answer {
+        compare(expected, received, body.as_ref().ok())
     } else {
         let expected = "an answer in the catalogue, which --update adds";
         vec![Difference::new("answer", expected, received.description())]
     };
-    let ReturnsDrift { contradictions, undeclared } = drift(endpoint, example, received, &body);
-    Evaluation { differences, contradictions, undeclared }
+    match body {
+        Ok(body) => {
+            let ReturnsDrift { contradictions, undeclared } =
+                drift(endpoint, example, received, &body);
+            Evaluation { differences, contradictions, undeclared }
+        }
+        Err(difference) => {
+            differences.push(difference);
+            Evaluation { differences, ..Evaluation::default() }
+        }
+    }
+}
+
+/// Returns the body of an answer.
+///
+/// # Errors
+/// The difference from an answer of the endpoint: another media type, or JSON that cannot be read.
+pub(super) fn readable_body(
+    endpoint: &Endpoint,
+    example: &Example,
+    received: &HttpAnswer,
+) -> Result<ExactJson, Difference> {
+    if received.status < 400 && has_body(endpoint, received) {
+        let produced = match representation(endpoint, example) {
+            Some(one) => std::slice::from_ref(one),
+            None => &*endpoint.produces,
+        };
+        let found = received.content_type();
+        if !produced.iter().any(|one| one.is_content_type(found)) {
+            let expected: Vec<&str> = produced.iter().map(Representation::media_type).collect();
+            let found = if found.is_empty() { "none" } else { found };
+            return Err(Difference::new("content-type", expected.join(" or "), found));
+        }
+    }
+    received.json().map_err(|error| {
+        Difference::new("body", "JSON", format!("a text that cannot be read: {error}"))
+    })
+}
+
+/// Returns whether an answer has content.
+pub(super) fn has_body(endpoint: &Endpoint, received: &HttpAnswer) -> bool {
+    !is_bodiless(received.status)
+        && endpoint.method != http::Method::HEAD
+        && !received.body.is_empty()
 }
 
 fn drift(
@@ -137,7 +186,12 @@ fn drift(
     returns_drift::drift(endpoint, body)
 }
 
-fn compare(expected: &ExampleAnswer, received: &HttpAnswer, body: &ExactJson) -> Vec<Difference> {
+/// Compares an answer with the expected one. `body` is missing if it has its own difference.
+fn compare(
+    expected: &ExampleAnswer,
+    received: &HttpAnswer,
+    body: Option<&ExactJson>,
+) -> Vec<Difference> {
     let expected_status = match &expected.problem {
         Some(problem) => format!("{} {problem}", expected.status),
         None => expected.status.to_string(),
@@ -159,7 +213,7 @@ fn compare(expected: &ExampleAnswer, received: &HttpAnswer, body: &ExactJson) ->
             found.push(Difference::new(format!("header {name}"), expected, value));
         }
     }
-    if let Some(expected_body) = &expected.body
+    if let (Some(expected_body), Some(body)) = (&expected.body, body)
         && !is_bodiless(received.status)
     {
         let others = match expected.problem {
@@ -267,10 +321,35 @@ mod tests {
 
     #[test]
     fn other_media_types_are_strings() {
-        assert_eq!(received(200, "text/csv", "a\r\n").json(), ExactJson::Text("a\r\n".into()));
+        let text = |text: &str| Ok(ExactJson::Text(text.into()));
+        assert_eq!(received(200, "text/csv", "a\r\n").json(), text("a\r\n"));
         let bytes =
             HttpAnswer { body: Bytes::from_static(b"\xff\xfe"), ..received(200, "image/png", "") };
-        assert_eq!(bytes.json(), ExactJson::Text("//4=".into()));
-        assert_eq!(received(200, "application/json", "{").json(), ExactJson::Text("{".into()));
+        assert_eq!(bytes.json(), text("//4="));
+        // As `produces` says, and the catalogue then expects a string.
+        assert_eq!(received(200, "application/geo+json", "{}").json(), text("{}"));
+    }
+
+    #[test]
+    fn another_media_type_and_unreadable_json_are_differences() {
+        let answer = r#"{"status":201,"body":{"n":1}}"#;
+        assert_eq!(
+            lines(answer, &received(201, "text/html; charset=utf-8", "<h1>Log in</h1>")),
+            ["content-type: expected application/json, got text/html"]
+        );
+        assert_eq!(lines(answer, &received(201, "Application/JSON", r#"{"n":1}"#)), [""; 0]);
+        let deep = format!("{}{}", "[".repeat(70), "]".repeat(70));
+        for (body, part) in [
+            (r#"{"n":1,"n":2}"#, "the member \"n\" is given more than once"),
+            (&*deep, "nested too deeply"),
+            ("{", "EOF"),
+        ] {
+            for answer in [answer, r#"{"status":201}"#] {
+                let found = lines(answer, &received(201, "application/json", body));
+                let start = "body: expected JSON, got a text that cannot be read: ";
+                assert!(found.len() == 1 && found[0].starts_with(start), "{found:?}");
+                assert!(found[0].contains(part), "{found:?}");
+            }
+        }
     }
 }

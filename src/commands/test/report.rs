@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::result::{ExampleOutcome, ExampleResult};
 use super::update::UpdateResult;
+use crate::commands::printable::{printable, printable_json};
 
 /// Writes the line of an example, and the lines that explain a failure.
 pub(super) fn write_result(result: &ExampleResult, out: &mut impl Write) -> io::Result<()> {
@@ -15,12 +16,12 @@ pub(super) fn write_result(result: &ExampleResult, out: &mut impl Write) -> io::
         outcome => outcome.as_str().to_owned(),
     };
     let took = millis(result.duration);
-    writeln!(out, "{word:<8}{} ({took:.0} ms)", result.id())?;
+    writeln!(out, "{word:<8}{} ({took:.0} ms)", printable(&result.id()))?;
     for line in result.outcome.lines() {
-        writeln!(out, "          {line}")?;
+        writeln!(out, "          {}", printable(&line))?;
     }
     for line in result.outcome.undeclared() {
-        writeln!(out, "    note: {line}")?;
+        writeln!(out, "    note: {}", printable(line))?;
     }
     Ok(())
 }
@@ -33,7 +34,10 @@ pub(super) fn write_summary(
     out: &mut impl Write,
 ) -> io::Result<()> {
     for file in &updated.files {
-        writeln!(out, "updated {file}")?;
+        writeln!(out, "updated {}", printable(file))?;
+    }
+    for line in &updated.removed {
+        writeln!(out, "removed: {}", printable(line))?;
     }
     let counts =
         counts(results).into_iter().filter(|(word, count)| *count > 0 || *word == "passed");
@@ -52,19 +56,24 @@ pub(super) fn counts(results: &[ExampleResult]) -> [(&'static str, usize); 4] {
         .map(|word| (word, results.iter().filter(|result| result.outcome.as_str() == word).count()))
 }
 
-/// Returns all results as a document.
-pub(super) fn to_json(
+/// Writes all results as a document.
+pub(super) fn write_json(
     results: &[ExampleResult],
     updated: &UpdateResult,
     duration: Duration,
-) -> Value {
+    out: &mut impl Write,
+) -> io::Result<()> {
     let examples: Vec<Value> = results.iter().map(one).collect();
     let counts: serde_json::Map<String, Value> =
         counts(results).into_iter().map(|(word, count)| (word.to_owned(), json!(count))).collect();
-    json!({
+    let document = json!({
         "examples": examples, "counts": counts, "duration_ms": millis(duration),
-        "updated": { "files": updated.files, "examples": updated.examples, "errors": updated.errors },
-    })
+        "updated": {
+            "files": updated.files, "examples": updated.examples, "removed": updated.removed,
+            "errors": updated.errors,
+        },
+    });
+    writeln!(out, "{}", printable_json(&format!("{document:#}")))
 }
 
 fn one(result: &ExampleResult) -> Value {
@@ -73,8 +82,8 @@ fn one(result: &ExampleResult) -> Value {
         "outcome": result.outcome.as_str(), "duration_ms": millis(result.duration),
     });
     let Some(members) = document.as_object_mut() else { return document };
-    if let Some(received) = &result.received {
-        members.insert("status".to_owned(), received.status.into());
+    if let Some(status) = result.status {
+        members.insert("status".to_owned(), status.into());
     }
     match &result.outcome {
         ExampleOutcome::Passed(evaluation) | ExampleOutcome::Failed(evaluation) => {

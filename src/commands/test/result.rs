@@ -14,7 +14,9 @@ pub(super) struct ExampleResult {
     pub(super) index: usize,
     pub(super) outcome: ExampleOutcome,
     pub(super) duration: Duration,
-    /// The answer, if there was one.
+    /// The status of the answer, if there was one.
+    pub(super) status: Option<u16>,
+    /// The answer, if it may have to be recorded.
     pub(super) received: Option<HttpAnswer>,
 }
 

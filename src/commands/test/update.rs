@@ -1,18 +1,19 @@
 //! `--update`: writes the answers of examples into the catalogue files. The rest of a file keeps its form.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::Write as _;
+use std::fs::{self, File, TryLockError};
+use std::io::Read as _;
 use std::path::Path;
 
 use serde_json::value::RawValue;
 
 use super::result::{ExampleOutcome, ExampleResult};
 use crate::catalogue::definition::json::RawMembers;
-use crate::catalogue::{Catalogue, EndpointDefaults, ExactJson, load};
+use crate::catalogue::{Catalogue, EndpointDefaults, load};
+use crate::new_file;
 
-use answer::actual_answer;
-use edits::{Edit, apply, edits};
+use answer::{ActualAnswer, actual_answer};
+use edits::{Edit, SourceText, edits};
 
 mod answer;
 mod edits;
@@ -29,96 +30,178 @@ pub(super) struct UpdateResult {
     pub(super) files: Vec<String>,
     /// The updated examples.
     pub(super) examples: Vec<String>,
+    /// The expectations that were removed because the answer does not have them, each after the name of its example.
+    pub(super) removed: Vec<String>,
     /// Why examples or files were not updated.
     pub(super) errors: Vec<String>,
+}
+
+/// The catalogue files before the examples run.
+#[derive(Debug)]
+pub(super) struct CatalogueFiles {
+    texts: BTreeMap<String, String>,
 }
 
 /// An example with its actual answer.
 struct ExampleUpdate<'a> {
     result: &'a ExampleResult,
-    answer: ExactJson,
+    answer: ActualAnswer,
 }
 
-/// Writes the actual answer of each example that failed. A file whose new content would be invalid is not written.
-pub(super) fn update(
-    catalogue: &Catalogue,
-    defaults: &EndpointDefaults,
-    results: &[ExampleResult],
-) -> UpdateResult {
-    let mut done = UpdateResult::default();
-    let mut by_file: BTreeMap<&str, Vec<ExampleUpdate<'_>>> = BTreeMap::new();
-    for result in results {
-        let ExampleOutcome::Failed(evaluation) = &result.outcome else { continue };
-        if evaluation.differences.is_empty() {
-            // Only `returns` differs, which an example cannot change.
-            continue;
+/// The new text of a file.
+struct UpdatedText<'a> {
+    text: String,
+    /// The updates that the text contains.
+    updates: Vec<&'a ExampleUpdate<'a>>,
+    /// Why the text does not contain the others.
+    errors: Vec<String>,
+}
+
+impl CatalogueFiles {
+    /// Reads the files of endpoints.
+    ///
+    /// # Errors
+    /// A message that names the file.
+    pub(super) fn read(catalogue: &Catalogue) -> Result<Self, String> {
+        let mut texts = BTreeMap::new();
+        for endpoint in catalogue.endpoints() {
+            let Some(file) = catalogue.file(&endpoint.id) else { continue };
+            if endpoint.examples.is_empty() || texts.contains_key(file) {
+                continue;
+            }
+            let text = fs::read_to_string(file);
+            let text = text.map_err(|error| format!("{file}: cannot be read: {error}"))?;
+            texts.insert(file.to_owned(), text);
         }
-        let (Some(file), Some(example), Some(received)) =
-            (catalogue.file(&result.endpoint.id), result.example(), &result.received)
-        else {
-            continue;
+        Ok(Self { texts })
+    }
+
+    /// Writes the actual answer of each example that failed. An answer that would make the catalogue invalid is not written.
+    pub(super) fn update(
+        &self,
+        catalogue: &Catalogue,
+        defaults: &EndpointDefaults,
+        results: &[ExampleResult],
+    ) -> UpdateResult {
+        let mut done = UpdateResult::default();
+        let mut by_file: BTreeMap<&str, Vec<ExampleUpdate<'_>>> = BTreeMap::new();
+        for result in results {
+            let ExampleOutcome::Failed(evaluation) = &result.outcome else { continue };
+            if evaluation.differences.is_empty() {
+                // Only `returns` differs, which an example cannot change.
+                continue;
+            }
+            let (Some(file), Some(example)) =
+                (catalogue.file(&result.endpoint.id), result.example())
+            else {
+                continue;
+            };
+            let answer = match &result.received {
+                Some(received) => actual_answer(&result.endpoint, example, received),
+                None => Err("the answers of this run need too much memory: select fewer examples"
+                    .to_owned()),
+            };
+            match answer {
+                Ok(answer) => {
+                    by_file.entry(file).or_default().push(ExampleUpdate { result, answer });
+                }
+                Err(reason) => done.errors.push(not_updated(result, &reason)),
+            }
+        }
+        for (file, updates) in &by_file {
+            if let Err(error) = self.update_file(file, defaults, updates, &mut done) {
+                done.errors.push(format!("not updated: {file}: {error}"));
+            }
+        }
+        done
+    }
+
+    fn update_file(
+        &self,
+        file: &str,
+        defaults: &EndpointDefaults,
+        updates: &[ExampleUpdate<'_>],
+        done: &mut UpdateResult,
+    ) -> Result<(), String> {
+        let before = self.texts.get(file).ok_or_else(changed)?;
+        let (mark, text) = match before.strip_prefix(BYTE_ORDER_MARK) {
+            Some(text) => (BYTE_ORDER_MARK, text),
+            None => ("", &**before),
         };
-        match actual_answer(&result.endpoint, example, received) {
-            Ok(answer) => by_file.entry(file).or_default().push(ExampleUpdate { result, answer }),
-            Err(reason) => done.errors.push(format!("{}: not updated: {reason}", result.id())),
+        let new = updated_text((file, text), defaults, updates)?;
+        done.errors.extend(new.errors);
+        if new.updates.is_empty() {
+            return Ok(());
         }
-    }
-    for (file, updates) in by_file {
-        match update_file(file, defaults, &updates) {
-            Ok(()) => {
-                done.files.push(file.to_owned());
-                let resolved = updates.iter().filter(|update| has_no_other_error(update.result));
-                done.examples.extend(resolved.map(|update| update.result.id()));
+        load::parse(&[(file, &new.text)], defaults).map_err(|errors| {
+            let first = errors.first().map(ToString::to_string).unwrap_or_default();
+            format!("the new content would be invalid: {first}")
+        })?;
+        replace(Path::new(file), before, &format!("{mark}{}", new.text))?;
+        done.files.push(file.to_owned());
+        for ExampleUpdate { result, answer } in new.updates {
+            if has_no_other_error(result) {
+                done.examples.push(result.id());
             }
-            Err(errors) => {
-                done.errors.extend(errors.into_iter().map(|it| format!("not updated: {it}")));
-            }
+            let removed = answer.removed.iter().map(|one| format!("{}: {one}", result.id()));
+            done.removed.extend(removed);
         }
+        Ok(())
     }
-    done
+}
+
+fn changed() -> String {
+    "the file has changed meanwhile: run the examples again".to_owned()
+}
+
+fn not_updated(result: &ExampleResult, reason: &str) -> String {
+    format!("{}: not updated: {reason}", result.id())
 }
 
 fn has_no_other_error(result: &ExampleResult) -> bool {
     matches!(&result.outcome, ExampleOutcome::Failed(it) if it.contradictions.is_empty())
 }
 
-fn update_file(
-    file: &str,
+/// Writes the answers into the text of a file, except those with which their endpoint would be invalid.
+fn updated_text<'a>(
+    (file, text): (&str, &str),
     defaults: &EndpointDefaults,
-    updates: &[ExampleUpdate<'_>],
-) -> Result<(), Vec<String>> {
-    let one = |error: String| vec![format!("{file}: {error}")];
-    let path = fs::canonicalize(file).map_err(|it| one(format!("cannot be read: {it}")))?;
-    let text = fs::read_to_string(&path).map_err(|it| one(format!("cannot be read: {it}")))?;
-    let (mark, text) = match text.strip_prefix(BYTE_ORDER_MARK) {
-        Some(text) => (BYTE_ORDER_MARK, text),
-        None => ("", &*text),
-    };
-    let new = updated_text(text, updates).map_err(one)?;
-    load::parse(&[(file, &new)], defaults).map_err(|errors| {
-        errors
-            .iter()
-            .map(|error| format!("the new content would be invalid: {error}"))
-            .collect::<Vec<_>>()
-    })?;
-    let written = write(&path, &format!("{mark}{new}"));
-    written.map_err(|error| one(format!("cannot be written: {error}")))
-}
-
-fn updated_text(text: &str, updates: &[ExampleUpdate<'_>]) -> Result<String, String> {
-    let changed = || "the file has changed meanwhile".to_owned();
+    updates: &'a [ExampleUpdate<'a>],
+) -> Result<UpdatedText<'a>, String> {
+    let source = SourceText::new(text);
     let document: &RawValue = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let RawMembers(endpoints) =
+        serde_json::from_str(document.get()).map_err(|error| error.to_string())?;
     let mut all: Vec<Edit> = Vec::new();
-    for ExampleUpdate { result, answer } in updates {
-        let endpoint = member(document, result.endpoint.id.as_str()).ok_or_else(changed)?;
+    let (mut written, mut errors) = (Vec::new(), Vec::new());
+    for group in updates.chunk_by(|one, other| one.result.endpoint.id == other.result.endpoint.id) {
+        let Some(first) = group.first() else { continue };
+        let id = first.result.endpoint.id.as_str();
+        let endpoint = endpoints.iter().find(|(known, _)| known == id);
+        let (_, endpoint) = endpoint.ok_or_else(changed)?;
         let examples = member(endpoint, "examples").ok_or_else(changed)?;
-        let example = member(examples, result.name()).ok_or_else(changed)?;
-        match member(example, ANSWER) {
-            Some(old) => edits(text, old, answer, &mut all)?,
-            None => all.push(Edit::add_member(text, example, ANSWER, answer)),
+        let start = all.len();
+        for update in group {
+            let example = member(examples, update.result.name()).ok_or_else(changed)?;
+            let before = all.len();
+            match member(example, ANSWER) {
+                Some(old) => edits(source, old, &update.answer.json, &mut all)?,
+                None => all.push(Edit::add_member(source, example, ANSWER, &update.answer.json)),
+            }
+            let own = all.get(start..).unwrap_or_default();
+            let own = source.edited(source.range_of(endpoint), own);
+            let alone = format!("{{{}:{own}}}", serde_json::Value::from(id));
+            match load::parse(&[(file, &alone)], defaults) {
+                Ok(_) => written.push(update),
+                Err(found) => {
+                    all.truncate(before);
+                    let reason = found.first().map(|it| format!("{}: {}", it.key, it.expected));
+                    errors.push(not_updated(update.result, &reason.unwrap_or_default()));
+                }
+            }
         }
     }
-    Ok(apply(text, all))
+    Ok(UpdatedText { text: source.edited(0..text.len(), &all), updates: written, errors })
 }
 
 fn member<'a>(object: &'a RawValue, name: &str) -> Option<&'a RawValue> {
@@ -126,20 +209,48 @@ fn member<'a>(object: &'a RawValue, name: &str) -> Option<&'a RawValue> {
     members.into_iter().find(|(known, _)| known == name).map(|(_, value)| value)
 }
 
-/// Replaces a file in one step, so that a reader sees either version. Keeps its permissions.
-fn write(path: &Path, text: &str) -> std::io::Result<()> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    // The catalogue ignores hidden files.
-    let temporary = path.with_file_name(format!(".{name}.new"));
-    let written = || {
-        let mut file = fs::File::create(&temporary)?;
-        file.set_permissions(fs::metadata(path)?.permissions())?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    };
-    written().inspect_err(|_| {
-        // The error of the write is reported.
-        fs::remove_file(&temporary).ok();
-    })
+/// Replaces a file that still has the text `before`. Of two processes, one fails.
+fn replace(file: &Path, before: &str, new: &str) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("cannot be written: {error}");
+    let path = fs::canonicalize(file).map_err(failed)?;
+    let lock = File::open(&path).map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err("another process is writing it".to_owned()),
+        Err(TryLockError::Error(error)) => return Err(failed(error)),
+    }
+    // Read by its name, because another process can have replaced the file before it was locked.
+    let mut now = Vec::new();
+    let limit = before.len() as u64 + 1;
+    File::open(&path).and_then(|it| it.take(limit).read_to_end(&mut now)).map_err(failed)?;
+    if now != before.as_bytes() {
+        return Err(changed());
+    }
+    new_file::replace(&path, new).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_has_changed_or_is_locked_is_not_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("a.json");
+        fs::write(&file, "{} ").unwrap();
+        for before in ["{}", "{}\n", "{}  "] {
+            assert_eq!(replace(&file, before, "new").unwrap_err(), changed());
+        }
+        let lock = File::open(&file).unwrap();
+        lock.lock().unwrap();
+        assert_eq!(replace(&file, "{} ", "new").unwrap_err(), "another process is writing it");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "{} ");
+        drop(lock);
+        // A symbolic link stays one.
+        let link = directory.path().join("b.json");
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        replace(&link, "{} ", "new").unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "new");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    }
 }

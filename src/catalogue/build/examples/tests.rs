@@ -178,6 +178,20 @@ fn a_refused_request_is_allowed_if_its_refusal_is_expected() {
 }
 
 #[test]
+fn a_header_that_cannot_be_sent_is_an_error() {
+    for answer in [r#","answer":{"problem":"invalid-request"}"#, ""] {
+        let found = errors_of(
+            ENDPOINT,
+            &format!(
+                r#"{{"one":{{"parameters":{{"id":1,"X-Device":"a\nb"}},"headers":{{"Idempotency-Key":"k"}}{answer}}}}}"#
+            ),
+        );
+        let expected = "examples.one.parameters.X-Device: cannot be sent in a header: expected";
+        assert!(found.len() == 1 && found[0].starts_with(expected), "{found:?}");
+    }
+}
+
+#[test]
 fn conditions_and_media_types_allow_further_answers() {
     let get = r#""route":"GET /a","procedure":"a.b","auth":"public","cache":{"etag":true},"produces":["application/json","text/csv"]"#;
     for good in [

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 use serde_json::value::RawValue;
 
 use crate::catalogue::endpoint::Endpoint;
@@ -21,6 +21,9 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// What to do about a value that the gateway refuses.
 const CURE: &str =
     "expected a value that the endpoint accepts, or \"problem\": \"invalid-request\" as the answer";
+
+/// What to do about a value that no request can contain, even if its refusal is expected.
+const UNSENDABLE: &str = "cannot be sent in a header: expected a value without control characters";
 
 /// Returns every error as its key within the example and its message.
 pub(super) fn errors(endpoint: &Endpoint, example: &Example) -> Vec<(String, String)> {
@@ -108,6 +111,13 @@ fn add(parameter: &Parameter, example: &Example, errors: &mut Vec<(String, Strin
             format!(".parameters.{name}")
         }
     };
+    if parameter.source == ParameterSource::Header
+        && let Some(value) = example.parameter(name)
+        && HeaderValue::from_str(&request::text(parameter, value)).is_err()
+    {
+        errors.push((key, UNSENDABLE.to_owned()));
+        return;
+    }
     let is_from_caller = parameter.source == ParameterSource::Claim || key.ends_with("principal");
     if example.is_invalid() && !is_from_caller {
         return;

@@ -1,13 +1,20 @@
 //! Describes an actual answer as the answer of an example.
 
-use crate::catalogue::endpoint::is_bodiless;
-use crate::catalogue::example::comparison::updated;
+use crate::catalogue::example::comparison::{member_pointer, updated};
 use crate::catalogue::example::{PROBLEMS, REFUSED};
 use crate::catalogue::{Endpoint, ExactJson, Example};
-use crate::commands::test::evaluation::{HttpAnswer, header_matches};
+use crate::commands::test::evaluation::{HttpAnswer, has_body, header_matches, readable_body};
 
 /// The members of a problem document that describe the example. The others depend on the request or follow from the type.
 const DESCRIBING: [&str; 2] = ["detail", "errors"];
+
+/// An answer as it is written in the catalogue.
+#[derive(Debug)]
+pub(super) struct ActualAnswer {
+    pub(super) json: ExactJson,
+    /// Expectations that the answer does not have, such as `header Link`.
+    pub(super) removed: Vec<String>,
+}
 
 /// Returns the answer as it is written in the catalogue. Matchers that still match are kept, as are the selection of headers
 /// and the omission of the body.
@@ -18,7 +25,7 @@ pub(super) fn actual_answer(
     endpoint: &Endpoint,
     example: &Example,
     received: &HttpAnswer,
-) -> Result<ExactJson, String> {
+) -> Result<ActualAnswer, String> {
     let old = example.answer.as_ref();
     let problem = received.problem();
     if received.status >= 400 {
@@ -29,6 +36,8 @@ pub(super) fn actual_answer(
             return Err(format!("the answer is {what}, which is not an answer of the procedure"));
         }
     }
+    let body = readable_body(endpoint, example, received).map_err(|it| it.to_string())?;
+    let mut removed = Vec::new();
     let mut members: Vec<(Box<str>, ExactJson)> = Vec::new();
     members.push(("status".into(), ExactJson::Number(received.status.to_string().into())));
     let is_problem = problem.is_some();
@@ -37,7 +46,10 @@ pub(super) fn actual_answer(
     }
     let headers = old.map(|old| &*old.headers).unwrap_or_default();
     let headers = headers.iter().filter_map(|(name, expected)| {
-        let value = received.header(name)?;
+        let Some(value) = received.header(name) else {
+            removed.push(format!("header {name}"));
+            return None;
+        };
         let is_match = header_matches(expected, &value);
         let value = if is_match { expected.clone() } else { ExactJson::Text(value.into()) };
         Some(((&**name).into(), value))
@@ -50,24 +62,28 @@ pub(super) fn actual_answer(
     let same = old.filter(|old| old.problem.is_some() == is_problem);
     let old_body = same.and_then(|old| old.body.as_ref());
     let is_omitted = same.is_some_and(|old| old.body.is_none() && old.status == received.status);
-    let has_body = !is_bodiless(received.status)
-        && endpoint.method != http::Method::HEAD
-        && !received.body.is_empty();
-    if has_body && !is_omitted {
-        let actual = received.json();
+    if has_body(endpoint, received) && !is_omitted {
         let body = if is_problem {
-            described(old_body, &actual)
+            described(old_body, &body, &mut removed)
         } else {
-            Some(updated(old_body, &actual))
+            Some(updated(old_body, &body))
         };
         members.extend(body.map(|body| ("body".into(), body)));
     }
-    Ok(ExactJson::Object(members))
+    Ok(ActualAnswer { json: ExactJson::Object(members), removed })
 }
 
 /// Returns the members of a problem document that the example gave before, or those that describe the problem.
-fn described(old: Option<&ExactJson>, actual: &ExactJson) -> Option<ExactJson> {
+fn described(
+    old: Option<&ExactJson>,
+    actual: &ExactJson,
+    removed: &mut Vec<String>,
+) -> Option<ExactJson> {
     let ExactJson::Object(members) = actual else { return None };
+    if let Some(ExactJson::Object(old)) = old {
+        let missing = old.iter().filter(|(name, _)| actual.member(name).is_none());
+        removed.extend(missing.map(|(name, _)| format!("body {}", member_pointer("", name))));
+    }
     let is_wanted = |name: &str| match old {
         Some(old) => old.member(name).is_some(),
         None => DESCRIBING.contains(&name),
@@ -77,4 +93,63 @@ fn described(old: Option<&ExactJson>, actual: &ExactJson) -> Option<ExactJson> {
         .map(|(name, value)| (name.clone(), updated(old.and_then(|old| old.member(name)), value)))
         .collect();
     (!body.is_empty()).then_some(ExactJson::Object(body))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::HeaderMap;
+    use http::header::CONTENT_TYPE;
+
+    use super::*;
+    use crate::catalogue::load::fixture::catalogue;
+    use crate::problem::PROBLEM_JSON;
+
+    fn actual(status: u16, content_type: &str, body: &str) -> Result<ActualAnswer, String> {
+        let catalogue = catalogue(
+            r#""e": {"route":"GET /e", KEYS, "result":"row", "examples":{"one":{"answer":{
+                "status":422,"problem":"refused","headers":{"Link":{"$any":"string"},"X-A":"1"},
+                "body":{"detail":"no","a/b":1}}}}}"#,
+        );
+        let endpoint = &catalogue.endpoints()[0];
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, content_type.parse().unwrap());
+        headers.insert("x-a", "2".parse().unwrap());
+        let received = HttpAnswer { status, headers, body: Bytes::from(body.to_owned()) };
+        actual_answer(endpoint, &endpoint.examples[0], &received)
+    }
+
+    #[test]
+    fn expectations_that_are_lost_are_named() {
+        let body = r#"{"type":"urn:fjord:problem:refused","status":422,"detail":"yes"}"#;
+        let found = actual(422, PROBLEM_JSON, body).unwrap();
+        assert_eq!(found.removed, ["header Link", "body /a~1b"]);
+        let expected =
+            r#"{"status":422,"problem":"refused","headers":{"X-A":"2"},"body":{"detail":"yes"}}"#;
+        assert_eq!(found.json, ExactJson::parse(expected).unwrap());
+    }
+
+    #[test]
+    fn only_answers_that_the_endpoint_can_give_are_recorded() {
+        for (status, content_type, body, part) in [
+            (
+                200,
+                "text/html",
+                "<h1>Log in</h1>",
+                "content-type: expected application/json, got text/html",
+            ),
+            (200, "", "{}", "content-type: expected application/json, got none"),
+            (200, "application/json", r#"{"n":1,"n":2}"#, "\"n\" is given more than once"),
+            (
+                404,
+                "text/html",
+                "<h1>Not Found</h1>",
+                "the answer is 404, which is not an answer of the procedure",
+            ),
+        ] {
+            let error = actual(status, content_type, body).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        }
+        assert!(actual(200, "application/json", r#"{"n":1}"#).unwrap().removed == ["header Link"]);
+    }
 }

@@ -7,6 +7,64 @@ use serde_json::value::RawValue;
 use crate::catalogue::ExactJson;
 use crate::catalogue::definition::json::RawMembers;
 
+/// The indentation of each level in a text without indented lines.
+const UNIT_DEFAULT: &str = "  ";
+
+/// A text, and the form of its lines.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SourceText<'a> {
+    text: &'a str,
+    /// The indentation of each level.
+    unit: &'a str,
+    has_crlf: bool,
+}
+
+impl<'a> SourceText<'a> {
+    /// Determines the form from the first indented line and the first line end.
+    pub(super) fn new(text: &'a str) -> Self {
+        let indents = text.lines().filter_map(|line| {
+            let inner = line.trim_start_matches([' ', '\t']);
+            let is_indented = !inner.trim().is_empty() && inner.len() < line.len();
+            is_indented.then(|| line.get(..line.len() - inner.len())).flatten()
+        });
+        let unit = indents.take(1).next().unwrap_or(UNIT_DEFAULT);
+        let first_line = text.split_once('\n').map_or("", |(line, _)| line);
+        Self { text, unit, has_crlf: first_line.ends_with('\r') }
+    }
+
+    /// Returns the place of a value that was read from the text.
+    pub(super) fn range_of(&self, value: &RawValue) -> Range<usize> {
+        let start = value.get().as_ptr().addr().saturating_sub(self.text.as_ptr().addr());
+        start..start + value.get().len()
+    }
+
+    /// Returns the indentation of the line at a place, and the column of the place in it.
+    fn position(&self, at: usize) -> (&'a str, usize) {
+        let before = self.text.get(..at).unwrap_or_default();
+        let line = before.rsplit('\n').next().unwrap_or_default();
+        let indent = line.len() - line.trim_start().len();
+        (line.get(..indent).unwrap_or_default(), line.chars().count())
+    }
+
+    /// Applies edits that do not overlap to a part of the text.
+    pub(super) fn edited<'e>(
+        &self,
+        part: Range<usize>,
+        edits: impl IntoIterator<Item = &'e Edit>,
+    ) -> String {
+        let mut edits: Vec<&Edit> = edits.into_iter().collect();
+        edits.sort_by_key(|edit| edit.range.start);
+        let (mut new, mut at) = (String::new(), part.start);
+        for Edit { range, text } in edits {
+            new.push_str(self.text.get(at..range.start).unwrap_or_default());
+            new.push_str(text);
+            at = range.end;
+        }
+        new.push_str(self.text.get(at..part.end).unwrap_or_default());
+        new
+    }
+}
+
 /// A replacement of a part of a text.
 #[derive(Debug)]
 pub(super) struct Edit {
@@ -15,49 +73,48 @@ pub(super) struct Edit {
 }
 
 impl Edit {
-    fn replace(text: &str, old: &RawValue, new: &ExactJson) -> Self {
-        let range = range_of(text, old);
-        let (indent, column) = position(text, range.start);
-        Self { text: new.to_indented(indent, column), range }
+    fn new(source: SourceText<'_>, range: Range<usize>, text: String) -> Self {
+        // JSON escapes the line breaks in strings.
+        let text = if source.has_crlf { text.replace('\n', "\r\n") } else { text };
+        Self { range, text }
+    }
+
+    fn replace(source: SourceText<'_>, old: &RawValue, new: &ExactJson) -> Self {
+        let range = source.range_of(old);
+        let (indent, column) = source.position(range.start);
+        Self::new(source, range, new.to_indented(indent, source.unit, column))
     }
 
     /// Adds a member at the end of an object of the text.
-    pub(super) fn add_member(text: &str, object: &RawValue, name: &str, value: &ExactJson) -> Self {
-        let range = range_of(text, object);
-        let inner = text.get(range.start + 1..range.end.saturating_sub(1)).unwrap_or_default();
-        let at = range.start + 1 + inner.trim_end().len();
+    pub(super) fn add_member(
+        source: SourceText<'_>,
+        object: &RawValue,
+        name: &str,
+        value: &ExactJson,
+    ) -> Self {
+        let range = source.range_of(object);
+        let content = range.start + 1..range.end.saturating_sub(1);
+        let inner = source.text.get(content.clone()).unwrap_or_default();
+        let at = content.start + inner.trim_end().len();
         let key = serde_json::Value::from(name);
-        let (indent, _) = position(text, range.start);
-        let new = if inner.trim().is_empty() {
-            let value = value.to_indented(indent, indent.len());
-            let range = range.start + 1..range.end.saturating_sub(1);
-            return Self { range, text: format!(" {key}: {value} ") };
-        } else if inner.contains('\n') {
-            let indent = format!("{indent}  ");
+        let (indent, _) = source.position(range.start);
+        let unit = source.unit;
+        if inner.trim().is_empty() {
+            let value = value.to_indented(indent, unit, indent.len());
+            return Self::new(source, content, format!(" {key}: {value} "));
+        }
+        let new = if inner.contains('\n') {
+            let indent = format!("{indent}{unit}");
             let start = format!("{indent}{key}: ");
-            let value = value.to_indented(&indent, start.len());
+            let value = value.to_indented(&indent, unit, start.len());
             format!(",\n{start}{value}")
         } else {
-            let (_, column) = position(text, at);
+            let (_, column) = source.position(at);
             let start = format!(", {key}: ");
-            format!("{start}{}", value.to_indented(indent, column + start.len()))
+            format!("{start}{}", value.to_indented(indent, unit, column + start.len()))
         };
-        Self { range: at..at, text: new }
+        Self::new(source, at..at, new)
     }
-}
-
-/// Returns the place of a value in the text from which it was read.
-fn range_of(text: &str, value: &RawValue) -> Range<usize> {
-    let start = value.get().as_ptr().addr().saturating_sub(text.as_ptr().addr());
-    start..start + value.get().len()
-}
-
-/// Returns the indentation of the line at a place, and the column of the place in it.
-fn position(text: &str, at: usize) -> (&str, usize) {
-    let before = text.get(..at).unwrap_or_default();
-    let line = before.rsplit('\n').next().unwrap_or_default();
-    let indent = line.len() - line.trim_start().len();
-    (line.get(..indent).unwrap_or_default(), line.chars().count())
 }
 
 /// Adds the edits that turn a value of the text into another one.
@@ -65,7 +122,7 @@ fn position(text: &str, at: usize) -> (&str, usize) {
 /// # Errors
 /// A message if the value cannot be read.
 pub(super) fn edits(
-    text: &str,
+    source: SourceText<'_>,
     old: &RawValue,
     new: &ExactJson,
     found: &mut Vec<Edit>,
@@ -82,7 +139,7 @@ pub(super) fn edits(
             if has_same_names {
                 for (name, old) in read.0 {
                     if let Some(new) = new.member(&name) {
-                        edits(text, old, new, found)?;
+                        edits(source, old, new, found)?;
                     }
                 }
                 return Ok(());
@@ -93,25 +150,15 @@ pub(super) fn edits(
                 serde_json::from_str(old.get()).map_err(|error| error.to_string())?;
             if items.len() == new_items.len() {
                 for (old, new) in items.into_iter().zip(new_items) {
-                    edits(text, old, new, found)?;
+                    edits(source, old, new, found)?;
                 }
                 return Ok(());
             }
         }
         _ => {}
     }
-    found.push(Edit::replace(text, old, new));
+    found.push(Edit::replace(source, old, new));
     Ok(())
-}
-
-/// Applies edits that do not overlap.
-pub(super) fn apply(text: &str, mut all: Vec<Edit>) -> String {
-    all.sort_by_key(|edit| edit.range.start);
-    let mut new = text.to_owned();
-    for Edit { range, text } in all.iter().rev() {
-        new.replace_range(range.clone(), text);
-    }
-    new
 }
 
 #[cfg(test)]
@@ -121,8 +168,9 @@ mod tests {
     fn changed(text: &str, new: &str) -> String {
         let document: &RawValue = serde_json::from_str(text).unwrap();
         let mut found = Vec::new();
-        edits(text, document, &ExactJson::parse(new).unwrap(), &mut found).unwrap();
-        apply(text, found)
+        let source = SourceText::new(text);
+        edits(source, document, &ExactJson::parse(new).unwrap(), &mut found).unwrap();
+        source.edited(0..text.len(), &found)
     }
 
     #[test]
@@ -137,13 +185,27 @@ mod tests {
 
     #[test]
     fn an_object_with_other_members_is_written_anew() {
-        let text = "{\n    \"a\": {\n      \"b\": 1\n    },\n    \"c\": []\n}";
+        let text = "{\n    \"a\": {\n        \"b\": 1\n    },\n    \"c\": []\n}";
         let long = "x".repeat(100);
         let found = changed(text, &format!(r#"{{"a":{{"b":1,"d":"{long}"}},"c":[1]}}"#));
         let expected = format!(
-            "{{\n    \"a\": {{\n      \"b\": 1,\n      \"d\": \"{long}\"\n    }},\n    \"c\": [1]\n}}"
+            "{{\n    \"a\": {{\n        \"b\": 1,\n        \"d\": \"{long}\"\n    }},\n    \"c\": [1]\n}}"
         );
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn line_ends_and_indentation_are_those_of_the_text() {
+        let text = "{\r\n\t\"a\": { \"b\": 1 }\r\n}\r\n";
+        let long = "x".repeat(110);
+        let expected = format!(
+            "{{\r\n\t\"a\": {{\r\n\t\t\"b\": 1,\r\n\t\t\"c\": \"\\n{long}\"\r\n\t}}\r\n}}\r\n"
+        );
+        let new = format!(r#"{{"a":{{"b":1,"c":"\n{long}"}}}}"#);
+        assert_eq!(changed(text, &new), expected);
+        let four = "{\n\n    \"a\": []\n}";
+        let expected = format!("{{\n\n    \"a\": [\n        \"{long}\"\n    ]\n}}");
+        assert_eq!(changed(four, &format!(r#"{{"a":["{long}"]}}"#)), expected);
     }
 
     #[test]
@@ -152,11 +214,13 @@ mod tests {
         for (text, expected) in [
             ("{}", r#"{ "answer": { "status": 200 } }"#),
             (r#"{ "a": 1 }"#, r#"{ "a": 1, "answer": { "status": 200 } }"#),
+            ("{\r\n\t\"a\": 1\r\n}", "{\r\n\t\"a\": 1,\r\n\t\"answer\": { \"status\": 200 }\r\n}"),
             ("{\n  \"a\": 1\n}", "{\n  \"a\": 1,\n  \"answer\": { \"status\": 200 }\n}"),
         ] {
             let object: &RawValue = serde_json::from_str(text).unwrap();
-            let edit = Edit::add_member(text, object, "answer", &value);
-            assert_eq!(apply(text, vec![edit]), expected);
+            let source = SourceText::new(text);
+            let edit = Edit::add_member(source, object, "answer", &value);
+            assert_eq!(source.edited(0..text.len(), [&edit]), expected);
         }
     }
 }

@@ -1,0 +1,82 @@
+//! Escapes characters that could control a terminal or change the order of its text.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+/// Returns text in which control characters, line breaks and invisible characters of formatting are escaped, such as `\u{1b}`.
+pub(super) fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_unprintable) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        if is_unprintable(character) {
+            escaped.extend(character.escape_default());
+        } else {
+            escaped.push(character);
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+/// Returns a JSON text in which the same characters are escaped as in JSON. The line breaks between values are kept.
+pub(super) fn printable_json(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        if is_unprintable(character) && character != '\n' {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                // Writing into a string cannot fail.
+                write!(escaped, "\\u{unit:04x}").ok();
+            }
+        } else {
+            escaped.push(character);
+        }
+    }
+    escaped
+}
+
+/// Returns whether a character is in the Unicode categories Cc (control), Cf (format, which contains the controls of the text
+/// direction), Zl or Zp (line and paragraph separators).
+fn is_unprintable(character: char) -> bool {
+    if character.is_ascii() {
+        return character.is_ascii_control();
+    }
+    matches!(character,
+        '\u{80}'..='\u{9f}' | '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}'
+        | '\u{890}' | '\u{891}' | '\u{8e2}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}'
+        | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+        | '\u{e0000}'..='\u{e007f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_characters_that_are_not_shown_are_escaped() {
+        for text in ["", "a \\ \"b\"", "Halló ä e\u{301} 馬 🐎"] {
+            assert!(matches!(printable(text), Cow::Borrowed(same) if same == text));
+            assert_eq!(printable_json(text), text);
+        }
+        for (text, escaped) in [
+            ("a\u{1b}[2J\r\n", "a\\u{1b}[2J\\r\\n"),
+            ("\u{9b}31m\u{7f}", "\\u{9b}31m\\u{7f}"),
+            ("a\u{202e}b\u{2066}c\u{200b}\u{2028}", "a\\u{202e}b\\u{2066}c\\u{200b}\\u{2028}"),
+        ] {
+            assert_eq!(printable(text), escaped);
+        }
+    }
+
+    #[test]
+    fn escaped_json_has_the_same_value() {
+        let value = serde_json::json!({ "a": "\u{9b}31m \u{202e}\u{7f} \u{e0001} ä" });
+        let text = printable_json(&format!("{value:#}"));
+        assert!(
+            !text.contains(|character| character != '\n' && is_unprintable(character)),
+            "{text}"
+        );
+        assert!(text.contains("\\udb40\\udc01"), "{text}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
+    }
+}
