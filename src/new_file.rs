@@ -53,7 +53,9 @@ pub fn replace(path: &Path, text: &str) -> io::Result<()> {
     let mut file = File::options().write(true).create_new(true).mode(PRIVATE).open(&new)?;
     let mut written = || {
         // Only root may give a file away. Without it, the new file belongs to this user.
-        unix::fchown(&file, Some(old.uid()), Some(old.gid())).ok();
+        if unix::fchown(&file, Some(old.uid()), Some(old.gid())).is_err() {
+            unix::fchown(&file, None, Some(old.gid())).ok();
+        }
         file.set_permissions(old.permissions())?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
@@ -64,7 +66,9 @@ pub fn replace(path: &Path, text: &str) -> io::Result<()> {
         fs::remove_file(&new).ok();
     })?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+    // The file is already replaced, and not every file system can sync a directory.
+    File::open(directory.unwrap_or(Path::new("."))).and_then(|directory| directory.sync_all()).ok();
+    Ok(())
 }
 
 #[cfg(test)]

@@ -102,7 +102,6 @@ fn remove_abandoned_in(home: &Path, prefix: &str) {
 fn abandoned(path: &Path) -> Result<File, String> {
     let shown = path.display();
     let exists = || format!("{shown}: already exists; expected the name of a new directory");
-    let lock = File::open(path.join(LOCK)).map_err(|_| exists())?;
     let (directory, own) = (fs::symlink_metadata(path), fs::metadata("/proc/self"));
     let is_own = directory.is_ok_and(|directory| {
         let is_owner = own.is_ok_and(|own| own.uid() == directory.uid());
@@ -111,6 +110,8 @@ fn abandoned(path: &Path) -> Result<File, String> {
     if !is_own {
         return Err(exists());
     }
+    // Only now: in a directory of another user, opening the file could block.
+    let lock = File::open(path.join(LOCK)).map_err(|_| exists())?;
     match lock.try_lock() {
         // Another process may have replaced the directory before this process locked the file.
         Ok(()) => match (fs::metadata(path.join(LOCK)), lock.metadata()) {

@@ -213,7 +213,8 @@ fn member<'a>(object: &'a RawValue, name: &str) -> Option<&'a RawValue> {
 fn replace(file: &Path, before: &str, new: &str) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("cannot be written: {error}");
     let path = fs::canonicalize(file).map_err(failed)?;
-    let lock = File::open(&path).map_err(failed)?;
+    // Opened for writing: a read-only file must not be replaced, and NFS locks only such a descriptor.
+    let lock = File::options().read(true).write(true).open(&path).map_err(failed)?;
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err("another process is writing it".to_owned()),

@@ -69,6 +69,8 @@ pub(super) fn actual_answer(
             Some(updated(old_body, &body))
         };
         members.extend(body.map(|body| ("body".into(), body)));
+    } else if !is_problem && old_body.is_some() {
+        removed.push("body".to_owned());
     }
     Ok(ActualAnswer { json: ExactJson::Object(members), removed })
 }
