@@ -81,6 +81,7 @@ pub async fn run(
             }
         }
     }
+    drop(commands);
     gateway.drain().await;
     Ok(())
 }

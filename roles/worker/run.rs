@@ -72,7 +72,9 @@ pub async fn run(
                 Signal::Reload => {
                     systemd::reloading();
                     worker.reload_by_signal(&sources).await;
-                    systemd::ready("serving");
+                    if is_ready {
+                        systemd::ready("serving");
+                    }
                 }
                 Signal::Stop => break,
             },
@@ -87,6 +89,7 @@ pub async fn run(
             }
         }
     }
+    drop(commands);
     worker.drain().await;
     Ok(())
 }

@@ -116,6 +116,9 @@ impl<'a> ControlledFleet<'a> {
         let concerns = |member: &&Member| to.includes(&member.role, &member.id, &member.host);
         let expected: BTreeSet<String> =
             self.members.values().filter(concerns).map(|member| member.id.clone()).collect();
+        if expected.is_empty() {
+            return Ok(true);
+        }
         let name = command.as_str();
         let request = ControlRequest {
             id: uuid::Uuid::new_v4().to_string(),

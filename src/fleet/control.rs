@@ -9,6 +9,7 @@ use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::Instant;
 
 use crate::cli::Role;
@@ -223,8 +224,14 @@ async fn receive(
     let deadline = Instant::now() + Duration::from_millis(timeout_ms).min(TIMEOUT_MAX);
     let received = ReceivedCommand { command, deadline, answer };
     if let Err(rejected) = sender.try_send(received) {
-        let rejected = rejected.into_inner();
-        rejected.answer.send(Err(vec!["it is still executing other commands".to_owned()])).await;
+        let (rejected, result) = match rejected {
+            // A process that drains does not read its files again, and must not make a reload fail.
+            TrySendError::Closed(rejected) => (rejected, Ok(vec!["it is draining".to_owned()])),
+            TrySendError::Full(rejected) => {
+                (rejected, Err(vec!["it is still executing other commands".to_owned()]))
+            }
+        };
+        rejected.answer.send(result).await;
     }
 }
 
