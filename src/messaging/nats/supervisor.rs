@@ -131,6 +131,11 @@ impl NatsShared {
 
     /// Applies a reloaded configuration. Does nothing if neither it nor a file that it names has changed.
     pub(super) fn reconfigure(&self, config: &NatsConfig) {
+        if config.inbox_prefix != self.config.load().inbox_prefix {
+            // The subscriptions keep their subjects, for which a new user may lack the permission. Until the restart that
+            // the log asks for, the old connection remains.
+            return;
+        }
         let files = config.file_versions();
         let mut used = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         let is_same = *used == files && **self.config.load() == *config;
