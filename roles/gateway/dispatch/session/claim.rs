@@ -15,6 +15,11 @@ pub(super) struct Grant {
 }
 
 impl Grant {
+    /// Returns whether this is a grant of the attempt.
+    pub(super) fn is_for(&self, attempt: u32) -> bool {
+        self.attempt == attempt
+    }
+
     /// Returns whether this is the grant of the job with this control subject.
     pub(super) fn was_given_to(&self, control: &Subject) -> bool {
         self.control.as_ref() == Some(control)

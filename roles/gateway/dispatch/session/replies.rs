@@ -34,9 +34,12 @@ impl Session {
                         self.attempts.close(attempt);
                         return self.end(SessionEnd::ClientGone, context);
                     }
-                } else if self.grant.is_some() {
-                    // Another copy was refused; the granted one continues.
-                    return self.attempts.close(attempt);
+                } else if let Some(grant) = &self.grant {
+                    // Another copy was refused; the granted one continues. Both can belong to the same attempt.
+                    if !grant.is_for(attempt) {
+                        self.attempts.close(attempt);
+                    }
+                    return;
                 }
                 self.on_refused(attempt, reason, context);
             }
