@@ -62,6 +62,7 @@ mod tests {
         for (text, escaped) in [
             ("a\u{1b}[2J\r\n", "a\\u{1b}[2J\\r\\n"),
             ("\u{9b}31m\u{7f}", "\\u{9b}31m\\u{7f}"),
+            ("\u{fffe}\u{ffff}", "\\u{fffe}\\u{ffff}"),
             ("a\u{202e}b\u{2066}c\u{200b}\u{2028}", "a\\u{202e}b\\u{2066}c\\u{200b}\\u{2028}"),
         ] {
             assert_eq!(printable(text), escaped);

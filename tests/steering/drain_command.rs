@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{document, fleet, run, text};
+use crate::support::eventually::{SOON, eventually_some};
 use crate::support::ledger_load::{GatewayRotation, LedgerLoad, reconcile};
 use crate::support::random::SeededRandom;
 
@@ -53,4 +54,26 @@ async fn a_process_or_a_host_drains_and_no_request_fails() {
     let audit =
         log.lines().find(|line| line.contains("received a command") && line.contains("drain"));
     assert!(audit.is_some_and(|line| line.contains(r#""by":"grace@"#)), "{audit:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_drains_does_not_make_a_reload_fail() {
+    let mut fleet = fleet(2, 1).await;
+    let client = fleet.client();
+    let tasks = fjord::lifecycle::Tasks::new();
+    let slow = tasks.spawn(async move { client.get("/v1/slow?ms=4000").await });
+    eventually_some("the call is in flight", SOON, async || {
+        let in_flight = fleet.gateways[0].metric("fjord_gateway_requests_in_flight ").await;
+        (in_flight > 0.5).then_some(())
+    })
+    .await;
+    fleet.gateways[0].process.terminate();
+    eventually_some("the gateway drains", SOON, async || {
+        fleet.gateways[0].process.log().contains("\"draining\"").then_some(())
+    })
+    .await;
+    let output = run(&fleet, &["reload", "--json"]).await;
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("it is draining"), "{}", text(&output.stdout));
+    slow.await.expect("the task ends").is(200);
 }
