@@ -1,4 +1,4 @@
-//! `fjord reload`: all processes of a fleet use their configuration files as they are now, or none does.
+//! `fjord reload`: every process in a fleet applies the current contents of its files, or none does.
 
 use std::io::{self, Write};
 use std::process::ExitCode;

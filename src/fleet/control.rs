@@ -47,8 +47,8 @@ const TIMEOUT_MAX: Duration = Duration::from_mins(10);
 pub enum ControlCommand {
     /// Read and check all files, and change nothing.
     CheckReload,
-    /// Use the configuration and all files as they are now. A worker still serves queues and endpoints that they no longer
-    /// have, until `FinishReload`.
+    /// Apply the current contents of the configuration and of all files. A worker still serves queues and endpoints that they no
+    /// longer have, until `FinishReload`.
     Reload,
     /// Stop serving queues and endpoints that the configuration no longer has.
     FinishReload,
