@@ -57,9 +57,9 @@ use authentication::untrusted_connection;
 use negotiation::NegotiatedRequest;
 use rejection::Rejection;
 
-/// `Retry-After` of the response when too many requests are in flight.
+/// `Retry-After` for the response when too many requests are in flight.
 const IN_FLIGHT_RETRY_AFTER: Duration = Duration::from_secs(1);
-/// `Allow` of the paths that the gateway serves itself.
+/// `Allow` for the paths that the gateway serves itself.
 const OWN_METHODS: &str = "GET, HEAD, OPTIONS";
 
 /// Handles the requests of all connections.
@@ -75,7 +75,7 @@ pub struct Pipeline {
     pub rates: RateLimiter,
     /// The limit on concurrent requests.
     pub in_flight: ConcurrencyLimit,
-    /// The limit on the memory of requests and responses.
+    /// The limit on the memory for requests and responses.
     pub bytes: ByteBudget,
     /// The health check for load balancers.
     pub health: HealthCheck,

@@ -51,7 +51,7 @@ struct GatewayProcess {
     stop: Cancel,
 }
 
-/// Runs a gateway until a signal ends it.
+/// Runs a gateway until a signal stops it.
 ///
 /// # Errors
 /// `RunError` if the gateway cannot start. In that case it has served no requests.
@@ -141,7 +141,7 @@ impl GatewayProcess {
         Ok((gateway, commands))
     }
 
-    /// Reloads configuration, catalogue, keys and certificates.
+    /// Reloads the configuration, the catalogue, keys and certificates.
     ///
     /// # Errors
     /// All errors. Nothing has changed in that case.

@@ -1,5 +1,5 @@
-//! The first step of a start: reads every file that the configuration names, and creates the
-//! handlers of all queues. `fjord check` performs only this step.
+//! Performs the first step of a start: reads every file that the configuration names, and creates
+//! the handlers of all queues. `fjord check` performs only this step.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! CORS (Fetch standard): response headers and preflight requests that allow web pages from other origins to call endpoints.
+//! Implements CORS (Fetch standard): the response headers and preflight requests that allow web
+//! pages from other origins to call endpoints.
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};

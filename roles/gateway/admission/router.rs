@@ -1,4 +1,4 @@
-//! Finds the endpoint of a request by its method and path.
+//! Finds the endpoint for a request by its method and path.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ pub struct Router {
 #[derive(Debug)]
 struct RouteTarget {
     endpoint: Arc<Endpoint>,
-    /// For each value in the path, in order, the index of its parameter.
+    /// The indices of the parameters whose values the path contains, in the order of the values.
     parameters: Arc<[usize]>,
 }
 

@@ -21,7 +21,7 @@ use super::network::ClientNetwork;
 
 /// Bodies up to this many bytes are uncounted; `gateway.http.requests_in_flight_max` bounds them.
 pub const SMALL_BYTES: usize = 16 * 1024;
-/// `Retry-After` of the response when the budget is exhausted.
+/// `Retry-After` for the response when the budget is exhausted.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The memory budget. Cheap to clone; all clones share the counts.
@@ -31,7 +31,7 @@ pub struct ByteBudget(Arc<BudgetState>);
 struct BudgetState {
     bytes_max: AtomicUsize,
     per_client_max: AtomicUsize,
-    /// Written under the lock of `clients`, read without it.
+    /// It is written under the lock of `clients`, and read without it.
     held: AtomicUsize,
     /// The bytes reserved by each client. A client without any has no entry, which bounds the map.
     clients: Mutex<HashMap<ClientNetwork, usize>>,

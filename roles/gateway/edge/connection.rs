@@ -62,7 +62,8 @@ pub trait HttpService: Debug + Send + Sync {
         request_id: RequestId,
     ) -> BoxFuture<'a, Response>;
 
-    /// Sets the headers that let a page of another origin read the response to a request that was rejected before `handle`.
+    /// Sets the headers that let a page from another origin read the response to a request that was
+    /// rejected before `handle`.
     fn set_cors_headers(&self, _request: &Parts, _response: &mut HeaderMap) {}
 }
 

@@ -23,8 +23,8 @@ use crate::telemetry::{counter, names};
 use super::Pipeline;
 use super::rejection::Rejection;
 
-/// One condition for all clients: a client with many networks could otherwise fill the table of
-/// conditions. The access line of each request contains the address.
+/// All clients share one condition, because a client with many networks could otherwise fill the
+/// table of conditions. The access line of each request contains the address.
 const TOO_MANY_FAILURES: Condition =
     Condition::new("too many requests from a client fail authentication");
 

@@ -38,7 +38,7 @@ impl LocalGateway {
         Ok(Self { router: Router::new(catalogue)? })
     }
 
-    /// Answers a request of a caller. `execute` returns a worker's answer.
+    /// Answers a caller's request. `execute` returns a worker's answer.
     pub async fn respond<E, F>(
         &self,
         request: http::Request<Bytes>,

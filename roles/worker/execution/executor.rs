@@ -1,4 +1,5 @@
-//! Runs jobs: claim, handler, progress reports, reply.
+//! Runs jobs: claims the request if necessary, runs the handler, reports progress, and sends the
+//! reply.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};

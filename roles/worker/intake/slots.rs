@@ -40,7 +40,7 @@ pub enum SlotDecision<W> {
 /// The actions to take after a call has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FreedSlot<W> {
-    /// The oldest request of the backlog, which now has the slot. Run it, then call `finish`.
+    /// The oldest request in the backlog, which now has the slot. Run it, then call `finish`.
     pub start: Option<SlotRequest<W>>,
     /// An offer to send.
     pub offer: Option<Offer>,
@@ -172,7 +172,7 @@ impl<W> Slots<W> {
         FreedSlot { start, offer: self.offer(now) }
     }
 
-    /// Returns the oldest request of the backlog if a slot is free. Run it, then call `finish`.
+    /// Returns the oldest request in the backlog if a slot is free. Run it, then call `finish`.
     pub fn start_next(&mut self) -> Option<SlotRequest<W>> {
         let request = if self.running < self.limit { self.backlog.pop_front() } else { None }?;
         self.running += 1;

@@ -1,4 +1,4 @@
-//! A version of a queue: its endpoints, as one configuration of the worker defines them.
+//! A version of a queue: its endpoints, as defined by one configuration of the worker.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

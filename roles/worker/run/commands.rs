@@ -14,7 +14,7 @@ use crate::roles::worker::prepare::PreparedWorker;
 use super::WorkerProcess;
 
 impl WorkerProcess {
-    /// Executes a command, or starts to, and answers it. Returns whether the worker must drain.
+    /// Executes or starts a command, and answers it. Returns whether the worker must drain.
     pub(super) async fn execute(&mut self, received: ReceivedCommand, sources: &Sources) -> bool {
         let (command, deadline, answer) = received.into_parts();
         match command {

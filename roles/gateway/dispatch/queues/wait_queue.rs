@@ -24,8 +24,8 @@ use crate::telemetry::Gauge;
 const DEQUEUES_MAX: usize = 32;
 /// The number of dequeues required to compute a rate.
 const DEQUEUES_MIN: usize = 8;
-/// How many waiters may send their requests to the group per reply from a member. The number of
-/// attempts thus at most doubles, as in TCP slow start.
+/// The number of waiters that may send their requests to the group for each reply from a member.
+/// The number of attempts thus at most doubles, as in TCP slow start.
 const WAKE_PER_REPLY: usize = 2;
 /// The shortest `Retry-After`.
 const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);

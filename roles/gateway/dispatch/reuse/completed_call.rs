@@ -1,4 +1,4 @@
-//! The result of a call whose answer several requests get.
+//! The result of a call that several requests share.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The key of an answer: everything on which the answer of a call can depend.
+//! The key of an answer: everything that a call's answer can depend on.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::envelope::{Final, Request};
 /// same caller, and want the same representation.
 #[derive(Clone, Debug)]
 pub(super) struct AnswerKey {
-    /// The endpoint of one catalogue: a reload creates new ones. Keeping it alive prevents its
+    /// The endpoint in one catalogue; a reload creates new endpoints. Keeping it alive prevents its
     /// address from being reused.
     endpoint: Arc<Endpoint>,
     /// The validated parameters, in the order of the catalogue and with all defaults. They include claims.

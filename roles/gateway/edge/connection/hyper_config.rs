@@ -1,4 +1,4 @@
-//! The configuration of hyper: sizes, timeouts and HTTP/2 flow control of a connection.
+//! Hyper's configuration: the sizes, timeouts and HTTP/2 flow control for a connection.
 
 use std::time::Duration;
 

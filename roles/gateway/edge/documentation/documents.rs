@@ -27,8 +27,8 @@ struct SharedDocuments {
     /// The index of each endpoint's requirement.
     endpoint_requirements: Vec<usize>,
     stored: Mutex<DocumentStore>,
-    /// Held while a document is generated, so that no document is generated twice, and only one at
-    /// a time.
+    /// Held while a document is generated, so that only one document is generated at a time, and
+    /// none is generated twice.
     generating: Arc<tokio::sync::Mutex<()>>,
 }
 

@@ -1,4 +1,4 @@
-//! Sends the answer of a job, after a reconnect if the connection is lost.
+//! Sends a job's answer, after a reconnect if the connection is lost.
 
 use std::time::Duration;
 

@@ -10,7 +10,7 @@ use crate::procedures::DatabaseError;
 use crate::roles::worker::execution::handler::Job;
 use crate::telemetry::conditions::{self, Condition};
 
-/// Every call to an endpoint fails until the catalogue, the database or permissions change.
+/// Every call to an endpoint fails until the catalogue, the database or the permissions change.
 const MISMATCH: Condition = Condition::new("a procedure does not match its endpoint");
 
 /// The worker's own queries, which precede a call, fail.
