@@ -64,7 +64,7 @@ pub struct RunningParts<'a> {
     pub first_index: usize,
 }
 
-/// Does the same for a worker that is running.
+/// Reads the files again for a worker that is running, to prepare a reload.
 ///
 /// # Errors
 /// All errors found.

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 /// The maximum nesting depth of arrays and objects.
 const DEPTH_MAX: usize = 64;
-/// The width up to which a value is written in one line by `to_indented`.
+/// The width up to which `to_indented` writes a value on one line.
 const LINE_WIDTH_MAX: usize = 110;
 
 /// A JSON value.
@@ -112,9 +112,9 @@ impl ExactJson {
         }
     }
 
-    /// Returns the text in the form of catalogue files: a short value in one line, each member or item of a longer one in a
-    /// line of its own. `indent` is the indentation of the line in which the text starts, at column `column`; `unit` is the
-    /// additional indentation of each level.
+    /// Returns the text in the form of catalogue files: a short value on one line, each member or
+    /// item of a longer one on a line of its own. `indent` is the indentation of the line on which
+    /// the text starts, at column `column`; `unit` is the additional indentation of each level.
     #[must_use]
     pub fn to_indented(&self, indent: &str, unit: &str, column: usize) -> String {
         let line = self.to_string();
@@ -178,7 +178,7 @@ fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// Writes the value in one line, in the form of catalogue files.
+/// Writes the value on one line, in the form of catalogue files.
 impl fmt::Display for ExactJson {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

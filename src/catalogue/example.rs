@@ -15,11 +15,11 @@ pub mod value_type;
 pub use comparison::Difference;
 pub use matcher::Matcher;
 
-/// The maximum number of examples of an endpoint.
+/// The maximum number of examples for an endpoint.
 pub const EXAMPLES_MAX: usize = 64;
 /// The maximum size of an example's JSON in bytes.
 pub const EXAMPLE_BYTES_MAX: usize = 64 * 1024;
-/// The maximum size of all examples of an endpoint in bytes.
+/// The maximum total size of an endpoint's examples in bytes.
 pub const EXAMPLES_BYTES_MAX: usize = 256 * 1024;
 /// The problems that an example can expect, besides `REFUSED`.
 pub const PROBLEMS: [ProblemKind; 5] = [

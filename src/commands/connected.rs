@@ -12,7 +12,7 @@ use crate::message::Subject;
 pub(super) struct ConnectedProcess {
     pub(super) role: Role,
     pub(super) id: String,
-    /// The address from which it is connected.
+    /// The address that the process connects from.
     pub(super) address: String,
 }
 

@@ -1,4 +1,5 @@
-//! `fjord dev`: runs a NATS server, a worker and a gateway for the development of an API, and reloads changed files.
+//! `fjord dev`: runs a NATS server, a worker and a gateway for developing an API, and reloads
+//! changed files.
 //!
 //! The roles are child processes of the same executable, as in production: they use process-wide signals, logs and metrics.
 

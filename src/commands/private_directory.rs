@@ -79,7 +79,8 @@ fn create(path: &Path) -> io::Result<PrivateDirectory> {
 }
 
 fn remove_abandoned_in(home: &Path, prefix: &str) {
-    // They only occupy space, so what cannot be read or removed is left to the next run.
+    // They only occupy space, so directories that cannot be read or removed are left to the next
+    // run.
     let Ok(entries) = fs::read_dir(home) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
@@ -110,7 +111,7 @@ fn abandoned(path: &Path) -> Result<File, String> {
     if !is_own {
         return Err(exists());
     }
-    // Only now: in a directory of another user, opening the file could block.
+    // The file is opened only now, because opening it in another user's directory could block.
     let lock = File::open(path.join(LOCK)).map_err(|_| exists())?;
     match lock.try_lock() {
         // Another process may have replaced the directory before this process locked the file.

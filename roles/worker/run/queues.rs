@@ -49,7 +49,7 @@ struct RunningQueue {
     versions: watch::Sender<Arc<QueueVersion>>,
     /// Triggered to leave the queue group.
     leave: Cancel,
-    /// Triggered to receive no more messages about the queue's jobs.
+    /// Triggered when no more messages about the queue's jobs are to be received.
     closed: Cancel,
     membership: JoinHandle<()>,
     /// The endpoints that the configuration has; `None` if it no longer has the queue.
@@ -62,7 +62,7 @@ struct QueueChange {
     verification: Option<watch::Receiver<Verification>>,
 }
 
-/// The queues of a reload that are not served yet.
+/// The queues in a reloaded configuration, which must all serve their new versions.
 #[derive(Debug)]
 pub(super) struct Rollout {
     version: u64,

@@ -12,7 +12,7 @@ use crate::catalogue::names::eq_ignore_case;
 use crate::catalogue::parameter::ParameterType;
 use crate::catalogue::returns::{ReturnColumn, Returns, SETS_MAX, VALUE};
 
-/// The maximum number of columns of a result set: SQL Server's limit for a SELECT.
+/// The maximum number of columns in a result set: SQL Server's limit for a SELECT.
 const COLUMNS_MAX: usize = 4096;
 
 /// Validates `returns`, whose shape follows from the result.
@@ -44,7 +44,8 @@ pub(super) fn returns(
     }
 }
 
-/// Gives the declared outputs the spelling in `outputs`, which is that of the member in the answer.
+/// Gives the declared outputs the spelling in `outputs`, which is how the answer spells their
+/// members.
 fn name_as_outputs(columns: &mut [ReturnColumn], outputs: &[String]) {
     for output in outputs {
         if columns.iter().any(|column| column.name == *output) {
@@ -56,7 +57,7 @@ fn name_as_outputs(columns: &mut [ReturnColumn], outputs: &[String]) {
     }
 }
 
-/// Checks that the single value is declared, and otherwise only outputs.
+/// Checks that the single value is declared, and that everything else is an output.
 fn check_value(
     columns: &[ReturnColumn],
     (result, outputs): (ResultKind, &[String]),

@@ -138,7 +138,8 @@ pub fn member_pointer(pointer: &str, name: &str) -> String {
     format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 
-/// Returns the actual value as an expected one. Matchers that still match are kept, and members keep their order.
+/// Converts the actual value to an expected one. Matchers that still match are kept, and members
+/// keep their order.
 #[must_use]
 pub fn updated(expected: Option<&ExactJson>, actual: &ExactJson) -> ExactJson {
     if let Some(expected) = expected

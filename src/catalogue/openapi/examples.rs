@@ -106,7 +106,8 @@ fn add_answer(response: &mut Json, media_type: &str, example: &Example, value: J
     }
 }
 
-/// Returns the media type and a sample of an answer; `None` if the example does not say enough for one that is possible.
+/// Returns the media type and a sample of an answer; `None` if the example does not determine a
+/// possible answer.
 fn sample<'a>(
     endpoint: &'a Endpoint,
     example: &Example,

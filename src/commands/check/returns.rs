@@ -1,4 +1,4 @@
-//! Compares `returns` of endpoints with the database's description of the answers.
+//! Compares the `returns` of endpoints with the database's description of the answers.
 
 use std::sync::Arc;
 

@@ -14,15 +14,16 @@ use crate::commands::process_guard::ProcessGuard;
 
 /// The name of the process that runs the NATS server.
 pub(super) const NATS_SERVER: &str = "nats-server";
-/// The number of lines that wait to be printed. While the terminal is paused, processes wait to print further ones.
+/// The maximum number of lines that are waiting to be printed. While the terminal is paused,
+/// processes wait before they print further lines.
 const LINES_MAX: usize = 1_024;
 /// The target of access lines.
 const ACCESS: &str = "fjord::access";
-/// The mark of a line of the NATS server about a client connection.
+/// The mark in a line of the NATS server's log about a client connection.
 const CLIENT: &str = " - cid:";
 /// The message of a role that is no longer ready, or not yet.
 const NOT_READY: &str = "not ready";
-/// The message of a role that is ready after it was not.
+/// The message of a role that has become ready again.
 const READY_AGAIN: &str = "ready again";
 /// The fields of a log line that are not printed after its message.
 const HIDDEN: [&str; 5] = ["timestamp", "level", "message", "target", "trace_id"];
@@ -116,8 +117,8 @@ impl<'a, O: Write, E: Write> Console<'a, O, E> {
         }
     }
 
-    /// Waits for `work`, and prints the lines of child processes in the meantime. However many there are, the end of `work` is
-    /// noticed.
+    /// Waits for `work`, and prints the lines of child processes in the meantime. However many
+    /// lines there are, the end of `work` is noticed.
     ///
     /// # Errors
     /// An I/O error if the output cannot be written.
@@ -137,8 +138,9 @@ impl<'a, O: Write, E: Write> Console<'a, O, E> {
     }
 }
 
-/// Returns the text to print for a line, or `None` to hide it. The messages of a role at level `info` are hidden, and its
-/// readiness until it is settled, because this command reports both itself.
+/// Returns the text to print for a line, or `None` to hide it. A role's messages at level `info`
+/// are hidden, and so are its readiness messages until it is settled, because this command reports
+/// both itself.
 fn shown(line: &OutputLine, is_settled: bool) -> Option<String> {
     if line.process == NATS_SERVER {
         let is_error = ["[ERR]", "[FTL]"].iter().any(|mark| line.text.contains(mark));

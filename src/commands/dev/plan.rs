@@ -1,4 +1,5 @@
-//! The configuration of a run: that of the directory, with settings that replace addresses, certificates and keys.
+//! The configuration of a run: the directory's configuration, with settings that replace addresses,
+//! certificates and keys.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -46,7 +47,7 @@ pub(super) struct RunFiles<'a> {
     pub(super) certificates: &'a ThrowawayCertificates,
     /// The key that signs tokens.
     pub(super) signer: &'a TokenSigner,
-    /// Finds the errors with which a role would refuse to start.
+    /// Finds the errors that would prevent a role from starting.
     pub(super) check_role: PrepareFunction,
 }
 
@@ -86,14 +87,15 @@ impl DevPlan {
     /// Reads and checks the configuration as `fjord check` does, and writes the tokens. Chooses ports unless they are given.
     ///
     /// # Errors
-    /// Returns all errors with which the roles would refuse to start, one line each.
+    /// Returns all errors that would prevent the roles from starting, one line each.
     pub(super) fn load(
         base: &Sources,
         files: &RunFiles<'_>,
         ports: Option<DevPorts>,
     ) -> Result<Self, Vec<String>> {
         let mut sets = common_sets(files);
-        // Without the files of the configuration: some of them are replaced below.
+        // The files that the configuration names are not read yet, because some of them are
+        // replaced below.
         let first = load_roles(base, &sets, true);
         let (gateway, worker) = match first {
             Ok(loaded) => loaded,
@@ -184,7 +186,7 @@ fn load_roles(
 ) -> Result<(LoadedConfig, LoadedConfig), Vec<String>> {
     let load = |role, sets: &[String]| Config::load(&sources(base, role, sets, without_files));
     let mut sets = sets.to_vec();
-    // Any server, because the configuration need not name one.
+    // Any server will do: the configuration need not name one.
     sets.push("messaging.nats.servers=[\"tls://127.0.0.1\"]".to_owned());
     match (load(Role::Gateway, &sets), load(Role::Worker, &sets)) {
         (Ok(gateway), Ok(worker)) => Ok((gateway, worker)),
@@ -221,7 +223,7 @@ fn common_sets(files: &RunFiles<'_>) -> Vec<String> {
         "gateway.proxy_protocol=false",
         "gateway.trusted_proxies=[]",
         "lifecycle.drain_delay=0s",
-        // A worker is restarted after changes of the configuration.
+        // A worker is restarted after changes to the configuration.
         "worker.unsubscribe_quiet_time=50ms",
         "log.format=json",
     ];
@@ -270,7 +272,8 @@ fn issuer_sets(
             replace_keys(name);
         }
     }
-    // Even if no endpoint requires a token yet: the gateway can then reload a catalogue in which one does.
+    // An issuer is added even if no endpoint requires a token yet, so that the gateway can reload a
+    // catalogue in which one does.
     if issuers.is_empty() {
         replace_keys(ISSUER);
         sets.push(format!("auth.jwt.{ISSUER}.issuer=https://{ISSUER}.invalid/"));

@@ -18,7 +18,7 @@ use crate::config::Sources;
 use crate::procedures::databases::NOT_QUERIED;
 use crate::telemetry::names;
 
-/// The time limit for an answer of an admin listener.
+/// The time limit for an answer from an admin listener.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 /// How long a process may have notes, such as a queue that is not served yet, before they are reported.
 const NOTES_LIMIT: Duration = Duration::from_secs(2);
@@ -33,7 +33,7 @@ pub(super) struct RoleProcess {
     process: Option<ChildProcess>,
     /// When the process was started.
     started: Instant,
-    /// Whether it was found to be ready since it was started.
+    /// Whether the process has been ready since it was started.
     is_ready: bool,
 }
 
@@ -123,7 +123,7 @@ impl RoleProcess {
         }
     }
 
-    /// Asks whether the process is ready, and remembers it.
+    /// Asks whether the process is ready, and remembers the answer.
     pub(super) async fn look(&mut self) -> RoleState {
         let Some(answer) = self.get("/readyz").await else {
             return RoleState::NotReady(Vec::new());

@@ -13,7 +13,7 @@ use crate::catalogue::{
     ParameterValue,
 };
 
-/// The text of a string without other constraints than its length.
+/// The text of a string without constraints other than its length.
 const TEXT: &str = "example";
 /// The maximum length of the text that is generated for a pattern or a minimum length.
 const TEXT_CHARACTERS_MAX: usize = 64;

@@ -26,8 +26,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(25);
 const READY_LIMIT: Duration = Duration::from_secs(10);
 /// The longest wait for a process to stop, after which it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
-/// The same after a process has exited unexpectedly: without it, the others cannot finish their
-/// work.
+/// `STOP_LIMIT` after a process has exited unexpectedly: without that process, the others cannot
+/// finish their work.
 const STOP_LIMIT_AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// The longest wait for a process to apply or refuse changed files.
 const RELOAD_LIMIT: Duration = Duration::from_secs(10);
@@ -132,7 +132,8 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
         }
     }
 
-    /// Stops all processes: first the gateway, which may still wait for answers of the worker. A second signal kills them.
+    /// Stops all processes: first the gateway, which may still be waiting for answers from the
+    /// worker. A second signal kills them.
     ///
     /// # Errors
     /// An I/O error if the output cannot be written or a process cannot be signalled.
@@ -169,7 +170,8 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
                 }
                 changes = self.watcher.changed() => return Ok(DevEvent::Changed(changes)),
                 _ = self.looks.tick(), if is_starting => return Ok(DevEvent::Look),
-                // Last, so that a flood of lines does not delay the other events.
+                // This branch is the last one, so that a flood of lines does not delay the other
+                // events.
                 printed = self.console.print_next() => printed?,
             }
         }
@@ -265,7 +267,8 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
         ))
     }
 
-    /// Applies changed files, if they are valid, and those whose changes were not applied before.
+    /// Applies changed files if they are valid, together with earlier changes that were not
+    /// applied.
     async fn apply(&mut self, mut changes: Changes) -> io::Result<()> {
         if changes.remove(&WatchedKind::Schema).is_some() {
             self.console.say(&self.advice_for_schema())?;

@@ -20,7 +20,7 @@ use crate::config::procedures::DatabaseConfig;
 
 /// The interval between two checks of the files.
 const INTERVAL: Duration = Duration::from_millis(150);
-/// The maximum number of files of a directory that are watched.
+/// The maximum number of files in a directory that are watched.
 const FILES_MAX: usize = 10_000;
 
 /// The kind of a file.
@@ -49,7 +49,7 @@ pub(super) struct Watcher {
     catalogue: PathBuf,
     procedures: Vec<PathBuf>,
     schemas: Vec<PathBuf>,
-    /// The versions of which changes have been reported.
+    /// The versions whose changes have been reported.
     reported: Versions,
     /// The versions at the last check.
     latest: Versions,
