@@ -29,7 +29,7 @@ pub fn replace_private(path: &Path, text: &str) -> io::Result<()> {
     let mut name = OsString::from(path);
     name.push(".new");
     let new = PathBuf::from(name);
-    // Left behind by a process that was killed.
+    // A process that was killed may have left the file behind.
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -38,9 +38,9 @@ pub fn replace_private(path: &Path, text: &str) -> io::Result<()> {
     fs::rename(&new, path)
 }
 
-/// Replaces a file in one step: a process that reads it gets either the old or the new text, also after a power failure. The
-/// permissions and, if this user may set it, the owner stay the same. The text is first written into a hidden file with a random
-/// name in the same directory.
+/// Replaces a file in one step: a process that reads it gets either the old or the new text, even
+/// after a power failure. The permissions and, if this user may set it, the owner stay the same.
+/// The text is first written into a hidden file with a random name in the same directory.
 ///
 /// # Errors
 /// The operating system's error. The file is then not changed.
@@ -52,7 +52,8 @@ pub fn replace(path: &Path, text: &str) -> io::Result<()> {
     let new = path.with_file_name(name);
     let mut file = File::options().write(true).create_new(true).mode(PRIVATE).open(&new)?;
     let mut written = || {
-        // Only root may give a file away. Without it, the new file belongs to this user.
+        // Only root may change the owner of a file. If this user is not root, the new file belongs
+        // to this user.
         if unix::fchown(&file, Some(old.uid()), Some(old.gid())).is_err() {
             unix::fchown(&file, None, Some(old.gid())).ok();
         }

@@ -139,11 +139,13 @@ pub struct Call<'a> {
     pub procedure: &'a ProcedureName,
     /// The arguments. A missing argument takes the procedure's default.
     pub arguments: &'a [Argument],
-    /// The facts about the call for the session context. Databases without one ignore it.
+    /// The facts about the call for the session context. Databases without a session context ignore
+    /// them.
     pub session: SessionContext<'a>,
     /// The time at which the caller stops waiting.
     pub deadline: Instant,
-    /// Whether a second execution is harmless. If not, a sent call is retried only if rolled back.
+    /// Whether a second execution is harmless. If not, a sent call is retried only if it was rolled
+    /// back.
     pub may_repeat: bool,
     /// The transaction in which the backend runs the call.
     pub transaction: Transaction,

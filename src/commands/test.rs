@@ -1,5 +1,5 @@
-//! `fjord test`: runs the examples of the catalogue and compares the answers: those of a gateway, or those of the procedures
-//! themselves.
+//! `fjord test`: runs the examples of the catalogue and compares the answers, which come from a
+//! gateway or directly from the procedures.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -36,9 +36,9 @@ mod selection;
 mod target;
 mod update;
 
-/// How much longer than the session of its endpoint an example may take.
+/// How much longer an example may take than the `session` of its endpoint.
 const MARGIN: Duration = Duration::from_secs(10);
-/// The longest wait for connections to close, and for what still runs on other threads.
+/// The longest wait for connections to close, and for work that is still running on other threads.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 /// The maximum size of all answers that are kept for `--update`, in bytes.
 const KEPT_BYTES_MAX: usize = 64 << 20;
@@ -87,7 +87,8 @@ fn test(
         Err(error) => return Ok(Err(error)),
     };
     logs::warn_on_stderr();
-    // One thread, because it holds the lock of stderr, which the log lines need, too.
+    // The runtime has a single thread, because this thread holds the lock on stderr, which log
+    // lines also need.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let started = Instant::now();
     let mut results: Vec<ExampleResult> = Vec::with_capacity(plan.selected.len());
@@ -133,8 +134,8 @@ impl<'a> TestPlan<'a> {
         Ok(Self { arguments, config, catalogue, selected, files, junit })
     }
 
-    /// Runs examples one after the other, in the order of the catalogue, because each can depend on what the ones before wrote.
-    /// Returns false, because it was not interrupted.
+    /// Runs examples one after the other, in the order of the catalogue, because each can depend on
+    /// data that earlier ones wrote. Returns false, because the run was not interrupted.
     async fn run_all(
         &self,
         open: OpenFunction,

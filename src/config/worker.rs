@@ -54,7 +54,8 @@ pub struct QueueConfig {
     pub database: Option<String>,
     /// Whether the procedures only read (`application_intent = "read-only"`) and can use a replica.
     pub reads_only: bool,
-    /// The program name of the queue's connections, shared only by queues with the same one.
+    /// The program name of the queue's connections, which it shares only with queues that have the
+    /// same program name.
     pub application_name: Option<String>,
 }
 

@@ -118,7 +118,7 @@ impl Report {
     }
 }
 
-/// Returns the reports of the databases of this process.
+/// Returns the reports of this process's databases.
 #[must_use]
 pub fn databases() -> Vec<DatabaseReport> {
     let mut waits = snapshot::distributions(&names::BACKEND_WAIT, names::DATABASE);

@@ -124,7 +124,7 @@ pub enum SentErrorKind {
         /// How the declarations in the catalogue and in the database differ.
         difference: String,
     },
-    /// A value of the result cannot be decoded, or has no exact JSON representation.
+    /// A value in the result cannot be decoded, or has no exact JSON representation.
     #[error("the result cannot be read: {0}")]
     Undecodable(String),
     /// The row sink refused the result.

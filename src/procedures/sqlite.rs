@@ -202,7 +202,7 @@ impl Sqlite {
             .insert(name.clone(), loaded);
     }
 
-    /// Returns a procedure. A change of its file is noticed within `FILE_TRUSTED`.
+    /// Returns a procedure. A change to its file is noticed within `FILE_TRUSTED`.
     async fn procedure(
         &self,
         name: &ProcedureName,

@@ -16,7 +16,7 @@ impl Availability {
         self.reason.as_deref()
     }
 
-    /// Records an answer, also an incomplete one.
+    /// Records an answer, even an incomplete one.
     pub(super) fn answered(&mut self) {
         self.timeouts = 0;
     }

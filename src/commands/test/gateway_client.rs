@@ -106,7 +106,8 @@ impl GatewayClient {
     }
 }
 
-/// Checks the URL of a gateway, and removes a slash at its end. It can have a path, under which a proxy serves the gateway.
+/// Checks the URL of a gateway, and removes a trailing slash. The URL can have a path, under which
+/// a proxy serves the gateway.
 fn base_url(url: &str) -> Result<String, String> {
     let expected = "expected the URL of a gateway without a query, e.g. https://localhost:8443";
     let parsed: Uri = url.parse().map_err(|error| format!("{error}; {expected}"))?;

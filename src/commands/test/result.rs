@@ -10,7 +10,7 @@ use crate::catalogue::{Endpoint, Example};
 #[derive(Debug)]
 pub(super) struct ExampleResult {
     pub(super) endpoint: Arc<Endpoint>,
-    /// The place of the example in its endpoint.
+    /// The index of the example in its endpoint.
     pub(super) index: usize,
     pub(super) outcome: ExampleOutcome,
     pub(super) duration: Duration,

@@ -1,4 +1,4 @@
-//! Where examples are sent: to a gateway, or to the procedures themselves.
+//! The target that examples are sent to: a gateway, or the procedures themselves.
 
 use std::sync::Arc;
 

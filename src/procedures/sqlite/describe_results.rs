@@ -144,8 +144,8 @@ fn keeps_constraints(sql: &str, views: &[String]) -> bool {
     !views.iter().any(|view| may_name(&sql, view))
 }
 
-/// Returns whether a statement can refer to a view, both in lower case. The name can be in any kind of quotes, in which it is
-/// doubled, and can follow that of a schema.
+/// Returns whether a statement can refer to a view, both in lower case. The name can be in quotes
+/// of any kind, in which its own quotes are doubled, and can follow a schema name.
 fn may_name(sql: &str, view: &str) -> bool {
     let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '$');
     let occurs = |name: &str| {

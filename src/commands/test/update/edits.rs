@@ -1,4 +1,4 @@
-//! Changes single values of a JSON text, so that the rest keeps its form.
+//! Changes single values in a JSON text, so that the rest keeps its form.
 
 use std::ops::Range;
 
@@ -20,7 +20,7 @@ pub(super) struct SourceText<'a> {
 }
 
 impl<'a> SourceText<'a> {
-    /// Determines the form from the first indented line and the first line end.
+    /// Determines the form from the first indented line and the first line ending.
     pub(super) fn new(text: &'a str) -> Self {
         let indents = text.lines().filter_map(|line| {
             let inner = line.trim_start_matches([' ', '\t']);
@@ -85,7 +85,7 @@ impl Edit {
         Self::new(source, range, new.to_indented(indent, source.unit, column))
     }
 
-    /// Adds a member at the end of an object of the text.
+    /// Adds a member at the end of an object in the text.
     pub(super) fn add_member(
         source: SourceText<'_>,
         object: &RawValue,
@@ -117,7 +117,7 @@ impl Edit {
     }
 }
 
-/// Adds the edits that turn a value of the text into another one.
+/// Adds the edits that turn a value in the text into another one.
 ///
 /// # Errors
 /// A message if the value cannot be read.

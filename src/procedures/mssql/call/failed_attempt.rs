@@ -125,7 +125,7 @@ impl Mssql {
         }
     }
 
-    /// Handles a statement that has ended before the call because a table type was recreated. The
+    /// Handles a statement that stopped before the call because a table type was recreated. The
     /// call was not executed, as the server's answer shows.
     pub(super) async fn end_recreated(
         &self,

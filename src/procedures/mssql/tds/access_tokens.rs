@@ -68,8 +68,8 @@ impl AccessTokens {
     }
 
     /// Returns a token that has not expired. Replaces one that is about to expire in the
-    /// background, and waits only if there is none. Several logins that wait share one fetch, even
-    /// if it fails. Cancel safe.
+    /// background, and waits only if there is none. Logins that wait share one fetch, even if the
+    /// fetch fails. Cancel safe.
     pub(super) async fn current(self: &Arc<Self>) -> Result<Secret, TokenError> {
         let before = {
             let mut state = self.state();

@@ -134,7 +134,7 @@ impl ReplyTracker {
         (bytes.len() - rest.len(), None)
     }
 
-    /// Takes the errors and messages found in what has been followed.
+    /// Takes the errors and messages found in the bytes followed so far.
     pub(super) fn take_messages(&mut self) -> Vec<ScannedMessage> {
         self.scanner.take_found()
     }

@@ -1,6 +1,6 @@
 //! Finds the errors and messages in an answer.
 //!
-//! The driver reports the first error only, and no message. The scanner therefore follows the
+//! The driver reports only the first error, and no messages. The scanner therefore follows the
 //! tokens of an answer (MS-TDS 2.2.7), and skips everything else by its length.
 
 use super::value_format::{Input, ReadError, ValueFormat, ValueLength};
