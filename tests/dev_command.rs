@@ -209,7 +209,7 @@ async fn a_token_for_trying_is_accepted() {
     if let Some(results) = shell(&command) {
         assert!(results.contains(" passed"), "{results}");
     }
-    // The other commands of fjord find the run.
+    // fjord's other commands find the run.
     let call =
         format!(". {}/env; {} call greeting-get", run.run.display(), fjord_binary().display());
     assert!(shell(&call).is_none_or(|answer| answer.ends_with(&format!("{HELLO}\n"))));
@@ -310,7 +310,7 @@ async fn ports_in_use_are_replaced() {
     let run = DevRun::start_command(home.path(), command).await;
     assert_eq!(run.lines(&format!("port {port} is in use: the API uses port ")).len(), 1);
     assert_eq!(run.get("/v1/greeting").await.0, 200);
-    // A second run of the same directory is possible, but not in the same run directory.
+    // A second run in the same directory is possible, but not with the same run directory.
     let second = home.path().join("second");
     fs::create_dir(&second).unwrap();
     let other = DevRun::start(&second, &api).await;

@@ -132,7 +132,7 @@ async fn an_interrupted_import_leaves_nothing_behind() {
 #[test]
 fn a_write_that_fails_leaves_nothing_behind() {
     let home = tempfile::tempdir().unwrap();
-    // Files cannot have a byte, and the signal that says so is ignored.
+    // Files cannot contain any data, and the signal that reports this is ignored.
     let script =
         format!("ulimit -f 0; trap '' XFSZ; exec {} init api/new", fjord_binary().display());
     let output =

@@ -1,6 +1,7 @@
-//! Promise: `fjord import` writes the columns that the database reports into `returns`, and calls a procedure for them only if
-//! asked to. `fjord check --online` reports each difference between `returns` and the database as a warning. The columns type
-//! the `OpenAPI` document.
+//! Promise: `fjord import` writes the columns that the database reports into `returns`, and calls a
+//! procedure for them only if asked to. `fjord check --online` reports each difference between
+//! `returns` and the database as a warning. The `OpenAPI` document contains the types of the
+//! columns.
 
 use std::fs;
 use std::path::Path;
@@ -60,8 +61,8 @@ const PROCEDURES: [(&str, &str); 7] = [
         "SELECT owner AS \"@owner\", 1 AS \"@x\" FROM horse; SELECT born FROM horse; SELECT 1",
     ),
     ("stud.visit_list", "SELECT id, horse FROM visit"),
-    // Both write. The name of the first one ends in a verb that suggests reading; the other's has
-    // no known verb.
+    // Both procedures write. The name of the first one ends in a verb that suggests reading; the
+    // name of the other has no known verb.
     (
         "stud.visit_get",
         "INSERT INTO visit (horse) VALUES ('528'); SELECT max(horse) AS horse FROM visit",
@@ -91,7 +92,8 @@ async fn the_import_describes_answers_of_the_embedded_backend() {
                 "born": { "type": "date" }, "height": { "type": "decimal", "nullable": true },
                 "alive": { "type": "boolean" } }),
         ),
-        // A count in the statement hides that a column is never NULL, and an expression has no type.
+        // Because of the count in the statement, the column may be NULL, and an expression has no
+        // type.
         (
             "horse-list",
             json!({ "ueln": { "type": "string", "nullable": true }, "name": any, "n": any }),

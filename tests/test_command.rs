@@ -1,5 +1,6 @@
-//! Promise: `fjord test` tells whether the API gives the answers that the catalogue's examples expect, directly or through a
-//! gateway. `--update` records the answers and leaves the rest of a file as it is.
+//! Promise: `fjord test` reports whether the API gives the answers that the catalogue's examples
+//! expect, directly or through a gateway. `--update` records the answers and leaves the rest of a
+//! file as it is.
 
 use std::fs;
 use std::net::TcpListener;

@@ -27,7 +27,7 @@ const SETTLE_TIME: Duration = Duration::from_secs(30);
 const GROWTH_BYTES_MAX: u64 = 128 * MIB;
 /// The maximum amount of memory that the allocator retains.
 const KEPT_BYTES_MAX: u64 = 32 * MIB;
-/// Longer than 300 answers of 4 MiB take in a debug build on a busy machine.
+/// A time limit that is longer than 300 answers of 4 MiB take in a debug build on a busy machine.
 const ANSWERS_LIMIT: Duration = Duration::from_mins(10);
 /// Session settings with which a gateway waits for a worker that is silent for seconds.
 const PATIENT_SESSION: &str =
@@ -122,7 +122,7 @@ async fn measure(name: &str, session_keys: &str, attack: impl AsyncFnOnce(&Fleet
             _ = ticks.tick() => peak = peak.max(MemoryUse::now(gateway)),
         }
     }
-    // The kernel records the peak of all resident memory only.
+    // The kernel records only the peak of all resident memory.
     peak.gateway = status(gateway, "VmHWM").saturating_sub(status(gateway, "RssFile"));
     for_a_while(SETTLE_TIME).await;
     let after = MemoryUse::now(gateway);

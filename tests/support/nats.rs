@@ -64,7 +64,7 @@ impl Default for NatsOptions {
     }
 }
 
-/// A running server. It ends when it is dropped.
+/// A running server. It is stopped when this value is dropped.
 #[derive(Debug)]
 pub(crate) struct NatsServer {
     process: Process,

@@ -102,7 +102,7 @@ impl ConnectionFactory {
         &self.database
     }
 
-    /// Returns the time limit for a cancel, or for a roll-back after an error.
+    /// Returns the time limit for a cancel, or for a rollback after an error.
     pub(super) fn cancel_timeout(&self) -> Duration {
         self.config.cancel_timeout
     }
