@@ -61,7 +61,7 @@ impl LoadCaller {
     }
 }
 
-/// Returns the number of messages that the processes of the fleet have published.
+/// Returns the number of messages that the processes in the fleet have published.
 async fn published_messages(fleet: &Fleet) -> f64 {
     let mut sum = 0.0;
     for server in &fleet.nats.servers {

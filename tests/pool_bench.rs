@@ -1,4 +1,4 @@
-//! `make bench-pool`: measures the throughput of many queues that share the connections of a database, and the cost of
+//! `make bench-pool`: measures the throughput of many queues that share the connections to a database, and the cost of
 //! clients that disconnect.
 //!
 //! The server is the one in `FJORD_TEST_MSSQL`, or else the tests' fake server, on its own thread

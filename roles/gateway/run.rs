@@ -202,7 +202,7 @@ impl GatewayProcess {
     }
 }
 
-/// Returns the queues of a catalogue. They are created before their first requests, so that their
+/// Returns the queues in a catalogue. They are created before their first requests, so that their
 /// metrics start at zero and rates count those requests.
 fn queue_names(active_config: &ActiveConfig) -> Vec<QueueName> {
     let endpoints = active_config.catalogue.endpoints().iter();

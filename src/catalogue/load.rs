@@ -241,7 +241,7 @@ pub(crate) mod fixture {
         }
     }
 
-    /// Parses a catalogue from the members of one file. `KEYS` in the text is replaced with the keys `procedure` and `auth`.
+    /// Parses a catalogue from the members in one file. `KEYS` in the text is replaced with the keys `procedure` and `auth`.
     pub(crate) fn catalogue(endpoints: &str) -> Catalogue {
         let keys = r#""procedure":"a.b","auth":"public""#;
         let text = format!("{{{}}}", endpoints.replace("KEYS", keys));

@@ -28,7 +28,7 @@ pub(super) struct ControlledFleet<'a> {
     pub(super) members: BTreeMap<String, Member>,
 }
 
-/// A process of the fleet.
+/// A process in the fleet.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Member {
     pub(super) role: String,

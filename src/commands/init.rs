@@ -148,7 +148,7 @@ fn conflict(directory: &Path, names: &[&str]) -> Option<String> {
     })
 }
 
-/// Imports the procedures of the database that the files configure. Returns the endpoints, or `None` after reporting why there
+/// Imports the procedures in the database that the files configure. Returns the endpoints, or `None` after reporting why there
 /// are none.
 fn imported(
     files: &[NewFile],

@@ -1,4 +1,4 @@
-//! `fjord test`: runs the examples of the catalogue and compares the answers, which come from a
+//! `fjord test`: runs the examples in the catalogue and compares the answers, which come from a
 //! gateway or directly from the procedures.
 
 use std::io::{self, Write};

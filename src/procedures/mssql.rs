@@ -34,7 +34,7 @@ use call::SessionContextPermission;
 use metadata::{ServerDetector, SignatureCache};
 use pools::{Lease, Pools};
 
-/// The time limit for describing the procedures of a database.
+/// The time limit for describing the procedures in a database.
 const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Creates the backend of the database that the configuration calls `name`. Connects on demand.

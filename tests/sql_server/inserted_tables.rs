@@ -1,4 +1,4 @@
-//! Promise: the rows of a table whose type has generated columns are inserted before the call, and
+//! Promise: the rows in a table whose type has generated columns are inserted before the call, and
 //! the procedure runs only with all of them.
 
 use fjord::catalogue::{ParameterType, ParameterValue};

@@ -86,7 +86,7 @@ async fn endpoints_are_added_and_removed_and_no_request_fails() {
     assert_eq!(violations, Vec::<&str>::new());
 }
 
-/// Returns the lines of the logs of all processes that record a command.
+/// Returns the lines in the logs of all processes that record a command.
 fn audit(fleet: &Fleet) -> Vec<String> {
     let nodes = fleet.gateways.iter().chain(&fleet.workers);
     let logs = nodes.map(|node| node.process.log()).collect::<Vec<_>>().concat();

@@ -23,7 +23,7 @@ use super::negotiation::NegotiatedRequest;
 use super::rejection::Rejection;
 use super::{MatchedRequest, session_response, vary_by_accept};
 
-/// The routes of a catalogue.
+/// The routes in a catalogue.
 #[derive(Debug)]
 pub struct LocalGateway {
     router: Router,

@@ -61,7 +61,7 @@ impl WorkerProcess {
     }
 }
 
-/// Compares the procedures of the new configuration with the databases. A queue that was not served before does not prevent a
+/// Compares the procedures in the new configuration with the databases. A queue that was not served before does not prevent a
 /// reload.
 async fn verify(
     prepared: &PreparedWorker,

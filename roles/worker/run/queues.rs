@@ -56,7 +56,7 @@ struct RunningQueue {
     configured: Option<BTreeSet<EndpointId>>,
 }
 
-/// A queue with the endpoints of the new configuration.
+/// A queue with the endpoints in the new configuration.
 struct QueueChange {
     queue: PreparedQueue,
     verification: Option<watch::Receiver<Verification>>,
@@ -90,7 +90,7 @@ impl RunningQueues {
         }
     }
 
-    /// Serves the queues of a new configuration. Queues that exist keep their slots and jobs, and serve their previous
+    /// Serves the queues in a new configuration. Queues that exist keep their slots and jobs, and serve their previous
     /// endpoints until the database has verified the new ones. With `keeps_removed`, queues and endpoints that the
     /// configuration no longer has are still served.
     pub(super) async fn apply(

@@ -51,7 +51,7 @@ async fn check(role: &CheckedRole, place: DatabaseKey, config: DatabaseConfig) -
     results
 }
 
-/// Compares the procedures of a database with their endpoints.
+/// Compares the procedures in a database with their endpoints.
 async fn verify(
     role: &CheckedRole,
     (place, name): (&DatabaseKey, &str),

@@ -57,7 +57,7 @@ pub(super) fn text(plan: &DevPlan, files: &RunFiles<'_>, environment: &Path) -> 
     lines.join("\n")
 }
 
-/// Returns the command that runs the examples of the catalogue through the gateway.
+/// Returns the command that runs the examples in the catalogue through the gateway.
 fn test_command(plan: &DevPlan, options: &CurlOptions<'_>) -> String {
     let path = |path: &Path| quoted(&path.display().to_string());
     let (directory, ca) = (path(plan.worker.directory()), path(options.ca));

@@ -1,4 +1,4 @@
-//! Reads the procedures of a database, and the columns that they return.
+//! Reads the procedures in a database, and the columns that they return.
 
 use std::io;
 use std::sync::Arc;

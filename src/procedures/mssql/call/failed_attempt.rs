@@ -156,7 +156,7 @@ impl Mssql {
         used: &Signature,
     ) -> SentFailure {
         if log.has_failed_before() {
-            // The procedure may have run without a value of the session context. From now on, the
+            // The procedure may have run without a value in the session context. From now on, the
             // values are sent before the call.
             self.session_permission.record_refused();
             lease.discard("session-context");

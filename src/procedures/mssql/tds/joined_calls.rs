@@ -26,7 +26,7 @@ const COLLATION: [u8; 5] = [0x09, 0x04, 0xd0, 0x00, 0x34];
 /// The number of bytes of `ALL_HEADERS` that contain its total length.
 const LENGTH_BYTES: usize = 4;
 
-/// A value of the session context.
+/// A value in the session context.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SessionValue<'a> {
     pub(crate) key: Arc<str>,
