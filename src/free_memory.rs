@@ -1,7 +1,8 @@
 //! Returns free memory to the kernel after a burst.
 //!
-//! mimalloc keeps the free memory of each thread until that thread has allocated enough again. An idle process would keep the
-//! memory of its last burst forever, so every thread of the runtime frees such memory before it goes to sleep.
+//! mimalloc keeps the free memory of each thread until the thread has made enough new allocations.
+//! An idle process would keep the memory of its last burst forever, so every thread of the runtime
+//! frees such memory before it goes to sleep.
 
 use std::cell::Cell;
 use std::hint::black_box;
@@ -14,8 +15,9 @@ const INTERVAL: Duration = Duration::from_secs(5);
 const ALLOCATIONS: u32 = 10_000;
 /// The size of these allocations, in bytes: above 1 KiB, no free list serves an allocation.
 const ALLOCATION_BYTES: usize = 4 * 1024;
-/// The size of an allocation for which mimalloc asks the kernel: its release makes mimalloc return the memory that threads
-/// freed more than one second ago. Its pages are never touched.
+/// The size of an allocation that mimalloc requests from the kernel. Releasing it makes mimalloc
+/// return the memory that threads freed more than one second ago. The pages of the allocation are
+/// never touched.
 const PURGE_BYTES: usize = 4 * 1024 * 1024;
 
 thread_local! {

@@ -142,7 +142,7 @@ fn reloads_do_not_make_the_memory_grow() {
         let transport = connect(&config).await;
         Dispatcher::start(&config, &queues, transport, &tasks).await.expect("a subscription")
     });
-    // As in a reload of the gateway.
+    // This is how the gateway reloads.
     let reload = || {
         active_config.store(load());
         dispatcher.reload(config.gateway.session.clone(), &queues);

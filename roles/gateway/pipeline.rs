@@ -182,7 +182,8 @@ impl Pipeline {
                 return Ok((response, None));
             }
             RouteLookup::NotFound => {
-                // Boxed because it is rare: its future would enlarge that of every request.
+                // This future is boxed, because it is rarely needed and would enlarge the future of
+                // every request.
                 let page = Box::pin(self.own_path(&active_config, parts, peer, log));
                 return page.await.map(|page| (page, None));
             }
@@ -223,7 +224,8 @@ impl Pipeline {
             let endpoint = Arc::clone(request.endpoint);
             let is_head = request.parts.method == Method::HEAD;
             let reusable = ReusableRequest { endpoint, envelope, reservation: room, is_head };
-            // Boxed because it is rare: its future would enlarge that of every request.
+            // This future is boxed, because it is rarely needed and would enlarge the future of
+            // every request.
             Box::pin(self.reuse.dispatch(&self.dispatcher, reusable)).await
         } else {
             let reservation = AnswerReservation::new(request.keeps_answer(), room);

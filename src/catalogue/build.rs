@@ -123,7 +123,7 @@ pub(super) fn endpoint(
         cache: response.cache,
         cache_control: response.cache_control,
     };
-    // Last, because the rules for an example depend on all other keys.
+    // Examples are validated last, because the rules for an example depend on all other keys.
     endpoint.examples = examples::examples(definition.examples.as_deref(), &endpoint, errors);
     (errors.list.len() == before).then_some(endpoint)
 }

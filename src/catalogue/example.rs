@@ -29,7 +29,7 @@ pub const PROBLEMS: [ProblemKind; 5] = [
     ProblemKind::PreconditionFailed,
     ProblemKind::NotAcceptable,
 ];
-/// The problem with which a procedure refuses a request. Its status differs.
+/// The problem that reports a procedure's own refusal. Its status varies.
 pub const REFUSED: &str = "refused";
 /// The principal of calls that `fjord test` makes without a gateway, if the example names none.
 pub const PRINCIPAL_DEFAULT: &str = "example";

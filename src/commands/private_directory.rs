@@ -8,9 +8,10 @@ use std::time::Duration;
 
 /// The permissions of the directory.
 const MODE: u32 = 0o700;
-/// The file that is locked while the directory is in use. The kernel releases the lock when the process ends.
+/// The file that is locked while the directory is in use. The kernel releases the lock when the
+/// process exits.
 const LOCK: &str = ".fjord-run-lock";
-/// The age from which a directory can be abandoned. A younger one may not have its lock yet.
+/// The minimum age of an abandoned directory. A younger directory may not have its lock yet.
 const ABANDONED_AGE: Duration = Duration::from_mins(1);
 /// The number of random characters in the name of a temporary directory.
 const RANDOM_CHARACTERS: usize = 12;
@@ -150,7 +151,7 @@ mod tests {
 
         drop(first);
 
-        // As after SIGKILL: the files remain, but no process holds the lock.
+        // This is the state after SIGKILL: the files remain, but no process holds the lock.
         DirBuilder::new().mode(MODE).create(&path).unwrap();
         fs::write(path.join(LOCK), "").unwrap();
         fs::write(path.join("token"), "old").unwrap();

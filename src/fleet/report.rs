@@ -1,4 +1,4 @@
-//! The report of one process, with counts since its start. They come from the same metrics as
+//! The report of one process, with counts since its start. The counts come from the same metrics as
 //! `/metrics`.
 
 use std::collections::BTreeMap;

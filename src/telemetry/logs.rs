@@ -70,7 +70,8 @@ impl Logs {
             LogFormat::Text => false,
             LogFormat::Auto => !io::stdout().is_terminal(),
         };
-        // Not `io::stdout()`, whose buffer would hide how much of a failed write was lost.
+        // `io::stdout()` is not used, because its buffer would hide how much of a failed write was
+        // lost.
         let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(LogError::Stdout)?;
         let writer = LogWriter::start(File::from(stdout))?;
         let (filter, handle) = reload::Layer::new(parse(&config.filter)?);

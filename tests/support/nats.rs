@@ -129,7 +129,7 @@ impl NatsServer {
         self.process.kill();
     }
 
-    /// Sends SIGTERM and waits until the server has ended.
+    /// Sends SIGTERM and waits until the server has exited.
     pub(crate) async fn stop(&mut self) {
         self.process.terminate();
         self.process.wait(SOON).await;

@@ -44,7 +44,7 @@ async fn differing_answers_are_recorded_and_the_rest_keeps_its_form() {
         )
         .replace(
             r#""new": { "parameters": { "language": "de" } }"#,
-            // Too long for one line.
+            // This example is too long for one line.
             "\"new\": { \"parameters\": { \"language\": \"de\" }, \"answer\": {\n        \"status\": 200,\n        \
              \"body\": { \"language\": \"de\", \"text\": \"Hallo\" }\n      } }",
         );

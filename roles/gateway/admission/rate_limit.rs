@@ -52,7 +52,7 @@ impl RateLimitHeaders {
     fn new(limit: RateLimit, remaining: u128, reset: Duration) -> Self {
         let policy = format!("\"default\";q={};w={}", limit.requests, whole_seconds(limit.window));
         let state = format!("\"default\";r={remaining};t={}", whole_seconds(reset));
-        // Never fails: digits and fixed text form a valid header value.
+        // This never fails, because digits and fixed text form a valid header value.
         Self(HeaderValue::try_from(policy).ok().zip(HeaderValue::try_from(state).ok()))
     }
 

@@ -146,7 +146,7 @@ impl SessionTask {
         self.run_to_end(event).await
     }
 
-    /// Handles an event and runs the session to its end. Discards an answer that streams.
+    /// Handles an event and runs the session to its end. Discards a streamed answer.
     pub(super) async fn run_to_end(&mut self, event: DriverEvent) -> SessionEnd {
         let mut event = event;
         loop {

@@ -276,7 +276,8 @@ impl PendingConnection {
 
 async fn serve(stream: TcpStream, mut pending: PendingConnection, state: Arc<ListenerState>) {
     let serving = async {
-        // Boxed so that the memory of the handshake is freed before the connection is served.
+        // The future is boxed, so that the handshake's memory is freed before the connection is
+        // served.
         if let Some(connection) = Box::pin(negotiate(stream, &mut pending, &state)).await {
             connection.await;
         }

@@ -47,7 +47,8 @@ impl Pipeline {
         let authenticator = &active_config.authenticator;
         let mut found = authenticator.authenticate(endpoint, headers, peer);
         if let Err(rejection) = &found
-            // Boxed because it is rare: its future would enlarge that of every request.
+            // This future is boxed, because it is rarely needed and would enlarge the future of
+            // every request.
             && Box::pin(authenticator.refresh_keys(rejection)).await
         {
             found = authenticator.authenticate(endpoint, headers, peer);

@@ -174,7 +174,7 @@ fn column(
     })
 }
 
-/// Reads an object whose members are read one by one.
+/// Reads an object member by member.
 fn members(
     raw: &RawValue,
     key: &str,

@@ -50,7 +50,7 @@ fn truncated(text: &str) -> String {
     }
 }
 
-/// Which members an object may have besides the expected ones.
+/// The members that an object may have besides the expected ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OtherMembers {
     /// None.

@@ -125,7 +125,8 @@ impl<'a, O: Write, E: Write> Console<'a, O, E> {
     pub(super) async fn during<T>(&mut self, work: impl Future<Output = T>) -> io::Result<T> {
         let mut work = pin!(work);
         loop {
-            // Not biased: either branch is taken with the same probability if both are ready.
+            // The selection is not biased: if both branches are ready, each is taken with the same
+            // probability.
             tokio::select! {
                 printed = self.print_next() => printed?,
                 value = &mut work => {

@@ -69,7 +69,8 @@ fn test_command(plan: &DevPlan, options: &CurlOptions<'_>) -> String {
     format!("fjord test --config {directory} --url {} --ca {ca}{token}{client}", options.url)
 }
 
-/// Writes the environment variables with which other commands use this run, for a shell to read. Returns the file.
+/// Writes a shell script that sets the environment variables with which other commands use this
+/// run. Returns the file.
 ///
 /// # Errors
 /// The operating system's error.

@@ -40,9 +40,10 @@ pub(super) struct RoleProcess {
 /// The state of a process that is about to become ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum RoleState {
-    /// It is not ready, for these reasons. If it does not answer yet, the list is empty.
+    /// The process is not ready, for these reasons. The list is empty if the process does not
+    /// answer yet.
     NotReady(Vec<String>),
-    /// It is ready, apart from these problems.
+    /// The process is ready, apart from these problems.
     Ready(Vec<String>),
 }
 
@@ -104,7 +105,7 @@ impl RoleProcess {
         self.started.elapsed()
     }
 
-    /// Waits until the process ends. If there is none, waits forever. Cancel safe.
+    /// Waits until the process exits. If there is none, waits forever. Cancel safe.
     pub(super) async fn ended(&mut self) -> io::Result<ExitStatus> {
         match &mut self.process {
             Some(process) => process.wait().await,

@@ -61,7 +61,7 @@ enum DevEvent {
     NatsEnded(ExitStatus),
     RoleEnded(Role, ExitStatus),
     Changed(Changes),
-    /// It is time to ask the processes for their state.
+    /// The processes are to be asked for their state.
     Look,
 }
 

@@ -85,7 +85,7 @@ impl HttpAnswer {
         }
     }
 
-    /// Returns a header. Several fields of one name are joined.
+    /// Returns a header. If it occurs several times, its values are joined.
     pub(super) fn header(&self, name: &str) -> Option<String> {
         let values = self.headers.get_all(name).iter();
         let values: Vec<_> =
@@ -328,7 +328,7 @@ mod tests {
         let bytes =
             HttpAnswer { body: Bytes::from_static(b"\xff\xfe"), ..received(200, "image/png", "") };
         assert_eq!(bytes.json(), text("//4="));
-        // As `produces` says, and the catalogue then expects a string.
+        // `produces` names this media type, so the catalogue expects a string.
         assert_eq!(received(200, "application/geo+json", "{}").json(), text("{}"));
     }
 

@@ -80,7 +80,7 @@ impl ReplaceReason {
 
 /// Why a client is no longer used.
 enum ClientEnd {
-    /// It has failed.
+    /// The client has failed.
     Failed(ReplaceReason),
     /// A reload has changed the configuration, and this client uses the new one.
     Succeeded(Arc<NatsClient>),

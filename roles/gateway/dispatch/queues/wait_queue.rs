@@ -1,4 +1,4 @@
-//! The requests of one queue that wait for a slot, oldest first.
+//! The requests in one queue that are waiting for a slot, oldest first.
 //!
 //! A worker that refuses a request remembers its reply subject and offers a slot there once one is
 //! free. The offer goes to the oldest waiter, not necessarily to the refused request. A gateway thus

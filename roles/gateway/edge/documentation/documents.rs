@@ -90,8 +90,8 @@ impl OpenApiDocuments {
         // Generating a document takes a tenth of a second for 5,000 endpoints.
         let (shared, met) = (Arc::clone(&self.0), Box::<[bool]>::from(met));
         let generated = tokio::task::spawn_blocking(move || {
-            // Held until the document is stored, even if the client that requested it has
-            // disconnected.
+            // The lock is held until the document is stored, even if the client that requested it
+            // has disconnected.
             let _generating = generating;
             let document = shared.generate(&met)?;
             shared.lock().insert(met, document.clone());

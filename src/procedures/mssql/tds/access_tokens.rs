@@ -222,7 +222,7 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&log).unwrap(), "run\nrun\n");
     }
 
-    /// Returns the tokens of a program, of which one is due to be replaced.
+    /// Returns access tokens that a program prints. The current one is due to be replaced.
     fn with_due_token(program: &str) -> Arc<AccessTokens> {
         let command = ["/bin/sh", "-c", program].map(str::to_owned).to_vec();
         let tokens = AccessTokens::new(TokenSource::Command(command));

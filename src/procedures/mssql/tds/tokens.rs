@@ -51,7 +51,7 @@ pub(super) struct TokenScanner {
 /// An error or a message in an answer.
 #[derive(Debug)]
 pub(super) struct ScannedMessage {
-    /// Whether it is an error, which has a severity of 11 or more.
+    /// Whether the message is an error, which has a severity of 11 or more.
     pub(super) is_error: bool,
     /// The number of remote procedure calls in the request that ended before it.
     pub(super) ended_calls: usize,
