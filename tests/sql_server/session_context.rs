@@ -26,7 +26,7 @@ fn known(value: &str) -> OwnedCell {
     OwnedCell::Text(value.to_owned())
 }
 
-/// The same connections, used by a caller without a name.
+/// Returns a caller without a name that uses the same connections.
 fn nameless(caller: &ProcedureCaller) -> ProcedureCaller {
     ProcedureCaller { principal: None, session_values: Vec::new(), ..caller.clone() }
 }

@@ -23,8 +23,9 @@ use crate::roles::gateway::response::entity_tag::{Comparison, matching};
 
 /// The size of a piece of a body that is decompressed while it is sent.
 const PIECE_BYTES: usize = 64 * 1024;
-/// The maximum number of bodies that the process decompresses concurrently, each with about 110 KiB. Such requests need no
-/// credentials, so they must not occupy memory without limit. A body that is compressed again counts as several.
+/// The maximum number of bodies that the process decompresses concurrently, each of which needs
+/// about 110 KiB. Such requests need no credentials, so they must not occupy memory without limit.
+/// A body that is compressed again counts as several.
 const DECOMPRESSIONS_MAX: usize = 64;
 static DECOMPRESSIONS: Semaphore = Semaphore::const_new(DECOMPRESSIONS_MAX);
 /// The memory that one decompression needs, rounded.
@@ -46,7 +47,7 @@ pub(in crate::roles::gateway) struct StoredBody {
     hash: Box<str>,
 }
 
-/// The part of a request that determines in which form a stored body is sent.
+/// The part of a request that determines the form in which a stored body is sent.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::roles::gateway) struct StoredBodyRequest<'a> {
     /// The headers of the request.
