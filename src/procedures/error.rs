@@ -164,8 +164,8 @@ pub enum ServerErrorClass {
     Other,
 }
 
-/// What the database reported: the source of a `SentError`, or a message. `Display` and `Debug` omit the message,
-/// which can contain values from the request.
+/// An error or a message that the database reported; an error is the source of a `SentError`.
+/// `Display` and `Debug` omit the message, which can contain values from the request.
 pub struct DatabaseError {
     origin: String,
     message: String,

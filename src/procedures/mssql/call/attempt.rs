@@ -202,8 +202,8 @@ impl Mssql {
         Ok((rewrites, execute::form(call.procedure, bound, refuses_null)?))
     }
 
-    /// Returns the values that a call sets in the session context, also encoded if the message of
-    /// the call sets them.
+    /// Returns the values that a call sets in the session context, and their encoding if they are
+    /// sent in the call's message.
     fn session_values<'a>(
         &self,
         call: &Call<'a>,
