@@ -19,8 +19,7 @@ use crate::telemetry::{Gauge, counter, gauge, names};
 
 use super::network::ClientNetwork;
 
-/// Bodies of up to this many bytes are not counted; `gateway.http.requests_in_flight_max` bounds
-/// them.
+/// Bodies of up to this size do not count; `gateway.http.requests_in_flight_max` bounds them.
 pub const SMALL_BYTES: usize = 16 * 1024;
 /// `Retry-After` for the response when the budget is exhausted.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -32,10 +31,10 @@ pub struct ByteBudget(Arc<BudgetState>);
 struct BudgetState {
     bytes_max: AtomicUsize,
     per_client_max: AtomicUsize,
-    /// It is written under the lock of `clients`, and read without it.
+    /// The reserved bytes of all clients, written under the lock of `clients` and read without it.
     held: AtomicUsize,
-    /// The bytes reserved by each client. A client without reservations has no entry, which bounds
-    /// the map.
+    /// The bytes reserved per client. Clients without reservations have no entry: this bounds the
+    /// map.
     clients: Mutex<HashMap<ClientNetwork, usize>>,
     gauge: Gauge,
 }
