@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::ports::{ChosenPort, PortChooser};
 use super::token::{ALGORITHM, TokenSigner};
-use crate::catalogue::Catalogue;
+use crate::catalogue::{self, Catalogue};
 use crate::cli::Role;
 use crate::config::auth::KeySource;
+use crate::config::gateway::DocumentationAccess;
 use crate::config::messaging::TransportConfig;
 use crate::config::tls::ClientAuth;
 use crate::config::{Config, ConfigError, LoadedConfig, SettingOrigin, Sources};
@@ -70,8 +71,10 @@ pub(super) struct DevPlan {
     pub(super) worker: Sources,
     /// The worker's configuration.
     pub(super) worker_config: Config,
-    /// The endpoints.
+    /// The endpoints with their examples.
     pub(super) catalogue: Arc<Catalogue>,
+    /// Who can read the documentation.
+    pub(super) documentation: DocumentationAccess,
     /// The ports.
     pub(super) ports: DevPorts,
     /// The tokens, one for each issuer whose keys are replaced.
@@ -129,6 +132,8 @@ impl DevPlan {
         let [Some((gateway_config, catalogue)), Some((worker_config, _))] = loaded else {
             return Err(errors);
         };
+        let documentation = gateway_config.config.gateway.documentation;
+        let catalogue = with_examples(catalogue, &gateway_config.config);
         let tokens = write_tokens(&gateway_config.config, &other_issuers, &catalogue, files)
             .map_err(|error| vec![error])?;
         Ok(Self {
@@ -136,6 +141,7 @@ impl DevPlan {
             worker,
             worker_config: worker_config.config,
             catalogue,
+            documentation,
             ports,
             tokens,
             other_issuers,
@@ -165,6 +171,16 @@ impl DevPorts {
         ];
         purposes.into_iter().filter_map(|(port, purpose)| port.remark(purpose)).collect()
     }
+}
+
+/// Returns the catalogue with its examples, which a gateway without documentation does not keep.
+fn with_examples(catalogue: Arc<Catalogue>, gateway: &Config) -> Arc<Catalogue> {
+    if gateway.gateway.documentation != DocumentationAccess::Off {
+        return catalogue;
+    }
+    let loaded = catalogue::load(&gateway.catalogue.directory, &gateway.catalogue.defaults);
+    // The files were valid. If one has changed since then, the change is noticed and reported.
+    loaded.map_or(catalogue, Arc::new)
 }
 
 fn lines<E: ToString>(errors: &[E]) -> Vec<String> {
