@@ -147,7 +147,7 @@ impl Config {
     pub fn load(sources: &Sources) -> Result<LoadedConfig, Vec<ConfigError>> {
         match Self::load_with_errors(sources) {
             (Some(loaded), errors) if errors.is_empty() => Ok(loaded),
-            (_, errors) => Err(errors),
+            (_, errors) => Err(explain_missing_directory(sources, errors)),
         }
     }
 
@@ -182,6 +182,22 @@ impl Config {
         let SettingsDiagnostics { errors, entries, warnings, files, .. } = diagnostics;
         (config.map(|config| LoadedConfig { config, entries, warnings, files }), errors)
     }
+}
+
+/// Removes the errors that follow from a directory that does not exist. If it is the default one, adds that it can be chosen.
+fn explain_missing_directory(sources: &Sources, mut errors: Vec<ConfigError>) -> Vec<ConfigError> {
+    let directory = sources.directory();
+    if directory.is_dir() {
+        return errors;
+    }
+    let location = directory.display().to_string();
+    if sources.directory.is_some() {
+        errors.retain(|error| error.location != location || error.key.is_empty());
+    } else {
+        let hint = "is not a directory: --config or FJORD_CONFIG names another one";
+        errors.insert(0, ConfigError::at_location(location, hint));
+    }
+    errors
 }
 
 fn read(table: &mut SettingsTable<'_>, sources: &Sources) -> Option<Config> {
