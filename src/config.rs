@@ -122,7 +122,7 @@ impl LoadedConfig {
         if let Some(first) = named.first() {
             let mut keys: Vec<&str> = named.iter().map(|file| file.key.as_str()).collect();
             keys.dedup();
-            let expected = format!("{}: {}", error.location, error.expected);
+            let expected = format!("{}: {}", error.location, error.message);
             return ConfigError::at_key(first.location.clone(), keys.join(", "), expected);
         }
         if !error.location.is_empty() {
@@ -204,7 +204,7 @@ fn read(table: &mut SettingsTable<'_>, sources: &Sources) -> Option<Config> {
     let role = sources.role;
     // Files are checked only if this process uses their section.
     let used_by = |table: &mut SettingsTable<'_>, roles: &[Role]| {
-        let is_used = if sources.nats_only {
+        let is_used = if sources.only_nats_files {
             roles.len() == Role::ALL.len()
         } else {
             role.is_some_and(|role| roles.contains(&role))
@@ -236,7 +236,7 @@ fn read(table: &mut SettingsTable<'_>, sources: &Sources) -> Option<Config> {
     let admin = table.table("admin", |table| AdminConfig::read(table, role));
     let log = table.table("log", LogConfig::read);
     let traces = table.table("traces", |table| {
-        if role.is_none() || sources.nats_only {
+        if role.is_none() || sources.only_nats_files {
             table.ignore_files();
         }
         TracesConfig::read(table)

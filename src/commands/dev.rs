@@ -54,7 +54,7 @@ pub(super) fn run(
     let base = Sources {
         directory: Some(arguments.directory.clone()),
         role: None,
-        nats_only: false,
+        only_nats_files: false,
         ..sources.clone()
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -39,7 +39,7 @@ pub(super) fn text(plan: &DevPlan, files: &RunFiles<'_>, environment: &Path) -> 
             "  token      {file}    of auth.jwt.{issuer}, with every scope of the catalogue"
         ));
     }
-    for issuer in &plan.other_issuers {
+    for issuer in &plan.fetching_issuers {
         lines.push(format!(
             "  token      of auth.jwt.{issuer}: from the issuer, because its keys are fetched"
         ));

@@ -124,7 +124,7 @@ impl RoleProcess {
     }
 
     /// Asks whether the process is ready, and remembers it.
-    pub(super) async fn look(&mut self) -> RoleState {
+    pub(super) async fn poll_state(&mut self) -> RoleState {
         let Some(answer) = self.get("/readyz").await else {
             return RoleState::NotReady(Vec::new());
         };
