@@ -182,11 +182,11 @@ fn value(column: &ReturnColumn, answer: &ExactJson, pointer: &str, drift: &mut D
         (None, ExactJson::Null) => column.nullable || kind == ParameterType::Json,
         (None, answer) => has_type(kind, answer),
     };
-    if !fits {
+    if fits {
+        drift.schema(column, answer, pointer);
+    } else {
         let null = if column.nullable { " or null" } else { "" };
         drift.add(contradiction(pointer, &format!("{}{null}", kind.as_str()), answer));
-    } else {
-        drift.schema(column, answer, pointer);
     }
 }
 

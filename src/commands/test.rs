@@ -156,13 +156,12 @@ impl<'a> TestPlan<'a> {
         results: &mut Vec<ExampleResult>,
         output: &mut Output<impl Write, impl Write>,
     ) -> io::Result<RunEnd> {
-        let opened = match gateway {
-            Some(client) => Ok(ExampleTarget::Gateway(client)),
-            None => {
-                let config = self.config.clone();
-                let in_place = self.arguments.in_place;
-                ExampleTarget::open_procedures(in_place, config, &self.catalogue, open).await
-            }
+        let opened = if let Some(client) = gateway {
+            Ok(ExampleTarget::Gateway(client))
+        } else {
+            let config = self.config.clone();
+            let in_place = self.arguments.in_place;
+            ExampleTarget::open_procedures(in_place, config, &self.catalogue, open).await
         };
         let target = match opened {
             Ok(target) => target,
