@@ -50,7 +50,7 @@ fn sources(layers: &Layers) -> Sources {
         role: layers.role,
         environment: std::env::vars_os().collect(),
         sets: layers.set.clone(),
-        nats_only: false,
+        only_nats_files: false,
     }
 }
 

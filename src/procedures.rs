@@ -66,13 +66,13 @@ pub trait Backend: Debug + Send + Sync {
         pattern: &'a str,
     ) -> BoxFuture<'a, Result<Vec<ProcedureDescription>, BackendError>>;
 
-    /// Describes the answers of procedures, in their order, without executing them.
+    /// Describes the answer of a procedure without executing it.
     ///
     /// Cancel safe.
-    fn describe_results<'a>(
+    fn describe_result<'a>(
         &'a self,
-        procedures: &'a [ProcedureName],
-    ) -> BoxFuture<'a, Result<Vec<ResultDescription>, BackendError>>;
+        procedure: &'a ProcedureName,
+    ) -> BoxFuture<'a, Result<ResultDescription, BackendError>>;
 
     /// Checks that the database can be reached within the backend's own connect timeout. Succeeds
     /// if calls are using every connection, so that load is not mistaken for an outage.

@@ -216,6 +216,28 @@ async fn a_token_for_trying_is_accepted() {
     run.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn without_documentation_the_examples_are_offered_and_the_page_is_not() {
+    let home = tempfile::tempdir().unwrap();
+    let api = init(home.path());
+    for (access, page) in [
+        ("off", None),
+        ("authenticated", Some("of the endpoints that a caller may call")),
+        ("public", Some("/docs\n")),
+    ] {
+        let home = home.path().join(access);
+        fs::create_dir(&home).unwrap();
+        let mut command = dev(&api);
+        command.arg("--set").arg(format!("gateway.documentation={access}"));
+        let run = DevRun::start_command(&home, command).await;
+        assert_eq!(run.lines("fjord test --config").len(), 1, "{}", run.process.log());
+        assert_eq!(run.lines("documentation: ").len(), usize::from(page.is_some()));
+        assert!(page.is_none_or(|page| run.process.log().contains(page)), "{}", run.process.log());
+        assert_eq!(run.get("/docs").await.0, if page.is_some() { 200 } else { 404 });
+        run.stop().await;
+    }
+}
+
 /// Runs a command line that may use curl; `None` if curl is not installed.
 fn shell(line: &str) -> Option<String> {
     external_tools::find(

@@ -272,6 +272,24 @@ async fn the_import_describes_answers_of_sql_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_procedure_that_is_not_described_in_time_does_not_spoil_the_others() {
+    let endpoint = fake_server().await.fake.expect("this is the fake server");
+    for procedure in ["thing_get", "thing_list"] {
+        describe(&endpoint, procedure, Some("id int"));
+    }
+    let never = "fjord_test.thing_add".to_owned();
+    *endpoint.state.never_described.lock().expect("not poisoned") = Some(never);
+    let directory = directory(&on_endpoint(&endpoint));
+    let (entries, said) = import(directory.path(), &["fjord_test.thing_*"]);
+    for id in ["thing-get", "thing-list"] {
+        assert_eq!(entries[id]["returns"], json!({ "id": { "type": "int32" } }), "{said}");
+    }
+    assert!(entries["thing-add"].is_object() && entries["thing-add"].get("returns").is_none());
+    assert_eq!(said.matches("untyped: ").count(), 1, "{said}");
+    assert!(said.contains("untyped: fjord_test.thing_add: no answer within 5.0s\n"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_sample_on_sql_server_is_a_rolled_back_call() {
     let endpoint = fake_server().await.fake.expect("this is the fake server");
     for procedure in ["thing_get", "thing_list", "thing_add"] {

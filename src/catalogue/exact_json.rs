@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 /// The maximum nesting depth of arrays and objects.
 const DEPTH_MAX: usize = 64;
 /// The width up to which `to_indented` writes a value on one line.
-const LINE_WIDTH_MAX: usize = 110;
+pub const LINE_WIDTH_MAX: usize = 110;
 
 /// A JSON value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -174,7 +174,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for UniqueMembers<'a> {
     }
 }
 
-fn quoted(text: &str) -> String {
+/// Returns a string as JSON.
+#[must_use]
+pub fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 

@@ -10,6 +10,7 @@ use crate::problem::ProblemKind;
 
 pub mod comparison;
 pub mod matcher;
+pub mod pairing;
 pub mod value_type;
 
 pub use comparison::Difference;

@@ -19,7 +19,7 @@ use super::names::EndpointId;
 use super::route::RouteTable;
 
 /// The largest catalogue file in bytes.
-const FILE_BYTES_MAX: u64 = 64 << 20;
+pub const FILE_BYTES_MAX: u64 = 64 << 20;
 
 /// The member that names the file's JSON Schema, for editors.
 const SCHEMA: &str = "$schema";

@@ -32,6 +32,8 @@ mod session;
 mod token;
 mod watcher;
 
+pub(super) use samples::quoted;
+
 use child::ChildProcess;
 use console::{Console, NATS_SERVER};
 use plan::{DevPlan, RunFiles};
@@ -53,7 +55,7 @@ pub(super) fn run(
     let base = Sources {
         directory: Some(arguments.directory.clone()),
         role: None,
-        nats_only: false,
+        only_nats_files: false,
         ..sources.clone()
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

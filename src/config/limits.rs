@@ -168,8 +168,8 @@ pub fn lengthened_timeout(configured: Duration, round_trip: Duration) -> Option<
     (configured < shortest).then_some(shortest)
 }
 
-/// `worker.refused_max`.
-pub const REFUSED_MAX: Limit<usize> = size(4_096, 0, 1 << 20);
+/// `worker.remembered_refusals_max`.
+pub const REMEMBERED_REFUSALS_MAX: Limit<usize> = size(4_096, 0, 1 << 20);
 /// `worker.unsubscribe_messages_max`. With 200, tests lost no message at thousands of messages per
 /// second.
 pub const UNSUBSCRIBE_MESSAGES_MAX: Limit<u64> = long(200, 1, 1 << 20);

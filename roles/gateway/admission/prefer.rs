@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use crate::catalogue::Endpoint;
 use crate::envelope::Final;
 use crate::problem::{Problem, Violation};
-use crate::telemetry::conditions::{self, Condition};
+use crate::telemetry::conditions::{self, ConditionKind};
 use crate::telemetry::{counter, names};
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
@@ -18,7 +18,7 @@ pub(in crate::roles::gateway) const PREFERENCE_APPLIED: HeaderName =
     HeaderName::from_static("preference-applied");
 
 /// The condition in which workers answer dry runs without reporting a rollback.
-const UNCONFIRMED: Condition = Condition::new("dry runs are not reported as rolled back");
+const UNCONFIRMED: ConditionKind = ConditionKind::new("dry runs are not reported as rolled back");
 
 /// How the caller wants the transaction to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

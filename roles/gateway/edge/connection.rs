@@ -228,7 +228,7 @@ impl ConnectionService {
         };
         let compressor = &self.shared.compressor;
         let mut response = compressor.compress(response, codings, &config.compression).await;
-        response::count_compressed(&mut response);
+        response::charge_compressed(&mut response);
         self.close_if_marked(&mut response);
         let mut response = response::finish(response, &context);
         if body.is_complete() {

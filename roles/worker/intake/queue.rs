@@ -106,8 +106,9 @@ impl Queue {
     }
 
     /// Changes how many refused callers are remembered, and the minimum duration of an offer.
-    pub fn set_offer_limits(&self, refused_max: usize, offer_timeout: Duration) {
-        self.slots.update(|slots, _| slots.set_offer_limits(refused_max, offer_timeout));
+    pub fn set_offer_limits(&self, remembered_refusals_max: usize, offer_timeout: Duration) {
+        self.slots
+            .update(|slots, _| slots.set_offer_limits(remembered_refusals_max, offer_timeout));
     }
 
     /// Returns the queue's number of slots.

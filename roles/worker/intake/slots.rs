@@ -95,7 +95,7 @@ pub struct Slots<W> {
 impl<W> Slots<W> {
     /// Creates `limit` free slots.
     #[must_use]
-    pub fn new(limit: usize, refused_max: usize, offer_timeout: Duration) -> Self {
+    pub fn new(limit: usize, remembered_refusals_max: usize, offer_timeout: Duration) -> Self {
         Self {
             latency: QueueLatency::new(offer_timeout),
             limit,
@@ -106,7 +106,7 @@ impl<W> Slots<W> {
             is_draining: false,
             is_available: true,
             last_finish: None,
-            offers: Offers::new(refused_max),
+            offers: Offers::new(remembered_refusals_max),
         }
     }
 
@@ -259,8 +259,8 @@ impl<W> Slots<W> {
 
     /// Changes how many refused callers are remembered, and the minimum duration of an offer. Later refusals and offers
     /// follow the new values.
-    pub fn set_offer_limits(&mut self, refused_max: usize, offer_timeout: Duration) {
-        self.offers.set_refused_max(refused_max);
+    pub fn set_offer_limits(&mut self, remembered_refusals_max: usize, offer_timeout: Duration) {
+        self.offers.set_remembered_max(remembered_refusals_max);
         self.latency.set_offer_timeout_min(offer_timeout);
     }
 

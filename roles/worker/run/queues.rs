@@ -164,11 +164,12 @@ impl RunningQueues {
             running.configured = Some(configured);
             running.versions.send_replace(new_version(endpoints));
             queue.set_limit(limits.concurrency);
-            queue.set_offer_limits(worker.refused_max, worker.offer_timeout);
+            queue.set_offer_limits(worker.remembered_refusals_max, worker.offer_timeout);
             return Ok(Arc::clone(queue));
         }
         let version = new_version(endpoints);
-        let slots = Slots::new(limits.concurrency, worker.refused_max, worker.offer_timeout);
+        let slots =
+            Slots::new(limits.concurrency, worker.remembered_refusals_max, worker.offer_timeout);
         let name = subjects.name.clone();
         let executor = &self.executor;
         let endpoints = Arc::clone(&version.endpoints);

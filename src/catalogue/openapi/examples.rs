@@ -191,4 +191,20 @@ mod tests {
         assert!(responses["400"]["content"][PROBLEM_JSON]["examples"]["wrong"].is_object());
         assert_eq!(responses["500"]["$ref"], "#/components/responses/Problem");
     }
+
+    #[test]
+    fn a_sample_that_contradicts_the_schema_of_a_json_column_is_left_out() {
+        let catalogue = catalogue(
+            r#""list":{"route":"GET /v1/list",KEYS,"result":"row","returns":{"all":{"type":"json","schema":{"type":"array"}}},
+              "examples":{
+                "good":{"answer":{"status":200,"body":{"all":[1]}}},
+                "any":{"answer":{"status":200,"body":{"all":{"$any":"json"}}}},
+                "shown":{"answer":{"status":200,"body":{"all":{"$any":"json","example":[2]}}}}}}"#,
+        );
+        let endpoint = &catalogue.endpoints()[0];
+        let operation = super::super::operation(endpoint, &endpoint.path);
+        let answers = &operation["responses"]["200"]["content"]["application/json"];
+        let names: Vec<&String> = answers["examples"].as_object().unwrap().keys().collect();
+        assert_eq!(names, ["good", "shown"]);
+    }
 }

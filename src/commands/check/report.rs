@@ -75,7 +75,7 @@ impl CheckReport {
                 source: some(&error.location),
                 endpoint: None,
                 key: some(&error.key),
-                message: error.expected.clone(),
+                message: error.message.clone(),
                 position: error.position,
                 roles,
             },

@@ -83,7 +83,7 @@ impl<'a, O: Write, E: Write> Console<'a, O, E> {
     ///
     /// # Errors
     /// An I/O error if the output cannot be written.
-    pub(super) fn print_read(&mut self) -> io::Result<()> {
+    pub(super) fn print_pending(&mut self) -> io::Result<()> {
         // A process can print lines faster than the terminal shows them.
         for _ in 0..LINES_MAX {
             let Ok(line) = self.lines.try_recv() else { break };
@@ -101,7 +101,7 @@ impl<'a, O: Write, E: Write> Console<'a, O, E> {
         process: &'static str,
         is_settled: bool,
     ) -> io::Result<()> {
-        self.print_read()?;
+        self.print_pending()?;
         if is_settled {
             self.settled.insert(process);
         } else {
@@ -111,7 +111,7 @@ impl<'a, O: Write, E: Write> Console<'a, O, E> {
     }
 
     fn print(&mut self, line: &OutputLine) -> io::Result<()> {
-        match shown(line, self.settled.contains(line.process)) {
+        match displayed_text(line, self.settled.contains(line.process)) {
             Some(text) => self.say(&text),
             None => Ok(()),
         }
@@ -131,7 +131,7 @@ impl<'a, O: Write, E: Write> Console<'a, O, E> {
                 printed = self.print_next() => printed?,
                 value = &mut work => {
                     // The lines that a process printed are shown before the consequences of its end.
-                    self.print_read()?;
+                    self.print_pending()?;
                     return Ok(value);
                 }
             }
@@ -142,7 +142,7 @@ impl<'a, O: Write, E: Write> Console<'a, O, E> {
 /// Returns the text to print for a line, or `None` to hide it. A role's messages at level `info`
 /// are hidden, and so are its readiness messages until it is settled, because this command reports
 /// both itself.
-fn shown(line: &OutputLine, is_settled: bool) -> Option<String> {
+fn displayed_text(line: &OutputLine, is_settled: bool) -> Option<String> {
     if line.process == NATS_SERVER {
         let is_error = ["[ERR]", "[FTL]"].iter().any(|mark| line.text.contains(mark));
         // The errors of one client connection: each client reports them itself.
@@ -224,7 +224,7 @@ mod tests {
             (line(NATS_SERVER, "[1] [ERR] 127.0.0.1:1 - cid:7 - TLS handshake error"), None),
             (line(NATS_SERVER, "[1] [FTL] no port"), Some("nats-server: [1] [FTL] no port")),
         ] {
-            assert_eq!(shown(&line, false).as_deref(), expected, "{}", line.text);
+            assert_eq!(displayed_text(&line, false).as_deref(), expected, "{}", line.text);
         }
     }
 
@@ -233,10 +233,10 @@ mod tests {
         let lost = r#"{"level":"WARN","message":"not ready","part":"nats","reason":"not connected","target":"fjord"}"#;
         let lost = line("gateway", lost);
         let back = line("gateway", r#"{"level":"INFO","message":"ready again","part":"nats"}"#);
-        assert_eq!((shown(&lost, false), shown(&back, false)), (None, None));
-        let text = shown(&lost, true).unwrap();
+        assert_eq!((displayed_text(&lost, false), displayed_text(&back, false)), (None, None));
+        let text = displayed_text(&lost, true).unwrap();
         assert_eq!(text, "gateway: WARN not ready, part: nats, reason: not connected");
-        assert_eq!(shown(&back, true).unwrap(), "gateway: INFO ready again, part: nats");
+        assert_eq!(displayed_text(&back, true).unwrap(), "gateway: INFO ready again, part: nats");
     }
 
     #[tokio::test]

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::config::gateway::DocumentationAccess;
+
 use super::plan::{DevPlan, RunFiles, TokenFiles};
 use super::samples::{CurlOptions, curl_commands, quoted};
 
@@ -26,7 +28,7 @@ pub(super) fn text(plan: &DevPlan, files: &RunFiles<'_>, environment: &Path) -> 
     let mut lines = vec![
         "For development only: everything listens on 127.0.0.1, with certificates and keys of this run.".to_owned(),
         String::new(),
-        format!("  API        {url}    documentation: {url}/docs"),
+        format!("  API        {url}{}", documentation(plan, &url)),
         format!("  gateway    http://127.0.0.1:{}    {admin}", ports.gateway_admin.port),
         format!("  worker     http://127.0.0.1:{}    {admin}", ports.worker_admin.port),
         format!("  authority  {}    (removed at the end)", certificates.ca.display()),
@@ -37,7 +39,7 @@ pub(super) fn text(plan: &DevPlan, files: &RunFiles<'_>, environment: &Path) -> 
             "  token      {file}    of auth.jwt.{issuer}, with every scope of the catalogue"
         ));
     }
-    for issuer in &plan.other_issuers {
+    for issuer in &plan.fetching_issuers {
         lines.push(format!(
             "  token      of auth.jwt.{issuer}: from the issuer, because its keys are fetched"
         ));
@@ -55,6 +57,17 @@ pub(super) fn text(plan: &DevPlan, files: &RunFiles<'_>, environment: &Path) -> 
     lines.push(format!("In another terminal, run \". {environment}\" once, then fjord status, fjord call and the other commands."));
     lines.push(String::new());
     lines.join("\n")
+}
+
+/// Returns where the documentation is, and what it shows.
+fn documentation(plan: &DevPlan, url: &str) -> String {
+    match plan.documentation {
+        DocumentationAccess::Off => String::new(),
+        DocumentationAccess::Public => format!("    documentation: {url}/docs"),
+        DocumentationAccess::Authenticated => {
+            format!("    documentation: {url}/docs, for the endpoints that a caller may call")
+        }
+    }
 }
 
 /// Returns the command that runs the examples in the catalogue through the gateway.

@@ -125,7 +125,7 @@ impl RoleProcess {
     }
 
     /// Asks whether the process is ready, and remembers the answer.
-    pub(super) async fn look(&mut self) -> RoleState {
+    pub(super) async fn poll_state(&mut self) -> RoleState {
         let Some(answer) = self.get("/readyz").await else {
             return RoleState::NotReady(Vec::new());
         };

@@ -187,7 +187,7 @@ fn quoted_path(path: &Path) -> String {
 }
 
 /// Quotes an argument for the shell, if it needs that.
-pub(super) fn quoted(argument: &str) -> String {
+pub(in crate::commands) fn quoted(argument: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-:=,@%+".contains(c);
     if !argument.is_empty() && argument.chars().all(is_plain) {
         argument.to_owned()

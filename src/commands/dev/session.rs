@@ -21,7 +21,7 @@ use crate::config::procedures::DatabaseConfig;
 use crate::lifecycle::Signals;
 
 /// The interval at which processes that are not ready are asked for their state.
-const LOOK_INTERVAL: Duration = Duration::from_millis(25);
+const POLL_INTERVAL: Duration = Duration::from_millis(25);
 /// The time after which the addresses are printed although a process is not ready, with the reasons.
 const READY_LIMIT: Duration = Duration::from_secs(10);
 /// The longest wait for a process to stop, after which it is killed.
@@ -45,7 +45,7 @@ pub(super) struct DevSession<'a, O, E> {
     gateway: RoleProcess,
     worker: RoleProcess,
     watcher: Watcher,
-    looks: Interval,
+    polls: Interval,
     started: Instant,
     /// Changes that were not applied, because another file was invalid.
     pending: Changes,
@@ -62,7 +62,7 @@ enum DevEvent {
     RoleEnded(Role, ExitStatus),
     Changed(Changes),
     /// The processes are to be asked for their state.
-    Look,
+    Poll,
 }
 
 impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
@@ -83,8 +83,8 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
             |role, sources, port| RoleProcess::start(role, &executable, sources, port, &context);
         let worker = start(Role::Worker, &plan.worker, plan.ports.worker_admin.port)?;
         let gateway = start(Role::Gateway, &plan.gateway, plan.ports.gateway_admin.port)?;
-        let mut looks = interval(LOOK_INTERVAL);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut polls = interval(POLL_INTERVAL);
+        polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let watcher = Watcher::new(&plan);
         Ok(Self {
             base,
@@ -96,7 +96,7 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
             gateway,
             worker,
             watcher,
-            looks,
+            polls,
             started,
             pending: Changes::new(),
             is_introduced: false,
@@ -117,7 +117,7 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
                 DevEvent::Stopped => return Ok(ExitCode::SUCCESS),
                 DevEvent::NatsEnded(status) => {
                     let last = self.nats.last_lines().await;
-                    self.console.print_read()?;
+                    self.console.print_pending()?;
                     let lines: Vec<String> = last.iter().map(console::format).collect();
                     return self.died(self.nats.name(), status, &lines);
                 }
@@ -127,7 +127,7 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
                     }
                 }
                 DevEvent::Changed(changes) => self.apply(changes).await?,
-                DevEvent::Look => self.look().await?,
+                DevEvent::Poll => self.poll_state().await?,
             }
         }
     }
@@ -169,7 +169,7 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
                     return Ok(DevEvent::RoleEnded(Role::Worker, ended?));
                 }
                 changes = self.watcher.changed() => return Ok(DevEvent::Changed(changes)),
-                _ = self.looks.tick(), if is_starting => return Ok(DevEvent::Look),
+                _ = self.polls.tick(), if is_starting => return Ok(DevEvent::Poll),
                 // This branch is the last one, so that a flood of lines does not delay the other
                 // events.
                 printed = self.console.print_next() => printed?,
@@ -221,13 +221,13 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
     }
 
     /// Asks the processes for their state, and reports when they are ready.
-    async fn look(&mut self) -> io::Result<()> {
+    async fn poll_state(&mut self) -> io::Result<()> {
         let mut problems = Vec::new();
         for role in [Role::Worker, Role::Gateway] {
             if !self.role(role).is_starting() {
                 continue;
             }
-            let (state, name) = (self.role(role).look().await, role.as_str());
+            let (state, name) = (self.role(role).poll_state().await, role.as_str());
             let seconds = self.role(role).age().as_secs_f64();
             match state {
                 RoleState::NotReady(reasons) if reasons.is_empty() => {
@@ -279,7 +279,8 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
         for (kind, paths) in std::mem::take(&mut self.pending) {
             changes.entry(kind).or_default().extend(paths);
         }
-        let names: Vec<String> = changes.values().flatten().map(|path| self.shown(path)).collect();
+        let names: Vec<String> =
+            changes.values().flatten().map(|path| self.relative(path)).collect();
         let names = names.join(", ");
         match DevPlan::load(self.base, &self.files, Some(self.plan.ports)) {
             Ok(plan) => self.plan = plan,
@@ -328,7 +329,7 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
                 if after != before || Instant::now() > end {
                     break after.zip(before);
                 }
-                sleep(LOOK_INTERVAL).await;
+                sleep(POLL_INTERVAL).await;
             }
         });
         match result.await? {
@@ -358,7 +359,7 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
                 if pending.is_empty() || Instant::now() > end {
                     break pending;
                 }
-                sleep(LOOK_INTERVAL).await;
+                sleep(POLL_INTERVAL).await;
             }
         });
         let pending = pending.await?;
@@ -383,7 +384,7 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
     }
 
     /// Returns a path as a person writes it: relative to the directory of the configuration.
-    fn shown(&self, path: &std::path::Path) -> String {
+    fn relative(&self, path: &std::path::Path) -> String {
         path.strip_prefix(self.base.directory()).unwrap_or(path).display().to_string()
     }
 
@@ -392,7 +393,7 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
         let databases = self.plan.worker_config.procedures.databases.values();
         let files = databases.filter_map(|database| match database {
             DatabaseConfig::Sqlite(sqlite) if sqlite.schema.is_some() => {
-                Some(self.shown(&sqlite.file))
+                Some(self.relative(&sqlite.file))
             }
             _ => None,
         });

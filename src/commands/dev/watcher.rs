@@ -71,7 +71,7 @@ impl Watcher {
             ticks,
         };
         watcher.watch(plan);
-        watcher.reported = watcher.look();
+        watcher.reported = watcher.versions();
         watcher.latest.clone_from(&watcher.reported);
         watcher
     }
@@ -94,7 +94,7 @@ impl Watcher {
     pub(super) async fn changed(&mut self) -> Changes {
         loop {
             self.ticks.tick().await;
-            let versions = self.look();
+            let versions = self.versions();
             let is_quiet = versions == self.latest;
             self.latest = versions;
             if is_quiet && self.latest != self.reported {
@@ -105,7 +105,7 @@ impl Watcher {
         }
     }
 
-    fn look(&self) -> Versions {
+    fn versions(&self) -> Versions {
         let mut versions = Versions::new();
         let mut add = |kind, path: PathBuf| {
             if let Ok(metadata) = fs::metadata(&path)

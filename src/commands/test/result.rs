@@ -38,7 +38,9 @@ pub(super) enum ExampleOutcome {
 pub(super) enum TargetError {
     /// No request can reach the target.
     Unreachable(String),
-    /// This request failed.
+    /// The target accepted the request and did not answer it.
+    NoAnswer(String),
+    /// The request cannot be sent, or the answer is incomplete or too large.
     Failed(String),
 }
 

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::result::{ExampleOutcome, ExampleResult};
 use crate::catalogue::definition::json::RawMembers;
+use crate::catalogue::load::FILE_BYTES_MAX;
 use crate::catalogue::{Catalogue, EndpointDefaults, load};
 use crate::new_file;
 
@@ -69,8 +70,11 @@ impl CatalogueFiles {
             if endpoint.examples.is_empty() || texts.contains_key(file) {
                 continue;
             }
-            let text = fs::read_to_string(file);
-            let text = text.map_err(|error| format!("{file}: cannot be read: {error}"))?;
+            let mut text = String::new();
+            let opened = File::open(file);
+            // The catalogue was loaded from the file, which has changed if it is larger than that permits.
+            let read = opened.and_then(|it| it.take(FILE_BYTES_MAX).read_to_string(&mut text));
+            read.map_err(|error| format!("{file}: cannot be read: {error}"))?;
             texts.insert(file.to_owned(), text);
         }
         Ok(Self { texts })

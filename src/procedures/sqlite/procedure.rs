@@ -113,7 +113,7 @@ fn read(directory: &Path, name: &str) -> Result<String, BackendError> {
         _ => {}
     }
     std::fs::read_to_string(&path).map_err(|error| {
-        BackendError::mismatch(name, format!("its file {file} cannot be read: {error}"))
+        BackendError::mismatch(name, format!("its file {} cannot be read: {error}", path.display()))
     })
 }
 

@@ -8,7 +8,7 @@ use crate::envelope::{EnvelopeError, RefusalReason, Reply};
 use crate::roles::gateway::dispatch::message::AttemptReply;
 use crate::roles::gateway::dispatch::queues::members::Recipient;
 use crate::roles::gateway::dispatch::session::SessionEvent;
-use crate::telemetry::conditions::{self, Condition};
+use crate::telemetry::conditions::{self, ConditionKind};
 
 use super::{DriverAction, DriverContext, SessionDriver};
 
@@ -17,7 +17,8 @@ const MEMBER_REPLY_MIN: Duration = Duration::from_millis(10);
 
 /// Logged when the gateway begins to drop answers. All requests share one condition, because each
 /// request's access line has its outcome.
-const ANSWERS_DROPPED: Condition = Condition::new("the byte budget for answers is exhausted");
+const ANSWERS_DROPPED: ConditionKind =
+    ConditionKind::new("the byte budget for answers is exhausted");
 
 impl SessionDriver {
     /// Updates the queue's timing and members from a reply, and turns the reply into a session

@@ -46,20 +46,18 @@ const NULLING_WORDS: [&str; 20] = [
 const UNDECLARED: &str = "no declared type";
 
 impl Sqlite {
-    /// Describes the answers of procedures, in their order.
-    pub(super) async fn describe_answers(
+    /// Describes the answer of a procedure. The reason that it cannot be described is part of the description, unless the database
+    /// is not available.
+    pub(super) async fn describe_answer(
         &self,
-        procedures: &[ProcedureName],
+        procedure: &ProcedureName,
         deadline: Instant,
-    ) -> Result<Vec<ResultDescription>, BackendError> {
+    ) -> Result<ResultDescription, BackendError> {
         let connection = self.connection(deadline, &self.closing).await?;
-        let (directory, procedures) = (self.directory.clone(), procedures.to_vec());
+        let (directory, procedure) = (self.directory.clone(), procedure.clone());
         let job = move |connection: &mut SqliteConnection| {
-            let describe = |name: &ProcedureName| {
-                describe(&connection.handle, &directory, name.as_str())
-                    .unwrap_or_else(|error| ResultDescription::unknown(chain(&error)))
-            };
-            Ok(procedures.iter().map(describe).collect())
+            let described = describe(&connection.handle, &directory, procedure.as_str());
+            Ok(described.unwrap_or_else(|error| ResultDescription::unknown(chain(&error))))
         };
         let supervisor = JobSupervisor { deadline, cancel: &self.closing, closing: &self.closing };
         supervisor.run(connection, None, job).await.map_err(before_sending)
