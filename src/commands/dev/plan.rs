@@ -200,10 +200,10 @@ fn load_roles(
     settings: &[String],
     only_nats_files: bool,
 ) -> Result<(LoadedConfig, LoadedConfig), Vec<String>> {
-    // Any server will do: the configuration need not name one.
     let load =
         |role, settings: &[String]| Config::load(&sources(base, role, settings, only_nats_files));
     let mut settings = settings.to_vec();
+    // Any server will do: the configuration need not name one.
     settings.push("messaging.nats.servers=[\"tls://127.0.0.1\"]".to_owned());
     match (load(Role::Gateway, &settings), load(Role::Worker, &settings)) {
         (Ok(gateway), Ok(worker)) => Ok((gateway, worker)),
