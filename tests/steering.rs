@@ -10,6 +10,8 @@ use super::support::fleet::{Fleet, FleetOptions};
 use super::support::nats::{NatsOptions, SHIPPED_PASSWORD};
 
 mod drain_command;
+mod log_command;
+mod queue_command;
 mod reload_command;
 
 /// Starts a fleet with the shipped NATS configuration.

@@ -31,6 +31,7 @@ use super::observation::readiness::QueueReadiness;
 use super::observation::report;
 
 mod commands;
+mod queue_commands;
 mod queues;
 mod reload;
 

@@ -4,9 +4,9 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::control::ControlledFleet;
+use super::Output;
+use super::control::{ControlledFleet, failed};
 use super::nats_connection::{self, NatsConnection};
-use super::{EXIT_FAILED, Output};
 use crate::cli::{ReloadArguments, Role};
 use crate::config::Sources;
 use crate::fleet::control::{CommandTarget, ControlCommand};
@@ -71,12 +71,6 @@ async fn reload(
             Err(failure) => return failed(&failure, output),
         }
     }
-    let (workers, gateways) = (fleet.count("worker"), fleet.count("gateway"));
-    let summary = format!("{workers} and {gateways} use the new configuration");
+    let summary = format!("{} use the new configuration", fleet.count());
     fleet.report((true, "done"), &summary, arguments.json, output)
-}
-
-fn failed(failure: &str, output: &mut Output<impl Write, impl Write>) -> io::Result<ExitCode> {
-    writeln!(output.err, "error: {failure}")?;
-    Ok(ExitCode::from(EXIT_FAILED))
 }

@@ -23,6 +23,11 @@ impl GatewayProcess {
                 let count = self.pipeline.in_flight.in_use();
                 Ok(vec![format!("drains, with {count} requests in progress")])
             }
+            // The receiver passes commands for queues only to workers, and executes the one for logs itself.
+            ControlCommand::PauseQueues { .. }
+            | ControlCommand::ResumeQueues { .. }
+            | ControlCommand::LimitQueue { .. }
+            | ControlCommand::SetLogFilter { .. } => Ok(Vec::new()),
         };
         answer.send(result).await;
         drains

@@ -56,6 +56,14 @@ impl WorkerProcess {
                 answer.send(Ok(vec![format!("drains, with {count} calls in progress")])).await;
                 return true;
             }
+            ControlCommand::PauseQueues { .. }
+            | ControlCommand::ResumeQueues { .. }
+            | ControlCommand::LimitQueue { .. } => {
+                let result = self.queues.change(&command, answer.by());
+                answer.send(result).await;
+            }
+            // The receiver of commands has executed it.
+            ControlCommand::SetLogFilter { .. } => answer.send(Ok(Vec::new())).await,
         }
         false
     }

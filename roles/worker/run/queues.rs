@@ -163,7 +163,7 @@ impl RunningQueues {
             queue.set_newest(number);
             running.configured = Some(configured);
             running.versions.send_replace(new_version(endpoints));
-            queue.set_limit(limits.concurrency);
+            queue.set_configured_limit(limits.concurrency);
             queue.set_offer_limits(worker.refused_max, worker.offer_timeout);
             return Ok(Arc::clone(queue));
         }
