@@ -5,7 +5,11 @@
 
 use std::cell::Cell;
 use std::hint::black_box;
+use std::panic::resume_unwind;
+use std::thread;
 use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
 
 /// The shortest time between two collections by a thread. One collection takes about a millisecond.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -33,4 +37,23 @@ pub fn collect() {
         drop(black_box(Vec::<u8>::with_capacity(ALLOCATION_BYTES)));
     }
     drop(black_box(Vec::<u8>::with_capacity(PURGE_BYTES)));
+}
+
+/// Runs `work`, which allocates much memory and keeps little of it, in a thread of its own, and waits for the result. When the
+/// thread ends, mimalloc returns the memory that it has freed. What it has not freed is returned whenever another thread frees it;
+/// if the thread were still running, that memory would be kept until the thread allocates again.
+pub fn run_in_own_thread<T: Send>(work: impl Fn() -> T + Sync) -> T {
+    let runtime = Handle::try_current();
+    let run = || {
+        let _entered = runtime.as_ref().map(Handle::enter);
+        work()
+    };
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().name("load".to_owned()).spawn_scoped(scope, run);
+        match thread {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            // The system cannot start another thread.
+            Err(_) => work(),
+        }
+    })
 }

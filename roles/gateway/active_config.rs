@@ -32,7 +32,7 @@ pub struct ActiveConfig {
     /// The path of the health check.
     pub health_path: Option<String>,
     /// HTTP limits.
-    pub http: HttpLimits,
+    pub http: Arc<HttpLimits>,
     /// The scope of the callers that get a `Server-Timing` header; `*` means all callers.
     pub server_timing_scope: Option<String>,
 }
@@ -85,7 +85,7 @@ impl ActiveConfig {
         );
         let default_cors = CorsRules::without_endpoint(&config.catalogue.defaults.cors);
         let default_cors = default_cors.map(Arc::new);
-        let http = config.gateway.http.clone();
+        let http = Arc::new(config.gateway.http.clone());
         let server_timing_scope = config.gateway.server_timing_scope.clone();
         Ok(Self {
             catalogue,

@@ -197,9 +197,13 @@ impl Pipeline {
         let negotiated = NegotiatedRequest::new(parts, &matched.endpoint)?;
         log.transaction_end = negotiated.preferences.transaction_end;
         let bytes_max = matched.endpoint.body_bytes_max;
-        let client = ClientNetwork::new(peer.address, active_config.http.ipv6_prefix_bits);
+        let limits = Arc::clone(&active_config.http);
+        // A long request must not keep the endpoints that a reload replaces or removes.
+        drop(active_config);
+        let client = ClientNetwork::new(peer.address, limits.ipv6_prefix_bits);
         let mut room = self.bytes.enter(client)?;
-        let body = read_body(body, bytes_max, &active_config.http, &mut room).await?;
+        let body = read_body(body, bytes_max, &limits, &mut room).await?;
+        drop(limits);
         let request = MatchedRequest { parts, matched: &matched, body: &body };
         let mut envelope = request.envelope(&caller, peer, log)?;
         drop(body);
