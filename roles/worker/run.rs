@@ -46,6 +46,8 @@ struct WorkerProcess {
     transport: Arc<dyn Transport>,
     databases: Databases,
     queues: RunningQueues,
+    /// The rollout of the last reload; `None` if it was not part of one.
+    last_rollout: Option<String>,
     readiness: Readiness,
     tasks: Tasks,
     admin_tasks: Tasks,
@@ -135,9 +137,17 @@ impl WorkerProcess {
             let what = format!("cannot subscribe to the worker's own subjects: {failure}");
             return Err(RunError::System { what, source: "NATS refuses the subscription".into() });
         }
-        let queues = running;
-        let worker =
-            Self { config, transport, databases, queues, readiness, tasks, admin_tasks, stop };
+        let worker = Self {
+            config,
+            transport,
+            databases,
+            queues: running,
+            last_rollout: None,
+            readiness,
+            tasks,
+            admin_tasks,
+            stop,
+        };
         Ok((worker, commands))
     }
 

@@ -1,12 +1,10 @@
 //! `fjord queue`.
 
 use fjord::lifecycle::Tasks;
-use futures_util::StreamExt;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{document, fleet, run, run_as, text};
-use crate::nats_permissions::user;
+use super::{document, fleet, run, run_as, send, text};
 use crate::support::client::get_json;
 use crate::support::eventually::{SOON, eventually_some};
 use crate::support::fleet::Fleet;
@@ -206,20 +204,6 @@ async fn a_wrong_queue_limit_target_or_user_is_named() {
     assert_eq!(output.status.code(), Some(1), "{errors}");
     assert!(errors.contains("no reply to pause-queues within 1s"), "{errors}");
     assert_eq!(paused(&fleet, "slow").await, [false]);
-}
-
-/// Sends a command as the user `controller`. Returns the reply of the worker.
-async fn send(fleet: &Fleet, subject: &str, command: Value) -> Value {
-    let (client, _) = user(fleet, "controller").await;
-    let inbox = format!("_INBOX_controller.{}", uuid::Uuid::new_v4().simple());
-    let mut replies = client.subscribe(inbox.clone()).await.unwrap();
-    let request = json!({
-        "id": "1", "by": "test", "to": { "role": "worker" }, "timeout_ms": 1000, "command": command,
-    });
-    let payload = request.to_string().into();
-    client.publish_with_reply(subject.to_owned(), inbox, payload).await.unwrap();
-    let reply = tokio::time::timeout(SOON, replies.next()).await.expect("a reply in time");
-    serde_json::from_slice(&reply.expect("a reply").payload).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

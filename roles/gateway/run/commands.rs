@@ -16,7 +16,7 @@ impl GatewayProcess {
             ControlCommand::CheckReload => {
                 control_result(start_check::load(sources, prepare::prepare).map(drop))
             }
-            ControlCommand::Reload => match self.reload(sources) {
+            ControlCommand::Reload { .. } => match self.reload(sources) {
                 Ok(()) => {
                     let removed = self.removed_endpoints.clone();
                     let _detached = self.tasks.spawn_background(async move {
@@ -27,7 +27,7 @@ impl GatewayProcess {
                 }
                 Err(errors) => control_result(Err(errors)),
             },
-            ControlCommand::FinishReload => Ok(Vec::new()),
+            ControlCommand::FinishReload { .. } => Ok(Vec::new()),
             ControlCommand::Drain => {
                 let count = self.pipeline.in_flight.in_use();
                 Ok(vec![format!("drains, with {count} requests in progress")])

@@ -31,10 +31,11 @@ impl WorkerProcess {
                     }
                 }
             }
-            ControlCommand::Reload => {
+            ControlCommand::Reload { rollout: id } => {
                 let unserved = self.queues.readiness.unserved();
                 match self.reload(sources, true).await {
                     Ok(rollout) => {
+                        self.last_rollout = Some(id);
                         let _detached = self.tasks.spawn_background(async move {
                             let limit = deadline.saturating_duration_since(Instant::now());
                             let problems = rollout.finish(limit).await;
@@ -46,10 +47,8 @@ impl WorkerProcess {
                     }
                 }
             }
-            ControlCommand::FinishReload => {
-                let removed = self.queues.remove_unconfigured(&self.config);
-                let note = |name| format!("queue {name} is no longer served");
-                answer.send(Ok(removed.into_iter().map(note).collect())).await;
+            ControlCommand::FinishReload { rollout } => {
+                answer.send(self.finish_reload(&rollout)).await;
             }
             ControlCommand::Drain => {
                 let count = self.queues.executor.jobs.count();
@@ -66,6 +65,21 @@ impl WorkerProcess {
             ControlCommand::SetLogFilter { .. } => answer.send(Ok(Vec::new())).await,
         }
         false
+    }
+}
+
+impl WorkerProcess {
+    /// Stops serving what the configuration of a rollout does not have. A command that arrives late must not remove what the
+    /// gateways of a later reload still use.
+    fn finish_reload(&mut self, rollout: &str) -> ControlResult {
+        let is_last = self.last_rollout.as_deref() == Some(rollout);
+        if !is_last && self.queues.has_unconfigured() {
+            let fault = "another reload has been applied since this one: run fjord reload again";
+            return Err(vec![fault.to_owned()]);
+        }
+        let removed = self.queues.remove_unconfigured(&self.config);
+        let note = |name| format!("queue {name} is no longer served");
+        Ok(removed.into_iter().map(note).collect())
     }
 }
 

@@ -202,6 +202,14 @@ impl RunningQueues {
         Ok(queue)
     }
 
+    /// Returns whether there are queues or endpoints that the configuration does not have.
+    pub(super) fn has_unconfigured(&self) -> bool {
+        self.queues.values().any(|running| {
+            let configured = running.configured.as_ref();
+            configured.is_none_or(|ids| ids.len() != running.versions.borrow().endpoints.len())
+        })
+    }
+
     /// Stops serving the queues and endpoints that the configuration does not have. Returns the names of these queues.
     pub(super) fn remove_unconfigured(&mut self, config: &Config) -> Vec<QueueName> {
         let removed = self.remove_queues(config);

@@ -56,6 +56,7 @@ impl WorkerProcess {
     /// Reloads after a signal, and logs when every queue serves the new configuration.
     pub(super) async fn reload_by_signal(&mut self, sources: &Sources) {
         let Ok(rollout) = self.reload(sources, false).await else { return };
+        self.last_rollout = None;
         let _detached = self.tasks.spawn_background(async move {
             let problems = rollout.finish(ROLLOUT_LIMIT).await;
             if problems.is_empty() {

@@ -19,9 +19,15 @@ pub enum ControlCommand {
     CheckReload,
     /// Apply the current contents of the configuration and of all files. A worker still serves queues and endpoints that they no
     /// longer have, until `FinishReload`.
-    Reload,
-    /// Stop serving queues and endpoints that the configuration no longer has.
-    FinishReload,
+    Reload {
+        /// The id of the rollout, which its `FinishReload` repeats.
+        rollout: String,
+    },
+    /// Stop serving queues and endpoints that the configuration no longer has, unless a later reload has been applied.
+    FinishReload {
+        /// The id of the rollout.
+        rollout: String,
+    },
     /// Drain and exit, as after SIGTERM.
     Drain,
     /// Refuse new requests for queues, and finish the running calls.
@@ -56,8 +62,8 @@ impl ControlCommand {
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::CheckReload => "check-reload",
-            Self::Reload => "reload",
-            Self::FinishReload => "finish-reload",
+            Self::Reload { .. } => "reload",
+            Self::FinishReload { .. } => "finish-reload",
             Self::Drain => "drain",
             Self::PauseQueues { .. } => "pause-queues",
             Self::ResumeQueues { .. } => "resume-queues",
@@ -70,7 +76,9 @@ impl ControlCommand {
     #[must_use]
     pub fn subject_tokens(&self) -> &'static str {
         match self {
-            Self::CheckReload | Self::Reload | Self::FinishReload | Self::Drain => CONTROL_TOKEN,
+            Self::CheckReload | Self::Reload { .. } | Self::FinishReload { .. } | Self::Drain => {
+                CONTROL_TOKEN
+            }
             Self::PauseQueues { .. } | Self::ResumeQueues { .. } | Self::LimitQueue { .. } => {
                 "control.queue"
             }
@@ -91,8 +99,8 @@ impl ControlCommand {
             Self::PauseQueues { queues } | Self::ResumeQueues { queues } => queues,
             Self::LimitQueue { queue, .. } => std::slice::from_ref(queue),
             Self::CheckReload
-            | Self::Reload
-            | Self::FinishReload
+            | Self::Reload { .. }
+            | Self::FinishReload { .. }
             | Self::Drain
             | Self::SetLogFilter { .. } => &[],
         }
@@ -103,7 +111,8 @@ impl ControlCommand {
 impl fmt::Display for ControlCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::CheckReload | Self::Reload | Self::FinishReload | Self::Drain => Ok(()),
+            Self::CheckReload | Self::Drain => Ok(()),
+            Self::Reload { rollout } | Self::FinishReload { rollout } => f.write_str(rollout),
             Self::PauseQueues { queues } | Self::ResumeQueues { queues } => {
                 f.write_str(&queues.join(" "))
             }
