@@ -47,6 +47,17 @@ const TIMEOUT_MAX: Duration = Duration::from_mins(10);
 /// The result of a command: notes, or the reasons for which it failed.
 pub type ControlResult = Result<Vec<String>, Vec<String>>;
 
+/// Adds the result of another part of a command.
+///
+/// # Errors
+/// The reasons for which either part failed.
+pub fn also(result: ControlResult, other: Result<(), String>) -> ControlResult {
+    let Err(fault) = other else { return result };
+    let mut faults = result.err().unwrap_or_default();
+    faults.push(fault);
+    Err(faults)
+}
+
 /// The way back to the sender of a command.
 #[derive(Debug)]
 pub struct CommandAnswer {

@@ -1,7 +1,9 @@
 //! Executes operators' commands in a gateway.
 
 use crate::config::Sources;
+use crate::fleet;
 use crate::fleet::control::{ControlCommand, ControlResult, ReceivedCommand};
+use crate::messaging;
 use crate::roles::gateway::prepare;
 use crate::start_check::{self, StartError};
 
@@ -19,9 +21,12 @@ impl GatewayProcess {
             ControlCommand::Reload { .. } => match self.reload(sources) {
                 Ok(()) => {
                     let removed = self.removed_endpoints.clone();
+                    let settings = self.pipeline.dispatcher.transport().settings();
                     let _detached = self.tasks.spawn_background(async move {
+                        let settings = messaging::settings_applied(settings, deadline).await;
                         let unused = removed.wait_until_unused(deadline).await;
-                        answer.send(unused.map(|()| Vec::new())).await;
+                        let result = unused.map(|()| Vec::new());
+                        answer.send(fleet::control::also(result, settings)).await;
                     });
                     return false;
                 }

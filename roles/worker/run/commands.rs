@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::Instant;
 
 use crate::config::Sources;
+use crate::fleet;
 use crate::fleet::control::{ControlCommand, ControlResult, ReceivedCommand};
+use crate::messaging;
 use crate::procedures::ExpectedProcedure;
 use crate::procedures::databases::DatabaseKey;
 use crate::roles::worker::intake::version;
@@ -36,10 +38,13 @@ impl WorkerProcess {
                 match self.reload(sources, true).await {
                     Ok(rollout) => {
                         self.last_rollout = Some(id);
+                        let settings = self.transport.settings();
                         let _detached = self.tasks.spawn_background(async move {
+                            let settings = messaging::settings_applied(settings, deadline).await;
                             let limit = deadline.saturating_duration_since(Instant::now());
                             let problems = rollout.finish(limit).await;
-                            answer.send(split(problems, &unserved)).await;
+                            let result = fleet::control::also(split(problems, &unserved), settings);
+                            answer.send(result).await;
                         });
                     }
                     Err(errors) => {
