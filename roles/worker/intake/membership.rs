@@ -14,8 +14,9 @@ use crate::message::Message;
 use crate::messaging::{self, Link, LinkState, Subscription, Transport, TransportError};
 use crate::roles::worker::execution::executor::Executor;
 use crate::roles::worker::observation::readiness::QueueReadiness;
-use crate::telemetry::{gauge, names};
+use crate::telemetry::{chain, gauge, names};
 
+use super::control;
 use super::queue::Queue;
 use super::version::QueueVersion;
 
@@ -42,6 +43,8 @@ pub struct GroupMembership {
     pub readiness: Arc<QueueReadiness>,
     /// Triggered to leave the group for good.
     pub stop: Cancel,
+    /// Triggered to receive no more messages about the queue's jobs.
+    pub closed: Cancel,
 }
 
 /// A membership in progress, with the version of the queue that is served, or that would be.
@@ -76,6 +79,9 @@ impl GroupMembership {
 
 impl VersionedMembership {
     async fn serve(mut self) {
+        if !self.listen().await {
+            return;
+        }
         let mut is_back = false;
         while self.wait_until_verified().await {
             match self.join().await {
@@ -94,6 +100,23 @@ impl VersionedMembership {
                 }
             }
         }
+    }
+
+    /// Subscribes to messages about the queue's jobs, and retries until that succeeds. Returns `false` if the worker stops first.
+    async fn listen(&self) -> bool {
+        let GroupMembership { queue, transport, executor, stop, closed, .. } = &self.membership;
+        while !stop.is_cancelled() {
+            let listening = tokio::select! {
+                listening = control::listen(transport, queue, executor, closed) => listening,
+                () = stop.cancelled() => return false,
+            };
+            let Err(error) = listening else { return true };
+            let (name, cause) = (&queue.subjects.name, chain(&error));
+            tracing::warn!(queue = %name, cause, "cannot subscribe to the queue's subjects; retrying");
+            self.report(Err(format!("cannot subscribe to its subjects: {cause}")));
+            self.pause(RETRY_DELAY).await;
+        }
+        false
     }
 
     /// Waits until the database has the procedures of the newest version, or of the one that was served last. Returns `false`
@@ -200,8 +223,12 @@ impl VersionedMembership {
         let newer = |number| next_version(versions.clone(), number, queue, readiness);
         let mut newer_version = pin!(newer(version.number));
         let mut subscription_refused = pin!(subscription_refused(transport.link()));
-        let mut reported =
-            pin!(follow(subscription.served(), |state| report(queue, readiness, state)));
+        let mut reported = pin!(follow(subscription.served(), |state| {
+            // A queue that this worker leaves for good is no longer listed.
+            if !stop.is_cancelled() {
+                report(queue, readiness, state);
+            }
+        }));
         let mut timer = pin!(sleep(OFFER_EXPIRY_INTERVAL));
         loop {
             tokio::select! {

@@ -35,7 +35,7 @@ impl WorkerProcess {
             }
             ControlCommand::Reload { rollout: id } => {
                 let unserved = self.queues.readiness.unserved();
-                match self.reload(sources, true).await {
+                match self.reload(sources, true) {
                     Ok(rollout) => {
                         self.last_rollout = Some(id);
                         let settings = self.transport.settings();

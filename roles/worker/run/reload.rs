@@ -30,7 +30,7 @@ impl WorkerProcess {
 
     /// Reloads the configuration and all files. An error changes nothing. With `keeps_removed`, queues and endpoints that the
     /// configuration no longer has are still served.
-    pub(super) async fn reload(
+    pub(super) fn reload(
         &mut self,
         sources: &Sources,
         keeps_removed: bool,
@@ -45,7 +45,7 @@ impl WorkerProcess {
         traces.apply();
         self.databases.replace(databases, &self.tasks);
         self.queues.executor.set_config(config.worker.clone());
-        let rollout = self.queues.apply(queues, &config, &self.databases, keeps_removed).await;
+        let rollout = self.queues.apply(queues, &config, &self.databases, keeps_removed);
         roles::apply_log_filter(&config.log);
         failure_log::log_database_messages(config.log.database_messages);
         self.config = config;
@@ -54,8 +54,8 @@ impl WorkerProcess {
     }
 
     /// Reloads after a signal, and logs when every queue serves the new configuration.
-    pub(super) async fn reload_by_signal(&mut self, sources: &Sources) {
-        let Ok(rollout) = self.reload(sources, false).await else { return };
+    pub(super) fn reload_by_signal(&mut self, sources: &Sources) {
+        let Ok(rollout) = self.reload(sources, false) else { return };
         self.last_rollout = None;
         let _detached = self.tasks.spawn_background(async move {
             let problems = rollout.finish(ROLLOUT_LIMIT).await;
