@@ -310,6 +310,10 @@ impl Transport for Nats {
         self.shared.settings.subscribe()
     }
 
+    fn connect_failure(&self) -> Option<String> {
+        self.shared.state.connect_failure()
+    }
+
     fn inbox(&self) -> Subject {
         self.inbox.clone()
     }

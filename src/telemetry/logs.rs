@@ -88,12 +88,16 @@ impl Logs {
     }
 }
 
+/// The target of the lines about failed attempts to connect to NATS. A command prints one error instead.
+const CONNECT_TARGET: &str = "fjord::messaging::nats::connect";
+
 /// Prints fjord's warnings and errors to stderr, unless the process already logs. For commands.
 pub fn warn_on_stderr() {
     let format =
         tracing_subscriber::fmt::layer().with_ansi(false).without_time().with_target(false);
     let layer = format.with_writer(io::stderr).with_filter(filter_fn(|metadata| {
-        metadata.target().starts_with("fjord") && *metadata.level() <= Level::WARN
+        let target = metadata.target();
+        target.starts_with("fjord") && target != CONNECT_TARGET && *metadata.level() <= Level::WARN
     }));
     // An error means that the process already has a subscriber, which shows them.
     tracing_subscriber::registry().with(layer).try_init().ok();

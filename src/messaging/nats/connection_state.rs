@@ -41,6 +41,8 @@ struct State {
     epoch: u64,
     /// A client that is not used yet.
     trial: Option<ClientTrial>,
+    /// The server to which the last failed attempt to connect was made, and the cause.
+    connect_failure: Option<String>,
 }
 
 /// The subscriptions that the server has refused to a client that is not used yet.
@@ -88,6 +90,16 @@ impl ConnectionState {
     /// Returns the refusals since `begin_trial`.
     pub(super) fn end_trial(&self) -> Vec<String> {
         self.lock().trial.take().map(|trial| trial.refusals).unwrap_or_default()
+    }
+
+    /// Records why a connection could not be made.
+    pub(super) fn record_connect_failure(&self, failure: String) {
+        self.lock().connect_failure = Some(failure);
+    }
+
+    /// Returns why the last failed attempt to connect has failed.
+    pub(super) fn connect_failure(&self) -> Option<String> {
+        self.lock().connect_failure.clone()
     }
 
     /// Records that the link was lost.
