@@ -42,6 +42,8 @@ impl WorkerProcess {
         roles::warn_about_restart(&self.config, &config);
         log_connection_limits(&config, &catalogue);
         self.transport.reconfigure(&config.messaging.transport);
+        let recent = &self.queues.executor.recent;
+        recent.set_age_max(config.messaging.transport.reconnect_time_max());
         traces.apply();
         self.databases.replace(databases, &self.tasks);
         self.queues.executor.set_config(config.worker.clone());
