@@ -15,7 +15,7 @@ use crate::fleet::control::{CommandTarget, ControlCommand};
 const CONFIGURED: &str = "configured";
 
 /// What a command of `fjord queue` sends, and what it prints.
-struct QueueChange<'a> {
+struct QueueOperation<'a> {
     command: ControlCommand,
     target: &'a TargetOptions,
     success: &'static str,
@@ -28,7 +28,7 @@ pub(super) fn run(
     sources: &Sources,
     output: &mut Output<impl Write, impl Write>,
 ) -> io::Result<ExitCode> {
-    let QueueChange { command, target, success, failure } = match change(command) {
+    let QueueOperation { command, target, success, failure } = match change(command) {
         Ok(change) => change,
         Err(error) => {
             print_lines(&mut output.err, "error", [error])?;
@@ -46,15 +46,15 @@ pub(super) fn run(
     control::run(&queue, sources, output)
 }
 
-fn change(command: &QueueCommand) -> Result<QueueChange<'_>, String> {
+fn change(command: &QueueCommand) -> Result<QueueOperation<'_>, String> {
     match command {
-        QueueCommand::Pause(QueueNamesArguments { queues, target }) => Ok(QueueChange {
+        QueueCommand::Pause(QueueNamesArguments { queues, target }) => Ok(QueueOperation {
             command: ControlCommand::PauseQueues { queues: names(queues)? },
             target,
             success: "paused",
             failure: "paused in the other workers",
         }),
-        QueueCommand::Resume(QueueNamesArguments { queues, target }) => Ok(QueueChange {
+        QueueCommand::Resume(QueueNamesArguments { queues, target }) => Ok(QueueOperation {
             command: ControlCommand::ResumeQueues { queues: names(queues)? },
             target,
             success: "resumed",
@@ -63,7 +63,7 @@ fn change(command: &QueueCommand) -> Result<QueueChange<'_>, String> {
         QueueCommand::Limit(arguments) => {
             let queue = name(&arguments.queue)?;
             let limit = limit(&arguments.limit)?;
-            Ok(QueueChange {
+            Ok(QueueOperation {
                 command: ControlCommand::LimitQueue { queue, limit },
                 target: &arguments.target,
                 success: "limited",
