@@ -1,7 +1,8 @@
 //! Returns free memory to the kernel after a burst.
 //!
-//! mimalloc keeps the free memory of each thread until that thread has allocated enough again. An idle process would keep the
-//! memory of its last burst forever, so every thread of the runtime frees such memory before it goes to sleep.
+//! mimalloc keeps the free memory of each thread until the thread has made enough new allocations.
+//! An idle process would keep the memory of its last burst forever, so every thread of the runtime
+//! frees such memory before it goes to sleep.
 
 use std::cell::Cell;
 use std::hint::black_box;
@@ -18,8 +19,9 @@ const INTERVAL: Duration = Duration::from_secs(5);
 const ALLOCATIONS: u32 = 10_000;
 /// The size of these allocations, in bytes: above 1 KiB, no free list serves an allocation.
 const ALLOCATION_BYTES: usize = 4 * 1024;
-/// The size of an allocation for which mimalloc asks the kernel: its release makes mimalloc return the memory that threads
-/// freed more than one second ago. Its pages are never touched.
+/// The size of an allocation that mimalloc requests from the kernel. Releasing it makes mimalloc
+/// return the memory that threads freed more than one second ago. The pages of the allocation are
+/// never touched.
 const PURGE_BYTES: usize = 4 * 1024 * 1024;
 
 thread_local! {
@@ -39,9 +41,10 @@ pub fn collect() {
     drop(black_box(Vec::<u8>::with_capacity(PURGE_BYTES)));
 }
 
-/// Runs `work`, which allocates much memory and keeps little of it, in a thread of its own, and waits for the result. When the
-/// thread ends, mimalloc returns the memory that it has freed. What it has not freed is returned whenever another thread frees it;
-/// if the thread were still running, that memory would be kept until the thread allocates again.
+/// Runs `work`, which allocates much memory and keeps little of it, in a thread of its own, and
+/// waits for the result. When the thread ends, mimalloc returns the memory that the thread has
+/// freed. The rest is returned when another thread frees it; if the thread were still running, this
+/// memory would be kept until the thread allocates again.
 pub fn run_in_own_thread<T: Send>(work: impl Fn() -> T + Sync) -> T {
     let runtime = Handle::try_current();
     let run = || {

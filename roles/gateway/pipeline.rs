@@ -57,9 +57,9 @@ use authentication::untrusted_connection;
 use negotiation::NegotiatedRequest;
 use rejection::Rejection;
 
-/// `Retry-After` of the response when too many requests are in flight.
+/// `Retry-After` for the response when too many requests are in flight.
 const IN_FLIGHT_RETRY_AFTER: Duration = Duration::from_secs(1);
-/// `Allow` of the paths that the gateway serves itself.
+/// `Allow` for the paths that the gateway serves itself.
 const OWN_METHODS: &str = "GET, HEAD, OPTIONS";
 
 /// Handles the requests of all connections.
@@ -75,7 +75,7 @@ pub struct Pipeline {
     pub rates: RateLimiter,
     /// The limit on concurrent requests.
     pub in_flight: ConcurrencyLimit,
-    /// The limit on the memory of requests and responses.
+    /// The limit on the memory for requests and responses.
     pub bytes: ByteBudget,
     /// The health check for load balancers.
     pub health: HealthCheck,
@@ -182,7 +182,8 @@ impl Pipeline {
                 return Ok((response, None));
             }
             RouteLookup::NotFound => {
-                // Boxed because it is rare: its future would enlarge that of every request.
+                // This future is boxed, because it is rarely needed and would enlarge the future of
+                // every request.
                 let page = Box::pin(self.own_path(&active_config, parts, peer, log));
                 return page.await.map(|page| (page, None));
             }
@@ -227,7 +228,8 @@ impl Pipeline {
             let endpoint = Arc::clone(request.endpoint);
             let is_head = request.parts.method == Method::HEAD;
             let reusable = ReusableRequest { endpoint, envelope, reservation: room, is_head };
-            // Boxed because it is rare: its future would enlarge that of every request.
+            // This future is boxed, because it is rarely needed and would enlarge the future of
+            // every request.
             Box::pin(self.reuse.dispatch(&self.dispatcher, reusable)).await
         } else {
             let reservation = AnswerReservation::new(request.keeps_answer(), room);

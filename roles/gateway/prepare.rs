@@ -1,5 +1,5 @@
-//! The first step of a start: reads every file that the configuration names. `fjord check` performs
-//! only this step.
+//! Performs the first step of a start: reads every file that the configuration names. `fjord check`
+//! performs only this step.
 
 use crate::cli::Role;
 use crate::config::LoadedConfig;

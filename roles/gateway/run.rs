@@ -55,7 +55,7 @@ struct GatewayProcess {
     removed_endpoints: RemovedEndpoints,
 }
 
-/// Runs a gateway until a signal ends it.
+/// Runs a gateway until a signal stops it.
 ///
 /// # Errors
 /// `RunError` if the gateway cannot start. In that case it has served no requests.
@@ -155,7 +155,7 @@ impl GatewayProcess {
         Ok((gateway, commands))
     }
 
-    /// Reloads configuration, catalogue, keys and certificates.
+    /// Reloads the configuration, the catalogue, keys and certificates.
     ///
     /// # Errors
     /// All errors. Nothing has changed in that case.
@@ -217,7 +217,7 @@ impl GatewayProcess {
     }
 }
 
-/// Returns the queues of a catalogue. They are created before their first requests, so that their
+/// Returns the queues in a catalogue. They are created before their first requests, so that their
 /// metrics start at zero and rates count those requests.
 fn queue_names(active_config: &ActiveConfig) -> Vec<QueueName> {
     let endpoints = active_config.catalogue.endpoints().iter();

@@ -1,5 +1,5 @@
-//! The first step of a start: reads every file that the configuration names, and creates the
-//! handlers of all queues. `fjord check` performs only this step.
+//! Performs the first step of a start: reads every file that the configuration names, and creates
+//! the handlers of all queues. `fjord check` performs only this step.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -65,7 +65,7 @@ pub struct RunningParts<'a> {
     pub first_index: usize,
 }
 
-/// Does the same for a worker that is running.
+/// Reads the files again for a worker that is running, to prepare a reload.
 ///
 /// # Errors
 /// All errors found.

@@ -44,13 +44,13 @@ const SENDER_CHARS_MAX: usize = 100;
 /// The longest time that a process takes to execute a command.
 const TIMEOUT_MAX: Duration = Duration::from_mins(10);
 
-/// The result of a command: notes, or the reasons for which it failed.
+/// The result of a command: notes, or the reasons why it failed.
 pub type ControlResult = Result<Vec<String>, Vec<String>>;
 
 /// Adds the result of another part of a command.
 ///
 /// # Errors
-/// The reasons for which either part failed.
+/// The reasons why either part failed.
 pub fn also(result: ControlResult, other: Result<(), String>) -> ControlResult {
     let Err(fault) = other else { return result };
     let mut faults = result.err().unwrap_or_default();
@@ -58,7 +58,7 @@ pub fn also(result: ControlResult, other: Result<(), String>) -> ControlResult {
     Err(faults)
 }
 
-/// The way back to the sender of a command.
+/// The means to reply to the sender of a command.
 #[derive(Debug)]
 pub struct CommandAnswer {
     request: ControlRequest<()>,

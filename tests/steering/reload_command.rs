@@ -101,7 +101,7 @@ async fn requests_for_a_removed_endpoint_are_still_answered() {
     fs::write(&file, removed).unwrap();
     let output = run(&fleet, &["reload"]).await;
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    // The worker executes one of them, and the others wait in the gateway.
+    // The worker executes one of the requests, and the others wait in the gateway.
     let requests: Vec<_> = (0..3)
         .map(|_| {
             let client = client.clone();
@@ -129,7 +129,7 @@ async fn requests_for_a_removed_endpoint_are_still_answered() {
     }
 }
 
-/// Returns the lines of the logs of all processes that record a command.
+/// Returns the lines in the logs of all processes that record a command.
 fn audit(fleet: &Fleet) -> Vec<String> {
     let nodes = fleet.gateways.iter().chain(&fleet.workers);
     let logs = nodes.map(|node| node.process.log()).collect::<Vec<_>>().concat();

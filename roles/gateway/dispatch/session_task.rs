@@ -38,7 +38,8 @@ use body_sender::{BodyEvent, BodySender};
 /// One session, with everything that it needs to continue after its client has disconnected.
 pub(super) struct SessionTask {
     services: Arc<DispatchServices>,
-    /// Held so that a reload knows whether workers must still serve the endpoint.
+    /// The request holds its endpoint, so that a reload knows whether workers must still serve the
+    /// endpoint.
     _endpoint: Arc<Endpoint>,
     driver: SessionDriver,
     request: Request,
@@ -159,7 +160,7 @@ impl SessionTask {
         self.run_to_end(event).await
     }
 
-    /// Handles an event and runs the session to its end. Discards an answer that streams.
+    /// Handles an event and runs the session to its end. Discards a streamed answer.
     pub(super) async fn run_to_end(&mut self, event: DriverEvent) -> SessionEnd {
         let mut event = event;
         loop {

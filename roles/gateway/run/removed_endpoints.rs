@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::catalogue::{Catalogue, Endpoint};
 
-/// How often a wait checks whether requests are complete.
+/// The interval at which a wait checks whether requests are complete.
 const CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The removed endpoints that requests still use. Every request holds its endpoint until it is complete, including a request whose

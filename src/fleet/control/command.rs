@@ -194,7 +194,7 @@ pub struct ControlReply {
     pub host: String,
     /// The version of fjord.
     pub version: String,
-    /// The reasons for which the command failed. There are none if it succeeded.
+    /// The reasons why the command failed. There are none if it succeeded.
     pub faults: Vec<String>,
     /// Facts that the operator should know.
     pub notes: Vec<String>,

@@ -20,7 +20,7 @@ pub struct ReceivedCommand {
 }
 
 impl ReceivedCommand {
-    /// Splits the command from the way to answer it.
+    /// Separates the command from the means to reply to it.
     #[must_use]
     pub fn into_parts(self) -> (ControlCommand, Instant, CommandAnswer) {
         (self.command, self.deadline, self.answer)

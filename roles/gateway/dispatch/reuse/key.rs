@@ -1,4 +1,4 @@
-//! The key of an answer: everything on which the answer of a call can depend.
+//! The key of an answer: everything that a call's answer can depend on.
 
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Weak};
@@ -13,8 +13,9 @@ use crate::envelope::{Final, Request};
 /// same caller, and want the same representation.
 #[derive(Clone, Debug)]
 pub(super) struct AnswerKey {
-    /// The endpoint of one catalogue: a reload creates new ones. The reference prevents its address from being reused, and
-    /// does not keep an endpoint that a reload has removed.
+    /// The endpoint in one catalogue; a reload creates new endpoints. The reference prevents the
+    /// endpoint's address from being reused, but does not keep an endpoint that a reload has
+    /// removed.
     endpoint: Weak<Endpoint>,
     /// The validated parameters, in the order of the catalogue and with all defaults. They include claims.
     payload: Bytes,
