@@ -1,7 +1,9 @@
 //! Executes operators' commands in a gateway.
 
 use crate::config::Sources;
+use crate::fleet;
 use crate::fleet::control::{ControlCommand, ControlResult, ReceivedCommand};
+use crate::messaging;
 use crate::roles::gateway::prepare;
 use crate::start_check::{self, StartError};
 
@@ -16,22 +18,30 @@ impl GatewayProcess {
             ControlCommand::CheckReload => {
                 control_result(start_check::load(sources, prepare::prepare).map(drop))
             }
-            ControlCommand::Reload => match self.reload(sources) {
+            ControlCommand::Reload { .. } => match self.reload(sources) {
                 Ok(()) => {
                     let removed = self.removed_endpoints.clone();
+                    let settings = self.pipeline.dispatcher.transport().settings();
                     let _detached = self.tasks.spawn_background(async move {
+                        let settings = messaging::settings_applied(settings, deadline).await;
                         let unused = removed.wait_until_unused(deadline).await;
-                        answer.send(unused.map(|()| Vec::new())).await;
+                        let result = unused.map(|()| Vec::new());
+                        answer.send(fleet::control::also(result, settings)).await;
                     });
                     return false;
                 }
                 Err(errors) => control_result(Err(errors)),
             },
-            ControlCommand::FinishReload => Ok(Vec::new()),
+            ControlCommand::FinishReload { .. } => Ok(Vec::new()),
             ControlCommand::Drain => {
                 let count = self.pipeline.in_flight.in_use();
                 Ok(vec![format!("drains, with {count} requests in progress")])
             }
+            // The receiver passes commands for queues only to workers, and executes the one for logs itself.
+            ControlCommand::PauseQueues { .. }
+            | ControlCommand::ResumeQueues { .. }
+            | ControlCommand::LimitQueue { .. }
+            | ControlCommand::SetLogFilter { .. } => Ok(Vec::new()),
         };
         answer.send(result).await;
         drains
