@@ -45,13 +45,13 @@ impl GatewayProcess {
                 }
                 Err(errors) => control_result(Err(errors)),
             },
-            ControlCommand::FinishReload { .. } => Ok(Vec::new()),
             ControlCommand::Drain => {
                 let count = self.pipeline.in_flight.in_use();
                 Ok(vec![format!("drains, with {count} requests in progress")])
             }
-            // The receiver passes commands for queues only to workers, and executes the one for logs itself.
-            ControlCommand::PauseQueues { .. }
+            // Nothing to do. The receiver passes commands for queues only to workers, and executes the one for logs itself.
+            ControlCommand::FinishReload { .. }
+            | ControlCommand::PauseQueues { .. }
             | ControlCommand::ResumeQueues { .. }
             | ControlCommand::LimitQueue { .. }
             | ControlCommand::SetLogFilter { .. } => Ok(Vec::new()),
