@@ -11,7 +11,7 @@ use crate::catalogue::Catalogue;
 use crate::cli::Role;
 use crate::config::messaging::TransportConfig;
 use crate::config::{Config, Sources};
-use crate::fleet::{self, control::CommandReceiver};
+use crate::fleet::{self, FleetMember, ProcessIdentity, control::CommandReceiver, monitor};
 use crate::lifecycle::{Cancel, Signal, Signals, Tasks, systemd};
 use crate::messaging::{self, Transport};
 use crate::procedures::databases::Databases;
@@ -124,11 +124,15 @@ impl WorkerProcess {
             throttle: Arc::clone(&executor.throttle),
         };
         resender.start(resend_requests, &tasks);
+        let member = fleet_member(&config, &transport, &running.set, &readiness);
+        let fleet = monitor::start(&member, config.admin.fleet, &transport, &tasks);
         tracing::info!(part = "admin", address = %admin.address(), "listening");
-        let health =
-            admin::ProcessHealth { readiness: readiness.clone(), status: status(&running.set) };
+        let status = status(&running.set);
+        let health = admin::ProcessHealth { readiness: readiness.clone(), status, fleet };
         admin.serve(health, &admin_tasks, stop.clone());
-        let commands = join_fleet(&config, &transport, &running.set, &readiness, &tasks).await?;
+        let commands = fleet::join(&config.messaging, &member, &transport, &tasks).await;
+        let commands = commands
+            .map_err(|error| RunError::system("cannot subscribe to queries and commands", error))?;
         let rollout = running.apply(queues, &config, &databases, false).await;
         if let Some((_, failure)) = rollout.failed().first_key_value() {
             let what = format!("cannot subscribe to the worker's own subjects: {failure}");
@@ -187,20 +191,18 @@ async fn connect(config: &Config) -> Result<Arc<dyn Transport>, RunError> {
         .map_err(|error| RunError::system("cannot use the NATS configuration", error))
 }
 
-/// Starts answering status queries, and receiving commands.
-async fn join_fleet(
+/// Creates this worker as a member of the fleet.
+fn fleet_member(
     config: &Config,
     transport: &Arc<dyn Transport>,
     queues: &QueueSet,
     readiness: &Readiness,
-    tasks: &Tasks,
-) -> Result<CommandReceiver, RunError> {
+) -> Arc<FleetMember> {
     let queues = queues.clone();
     let snapshots = move || queues.load().iter().map(|queue| queue.snapshot()).collect();
     let source = report::source(snapshots, readiness);
-    fleet::join(&config.messaging, Role::Worker, source, transport, tasks)
-        .await
-        .map_err(|error| RunError::system("cannot subscribe to queries and commands", error))
+    let prefix = config.messaging.prefix.clone();
+    FleetMember::new(ProcessIdentity::new(Role::Worker, prefix, &transport.inbox()), source)
 }
 
 /// Returns the source of the `/status` document.
