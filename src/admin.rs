@@ -1,4 +1,4 @@
-//! The admin listener: `/metrics`, `/healthz`, `/readyz`, `/status`, and a page at `/` that shows the fleet.
+//! The admin listener, which serves `/metrics`, `/healthz`, `/readyz`, `/status`, and a page at `/` that shows the fleet.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;

@@ -12,7 +12,7 @@ use crate::fleet::view::{Connz, MonitoredConnection, ServerSample};
 /// The longest wait for one answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
-/// Returns the connections of all servers, up to 1,000 of each. Cancel safe.
+/// Returns the connections of all servers, up to 1,000 from each. Cancel safe.
 pub(in crate::commands) async fn connections(
     urls: &[String],
 ) -> Result<Vec<MonitoredConnection>, String> {

@@ -7,7 +7,8 @@ use crate::fleet::view::format::{bytes, percent, rate, seconds, uptime};
 use crate::fleet::view::{FleetView, NatsServerView, ProcessView, QueueView, WorkerQueueView};
 use crate::telemetry::count_as_f64;
 
-/// The number of characters of an id that are shown, which is enough to distinguish a thousand processes.
+/// The number of an id's characters that are shown, which is enough to distinguish a thousand
+/// processes.
 const ID_SHOWN: usize = 8;
 /// The maximum number of rows that a table shows; `--json` shows all.
 const ROWS_MAX: usize = 200;

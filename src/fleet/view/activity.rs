@@ -76,7 +76,7 @@ pub(crate) struct QueueView {
     pub(crate) workers: u64,
     pub(crate) limit: u64,
     pub(crate) running: u64,
-    /// The number of requests that wait for a slot.
+    /// The number of requests that are waiting for a slot.
     pub(crate) waiting: u64,
     pub(crate) utilization: f64,
     /// The share of the time during which all slots of a worker were in use, averaged over the workers.
