@@ -20,7 +20,7 @@ mod document;
 mod history;
 mod members;
 
-use history::History;
+use history::FleetHistory;
 use members::KnownMembers;
 
 /// The time that the history covers.
@@ -70,7 +70,7 @@ struct Collected {
     failure: Option<String>,
     /// Whether there were more reports than the limits permit.
     is_cut_off: bool,
-    history: History,
+    history: FleetHistory,
     members: KnownMembers,
 }
 

@@ -64,8 +64,8 @@ impl Drop for SimulatedFleet {
 
 /// Returns the report of a process that has run for some time.
 fn report(process: usize, seconds: f64) -> Report {
-    let is_gateway = process % GATEWAY_SHARE == 0;
-    let has_queue = |queue: &usize| is_gateway || (queue + process) % WORKER_SHARE == 0;
+    let is_gateway = process.is_multiple_of(GATEWAY_SHARE);
+    let has_queue = |queue: &usize| is_gateway || (queue + process).is_multiple_of(WORKER_SHARE);
     let queues = (0..QUEUES).filter(has_queue);
     let queues = queues.map(|queue| queue_report(process, queue, seconds, is_gateway));
     let host = match process {
@@ -76,12 +76,14 @@ fn report(process: usize, seconds: f64) -> Report {
         role: if is_gateway { "gateway" } else { "worker" }.to_owned(),
         id: format!("{process:04}simulated"),
         host,
-        version: if process % 7 == 0 { "0.0.9" } else { env!("CARGO_PKG_VERSION") }.to_owned(),
+        version: if process.is_multiple_of(7) { "0.0.9" } else { env!("CARGO_PKG_VERSION") }
+            .to_owned(),
         uptime_seconds: seconds,
         in_flight: 3 + wave(process, seconds),
         in_flight_max: if is_gateway { 10_000 } else { 96 },
         cpu_seconds: Some(seconds * 0.1 * count_as_f64(1 + as_count(process) % 8)),
-        memory_bytes: (process % 11 != 0).then_some(17_000_000 + 300_000 * as_count(process)),
+        memory_bytes: (!process.is_multiple_of(11))
+            .then_some(17_000_000 + 300_000 * as_count(process)),
         queues: queues.collect(),
         ..Report::default()
     };

@@ -145,7 +145,10 @@ class Chart {
   recolor() {
     this.uplot.destroy();
     this.draw();
-    if (this.last) this.show(...this.last);
+    if (!this.last) return;
+    this.show(...this.last);
+    // uPlot clears the legend when it draws a new chart for the first time.
+    setTimeout(() => this.showLastValues());
   }
 }
 

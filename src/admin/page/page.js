@@ -48,7 +48,7 @@ const number = (title, key, formatted, description) => ({
   title, key, kind: "number", description, text: (row) => known(formatted, key(row)),
 });
 const share = (used, limit) => (limit > 0 ? used / limit : null);
-/** Returns `warn` for a rate of errors that is not 0. */
+/** Marks values other than 0. */
 const ifErrors = (column) => ({ ...column, level: (row) => (column.key(row) > 0 ? "bad" : "") });
 
 const PROCESS_COLUMNS = [
@@ -98,7 +98,7 @@ let foundQueues = "";
 let foundProcesses = "";
 const queues = new SortedTable(one("queues"), {
   columns: QUEUE_COLUMNS, id: (row) => row.name, order: (row) => row.name, words: (row) => `${row.name} ${row.last_error}`,
-  sort: "Waiting", descending: true, search: one("queues-search"),
+  sort: "Used", descending: true, search: one("queues-search"),
   note: (text) => { foundQueues = text; showQueuesNote(); },
 });
 const processes = new SortedTable(one("processes"), {

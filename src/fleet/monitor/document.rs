@@ -9,7 +9,7 @@ use crate::fleet::ProcessIdentity;
 use crate::fleet::view::{Bottleneck, FleetView, ProcessView, QueueView};
 use crate::telemetry::Distribution;
 
-use super::history::{History, HistorySeries};
+use super::history::{FleetHistory, HistorySeries};
 use super::members::MissingMember;
 use super::{Collected, INTERVAL};
 
@@ -188,7 +188,11 @@ fn row(process: &ProcessView) -> ProcessRow<'_> {
     }
 }
 
-fn history<'a>(history: &History, queue: Option<&'a str>, now: Instant) -> HistoryDocument<'a> {
+fn history<'a>(
+    history: &FleetHistory,
+    queue: Option<&'a str>,
+    now: Instant,
+) -> HistoryDocument<'a> {
     let series = history.series(queue, now);
     HistoryDocument { queue, is_kept: series.is_some(), series: series.unwrap_or_default() }
 }

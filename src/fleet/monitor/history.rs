@@ -19,7 +19,7 @@ const NAME_BYTES_MAX: usize = 256;
 
 /// The history of the fleet and its queues.
 #[derive(Debug, Default)]
-pub(super) struct History {
+pub(super) struct FleetHistory {
     times: VecDeque<Instant>,
     fleet: VecDeque<HistoryPoint>,
     /// The points of each queue, aligned with the end of `times`.
@@ -56,7 +56,7 @@ pub(super) struct HistorySeries {
     waiting: Vec<f32>,
 }
 
-impl History {
+impl FleetHistory {
     /// Adds the activity since the last point.
     pub(super) fn add(&mut self, now: Instant, view: &FleetView) {
         let queues: HashMap<&str, &QueueView> =
@@ -196,7 +196,7 @@ mod tests {
     use crate::fleet::view::FleetSnapshot;
 
     /// Returns the memory that the history uses at most, in bytes.
-    fn bytes(history: &History) -> usize {
+    fn bytes(history: &FleetHistory) -> usize {
         let points =
             |points: &VecDeque<HistoryPoint>| points.capacity() * size_of::<HistoryPoint>();
         let queues =
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn hours_with_many_queues_stay_below_one_mebibyte() {
-        let mut history = History::default();
+        let mut history = FleetHistory::default();
         let start = Instant::now();
         let mut now = start;
         let names = |hour: u64| (0..150).map(move |n| format!("{hour}-{n:0>250}"));
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn gaps_and_queues_that_appear_later_keep_the_points_aligned() {
-        let mut history = History::default();
+        let mut history = FleetHistory::default();
         let start = Instant::now();
         let at = |n: u32| start + INTERVAL * n;
         history.add(at(0), &view(["a".to_owned()].into_iter(), 1.0));
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_queue_without_requests_gets_no_history() {
-        let mut history = History::default();
+        let mut history = FleetHistory::default();
         let mut now = Instant::now();
         history.add(now, &view(["a".to_owned()].into_iter(), 1.0));
         for _ in 0..POINTS_MAX {
