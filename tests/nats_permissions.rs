@@ -91,7 +91,7 @@ async fn the_shipped_permissions_suffice() {
 }
 
 /// Connects as the user `name`. Returns the client, and the errors that the server reports.
-async fn user(fleet: &Fleet, name: &str) -> (Client, Arc<Mutex<Vec<String>>>) {
+pub(crate) async fn user(fleet: &Fleet, name: &str) -> (Client, Arc<Mutex<Vec<String>>>) {
     let server_errors = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&server_errors);
     let client =
@@ -125,7 +125,15 @@ async fn is_refused(server_errors: &Mutex<Vec<String>>, what: &str, subject: &st
 const USERS: [(&str, &[&str], &[&str]); 6] = [
     (
         "gateway",
-        &["_INBOX_worker.x", "$SRV.PING", "fjord.control", "fjord.q.echo.x", "fjord.w.echo.x"],
+        &[
+            "_INBOX_worker.x",
+            "$SRV.PING",
+            "fjord.control",
+            "fjord.control.queue",
+            "fjord.control.log",
+            "fjord.q.echo.x",
+            "fjord.w.echo.x",
+        ],
         &["fjord.q.echo", "fjord.w.>", "fjord.cancel.echo", "fjord.resend.echo", "_INBOX_worker.>"],
     ),
     (
@@ -137,6 +145,8 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "fjord.resend.echo",
             "fjord.status",
             "fjord.control",
+            "fjord.control.queue",
+            "fjord.control.log",
             "$SRV.PING",
             "_INBOX_gateway.x",
             "_INBOX_gateway.x.flush.1",
@@ -155,6 +165,8 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "fjord.resend.reports",
             "fjord.status",
             "fjord.control",
+            "fjord.control.queue",
+            "fjord.control.log",
             "$SRV.PING",
             "_INBOX_gateway.x",
             "_INBOX_worker-payments.x",
@@ -183,6 +195,8 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "fjord.w.echo.x.j.1",
             "fjord.resend.echo",
             "fjord.control",
+            "fjord.control.queue",
+            "fjord.control.log",
             "_INBOX_gateway.x",
             "_INBOX_worker.x",
             "_INBOX_controller.x",
@@ -191,6 +205,8 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "fjord.q.echo",
             "fjord.w.>",
             "fjord.control",
+            "fjord.control.queue",
+            "fjord.control.log",
             "$SRV.PING",
             "_INBOX_gateway.>",
             "_INBOX_worker.>",
@@ -214,6 +230,8 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "fjord.w.>",
             "fjord.status",
             "fjord.control",
+            "fjord.control.queue",
+            "fjord.control.log",
             "_INBOX_gateway.>",
             "_INBOX_worker.>",
             "_INBOX_operator.>",
@@ -225,6 +243,8 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "fjord.resend.echo",
             "fjord.status",
             "fjord.control",
+            "fjord.control.queue",
+            "fjord.control.log",
             "$SRV.PING",
             "_INBOX_gateway.x",
             "_INBOX_worker.x",
