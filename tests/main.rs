@@ -116,3 +116,5 @@ mod third_party_tools;
 mod traces;
 #[cfg(test)]
 mod waiting_limit;
+#[cfg(test)]
+mod weighted_queues;

@@ -13,6 +13,7 @@ mod drain_command;
 mod log_command;
 mod queue_command;
 mod reload_command;
+mod weight_command;
 
 /// Starts a fleet with the shipped NATS configuration.
 async fn fleet(gateways: usize, workers: usize) -> Fleet {

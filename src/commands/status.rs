@@ -19,6 +19,7 @@ pub(super) mod monitoring;
 pub(super) mod system;
 mod text;
 mod view;
+mod weighted_queues;
 
 use fleet_view::{FleetSnapshot, FleetView};
 

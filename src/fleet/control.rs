@@ -23,7 +23,7 @@ mod ask;
 mod command;
 mod log_filter;
 
-pub use ask::ask;
+pub use ask::{ask, ask_at_once};
 pub use command::{CONTROL_TOKEN, CommandTarget, ControlCommand, ControlReply, ControlRequest};
 
 /// The maximum number of commands that wait until the process has executed the previous ones.

@@ -1,8 +1,13 @@
 //! Executes operators' commands in a gateway.
 
+use std::collections::BTreeMap;
+
+use crate::catalogue::EndpointId;
 use crate::config::Sources;
 use crate::fleet::control::{ControlCommand, ControlResult, ReceivedCommand};
+use crate::roles::gateway::observation::queue_weights;
 use crate::roles::gateway::prepare;
+use crate::spelling;
 use crate::start_check::{self, StartError};
 
 use super::GatewayProcess;
@@ -14,7 +19,7 @@ impl GatewayProcess {
         let drains = command == ControlCommand::Drain;
         let result = match command {
             ControlCommand::CheckReload => {
-                control_result(start_check::load(sources, prepare::prepare).map(drop))
+                control_result(start_check::load(sources, prepare::prepare).map(|_| Vec::new()))
             }
             ControlCommand::Reload => control_result(self.reload(sources)),
             // Requests for removed endpoints have been refused since the reload.
@@ -23,7 +28,10 @@ impl GatewayProcess {
                 let count = self.pipeline.in_flight.in_use();
                 Ok(vec![format!("drains, with {count} requests in progress")])
             }
-            // The receiver passes commands for queues only to workers, and executes the one for logs itself.
+            ControlCommand::WeighQueues { endpoint, weights } => {
+                self.weigh_queues(&endpoint, &weights).map_err(|fault| vec![fault])
+            }
+            // The receiver passes the other commands for queues only to workers, and executes the one for logs itself.
             ControlCommand::PauseQueues { .. }
             | ControlCommand::ResumeQueues { .. }
             | ControlCommand::LimitQueue { .. }
@@ -32,11 +40,30 @@ impl GatewayProcess {
         answer.send(result).await;
         drains
     }
+
+    /// Changes weights of an endpoint's queues, from the next request on. Returns a note with all its weights.
+    fn weigh_queues(
+        &self,
+        endpoint: &str,
+        weights: &BTreeMap<String, u32>,
+    ) -> Result<Vec<String>, String> {
+        let active_config = self.pipeline.active_config.load();
+        let catalogue = &active_config.catalogue;
+        let id = EndpointId::new(endpoint).ok();
+        let Some(endpoint) = id.and_then(|id| catalogue.get(&id)) else {
+            let ids = catalogue.endpoints().iter().map(|endpoint| endpoint.id.as_str());
+            let similar = spelling::closest(endpoint, ids);
+            let hint = similar.map(|id| format!(", did you mean {id}?")).unwrap_or_default();
+            return Err(format!("there is no endpoint {endpoint:?}{hint}"));
+        };
+        let id = &endpoint.id;
+        let set = endpoint.queues.set_weights(weights);
+        set.map_err(|error| format!("endpoint {id}: {error}"))?;
+        queue_weights::publish_endpoint(endpoint);
+        Ok(vec![format!("endpoint {id}: {}", queue_weights::describe(endpoint))])
+    }
 }
 
-fn control_result(result: Result<(), Vec<StartError>>) -> ControlResult {
-    match result {
-        Ok(()) => Ok(Vec::new()),
-        Err(errors) => Err(errors.iter().map(ToString::to_string).collect()),
-    }
+fn control_result(result: Result<Vec<String>, Vec<StartError>>) -> ControlResult {
+    result.map_err(|errors| errors.iter().map(ToString::to_string).collect())
 }

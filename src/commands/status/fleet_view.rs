@@ -9,6 +9,7 @@ use crate::fleet::Report;
 use super::bottleneck::{self, Bottleneck};
 use super::monitoring::ServerSample;
 use super::view::{NatsServerView, ProcessView, QueueView, ReportPair};
+use super::weighted_queues::{WeightedQueueView, weighted_queues};
 
 /// The state of the fleet, with rates between two snapshots.
 #[derive(Clone, Debug, Serialize)]
@@ -21,6 +22,8 @@ pub(super) struct FleetView {
     pub(super) processes: Vec<ProcessView>,
     /// All queues, summed over the processes.
     pub(super) queues: Vec<QueueView>,
+    /// The queues of endpoints with several queues, summed over the gateways.
+    pub(super) weighted_queues: Vec<WeightedQueueView>,
     /// The NATS servers, sampled through the system account or at the configured monitoring URLs.
     pub(super) nats: Vec<NatsServerView>,
 }
@@ -55,9 +58,10 @@ impl FleetView {
                 )
             })
             .collect();
+        let weighted_queues = weighted_queues(earlier, later);
         let window_seconds = window(earlier, later);
         let bottleneck = bottleneck::find(&processes, &queues, &nats);
-        Self { window_seconds, bottleneck, processes, queues, nats }
+        Self { window_seconds, bottleneck, processes, queues, weighted_queues, nats }
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::fleet_view::FleetView;
 use super::format::{bytes, percent, rate, seconds, uptime};
 use super::view::{NatsServerView, ProcessView, QueueView, WorkerQueueView};
+use super::weighted_queues::{self, WeightedQueueView};
 use crate::commands::table;
 
 /// The number of characters of an id that are shown, which is enough to distinguish a thousand processes.
@@ -53,6 +54,11 @@ pub(super) fn page(view: &FleetView) -> String {
             "ERRORS/s",
         ],
         queue_rows(view),
+    );
+    section(
+        "Endpoints with several queues (SHARE: of the endpoint's requests; 4xx and 5xx: of the queue's requests)",
+        &weighted_queues::HEADINGS,
+        view.weighted_queues.iter().map(WeightedQueueView::row).collect(),
     );
     section(
         "Queues by worker",
@@ -190,5 +196,5 @@ fn notes(view: &FleetView) -> Vec<String> {
             process.not_ready.iter().map(move |(part, why)| format!("{name}: {part}: {why}"));
         reasons.chain(cut).collect::<Vec<_>>()
     });
-    notes.take(ROWS_MAX).collect()
+    notes.chain(weighted_queues::notes(&view.weighted_queues)).take(ROWS_MAX).collect()
 }

@@ -16,6 +16,8 @@ pub(super) struct AnswerKey {
     /// The endpoint of one catalogue: a reload creates new ones. Keeping it alive prevents its
     /// address from being reused.
     endpoint: Arc<Endpoint>,
+    /// The index of the queue: the queues of an endpoint can have different procedures.
+    queue: usize,
     /// The validated parameters, in the order of the catalogue and with all defaults. They include claims.
     payload: Bytes,
     /// The caller; `None` if the endpoint's answers do not depend on it.
@@ -25,9 +27,10 @@ pub(super) struct AnswerKey {
 }
 
 impl AnswerKey {
-    pub(super) fn new(endpoint: &Arc<Endpoint>, request: &Request) -> Self {
+    pub(super) fn new((endpoint, queue): (&Arc<Endpoint>, usize), request: &Request) -> Self {
         Self {
             endpoint: Arc::clone(endpoint),
+            queue,
             payload: request.payload.clone(),
             principal: request.principal.clone().filter(|_| !endpoint.cache.is_shared),
             accept: request.accept.clone(),
@@ -60,6 +63,7 @@ impl AnswerKey {
 impl PartialEq for AnswerKey {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.endpoint, &other.endpoint)
+            && self.queue == other.queue
             && self.payload == other.payload
             && self.principal == other.principal
             && self.accept == other.accept
@@ -71,6 +75,7 @@ impl Eq for AnswerKey {}
 impl Hash for AnswerKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         Arc::as_ptr(&self.endpoint).hash(state);
+        self.queue.hash(state);
         self.payload.hash(state);
         self.principal.hash(state);
         self.accept.hash(state);
@@ -120,7 +125,7 @@ pub(super) mod tests {
             tracestate: None,
             payload: payload.into(),
         };
-        AnswerKey::new(endpoint, &request)
+        AnswerKey::new((endpoint, 0), &request)
     }
 
     #[test]
@@ -161,6 +166,7 @@ pub(super) mod tests {
             key(&own, "{}", Some("ann"), Some("text/csv")),
             key(&endpoints()[0], "{}", Some("ann"), None),
             key(&shared, "{}", Some("ann"), None),
+            AnswerKey { queue: 1, ..first.clone() },
         ] {
             assert!(first != other, "{other:?}");
         }
