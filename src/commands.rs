@@ -29,6 +29,7 @@ mod private_directory;
 pub mod process_guard;
 mod queue;
 mod reload;
+mod result_descriptions;
 pub mod routes;
 pub mod schema;
 mod status;

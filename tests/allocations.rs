@@ -31,7 +31,6 @@ use fjord::roles::worker::execution::executor::Executor;
 use fjord::roles::worker::execution::handlers;
 use fjord::roles::worker::execution::recent_replies::RecentReplies;
 use fjord::roles::worker::execution::reply_sender::ReplySender;
-use fjord::roles::worker::intake::control;
 use fjord::roles::worker::intake::membership::GroupMembership;
 use fjord::roles::worker::intake::queue::Queue;
 use fjord::roles::worker::intake::slots::Slots;
@@ -125,7 +124,8 @@ pub(crate) async fn worker(config: &Config, tasks: &Tasks) {
         let handler = handlers::create(&endpoint.handler, &context).expect("the handler");
         let name = endpoint.queues.first().name.clone();
         let subjects = QueueSubjects::new(prefix, name, index, "1").expect("valid subjects");
-        let slots = Slots::new(16, config.worker.refused_max, config.worker.offer_timeout);
+        let slots =
+            Slots::new(16, config.worker.remembered_refusals_max, config.worker.offer_timeout);
         let endpoints = vec![ServedEndpoint::new(Arc::clone(endpoint), handler)];
         let endpoints = Arc::new(version::by_id(endpoints));
         let version = QueueVersion {
@@ -136,8 +136,6 @@ pub(crate) async fn worker(config: &Config, tasks: &Tasks) {
         };
         let (sender, versions) = watch::channel(Arc::new(version));
         let queue = Arc::new(Queue::new(subjects, endpoints, slots, Arc::clone(&executor)));
-        let closed = Cancel::new();
-        control::listen(&transport, &queue, &executor, &closed).await.expect("the subscriptions");
         let membership = GroupMembership {
             queue,
             transport: Arc::clone(&transport),
@@ -145,6 +143,7 @@ pub(crate) async fn worker(config: &Config, tasks: &Tasks) {
             executor: Arc::clone(&executor),
             readiness: Arc::clone(&readiness),
             stop: Cancel::new(),
+            closed: Cancel::new(),
         };
         drop(tasks.spawn(async move {
             membership.serve().await;

@@ -23,7 +23,7 @@ pub struct StatusArguments {
 /// Options of `fjord reload`.
 #[derive(Args, Clone, Debug)]
 pub struct ReloadArguments {
-    /// How long each step waits for the replies of all processes.
+    /// How long each step waits for all processes to reply.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub timeout: u64,
     /// Prints one JSON document, for scripts.
@@ -37,7 +37,7 @@ pub struct DrainArguments {
     /// The id of the process, or the name of the host, as in the output of `fjord status --json`.
     #[arg(value_name = "ID|HOST")]
     pub member: String,
-    /// How the replies are awaited and reported. The processes drain longer.
+    /// How the replies are awaited and reported. The drain itself can take longer.
     #[command(flatten)]
     pub replies: ReplyOptions,
 }
@@ -56,7 +56,7 @@ pub struct TargetOptions {
 /// How a command waits for the replies of processes, and reports them.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct ReplyOptions {
-    /// How long to wait for the replies of the processes.
+    /// How long to wait for the processes' replies.
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub timeout: u64,
     /// Prints one JSON document, for scripts.

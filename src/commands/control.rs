@@ -1,4 +1,5 @@
-//! What the commands that steer a fleet have in common: the members, their replies, and the report.
+//! The parts that the commands for controlling a fleet share: the members, their replies, and the
+//! report.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
@@ -17,10 +18,10 @@ use crate::fleet::{self, query};
 use crate::spelling;
 use crate::units::format_duration;
 
-/// Longest wait for the reports from which the members are known.
+/// The longest wait for the reports that identify the members.
 const GATHER_LIMIT: Duration = Duration::from_secs(3);
 
-/// The members of a fleet, and what they have replied.
+/// The members of a fleet, and their replies.
 pub(super) struct ControlledFleet<'a> {
     connection: &'a NatsConnection,
     /// The user and host that the members log.
@@ -31,7 +32,7 @@ pub(super) struct ControlledFleet<'a> {
     unconcerned: BTreeSet<String>,
 }
 
-/// A process of the fleet.
+/// A process in the fleet.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Member {
     pub(super) role: String,
@@ -146,7 +147,8 @@ impl<'a> ControlledFleet<'a> {
         Ok(())
     }
 
-    /// Sends a command and waits for the replies. Returns whether all known members that it concerns have succeeded.
+    /// Sends a command and waits for the replies. Returns whether all known members that the
+    /// command concerns have succeeded.
     ///
     /// # Errors
     /// A message if the command cannot be sent.

@@ -17,7 +17,7 @@ mod weight;
 const CONFIGURED: &str = "configured";
 
 /// What a command of `fjord queue` sends, and what it prints.
-struct QueueChange<'a> {
+struct QueueOperation<'a> {
     command: ControlCommand,
     to: CommandTarget,
     replies: &'a ReplyOptions,
@@ -25,7 +25,7 @@ struct QueueChange<'a> {
     failure: &'static str,
 }
 
-impl<'a> QueueChange<'a> {
+impl<'a> QueueOperation<'a> {
     fn of_workers(
         command: ControlCommand,
         target: &'a TargetOptions,
@@ -42,7 +42,7 @@ pub(super) fn run(
     sources: &Sources,
     output: &mut Output<impl Write, impl Write>,
 ) -> io::Result<ExitCode> {
-    let QueueChange { command, to, replies, success, failure } = match change(command) {
+    let QueueOperation { command, to, replies, success, failure } = match change(command) {
         Ok(change) => change,
         Err(error) => {
             print_lines(&mut output.err, "error", [error])?;
@@ -61,15 +61,19 @@ pub(super) fn run(
     control::run(&queue, sources, output)
 }
 
-fn change(command: &QueueCommand) -> Result<QueueChange<'_>, String> {
+fn change(command: &QueueCommand) -> Result<QueueOperation<'_>, String> {
     match command {
         QueueCommand::Pause(QueueNamesArguments { queues, target }) => {
             let command = ControlCommand::PauseQueues { queues: names(queues)? };
-            Ok(QueueChange::of_workers(command, target, ("paused", "paused in the other workers")))
+            Ok(QueueOperation::of_workers(
+                command,
+                target,
+                ("paused", "paused in the other workers"),
+            ))
         }
         QueueCommand::Resume(QueueNamesArguments { queues, target }) => {
             let command = ControlCommand::ResumeQueues { queues: names(queues)? };
-            Ok(QueueChange::of_workers(
+            Ok(QueueOperation::of_workers(
                 command,
                 target,
                 ("resumed", "resumed in the other workers"),
@@ -79,13 +83,13 @@ fn change(command: &QueueCommand) -> Result<QueueChange<'_>, String> {
             let queue = name(&arguments.queue)?;
             let limit = limit(&arguments.limit)?;
             let command = ControlCommand::LimitQueue { queue, limit };
-            Ok(QueueChange::of_workers(
+            Ok(QueueOperation::of_workers(
                 command,
                 &arguments.target,
                 ("limited", "limited in the other workers"),
             ))
         }
-        QueueCommand::Weight(arguments) => Ok(QueueChange {
+        QueueCommand::Weight(arguments) => Ok(QueueOperation {
             command: weight::command(arguments)?,
             to: CommandTarget::role(Role::Gateway),
             replies: &arguments.replies,

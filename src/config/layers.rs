@@ -43,7 +43,7 @@ pub struct Sources {
     pub sets: Vec<String>,
     /// Whether to check only the files that `[messaging]` refers to; files named in other sections
     /// need not exist.
-    pub nats_only: bool,
+    pub only_nats_files: bool,
 }
 
 /// This is not derived, because the environment and `--set` may contain secrets.

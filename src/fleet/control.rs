@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::lifecycle::Tasks;
 use crate::message::{Message, Subject, SubjectError};
@@ -22,9 +22,14 @@ use super::{FleetMember, ProcessIdentity};
 mod ask;
 mod command;
 mod log_filter;
+mod receiver;
+mod stall;
 
 pub use ask::{ask, ask_at_once};
 pub use command::{CONTROL_TOKEN, CommandTarget, ControlCommand, ControlReply, ControlRequest};
+pub use receiver::{CommandReceiver, ReceivedCommand};
+
+use stall::StallDetector;
 
 /// The maximum number of commands that wait until the process has executed the previous ones.
 const COMMANDS_MAX: usize = 8;
@@ -39,23 +44,21 @@ const SENDER_CHARS_MAX: usize = 100;
 /// The longest time that a process takes to execute a command.
 const TIMEOUT_MAX: Duration = Duration::from_mins(10);
 
-/// The result of a command: notes, or the reasons for which it failed.
+/// The result of a command: notes, or the reasons why it failed.
 pub type ControlResult = Result<Vec<String>, Vec<String>>;
 
-/// A command that this process must execute and answer.
-#[derive(Debug)]
-pub struct ReceivedCommand {
-    /// The command.
-    pub command: ControlCommand,
-    /// When the sender expects the reply.
-    pub deadline: Instant,
-    answer: CommandAnswer,
+/// Adds the result of another part of a command.
+///
+/// # Errors
+/// The reasons why either part failed.
+pub fn also(result: ControlResult, other: Result<(), String>) -> ControlResult {
+    let Err(fault) = other else { return result };
+    let mut faults = result.err().unwrap_or_default();
+    faults.push(fault);
+    Err(faults)
 }
 
-/// The commands that this process must execute.
-pub type CommandReceiver = mpsc::Receiver<ReceivedCommand>;
-
-/// The way back to the sender of a command.
+/// The means to reply to the sender of a command.
 #[derive(Debug)]
 pub struct CommandAnswer {
     request: ControlRequest<()>,
@@ -76,23 +79,25 @@ pub async fn serve(
 ) -> Result<CommandReceiver, TransportError> {
     let refused = |error: SubjectError| TransportError::Refused(error.into());
     let subject = member.identity.prefix.join(CONTROL_TOKEN).map_err(refused)?;
-    let (sender, receiver) = mpsc::channel(COMMANDS_MAX);
-    let receiving = Arc::new(CommandIntake {
+    let (sender, commands) = mpsc::channel(COMMANDS_MAX);
+    let intake = Arc::new(CommandIntake {
         member: Arc::clone(member),
         transport: Arc::clone(transport),
         tasks: tasks.clone(),
+        stalls: StallDetector::new(Instant::now()),
         sender,
     });
     for subject in [subject.clone(), subject.all_below()] {
         let mut requests = transport.subscribe_optional(&subject).await?;
-        let receiving = Arc::clone(&receiving);
+        let intake = Arc::clone(&intake);
         let _detached = tasks.spawn_background(async move {
             while let Some(message) = requests.next().await {
-                receiving.on_message(message).await;
+                intake.on_message(message).await;
             }
         });
     }
-    Ok(receiver)
+    let _detached = tasks.spawn_background(async move { intake.detect_stalls().await });
+    Ok(CommandReceiver { commands, tasks: tasks.clone() })
 }
 
 /// Receives commands, and passes those that concern this process on to it.
@@ -100,10 +105,25 @@ struct CommandIntake {
     member: Arc<FleetMember>,
     transport: Arc<dyn Transport>,
     tasks: Tasks,
+    stalls: StallDetector,
     sender: mpsc::Sender<ReceivedCommand>,
 }
 
 impl CommandIntake {
+    /// Checks periodically whether this process was suspended. Never returns.
+    async fn detect_stalls(&self) {
+        let mut checks = interval(stall::CHECK_INTERVAL);
+        checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let _at = checks.tick().await;
+            // What the server had sent before is received before the confirmation, and read within another interval.
+            if self.stalls.check(Instant::now()) && self.transport.flush().await.is_ok() {
+                sleep(stall::CHECK_INTERVAL).await;
+                self.stalls.caught_up();
+            }
+        }
+    }
+
     async fn on_message(&self, message: Message) {
         let Message { subject, payload, reply, .. } = message;
         let request = parse(&payload);
@@ -148,8 +168,12 @@ impl CommandIntake {
                 format!("a command of this kind must be sent to another subject than {subject}");
             return answer.send(Err(vec![fault])).await;
         }
-        let deadline = Instant::now() + Duration::from_millis(timeout_ms).min(TIMEOUT_MAX);
-        self.start(ReceivedCommand { command, deadline, answer }).await;
+        let arrival = self.stalls.arrival(Instant::now());
+        let deadline = arrival + Duration::from_millis(timeout_ms).min(TIMEOUT_MAX);
+        let received = ReceivedCommand { command, deadline, answer };
+        if let Some(received) = received.in_time().await {
+            self.start(received).await;
+        }
     }
 
     /// Executes a command that does not depend on the role, or passes it on. Answers why it cannot be executed.
@@ -185,14 +209,6 @@ fn parse(payload: &Bytes) -> Result<ControlRequest<Value>, String> {
 /// Removes control characters from a text, and limits its length.
 fn line(text: &str, chars_max: usize) -> String {
     text.chars().filter(|c| !c.is_control()).take(chars_max).collect()
-}
-
-impl ReceivedCommand {
-    /// Splits the command from the way to answer it.
-    #[must_use]
-    pub fn into_parts(self) -> (ControlCommand, Instant, CommandAnswer) {
-        (self.command, self.deadline, self.answer)
-    }
 }
 
 impl CommandAnswer {

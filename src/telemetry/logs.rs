@@ -21,8 +21,8 @@ pub use filter::{end_temporary_filter, is_valid_filter, set_filter, set_temporar
 use super::{context, names};
 use crate::config::log::{LogConfig, LogFormat};
 
-/// The maximum number of lines that wait for stdout. Further lines are dropped and counted, so that
-/// a stalled reader does not stall requests.
+/// The maximum number of lines that are waiting to be written to stdout. Further lines are dropped
+/// and counted, so that a stalled reader does not stall requests.
 const LINES_MAX: usize = 8_192;
 
 /// The pause after a write, during which lines are collected for the next one.
@@ -65,7 +65,8 @@ impl Logs {
             LogFormat::Text => false,
             LogFormat::Auto => !io::stdout().is_terminal(),
         };
-        // Not `io::stdout()`, whose buffer would hide how much of a failed write was lost.
+        // `io::stdout()` is not used, because its buffer would hide how much of a failed write was
+        // lost.
         let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(LogError::Stdout)?;
         let writer = LogWriter::start(File::from(stdout))?;
         let (layered, handle) = reload::Layer::new(filter::parse(&config.filter)?);
@@ -88,18 +89,23 @@ impl Logs {
     }
 }
 
-/// Prints fjord's warnings and errors to stderr, unless the process already logs. For commands.
+/// The target of the lines about failed attempts to connect to NATS. A command prints one error instead.
+const CONNECT_TARGET: &str = "fjord::messaging::nats::connect";
+
+/// Prints fjord's warnings and errors to stderr, for a command. Does nothing if the process already
+/// logs.
 pub fn warn_on_stderr() {
     let format =
         tracing_subscriber::fmt::layer().with_ansi(false).without_time().with_target(false);
     let layer = format.with_writer(io::stderr).with_filter(filter_fn(|metadata| {
-        metadata.target().starts_with("fjord") && *metadata.level() <= Level::WARN
+        let target = metadata.target();
+        target.starts_with("fjord") && target != CONNECT_TARGET && *metadata.level() <= Level::WARN
     }));
     // An error means that the process already has a subscriber, which shows them.
     tracing_subscriber::registry().with(layer).try_init().ok();
 }
 
-/// Returns whether an event contains no values of callers. Libraries log whole messages at level
+/// Returns whether an event contains no values from callers. Libraries log whole messages at level
 /// trace, so only their events up to level debug are logged, and none of the SQL Server driver.
 fn has_no_values(metadata: &Metadata<'_>) -> bool {
     let target = metadata.target();

@@ -6,6 +6,7 @@ use super::{SourceFile, names};
 /// Crates, each with the path prefixes of the files that may name it.
 const DRIVERS: &[(&str, &[&str])] = &[
     ("async_nats", &["src/messaging/nats"]),
+    ("boon", &["src/catalogue/json_schema"]),
     ("brotli", &["roles/gateway/edge/compression"]),
     ("clap", &["src/cli", "src/commands"]),
     ("deadpool", &["src/procedures/mssql", "src/procedures/sqlite"]),

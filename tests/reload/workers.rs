@@ -1,7 +1,7 @@
-//! A worker applies every change of its configuration without a restart.
+//! A worker applies every change to its configuration without a restart.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fjord::lifecycle::Tasks;
 use futures_util::future::join_all;
@@ -21,6 +21,8 @@ use crate::support::trace_collector::TraceCollector;
 const RELOADS: usize = 50;
 /// The number of concurrent callers. They leave some CPU time for the reloads.
 const CALLERS: usize = 4;
+/// The time limit for a queue to be served, with several attempts.
+const SERVED_LIMIT: Duration = Duration::from_secs(40);
 
 /// Returns an endpoint that has a queue of its own, with the embedded database or without.
 fn endpoint(number: usize) -> String {
@@ -86,6 +88,48 @@ async fn fifty_reloads_under_load_fail_no_request() {
     }
 }
 
+/// The number of queues that a reload adds while NATS is down. Their subscriptions do not fit into the client's buffer.
+const ADDED: usize = 30;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queues_that_are_added_while_nats_is_down_are_served_afterwards() {
+    let nats_keys = "commands_max = 16\noperation_timeout = '1s'\n".to_owned();
+    let mut fleet = Fleet::start(FleetOptions { nats_keys, ..FleetOptions::default() }).await;
+    let before = reload::queues(&fleet.workers[0]).await.len();
+    fleet.nats.servers[0].stop().await;
+    eventually_some("the link is down", SOON, async || {
+        (fleet.workers[0].metric("fjord_nats_connected").await < 0.5).then_some(())
+    })
+    .await;
+    let added: serde_json::Map<String, serde_json::Value> = (0..ADDED)
+        .map(|number| {
+            let endpoint = json!({
+                "route": format!("GET /v1/added/{number}"), "auth": "public", "handler": "echo", "result": "json",
+            });
+            (format!("added-{number}"), endpoint)
+        })
+        .collect();
+    let text = serde_json::Value::from(added).to_string();
+    fs::write(fleet.catalogue().join("added.json"), text).unwrap();
+    let started = Instant::now();
+    reload::signal(&mut fleet.workers[0], "ok").await;
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(5), "the reload took {took:?}");
+    assert_eq!(reload::queues(&fleet.workers[0]).await.len(), before + ADDED);
+    fleet.nats.servers[0].restart().await;
+    eventually_some("every queue is served", SERVED_LIMIT, async || {
+        let status = reload::status(&fleet.workers[0]).await;
+        status["pending"].as_object()?.is_empty().then_some(())
+    })
+    .await;
+    let served = fleet.workers[0].metric("fjord_worker_queue_ready").await;
+    assert!(served > f64::from(u32::try_from(before + ADDED).unwrap()) - 0.5, "{served}");
+    reload::signal(&mut fleet.gateways[0], "ok").await;
+    for number in [0, ADDED - 1] {
+        fleet.client().get(&format!("/v1/added/{number}")).await.is(200);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removed_queue_finishes_its_calls_and_can_be_added_again() {
     let mut fleet = Fleet::start(FleetOptions::default()).await;
@@ -134,7 +178,7 @@ async fn an_invalid_file_changes_nothing_in_a_worker() {
         assert!(line.contains(word), "{word} is missing in {line}");
     }
     client.get("/v1/echo/a").await.is(200);
-    // A procedure that does not exist: the queue serves its previous endpoints.
+    // The procedure does not exist, so the queue serves its previous endpoints.
     reload::edit(worker, "\n[worker.queues.x]\nconcurency = 1", "");
     let file = fleet.catalogue().join("ledger.json");
     let text = fs::read_to_string(&file).unwrap();
@@ -220,7 +264,7 @@ async fn a_reload_moves_to_another_nats_server_and_fails_no_request() {
         })
         .await;
     }
-    // A server that cannot be reached: the previous connection stays in use.
+    // The server cannot be reached, so the previous connection stays in use.
     let worker = &mut fleet.workers[0];
     reload::edit(worker, &before, "servers = ['tls://127.0.0.1:1']");
     reload::signal(worker, "ok").await;

@@ -56,7 +56,7 @@ async fn every_command_knows_all_queues() {
     let catalogue = fs::read_to_string(&file).expect("the catalogue can be read");
     fs::write(&file, catalogue.replace("ledger.v2", "ledger.v3")).expect("the file can be written");
     let checked = run(worker, &["check", "--online"]);
-    assert_eq!(checked.status.code(), Some(1));
+    assert_eq!(checked.status.code(), Some(2));
     let error = text(&checked.stderr);
     assert!(error.contains("queue split-v2, endpoint \"split\": "), "{error}");
     assert!(error.contains("ledger.v3") && !error.contains("queue split,"), "{error}");

@@ -53,7 +53,7 @@ pub enum AnswerSource {
     Call,
     /// The call of an identical request.
     SharedCall,
-    /// The cache, in which the answer has been for this long.
+    /// The cache, where the answer was stored this long ago.
     Cache(Duration),
 }
 
@@ -92,7 +92,7 @@ impl AnswerReuse {
     ) -> (DispatchResult, AnswerSource) {
         let ReusableRequest { endpoint, queue, envelope, reservation, is_head } = request;
         let key = AnswerKey::new((&endpoint, queue), &envelope);
-        let destination = (&*endpoint, &endpoint.queues.get(queue).name);
+        let destination = (&endpoint, &endpoint.queues.get(queue).name);
         let request_id = Arc::clone(&envelope.request_id);
         if let Some((answer, age)) = self.cache.get(&key, Instant::now()) {
             let source = AnswerSource::Cache(age);
@@ -123,7 +123,7 @@ impl AnswerReuse {
             let (dispatcher, key) = (dispatcher.clone(), key.clone());
             let endpoint = Arc::clone(&endpoint);
             async move {
-                let destination = (&*endpoint, &endpoint.queues.get(queue).name);
+                let destination = (&endpoint, &endpoint.queues.get(queue).name);
                 let call = dispatcher.dispatch(destination, envelope, own).await;
                 let call = CompletedCall::new(call);
                 if let Some((cache, ttl)) = store {

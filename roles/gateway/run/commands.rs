@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::catalogue::EndpointId;
 use crate::config::Sources;
+use crate::fleet;
 use crate::fleet::control::{ControlCommand, ControlResult, ReceivedCommand};
+use crate::messaging;
 use crate::roles::gateway::observation::queue_weights;
 use crate::roles::gateway::prepare;
 use crate::spelling;
@@ -15,15 +17,27 @@ use super::GatewayProcess;
 impl GatewayProcess {
     /// Executes a command, and answers it. Returns whether the gateway must drain.
     pub(super) async fn execute(&mut self, received: ReceivedCommand, sources: &Sources) -> bool {
-        let (command, _, answer) = received.into_parts();
+        let (command, deadline, answer) = received.into_parts();
         let drains = command == ControlCommand::Drain;
         let result = match command {
             ControlCommand::CheckReload => {
                 control_result(start_check::load(sources, prepare::prepare).map(|_| Vec::new()))
             }
-            ControlCommand::Reload => control_result(self.reload(sources)),
-            // Requests for removed endpoints have been refused since the reload.
-            ControlCommand::FinishReload => Ok(Vec::new()),
+            ControlCommand::Reload { .. } => match self.reload(sources) {
+                Ok(notes) => {
+                    let removed = self.removed_endpoints.clone();
+                    let settings = self.pipeline.dispatcher.transport().settings();
+                    let _detached = self.tasks.spawn_background(async move {
+                        let settings = messaging::settings_applied(settings, deadline).await;
+                        let unused = removed.wait_until_unused(deadline).await;
+                        let result = unused.map(|()| notes);
+                        answer.send(fleet::control::also(result, settings)).await;
+                    });
+                    return false;
+                }
+                Err(errors) => control_result(Err(errors)),
+            },
+            ControlCommand::FinishReload { .. } => Ok(Vec::new()),
             ControlCommand::Drain => {
                 let count = self.pipeline.in_flight.in_use();
                 Ok(vec![format!("drains, with {count} requests in progress")])

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::Instant;
 
 use crate::config::Sources;
+use crate::fleet;
 use crate::fleet::control::{ControlCommand, ControlResult, ReceivedCommand};
+use crate::messaging;
 use crate::procedures::ExpectedProcedure;
 use crate::procedures::databases::DatabaseKey;
 use crate::roles::worker::intake::version;
@@ -14,7 +16,7 @@ use crate::roles::worker::prepare::PreparedWorker;
 use super::WorkerProcess;
 
 impl WorkerProcess {
-    /// Executes a command, or starts to, and answers it. Returns whether the worker must drain.
+    /// Executes or starts a command, and answers it. Returns whether the worker must drain.
     pub(super) async fn execute(&mut self, received: ReceivedCommand, sources: &Sources) -> bool {
         let (command, deadline, answer) = received.into_parts();
         match command {
@@ -31,14 +33,18 @@ impl WorkerProcess {
                     }
                 }
             }
-            ControlCommand::Reload => {
+            ControlCommand::Reload { rollout: id } => {
                 let unserved = self.queues.readiness.unserved();
-                match self.reload(sources, true).await {
+                match self.reload(sources, true) {
                     Ok(rollout) => {
+                        self.last_rollout = Some(id);
+                        let settings = self.transport.settings();
                         let _detached = self.tasks.spawn_background(async move {
+                            let settings = messaging::settings_applied(settings, deadline).await;
                             let limit = deadline.saturating_duration_since(Instant::now());
                             let problems = rollout.finish(limit).await;
-                            answer.send(split(problems, &unserved)).await;
+                            let result = fleet::control::also(split(problems, &unserved), settings);
+                            answer.send(result).await;
                         });
                     }
                     Err(errors) => {
@@ -46,10 +52,8 @@ impl WorkerProcess {
                     }
                 }
             }
-            ControlCommand::FinishReload => {
-                let removed = self.queues.remove_unconfigured(&self.config);
-                let note = |name| format!("queue {name} is no longer served");
-                answer.send(Ok(removed.into_iter().map(note).collect())).await;
+            ControlCommand::FinishReload { rollout } => {
+                answer.send(self.finish_reload(&rollout)).await;
             }
             ControlCommand::Drain => {
                 let count = self.queues.executor.jobs.count();
@@ -71,7 +75,22 @@ impl WorkerProcess {
     }
 }
 
-/// Compares the procedures of the new configuration with the databases. A queue that was not served before does not prevent a
+impl WorkerProcess {
+    /// Stops serving what the configuration of a rollout does not have. A command that arrives late must not remove what the
+    /// gateways of a later reload still use.
+    fn finish_reload(&mut self, rollout: &str) -> ControlResult {
+        let is_last = self.last_rollout.as_deref() == Some(rollout);
+        if !is_last && self.queues.has_unconfigured() {
+            let fault = "another reload has been applied since this one: run fjord reload again";
+            return Err(vec![fault.to_owned()]);
+        }
+        let removed = self.queues.remove_unconfigured(&self.config);
+        let note = |name| format!("queue {name} is no longer served");
+        Ok(removed.into_iter().map(note).collect())
+    }
+}
+
+/// Compares the procedures in the new configuration with the databases. A queue that was not served before does not prevent a
 /// reload.
 async fn verify(
     prepared: &PreparedWorker,

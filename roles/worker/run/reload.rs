@@ -1,4 +1,4 @@
-//! Reloads a running worker: applies every change of the configuration that needs no restart.
+//! Reloads a running worker: applies every change to the configuration that needs no restart.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use crate::start_check::{self, StartError};
 use super::queues::Rollout;
 use super::{WorkerProcess, log_connection_limits};
 
-/// How long a reload by signal waits until every queue serves the new configuration, before the remaining ones are logged.
+/// How long a reload by signal waits for every queue to serve the new configuration, before it logs
+/// the queues that do not.
 const ROLLOUT_LIMIT: Duration = Duration::from_mins(1);
 
 impl WorkerProcess {
@@ -30,7 +31,7 @@ impl WorkerProcess {
 
     /// Reloads the configuration and all files. An error changes nothing. With `keeps_removed`, queues and endpoints that the
     /// configuration no longer has are still served.
-    pub(super) async fn reload(
+    pub(super) fn reload(
         &mut self,
         sources: &Sources,
         keeps_removed: bool,
@@ -42,10 +43,12 @@ impl WorkerProcess {
         roles::warn_about_restart(&self.config, &config);
         log_connection_limits(&config, &catalogue);
         self.transport.reconfigure(&config.messaging.transport);
+        let recent = &self.queues.executor.recent;
+        recent.set_age_max(config.messaging.transport.reconnect_time_max());
         traces.apply();
         self.databases.replace(databases, &self.tasks);
         self.queues.executor.set_config(config.worker.clone());
-        let rollout = self.queues.apply(queues, &config, &self.databases, keeps_removed).await;
+        let rollout = self.queues.apply(queues, &config, &self.databases, keeps_removed);
         roles::apply_log_filter(&config.log);
         failure_log::log_database_messages(config.log.database_messages);
         self.config = config;
@@ -54,8 +57,9 @@ impl WorkerProcess {
     }
 
     /// Reloads after a signal, and logs when every queue serves the new configuration.
-    pub(super) async fn reload_by_signal(&mut self, sources: &Sources) {
-        let Ok(rollout) = self.reload(sources, false).await else { return };
+    pub(super) fn reload_by_signal(&mut self, sources: &Sources) {
+        let Ok(rollout) = self.reload(sources, false) else { return };
+        self.last_rollout = None;
         let _detached = self.tasks.spawn_background(async move {
             let problems = rollout.finish(ROLLOUT_LIMIT).await;
             if problems.is_empty() {

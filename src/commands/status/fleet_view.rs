@@ -58,7 +58,7 @@ impl FleetView {
                 )
             })
             .collect();
-        let weighted_queues = weighted_queues(earlier, later);
+        let weighted_queues = weighted_queues(&earlier.reports, &later.reports);
         let window_seconds = window(earlier, later);
         let bottleneck = bottleneck::find(&processes, &queues, &nats);
         Self { window_seconds, bottleneck, processes, queues, weighted_queues, nats }

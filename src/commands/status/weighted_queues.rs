@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::fleet_view::FleetSnapshot;
 use super::format::rate;
 use super::view::ReportPair;
+use crate::fleet::Report;
 
 /// The headings of the table.
 pub(super) const HEADINGS: [&str; 7] =
@@ -35,13 +35,10 @@ pub(super) struct WeightedQueueView {
 }
 
 /// Returns the queues of all endpoints with several queues, by endpoint and in the order of the catalogue.
-pub(super) fn weighted_queues(
-    earlier: &FleetSnapshot,
-    later: &FleetSnapshot,
-) -> Vec<WeightedQueueView> {
+pub(super) fn weighted_queues(earlier: &[Report], later: &[Report]) -> Vec<WeightedQueueView> {
     let mut endpoints: BTreeMap<&str, Vec<WeightedQueueView>> = BTreeMap::new();
-    for report in &later.reports {
-        let before = earlier.reports.iter().find(|other| other.id == report.id);
+    for report in later {
+        let before = earlier.iter().find(|other| other.id == report.id);
         let pair = ReportPair::new(before, report);
         let before = before.map(|before| before.weighted_queues.as_slice()).unwrap_or_default();
         let before: BTreeMap<(&str, &str), _> =
@@ -133,7 +130,6 @@ pub(super) fn notes(queues: &[WeightedQueueView]) -> impl Iterator<Item = String
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::Report;
     use crate::fleet::report::WeightedQueueReport;
 
     fn report(id: &str, seconds: f64, queues: &[(&str, u64, [u64; 3])]) -> Report {
@@ -157,18 +153,13 @@ mod tests {
         }
     }
 
-    fn snapshot(reports: Vec<Report>) -> FleetSnapshot {
-        FleetSnapshot { reports, servers: Vec::new() }
-    }
-
     #[test]
     fn rates_and_shares_are_those_between_the_snapshots() {
-        let before =
-            snapshot(vec![report("g1", 10.0, &[("v1", 5, [100, 0, 0]), ("v2", 5, [50, 1, 9])])]);
-        let after = snapshot(vec![
+        let before = vec![report("g1", 10.0, &[("v1", 5, [100, 0, 0]), ("v2", 5, [50, 1, 9])])];
+        let after = vec![
             report("g1", 12.0, &[("v1", 5, [250, 0, 3]), ("v2", 5, [60, 3, 14])]),
             report("g2", 1.0, &[("v1", 5, [30, 0, 0]), ("v2", 0, [0, 0, 0])]),
-        ]);
+        ];
         let views = weighted_queues(&before, &after);
         let rows: Vec<String> = views.iter().map(|view| view.row().join("|")).collect();
         // v1: 75/s and 30/s; v2: 5/s, of which 1/s and 2.5/s are errors.
@@ -184,7 +175,7 @@ mod tests {
 
     #[test]
     fn queues_without_requests_have_no_shares() {
-        let idle = snapshot(vec![report("g1", 1.0, &[("v1", 5, [0, 0, 0])])]);
+        let idle = vec![report("g1", 1.0, &[("v1", 5, [0, 0, 0])])];
         let views = weighted_queues(&idle, &idle);
         assert_eq!(
             views[0].row()[3..],

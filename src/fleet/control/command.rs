@@ -20,9 +20,15 @@ pub enum ControlCommand {
     CheckReload,
     /// Apply the current contents of the configuration and of all files. A worker still serves queues and endpoints that they no
     /// longer have, until `FinishReload`.
-    Reload,
-    /// Stop serving queues and endpoints that the configuration no longer has.
-    FinishReload,
+    Reload {
+        /// The id of the rollout, which its `FinishReload` repeats.
+        rollout: String,
+    },
+    /// Stop serving queues and endpoints that the configuration no longer has, unless a later reload has been applied.
+    FinishReload {
+        /// The id of the rollout.
+        rollout: String,
+    },
     /// Drain and exit, as after SIGTERM.
     Drain,
     /// Refuse new requests for queues, and finish the running calls.
@@ -64,8 +70,8 @@ impl ControlCommand {
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::CheckReload => "check-reload",
-            Self::Reload => "reload",
-            Self::FinishReload => "finish-reload",
+            Self::Reload { .. } => "reload",
+            Self::FinishReload { .. } => "finish-reload",
             Self::Drain => "drain",
             Self::PauseQueues { .. } => "pause-queues",
             Self::ResumeQueues { .. } => "resume-queues",
@@ -79,7 +85,9 @@ impl ControlCommand {
     #[must_use]
     pub fn subject_tokens(&self) -> &'static str {
         match self {
-            Self::CheckReload | Self::Reload | Self::FinishReload | Self::Drain => CONTROL_TOKEN,
+            Self::CheckReload | Self::Reload { .. } | Self::FinishReload { .. } | Self::Drain => {
+                CONTROL_TOKEN
+            }
             Self::PauseQueues { .. }
             | Self::ResumeQueues { .. }
             | Self::LimitQueue { .. }
@@ -93,8 +101,8 @@ impl ControlCommand {
     pub fn role(&self) -> Option<Role> {
         match self {
             Self::CheckReload
-            | Self::Reload
-            | Self::FinishReload
+            | Self::Reload { .. }
+            | Self::FinishReload { .. }
             | Self::Drain
             | Self::SetLogFilter { .. } => None,
             Self::PauseQueues { .. } | Self::ResumeQueues { .. } | Self::LimitQueue { .. } => {
@@ -111,8 +119,8 @@ impl ControlCommand {
             Self::PauseQueues { queues } | Self::ResumeQueues { queues } => queues,
             Self::LimitQueue { queue, .. } => std::slice::from_ref(queue),
             Self::CheckReload
-            | Self::Reload
-            | Self::FinishReload
+            | Self::Reload { .. }
+            | Self::FinishReload { .. }
             | Self::Drain
             | Self::WeighQueues { .. }
             | Self::SetLogFilter { .. } => &[],
@@ -124,7 +132,8 @@ impl ControlCommand {
 impl fmt::Display for ControlCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::CheckReload | Self::Reload | Self::FinishReload | Self::Drain => Ok(()),
+            Self::CheckReload | Self::Drain => Ok(()),
+            Self::Reload { rollout } | Self::FinishReload { rollout } => f.write_str(rollout),
             Self::PauseQueues { queues } | Self::ResumeQueues { queues } => {
                 f.write_str(&queues.join(" "))
             }
@@ -210,7 +219,7 @@ pub struct ControlReply {
     pub host: String,
     /// The version of fjord.
     pub version: String,
-    /// The reasons for which the command failed. There are none if it succeeded.
+    /// The reasons why the command failed. There are none if it succeeded.
     pub faults: Vec<String>,
     /// Facts that the operator should know.
     pub notes: Vec<String>,

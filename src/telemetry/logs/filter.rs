@@ -8,7 +8,7 @@ use super::LogError;
 use crate::config::log::is_filter;
 
 /// A directive that silences the SQL Server driver regardless of the configured filter. The driver
-/// logs messages and rows, which contain values of callers.
+/// logs messages and rows, which contain values from callers.
 const SILENT: &str = "tiberius=off";
 /// A directive for the lines that record operators' commands, which temporary directives cannot silence.
 const AUDIT: &str = "fjord::fleet::control=info";

@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -33,6 +34,8 @@ pub(super) struct ConnectionFactory {
     connector: TdsConnector,
     /// Blocks new connections while the database cannot be reached or refuses the login.
     pub(super) breaker: Breaker,
+    /// Whether the numbers of connections are no longer recorded, because the database was replaced.
+    pub(super) is_retired: AtomicBool,
     dials: Semaphore,
     login: Histogram,
     state: Mutex<State>,
@@ -83,6 +86,7 @@ impl ConnectionFactory {
             config: config.clone(),
             connector,
             breaker: Breaker::default(),
+            is_retired: AtomicBool::new(false),
             dials: Semaphore::new(DIALS_MAX),
             login: telemetry::histogram(&names::BACKEND_LOGIN, &labels),
             state: Mutex::default(),
@@ -102,7 +106,7 @@ impl ConnectionFactory {
         &self.database
     }
 
-    /// Returns the time limit for a cancel, or for a roll-back after an error.
+    /// Returns the time limit for a cancel, or for a rollback after an error.
     pub(super) fn cancel_timeout(&self) -> Duration {
         self.config.cancel_timeout
     }
@@ -136,7 +140,7 @@ impl ConnectionFactory {
         telemetry::counter(&names::BACKEND_DISCARDED, &labels).increment(1);
     }
 
-    /// Returns the error for a call for which no connection can be opened.
+    /// Returns the error for a call that needs a connection when none can be opened.
     pub(super) fn outage(&self) -> BackendError {
         let source = self.lock().failure.clone().map(|failure| Box::new(failure).into());
         BackendError { kind: BackendErrorKind::Unavailable, source }
