@@ -118,3 +118,5 @@ mod third_party_tools;
 mod traces;
 #[cfg(test)]
 mod waiting_limit;
+#[cfg(test)]
+mod weighted_queues;

@@ -29,7 +29,7 @@ use crate::roles::gateway::edge::connection::HttpService;
 use crate::roles::gateway::edge::health_check::HealthCheck;
 use crate::roles::gateway::edge::listener::Listener;
 use crate::roles::gateway::edge::listener::RunningListener;
-use crate::roles::gateway::observation::request_log;
+use crate::roles::gateway::observation::{queue_weights, request_log};
 use crate::roles::gateway::pipeline::Pipeline;
 use crate::roles::gateway::prepare;
 use crate::roles::gateway::prepare::PreparedGateway;
@@ -144,11 +144,11 @@ impl GatewayProcess {
         Ok((gateway, commands))
     }
 
-    /// Reloads the configuration, the catalogue, keys and certificates.
+    /// Reloads the configuration, the catalogue, keys and certificates. Returns what an operator should know.
     ///
     /// # Errors
     /// All errors. Nothing has changed in that case.
-    fn reload(&mut self, sources: &Sources) -> Result<(), Vec<StartError>> {
+    fn reload(&mut self, sources: &Sources) -> Result<Vec<String>, Vec<StartError>> {
         let tls = self.tls.clone();
         let read = start_check::load(sources, |loaded| {
             let files = tls.as_ref().map(|tls| tls.prepare(loaded.config.gateway.tls.as_ref()));
@@ -158,12 +158,14 @@ impl GatewayProcess {
             read.inspect_err(|errors| roles::reload_failed(errors))?;
         let config = loaded.config;
         roles::warn_about_restart(&self.config, &config);
-        let old = self.pipeline.active_config.load_full();
-        self.removed_endpoints.add(&old.catalogue, &active_config.catalogue);
+        let old_config = self.pipeline.active_config.load_full();
+        self.removed_endpoints.add(&old_config.catalogue, &active_config.catalogue);
         let (tasks, stop) = (&self.tasks, &self.stop);
-        let old = Some(&old.authenticator);
+        let old = Some(&old_config.authenticator);
         active_config.authenticator.fetch_issuer_keys(old, &self.readiness, tasks, stop);
         let queues = queue_names(&active_config);
+        let (old_catalogue, catalogue) =
+            (Arc::clone(&old_config.catalogue), Arc::clone(&active_config.catalogue));
         let active_config = Arc::new(active_config);
         self.pipeline.dispatcher.reload(config.gateway.session.clone(), &queues);
         let store_config = || self.pipeline.active_config.store(active_config);
@@ -181,8 +183,9 @@ impl GatewayProcess {
         request_log::forget_endpoints();
         roles::apply_log_filter(&config.log);
         self.config = config;
+        let notes = queue_weights::replace(&old_catalogue, &catalogue);
         roles::reload_succeeded();
-        Ok(())
+        Ok(notes)
     }
 
     /// Reports "not ready", drains the listener, stops the tasks and flushes the last messages.
@@ -210,7 +213,8 @@ impl GatewayProcess {
 /// metrics start at zero and rates count those requests.
 fn queue_names(active_config: &ActiveConfig) -> Vec<QueueName> {
     let endpoints = active_config.catalogue.endpoints().iter();
-    endpoints.map(|endpoint| endpoint.queue.clone()).collect()
+    let queues = endpoints.flat_map(|endpoint| endpoint.queues.iter());
+    queues.map(|queue| queue.name.clone()).collect()
 }
 
 /// Returns the source of the `/status` document.
@@ -243,6 +247,7 @@ async fn pipeline(
     let dispatcher = Dispatcher::start(config, &queue_names(&active_config), transport, tasks)
         .await
         .map_err(|error| RunError::system("cannot subscribe to replies", error))?;
+    queue_weights::publish(&active_config.catalogue);
     let in_flight = gauge(&names::GATEWAY_IN_FLIGHT, &[]);
     Ok(Pipeline {
         active_config: ArcSwap::from_pointee(active_config),

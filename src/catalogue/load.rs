@@ -74,6 +74,22 @@ impl Catalogue {
         }
     }
 
+    /// Returns the catalogue with only one queue in each endpoint that has this one. Returns `None` if no endpoint has it.
+    #[must_use]
+    pub fn with_queue(&self, name: &str) -> Option<Self> {
+        let mut is_found = false;
+        let endpoints = self.endpoints.iter().map(|endpoint| {
+            let Some(position) = endpoint.queues.position(name) else {
+                return Arc::clone(endpoint);
+            };
+            is_found = true;
+            endpoint.for_queue(endpoint.queues.get(position))
+        });
+        let endpoints: Vec<Arc<Endpoint>> = endpoints.collect();
+        let by_id = endpoints.iter().map(|one| (one.id.clone(), Arc::clone(one))).collect();
+        is_found.then(|| Self { endpoints, by_id, files: self.files.clone() })
+    }
+
     /// Returns the endpoint with the given id.
     #[must_use]
     pub fn get(&self, id: &EndpointId) -> Option<&Arc<Endpoint>> {

@@ -13,7 +13,7 @@ use super::nats_connection::{self, NatsConnection};
 use super::{EXIT_FAILED, Output};
 use crate::cli::{ReplyOptions, Role};
 use crate::config::Sources;
-use crate::fleet::control::{self, CommandTarget, ControlCommand, ControlRequest};
+use crate::fleet::control::{self, CommandTarget, ControlCommand, ControlReply, ControlRequest};
 use crate::fleet::{self, query};
 use crate::spelling;
 use crate::units::format_duration;
@@ -157,25 +157,64 @@ impl<'a> ControlledFleet<'a> {
         to: CommandTarget,
         command: ControlCommand,
     ) -> Result<bool, String> {
-        let concerns = |member: &&Member| member.must_execute(&to, &command);
-        let expected: BTreeSet<String> =
-            self.members.values().filter(concerns).map(|member| member.id.clone()).collect();
+        let expected = self.expected(&to, &command);
         if expected.is_empty() {
             return Ok(true);
         }
         let name = command.as_str();
-        let request = ControlRequest {
-            id: uuid::Uuid::new_v4().to_string(),
-            by: self.by.clone(),
-            to,
-            timeout_ms: u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX),
-            command,
-        };
+        let request = request(self.by.clone(), to, self.timeout, command);
         let NatsConnection { transport, prefix, .. } = self.connection;
-        // A reply that a member sends at the end of its time is still received.
-        let limit = self.timeout + self.timeout / 10;
+        let limit = reply_limit(self.timeout);
         let replies = control::ask(&**transport, prefix, &request, &expected, limit).await;
         let replies = replies.map_err(|error| format!("cannot send the command: {error}"))?;
+        Ok(self.record(name, &expected, replies))
+    }
+
+    /// Sends a command and finds out meanwhile which processes there are. Returns them, and whether all that the command concerns
+    /// have succeeded.
+    ///
+    /// # Errors
+    /// A message if the command cannot be sent, or if it concerns no process.
+    async fn send_at_once(
+        single: &SingleCommand<'_>,
+        connection: &'a NatsConnection,
+        sources: &Sources,
+    ) -> Result<(Self, bool), String> {
+        let SingleCommand { to, command, .. } = single;
+        let timeout = Duration::from_secs(single.replies.timeout);
+        let request = request(sender(sources), to.clone(), timeout, command.clone());
+        let mut discovered = Err(String::new());
+        let expected = async {
+            discovered = match Self::discover(connection, sources, timeout).await {
+                Ok(mut fleet) => fleet.keep(to, command).map(|()| fleet),
+                Err(failure) => Err(failure),
+            };
+            let expected = discovered.as_ref().map(|fleet| fleet.expected(to, command));
+            expected.unwrap_or_default()
+        };
+        let NatsConnection { transport, prefix, .. } = connection;
+        let limit = reply_limit(timeout);
+        let replies = control::ask_at_once(&**transport, prefix, &request, expected, limit).await;
+        let replies = replies.map_err(|error| format!("cannot send the command: {error}"))?;
+        let mut fleet = discovered?;
+        let expected = fleet.expected(to, command);
+        let succeeded = fleet.record(command.as_str(), &expected, replies);
+        Ok((fleet, succeeded))
+    }
+
+    /// Returns the ids of the known processes that a command concerns.
+    fn expected(&self, to: &CommandTarget, command: &ControlCommand) -> BTreeSet<String> {
+        let concerned = self.members.values().filter(|member| member.must_execute(to, command));
+        concerned.map(|member| member.id.clone()).collect()
+    }
+
+    /// Records the replies to a command. Returns whether all members that it concerns have succeeded.
+    fn record(
+        &mut self,
+        name: &'static str,
+        expected: &BTreeSet<String>,
+        replies: BTreeMap<String, ControlReply>,
+    ) -> bool {
         let mut succeeded = true;
         for id in expected.iter().filter(|id| !replies.contains_key(*id)) {
             succeeded = false;
@@ -195,7 +234,7 @@ impl<'a> ControlledFleet<'a> {
             member.notes.extend(reply.notes);
             member.replied_to = Some(name);
         }
-        Ok(succeeded)
+        succeeded
     }
 
     /// Prints the notes and faults of all members, and `summary`. Returns the exit status.
@@ -252,6 +291,8 @@ pub(super) struct SingleCommand<'a> {
     pub(super) to: CommandTarget,
     /// The command.
     pub(super) command: ControlCommand,
+    /// Whether the command is sent before it is known which processes there are, which takes about half a second.
+    pub(super) is_urgent: bool,
     /// How the replies are awaited and reported.
     pub(super) replies: &'a ReplyOptions,
     /// The state after success, which follows the number of processes: "draining".
@@ -269,6 +310,9 @@ pub(super) fn run(
     nats_connection::run(sources, single.name, output, async |connection, output| {
         let sent = async {
             let timeout = Duration::from_secs(single.replies.timeout);
+            if single.is_urgent {
+                return ControlledFleet::send_at_once(single, &connection, sources).await;
+            }
             let mut fleet = ControlledFleet::discover(&connection, sources, timeout).await?;
             fleet.keep(&single.to, &single.command)?;
             let succeeded = fleet.send(single.to.clone(), single.command.clone()).await?;
@@ -293,6 +337,21 @@ pub(super) fn failed(
 ) -> io::Result<ExitCode> {
     writeln!(output.err, "error: {failure}")?;
     Ok(ExitCode::from(EXIT_FAILED))
+}
+
+fn request(
+    by: String,
+    to: CommandTarget,
+    timeout: Duration,
+    command: ControlCommand,
+) -> ControlRequest {
+    let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+    ControlRequest { id: uuid::Uuid::new_v4().to_string(), by, to, timeout_ms, command }
+}
+
+/// Returns how long replies are awaited. A member that answers at the end of its time is still heard.
+fn reply_limit(timeout: Duration) -> Duration {
+    timeout + timeout / 10
 }
 
 /// Returns the user and the host that run this command.

@@ -20,6 +20,7 @@ pub(super) fn run(
         to: CommandTarget::Member(arguments.member.clone()),
         command: ControlCommand::Drain,
         replies: &arguments.replies,
+        is_urgent: false,
         success: "draining; each process exits when its requests or calls have ended",
         failure: "the other processes drain",
     };

@@ -29,6 +29,7 @@ pub(super) fn run(
         to: CommandTarget::parse(target.on.as_deref()),
         command: ControlCommand::SetLogFilter { filter: filter.clone(), duration_ms },
         replies: &target.replies,
+        is_urgent: false,
         success: "the filter applies, and will end by itself",
         failure: "the filter applies in the other processes, and will end by itself",
     };

@@ -25,7 +25,7 @@ mod log_filter;
 mod receiver;
 mod stall;
 
-pub use ask::ask;
+pub use ask::{ask, ask_at_once};
 pub use command::{CONTROL_TOKEN, CommandTarget, ControlCommand, ControlReply, ControlRequest};
 pub use receiver::{CommandReceiver, ReceivedCommand};
 

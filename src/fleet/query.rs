@@ -46,8 +46,12 @@ pub async fn serve(
             let report = member.report();
             let sent = match send(&*transport, &report, inbox.clone()).await {
                 Err(TransportError::TooLarge) => {
-                    let cut =
-                        Report { queues: Vec::new(), is_truncated: true, ..(*report).clone() };
+                    let cut = Report {
+                        queues: Vec::new(),
+                        weighted_queues: Vec::new(),
+                        is_truncated: true,
+                        ..(*report).clone()
+                    };
                     send(&*transport, &cut, inbox).await
                 }
                 sent => sent,
@@ -196,18 +200,44 @@ pub async fn request_until(
     limit: Duration,
     mut add: impl FnMut(&Message) -> bool,
 ) -> Result<(), TransportError> {
-    let mut incoming = send_query(transport, query).await?;
+    let mut replies = ReplyStream::request(transport, query).await?;
     let end = Instant::now() + limit;
-    let (mut number, mut bytes) = (0, 0);
-    while let Ok(Some(message)) = timeout_at(end, incoming.next()).await {
-        number += 1;
-        bytes += message.payload.len();
-        let is_too_much = number > REPLIES_MAX || bytes > BYTES_MAX;
-        if message.no_responders || is_too_much || add(&message) {
+    while let Ok(Some(message)) = timeout_at(end, replies.next()).await {
+        if add(&message) {
             break;
         }
     }
     Ok(())
+}
+
+/// The replies to a query, one by one, limited in number and size.
+#[derive(Debug)]
+pub(super) struct ReplyStream {
+    incoming: Box<dyn Subscription>,
+    number: usize,
+    bytes: usize,
+}
+
+impl ReplyStream {
+    /// Publishes a query.
+    ///
+    /// # Errors
+    /// `TransportError` if the query cannot be sent.
+    pub(super) async fn request(
+        transport: &dyn Transport,
+        query: Message,
+    ) -> Result<Self, TransportError> {
+        Ok(Self { incoming: send_query(transport, query).await?, number: 0, bytes: 0 })
+    }
+
+    /// Returns the next reply; `None` if nobody replies, or after too many replies. Cancel safe.
+    pub(super) async fn next(&mut self) -> Option<Message> {
+        let message = self.incoming.next().await?;
+        self.number += 1;
+        self.bytes += message.payload.len();
+        let is_too_much = self.number > REPLIES_MAX || self.bytes > BYTES_MAX;
+        (!message.no_responders && !is_too_much).then_some(message)
+    }
 }
 
 /// Publishes a query, and returns the subscription to its replies.

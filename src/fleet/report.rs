@@ -44,9 +44,11 @@ pub struct Report {
     pub memory_bytes: Option<u64>,
     /// The queues.
     pub queues: Vec<QueueReport>,
+    /// The queues of endpoints with several queues, in a gateway.
+    pub weighted_queues: Vec<WeightedQueueReport>,
     /// The databases of a worker.
     pub databases: Vec<DatabaseReport>,
-    /// Whether the queues were omitted because they did not fit into one message.
+    /// Whether both kinds of queues were omitted because they did not fit into one message.
     pub is_truncated: bool,
 }
 
@@ -102,6 +104,26 @@ pub struct DemandReport {
     pub waiting: u64,
     /// How long requests waited until a worker accepted them.
     pub waits: Distribution,
+}
+
+/// One of several queues of an endpoint in a gateway.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WeightedQueueReport {
+    /// The id of the endpoint.
+    pub endpoint: String,
+    /// The name of the queue.
+    pub queue: String,
+    /// The current weight.
+    pub weight: u64,
+    /// The weight in the catalogue, which a reload and a restart restore.
+    pub catalogue_weight: u64,
+    /// The number of requests of the endpoint that were given this queue and have been answered.
+    pub requests: u64,
+    /// The number of those answered with a status of 400 to 498. (499 means that the client has disconnected.)
+    pub client_errors: u64,
+    /// The number of those answered with a status of 500 to 599.
+    pub server_errors: u64,
 }
 
 /// One database in a worker.

@@ -10,12 +10,14 @@ mod activity;
 mod bottleneck;
 pub(crate) mod format;
 mod nats_server;
+pub(crate) mod weighted_queues;
 
 use activity::ReportPair;
 
 pub(crate) use activity::{CallRates, ProcessView, QueueView, WorkerQueueView};
 pub(crate) use bottleneck::Bottleneck;
 pub(crate) use nats_server::{Connz, MonitoredConnection, NatsServerView, ServerSample, Varz};
+pub(crate) use weighted_queues::WeightedQueueView;
 
 /// The state of the fleet, with rates between two snapshots.
 #[derive(Clone, Debug, Serialize)]
@@ -28,6 +30,8 @@ pub(crate) struct FleetView {
     pub(crate) processes: Vec<ProcessView>,
     /// All queues, summed over the processes.
     pub(crate) queues: Vec<QueueView>,
+    /// The queues of endpoints with several queues, summed over the gateways.
+    pub(crate) weighted_queues: Vec<WeightedQueueView>,
     /// The NATS servers, sampled through the system account or at the configured monitoring URLs.
     pub(crate) nats: Vec<NatsServerView>,
 }
@@ -57,9 +61,10 @@ impl FleetView {
                 )
             })
             .collect();
+        let weighted_queues = weighted_queues::weighted_queues(&earlier.reports, &later.reports);
         let window_seconds = window(&pairs);
         let bottleneck = bottleneck::find(&processes, &queues, &nats);
-        Self { window_seconds, bottleneck, processes, queues, nats }
+        Self { window_seconds, bottleneck, processes, queues, weighted_queues, nats }
     }
 }
 

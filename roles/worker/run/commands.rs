@@ -67,7 +67,9 @@ impl WorkerProcess {
                 answer.send(result).await;
             }
             // The receiver of commands has executed it.
-            ControlCommand::SetLogFilter { .. } => answer.send(Ok(Vec::new())).await,
+            ControlCommand::WeighQueues { .. } | ControlCommand::SetLogFilter { .. } => {
+                answer.send(Ok(Vec::new())).await;
+            }
         }
         false
     }

@@ -4,7 +4,10 @@ use std::fmt::Write as _;
 
 use crate::commands::table;
 use crate::fleet::view::format::{bytes, percent, rate, seconds, uptime};
-use crate::fleet::view::{FleetView, NatsServerView, ProcessView, QueueView, WorkerQueueView};
+use crate::fleet::view::{
+    FleetView, NatsServerView, ProcessView, QueueView, WeightedQueueView, WorkerQueueView,
+    weighted_queues,
+};
 use crate::telemetry::count_as_f64;
 
 /// The number of an id's characters that are shown, which is enough to distinguish a thousand
@@ -57,6 +60,11 @@ pub(super) fn page(view: &FleetView) -> String {
             "ERRORS/s",
         ],
         queue_rows(view),
+    );
+    section(
+        "Endpoints with several queues (SHARE: of the endpoint's requests; 4xx and 5xx: of the queue's requests)",
+        &weighted_queues::HEADINGS,
+        view.weighted_queues.iter().map(WeightedQueueView::row).collect(),
     );
     section(
         "Queues by worker",
@@ -196,5 +204,5 @@ fn notes(view: &FleetView) -> Vec<String> {
             process.not_ready.iter().map(move |(part, why)| format!("{name}: {part}: {why}"));
         reasons.chain(cut).collect::<Vec<_>>()
     });
-    notes.take(ROWS_MAX).collect()
+    notes.chain(weighted_queues::notes(&view.weighted_queues)).take(ROWS_MAX).collect()
 }

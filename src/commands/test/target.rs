@@ -63,8 +63,8 @@ impl ExampleTarget {
     pub(super) fn reason_to_skip(&self, endpoint: &Endpoint) -> Option<String> {
         match self {
             Self::Procedures { api, .. } if !api.serves(endpoint) => Some(format!(
-                "worker.queues does not contain the queue {}, so no database is known",
-                endpoint.queue
+                "worker.queues contains no queue of the endpoint ({}), so no database is known",
+                endpoint.queues.names()
             )),
             _ => None,
         }

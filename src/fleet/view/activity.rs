@@ -131,7 +131,7 @@ impl<'a> ReportPair<'a> {
         })
     }
 
-    fn rate(&self, now: u64, before: u64) -> f64 {
+    pub(super) fn rate(&self, now: u64, before: u64) -> f64 {
         count_as_f64(now.saturating_sub(before)) / self.seconds
     }
 
