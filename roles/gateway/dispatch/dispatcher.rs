@@ -95,7 +95,7 @@ impl Dispatcher {
         Ok(Self { queues, services })
     }
 
-    /// Dispatches one request and returns its answer, or the beginning of a streaming answer.
+    /// Dispatches one request and returns its answer, or the beginning of a streamed answer.
     ///
     /// Dropping the future counts as a client disconnect: the session continues in the background
     /// for as long as the endpoint requires, and keeps the memory of the request reserved.

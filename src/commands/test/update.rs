@@ -31,7 +31,8 @@ pub(super) struct UpdateResult {
     pub(super) files: Vec<String>,
     /// The updated examples.
     pub(super) examples: Vec<String>,
-    /// The expectations that were removed because the answer does not have them, each after the name of its example.
+    /// The expectations that were removed because the answer does not meet them, each after the
+    /// name of its example.
     pub(super) removed: Vec<String>,
     /// Why examples or files were not updated.
     pub(super) errors: Vec<String>,
