@@ -1,4 +1,4 @@
-//! The parts that the commands for controlling a fleet share: the members, their replies, and the
+//! The shared parts of the commands that control a fleet: the members, their replies, and the
 //! report.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,7 +58,7 @@ struct ReportDocument<'a> {
 }
 
 impl<'a> ControlledFleet<'a> {
-    /// Asks which processes there are.
+    /// Asks all processes to identify themselves.
     ///
     /// # Errors
     /// A message if none replies.
@@ -130,7 +130,7 @@ impl<'a> ControlledFleet<'a> {
             command,
         };
         let NatsConnection { transport, prefix, .. } = self.connection;
-        // A reply that a member sends at the end of its time is still received.
+        // Replies that members send just before their deadline are still received.
         let limit = self.timeout + self.timeout / 10;
         let replies = control::ask(&**transport, prefix, &request, &expected, limit).await;
         let replies = replies.map_err(|error| format!("cannot send the command: {error}"))?;
@@ -186,7 +186,7 @@ impl<'a> ControlledFleet<'a> {
         Ok(if succeeded { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILED) })
     }
 
-    /// Returns how many members of a role there are, as text.
+    /// Returns the number of members with a role, as text.
     pub(super) fn count(&self, role: &str) -> String {
         let count = self.members.values().filter(|member| member.role == role).count();
         format!("{count} {role}{}", if count == 1 { "" } else { "s" })

@@ -114,7 +114,7 @@ fn test(
             _ = signals.next() => Ok(RunEnd::Stopped("stopped by a signal".to_owned())),
         }
     });
-    // A procedure that does not end must not keep the process.
+    // A procedure that does not end must not keep the process running.
     runtime.shutdown_timeout(CLOSE_LIMIT);
     plan.report(&results, ended?, started.elapsed(), output)
 }

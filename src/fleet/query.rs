@@ -95,7 +95,7 @@ pub async fn gather(
 }
 
 /// Publishes a query and collects replies from several processes. Ends when no reply has arrived
-/// for `SILENCE`, or for `SILENCE_COMPLETE` once `expected` replies have arrived, and after `limit`
+/// for `SILENCE`, or for `SILENCE_COMPLETE` once `expected` replies have arrived, or after `limit`
 /// at the latest. Cancel safe.
 ///
 /// # Errors
@@ -125,7 +125,8 @@ pub async fn request_many(
     Ok(replies)
 }
 
-/// Publishes a query and passes the replies to `add` until it returns true, and until `limit` at the latest. Cancel safe.
+/// Publishes a query and passes the replies to `add` until it returns true, or until `limit` at the
+/// latest. Cancel safe.
 ///
 /// # Errors
 /// `TransportError` if the query cannot be sent. A query without replies is not an error.

@@ -179,7 +179,7 @@ impl DevRun {
         self.is_clean(&children);
     }
 
-    /// Asserts that the processes have ended and the run directory was removed.
+    /// Asserts that the processes have exited and the run directory was removed.
     pub(crate) fn is_clean(&self, children: &BTreeSet<(u32, String)>) {
         for (id, line) in children {
             assert!(!runs(*id), "{line} still runs");

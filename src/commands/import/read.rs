@@ -24,7 +24,7 @@ const LIMIT: Duration = Duration::from_mins(1);
 /// are reported.
 const RESULTS_LIMIT: Duration = Duration::from_mins(5);
 
-/// A procedure of the database.
+/// A procedure in the database.
 #[derive(Debug)]
 pub(super) struct ReadProcedure {
     /// The name and the parameters.

@@ -9,9 +9,9 @@ use crate::messaging::{Transport, TransportError};
 
 use super::{CONTROL_TOKEN, ControlReply, ControlRequest};
 
-/// Sends a command. Returns the replies by the id of the process, as soon as all `expected` processes have replied, and after
-/// `limit` at the latest. Replies of other processes are returned too. The number and the size of the replies are limited.
-/// Cancel safe.
+/// Sends a command. Returns the replies by the id of the process, as soon as all `expected`
+/// processes have replied, or after `limit` at the latest. Replies of other processes are returned
+/// too. The number and the size of the replies are limited. Cancel safe.
 ///
 /// # Errors
 /// `TransportError` if the command cannot be sent.
