@@ -10,8 +10,9 @@ use tokio::time::Instant;
 pub struct Link {
     /// Whether messages can be sent now.
     pub state: LinkState,
-    /// Incremented whenever replies to this process may have been lost: with every new connection
-    /// (the first is 1), and when the server accepts a refused inbox subscription again.
+    /// The epoch. It is incremented whenever replies to this process may have been lost: with every
+    /// new connection (the first is 1), and when the server accepts a refused inbox subscription
+    /// again.
     pub epoch: u64,
 }
 

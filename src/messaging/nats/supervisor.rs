@@ -33,7 +33,7 @@ const RETRY_MAX: Duration = Duration::from_secs(10);
 const RETRY_BATCH: usize = 64;
 /// How long after the return of a probe another task can still report an earlier refusal.
 const REFUSAL_DELAY_MAX: Duration = Duration::from_millis(50);
-/// The pause after a client could not be created.
+/// The pause after a failure to create a client.
 const CREATE_RETRY: Duration = Duration::from_secs(1);
 /// The interval at which a client that uses a reloaded configuration is asked whether it is connected.
 const CONNECT_CHECK: Duration = Duration::from_millis(20);
