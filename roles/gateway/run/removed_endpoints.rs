@@ -54,6 +54,7 @@ impl RemovedEndpoints {
 mod tests {
     use super::*;
     use crate::catalogue::load::fixture::catalogue;
+    use crate::lifecycle::Tasks;
 
     #[tokio::test(start_paused = true)]
     async fn only_requests_for_removed_and_moved_endpoints_are_awaited() {
@@ -80,7 +81,7 @@ mod tests {
         drop(moved);
         let lines = wait().await.unwrap_err();
         assert_eq!(lines, ["requests for the removed endpoint removed are still in progress"]);
-        let waiting = tokio::spawn(wait());
+        let waiting = Tasks::new().spawn(wait());
         sleep(Duration::from_millis(100)).await;
         drop(removed);
         assert_eq!(waiting.await.unwrap(), Ok(()));
