@@ -271,7 +271,7 @@ impl<'a> TestPlan<'a> {
         Ok(Ok(status))
     }
 
-    /// Writes the errors that prevented the run to the JUnit file.
+    /// Writes the errors that prevented the run to the `JUnit` file.
     fn report_not_started(self, error: TestError, took: Duration) -> TestError {
         let Some(junit) = self.junit else { return error };
         let (TestError::Usage(errors) | TestError::Failed(errors)) = &error;

@@ -1,4 +1,4 @@
-//! Promise: an incomplete run says why, on one line and in the JUnit file, and never waits forever.
+//! Promise: an incomplete run says why, on one line and in the `JUnit` file, and never waits forever.
 
 use std::fs;
 use std::io::Read as _;
