@@ -28,7 +28,7 @@ pub(super) struct ControlledFleet<'a> {
     by: String,
     timeout: Duration,
     members: BTreeMap<String, Member>,
-    /// The ids of the processes that are known not to be concerned.
+    /// The ids of the processes that the command is known not to concern.
     unconcerned: BTreeSet<String>,
 }
 
@@ -252,7 +252,7 @@ pub(super) struct SingleCommand<'a> {
     pub(super) to: CommandTarget,
     /// The command.
     pub(super) command: ControlCommand,
-    /// How the replies are awaited and reported.
+    /// How to wait for the replies, and how to report them.
     pub(super) replies: &'a ReplyOptions,
     /// The state after success, which follows the number of processes: "draining".
     pub(super) success: &'a str,

@@ -92,7 +92,8 @@ impl ControlCommand {
         (!self.queues().is_empty()).then_some(Role::Worker)
     }
 
-    /// Returns the queues that the command changes. There are none if it does not concern single queues.
+    /// Returns the queues that the command changes. There are none if it does not concern
+    /// individual queues.
     #[must_use]
     pub fn queues(&self) -> &[String] {
         match self {
