@@ -37,6 +37,8 @@ mod end_to_end;
 #[cfg(test)]
 mod fault_tolerance;
 #[cfg(test)]
+mod fleet_page;
+#[cfg(test)]
 mod fleet_status;
 #[cfg(test)]
 mod foreign_workers;

@@ -1,6 +1,7 @@
 //! Real servers, real processes and throw-away certificates for tests and benchmarks.
 
 pub(crate) mod browser;
+pub(crate) mod caller_pool;
 pub(crate) mod certs;
 pub(crate) mod client;
 pub(crate) mod eventually;

@@ -7,12 +7,12 @@ use arc_swap::ArcSwap;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use crate::admin::{Admin, ProcessHealth, Readiness};
+use crate::admin::{Admin, ProcessHealth, Readiness, StatusSource};
 use crate::catalogue::QueueName;
 use crate::cli::Role;
 use crate::config::messaging::TransportConfig;
 use crate::config::{Config, Sources};
-use crate::fleet::{self, control::CommandReceiver};
+use crate::fleet::{self, FleetMember, ProcessIdentity, control::CommandReceiver, monitor};
 use crate::in_flight::ConcurrencyLimit;
 use crate::lifecycle::{Cancel, Signal, Signals, Tasks, systemd};
 use crate::messaging::{self, Transport};
@@ -113,33 +113,19 @@ impl GatewayProcess {
         }
         let pipeline =
             Arc::new(pipeline(&config, active_config, transport, readiness.clone(), &tasks).await?);
-        let status = {
-            let pipeline = Arc::clone(&pipeline);
-            Arc::new(move || {
-                json!({
-                    "role": "gateway",
-                    "version": env!("CARGO_PKG_VERSION"),
-                    "in_flight": pipeline.in_flight.in_use(),
-                    "endpoints": pipeline.active_config.load().catalogue.endpoints().len(),
-                })
-            })
-        };
-        tracing::info!(part = "admin", address = %admin.address(), "listening");
-        admin.serve(
-            ProcessHealth { readiness: readiness.clone(), status },
-            &admin_tasks,
-            stop.clone(),
-        );
         let source = report::source(&pipeline, &readiness);
-        let commands = fleet::join(
-            &config.messaging,
-            Role::Gateway,
-            source,
-            pipeline.dispatcher.transport(),
-            &tasks,
-        )
-        .await
-        .map_err(|error| RunError::system("cannot subscribe to queries and commands", error))?;
+        let transport = pipeline.dispatcher.transport();
+        let prefix = config.messaging.prefix.clone();
+        let identity = ProcessIdentity::new(Role::Gateway, prefix, &transport.inbox());
+        let member = FleetMember::new(identity, source);
+        let fleet = monitor::start(&member, config.admin.fleet, transport, &tasks);
+        tracing::info!(part = "admin", address = %admin.address(), "listening");
+        let status = status(&pipeline);
+        let health = ProcessHealth { readiness: readiness.clone(), status, fleet };
+        admin.serve(health, &admin_tasks, stop.clone());
+        let commands = fleet::join(&config.messaging, &member, transport, &tasks).await;
+        let commands = commands
+            .map_err(|error| RunError::system("cannot subscribe to queries and commands", error))?;
         tracing::info!(part = "https", address = %listener.address(), "listening");
         let service: Arc<dyn HttpService> = Arc::clone(&pipeline) as Arc<dyn HttpService>;
         let listener = listener.serve(service, &tasks);
@@ -225,6 +211,19 @@ impl GatewayProcess {
 fn queue_names(active_config: &ActiveConfig) -> Vec<QueueName> {
     let endpoints = active_config.catalogue.endpoints().iter();
     endpoints.map(|endpoint| endpoint.queue.clone()).collect()
+}
+
+/// Returns the source of the `/status` document.
+fn status(pipeline: &Arc<Pipeline>) -> StatusSource {
+    let pipeline = Arc::clone(pipeline);
+    Arc::new(move || {
+        json!({
+            "role": "gateway",
+            "version": env!("CARGO_PKG_VERSION"),
+            "in_flight": pipeline.in_flight.in_use(),
+            "endpoints": pipeline.active_config.load().catalogue.endpoints().len(),
+        })
+    })
 }
 
 async fn connect(config: &Config) -> Result<Arc<dyn Transport>, RunError> {

@@ -11,16 +11,11 @@ use super::{EXIT_FAILED, Output};
 use crate::cli::StatusArguments;
 use crate::config::Sources;
 use crate::fleet;
+use crate::fleet::view::{FleetSnapshot, FleetView};
 
-mod bottleneck;
-mod fleet_view;
-mod format;
 pub(super) mod monitoring;
 pub(super) mod system;
 mod text;
-mod view;
-
-use fleet_view::{FleetSnapshot, FleetView};
 
 /// The longest wait for the reports of the fleet.
 const GATHER_LIMIT: Duration = Duration::from_secs(3);

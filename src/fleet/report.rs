@@ -2,12 +2,18 @@
 //! `/metrics`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeVal;
 use serde::{Deserialize, Serialize};
 
 use crate::telemetry::{Distribution, names, snapshot};
 
 use super::ProcessIdentity;
+
+/// The file in which Linux describes this process.
+const STATUS_FILE: &str = "/proc/self/status";
 
 /// The state of a process at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -32,6 +38,10 @@ pub struct Report {
     pub in_flight: u64,
     /// The limit on requests or calls in progress.
     pub in_flight_max: u64,
+    /// The CPU time that the process has used, in seconds, if known.
+    pub cpu_seconds: Option<f64>,
+    /// The physical memory that the process uses, in bytes, if known.
+    pub memory_bytes: Option<u64>,
     /// The queues.
     pub queues: Vec<QueueReport>,
     /// The databases of a worker.
@@ -117,9 +127,34 @@ impl Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started: identity.started.clone(),
             uptime_seconds: identity.uptime().as_secs_f64(),
+            cpu_seconds: cpu_seconds(),
+            memory_bytes: memory_bytes(),
             ..Self::default()
         }
     }
+}
+
+/// Returns the CPU time that this process has used, in seconds.
+fn cpu_seconds() -> Option<f64> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).ok()?;
+    let duration = |time: TimeVal| {
+        let seconds = Duration::from_secs(time.tv_sec().try_into().ok()?);
+        Some(seconds + Duration::from_micros(time.tv_usec().try_into().ok()?))
+    };
+    let used: Duration = duration(usage.user_time())? + duration(usage.system_time())?;
+    Some(used.as_secs_f64())
+}
+
+/// Returns the physical memory that this process uses, in bytes.
+fn memory_bytes() -> Option<u64> {
+    resident_bytes(&std::fs::read_to_string(STATUS_FILE).ok()?)
+}
+
+/// Returns the resident set size in Linux's description of a process, in bytes.
+fn resident_bytes(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kilobytes.checked_mul(1024)
 }
 
 /// Returns the reports of this process's databases.
@@ -133,4 +168,20 @@ pub fn databases() -> Vec<DatabaseReport> {
         name,
     });
     reports.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_knows_its_memory_and_cpu_time() {
+        assert!(memory_bytes().is_some_and(|bytes| bytes > 1 << 20));
+        assert!(cpu_seconds().is_some_and(|seconds| seconds >= 0.0));
+        let status = "Name:\tfjord\nVmHWM:\t  2048 kB\nVmRSS:\t  1024 kB\n";
+        assert_eq!(resident_bytes(status), Some(1 << 20));
+        for unknown in ["", "VmRSS: x kB", "VmRSS: 12", "VmRSS: -1 kB"] {
+            assert_eq!(resident_bytes(unknown), None, "{unknown}");
+        }
+    }
 }

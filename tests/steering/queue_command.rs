@@ -40,7 +40,7 @@ async fn status(fleet: &Fleet) -> Value {
     document(&output)
 }
 
-fn slow<'a>(processes: &'a Value) -> Vec<&'a Value> {
+fn slow(processes: &Value) -> Vec<&Value> {
     let queues = processes["processes"].as_array().unwrap().iter();
     let queues = queues.flat_map(|process| process["queues"].as_array().unwrap());
     queues.filter(|queue| queue["name"] == "slow").collect()

@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::fleet_view::FleetView;
-use super::format::{bytes, percent, rate, seconds, uptime};
-use super::view::{NatsServerView, ProcessView, QueueView, WorkerQueueView};
 use crate::commands::table;
+use crate::fleet::view::format::{bytes, percent, rate, seconds, uptime};
+use crate::fleet::view::{FleetView, NatsServerView, ProcessView, QueueView, WorkerQueueView};
+use crate::telemetry::count_as_f64;
 
 /// The number of an id's characters that are shown, which is enough to distinguish a thousand
 /// processes.
@@ -34,7 +34,10 @@ pub(super) fn page(view: &FleetView) -> String {
     let window = format!("Processes, over {:.1} s", view.window_seconds);
     section(
         &window,
-        &["ROLE", "ID", "HOST", "VERSION", "UP", "RUNNING", "CALLS/s", "p50", "p99", "ERRORS/s"],
+        &[
+            "ROLE", "ID", "HOST", "VERSION", "UP", "CPU", "MEMORY", "RUNNING", "CALLS/s", "p50",
+            "p99", "ERRORS/s",
+        ],
         view.processes.iter().map(process).collect(),
     );
     section(
@@ -89,6 +92,8 @@ fn process(process: &ProcessView) -> Vec<String> {
         process.host.clone(),
         process.version.clone(),
         uptime(process.uptime_seconds),
+        process.cpu_cores.map_or_else(|| "-".to_owned(), percent),
+        process.memory_bytes.map_or_else(|| "-".to_owned(), |used| bytes(count_as_f64(used))),
         format!("{}/{}", process.in_flight, process.in_flight_max),
         rate(process.rates.calls_per_second),
         seconds(process.rates.p50_seconds),
@@ -163,7 +168,7 @@ fn server(server: &NatsServerView) -> Vec<String> {
     let slowest = match server.slowest_pending_bytes {
         0 => "-".to_owned(),
         pending => {
-            let pending = bytes(crate::telemetry::count_as_f64(pending));
+            let pending = bytes(count_as_f64(pending));
             format!("{} ({pending} unread)", server.slowest_client)
         }
     };
