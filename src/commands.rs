@@ -53,7 +53,7 @@ pub struct Output<O, E> {
     pub err: E,
 }
 
-/// What commands need of the roles.
+/// What commands need from the roles.
 #[derive(Clone, Copy, Debug)]
 pub struct RoleFunctions {
     /// Makes the call of `fjord call`.

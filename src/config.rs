@@ -184,7 +184,8 @@ impl Config {
     }
 }
 
-/// Removes the errors that follow from a directory that does not exist. If it is the default one, adds that it can be chosen.
+/// Removes the errors that are caused only by a missing directory. If it is the default directory,
+/// adds a hint that another one can be chosen.
 fn explain_missing_directory(sources: &Sources, mut errors: Vec<ConfigError>) -> Vec<ConfigError> {
     let directory = sources.directory();
     if directory.is_dir() {

@@ -1,4 +1,4 @@
-//! Tests of fjord's promises against real servers and real processes, with one file per subject.
+//! Tests fjord's promises against real servers and real processes, with one file per subject.
 
 #[cfg(test)]
 mod allocations;

@@ -1,4 +1,4 @@
-//! Real servers, real processes and throwaway certificates for tests and benchmarks.
+//! Real servers, real processes and throw-away certificates for tests and benchmarks.
 
 pub(crate) mod browser;
 pub(crate) mod caller_pool;

@@ -49,8 +49,8 @@ pub(super) fn file(path: &str) -> Option<AdminResponse> {
     Some(response(StatusCode::OK, media_type, *content))
 }
 
-/// Returns the data of the page, unless a page of another site requests it: it could not read the answer, but would make
-/// this process query the fleet.
+/// Returns the data of the page, unless a page from another site requests it. Such a page could not
+/// read the answer, but would make this process query the fleet.
 pub(super) fn data(
     headers: &HeaderMap,
     query: Option<&str>,

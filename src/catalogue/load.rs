@@ -64,7 +64,7 @@ impl Catalogue {
 
     /// Removes the examples, which only `fjord test` and the documentation use.
     pub fn remove_examples(&mut self) {
-        // An endpoint can be changed while only the list has it.
+        // An endpoint can be changed as long as only the list refers to it.
         self.by_id.clear();
         for endpoint in &mut self.endpoints {
             if !endpoint.examples.is_empty() {

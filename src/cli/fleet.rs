@@ -37,7 +37,7 @@ pub struct DrainArguments {
     /// The id of the process, or the name of the host, as in the output of `fjord status --json`.
     #[arg(value_name = "ID|HOST")]
     pub member: String,
-    /// How the replies are awaited and reported. The drain itself can take longer.
+    /// How to wait for the replies, and how to report them. The drain itself can take longer.
     #[command(flatten)]
     pub replies: ReplyOptions,
 }
@@ -48,7 +48,7 @@ pub struct TargetOptions {
     /// The processes: gateway, worker, the id of a process, or the name of a host [default: all].
     #[arg(long, value_name = "ROLE|ID|HOST")]
     pub on: Option<String>,
-    /// How the replies are awaited and reported.
+    /// How to wait for the replies, and how to report them.
     #[command(flatten)]
     pub replies: ReplyOptions,
 }

@@ -1,4 +1,4 @@
-//! The parts that the commands for controlling a fleet share: the members, their replies, and the
+//! The shared parts of the commands that control a fleet: the members, their replies, and the
 //! report.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,7 +28,7 @@ pub(super) struct ControlledFleet<'a> {
     by: String,
     timeout: Duration,
     members: BTreeMap<String, Member>,
-    /// The ids of the processes that are known not to be concerned.
+    /// The ids of the processes that the command is known not to concern.
     unconcerned: BTreeSet<String>,
 }
 
@@ -75,7 +75,7 @@ struct ReportDocument<'a> {
 }
 
 impl<'a> ControlledFleet<'a> {
-    /// Asks which processes there are.
+    /// Asks all processes to identify themselves.
     ///
     /// # Errors
     /// A message if none replies.
@@ -270,7 +270,7 @@ impl<'a> ControlledFleet<'a> {
         Ok(if succeeded { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILED) })
     }
 
-    /// Returns how many members of each role there are, as text.
+    /// Returns the number of members with each role, as text.
     pub(super) fn count(&self) -> String {
         let count = |role: &str| self.members.values().filter(|one| one.role == role).count();
         let text = |role: Role| match count(role.as_str()) {
@@ -293,7 +293,7 @@ pub(super) struct SingleCommand<'a> {
     pub(super) command: ControlCommand,
     /// Whether the command is sent before it is known which processes there are, which takes about half a second.
     pub(super) is_urgent: bool,
-    /// How the replies are awaited and reported.
+    /// How to wait for the replies, and how to report them.
     pub(super) replies: &'a ReplyOptions,
     /// The state after success, which follows the number of processes: "draining".
     pub(super) success: &'a str,

@@ -1,4 +1,4 @@
-//! `fjord drain`: processes finish their requests or calls, and exit.
+//! `fjord drain`: makes processes finish their requests or calls, and exit.
 
 use std::io::{self, Write};
 use std::process::ExitCode;

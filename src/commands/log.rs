@@ -1,4 +1,4 @@
-//! `fjord log`: processes log more, or less, for a limited time.
+//! `fjord log`: makes processes log more, or less, for a limited time.
 
 use std::io::{self, Write};
 use std::process::ExitCode;

@@ -106,15 +106,15 @@ fn test(
     let mut results: Vec<ExampleResult> = Vec::with_capacity(plan.selected.len());
     let gateway = plan.gateway.take();
     let ended = runtime.block_on(async {
-        // From now on, a signal does not end this process before it has removed the databases. Files are read before, or on
-        // other threads.
+        // From now on, the process exits on a signal only after it has removed the databases. Files
+        // are read earlier, or on other threads.
         let mut signals = Signals::listen()?;
         tokio::select! {
             ended = plan.run_all(gateway, open, &mut results, output) => ended,
             _ = signals.next() => Ok(RunEnd::Stopped("stopped by a signal".to_owned())),
         }
     });
-    // A procedure that does not end must not keep the process.
+    // A procedure that does not end must not keep the process running.
     runtime.shutdown_timeout(CLOSE_LIMIT);
     plan.report(&results, ended?, started.elapsed(), output)
 }
@@ -127,9 +127,9 @@ struct TestPlan<'a> {
     catalogue: Arc<Catalogue>,
     /// The endpoint and the index of each example.
     selected: Vec<(Arc<Endpoint>, usize)>,
-    /// With `--url`, until the run starts.
+    /// Present with `--url`, until the run starts.
     gateway: Option<GatewayClient>,
-    /// With `--update`.
+    /// Present with `--update`.
     files: Option<CatalogueFiles>,
     junit: Option<JunitFile>,
 }
@@ -275,7 +275,7 @@ impl<'a> TestPlan<'a> {
         Ok(Ok(status))
     }
 
-    /// Adds the errors because of which no example was run to the file of results.
+    /// Writes the errors that prevented the run to the `JUnit` file.
     fn report_not_started(self, error: TestError, took: Duration) -> TestError {
         let Some(junit) = self.junit else { return error };
         let (TestError::Usage(errors) | TestError::Failed(errors)) = &error;

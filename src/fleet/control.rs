@@ -1,5 +1,5 @@
-//! Operators' commands to the fleet, on `<prefix>.control` and below. Every process that a command concerns replies whether
-//! it succeeded.
+//! Operators' commands to the fleet, on `<prefix>.control` and below. Every process that a command
+//! concerns reports in its reply whether it succeeded.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -116,7 +116,8 @@ impl CommandIntake {
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let _at = checks.tick().await;
-            // What the server had sent before is received before the confirmation, and read within another interval.
+            // Messages that the server had sent earlier arrive before the confirmation, and are
+            // read within another interval.
             if self.stalls.check(Instant::now()) && self.transport.flush().await.is_ok() {
                 sleep(stall::CHECK_INTERVAL).await;
                 self.stalls.caught_up();
@@ -161,7 +162,8 @@ impl CommandIntake {
             let fault = format!("version {version} does not know this command");
             return answer.send(Err(vec![fault])).await;
         };
-        // NATS permissions restrict who may publish to a subject, and therefore which commands.
+        // NATS permissions restrict who may publish to a subject, and therefore who may send which
+        // commands.
         let expected = self.member.identity.prefix.join(command.subject_tokens());
         if expected.as_ref().ok() != Some(&subject) {
             let fault =

@@ -1,4 +1,5 @@
-//! Collects the state of the fleet for the page of the admin listener, while somebody looks at it.
+//! Collects the state of the fleet for the page of the admin listener, while somebody is viewing
+//! it.
 //!
 //! Every process answers each query, so a query costs more in a larger fleet, and each process that has a page could send
 //! them. Therefore nothing is collected before the page is opened, and collection ends `LINGER` after the last request.
@@ -176,7 +177,7 @@ impl FleetMonitor {
         let collected = &mut state.collected;
         collected.failure = asked.err();
         if collected.failure.is_some() && collected.is_fleet {
-            // The last view of the fleet says more than one of this process alone.
+            // The last view of the fleet is more useful than a view of this process alone.
             collected.history.add_gap(now);
             return;
         }

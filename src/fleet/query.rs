@@ -156,8 +156,8 @@ pub fn sort(reports: &mut [Report]) {
 }
 
 /// Publishes a query and collects replies from several processes. Ends when no reply has arrived
-/// for `SILENCE`, or for `SILENCE_COMPLETE` once the expected number of replies has arrived, and at
-/// the limits at the latest. Cancel safe.
+/// for `SILENCE`, or for `SILENCE_COMPLETE` once the expected number of replies has arrived, or when
+/// a limit is reached. Cancel safe.
 ///
 /// # Errors
 /// Returns `TransportError` if the query cannot be sent. A query without replies is not an error.
@@ -190,7 +190,8 @@ pub async fn request_many(
     Ok(replies)
 }
 
-/// Publishes a query and passes the replies to `add` until it returns true, and until `limit` at the latest. Cancel safe.
+/// Publishes a query and passes the replies to `add` until it returns true, or until `limit` at the
+/// latest. Cancel safe.
 ///
 /// # Errors
 /// `TransportError` if the query cannot be sent. A query without replies is not an error.

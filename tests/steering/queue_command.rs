@@ -1,4 +1,4 @@
-//! `fjord queue`.
+//! Tests `fjord queue`.
 
 use fjord::lifecycle::Tasks;
 use http::Method;

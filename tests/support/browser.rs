@@ -152,7 +152,7 @@ impl Browser {
 impl Drop for Browser {
     fn drop(&mut self) {
         if let Some(pid) = Pid::from_raw(self.chromium) {
-            // The process may have ended already.
+            // The process may have exited already.
             let _ended = kill_process(pid, Signal::KILL);
             process_guard::forget(self.chromium.unsigned_abs());
         }

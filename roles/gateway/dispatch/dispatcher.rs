@@ -32,7 +32,7 @@ use super::session_task::{
 use super::stream_driver::{StreamDriver, StreamingAnswer};
 use super::worker_monitor;
 
-/// How long `dispatch_until` waits for the end of a session after `disconnect` has ended.
+/// How long `dispatch_until` waits for the end of a session after `disconnect` has completed.
 const DISCONNECT_LIMIT: Duration = Duration::from_secs(2);
 
 /// Dispatches requests to workers. Cheap to clone; all clones share their queues and services.
@@ -96,7 +96,7 @@ impl Dispatcher {
     }
 
     /// Dispatches one request to one of its endpoint's queues, which all its attempts use, and returns its answer or the
-    /// beginning of a streaming answer.
+    /// beginning of a streamed answer.
     ///
     /// Dropping the future counts as a client disconnect: the session continues in the background
     /// for as long as the endpoint requires, and keeps the memory of the request reserved.

@@ -93,7 +93,7 @@ mod tests {
         drop(moved);
         let lines = wait(&endpoints).await.unwrap_err();
         assert!(lines.len() == 1 && lines[0].contains("endpoint removed are"), "{lines:?}");
-        // An endpoint that is put back is not removed any more.
+        // An endpoint that was added again no longer counts as removed.
         let mut restored = endpoints.clone();
         restored.add(&new, &catalogue(r#""removed": {"route":"GET /removed", KEYS}"#));
         assert_eq!(wait(&restored).await, Ok(()));

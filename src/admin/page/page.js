@@ -1,4 +1,4 @@
-// The page at / of the admin listener: requests the state of the fleet again and again, and shows it.
+// The page at / of the admin listener: repeatedly requests the state of the fleet, and shows it.
 "use strict";
 
 /** The pause after a request while there is no data yet, in milliseconds. */

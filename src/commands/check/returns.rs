@@ -34,7 +34,7 @@ pub(super) async fn differences(
         return Vec::new();
     }
     let described = result_descriptions::describe(backend, &procedures, deadline).await;
-    // Of a database that cannot be reached, one line says enough.
+    // If the database cannot be reached, one line is enough.
     if let [first, _, ..] = described.as_slice()
         && let Err(reason) = &first.sets
         && described.iter().all(|one| one.sets.as_ref().err() == Some(reason))

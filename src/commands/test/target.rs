@@ -31,7 +31,7 @@ impl ExampleTarget {
     /// Opens the databases of a configuration.
     ///
     /// # Errors
-    /// Every reason why they cannot be used.
+    /// All reasons why the databases cannot be used.
     pub(super) async fn open_procedures(
         in_place: bool,
         mut config: Config,

@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use crate::fleet::query::{self, Replies};
+use crate::fleet::query::{self, ReplyStream};
 use crate::message::{Message, Subject, SubjectError};
 use crate::messaging::{Transport, TransportError};
 
 use super::{ControlReply, ControlRequest};
 
-/// Sends a command. Returns the replies by the id of the process, as soon as all `expected` processes have replied, and after
-/// `limit` at the latest. Replies of other processes are returned too. The number and the size of the replies are limited.
-/// Cancel safe.
+/// Sends a command. Returns the replies by the id of the process, as soon as all `expected`
+/// processes have replied, or after `limit` at the latest. Replies of other processes are returned
+/// too. The number and the size of the replies are limited. Cancel safe.
 ///
 /// # Errors
 /// `TransportError` if the command cannot be sent.

@@ -112,7 +112,8 @@ impl ControlCommand {
         }
     }
 
-    /// Returns the queues of workers that the command changes. There are none if it does not concern single queues.
+    /// Returns the workers' queues that the command changes. There are none if it does not concern
+    /// individual queues.
     #[must_use]
     pub fn queues(&self) -> &[String] {
         match self {

@@ -33,7 +33,7 @@ struct PageDocument<'a> {
     /// The state of its link to NATS.
     nats: &'static str,
     interval_seconds: f64,
-    /// The age of the data; `None` before the first.
+    /// The age of the data; `None` before the first query.
     age_seconds: Option<f64>,
     /// The reason why the last query failed.
     failure: Option<&'a str>,

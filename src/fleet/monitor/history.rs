@@ -12,9 +12,9 @@ use super::HISTORY_TIME;
 
 /// The maximum number of points: one for every `INTERVAL` in `HISTORY_TIME`, and the first.
 const POINTS_MAX: usize = 181;
-/// The maximum number of queues with a history. The first that have requests get one.
+/// The maximum number of queues with a history. The first queues that have requests get one.
 const QUEUES_MAX: usize = 100;
-/// The maximum length of the name of a queue with a history in bytes.
+/// The maximum length in bytes of the name of a queue with a history.
 const NAME_BYTES_MAX: usize = 256;
 
 /// The history of the fleet and its queues.

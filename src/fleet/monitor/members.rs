@@ -1,4 +1,4 @@
-//! The processes that have replied to a query, to find those that do not reply any more.
+//! The processes that have replied to a query, to find those that no longer reply.
 
 use std::collections::HashMap;
 
@@ -35,7 +35,7 @@ pub(super) struct MissingMember<'a> {
     pub(super) id: &'a str,
     pub(super) host: &'a str,
     pub(super) version: &'a str,
-    /// Whether it was draining when it last replied, so that it has probably ended.
+    /// Whether it was draining when it last replied, so that it has probably exited.
     pub(super) was_draining: bool,
     /// The time since its last reply, in seconds.
     pub(super) silent_seconds: f64,

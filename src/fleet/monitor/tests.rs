@@ -119,7 +119,7 @@ impl Transport for CountingTransport {
     }
 }
 
-/// A gateway whose page is tested, with a transport that has replies of other processes.
+/// A gateway whose page is tested, with a transport that has replies from other processes.
 struct MonitoredGateway {
     transport: Arc<CountingTransport>,
     document: DocumentSource,
@@ -291,7 +291,7 @@ async fn without_nats_the_last_data_stays_and_is_marked() {
     sleep(INTERVAL * 2).await;
     assert_eq!(gateway.document(None)["failure"], Value::Null);
 
-    // A process that never had a reply shows itself.
+    // A process that has never received a reply shows only itself.
     let alone = MonitoredGateway::start(true, Vec::new());
     alone.document(None);
     sleep(INTERVAL * 3).await;

@@ -142,7 +142,8 @@ impl SubscriptionHandle {
         }
     }
 
-    /// Lets the reader read the messages of another subscriber too, which gets no further ones.
+    /// Lets the reader also read the messages of another subscriber, which receives no further
+    /// ones.
     pub(super) fn read_also(&self, subscriber: Subscriber) {
         let mut change = self.lock_change();
         if matches!(*change, SubscriberChange::None) {
