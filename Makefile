@@ -15,6 +15,8 @@ SSLYZE_VERSION := 6.3.1
 SSLYZE := $(TARGET)/sslyze/bin/sslyze
 SCHEMATHESIS_VERSION := 4.32.5
 OPENAPI_PYTHON_CLIENT_VERSION := 0.29.1
+CFN_LINT_VERSION := 1.58.0
+CFN_LINT := $(TARGET)/cfn-lint/bin
 OPENAPI_TOOLS := $(TARGET)/openapi-tools/bin
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 ZIG_VERSION := 0.17.1
@@ -32,7 +34,7 @@ PROPERTY_TESTS = arbitrary_header_bytes $(shell grep -rl --include='*.rs' 'propt
 # Fault tests start clusters of real processes, which compete for the processor if more tests run concurrently.
 TEST_THREADS ?= 2
 
-.PHONY: help check fmt lint test snapshots soak bench bench-growth bench-overload bench-pool bench-procedures bench-scrape rpm test-rpm doc deny run nats-server python prometheus sslyze openapi-tools test-hostile run-gateway run-worker install clean
+.PHONY: help check fmt lint test snapshots soak bench bench-growth bench-overload bench-pool bench-procedures bench-scrape rpm test-rpm doc deny run nats-server python prometheus sslyze openapi-tools cfn-lint simulate-growth test-hostile run-gateway run-worker install clean
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-15s %s\n", $$1, $$2 }'
@@ -45,7 +47,7 @@ fmt: ## Fails if a file is not formatted
 lint: ## Runs Clippy; warnings are errors
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 
-test: nats-server python prometheus sslyze openapi-tools ## Runs all tests, with real NATS servers and real processes
+test: nats-server python prometheus sslyze openapi-tools cfn-lint ## Runs all tests, with real NATS servers and real processes
 	$(CARGO) test --locked -- --test-threads $(TEST_THREADS)
 
 snapshots: ## Updates the snapshots of external interfaces; review them like code
@@ -86,6 +88,9 @@ bench-procedures: nats-server ## Compares procedure calls of fjord's worker with
 	  echo "SKIPPED: Go is not measured, because its worker could not be built" >&2
 	env $$(test -x $(TARGET)/go/procedures && echo FJORD_BENCH_GO_PROCEDURES=$(TARGET)/go/procedures) \
 	  $(TARGET)/release/examples/speed procedures
+
+simulate-growth: ## Prints a day of a fleet that follows the published load, and of fixed fleets (docs/OPERATIONS.md)
+	$(CARGO) test --release --locked --test fjord -- --nocapture growth_simulation::a_group
 
 bench-scrape: nats-server ## Measures the cost of a scrape of /metrics at full load
 	$(CARGO) build --release --locked --bin fjord
@@ -159,6 +164,12 @@ openapi-tools: ## Installs schemathesis and openapi-python-client, unless they e
 	  python3 -m venv --clear $(TARGET)/openapi-tools && $(OPENAPI_TOOLS)/python -m pip install --quiet \
 	    schemathesis==$(SCHEMATHESIS_VERSION) openapi-python-client==$(OPENAPI_PYTHON_CLIENT_VERSION); } || \
 	  echo "schemathesis and openapi-python-client are not available: their tests will be skipped"
+
+cfn-lint: ## Installs cfn-lint, unless it exists; without it, the check of the CloudFormation template is skipped
+	@test -x $(CFN_LINT)/cfn-lint || { \
+	  echo "creating $(TARGET)/cfn-lint"; \
+	  python3 -m venv --clear $(TARGET)/cfn-lint && $(CFN_LINT)/python -m pip install --quiet cfn-lint==$(CFN_LINT_VERSION); } || \
+	  echo "cfn-lint is not available: its test will be skipped"
 
 run: nats-server ## Runs the demo, `fjord dev` with config/demo, on PORT (8443), with TLS on every connection
 	@$(CARGO) build --locked --bin fjord

@@ -6,6 +6,10 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+mod ec2;
+
+pub use ec2::{AwsArguments, Ec2Command, PublishArguments, WatchArguments};
+
 /// The last lines of every command's help.
 const AFTER_HELP: &str = "Exit status: 0 success; 1 failure; 2 invalid usage, or a configuration error found by a \
                           command; 78 a configuration error found by a role when it starts.";
@@ -71,6 +75,12 @@ pub enum Command {
     Reload(ReloadArguments),
     /// Makes one process, or every process on a host, finish its requests or calls and exit, as after SIGTERM.
     Drain(DrainArguments),
+    /// Commands for hosts on EC2.
+    Ec2 {
+        /// The command.
+        #[command(subcommand)]
+        command: Ec2Command,
+    },
     /// Calls an endpoint through NATS as a gateway would, without authentication. Shows the answer and the duration of each
     /// phase. The exit status is 1 if the answer is an error.
     Call(CallArguments),

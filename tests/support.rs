@@ -1,5 +1,6 @@
 //! Real servers, real processes and throwaway certificates for tests and benchmarks.
 
+pub(crate) mod aws;
 pub(crate) mod browser;
 pub(crate) mod certs;
 pub(crate) mod client;
@@ -23,6 +24,7 @@ pub(crate) mod raw_client;
 pub(crate) mod raw_nats;
 pub(crate) mod reload;
 pub(crate) mod resetting_connection;
+pub(crate) mod sigv4;
 pub(crate) mod stalling_proxy;
 pub(crate) mod tds;
 pub(crate) mod tokens;

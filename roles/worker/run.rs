@@ -197,7 +197,7 @@ async fn join_fleet(
 ) -> Result<CommandReceiver, RunError> {
     let queues = queues.clone();
     let snapshots = move || queues.load().iter().map(|queue| queue.snapshot()).collect();
-    let source = report::source(snapshots, readiness);
+    let source = report::source(&config.worker.pool, snapshots, readiness);
     fleet::join(&config.messaging, Role::Worker, source, transport, tasks)
         .await
         .map_err(|error| RunError::system("cannot subscribe to queries and commands", error))

@@ -8,19 +8,22 @@ use crate::fleet::Report;
 
 use super::bottleneck::{self, Bottleneck};
 use super::monitoring::ServerSample;
+use super::pools::{PoolView, pools};
 use super::view::{NatsServerView, ProcessView, QueueView, ReportPair};
 
 /// The state of the fleet, with rates between two snapshots.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct FleetView {
+pub(in crate::commands) struct FleetView {
     /// The time between the snapshots, in seconds.
     pub(super) window_seconds: f64,
     /// The bottleneck. Its kind is `None` if nothing limits the fleet.
     pub(super) bottleneck: Bottleneck,
     /// All gateways and workers.
-    pub(super) processes: Vec<ProcessView>,
+    pub(in crate::commands) processes: Vec<ProcessView>,
     /// All queues, summed over the processes.
     pub(super) queues: Vec<QueueView>,
+    /// The pools of workers.
+    pub(in crate::commands) pools: Vec<PoolView>,
     /// The NATS servers, sampled through the system account or at the configured monitoring URLs.
     pub(super) nats: Vec<NatsServerView>,
 }
@@ -57,7 +60,8 @@ impl FleetView {
             .collect();
         let window_seconds = window(earlier, later);
         let bottleneck = bottleneck::find(&processes, &queues, &nats);
-        Self { window_seconds, bottleneck, processes, queues, nats }
+        let pools = pools(&later.reports, &queues);
+        Self { window_seconds, bottleneck, processes, queues, pools, nats }
     }
 }
 

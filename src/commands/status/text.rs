@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::fleet_view::FleetView;
 use super::format::{bytes, percent, rate, seconds, uptime};
+use super::pools::PoolView;
 use super::view::{NatsServerView, ProcessView, QueueView, WorkerQueueView};
 use crate::commands::table;
 
@@ -53,6 +54,11 @@ pub(super) fn page(view: &FleetView) -> String {
             "ERRORS/s",
         ],
         queue_rows(view),
+    );
+    section(
+        "Pools (LOAD: share of the slots of the busiest queue that the load needs; NEEDED: workers with which it is at most 80 %)",
+        &["POOL", "WORKERS", "LOAD", "NEEDED", "FREE", "QUEUES"],
+        view.pools.iter().map(pool).collect(),
     );
     section(
         "Queues by worker",
@@ -124,6 +130,17 @@ fn queue_rows(view: &FleetView) -> Vec<Vec<String>> {
     busy.chain(idle).collect()
 }
 
+fn pool(pool: &PoolView) -> Vec<String> {
+    vec![
+        pool.name.clone(),
+        pool.workers.to_string(),
+        percent(pool.load),
+        pool.workers_needed.to_string(),
+        pool.workers_free.to_string(),
+        pool.queues.len().to_string(),
+    ]
+}
+
 fn shares(process: &ProcessView) -> Vec<Vec<String>> {
     let is_busy = |share: &&WorkerQueueView| {
         share.running > 0 || share.rates.calls_per_second > 0.0 || !share.is_served
@@ -180,5 +197,6 @@ fn notes(view: &FleetView) -> Vec<String> {
             process.not_ready.iter().map(move |(part, why)| format!("{name}: {part}: {why}"));
         reasons.chain(cut).collect::<Vec<_>>()
     });
-    notes.take(ROWS_MAX).collect()
+    let mixed = view.pools.iter().filter(|pool| pool.is_mixed).map(PoolView::mixed_note);
+    notes.take(ROWS_MAX).chain(mixed).collect()
 }

@@ -10,15 +10,11 @@ use crate::telemetry::{Distribution, count_as_f64};
 
 use super::monitoring::ServerSample;
 
-/// The largest share of its slots that a queue should use, so that waits stay short. The recording rules use the same
-/// value.
-const TARGET_UTILIZATION: f64 = 0.8;
-
 #[derive(Clone, Debug, Default, Serialize)]
-pub(super) struct ProcessView {
+pub(in crate::commands) struct ProcessView {
     pub(super) role: String,
-    pub(super) id: String,
-    pub(super) host: String,
+    pub(in crate::commands) id: String,
+    pub(in crate::commands) host: String,
     pub(super) version: String,
     pub(super) uptime_seconds: f64,
     pub(super) not_ready: BTreeMap<String, String>,
@@ -29,7 +25,7 @@ pub(super) struct ProcessView {
     pub(super) queues: Vec<WorkerQueueView>,
     pub(super) databases: Vec<DatabaseView>,
     /// Whether the queues are missing because they did not fit into the report.
-    pub(super) is_truncated: bool,
+    pub(in crate::commands) is_truncated: bool,
 }
 
 /// Calls between two reports.
@@ -284,9 +280,8 @@ impl QueueView {
         self.utilization /= count_as_f64(self.limit.max(1));
         self.saturated /= count_as_f64(self.workers.max(1));
         self.wait_p99_seconds = self.waits.quantile(0.99);
-        let arrivals = self.arrivals_per_second.max(self.rates.calls_per_second);
-        self.slots_needed =
-            self.rates.times.mean().map(|mean| (arrivals * mean / TARGET_UTILIZATION).ceil());
+        let load = self.load(count_as_f64(self.limit), 1.0);
+        self.slots_needed = load.call_seconds.map(|_| load.slots_needed());
     }
 }
 
