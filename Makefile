@@ -71,7 +71,7 @@ bench: nats-server ## Compares the CPU time of a request with that of Go, and of
 	ulimit -n 20000; env FJORD_BENCH_EXECUTABLE=$(TARGET)/dist/fjord \
 	  $$(test -x $(TARGET)/go/peer && echo FJORD_BENCH_GO=$(TARGET)/go/peer) $(TARGET)/release/examples/speed run
 
-bench-growth: nats-server ## Measures whether a request costs the same in a large fleet as in a small one
+bench-growth: nats-server ## Checks whether a request costs the same in a large fleet as in a small one
 	$(CARGO) build --release --locked --bin fjord --example speed
 	ulimit -n 20000; $(TARGET)/release/examples/speed growth
 

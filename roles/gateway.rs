@@ -1,4 +1,4 @@
-//! The gateway: accepts HTTPS requests and answers each once.
+//! The gateway, which accepts HTTPS requests and answers each of them exactly once.
 //!
 //! Requests pass through `edge`, `pipeline`, `admission` and `dispatch`; `observation` records
 //! them.

@@ -24,7 +24,7 @@ struct LocalRoles {
 /// Opens the databases of a worker's configuration. Connects to none of them yet.
 ///
 /// # Errors
-/// All errors of the configuration and the catalogue.
+/// All errors in the configuration and the catalogue.
 pub fn open(
     config: &Config,
     catalogue: &Arc<Catalogue>,

@@ -16,7 +16,7 @@ pub mod gateway;
 pub mod local;
 pub mod worker;
 
-/// The error with which a role fails to start.
+/// The reason why a role cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// Errors in the configuration, one line each.
@@ -97,7 +97,7 @@ fn prepare(role: Role, loaded: &LoadedConfig) -> Result<PreparedRole, Vec<StartE
 /// Performs the first step of a start, which reads every file, and returns the catalogue. Needs a tokio runtime.
 ///
 /// # Errors
-/// All errors with which a start of the role would fail, apart from addresses that cannot be bound.
+/// All errors that would prevent the role from starting, apart from addresses that cannot be bound.
 pub fn check(role: Role, loaded: &LoadedConfig) -> Result<Arc<Catalogue>, Vec<StartError>> {
     prepare(role, loaded).map(|prepared| match prepared {
         PreparedRole::Gateway(prepared) => prepared.active_config.catalogue,
@@ -105,7 +105,8 @@ pub fn check(role: Role, loaded: &LoadedConfig) -> Result<Arc<Catalogue>, Vec<St
     })
 }
 
-/// Runs a role until one of `signals` ends it. Signals that arrive during the start take effect after it.
+/// Runs a role until one of `signals` stops it. Signals that arrive during the start take effect
+/// after it.
 ///
 /// # Errors
 /// `RunError` if the role cannot start.

@@ -1,4 +1,4 @@
-//! The admin listener: `/metrics`, `/healthz`, `/readyz`, `/status`.
+//! The admin listener, which serves `/metrics`, `/healthz`, `/readyz` and `/status`.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;

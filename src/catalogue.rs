@@ -11,6 +11,7 @@ pub mod error;
 pub mod exact_json;
 pub mod example;
 pub mod example_request;
+pub mod json_schema;
 pub mod load;
 pub mod names;
 pub mod openapi;

@@ -84,12 +84,14 @@ pub enum Command {
     /// Calls an endpoint through NATS as a gateway would, without authentication. Shows the answer and the duration of each
     /// phase. The exit status is 1 if the answer is an error.
     Call(CallArguments),
-    /// Runs the examples of the catalogue, and compares the answers with the expected ones and with `returns`. Without --url, calls
-    /// the procedures directly, with the worker's configuration and without NATS: embedded databases are created anew for the run,
-    /// but what examples write to SQL Server stays there. The exit status is 1 if an answer differs.
+    /// Runs the catalogue's examples, and compares the answers with the expected ones and with
+    /// `returns`. Without --url, calls the procedures directly, with the worker's configuration and
+    /// without NATS: embedded databases are created anew for the run, but data that examples write
+    /// to SQL Server stays there. The exit status is 1 if an answer differs.
     Test(TestArguments),
-    /// Creates catalogue entries for the procedures of a database: routes, parameters and results are derived by convention and
-    /// must be reviewed. Skips procedures that the catalogue already contains, and never overwrites a file.
+    /// Creates catalogue entries for the procedures in a database: routes, parameters and results
+    /// are derived by convention and must be reviewed. Skips procedures that the catalogue already
+    /// contains, and never overwrites a file.
     Import(ImportArguments),
     /// Prints the completion script for a shell.
     Completions {
@@ -106,8 +108,9 @@ pub struct InitArguments {
     /// The directory to create the files in.
     #[arg(value_name = "DIR")]
     pub directory: PathBuf,
-    /// The ADO connection string of a SQL Server database: its procedures are imported, instead of an embedded database. "-"
-    /// reads it as a line from stdin, so that other users cannot see the password.
+    /// The ADO connection string of a SQL Server database whose procedures are imported, instead of
+    /// creating an embedded database. "-" reads the connection string as a line from stdin, so that
+    /// other users cannot see the password.
     #[arg(long, value_name = "STRING")]
     pub mssql: Option<String>,
     /// Who may call the imported endpoints [default: jwt].
@@ -128,8 +131,8 @@ pub struct DevArguments {
     /// The configuration directory, used instead of --config.
     #[arg(value_name = "DIR")]
     pub directory: PathBuf,
-    /// The directory to create for the certificates, keys and tokens of this run, which is removed at the end [default: a
-    /// temporary directory].
+    /// The directory to create for the certificates, keys and tokens of this run. It is removed
+    /// when the run ends [default: a temporary directory].
     #[arg(long, value_name = "DIR")]
     pub run_directory: Option<PathBuf>,
 }
@@ -172,7 +175,7 @@ pub struct StatusArguments {
 /// Options of `fjord reload`.
 #[derive(Args, Clone, Debug)]
 pub struct ReloadArguments {
-    /// How long each step waits for the replies of all processes.
+    /// How long each step waits for all processes to reply.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub timeout: u64,
     /// Prints one JSON document, for scripts.
@@ -186,7 +189,7 @@ pub struct DrainArguments {
     /// The id of the process, or the name of the host, as in the output of `fjord status --json`.
     #[arg(value_name = "ID|HOST")]
     pub member: String,
-    /// How long to wait for the replies of the processes. They drain longer.
+    /// How long to wait for the processes' replies. The drain itself can take longer.
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub timeout: u64,
     /// Prints one JSON document, for scripts.
@@ -199,7 +202,8 @@ pub struct DrainArguments {
 pub struct CallArguments {
     /// The endpoint's id in the catalogue.
     pub endpoint: String,
-    /// The parameters, whatever part of the request they belong to; tables as JSON.
+    /// The parameters, regardless of the part of the request that they belong to. Tables are
+    /// written as JSON.
     #[arg(value_name = "NAME=VALUE")]
     pub values: Vec<String>,
     /// The name of the caller, which is passed to the worker.
@@ -232,7 +236,8 @@ pub struct TestArguments {
     /// The gateway to send the requests to, such as `https://localhost:8443`.
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
-    /// The certificates of the authorities that the gateway's certificate is checked with [default: those of the system].
+    /// The file with the CA certificates that verify the gateway's certificate [default: the
+    /// system's].
     #[arg(long, value_name = "FILE", requires = "url")]
     pub ca: Option<PathBuf>,
     /// A file with a token, which is sent to endpoints that are not public.
@@ -247,10 +252,11 @@ pub struct TestArguments {
     /// The key of the client certificate.
     #[arg(long, value_name = "FILE", requires = "certificate")]
     pub key: Option<PathBuf>,
-    /// Uses the embedded databases that the configuration names, and changes them, instead of new ones.
+    /// Uses the embedded databases that the configuration names instead of new ones. The examples
+    /// can change them.
     #[arg(long, conflicts_with = "url")]
     pub in_place: bool,
-    /// Writes the actual answers of examples that differ into the catalogue files.
+    /// Writes the actual answers into the catalogue files for examples whose answers differ.
     #[arg(long)]
     pub update: bool,
     /// The file to write the results to, in the XML format of `JUnit`.

@@ -28,6 +28,7 @@ mod printable;
 mod private_directory;
 pub mod process_guard;
 mod reload;
+mod result_descriptions;
 pub mod routes;
 pub mod schema;
 mod status;

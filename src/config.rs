@@ -123,7 +123,7 @@ impl LoadedConfig {
         if let Some(first) = named.first() {
             let mut keys: Vec<&str> = named.iter().map(|file| file.key.as_str()).collect();
             keys.dedup();
-            let expected = format!("{}: {}", error.location, error.expected);
+            let expected = format!("{}: {}", error.location, error.message);
             return ConfigError::at_key(first.location.clone(), keys.join(", "), expected);
         }
         if !error.location.is_empty() {
@@ -148,7 +148,7 @@ impl Config {
     pub fn load(sources: &Sources) -> Result<LoadedConfig, Vec<ConfigError>> {
         match Self::load_with_errors(sources) {
             (Some(loaded), errors) if errors.is_empty() => Ok(loaded),
-            (_, errors) => Err(errors),
+            (_, errors) => Err(explain_missing_directory(sources, errors)),
         }
     }
 
@@ -185,13 +185,29 @@ impl Config {
     }
 }
 
+/// Removes the errors that follow from a directory that does not exist. If it is the default one, adds that it can be chosen.
+fn explain_missing_directory(sources: &Sources, mut errors: Vec<ConfigError>) -> Vec<ConfigError> {
+    let directory = sources.directory();
+    if directory.is_dir() {
+        return errors;
+    }
+    let location = directory.display().to_string();
+    if sources.directory.is_some() {
+        errors.retain(|error| error.location != location || error.key.is_empty());
+    } else {
+        let hint = "is not a directory: --config or FJORD_CONFIG names another one";
+        errors.insert(0, ConfigError::at_location(location, hint));
+    }
+    errors
+}
+
 fn read(table: &mut SettingsTable<'_>, sources: &Sources) -> Option<Config> {
     let role = sources.role;
-    // A command that uses only NATS needs no settings of a role, which may be in the environment of its unit alone.
-    let running = role.filter(|_| !sources.nats_only);
+    // The settings of a role may be in the environment of its unit alone, which a command does not have.
+    let running = role.filter(|_| !sources.may_be_incomplete);
     // Files are checked only if this process uses their section.
     let used_by = |table: &mut SettingsTable<'_>, roles: &[Role]| {
-        let is_used = if sources.nats_only {
+        let is_used = if sources.only_nats_files {
             roles.len() == Role::ALL.len()
         } else {
             role.is_some_and(|role| roles.contains(&role))
@@ -223,7 +239,7 @@ fn read(table: &mut SettingsTable<'_>, sources: &Sources) -> Option<Config> {
     let admin = table.table("admin", |table| AdminConfig::read(table, role));
     let log = table.table("log", LogConfig::read);
     let traces = table.table("traces", |table| {
-        if role.is_none() || sources.nats_only {
+        if role.is_none() || sources.only_nats_files {
             table.ignore_files();
         }
         TracesConfig::read(table)

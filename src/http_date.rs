@@ -33,7 +33,7 @@ fn at(time: SystemTime) -> HeaderValue {
     }
     let date = DateTime::from_timestamp(second, 0).unwrap_or_default();
     let text = date.format("%a, %d %b %Y %H:%M:%S GMT").to_string();
-    // Never fails: the text is ASCII.
+    // This never fails, because the text is ASCII.
     let value = HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
     CACHE.store(Some(Arc::new(CachedDate { second, value: value.clone() })));
     value

@@ -28,7 +28,7 @@ struct State {
     is_closed: bool,
 }
 
-/// The right of one holder to be in progress. Dropping it frees its place.
+/// A permit for one holder. Dropping it frees the holder's place.
 #[derive(Debug)]
 #[must_use = "dropping the permit releases it"]
 pub struct ConcurrencyPermit(ConcurrencyLimit);

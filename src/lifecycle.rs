@@ -1,4 +1,4 @@
-//! The life cycle of a process: tasks, cancellation, signals, systemd.
+//! The life cycle of a process: tasks, cancellation, signals and systemd.
 
 pub mod cancel;
 pub mod signals;

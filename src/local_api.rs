@@ -11,8 +11,8 @@ use crate::config::Config;
 use crate::future::BoxFuture;
 use crate::start_check::StartError;
 
-/// Answers requests as a gateway and a worker would, except that callers are not authenticated and no limit of a rate or of
-/// memory applies.
+/// Answers requests as a gateway and a worker would, except that callers are not authenticated and
+/// no rate or memory limit applies.
 pub trait LocalApi: Debug + Send + Sync {
     /// Returns whether a queue of the worker's configuration serves an endpoint.
     fn serves(&self, endpoint: &Endpoint) -> bool;

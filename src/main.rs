@@ -50,7 +50,8 @@ fn sources(layers: &Layers) -> Sources {
         role: layers.role,
         environment: std::env::vars_os().collect(),
         sets: layers.set.clone(),
-        nats_only: false,
+        only_nats_files: false,
+        may_be_incomplete: false,
     }
 }
 
@@ -67,7 +68,8 @@ fn start(sources: &Sources) -> ExitCode {
         .enable_all()
         .on_thread_park(free_memory::collect)
         .build();
-    // Before any file is read, so that no signal ends the process during its start.
+    // The handlers are installed before any file is read, so that no signal ends the process during
+    // its start.
     let signals = runtime.and_then(|runtime| {
         let signals = runtime.block_on(async { Signals::listen() })?;
         Ok((runtime, signals))

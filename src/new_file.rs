@@ -8,6 +8,70 @@ use std::path::{Path, PathBuf};
 
 /// The permissions of a file that only its owner may read.
 pub const PRIVATE: u32 = 0o600;
+/// The permissions of other files, which the umask restricts.
+const PUBLIC: u32 = 0o666;
+
+/// A new or replaced file that gets its name once its text is complete. Until then, it is a hidden file with a random name in the
+/// same directory, which is removed when this value is dropped.
+#[derive(Debug)]
+pub struct PendingFile {
+    path: PathBuf,
+    hidden: PathBuf,
+    file: File,
+}
+
+impl PendingFile {
+    /// Creates the hidden file. If the file exists, its permissions and, if this user may set it, its owner are copied.
+    ///
+    /// # Errors
+    /// The operating system's error.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        let old = match fs::metadata(path) {
+            Ok(old) => Some(old),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let mut name = OsString::from(".");
+        name.push(path.file_name().unwrap_or_default());
+        name.push(format!(".{}.new", uuid::Uuid::new_v4().simple()));
+        let hidden = path.with_file_name(name);
+        let mode = if old.is_some() { PRIVATE } else { PUBLIC };
+        let file = File::options().write(true).create_new(true).mode(mode).open(&hidden)?;
+        let pending = Self { path: path.to_owned(), hidden, file };
+        if let Some(old) = old {
+            // Only root may give a file away. Without it, the new file belongs to this user.
+            if unix::fchown(&pending.file, Some(old.uid()), Some(old.gid())).is_err() {
+                unix::fchown(&pending.file, None, Some(old.gid())).ok();
+            }
+            pending.file.set_permissions(old.permissions())?;
+        }
+        Ok(pending)
+    }
+
+    /// Writes the text and gives the file its name in one step: a process that reads it gets either the old or the new text, also
+    /// after a power failure.
+    ///
+    /// # Errors
+    /// The operating system's error. A file that had the name is then not changed.
+    pub fn publish(mut self, text: &str) -> io::Result<()> {
+        self.file.write_all(text.as_bytes())?;
+        self.file.sync_all()?;
+        fs::rename(&self.hidden, &self.path)?;
+        let directory = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        // The file already has its name, and not every file system can sync a directory.
+        File::open(directory.unwrap_or(Path::new(".")))
+            .and_then(|directory| directory.sync_all())
+            .ok();
+        Ok(())
+    }
+}
+
+impl Drop for PendingFile {
+    fn drop(&mut self) {
+        // After `publish`, there is no such file. The error that prevented it is reported.
+        fs::remove_file(&self.hidden).ok();
+    }
+}
 
 /// Creates a file. If it cannot be written completely, it is removed again.
 ///
@@ -29,7 +93,7 @@ pub fn replace_private(path: &Path, text: &str) -> io::Result<()> {
     let mut name = OsString::from(path);
     name.push(".new");
     let new = PathBuf::from(name);
-    // Left behind by a process that was killed.
+    // A process that was killed may have left the file behind.
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -38,37 +102,13 @@ pub fn replace_private(path: &Path, text: &str) -> io::Result<()> {
     fs::rename(&new, path)
 }
 
-/// Replaces a file in one step: a process that reads it gets either the old or the new text, also after a power failure. The
-/// permissions and, if this user may set it, the owner stay the same. The text is first written into a hidden file with a random
-/// name in the same directory.
+/// Replaces an existing file in one step, as `PendingFile` does.
 ///
 /// # Errors
 /// The operating system's error. The file is then not changed.
 pub fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let old = fs::metadata(path)?;
-    let mut name = OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".{}.new", uuid::Uuid::new_v4().simple()));
-    let new = path.with_file_name(name);
-    let mut file = File::options().write(true).create_new(true).mode(PRIVATE).open(&new)?;
-    let mut written = || {
-        // Only root may give a file away. Without it, the new file belongs to this user.
-        if unix::fchown(&file, Some(old.uid()), Some(old.gid())).is_err() {
-            unix::fchown(&file, None, Some(old.gid())).ok();
-        }
-        file.set_permissions(old.permissions())?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, path)
-    };
-    written().inspect_err(|_| {
-        // The error that caused the removal is reported.
-        fs::remove_file(&new).ok();
-    })?;
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    // The file is already replaced, and not every file system can sync a directory.
-    File::open(directory.unwrap_or(Path::new("."))).and_then(|directory| directory.sync_all()).ok();
-    Ok(())
+    fs::metadata(path)?;
+    PendingFile::create(path)?.publish(text)
 }
 
 #[cfg(test)]
@@ -108,6 +148,10 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o664);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3);
         assert!(replace(&directory.path().join("missing"), "x").is_err());
+        drop(PendingFile::create(&directory.path().join("missing")).unwrap());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3);
+        PendingFile::create(&directory.path().join("new")).unwrap().publish("x").unwrap();
+        assert_eq!(fs::read_to_string(directory.path().join("new")).unwrap(), "x");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 4);
     }
 }

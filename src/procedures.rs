@@ -66,13 +66,13 @@ pub trait Backend: Debug + Send + Sync {
         pattern: &'a str,
     ) -> BoxFuture<'a, Result<Vec<ProcedureDescription>, BackendError>>;
 
-    /// Describes the answers of procedures, in their order, without executing them.
+    /// Describes the answer of a procedure without executing it.
     ///
     /// Cancel safe.
-    fn describe_results<'a>(
+    fn describe_result<'a>(
         &'a self,
-        procedures: &'a [ProcedureName],
-    ) -> BoxFuture<'a, Result<Vec<ResultDescription>, BackendError>>;
+        procedure: &'a ProcedureName,
+    ) -> BoxFuture<'a, Result<ResultDescription, BackendError>>;
 
     /// Checks that the database can be reached within the backend's own connect timeout. Succeeds
     /// if calls are using every connection, so that load is not mistaken for an outage.
@@ -139,11 +139,13 @@ pub struct Call<'a> {
     pub procedure: &'a ProcedureName,
     /// The arguments. A missing argument takes the procedure's default.
     pub arguments: &'a [Argument],
-    /// The facts about the call for the session context. Databases without one ignore it.
+    /// The facts about the call for the session context. Databases without a session context ignore
+    /// them.
     pub session: SessionContext<'a>,
     /// The time at which the caller stops waiting.
     pub deadline: Instant,
-    /// Whether a second execution is harmless. If not, a sent call is retried only if rolled back.
+    /// Whether a second execution is harmless. If not, a sent call is retried only if it was rolled
+    /// back.
     pub may_repeat: bool,
     /// The transaction in which the backend runs the call.
     pub transaction: Transaction,

@@ -85,7 +85,7 @@ pub fn client_file_errors(config: &Config) -> Vec<StartError> {
     checked.filter_map(Result::err).flat_map(|errors| StartError::from_tls(&errors)).collect()
 }
 
-/// Reads the configuration, and prepares what depends on it.
+/// Reads the configuration, and prepares everything that depends on it.
 ///
 /// # Errors
 /// Returns all errors.

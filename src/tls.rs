@@ -1,4 +1,4 @@
-//! All rustls configurations of fjord: one crypto provider, TLS 1.3, and TLS 1.2 unless disabled.
+//! All of fjord's rustls configurations: one crypto provider, TLS 1.3, and TLS 1.2 unless disabled.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -90,7 +90,7 @@ pub enum TlsErrorKind {
         /// The length of the key in bits.
         bits: usize,
     },
-    /// The key belongs to a later certificate of the file.
+    /// The key belongs to a later certificate in the file.
     #[error(
         "the key belongs to certificate {number} of the file: expected that one first, then the CAs that signed it"
     )]

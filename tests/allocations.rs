@@ -124,7 +124,8 @@ pub(crate) async fn worker(config: &Config, tasks: &Tasks) {
         let handler = handlers::create(&endpoint.handler, &context).expect("the handler");
         let name = endpoint.queue.clone();
         let subjects = QueueSubjects::new(prefix, name, index, "1").expect("valid subjects");
-        let slots = Slots::new(16, config.worker.refused_max, config.worker.offer_timeout);
+        let slots =
+            Slots::new(16, config.worker.remembered_refusals_max, config.worker.offer_timeout);
         let endpoints = vec![ServedEndpoint::new(Arc::clone(endpoint), handler)];
         let endpoints = Arc::new(version::by_id(endpoints));
         let version = QueueVersion {

@@ -222,7 +222,7 @@ async fn a_flood_of_malformed_messages_logs_few_lines() {
         (count > f64::from(2 * FLOOD) - 0.5).then_some(())
     })
     .await;
-    let repeats = worker.metric("fjord_log_repeats_total").await;
+    let repeats = worker.metric("fjord_log_lines_suppressed_total").await;
     assert!(repeats > f64::from(2 * FLOOD) - 2.5, "{repeats} lines were suppressed");
     let log = worker.process.log();
     let lines: Vec<&str> = log.lines().skip(before).collect();

@@ -1,7 +1,7 @@
 //! Measures several targets in turn, so that drift affects all of them. Each target runs in its own
 //! processes, whose CPU time the kernel reports. The targets are fjord's gateway and worker; the
-//! floor, which is requests and replies over NATS alone; the ceiling, which is an HTTPS server
-//! alone; and optionally another build of fjord, and a gateway and a worker in Go.
+//! floor (requests and replies over NATS alone); the ceiling (an HTTPS server alone); and
+//! optionally another build of fjord, and a gateway and a worker in Go.
 
 use std::path::PathBuf;
 
@@ -22,7 +22,7 @@ mod rounds;
 use processes::BenchProcesses;
 use report::BenchReport;
 
-/// The concurrency of the measurements at a fixed rate and of growth.
+/// The concurrency of the measurements of growth, and of those at a fixed rate.
 pub(crate) const MIDDLE: usize = 64;
 /// The numbers of idle connections.
 pub(crate) const IDLE: [usize; 2] = [2_000, 10_000];
@@ -60,7 +60,7 @@ pub(crate) struct Plan {
     /// The executable of another build of fjord, which is measured in the same rounds if it is given.
     #[arg(long, env = "FJORD_BENCH_BASE")]
     pub(crate) base: Option<PathBuf>,
-    /// The number of calls that the worker runs at a time.
+    /// The number of calls that the worker runs concurrently.
     #[arg(long, env = "FJORD_BENCH_SLOTS", default_value_t = 1024)]
     pub(crate) slots: usize,
     /// The executable of the gateway and worker in Go, built from `benchmark/go`. They are measured only if it is given.

@@ -1,11 +1,13 @@
 //! `cargo bench`: compares procedure calls through the backend with direct calls through the driver, on one connection each.
 //!
-//! Both call the same procedures on the same server in turn, so that other load on the machine slows both. The server is the
-//! one in `FJORD_TEST_MSSQL`, or else the fake server of the tests in a runtime of its own.
+//! Both call the same procedures on the same server in turn, so that other load on the machine
+//! slows both. The server is the one in `FJORD_TEST_MSSQL`, or else the tests' fake server, in a
+//! runtime of its own.
 //!
-//! The backend resets the connection in each call; the driver does not. The cost of a reset is measured separately,
-//! with two connections without TLS, one of which is reset like the backend's. So is the cost of the session context. The benchmark fails if the throughput of the
-//! backend is below 0.95 times that of direct calls with a reset.
+//! The backend resets the connection in each call; the driver does not. The cost of a reset is
+//! measured separately, with two connections without TLS, one of which is reset like the backend's.
+//! The cost of the session context is also measured separately. The benchmark fails if the
+//! throughput of the backend is below 0.95 times that of direct calls with a reset.
 
 #[expect(dead_code, unused_imports, reason = "other tests use the rest of it")]
 #[expect(

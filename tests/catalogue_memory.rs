@@ -23,10 +23,10 @@ use super::support::nats::{NatsOptions, NatsServer};
 /// The memory of a gateway for each endpoint that has its own queue, in bytes. Lower this value and `WORKER` after an
 /// improvement.
 const GATEWAY: i64 = 4_700;
-/// The memory of a worker for each such endpoint that it serves, in bytes. Three quarters are the buffers that the NATS client
-/// allocates for the four subscriptions of a queue.
+/// The memory of a worker for each such endpoint that it serves, in bytes. Three quarters of it are
+/// the buffers that the NATS client allocates for the four subscriptions of a queue.
 const WORKER: i64 = 38_000;
-/// The test fails if a size exceeds its expected value by more than this number of percent.
+/// The test fails if a size exceeds its expected value by more than this percentage.
 const GROWTH_PERCENT: i64 = 10;
 /// The sizes of the two catalogues whose difference is measured.
 const SIZES: [usize; 2] = [20, 320];
@@ -142,7 +142,7 @@ fn reloads_do_not_make_the_memory_grow() {
         let transport = connect(&config).await;
         Dispatcher::start(&config, &queues, transport, &tasks).await.expect("a subscription")
     });
-    // As in a reload of the gateway.
+    // This is how the gateway reloads.
     let reload = || {
         active_config.store(load());
         dispatcher.reload(config.gateway.session.clone(), &queues);

@@ -1,5 +1,6 @@
-//! Promise: pages of other origins can call exactly those endpoints that the catalogue permits. The gateway answers
-//! preflight requests without a worker, and responses to these pages have the same fixed headers as other responses.
+//! Promise: pages from other origins can call exactly those endpoints that the catalogue permits.
+//! The gateway answers preflight requests without a worker, and responses to these pages have the
+//! same fixed headers as other responses.
 
 use http::Method;
 

@@ -209,11 +209,33 @@ async fn a_token_for_trying_is_accepted() {
     if let Some(results) = shell(&command) {
         assert!(results.contains(" passed"), "{results}");
     }
-    // The other commands of fjord find the run.
+    // fjord's other commands find the run.
     let call =
         format!(". {}/env; {} call greeting-get", run.run.display(), fjord_binary().display());
     assert!(shell(&call).is_none_or(|answer| answer.ends_with(&format!("{HELLO}\n"))));
     run.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_documentation_the_examples_are_offered_and_the_page_is_not() {
+    let home = tempfile::tempdir().unwrap();
+    let api = init(home.path());
+    for (access, page) in [
+        ("off", None),
+        ("authenticated", Some("of the endpoints that a caller may call")),
+        ("public", Some("/docs\n")),
+    ] {
+        let home = home.path().join(access);
+        fs::create_dir(&home).unwrap();
+        let mut command = dev(&api);
+        command.arg("--set").arg(format!("gateway.documentation={access}"));
+        let run = DevRun::start_command(&home, command).await;
+        assert_eq!(run.lines("fjord test --config").len(), 1, "{}", run.process.log());
+        assert_eq!(run.lines("documentation: ").len(), usize::from(page.is_some()));
+        assert!(page.is_none_or(|page| run.process.log().contains(page)), "{}", run.process.log());
+        assert_eq!(run.get("/docs").await.0, if page.is_some() { 200 } else { 404 });
+        run.stop().await;
+    }
 }
 
 /// Runs a command line that may use curl; `None` if curl is not installed.
@@ -310,7 +332,7 @@ async fn ports_in_use_are_replaced() {
     let run = DevRun::start_command(home.path(), command).await;
     assert_eq!(run.lines(&format!("port {port} is in use: the API uses port ")).len(), 1);
     assert_eq!(run.get("/v1/greeting").await.0, 200);
-    // A second run of the same directory is possible, but not in the same run directory.
+    // A second run in the same directory is possible, but not with the same run directory.
     let second = home.path().join("second");
     fs::create_dir(&second).unwrap();
     let other = DevRun::start(&second, &api).await;

@@ -217,7 +217,7 @@ async fn the_page_works_below_a_path_that_a_proxy_removes() {
 async fn the_files_of_the_page_are_cached_forever_and_the_rest_is_validated() {
     let options = FleetOptions {
         gateway_keys: "documentation = 'public'\n",
-        // A route that would match the paths of the files.
+        // This route would match the paths of the page's files.
         catalogue: Some((
             "any.json",
             r#"{ "any": { "route": "GET /{table}/{id}", "handler": "echo", "queue": "echo", "result": "json",

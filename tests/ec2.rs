@@ -1,4 +1,4 @@
-//! Promise: the load of each pool reaches CloudWatch, and a host that EC2 is about to stop is drained first. Every failure of
+//! Promise: the load of each pool reaches `CloudWatch`, and a host that EC2 is about to stop is drained first. Every failure of
 //! a service of AWS is reported in one line, within a bounded time.
 
 mod metadata_failures;

@@ -69,18 +69,17 @@ fn existing_files_are_named_and_not_changed() {
 #[test]
 fn the_next_commands_are_printed() {
     let home = tempfile::tempdir().unwrap();
-    let output = Command::new(fjord_binary())
-        .args(["init", "api"])
-        .current_dir(home.path())
-        .output()
-        .unwrap();
-    let text = printed(&output);
-    assert!(
-        text.ends_with(
-            "Next:\n\n  fjord check --config api\n  fjord dev api\n  fjord test --config api\n"
-        ),
-        "{text}"
-    );
+    for (directory, shown) in [("api", "api"), ("my api", "'my api'")] {
+        let output = Command::new(fjord_binary())
+            .args(["init", directory])
+            .current_dir(home.path())
+            .output()
+            .unwrap();
+        let text = printed(&output);
+        let commands = ["check --config", "dev", "test --config"];
+        let commands = commands.map(|command| format!("  fjord {command} {shown}\n"));
+        assert!(text.ends_with(&format!("Next:\n\n{}", commands.concat())), "{text}");
+    }
     let ignored = fs::read_to_string(home.path().join("api/.gitignore")).unwrap();
     assert!(ignored.contains("/secrets/") && ignored.contains("/data/"), "{ignored}");
 }
@@ -132,7 +131,7 @@ async fn an_interrupted_import_leaves_nothing_behind() {
 #[test]
 fn a_write_that_fails_leaves_nothing_behind() {
     let home = tempfile::tempdir().unwrap();
-    // Files cannot have a byte, and the signal that says so is ignored.
+    // Files cannot contain any data, and the signal that reports this is ignored.
     let script =
         format!("ulimit -f 0; trap '' XFSZ; exec {} init api/new", fjord_binary().display());
     let output =

@@ -1,5 +1,6 @@
-//! Promise: `fjord check --online` reports every mismatch between a configuration, its NATS servers and its databases, each on
-//! one line, within seconds, and exits with status 2. Without a mismatch it lists what it checked.
+//! Promise: `fjord check --online` reports every mismatch between a configuration, its NATS servers
+//! and its databases, each on one line, within seconds, and exits with status 2. Without a
+//! mismatch, it lists the checks that it made.
 
 use std::fs;
 use std::path::Path;

@@ -119,7 +119,7 @@ impl DocumentedGateway {
     }
 }
 
-/// Returns the endpoints of a document that are not public.
+/// Returns the endpoints in a document that are not public.
 fn shown(answer: &HttpResponse) -> BTreeSet<String> {
     let document = answer.is(200).json();
     let paths = document["paths"].as_object().unwrap().values();

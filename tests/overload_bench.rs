@@ -61,7 +61,7 @@ impl LoadCaller {
     }
 }
 
-/// Returns the number of messages that the processes of the fleet have published.
+/// Returns the number of messages that the processes in the fleet have published.
 async fn published_messages(fleet: &Fleet) -> f64 {
     let mut sum = 0.0;
     for server in &fleet.nats.servers {
@@ -186,7 +186,7 @@ async fn bench_overload() {
     let client =
         offering.client_with(ClientOptions { http: HttpVersion::Two, ..ClientOptions::default() });
     // These workers make no offers: the callers retry blindly, so an offer would only reserve a slot that is not used.
-    let plain = fleet("[worker]\nrefused_max = 0\n").await;
+    let plain = fleet("[worker]\nremembered_refusals_max = 0\n").await;
     let nats = nats(&plain).await;
     for _ in 0..ROUNDS {
         round(&offering, "offers", &LoadCaller::Gateway(client.clone())).await;

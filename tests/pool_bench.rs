@@ -1,11 +1,12 @@
-//! `make bench-pool`: measures the throughput of many queues that share the connections of a database, and the cost of
+//! `make bench-pool`: measures the throughput of many queues that share the connections to a database, and the cost of
 //! clients that disconnect.
 //!
-//! The server is the one in `FJORD_TEST_MSSQL`, or else the fake server of the tests, on its own thread and with logins of
-//! 50 ms. Each round measures every scenario, so that other load on the machine slows all of them, and compares each with
-//! the first scenario of the same round. The benchmark fails if the throughput of many queues is below 0.9 times that of
-//! one queue, if disconnecting clients reduce the throughput by more than 5 %, or if a connection is opened or discarded
-//! during a measurement.
+//! The server is the one in `FJORD_TEST_MSSQL`, or else the tests' fake server, on its own thread
+//! and with logins of 50 ms. Each round measures every scenario, so that other load on the machine
+//! slows all of them, and compares each with the first scenario of the same round. The benchmark
+//! fails if the throughput of many queues is below 0.9 times that of one queue, if disconnecting
+//! clients reduce the throughput by more than 5 %, or if a connection is opened or discarded during
+//! a measurement.
 
 #[expect(dead_code, unused_imports, reason = "other tests use the rest of it")]
 #[expect(

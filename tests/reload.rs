@@ -184,7 +184,7 @@ async fn fifty_reloads_do_not_make_a_gateway_grow() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signal_during_the_start_does_not_end_the_process() {
     let mut fleet = Fleet::start(FleetOptions { workers: 0, ..FleetOptions::default() }).await;
-    // The start waits until someone writes into the pipe.
+    // The process waits at startup until something is written to the pipe.
     let (pipe, added) = (fleet.catalogue().join("added.json"), fleet.catalogue().join("added.new"));
     rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)
         .expect("a pipe");

@@ -185,7 +185,7 @@ async fn the_gateway_checks_what_a_worker_sends() {
     for (header, value, status, forwarded) in [
         ("Link", "</v1/page>; rel=\"next\"", 200, "</v1/page>; rel=\"next\""),
         ("Link", "next", 502, ""),
-        // The endpoint does not declare this one, and the name of a header is case-sensitive in NATS.
+        // The endpoint does not declare this header, and header names are case-sensitive in NATS.
         ("Location", "/v1/page/7", 200, ""),
         ("link", "</v1/page>", 200, ""),
         ("Set-Cookie", "a=b", 200, ""),

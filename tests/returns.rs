@@ -1,6 +1,7 @@
-//! Promise: `fjord import` writes the columns that the database reports into `returns`, and calls a procedure for them only if
-//! asked to. `fjord check --online` reports each difference between `returns` and the database as a warning. The columns type
-//! the `OpenAPI` document.
+//! Promise: `fjord import` writes the columns that the database reports into `returns`, and calls a
+//! procedure for them only if asked to. `fjord check --online` reports each difference between
+//! `returns` and the database as a warning. The `OpenAPI` document contains the types of the
+//! columns.
 
 use std::fs;
 use std::path::Path;
@@ -60,8 +61,8 @@ const PROCEDURES: [(&str, &str); 7] = [
         "SELECT owner AS \"@owner\", 1 AS \"@x\" FROM horse; SELECT born FROM horse; SELECT 1",
     ),
     ("stud.visit_list", "SELECT id, horse FROM visit"),
-    // Both write. The name of the first one ends in a verb that suggests reading; the other's has
-    // no known verb.
+    // Both procedures write. The name of the first one ends in a verb that suggests reading; the
+    // name of the other has no known verb.
     (
         "stud.visit_get",
         "INSERT INTO visit (horse) VALUES ('528'); SELECT max(horse) AS horse FROM visit",
@@ -91,7 +92,8 @@ async fn the_import_describes_answers_of_the_embedded_backend() {
                 "born": { "type": "date" }, "height": { "type": "decimal", "nullable": true },
                 "alive": { "type": "boolean" } }),
         ),
-        // A count in the statement hides that a column is never NULL, and an expression has no type.
+        // Because of the count in the statement, the column may be NULL, and an expression has no
+        // type.
         (
             "horse-list",
             json!({ "ueln": { "type": "string", "nullable": true }, "name": any, "n": any }),
@@ -267,6 +269,24 @@ async fn the_import_describes_answers_of_sql_server() {
             .contains("returns: not compared, because the database does not describe the result"),
         "{lines:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_procedure_that_is_not_described_in_time_does_not_spoil_the_others() {
+    let endpoint = fake_server().await.fake.expect("this is the fake server");
+    for procedure in ["thing_get", "thing_list"] {
+        describe(&endpoint, procedure, Some("id int"));
+    }
+    let never = "fjord_test.thing_add".to_owned();
+    *endpoint.state.never_described.lock().expect("not poisoned") = Some(never);
+    let directory = directory(&on_endpoint(&endpoint));
+    let (entries, said) = import(directory.path(), &["fjord_test.thing_*"]);
+    for id in ["thing-get", "thing-list"] {
+        assert_eq!(entries[id]["returns"], json!({ "id": { "type": "int32" } }), "{said}");
+    }
+    assert!(entries["thing-add"].is_object() && entries["thing-add"].get("returns").is_none());
+    assert_eq!(said.matches("untyped: ").count(), 1, "{said}");
+    assert!(said.contains("untyped: fjord_test.thing_add: no answer within 5.0s\n"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,5 @@
-//! Promise: `fjord check` reports exactly the errors with which a start would fail, each with its key and its file, in one run.
+//! Promise: `fjord check` reports exactly the errors that would prevent a start, each with its key
+//! and its file, in one run.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -16,7 +16,8 @@ use crate::roles::gateway::client::caller::Caller;
 use crate::roles::gateway::edge::documentation::DOCUMENTATION_PATHS;
 use crate::roles::gateway::edge::documentation::Documentation;
 
-/// Catalogue, routes, keys and limits that were loaded together and are consistent with each other.
+/// The catalogue, routes, keys and limits, which were loaded together and are consistent with each
+/// other.
 #[derive(Debug)]
 pub struct ActiveConfig {
     /// The endpoints.
@@ -32,8 +33,8 @@ pub struct ActiveConfig {
     /// The path of the health check.
     pub health_path: Option<String>,
     /// HTTP limits.
-    pub http: HttpLimits,
-    /// The scope of the callers that get a `Server-Timing` header; `*` means all callers.
+    pub http: Arc<HttpLimits>,
+    /// The scope that a caller needs to get a `Server-Timing` header. With `*`, all callers get it.
     pub server_timing_scope: Option<String>,
 }
 
@@ -85,7 +86,7 @@ impl ActiveConfig {
         );
         let default_cors = CorsRules::without_endpoint(&config.catalogue.defaults.cors);
         let default_cors = default_cors.map(Arc::new);
-        let http = config.gateway.http.clone();
+        let http = Arc::new(config.gateway.http.clone());
         let server_timing_scope = config.gateway.server_timing_scope.clone();
         Ok(Self {
             catalogue,
@@ -113,7 +114,7 @@ impl ActiveConfig {
             || self.is_documentation_asset(path)
     }
 
-    /// Returns whether a path is that of a file of the documentation page.
+    /// Returns whether a path names a file of the documentation page.
     #[must_use]
     pub fn is_documentation_asset(&self, path: &str) -> bool {
         self.documentation.as_ref().is_some_and(|documentation| documentation.is_asset(path))

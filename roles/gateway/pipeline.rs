@@ -57,9 +57,9 @@ use authentication::untrusted_connection;
 use negotiation::NegotiatedRequest;
 use rejection::Rejection;
 
-/// `Retry-After` of the response when too many requests are in flight.
+/// `Retry-After` for the response when too many requests are in flight.
 const IN_FLIGHT_RETRY_AFTER: Duration = Duration::from_secs(1);
-/// `Allow` of the paths that the gateway serves itself.
+/// `Allow` for the paths that the gateway serves itself.
 const OWN_METHODS: &str = "GET, HEAD, OPTIONS";
 
 /// Handles the requests of all connections.
@@ -75,7 +75,7 @@ pub struct Pipeline {
     pub rates: RateLimiter,
     /// The limit on concurrent requests.
     pub in_flight: ConcurrencyLimit,
-    /// The limit on the memory of requests and responses.
+    /// The limit on the memory for requests and responses.
     pub bytes: ByteBudget,
     /// The health check for load balancers.
     pub health: HealthCheck,
@@ -182,7 +182,8 @@ impl Pipeline {
                 return Ok((response, None));
             }
             RouteLookup::NotFound => {
-                // Boxed because it is rare: its future would enlarge that of every request.
+                // This future is boxed, because it is rarely needed and would enlarge the future of
+                // every request.
                 let page = Box::pin(self.own_path(&active_config, parts, peer, log));
                 return page.await.map(|page| (page, None));
             }
@@ -197,9 +198,13 @@ impl Pipeline {
         let negotiated = NegotiatedRequest::new(parts, &matched.endpoint)?;
         log.transaction_end = negotiated.preferences.transaction_end;
         let bytes_max = matched.endpoint.body_bytes_max;
-        let client = ClientNetwork::new(peer.address, active_config.http.ipv6_prefix_bits);
+        let limits = Arc::clone(&active_config.http);
+        // A long request must not keep the endpoints that a reload replaces or removes.
+        drop(active_config);
+        let client = ClientNetwork::new(peer.address, limits.ipv6_prefix_bits);
         let mut room = self.bytes.enter(client)?;
-        let body = read_body(body, bytes_max, &active_config.http, &mut room).await?;
+        let body = read_body(body, bytes_max, &limits, &mut room).await?;
+        drop(limits);
         let request = MatchedRequest { parts, matched: &matched, body: &body };
         let mut envelope = request.envelope(&caller, peer, log)?;
         drop(body);
@@ -223,7 +228,8 @@ impl Pipeline {
             let endpoint = Arc::clone(request.endpoint);
             let is_head = request.parts.method == Method::HEAD;
             let reusable = ReusableRequest { endpoint, envelope, reservation: room, is_head };
-            // Boxed because it is rare: its future would enlarge that of every request.
+            // This future is boxed, because it is rarely needed and would enlarge the future of
+            // every request.
             Box::pin(self.reuse.dispatch(&self.dispatcher, reusable)).await
         } else {
             let reservation = AnswerReservation::new(request.keeps_answer(), room);

@@ -1,8 +1,9 @@
-//! The first step of a start: reads every file that the configuration names. `fjord check` performs
-//! only this step.
+//! Performs the first step of a start: reads every file that the configuration names. `fjord check`
+//! performs only this step.
 
 use crate::cli::Role;
 use crate::config::LoadedConfig;
+use crate::free_memory;
 use crate::roles;
 use crate::roles::gateway::active_config::ActiveConfig;
 use crate::start_check::{self, StartError};
@@ -40,7 +41,8 @@ pub(super) fn with_tls<T>(
     let config = &loaded.config;
     let mut errors = start_check::client_file_errors(config);
     let tls = tls.map_err(|found| errors.extend(StartError::from_tls(&found)));
-    let active_config = ActiveConfig::load(config).map_err(|found| errors.extend(found));
+    let active_config = free_memory::run_in_own_thread(|| ActiveConfig::load(config));
+    let active_config = active_config.map_err(|found| errors.extend(found));
     match (active_config, tls) {
         (Ok(active_config), Ok(tls)) if errors.is_empty() => {
             Ok((active_config, tls, roles::prepare_traces(config, Role::Gateway)?))

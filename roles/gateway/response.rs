@@ -163,7 +163,7 @@ fn with_body(
 }
 
 /// If the body is charged to the client's byte budget, attaches an empty reservation for the same
-/// client, so that `count_compressed` can charge the compressed body too.
+/// client, so that `charge_compressed` can charge the compressed body too.
 pub(super) fn attach_reservation(response: &mut Response, reservation: &Reservation) {
     if let ResponseBody::Whole(body) = response.body()
         && Reservation::counts(body)
@@ -173,7 +173,7 @@ pub(super) fn attach_reservation(response: &mut Response, reservation: &Reservat
 }
 
 /// Counts a compressed body with the reservation attached by `attach_reservation`.
-pub(super) fn count_compressed(response: &mut Response) {
+pub(super) fn charge_compressed(response: &mut Response) {
     let attached = response.extensions_mut().remove::<Arc<Reservation>>();
     if let Some(reservation) = attached.and_then(Arc::into_inner)
         && response.headers().contains_key(header::CONTENT_ENCODING)

@@ -39,6 +39,9 @@ use crate::roles::gateway::report;
 const TASKS_WAIT: Duration = Duration::from_secs(2);
 
 mod commands;
+mod removed_endpoints;
+
+use removed_endpoints::RemovedEndpoints;
 
 struct GatewayProcess {
     config: Config,
@@ -49,9 +52,10 @@ struct GatewayProcess {
     tasks: Tasks,
     admin_tasks: Tasks,
     stop: Cancel,
+    removed_endpoints: RemovedEndpoints,
 }
 
-/// Runs a gateway until a signal ends it.
+/// Runs a gateway until a signal stops it.
 ///
 /// # Errors
 /// `RunError` if the gateway cannot start. In that case it has served no requests.
@@ -137,11 +141,21 @@ impl GatewayProcess {
         tracing::info!(part = "https", address = %listener.address(), "listening");
         let service: Arc<dyn HttpService> = Arc::clone(&pipeline) as Arc<dyn HttpService>;
         let listener = listener.serve(service, &tasks);
-        let gateway = Self { config, pipeline, listener, tls, readiness, tasks, admin_tasks, stop };
+        let gateway = Self {
+            config,
+            pipeline,
+            listener,
+            tls,
+            readiness,
+            tasks,
+            admin_tasks,
+            stop,
+            removed_endpoints: RemovedEndpoints::default(),
+        };
         Ok((gateway, commands))
     }
 
-    /// Reloads configuration, catalogue, keys and certificates.
+    /// Reloads the configuration, the catalogue, keys and certificates.
     ///
     /// # Errors
     /// All errors. Nothing has changed in that case.
@@ -156,6 +170,7 @@ impl GatewayProcess {
         let config = loaded.config;
         roles::warn_about_restart(&self.config, &config);
         let old = self.pipeline.active_config.load_full();
+        self.removed_endpoints.add(&old.catalogue, &active_config.catalogue);
         let (tasks, stop) = (&self.tasks, &self.stop);
         let old = Some(&old.authenticator);
         active_config.authenticator.fetch_issuer_keys(old, &self.readiness, tasks, stop);
@@ -202,7 +217,7 @@ impl GatewayProcess {
     }
 }
 
-/// Returns the queues of a catalogue. They are created before their first requests, so that their
+/// Returns the queues in a catalogue. They are created before their first requests, so that their
 /// metrics start at zero and rates count those requests.
 fn queue_names(active_config: &ActiveConfig) -> Vec<QueueName> {
     let endpoints = active_config.catalogue.endpoints().iter();

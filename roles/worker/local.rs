@@ -34,7 +34,8 @@ impl LocalWorker {
     /// Creates the handlers. Connects to no database yet.
     ///
     /// # Errors
-    /// All errors with which a worker would not start, apart from those of its connection to NATS.
+    /// All errors that would prevent a worker from starting, apart from errors in connecting to
+    /// NATS.
     pub fn open(config: &Config, catalogue: &Catalogue) -> Result<Self, Vec<StartError>> {
         let (none, prefix) = (&Databases::default(), &config.messaging.prefix);
         let databases = prepare::open_databases(config, catalogue, none)?;

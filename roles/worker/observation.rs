@@ -1,4 +1,4 @@
-//! Observability of a worker: load, metrics, spans, readiness and status reports.
+//! A worker's observability: its load, metrics, spans, readiness and status reports.
 
 pub mod load;
 pub mod queue_metrics;

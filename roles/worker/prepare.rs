@@ -1,13 +1,14 @@
-//! The first step of a start: reads every file that the configuration names, and creates the
-//! handlers of all queues. `fjord check` performs only this step.
+//! Performs the first step of a start: reads every file that the configuration names, and creates
+//! the handlers of all queues. `fjord check` performs only this step.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::catalogue::{self, Catalogue, Endpoint, QueueName};
+use crate::catalogue::{self, Catalogue, CatalogueError, Endpoint, QueueName};
 use crate::cli::Role;
 use crate::config::worker::QueueConfig;
 use crate::config::{Config, LoadedConfig};
+use crate::free_memory;
 use crate::message::Subject;
 use crate::procedures::databases::{DatabaseKey, Databases};
 use crate::procedures::{BackendError, pool_sizes};
@@ -64,7 +65,7 @@ pub struct RunningParts<'a> {
     pub first_index: usize,
 }
 
-/// Does the same for a worker that is running.
+/// Reads the files again for a worker that is running, to prepare a reload.
 ///
 /// # Errors
 /// All errors found.
@@ -74,11 +75,14 @@ pub fn prepare_reload(
 ) -> Result<PreparedWorker, Vec<StartError>> {
     let config = &loaded.config;
     let mut errors = start_check::client_file_errors(config);
-    let catalogue = match catalogue::load(&config.catalogue.directory, &config.catalogue.defaults) {
-        Ok(mut catalogue) => {
-            catalogue.remove_examples();
-            Arc::new(catalogue)
-        }
+    let catalogue = free_memory::run_in_own_thread(|| {
+        let mut catalogue =
+            catalogue::load(&config.catalogue.directory, &config.catalogue.defaults)?;
+        catalogue.remove_examples();
+        Ok::<_, Vec<CatalogueError>>(catalogue)
+    });
+    let catalogue = match catalogue {
+        Ok(catalogue) => Arc::new(catalogue),
         Err(found) => {
             errors.extend(found.into_iter().map(StartError::from));
             Arc::default()

@@ -123,7 +123,7 @@ pub(super) fn endpoint(
         cache: response.cache,
         cache_control: response.cache_control,
     };
-    // Last, because the rules for an example depend on all other keys.
+    // Examples are validated last, because the rules for an example depend on all other keys.
     endpoint.examples = examples::examples(definition.examples.as_deref(), &endpoint, errors);
     (errors.list.len() == before).then_some(endpoint)
 }
@@ -155,7 +155,7 @@ fn route(written: Option<&str>, errors: &mut EndpointErrors<'_>) -> Option<Route
     Some(parsed)
 }
 
-/// Returns the queue of an endpoint: by default, the one that has the name of the endpoint.
+/// Returns an endpoint's queue. By default, it has the same name as the endpoint.
 fn queue(
     written: Option<&str>,
     id: Option<&EndpointId>,
@@ -188,7 +188,7 @@ fn check_dry_run(
     }
 }
 
-/// Returns the execution. By default, it depends on the method.
+/// Returns the execution guarantee. By default, it depends on the method.
 fn execution(written: Option<Execution>, route: Option<&Route>) -> Execution {
     // All other permitted methods are idempotent (RFC 9110 §9.2.2).
     let is_idempotent = |method: &Method| *method != Method::POST && *method != Method::PATCH;

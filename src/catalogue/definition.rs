@@ -50,7 +50,7 @@ pub struct EndpointDefinition {
     pub parameters: OrderedMembers<ObjectOnly<ParameterDefinition>>,
     /// The structure of the answer. Default: `rows`.
     pub result: Option<ResultKind>,
-    /// The media types of a successful answer, from which the client chooses with `Accept`; the first is the default. For `rows`: `application/json`, `text/csv`, `application/x-ndjson`. For a `value`: any one besides JSON, in which its bytes or text are sent as they are. Default: `application/json`.
+    /// The media types of a successful answer, from which the client chooses with `Accept`; the first is the default. For `rows`: `application/json`, `text/csv`, `application/x-ndjson`. For a `value`: any one media type besides JSON; the bytes or text of the value are sent unchanged. Default: `application/json`.
     pub produces: Option<ProducesDefinition>,
     /// OUTPUT parameters of the procedure that are included in a `row`, `value` or `full` answer.
     pub outputs: Vec<String>,
@@ -128,11 +128,11 @@ pub struct ParameterDefinition {
     /// The largest allowed number.
     #[schemars(with = "Option<serde_json::Number>")]
     pub maximum: Option<Box<RawValue>>,
-    /// The minimum number of characters of a `string`, or of bytes of a `binary`.
+    /// The minimum number of characters in a `string`, or of bytes in a `binary`.
     pub min_length: Option<usize>,
-    /// The maximum number of characters of a `string` or of the text of a `json`, or of bytes of a `binary`.
+    /// The maximum number of characters in a `string` or in the text of a `json`, or of bytes in a `binary`.
     pub max_length: Option<usize>,
-    /// The maximum number of rows of a `table`, or of items of a `json` array.
+    /// The maximum number of rows in a `table`, or of items in a `json` array.
     pub max_items: Option<usize>,
     /// The columns of a `table`, in the order of the table type.
     pub columns: Option<OrderedMembers<ObjectOnly<ParameterDefinition>>>,
@@ -140,7 +140,7 @@ pub struct ParameterDefinition {
     pub table_type: Option<String>,
 }
 
-/// The HTTP statuses of a procedure's RETURN statuses and errors.
+/// The HTTP statuses for a procedure's RETURN statuses and errors.
 #[derive(Debug, Default, serde::Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Status")]

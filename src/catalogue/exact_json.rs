@@ -8,8 +8,8 @@ use serde_json::value::RawValue;
 
 /// The maximum nesting depth of arrays and objects.
 const DEPTH_MAX: usize = 64;
-/// The width up to which a value is written in one line by `to_indented`.
-const LINE_WIDTH_MAX: usize = 110;
+/// The width up to which `to_indented` writes a value on one line.
+pub const LINE_WIDTH_MAX: usize = 110;
 
 /// A JSON value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,9 +112,9 @@ impl ExactJson {
         }
     }
 
-    /// Returns the text in the form of catalogue files: a short value in one line, each member or item of a longer one in a
-    /// line of its own. `indent` is the indentation of the line in which the text starts, at column `column`; `unit` is the
-    /// additional indentation of each level.
+    /// Returns the text in the form of catalogue files: a short value on one line, each member or
+    /// item of a longer one on a line of its own. `indent` is the indentation of the line on which
+    /// the text starts, at column `column`; `unit` is the additional indentation of each level.
     #[must_use]
     pub fn to_indented(&self, indent: &str, unit: &str, column: usize) -> String {
         let line = self.to_string();
@@ -174,11 +174,13 @@ impl<'de: 'a, 'a> Deserialize<'de> for UniqueMembers<'a> {
     }
 }
 
-fn quoted(text: &str) -> String {
+/// Returns a string as JSON.
+#[must_use]
+pub fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// Writes the value in one line, in the form of catalogue files.
+/// Writes the value on one line, in the form of catalogue files.
 impl fmt::Display for ExactJson {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -10,16 +10,17 @@ use crate::problem::ProblemKind;
 
 pub mod comparison;
 pub mod matcher;
+pub mod pairing;
 pub mod value_type;
 
 pub use comparison::Difference;
 pub use matcher::Matcher;
 
-/// The maximum number of examples of an endpoint.
+/// The maximum number of examples for an endpoint.
 pub const EXAMPLES_MAX: usize = 64;
 /// The maximum size of an example's JSON in bytes.
 pub const EXAMPLE_BYTES_MAX: usize = 64 * 1024;
-/// The maximum size of all examples of an endpoint in bytes.
+/// The maximum total size of an endpoint's examples in bytes.
 pub const EXAMPLES_BYTES_MAX: usize = 256 * 1024;
 /// The problems that an example can expect, besides `REFUSED`.
 pub const PROBLEMS: [ProblemKind; 5] = [
@@ -29,7 +30,7 @@ pub const PROBLEMS: [ProblemKind; 5] = [
     ProblemKind::PreconditionFailed,
     ProblemKind::NotAcceptable,
 ];
-/// The problem with which a procedure refuses a request. Its status differs.
+/// The problem that reports a procedure's own refusal. Its status varies.
 pub const REFUSED: &str = "refused";
 /// The principal of calls that `fjord test` makes without a gateway, if the example names none.
 pub const PRINCIPAL_DEFAULT: &str = "example";

@@ -28,7 +28,7 @@ pub struct ExampleRequest {
 }
 
 impl ExampleRequest {
-    /// Builds the request of an example of an endpoint.
+    /// Builds the request for an example.
     #[must_use]
     pub fn new(endpoint: &Endpoint, example: &Example) -> Self {
         let given = |source: ParameterSource| {
@@ -93,7 +93,8 @@ pub fn text<'a>(parameter: &Parameter, value: &'a ExactJson) -> Cow<'a, str> {
     }
 }
 
-/// Returns the representation that an example asks for; `None` if its `Accept` names several media types or another one.
+/// Returns the representation that an example asks for; `None` if its `Accept` is not exactly one
+/// of the endpoint's media types.
 #[must_use]
 pub fn representation<'a>(endpoint: &'a Endpoint, example: &Example) -> Option<&'a Representation> {
     match example.header(&ACCEPT) {

@@ -19,7 +19,7 @@ use super::names::EndpointId;
 use super::route::RouteTable;
 
 /// The largest catalogue file in bytes.
-const FILE_BYTES_MAX: u64 = 64 << 20;
+pub const FILE_BYTES_MAX: u64 = 64 << 20;
 
 /// The member that names the file's JSON Schema, for editors.
 const SCHEMA: &str = "$schema";
@@ -241,7 +241,7 @@ pub(crate) mod fixture {
         }
     }
 
-    /// Parses a catalogue from the members of one file. `KEYS` in the text is replaced with the keys `procedure` and `auth`.
+    /// Parses a catalogue from the members in one file. `KEYS` in the text is replaced with the keys `procedure` and `auth`.
     pub(crate) fn catalogue(endpoints: &str) -> Catalogue {
         let keys = r#""procedure":"a.b","auth":"public""#;
         let text = format!("{{{}}}", endpoints.replace("KEYS", keys));

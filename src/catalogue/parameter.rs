@@ -40,7 +40,7 @@ pub struct Parameter {
 #[serde(rename_all = "lowercase")]
 #[schemars(rename = "Source")]
 pub enum ParameterSource {
-    /// A segment of the path.
+    /// A segment in the path.
     Path,
     /// A query parameter.
     Query,
@@ -143,7 +143,7 @@ pub struct Constraints {
     pub length_min: Option<usize>,
     /// The maximum number of characters, or of bytes for `binary`.
     pub length_max: Option<usize>,
-    /// The maximum number of rows of a `table`, or of items of a JSON array.
+    /// The maximum number of rows in a `table`, or of items in a JSON array.
     pub items_max: Option<usize>,
 }
 

@@ -1,10 +1,14 @@
 //! Checks whether an answer has the columns that `returns` declares.
 
+use std::collections::HashMap;
+
 use super::endpoint::{Endpoint, ResultKind};
 use super::exact_json::ExactJson;
 use super::example::Matcher;
 use super::example::comparison::member_pointer;
+use super::example::matcher::with_samples;
 use super::example::value_type::{has_type, sample};
+use super::json_schema::JsonSchema;
 use super::names::eq_ignore_case;
 use super::parameter::ParameterType;
 use super::returns::{ReturnColumn, Returns, VALUE};
@@ -35,13 +39,49 @@ impl ReturnsDrift {
     }
 }
 
+/// A comparison, and what it has found.
+#[derive(Debug, Default)]
+struct DriftCollector {
+    found: ReturnsDrift,
+    /// The compiled schemas by the addresses of their columns, because an answer can have many rows.
+    schemas: HashMap<usize, Option<JsonSchema>>,
+}
+
+impl DriftCollector {
+    fn add(&mut self, line: String) {
+        self.found.add(line);
+    }
+
+    fn undeclared(&mut self, line: String) {
+        self.found.undeclared(line);
+    }
+
+    /// Compares a `json` value with the schema of its column.
+    fn schema(&mut self, column: &ReturnColumn, answer: &ExactJson, pointer: &str) {
+        let Some(schema) = &column.schema else { return };
+        // What stands for any value of a type is not compared.
+        if (column.nullable && *answer == ExactJson::Null) || with_samples(answer) != *answer {
+            return;
+        }
+        let address = std::ptr::from_ref(column).addr();
+        // The catalogue has checked the schema.
+        let compiled = self.schemas.entry(address).or_insert_with(|| JsonSchema::new(schema).ok());
+        let found = compiled.as_ref().and_then(|schema| schema.contradiction(&answer.to_value()));
+        if let Some((place, reason)) = found {
+            let place = format!("{pointer}{place}");
+            let place = if place.is_empty() { "body" } else { &place };
+            self.add(format!("{place}: contradicts the schema in `returns`: {reason}"));
+        }
+    }
+}
+
 /// Compares the JSON of a successful answer, which can contain matchers, with `returns`.
 #[must_use]
 pub fn drift(endpoint: &Endpoint, answer: &ExactJson) -> ReturnsDrift {
-    let mut drift = ReturnsDrift::default();
-    let Some(returns) = &endpoint.returns else { return drift };
+    let mut drift = DriftCollector::default();
+    let Some(returns) = &endpoint.returns else { return drift.found };
     if is_any(answer) {
-        return drift;
+        return drift.found;
     }
     match (endpoint.result, returns) {
         (ResultKind::Rows, Returns::Columns(columns)) => rows(columns, answer, "", &mut drift),
@@ -67,11 +107,11 @@ pub fn drift(endpoint: &Endpoint, answer: &ExactJson) -> ReturnsDrift {
         _ => {}
     }
     // `outputs` that `returns` does not declare are part of the endpoint.
-    drift.undeclared.retain(|line| {
+    drift.found.undeclared.retain(|line| {
         let name = line.split(':').next().unwrap_or_default();
         !endpoint.outputs.iter().any(|output| eq_ignore_case(&format!("/{output}"), name))
     });
-    drift
+    drift.found
 }
 
 fn is_any(value: &ExactJson) -> bool {
@@ -82,7 +122,7 @@ fn sets(
     declared: &[Vec<ReturnColumn>],
     answer: &ExactJson,
     pointer: &str,
-    drift: &mut ReturnsDrift,
+    drift: &mut DriftCollector,
 ) {
     if is_any(answer) {
         return;
@@ -96,7 +136,7 @@ fn sets(
     }
 }
 
-fn rows(columns: &[ReturnColumn], answer: &ExactJson, pointer: &str, drift: &mut ReturnsDrift) {
+fn rows(columns: &[ReturnColumn], answer: &ExactJson, pointer: &str, drift: &mut DriftCollector) {
     if is_any(answer) {
         return;
     }
@@ -109,7 +149,7 @@ fn rows(columns: &[ReturnColumn], answer: &ExactJson, pointer: &str, drift: &mut
     }
 }
 
-fn object(columns: &[ReturnColumn], answer: &ExactJson, pointer: &str, drift: &mut ReturnsDrift) {
+fn object(columns: &[ReturnColumn], answer: &ExactJson, pointer: &str, drift: &mut DriftCollector) {
     if is_any(answer) {
         return;
     }
@@ -132,7 +172,7 @@ fn object(columns: &[ReturnColumn], answer: &ExactJson, pointer: &str, drift: &m
     }
 }
 
-fn value(column: &ReturnColumn, answer: &ExactJson, pointer: &str, drift: &mut ReturnsDrift) {
+fn value(column: &ReturnColumn, answer: &ExactJson, pointer: &str, drift: &mut DriftCollector) {
     let kind = column.kind;
     let fits = match (Matcher::from_json(answer), answer) {
         // Some values must have both types.
@@ -142,7 +182,9 @@ fn value(column: &ReturnColumn, answer: &ExactJson, pointer: &str, drift: &mut R
         (None, ExactJson::Null) => column.nullable || kind == ParameterType::Json,
         (None, answer) => has_type(kind, answer),
     };
-    if !fits {
+    if fits {
+        drift.schema(column, answer, pointer);
+    } else {
         let null = if column.nullable { " or null" } else { "" };
         drift.add(contradiction(pointer, &format!("{}{null}", kind.as_str()), answer));
     }
@@ -209,6 +251,31 @@ mod tests {
         ] {
             let found = found(keys, bad).contradictions;
             assert_eq!(found.first().map(String::as_str), Some(line), "{keys} {bad}");
+        }
+    }
+
+    #[test]
+    fn json_values_are_compared_with_their_schema() {
+        let column = r#"{"type":"json","nullable":true,"schema":{"type":"array","items":{"type":"integer"}}}"#;
+        let rows = format!(r#""result":"rows","returns":{{"a":{column}}}"#);
+        let value = format!(r#""result":"json","returns":{{"value":{column}}}"#);
+        for (keys, good) in [
+            (&*rows, r#"[{"a":[1,2]},{"a":null},{"a":[{"$any":"string"}]},{"a":{"$any":"json"}}]"#),
+            (&value, "[]"),
+            (&value, "null"),
+        ] {
+            assert_eq!(found(keys, good), ReturnsDrift::default(), "{keys} {good}");
+        }
+        for (keys, bad, start) in [
+            (
+                &*rows,
+                r#"[{"a":[]},{"a":[1,"2"]}]"#,
+                "/1/a/1: contradicts the schema in `returns`: ",
+            ),
+            (&value, "{}", "body: contradicts the schema in `returns`: "),
+        ] {
+            let found = found(keys, bad).contradictions;
+            assert!(found.len() == 1 && found[0].starts_with(start), "{found:?}");
         }
     }
 

@@ -20,7 +20,7 @@ pub(super) const RESERVED: [&str; 2] = ["/openapi.json", "/docs"];
 /// The maximum length of a route's path in bytes.
 const PATH_BYTES_MAX: usize = 512;
 
-/// One segment of a path.
+/// One segment in a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Segment<'a> {
     /// Text that matches only itself.

@@ -94,7 +94,7 @@ pub fn decode_query(text: &str) -> Result<Cow<'_, str>, &'static str> {
     Ok(Cow::Owned(decoded.into_owned()))
 }
 
-/// Encodes a segment of a path, or a name or value of a query.
+/// Encodes a segment in a path, or a name or value of a query.
 #[must_use]
 pub fn encode(text: &str) -> String {
     utf8_percent_encode(text, RESERVED).to_string()

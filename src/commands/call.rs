@@ -1,4 +1,5 @@
-//! `fjord call`: calls an endpoint through NATS as a gateway would, and shows the answer and the time of each phase.
+//! `fjord call`: calls an endpoint through NATS as a gateway would, and shows the answer and the
+//! duration of each phase.
 
 use std::borrow::Cow;
 use std::io::{self, Write};

@@ -52,7 +52,7 @@ pub(super) fn run(
     Ok(if report.is_valid() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_USAGE) })
 }
 
-/// Does what a role does first when it starts.
+/// Performs the first steps of a role's start.
 fn check_role(
     role: Role,
     sources: &Sources,

@@ -1,4 +1,4 @@
-//! Finds the processes of a fleet that are connected to NATS, from the names of their connections. Unlike a query, this also
+//! Finds the processes in a fleet that are connected to NATS, from the names of their connections. Unlike a query, this also
 //! finds processes that hang.
 
 use super::nats_connection::NatsConnection;
@@ -12,11 +12,11 @@ use crate::message::Subject;
 pub(super) struct ConnectedProcess {
     pub(super) role: Role,
     pub(super) id: String,
-    /// The address from which it is connected.
+    /// The address that the process connects from.
     pub(super) address: String,
 }
 
-/// Returns the connected processes of the fleet. There are none if the configuration names neither the NATS servers' monitoring
+/// Returns the connected processes in the fleet. There are none if the configuration names neither the NATS servers' monitoring
 /// ports nor a user of the system account.
 ///
 /// # Errors

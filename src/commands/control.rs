@@ -1,4 +1,5 @@
-//! What the commands that steer a fleet have in common: the members, their replies, and the report.
+//! The parts that the commands for controlling a fleet share: the members, their replies, and the
+//! report.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
@@ -15,10 +16,10 @@ use crate::fleet::control::{self, CommandTarget, ControlCommand, ControlRequest}
 use crate::fleet::{self, query};
 use crate::units::format_duration;
 
-/// Longest wait for the reports from which the members are known.
+/// The longest wait for the reports that identify the members.
 const GATHER_LIMIT: Duration = Duration::from_secs(3);
 
-/// The members of a fleet, and what they have replied.
+/// The members of a fleet, and their replies.
 pub(super) struct ControlledFleet<'a> {
     connection: &'a NatsConnection,
     /// The user and host that the members log.
@@ -27,7 +28,7 @@ pub(super) struct ControlledFleet<'a> {
     pub(super) members: BTreeMap<String, Member>,
 }
 
-/// A process of the fleet.
+/// A process in the fleet.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Member {
     pub(super) role: String,
@@ -104,7 +105,8 @@ impl<'a> ControlledFleet<'a> {
         self.members.retain(|_, member| target.includes(&member.role, &member.id, &member.host));
     }
 
-    /// Sends a command and waits for the replies. Returns whether all known members that it concerns have succeeded.
+    /// Sends a command and waits for the replies. Returns whether all known members that the
+    /// command concerns have succeeded.
     ///
     /// # Errors
     /// A message if the command cannot be sent.
@@ -128,7 +130,7 @@ impl<'a> ControlledFleet<'a> {
             command,
         };
         let NatsConnection { transport, prefix, .. } = self.connection;
-        // A member that answers at the end of its time is still heard.
+        // A reply that a member sends at the end of its time is still received.
         let limit = self.timeout + self.timeout / 10;
         let replies = control::ask(&**transport, prefix, &request, &expected, limit).await;
         let replies = replies.map_err(|error| format!("cannot send the command: {error}"))?;

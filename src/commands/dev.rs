@@ -1,4 +1,5 @@
-//! `fjord dev`: runs a NATS server, a worker and a gateway for the development of an API, and reloads changed files.
+//! `fjord dev`: runs a NATS server, a worker and a gateway for developing an API, and reloads
+//! changed files.
 //!
 //! The roles are child processes of the same executable, as in production: they use process-wide signals, logs and metrics.
 
@@ -31,6 +32,8 @@ mod session;
 mod token;
 mod watcher;
 
+pub(super) use samples::quoted;
+
 use child::ChildProcess;
 use console::{Console, NATS_SERVER};
 use plan::{DevPlan, RunFiles};
@@ -52,7 +55,8 @@ pub(super) fn run(
     let base = Sources {
         directory: Some(arguments.directory.clone()),
         role: None,
-        nats_only: false,
+        only_nats_files: false,
+        may_be_incomplete: false,
         ..sources.clone()
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

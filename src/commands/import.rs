@@ -1,4 +1,4 @@
-//! `fjord import`: creates catalogue entries for the procedures of a database. Existing files are not changed.
+//! `fjord import`: creates catalogue entries for the procedures in a database. Existing files are not changed.
 
 use std::ffi::OsString;
 use std::fs::{self, File};

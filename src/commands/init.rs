@@ -6,6 +6,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 
+use super::dev::quoted;
 use super::import;
 use super::private_directory::PrivateDirectory;
 use super::process_guard::ProcessGuard;
@@ -94,6 +95,7 @@ pub(super) fn run(
     for file in &files {
         writeln!(output.out, "created {}", directory.join(file.name).display())?;
     }
+    let shown = quoted(&shown.to_string());
     writeln!(output.out, "\nNext:\n\n  fjord check --config {shown}\n  fjord dev {shown}")?;
     if connection.is_none() {
         // The imported endpoints have no examples.
@@ -148,7 +150,7 @@ fn conflict(directory: &Path, names: &[&str]) -> Option<String> {
     })
 }
 
-/// Imports the procedures of the database that the files configure. Returns the endpoints, or `None` after reporting why there
+/// Imports the procedures in the database that the files configure. Returns the endpoints, or `None` after reporting why there
 /// are none.
 fn imported(
     files: &[NewFile],

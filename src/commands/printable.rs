@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Returns text in which control characters, line breaks and invisible characters of formatting are escaped, such as `\u{1b}`.
+/// Returns text in which control characters, line breaks and invisible formatting characters are
+/// escaped, such as `\u{1b}`.
 pub(super) fn printable(text: &str) -> Cow<'_, str> {
     if !text.contains(is_unprintable) {
         return Cow::Borrowed(text);
@@ -35,8 +36,9 @@ pub(super) fn printable_json(text: &str) -> String {
     escaped
 }
 
-/// Returns whether a character is in the Unicode categories Cc (control), Cf (format, which contains the controls of the text
-/// direction), Zl or Zp (line and paragraph separators), or is one of the two that XML forbids in addition.
+/// Returns whether a character is in the Unicode categories Cc (control), Cf (format, which
+/// contains the controls of the text direction), Zl or Zp (line and paragraph separators), or is
+/// one of two others that XML forbids.
 fn is_unprintable(character: char) -> bool {
     if character.is_ascii() {
         return character.is_ascii_control();

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 /// The permissions of the directory.
 const MODE: u32 = 0o700;
-/// The file that is locked while the directory is in use. The kernel releases the lock when the process ends.
+/// The file that is locked while the directory is in use. The kernel releases the lock when the
+/// process exits.
 const LOCK: &str = ".fjord-run-lock";
-/// The age from which a directory can be abandoned. A younger one may not have its lock yet.
+/// The minimum age of an abandoned directory. A younger directory may not have its lock yet.
 const ABANDONED_AGE: Duration = Duration::from_mins(1);
 /// The number of random characters in the name of a temporary directory.
 const RANDOM_CHARACTERS: usize = 12;
@@ -79,7 +80,8 @@ fn create(path: &Path) -> io::Result<PrivateDirectory> {
 }
 
 fn remove_abandoned_in(home: &Path, prefix: &str) {
-    // They only occupy space, so what cannot be read or removed is left to the next run.
+    // They only occupy space, so directories that cannot be read or removed are left to the next
+    // run.
     let Ok(entries) = fs::read_dir(home) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
@@ -110,7 +112,7 @@ fn abandoned(path: &Path) -> Result<File, String> {
     if !is_own {
         return Err(exists());
     }
-    // Only now: in a directory of another user, opening the file could block.
+    // The file is opened only now, because opening it in another user's directory could block.
     let lock = File::open(path.join(LOCK)).map_err(|_| exists())?;
     match lock.try_lock() {
         // Another process may have replaced the directory before this process locked the file.
@@ -149,7 +151,7 @@ mod tests {
 
         drop(first);
 
-        // As after SIGKILL: the files remain, but no process holds the lock.
+        // This is the state after SIGKILL: the files remain, but no process holds the lock.
         DirBuilder::new().mode(MODE).create(&path).unwrap();
         fs::write(path.join(LOCK), "").unwrap();
         fs::write(path.join("token"), "old").unwrap();

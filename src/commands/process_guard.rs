@@ -1,7 +1,7 @@
 //! Ends child processes and removes a directory if this process is killed and can no longer do that.
 //!
-//! A shell reads the process ids from a pipe. When this process ends for any reason, the pipe closes, and the shell kills the
-//! processes that are still on its list.
+//! A shell reads the process ids from a pipe. When this process exits for any reason, the pipe
+//! closes, and the shell kills the processes that are still on its list.
 
 use std::io::{self, Write as _};
 use std::os::unix::process::CommandExt as _;
@@ -60,7 +60,7 @@ impl ProcessGuard {
         self.0.send(&format!("+ {id}"));
     }
 
-    /// Removes a process that has ended, because the kernel can reuse its id.
+    /// Removes a process that has exited, because the kernel can reuse its id.
     pub fn forget(&self, id: u32) {
         self.0.send(&format!("- {id}"));
     }

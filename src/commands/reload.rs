@@ -31,7 +31,8 @@ const STEPS: [(&str, Option<Role>, ControlCommand, &str); 4] = [
         "gateways",
         Some(Role::Gateway),
         ControlCommand::Reload,
-        "the workers serve the previous and the new configuration: correct the faults, and run the command again",
+        "the workers serve the previous and the new configuration: correct the faults or wait for the requests, and run the \
+         command again",
     ),
     (
         "finish",

@@ -1,5 +1,5 @@
-//! `fjord test`: runs the examples of the catalogue and compares the answers: those of a gateway, or those of the procedures
-//! themselves.
+//! `fjord test`: runs the examples in the catalogue and compares the answers, which come from a
+//! gateway or directly from the procedures.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -19,6 +19,7 @@ use crate::telemetry::logs;
 
 use availability::Availability;
 use evaluation::{HttpAnswer, evaluate};
+use gateway_client::GatewayClient;
 use junit::JunitFile;
 use result::{ExampleOutcome, ExampleResult, TargetError};
 use target::ExampleTarget;
@@ -36,9 +37,9 @@ mod selection;
 mod target;
 mod update;
 
-/// How much longer than the session of its endpoint an example may take.
+/// How much longer an example may take than the `session` of its endpoint.
 const MARGIN: Duration = Duration::from_secs(10);
-/// The longest wait for connections to close, and for what still runs on other threads.
+/// The longest wait for connections to close, and for work that is still running on other threads.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 /// The maximum size of all answers that are kept for `--update`, in bytes.
 const KEPT_BYTES_MAX: usize = 64 << 20;
@@ -72,6 +73,17 @@ fn print_errors(errors: &[String], output: &mut Output<impl Write, impl Write>) 
     print_lines(&mut output.err, "error", errors.iter().map(|error| printable(error)))
 }
 
+/// How a run ended.
+#[derive(Debug)]
+enum RunEnd {
+    /// Every selected example has a result.
+    Completed,
+    /// The remaining examples were not run, for this reason.
+    Stopped(String),
+    /// No example was run.
+    NotStarted(TestError),
+}
+
 /// Returns the exit status of a run.
 fn test(
     arguments: &TestArguments,
@@ -82,29 +94,29 @@ fn test(
     // Only the worker's configuration names queues and databases.
     let role = if arguments.url.is_some() { sources.role } else { Some(Role::Worker) };
     let sources = Sources { role, ..sources.clone() };
-    let plan = match TestPlan::create(arguments, &sources) {
+    let mut plan = match TestPlan::create(arguments, &sources) {
         Ok(plan) => plan,
         Err(error) => return Ok(Err(error)),
     };
     logs::warn_on_stderr();
-    // One thread, because it holds the lock of stderr, which the log lines need, too.
+    // The runtime has a single thread, because this thread holds the lock on stderr, which log
+    // lines also need.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let started = Instant::now();
     let mut results: Vec<ExampleResult> = Vec::with_capacity(plan.selected.len());
+    let gateway = plan.gateway.take();
     let ended = runtime.block_on(async {
-        // From now on, a signal does not end this process before it has removed the databases.
+        // From now on, a signal does not end this process before it has removed the databases. Files are read before, or on
+        // other threads.
         let mut signals = Signals::listen()?;
         tokio::select! {
-            ended = plan.run_all(open, &mut results, output) => ended,
-            _ = signals.next() => Ok(Ok(true)),
+            ended = plan.run_all(gateway, open, &mut results, output) => ended,
+            _ = signals.next() => Ok(RunEnd::Stopped("stopped by a signal".to_owned())),
         }
     });
     // A procedure that does not end must not keep the process.
     runtime.shutdown_timeout(CLOSE_LIMIT);
-    match ended? {
-        Ok(is_interrupted) => plan.report(&results, is_interrupted, started.elapsed(), output),
-        Err(error) => Ok(Err(error)),
-    }
+    plan.report(&results, ended?, started.elapsed(), output)
 }
 
 /// Everything that a run needs.
@@ -115,6 +127,8 @@ struct TestPlan<'a> {
     catalogue: Arc<Catalogue>,
     /// The endpoint and the index of each example.
     selected: Vec<(Arc<Endpoint>, usize)>,
+    /// With `--url`, until the run starts.
+    gateway: Option<GatewayClient>,
     /// With `--update`.
     files: Option<CatalogueFiles>,
     junit: Option<JunitFile>,
@@ -126,36 +140,60 @@ impl<'a> TestPlan<'a> {
         let selected = selection::select(&catalogue, &arguments.filters)
             .map_err(|error| TestError::Usage(vec![error]))?;
         let failed = |error: String| TestError::Failed(vec![error]);
+        let gateway = arguments.url.as_deref().map(|url| GatewayClient::new(url, arguments));
+        let gateway = gateway.transpose()?;
         let files = arguments.update.then(|| CatalogueFiles::read(&catalogue));
         let files = files.transpose().map_err(failed)?;
         let junit = arguments.junit.as_deref().map(JunitFile::create);
         let junit = junit.transpose().map_err(failed)?;
-        Ok(Self { arguments, config, catalogue, selected, files, junit })
+        Ok(Self { arguments, config, catalogue, selected, gateway, files, junit })
     }
 
-    /// Runs examples one after the other, in the order of the catalogue, because each can depend on what the ones before wrote.
-    /// Returns false, because it was not interrupted.
+    /// Runs examples one after the other, in the order of the catalogue, because each can depend on
+    /// data that earlier ones wrote.
     async fn run_all(
         &self,
+        gateway: Option<GatewayClient>,
         open: OpenFunction,
         results: &mut Vec<ExampleResult>,
         output: &mut Output<impl Write, impl Write>,
-    ) -> io::Result<Result<bool, TestError>> {
-        let config = self.config.clone();
-        let opened = ExampleTarget::open(self.arguments, config, &self.catalogue, open).await;
+    ) -> io::Result<RunEnd> {
+        let opened = if let Some(client) = gateway {
+            Ok(ExampleTarget::Gateway(client))
+        } else {
+            let config = self.config.clone();
+            let in_place = self.arguments.in_place;
+            ExampleTarget::open_procedures(in_place, config, &self.catalogue, open).await
+        };
         let target = match opened {
             Ok(target) => target,
-            Err(error) => return Ok(Err(error)),
+            Err(error) => return Ok(RunEnd::NotStarted(error)),
         };
+        let ended = self.run_selected(&target, results, output).await;
+        // The databases are removed anyway.
+        timeout(CLOSE_LIMIT, target.close()).await.ok();
+        ended
+    }
+
+    async fn run_selected(
+        &self,
+        target: &ExampleTarget,
+        results: &mut Vec<ExampleResult>,
+        output: &mut Output<impl Write, impl Write>,
+    ) -> io::Result<RunEnd> {
         let mut availability = Availability::default();
         let mut kept_bytes = 0;
         for (endpoint, index) in &self.selected {
             let Some(example) = endpoint.examples.get(*index) else { continue };
+            if let Some(reason) = availability.reason() {
+                return Ok(RunEnd::Stopped(reason));
+            }
             let started = Instant::now();
-            let (outcome, received) = match availability.reason() {
-                Some(reason) => (ExampleOutcome::Error(format!("not sent: {reason}")), None),
-                None => run_example(endpoint, example, &target, &mut availability).await,
-            };
+            let (outcome, received) =
+                match run_example(endpoint, example, target, &mut availability).await {
+                    Ok(ended) => ended,
+                    Err(reason) => return Ok(RunEnd::Stopped(reason)),
+                };
             let status = received.as_ref().map(|received| received.status);
             let is_kept = self.arguments.update && matches!(outcome, ExampleOutcome::Failed(_));
             let received = received.filter(|received| {
@@ -175,35 +213,33 @@ impl<'a> TestPlan<'a> {
             }
             results.push(result);
         }
-        // The databases are removed anyway.
-        timeout(CLOSE_LIMIT, target.close()).await.ok();
-        Ok(Ok(false))
+        Ok(RunEnd::Completed)
     }
 
     /// Writes the answers into the catalogue and the results to stdout. Returns the exit status.
     fn report(
         self,
         results: &[ExampleResult],
-        is_interrupted: bool,
+        ended: RunEnd,
         took: Duration,
         output: &mut Output<impl Write, impl Write>,
     ) -> io::Result<Result<u8, TestError>> {
         let mut errors = Vec::new();
         let mut updated = UpdateResult::default();
-        if is_interrupted {
-            let missing = self.selected.len() - results.len();
-            let not_updated = if self.files.is_some() { "; no file was updated" } else { "" };
-            errors.push(format!(
-                "stopped by a signal; examples without a result: {missing}{not_updated}"
-            ));
-        } else if let Some(files) = &self.files {
-            updated = files.update(&self.catalogue, &self.config.catalogue.defaults, results);
-            errors.extend(updated.errors.iter().cloned());
-        }
-        if let Some(junit) = self.junit
-            && let Err(error) = junit.write(results, &updated.examples, took)
-        {
-            errors.push(error);
+        match ended {
+            RunEnd::NotStarted(error) => return Ok(Err(self.report_not_started(error, took))),
+            RunEnd::Stopped(reason) => {
+                let missing = self.selected.len() - results.len();
+                let not_updated = if self.files.is_some() { "; no file was updated" } else { "" };
+                errors.push(format!("{reason}; examples without a result: {missing}{not_updated}"));
+            }
+            RunEnd::Completed => {
+                if let Some(files) = &self.files {
+                    let defaults = &self.config.catalogue.defaults;
+                    updated = files.update(&self.catalogue, defaults, results);
+                    errors.extend(updated.errors.iter().cloned());
+                }
+            }
         }
         let is_unresolved = |result: &ExampleResult| {
             result.outcome.is_failure() && !updated.examples.contains(&result.id())
@@ -213,20 +249,42 @@ impl<'a> TestPlan<'a> {
         let is_skipped =
             |result: &ExampleResult| matches!(result.outcome, ExampleOutcome::Skipped(_));
         if let Some(first) = results.first()
-            && !is_interrupted
+            && errors.is_empty()
             && results.iter().all(is_skipped)
         {
             let reason = first.outcome.lines().concat();
             errors.push(format!("every example was skipped: {}: {reason}", first.id()));
             status = EXIT_USAGE;
         }
+        if let Some(junit) = self.junit
+            && let Err(error) = junit.write(results, &updated.examples, &errors, took)
+        {
+            errors.push(error);
+            status = EXIT_FAILED;
+        }
         let out = &mut output.out;
         match self.arguments.format {
             TestFormat::Text => report::write_summary(results, &updated, took, out)?,
-            TestFormat::Json => report::write_json(results, &updated, took, out)?,
+            TestFormat::Json => report::write_json(results, &updated, &errors, took, out)?,
         }
         print_errors(&errors, output)?;
         Ok(Ok(status))
+    }
+
+    /// Adds the errors because of which no example was run to the file of results.
+    fn report_not_started(self, error: TestError, took: Duration) -> TestError {
+        let Some(junit) = self.junit else { return error };
+        let (TestError::Usage(errors) | TestError::Failed(errors)) = &error;
+        let written = junit.write(&[], &[], errors, took);
+        match (error, written) {
+            (error, Ok(())) => error,
+            (TestError::Usage(errors), Err(another)) => {
+                TestError::Usage([errors, vec![another]].concat())
+            }
+            (TestError::Failed(errors), Err(another)) => {
+                TestError::Failed([errors, vec![another]].concat())
+            }
+        }
     }
 }
 
@@ -241,14 +299,18 @@ fn load(sources: &Sources) -> Result<(Config, Arc<Catalogue>), Vec<String>> {
     Ok((config, Arc::new(catalogue)))
 }
 
+/// Returns the outcome of an example, and the answer.
+///
+/// # Errors
+/// The reason why no request can reach the target.
 async fn run_example(
     endpoint: &Endpoint,
     example: &Example,
     target: &ExampleTarget,
     availability: &mut Availability,
-) -> (ExampleOutcome, Option<HttpAnswer>) {
+) -> Result<(ExampleOutcome, Option<HttpAnswer>), String> {
     if let Some(reason) = target.reason_to_skip(endpoint) {
-        return (ExampleOutcome::Skipped(reason), None);
+        return Ok((ExampleOutcome::Skipped(reason), None));
     }
     let limit = endpoint.session + MARGIN;
     let error = match timeout(limit, target.send(endpoint, example)).await {
@@ -260,10 +322,11 @@ async fn run_example(
             } else {
                 ExampleOutcome::Failed(evaluation)
             };
-            return (outcome, Some(received));
+            return Ok((outcome, Some(received)));
         }
-        Ok(Err(TargetError::Unreachable(reason))) => {
-            availability.unreachable(reason.clone());
+        Ok(Err(TargetError::Unreachable(reason))) => return Err(reason),
+        Ok(Err(TargetError::NoAnswer(reason))) => {
+            availability.not_answered();
             reason
         }
         Ok(Err(TargetError::Failed(reason))) => {
@@ -271,9 +334,9 @@ async fn run_example(
             reason
         }
         Err(_) => {
-            availability.timed_out();
+            availability.not_answered();
             format!("no answer within {limit:?}")
         }
     };
-    (ExampleOutcome::Error(error), None)
+    Ok((ExampleOutcome::Error(error), None))
 }

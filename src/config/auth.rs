@@ -31,7 +31,7 @@ pub struct ApiKeyConfig {
     pub scopes: Vec<String>,
     /// The Unix time in seconds at which the keys expire, if they do.
     pub expires_at: Option<i64>,
-    /// The claims of the caller, for parameters with `in: claim`.
+    /// The caller's claims, for parameters with `in: claim`.
     pub claims: BTreeMap<String, String>,
 }
 

@@ -12,7 +12,7 @@ pub struct ConfigError {
     /// The key with its section; empty if the error concerns the whole file, variable or flag.
     pub key: String,
     /// A message that describes the problem and states what was expected.
-    pub expected: String,
+    pub message: String,
     /// The position in the file, if it does not follow from the key.
     pub position: Option<TextPosition>,
 }
@@ -22,25 +22,20 @@ impl ConfigError {
     pub fn at_key(
         location: impl Into<String>,
         key: impl Into<String>,
-        expected: impl Into<String>,
+        message: impl Into<String>,
     ) -> Self {
-        Self {
-            location: location.into(),
-            key: key.into(),
-            expected: expected.into(),
-            position: None,
-        }
+        Self { location: location.into(), key: key.into(), message: message.into(), position: None }
     }
 
     /// Creates an error about a whole file, variable or flag.
-    pub fn at_location(location: impl Into<String>, expected: impl Into<String>) -> Self {
-        Self::at_key(location, "", expected)
+    pub fn at_location(location: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::at_key(location, "", message)
     }
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let parts = [&self.location, &self.key, &self.expected];
+        let parts = [&self.location, &self.key, &self.message];
         let parts = parts.into_iter().filter(|part| !part.is_empty());
         let parts: Vec<String> = parts.map(|part| escape_control_characters(part)).collect();
         f.write_str(&parts.join(": "))

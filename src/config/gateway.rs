@@ -117,7 +117,7 @@ pub struct SessionConfig {
     pub queue_retry_delay_min: Duration,
     /// The maximum delay before a request is sent again to a queue without a free slot or worker.
     pub queue_retry_delay_max: Duration,
-    /// The maximum number of requests that wait for one queue.
+    /// The maximum number of requests that are waiting for one queue.
     pub waiting_max: usize,
     /// The number of retries allowed, as a percentage of requests.
     pub retry_percent: u32,

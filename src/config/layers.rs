@@ -43,7 +43,9 @@ pub struct Sources {
     pub sets: Vec<String>,
     /// Whether to check only the files that `[messaging]` refers to; files named in other sections
     /// need not exist.
-    pub nats_only: bool,
+    pub only_nats_files: bool,
+    /// Whether the sections of the role may lack required settings, because the process does not run the role.
+    pub may_be_incomplete: bool,
 }
 
 /// This is not derived, because the environment and `--set` may contain secrets.

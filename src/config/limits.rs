@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// The default of a setting, and the bounds of a configured value.
+/// The default for a setting, and the bounds for a configured value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit<T> {
     /// The value used if none is configured.
@@ -123,7 +123,8 @@ pub const WAITING_MAX: Limit<usize> = size(10_000, 0, 1_000_000);
 pub const RETRY_PERCENT: Limit<u32> = count(20, 0, 100);
 /// `gateway.session.retries_per_second_min`.
 pub const RETRIES_PER_SECOND_MIN: Limit<u32> = count(10, 0, 10_000);
-/// `gateway.session.window_parts`. With two, one is in transit while the client reads the other.
+/// `gateway.session.window_parts`. With two parts, one is in transit while the client reads the
+/// other.
 pub const WINDOW_PARTS: Limit<u32> = count(2, 0, 64);
 /// `gateway.session.answer_bytes_max` and `worker.answer_bytes_max`.
 pub const ANSWER_BYTES_MAX: Limit<usize> = size(32 * MIB, KIB, 1_024 * MIB);
@@ -167,8 +168,8 @@ pub fn lengthened_timeout(configured: Duration, round_trip: Duration) -> Option<
     (configured < shortest).then_some(shortest)
 }
 
-/// `worker.refused_max`.
-pub const REFUSED_MAX: Limit<usize> = size(4_096, 0, 1 << 20);
+/// `worker.remembered_refusals_max`.
+pub const REMEMBERED_REFUSALS_MAX: Limit<usize> = size(4_096, 0, 1 << 20);
 /// `worker.unsubscribe_messages_max`. With 200, tests lost no message at thousands of messages per
 /// second.
 pub const UNSUBSCRIBE_MESSAGES_MAX: Limit<u64> = long(200, 1, 1 << 20);

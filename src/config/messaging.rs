@@ -32,7 +32,7 @@ pub enum TransportConfig {
 /// The settings of the connection to NATS: `[messaging.nats]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NatsConfig {
-    /// The servers of the cluster, each as `nats://host:port` or `tls://host:port`.
+    /// The servers in the cluster, each as `nats://host:port` or `tls://host:port`.
     pub servers: Vec<String>,
     /// Whether servers announced by the cluster are used too.
     pub discover: bool,
@@ -56,7 +56,7 @@ pub struct NatsConfig {
     pub reconnect_delay_max: Duration,
     /// The maximum number of messages queued by a subscription. The client library drops the rest.
     pub subscription_messages_max: usize,
-    /// The maximum number of commands that wait to be written to the connection.
+    /// The maximum number of commands that are waiting to be written to the connection.
     pub commands_max: usize,
     /// The maximum time for the client library to accept a publish or subscribe command.
     pub operation_timeout: Duration,

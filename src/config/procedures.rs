@@ -43,7 +43,7 @@ pub struct SqliteConfig {
     pub connections_max: usize,
 }
 
-/// The settings of an SQL Server database: `[procedures.databases.<name>.mssql]`.
+/// The settings of a SQL Server database: `[procedures.databases.<name>.mssql]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MssqlConfig {
     /// The server's name or address.

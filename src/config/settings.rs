@@ -258,12 +258,12 @@ impl<'a> SettingsTable<'a> {
         self.settings.diagnostics.borrow_mut().errors.push(error);
     }
 
-    /// Returns whether a key of a nested table is set in some layer.
+    /// Returns whether a key in a nested table is set in some layer.
     pub(super) fn has_inside(&self, table: &str, name: &str) -> bool {
         self.inner_dict(table).is_some_and(|values| values.contains_key(name))
     }
 
-    /// Records an error about a key of a nested table, or about all of it if the name is empty.
+    /// Records an error about a key in a nested table, or about all of it if the name is empty.
     pub(super) fn error_inside(&self, table: &str, name: &str, expected: String) {
         let inner = SettingsTable {
             settings: self.settings,

@@ -210,7 +210,7 @@ fn the_highest_layer_applies_and_is_named() {
     let directory = written(&[
         (
             "fjord.toml",
-            "[log]\nfilter = \"error\"\n[gateway]\nhosts = [\"a\"]\n[worker]\nrefused_max = 1",
+            "[log]\nfilter = \"error\"\n[gateway]\nhosts = [\"a\"]\n[worker]\nremembered_refusals_max = 1",
         ),
         (
             "worker.json",
@@ -252,7 +252,7 @@ fn the_highest_layer_applies_and_is_named() {
     assert_eq!(shown("log.filter"), "\"debug\" 20-b.toml");
     assert_eq!(shown("gateway.documentation"), "\"off\" 10-a.json");
     assert_eq!(shown("worker.unsubscribe_messages_max"), "7 worker.json");
-    assert_eq!(shown("worker.refused_max"), "1 fjord.toml");
+    assert_eq!(shown("worker.remembered_refusals_max"), "1 fjord.toml");
     assert_eq!(shown("gateway.hosts"), "[\"b.example\", \"c.example\"] FJORD_GATEWAY__HOSTS");
     assert_eq!(shown("worker.queues.\"horse-*\".concurrency"), "64 FJORD_WORKER__QUEUES");
     assert_eq!(shown("worker.queues.\"horse-*\".database"), "\"x\" --set");

@@ -27,7 +27,7 @@ pub struct TracesConfig {
     pub sample_ratio: f64,
     /// The callers that decide whether their requests are recorded.
     pub parent_sampling: ParentSampling,
-    /// The maximum number of spans that wait for an export. Further spans are dropped.
+    /// The maximum number of spans that are waiting to be exported. Further spans are dropped.
     pub spans_max: usize,
 }
 

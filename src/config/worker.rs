@@ -38,7 +38,7 @@ pub struct WorkerConfig {
     /// How long an offered slot is reserved.
     pub offer_timeout: Duration,
     /// The maximum number of refused requests that a queue remembers in order to offer them a slot.
-    pub refused_max: usize,
+    pub remembered_refusals_max: usize,
     /// The number of messages that a worker still accepts while it leaves a group, so that none is
     /// lost.
     pub unsubscribe_messages_max: u64,
@@ -59,7 +59,8 @@ pub struct QueueConfig {
     pub database: Option<String>,
     /// Whether the procedures only read (`application_intent = "read-only"`) and can use a replica.
     pub reads_only: bool,
-    /// The program name of the queue's connections, shared only by queues with the same one.
+    /// The program name of the queue's connections, which it shares only with queues that have the
+    /// same program name.
     pub application_name: Option<String>,
 }
 
@@ -100,7 +101,8 @@ impl WorkerConfig {
             progress_interval: table.get_limited("progress_interval", limits::PROGRESS_INTERVAL),
             claim_timeout: table.get_limited("claim_timeout", limits::CLAIM_TIMEOUT),
             offer_timeout: table.get_limited("offer_timeout", limits::OFFER_TIMEOUT),
-            refused_max: table.get_limited("refused_max", limits::REFUSED_MAX),
+            remembered_refusals_max: table
+                .get_limited("remembered_refusals_max", limits::REMEMBERED_REFUSALS_MAX),
             unsubscribe_messages_max: table
                 .get_limited("unsubscribe_messages_max", limits::UNSUBSCRIBE_MESSAGES_MAX),
             unsubscribe_quiet_time: table

@@ -20,7 +20,7 @@ pub enum Control {
     Resend,
     /// Asks every worker of a queue for a progress reply that names the worker's own subject.
     QueryMembers,
-    /// The client has taken the answer's parts up to this number: the worker may send more.
+    /// The client has received the answer's parts up to this number: the worker may send more.
     Ack(u32),
 }
 

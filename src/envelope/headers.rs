@@ -31,7 +31,7 @@ pub const REPLY: &str = "Fjord-Reply";
 /// The reason why a worker refused.
 pub const REASON: &str = "Fjord-Reason";
 /// The number of a part, from 1; in a final, the number of parts; in an `ack`, the last part that
-/// the client has taken.
+/// the client has received.
 pub const PART: &str = "Fjord-Part";
 /// The HTTP status of a final, or of a streamed answer in its first part.
 pub const STATUS: &str = "Fjord-Status";

@@ -1,5 +1,5 @@
-//! Operators' commands to the fleet, on `<prefix>.control`. Every process that a command concerns replies whether it
-//! succeeded.
+//! Operators' commands to the fleet, on `<prefix>.control`. Every process that a command concerns
+//! reports in its reply whether it succeeded.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -129,13 +129,13 @@ pub struct ControlReply {
     pub host: String,
     /// The version of fjord.
     pub version: String,
-    /// The reasons for which the command failed. There are none if it succeeded.
+    /// The reasons why the command failed. There are none if it succeeded.
     pub faults: Vec<String>,
     /// Facts that the operator should know.
     pub notes: Vec<String>,
 }
 
-/// The result of a command: notes, or the reasons for which it failed.
+/// The result of a command: notes, or the reasons why it failed.
 pub type ControlResult = Result<Vec<String>, Vec<String>>;
 
 /// A command that this process must execute and answer.
@@ -151,7 +151,7 @@ pub struct ReceivedCommand {
 /// The commands that this process must execute.
 pub type CommandReceiver = mpsc::Receiver<ReceivedCommand>;
 
-/// The way back to the sender of a command.
+/// The means to reply to the sender of a command.
 #[derive(Debug)]
 pub struct CommandAnswer {
     request: ControlRequest<()>,
@@ -248,7 +248,7 @@ fn parse(payload: &Bytes) -> Result<ControlRequest<Value>, String> {
 }
 
 impl ReceivedCommand {
-    /// Splits the command from the way to answer it.
+    /// Separates the command from the means to reply to it.
     #[must_use]
     pub fn into_parts(self) -> (ControlCommand, Instant, CommandAnswer) {
         (self.command, self.deadline, self.answer)

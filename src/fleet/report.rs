@@ -1,4 +1,4 @@
-//! The report of one process, with counts since its start. They come from the same metrics as
+//! The report of one process, with counts since its start. The counts come from the same metrics as
 //! `/metrics`.
 
 use std::collections::BTreeMap;
@@ -120,7 +120,7 @@ impl Report {
     }
 }
 
-/// Returns the reports of the databases of this process.
+/// Returns the reports of this process's databases.
 #[must_use]
 pub fn databases() -> Vec<DatabaseReport> {
     let mut waits = snapshot::distributions(&names::BACKEND_WAIT, names::DATABASE);

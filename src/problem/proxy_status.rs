@@ -1,4 +1,5 @@
-//! The errors of `Proxy-Status` (RFC 9209): why the gateway, as an intermediary, has no answer from a worker.
+//! The errors in `Proxy-Status` (RFC 9209): why the gateway, as an intermediary, has no answer from
+//! a worker.
 
 use super::ProblemKind;
 

@@ -16,7 +16,7 @@ use crate::config::worker::QueueConfig;
 use crate::config::{ProceduresConfig, WorkerConfig};
 use crate::jitter::jittered;
 use crate::lifecycle::{Cancel, Tasks};
-use crate::telemetry::conditions::{self, Condition};
+use crate::telemetry::conditions::{self, ConditionKind};
 use crate::telemetry::{self, chain, gauge, names};
 
 use super::{Backend, BackendError, BackendErrorKind, ExpectedProcedure, mssql, sqlite};
@@ -36,10 +36,10 @@ const PING_TIMEOUT: Duration = Duration::from_mins(1);
 const JITTER: RangeInclusive<f64> = 0.5..=1.5;
 
 /// Calls are refused because their database cannot be reached.
-const UNREACHABLE: Condition =
-    Condition { name: "no connection to the database", has_reported_end: true };
+const UNREACHABLE: ConditionKind =
+    ConditionKind { name: "no connection to the database", is_ended_by_caller: true };
 /// Calls are refused because no connection becomes free in time.
-const BUSY: Condition = Condition::new("no connection was free in time");
+const BUSY: ConditionKind = ConditionKind::new("no connection was free in time");
 
 /// The suffix of a database's name for its read-only connections, in metrics and logs.
 const READ_ONLY_SUFFIX: &str = ":read-only";

@@ -21,7 +21,7 @@ pub struct ParameterDescription {
     pub name: String,
     /// The type declared in the database.
     pub declared: String,
-    /// The corresponding type of the catalogue, if any.
+    /// The corresponding catalogue type, if any.
     pub kind: Option<ParameterType>,
     /// The maximum length in characters or bytes, if any.
     pub length_max: Option<usize>,

@@ -124,7 +124,7 @@ pub enum SentErrorKind {
         /// How the declarations in the catalogue and in the database differ.
         difference: String,
     },
-    /// A value of the result cannot be decoded, or has no exact JSON representation.
+    /// A value in the result cannot be decoded, or has no exact JSON representation.
     #[error("the result cannot be read: {0}")]
     Undecodable(String),
     /// The row sink refused the result.
@@ -164,8 +164,8 @@ pub enum ServerErrorClass {
     Other,
 }
 
-/// What the database reported: the source of a `SentError`, or a message. `Display` and `Debug` omit the message,
-/// which can contain values from the request.
+/// An error or a message that the database reported; an error is the source of a `SentError`.
+/// `Display` and `Debug` omit the message, which can contain values from the request.
 pub struct DatabaseError {
     origin: String,
     message: String,

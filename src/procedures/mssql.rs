@@ -34,7 +34,7 @@ use call::SessionContextPermission;
 use metadata::{ServerDetector, SignatureCache};
 use pools::{Lease, Pools};
 
-/// The time limit for describing the procedures of a database.
+/// The time limit for describing the procedures in a database.
 const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Creates the backend of the database that the configuration calls `name`. Connects on demand.
@@ -103,11 +103,11 @@ impl Backend for Mssql {
         Box::pin(self.describe_all(pattern))
     }
 
-    fn describe_results<'a>(
+    fn describe_result<'a>(
         &'a self,
-        procedures: &'a [ProcedureName],
-    ) -> BoxFuture<'a, Result<Vec<ResultDescription>, BackendError>> {
-        Box::pin(self.describe_answers(procedures))
+        procedure: &'a ProcedureName,
+    ) -> BoxFuture<'a, Result<ResultDescription, BackendError>> {
+        Box::pin(self.describe_answer(procedure))
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<(), BackendError>> {
@@ -150,15 +150,15 @@ impl Mssql {
         finish_query(lease, answer)
     }
 
-    async fn describe_answers(
+    async fn describe_answer(
         &self,
-        procedures: &[ProcedureName],
-    ) -> Result<Vec<ResultDescription>, BackendError> {
+        procedure: &ProcedureName,
+    ) -> Result<ResultDescription, BackendError> {
         let deadline = Instant::now() + DESCRIBE_TIMEOUT;
         let mut lease = self.pools.lease_any(deadline).await?;
         let connection = lease.connection().ok_or_else(unavailable)?;
         let description =
-            metadata::describe_results(&mut connection.client, &self.signatures, procedures);
+            metadata::describe_result(&mut connection.client, &self.signatures, procedure);
         let answer = timeout_at(deadline, description).await;
         finish_query(lease, answer)
     }

@@ -1,4 +1,4 @@
-//! The database's description of the answer of a procedure, for `returns` in the catalogue.
+//! The database's description of a procedure's answer, for `returns` in the catalogue.
 
 use super::MemberNames;
 use crate::catalogue::ParameterType;

@@ -33,7 +33,7 @@ mod copy;
 mod decimal;
 mod declaration;
 mod describe;
-mod describe_results;
+mod describe_result;
 mod error_codes;
 mod execute;
 mod lexer;
@@ -202,7 +202,7 @@ impl Sqlite {
             .insert(name.clone(), loaded);
     }
 
-    /// Returns a procedure. A change of its file is noticed within `FILE_TRUSTED`.
+    /// Returns a procedure. A change to its file is noticed within `FILE_TRUSTED`.
     async fn procedure(
         &self,
         name: &ProcedureName,
@@ -346,11 +346,11 @@ impl Backend for Sqlite {
         Box::pin(self.describe_all(pattern, Instant::now() + START_TIMEOUT))
     }
 
-    fn describe_results<'a>(
+    fn describe_result<'a>(
         &'a self,
-        procedures: &'a [ProcedureName],
-    ) -> BoxFuture<'a, Result<Vec<ResultDescription>, BackendError>> {
-        Box::pin(self.describe_answers(procedures, Instant::now() + START_TIMEOUT))
+        procedure: &'a ProcedureName,
+    ) -> BoxFuture<'a, Result<ResultDescription, BackendError>> {
+        Box::pin(self.describe_answer(procedure, Instant::now() + START_TIMEOUT))
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<(), BackendError>> {

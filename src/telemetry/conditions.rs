@@ -19,37 +19,37 @@ const CONDITIONS_MAX: usize = 4096;
 
 /// A kind of condition.
 #[derive(Debug)]
-pub struct Condition {
+pub struct ConditionKind {
     /// The name in logs and in the metric.
     pub name: &'static str,
     /// Whether the end is reported with `resolve` or `resolve_if_quiet`. Otherwise, the condition
     /// ends when it no longer affects any request.
-    pub has_reported_end: bool,
+    pub is_ended_by_caller: bool,
 }
 
-impl Condition {
+impl ConditionKind {
     /// Creates a condition that ends when it no longer affects any request.
     #[must_use]
     pub const fn new(name: &'static str) -> Self {
-        Self { name, has_reported_end: false }
+        Self { name, is_ended_by_caller: false }
     }
 }
 
 /// Messages from other processes that cannot be decoded.
-pub const MALFORMED: Condition = Condition::new("messages violate the protocol");
+pub const MALFORMED: ConditionKind = ConditionKind::new("messages violate the protocol");
 /// Messages from this process that cannot be sent.
-pub const UNSENT: Condition = Condition::new("messages cannot be sent");
+pub const UNSENT: ConditionKind = ConditionKind::new("messages cannot be sent");
 
 #[derive(Clone, Copy, Debug)]
-struct Occurrence {
+struct ActiveCondition {
     since: Instant,
     last: Instant,
     requests: u64,
-    has_reported_end: bool,
+    is_ended_by_caller: bool,
 }
 
 /// The current conditions by name and subject: a queue, a database, or empty for the process.
-type State = BTreeMap<(&'static str, String), Occurrence>;
+type State = BTreeMap<(&'static str, String), ActiveCondition>;
 
 static STATE: Mutex<State> = Mutex::new(BTreeMap::new());
 
@@ -60,44 +60,41 @@ fn state() -> MutexGuard<'static, State> {
 /// Records that a condition of `subject` affects a request. Returns whether it has just begun and
 /// must be logged; until it ends, further requests are only counted.
 #[must_use]
-pub fn raise(condition: &Condition, subject: &str) -> bool {
+pub fn raise(condition: &ConditionKind, subject: &str) -> bool {
     let now = Instant::now();
     let mut state = state();
     let mut key = (condition.name, subject.to_owned());
     if state.len() >= CONDITIONS_MAX && !state.contains_key(&key) {
         key.1.clear();
     }
-    let occurrence = state.entry(key).or_insert(Occurrence {
+    let active = state.entry(key).or_insert(ActiveCondition {
         since: now,
         last: now,
         requests: 0,
-        has_reported_end: condition.has_reported_end,
+        is_ended_by_caller: condition.is_ended_by_caller,
     });
-    occurrence.last = now;
-    occurrence.requests = occurrence.requests.saturating_add(1);
-    let is_first = occurrence.requests == 1;
+    active.last = now;
+    active.requests = active.requests.saturating_add(1);
+    let is_first = active.requests == 1;
     drop(state);
     if !is_first {
         let label = [(names::CONDITION, condition.name.to_owned())];
-        counter(&names::LOG_REPEATS, &label).increment(1);
+        counter(&names::LOG_LINES_SUPPRESSED, &label).increment(1);
     }
     is_first
 }
 
 /// Ends a condition. Returns how many requests it affected.
 #[must_use]
-pub fn resolve(condition: &Condition, subject: &str) -> u64 {
-    state()
-        .remove(&(condition.name, subject.to_owned()))
-        .map_or(0, |occurrence| occurrence.requests)
+pub fn resolve(condition: &ConditionKind, subject: &str) -> u64 {
+    state().remove(&(condition.name, subject.to_owned())).map_or(0, |active| active.requests)
 }
 
 /// Ends a condition and logs its end if it has affected no request for 10 seconds. For callers that
 /// only know that the condition may be over.
-pub fn resolve_if_quiet(condition: &Condition, subject: &str) {
+pub fn resolve_if_quiet(condition: &ConditionKind, subject: &str) {
     let key = (condition.name, subject.to_owned());
-    let over =
-        state().extract_if(.., |each, occurrence| *each == key && is_quiet(occurrence)).next();
+    let over = state().extract_if(.., |each, active| *each == key && is_quiet(active)).next();
     if let Some(over) = over {
         log(over);
     }
@@ -107,20 +104,19 @@ pub fn resolve_if_quiet(condition: &Condition, subject: &str) {
 pub async fn watch() {
     loop {
         sleep(CHECK_INTERVAL).await;
-        let is_over =
-            |occurrence: &Occurrence| !occurrence.has_reported_end && is_quiet(occurrence);
-        let over: Vec<_> = state().extract_if(.., |_, occurrence| is_over(occurrence)).collect();
+        let is_over = |active: &ActiveCondition| !active.is_ended_by_caller && is_quiet(active);
+        let over: Vec<_> = state().extract_if(.., |_, active| is_over(active)).collect();
         over.into_iter().for_each(log);
     }
 }
 
-fn is_quiet(occurrence: &Occurrence) -> bool {
-    occurrence.last.elapsed() >= QUIET
+fn is_quiet(active: &ActiveCondition) -> bool {
+    active.last.elapsed() >= QUIET
 }
 
-fn log(((condition, subject), occurrence): ((&'static str, String), Occurrence)) {
-    let seconds = occurrence.last.duration_since(occurrence.since).as_secs_f64();
-    let requests = occurrence.requests;
+fn log(((condition, subject), active): ((&'static str, String), ActiveCondition)) {
+    let seconds = active.last.duration_since(active.since).as_secs_f64();
+    let requests = active.requests;
     tracing::info!(condition, subject, requests, seconds, "a condition is over");
 }
 
@@ -130,8 +126,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn only_the_first_request_affected_by_a_condition_is_logged() {
-        const REPORTED: Condition =
-            Condition { name: "with a reported end", has_reported_end: true };
+        const REPORTED: ConditionKind =
+            ConditionKind { name: "with a reported end", is_ended_by_caller: true };
         assert!(
             raise(&REPORTED, "a") && raise(&REPORTED, "b"),
             "each subject has its own condition"
@@ -148,7 +144,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_condition_without_a_reported_end_ends_after_a_quiet_period() {
-        const UNREPORTED: Condition = Condition::new("without a reported end");
+        const UNREPORTED: ConditionKind = ConditionKind::new("without a reported end");
         let watching = crate::lifecycle::Tasks::new().spawn(watch());
         assert!(raise(&UNREPORTED, ""));
         sleep(QUIET / 2).await;

@@ -77,7 +77,8 @@ fn key(name: &'static str, labels: &[LabelValue]) -> Key {
 /// Renders all metrics with their current values.
 #[must_use]
 pub fn render(format: Format) -> String {
-    // A new exporter for each scrape, because an exporter keeps series that the registry no longer has.
+    // Each scrape uses a new exporter, because an exporter keeps series that the registry no longer
+    // has.
     let exporter = new_exporter();
     let mut histograms = String::new();
     let mut last_family = "";

@@ -19,8 +19,8 @@ mod json;
 use super::{context, names};
 use crate::config::log::{LogConfig, LogFormat, is_filter};
 
-/// The maximum number of lines that wait for stdout. Further lines are dropped and counted, so that
-/// a stalled reader does not stall requests.
+/// The maximum number of lines that are waiting to be written to stdout. Further lines are dropped
+/// and counted, so that a stalled reader does not stall requests.
 const LINES_MAX: usize = 8_192;
 
 /// The pause after a write, during which lines are collected for the next one.
@@ -29,7 +29,7 @@ const COLLECT_TIME: Duration = Duration::from_millis(5);
 const COLLECTED_BYTES_MAX: usize = 64 * 1024;
 
 /// A directive that silences the SQL Server driver regardless of the configured filter. The driver
-/// logs messages and rows, which contain values of callers.
+/// logs messages and rows, which contain values from callers.
 const SILENT: &str = "tiberius=off";
 
 /// A handle for changing the filter of the process's subscriber.
@@ -70,7 +70,8 @@ impl Logs {
             LogFormat::Text => false,
             LogFormat::Auto => !io::stdout().is_terminal(),
         };
-        // Not `io::stdout()`, whose buffer would hide how much of a failed write was lost.
+        // `io::stdout()` is not used, because its buffer would hide how much of a failed write was
+        // lost.
         let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(LogError::Stdout)?;
         let writer = LogWriter::start(File::from(stdout))?;
         let (filter, handle) = reload::Layer::new(parse(&config.filter)?);
@@ -106,7 +107,8 @@ pub fn set_filter(filter: &str) -> Result<(), LogError> {
     }
 }
 
-/// Prints fjord's warnings and errors to stderr, unless the process already logs. For commands.
+/// Prints fjord's warnings and errors to stderr, for a command. Does nothing if the process already
+/// logs.
 pub fn warn_on_stderr() {
     let format =
         tracing_subscriber::fmt::layer().with_ansi(false).without_time().with_target(false);
@@ -117,7 +119,7 @@ pub fn warn_on_stderr() {
     tracing_subscriber::registry().with(layer).try_init().ok();
 }
 
-/// Returns whether an event contains no values of callers. Libraries log whole messages at level
+/// Returns whether an event contains no values from callers. Libraries log whole messages at level
 /// trace, so only their events up to level debug are logged.
 fn has_no_values(metadata: &Metadata<'_>) -> bool {
     metadata.target().starts_with("fjord") || *metadata.level() < Level::TRACE

@@ -110,7 +110,7 @@ metrics! {
                                                      full, not sent because of an error, or rejected by the collector.";
     TRACE_EXPORTS: Counter "fjord_trace_exports_total", "Exports of spans to the collector, by result.";
     LOG_LINES_DROPPED: Counter "fjord_log_lines_dropped_total", "Log lines dropped because stdout was not read fast enough or could not be written to.";
-    LOG_REPEATS: Counter "fjord_log_repeats_total", "Requests affected by a condition that had already been logged, by condition.";
+    LOG_LINES_SUPPRESSED: Counter "fjord_log_lines_suppressed_total", "Requests affected by a condition that had already been logged, by condition.";
     ADMIN_CONNECTIONS_EVICTED: Counter "fjord_admin_connections_evicted_total", "Connections of the admin listener closed in favour of newer ones.";
     PANICS: Counter "fjord_panics_total", "Panics caught, by component.";
 }

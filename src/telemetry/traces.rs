@@ -24,7 +24,7 @@ use export::{Exporter, PreparedExporter};
 
 /// The recorder of this process.
 static RECORDER: ArcSwapOption<SpanRecorder> = ArcSwapOption::const_empty();
-/// The exporter of the recorder's spans, and what it was created from.
+/// The exporter of the recorder's spans, and the origin that it was created from.
 static EXPORT: Mutex<Option<(ExportOrigin, Exporter)>> = Mutex::new(None);
 
 #[derive(Debug)]

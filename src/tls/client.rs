@@ -1,4 +1,4 @@
-//! TLS for connections to servers: NATS, SQL Server, the trace collector.
+//! TLS for connections to servers: NATS, SQL Server and the trace collector.
 
 use std::path::Path;
 

@@ -22,7 +22,7 @@ pub struct ClientCertificate {
 /// The reason why a certificate is no longer accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientCertificateError {
-    /// The certificate, or an intermediate certificate of its chain, has expired.
+    /// The certificate, or an intermediate certificate in its chain, has expired.
     Expired,
     /// None of the current authorities has signed the certificate.
     Untrusted,
@@ -33,7 +33,7 @@ pub enum ClientCertificateError {
 struct CertificateCheck {
     /// The generation of the TLS files whose authorities were used. Each reload starts a new one.
     generation: u64,
-    /// The Unix time in seconds at which the next certificate of the chain expires.
+    /// The Unix time in seconds at which the next certificate in the chain expires.
     until: i64,
     result: Result<(), ClientCertificateError>,
 }
@@ -60,7 +60,7 @@ impl ClientCertificate {
     }
 
     /// Checks that a new handshake would accept the certificate now. Verifies it again only after a
-    /// reload or after a certificate of its chain has expired.
+    /// reload or after a certificate in its chain has expired.
     ///
     /// # Errors
     /// Returns `ClientCertificateError` if the certificate is no longer accepted.

@@ -1,4 +1,4 @@
-//! Contents of certificates: names and expiry.
+//! Reads the names and the expiry of certificates.
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};

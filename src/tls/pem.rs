@@ -50,7 +50,7 @@ fn contains(bytes: &[u8], text: &str) -> bool {
     memchr::memmem::find(bytes, text.as_bytes()).is_some()
 }
 
-/// Reads the certificates of a file, in order. There must be at least one.
+/// Reads the certificates in a file, in order. There must be at least one.
 pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let bytes = read(file)?;
     // The parser's error may quote a line, which would log a key placed in the wrong file.
@@ -135,7 +135,7 @@ fn valid_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     Ok(chain)
 }
 
-/// Reads the CA certificates of a file. There must be at least one.
+/// Reads the CA certificates in a file. There must be at least one.
 pub(super) fn roots(file: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(file)? {

@@ -1,4 +1,4 @@
-//! TLS of a listener: handshakes, and files that can be replaced while connections stay open.
+//! TLS for a listener, with files that can be replaced while connections stay open.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

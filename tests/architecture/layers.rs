@@ -8,6 +8,7 @@ const DRIVERS: &[(&str, &[&str])] = &[
     ("async_nats", &["src/messaging/nats"]),
     ("aws_credential_types", &["src/commands/ec2"]),
     ("aws_sigv4", &["src/commands/ec2/signed_api"]),
+    ("boon", &["src/catalogue/json_schema"]),
     ("brotli", &["roles/gateway/edge/compression"]),
     ("clap", &["src/cli", "src/commands"]),
     ("deadpool", &["src/procedures/mssql", "src/procedures/sqlite"]),

@@ -29,8 +29,9 @@ struct FleetSize {
 
 const SMALL: FleetSize = FleetSize { endpoints: 10, workers: 1, gateways: 1, connections: 100 };
 
-/// The large fleets, and the requests in flight of the small and the large one. If these differ,
-/// only the role with more processes is compared, because the other one has more load.
+/// The large fleets, and the numbers of requests in flight in the small and in the large fleet. If
+/// these differ, only the role with more processes is compared, because the other one has more
+/// load.
 const LARGE: [(&str, FleetSize, [usize; 2]); 6] = [
     ("10 -> 10,000 endpoints", FleetSize { endpoints: 10_000, ..SMALL }, [MIDDLE, MIDDLE]),
     ("100 -> 10,000 connections", FleetSize { connections: 10_000, ..SMALL }, [MIDDLE, MIDDLE]),

@@ -66,7 +66,7 @@ impl NatsCaller {
         self.sent += 1;
         let mut map = HeaderMap::new();
         map.insert(headers::ENDPOINT, self.request.endpoint.as_str());
-        // As long as the request ids of a gateway.
+        // This id is as long as a gateway's request ids.
         map.insert(headers::REQUEST_ID, format!("{:036}", self.sent));
         let payload = Bytes::from(self.request.payload.clone());
         let (subject, inbox) = (self.subject.clone(), self.inbox.clone());

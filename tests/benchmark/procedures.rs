@@ -1,7 +1,7 @@
 //! `make bench-procedures`: compares fjord's worker with a worker in Go that calls the same
 //! procedures, on one server in the same rounds. The callers send requests over NATS, without a
-//! gateway. Both workers have equally many connections to the database, which they reset with the
-//! first packet of the next request.
+//! gateway. Both workers have the same number of connections to the database, which they reset with
+//! the first packet of the next request.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -211,7 +211,7 @@ impl ProcedureBenchmark {
         (Workers { fleet, go, _server: server, _home: home }, name, version)
     }
 
-    /// Measures all workers. Each round begins with another one.
+    /// Measures all workers. Each round begins with a different one.
     async fn measure(
         &self,
         workers: &Workers,

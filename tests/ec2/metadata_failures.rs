@@ -1,4 +1,4 @@
-//! Failures of the instance metadata service, and of the connection to CloudWatch.
+//! Failures of the instance metadata service, and of the connection to `CloudWatch`.
 
 use super::publish::publish;
 use super::run;
@@ -6,7 +6,7 @@ use crate::support::aws::{AwsServices, MetadataMode, ROLE};
 use crate::support::certs::Certs;
 use crate::support::fleet::{Fleet, FleetOptions};
 
-/// Runs `fjord ec2 publish`, which must fail with one line that contains `reason`, and send nothing to CloudWatch.
+/// Runs `fjord ec2 publish`, which must fail with one line that contains `reason`, and send nothing to `CloudWatch`.
 async fn fails(fleet: &Fleet, aws: &AwsServices, certs: &Certs, reason: &str) {
     let (status, stdout, stderr) = run(publish(fleet, aws, certs)).await;
     println!("{stderr}");

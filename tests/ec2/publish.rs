@@ -1,4 +1,4 @@
-//! `fjord ec2 publish` measures a real fleet, and CloudWatch gets the result with a valid signature.
+//! `fjord ec2 publish` measures a real fleet, and `CloudWatch` gets the result with a valid signature.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! The shipped examples for CloudFormation and Prometheus are valid, and agree with fjord and with user-data.
+//! The shipped examples for `CloudFormation` and Prometheus are valid, and agree with fjord and with user-data.
 
 use std::fs;
 use std::time::Duration;

@@ -19,7 +19,7 @@ use crate::support::prometheus::{self, PACE, Prometheus};
 
 /// The number of callers of the saturated queue: five per slot.
 const CALLERS: usize = 30;
-/// The number of slots of each queue of each worker.
+/// The number of slots for each queue in each worker.
 const LIMIT: u32 = 2;
 const WORKERS: u32 = 3;
 

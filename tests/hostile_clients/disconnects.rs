@@ -17,7 +17,8 @@ use super::test_listener::{
     BODY_IDLE, LARGE, LONG, RawResponse, TestListener, eventually, get, read_to_close,
 };
 
-/// Longer than the gateway waits for a response before it checks that the client is connected.
+/// A delay that is longer than the gateway waits for a response before it checks that the client is
+/// connected.
 const PROBE_DELAY: Duration = Duration::from_millis(800);
 
 /// Sends a request, closes the sending side, and reads until the gateway closes the connection.

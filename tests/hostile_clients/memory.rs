@@ -27,13 +27,13 @@ const SETTLE_TIME: Duration = Duration::from_secs(30);
 const GROWTH_BYTES_MAX: u64 = 128 * MIB;
 /// The maximum amount of memory that the allocator retains.
 const KEPT_BYTES_MAX: u64 = 32 * MIB;
-/// Longer than 300 answers of 4 MiB take in a debug build on a busy machine.
+/// A time limit that is longer than 300 answers of 4 MiB take in a debug build on a busy machine.
 const ANSWERS_LIMIT: Duration = Duration::from_mins(10);
-/// Session settings with which a gateway waits for a worker that is silent for seconds.
+/// Session settings that make a gateway wait for a worker that is silent for seconds.
 const PATIENT_SESSION: &str =
     "[gateway.session]\naccept_timeout = '60s'\nprogress_interval = '60s'\n";
-/// Worker settings with which a worker waits for a gateway that acknowledges no part of an answer
-/// for seconds.
+/// Worker settings that make a worker wait for a gateway that acknowledges no part of an answer for
+/// seconds.
 const PATIENT_WORKER: &str = "[worker]\nprogress_interval = '60s'\n";
 /// An endpoint with a large answer and time limits above `ANSWERS_LIMIT`, so that only byte limits can be reached.
 const PATIENT_ENDPOINT: &str = r#"{
@@ -122,7 +122,7 @@ async fn measure(name: &str, session_keys: &str, attack: impl AsyncFnOnce(&Fleet
             _ = ticks.tick() => peak = peak.max(MemoryUse::now(gateway)),
         }
     }
-    // The kernel records the peak of all resident memory only.
+    // The kernel records only the peak of all resident memory.
     peak.gateway = status(gateway, "VmHWM").saturating_sub(status(gateway, "RssFile"));
     for_a_while(SETTLE_TIME).await;
     let after = MemoryUse::now(gateway);
@@ -189,7 +189,7 @@ async fn request_many_answers(fleet: &Fleet, count: usize) {
     }
 }
 
-/// Session settings with which the gateway assembles each answer before it sends the first byte.
+/// Session settings that make the gateway assemble each answer before it sends the first byte.
 const ASSEMBLED: &str = "window_parts = 0\n";
 
 #[tokio::test(flavor = "multi_thread")]

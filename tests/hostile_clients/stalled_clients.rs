@@ -36,7 +36,7 @@ async fn connect(listener: &TestListener) -> TcpStream {
 
 #[tokio::test]
 async fn disconnected_clients_leave_no_data_in_send_buffers() {
-    // Long enough for all clients to have unsent data at the same time.
+    // This is long enough for all clients to have unsent data at the same time.
     let body_idle_timeout = Duration::from_secs(3);
     let connections_per_client_max = CLIENTS;
     let options = Options { connections_per_client_max, body_idle_timeout, ..Options::default() };

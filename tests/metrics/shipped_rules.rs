@@ -108,7 +108,7 @@ const NO_ALERT: &[(Metric, &str)] = &[
     (names::AUTH_FAILURES_LIMITED, "caused by the callers; a warning in the log names the address"),
     (names::CONTROL_COMMANDS, "the command names the processes on which it has failed"),
     (names::RATE_LIMITED, "caused by the callers"),
-    (names::LOG_REPEATS, "its first line is in the log, and its requests have outcomes"),
+    (names::LOG_LINES_SUPPRESSED, "its first line is in the log, and its requests have outcomes"),
     (names::TRACE_EXPORTS, "FjordTracesLost covers their spans"),
 ];
 

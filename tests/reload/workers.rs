@@ -1,4 +1,4 @@
-//! A worker applies every change of its configuration without a restart.
+//! A worker applies every change to its configuration without a restart.
 
 use std::fs;
 use std::time::Duration;
@@ -134,7 +134,7 @@ async fn an_invalid_file_changes_nothing_in_a_worker() {
         assert!(line.contains(word), "{word} is missing in {line}");
     }
     client.get("/v1/echo/a").await.is(200);
-    // A procedure that does not exist: the queue serves its previous endpoints.
+    // The procedure does not exist, so the queue serves its previous endpoints.
     reload::edit(worker, "\n[worker.queues.x]\nconcurency = 1", "");
     let file = fleet.catalogue().join("ledger.json");
     let text = fs::read_to_string(&file).unwrap();
@@ -220,7 +220,7 @@ async fn a_reload_moves_to_another_nats_server_and_fails_no_request() {
         })
         .await;
     }
-    // A server that cannot be reached: the previous connection stays in use.
+    // The server cannot be reached, so the previous connection stays in use.
     let worker = &mut fleet.workers[0];
     reload::edit(worker, &before, "servers = ['tls://127.0.0.1:1']");
     reload::signal(worker, "ok").await;

@@ -47,7 +47,7 @@ pub(super) struct SimulatedJob {
     pub(super) request: usize,
     attempt: u32,
     stage: JobStage,
-    /// The parts of an answer that streams.
+    /// The parts of a streamed answer.
     pub(super) written: Option<WrittenAnswer>,
 }
 

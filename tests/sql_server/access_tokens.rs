@@ -100,7 +100,7 @@ async fn a_refused_token_is_not_used_again() {
     assert_eq!(used(&server), [good]);
 }
 
-/// A stub of the Azure instance metadata service. It ends when it is dropped.
+/// A stub of the Azure instance metadata service. It stops when it is dropped.
 struct FakeMetadataService {
     url: String,
     requests: Arc<AtomicUsize>,

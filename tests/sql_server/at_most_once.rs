@@ -1,4 +1,4 @@
-//! Promise: after a byte of an at-most-once call was sent, no error causes the call to be sent
+//! Promise: after a byte of an at-most-once call has been sent, no error causes the call to be sent
 //! again, unless all of it was rolled back. The tests count rows in a database with autocommit.
 
 use std::sync::atomic::Ordering;

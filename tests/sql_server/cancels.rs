@@ -18,10 +18,11 @@ use super::{CallAnswer, LONG, ProcedureCaller, given, int, sent_error, text, uns
 use crate::support::eventually::{SOON, TICK, eventually};
 use crate::support::mssql_server::{SqlServer, fake_server, servers};
 
-/// Shorter than the slow procedure, but longer than any other and than opening a connection.
+/// A time limit that is shorter than the slow procedure, but longer than any other procedure and
+/// than opening a connection.
 const SHORT: Duration = Duration::from_millis(300);
-/// Shorter than the minimum cost of a connection (250 ms). A call that is cancelled after this time
-/// runs for at least that cost before it is stopped.
+/// A time that is shorter than the minimum cost of a connection (250 ms). A call that is cancelled
+/// after this time runs for at least that cost before it is stopped.
 const YOUNG: Duration = Duration::from_millis(40);
 /// The duration of the slow procedure. The call must end before the procedure does.
 const SLOW_MS: i64 = 30_000;

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 use super::{LONG, ProcedureCaller, int, name, sent_error, text};
 use crate::support::mssql_server::servers;
 
-/// Shorter than the slow procedure, but longer than any other procedure.
+/// A time limit that is shorter than the slow procedure, but longer than any other procedure.
 const SHORT: Duration = Duration::from_millis(300);
 /// The duration of the slow procedure. The call must end before the procedure does.
 const SLOW_MS: i64 = 8000;

@@ -1,5 +1,5 @@
-//! Promise: all errors of an answer count, the messages of a procedure reach the log, and a call
-//! that failed for a temporary reason is made again only if that is harmless.
+//! Promise: every error in an answer counts, a procedure's messages reach the log, and a call that
+//! failed for a temporary reason is made again only if that is harmless.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -42,7 +42,7 @@ async fn every_error_of_an_answer_counts() {
         };
         assert_eq!(number, expected, "{script}");
     }
-    // A deadlock after another error is retried, and an error of the procedure is not.
+    // A deadlock after another error is retried, and an error that the procedure raises is not.
     let repeating = ProcedureCaller { may_repeat: true, ..caller };
     let answer = run(&repeating, "INSERT twice; RAISE 547; THROW 1205 - 1").await;
     assert!(matches!(sent_error(answer), SentErrorKind::Server { number: 547, .. }));
@@ -136,7 +136,7 @@ async fn a_throttled_call_is_made_again_after_a_pause_that_ends_before_the_deadl
     let class = ServerErrorClass::Transient;
     assert_eq!(error, SentErrorKind::Server { number: 40501, class });
     assert!(began.elapsed() < short, "{:?}", began.elapsed());
-    // Some of these numbers close the connection, which is not the loss of a connection.
+    // Some of these errors close the connection, but that does not count as a lost connection.
     let caller = ProcedureCaller { may_repeat: false, ..caller };
     let arguments = [int("number", 40501), int("class", 20)];
     let error = sent_error(caller.call("raises", &arguments).await);

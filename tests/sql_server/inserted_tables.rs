@@ -1,4 +1,4 @@
-//! Promise: the rows of a table whose type has generated columns are inserted before the call, and
+//! Promise: the rows in a table whose type has generated columns are inserted before the call, and
 //! the procedure runs only with all of them.
 
 use fjord::catalogue::{ParameterType, ParameterValue};
@@ -55,7 +55,7 @@ async fn rows_of_a_table_with_an_identity_are_inserted() {
     assert!(error.contains("line in the catalogue, but text, price in the database"), "{error}");
 }
 
-/// SQL Server permits 2,100 parameters, of which `sp_executesql` has two. NULL needs none.
+/// SQL Server permits 2,100 parameters, of which `sp_executesql` needs two. A NULL needs none.
 #[tokio::test]
 async fn all_values_of_a_call_count_towards_the_limit_of_a_request() {
     let server = fake_server().await;

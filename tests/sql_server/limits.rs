@@ -271,7 +271,7 @@ fn texts() -> Vec<TypeLimits> {
     ]
 }
 
-/// Text of a `sql_variant` that Babelfish 4 stores as question marks.
+/// Text in a `sql_variant` that Babelfish 4 stores as question marks.
 fn wide_variants() -> Vec<TypeLimits> {
     vec![limits("echo_sql_variant", vec![same(&"日".repeat(1333))], Vec::new())]
 }

@@ -130,7 +130,8 @@ async fn a_changed_file_with_a_wrong_password_costs_two_attempts() {
     for answer in join_all((0..16).map(|_| caller.call("slow", &slow))).await {
         answer.expect("the open connection serves the call");
     }
-    // One for the open connection, one with the password from the file, and one with the old one.
+    // One attempt opened the first connection, one used the password from the file, and one used
+    // the old password.
     assert_eq!((one.attempts(), one.state().logins()), (3, 1));
 }
 

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use super::{ProcedureCaller, unsent_error};
 use crate::support::mssql_server::{SqlServer, fake_server};
 
-/// A stub of SQL Server Browser. It ends when it is dropped.
+/// A stub of SQL Server Browser. It stops when it is dropped.
 struct FakeBrowser {
     port: u16,
     requests: Arc<AtomicUsize>,

@@ -18,7 +18,7 @@ use super::{CallAnswer, LONG, ProcedureCaller, int, sent_error, text, unsent_err
 use crate::support::eventually::{SOON, TICK, eventually};
 use crate::support::mssql_server::{fake_server, servers};
 
-/// Shorter than the slow procedure, but longer than any other procedure.
+/// A time limit that is shorter than the slow procedure, but longer than any other procedure.
 const SHORT: Duration = Duration::from_millis(300);
 
 /// Calls the procedure whose executions the fake server records in order.

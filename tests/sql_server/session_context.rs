@@ -1,5 +1,5 @@
 //! Promise: a procedure finds its caller in the session context, in the same round trip as its
-//! call, and never reads a value of another call.
+//! call, and never reads a value from another call.
 
 use std::sync::atomic::Ordering;
 
@@ -12,7 +12,7 @@ use fjord::procedures::{
 use super::{LONG, ProcedureCaller, int, name, sent_error, text, unsent_error};
 use crate::support::mssql_server::{SqlServer, fake_server, servers};
 
-/// A call of this caller, which has a name.
+/// Returns a caller that has a name.
 fn named(server: &SqlServer) -> ProcedureCaller {
     ProcedureCaller { principal: Some("Jörg 𝄞"), ..ProcedureCaller::new(server) }
 }
@@ -26,7 +26,7 @@ fn known(value: &str) -> OwnedCell {
     OwnedCell::Text(value.to_owned())
 }
 
-/// The same connections, used by a caller without a name.
+/// Returns a caller without a name that uses the same connections.
 fn nameless(caller: &ProcedureCaller) -> ProcedureCaller {
     ProcedureCaller { principal: None, session_values: Vec::new(), ..caller.clone() }
 }
@@ -125,11 +125,11 @@ async fn the_context_is_set_with_every_form_of_a_call() {
         let long = "ä".repeat(9000);
         let answer = caller.call("echo_nvarchar_max", &[text("v", &long)]).await.expect("a text");
         assert_eq!(*answer.cell(), known(&long), "{}", server.name);
-        // A statement, which returns the OUTPUT parameters as rows.
+        // This call is sent as a statement, which returns the OUTPUT parameters as rows.
         let outputs = [int("given", 1)];
         let answer = caller.call("outputs", &outputs).await.expect("outputs");
         assert_eq!(answer.result.return_status, -3, "{}", server.name);
-        // A transaction, whose BEGIN is a message of its own.
+        // This call runs in a transaction, whose BEGIN is a message of its own.
         let within = ProcedureCaller { transaction: Transaction::Committed, ..caller.clone() };
         assert_eq!(value(&within, "principal").await, known("Jörg 𝄞"), "{}", server.name);
         let answer = caller.call("returns", &[int("status", 7)]).await.expect("a status");
@@ -213,7 +213,7 @@ async fn a_denied_permission_is_found_at_the_start_and_names_both_sides() {
     }
 }
 
-/// SQL Server executes the next call of a message even if the one before it failed.
+/// SQL Server executes the next call in a message even if the one before it failed.
 #[tokio::test]
 async fn a_call_whose_values_are_refused_is_not_sent() {
     let mut server = fake_server().await;

@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use fjord::lifecycle::Tasks;
 
 use super::{document, fleet, run, run_as, text};
-use crate::support::fleet::Fleet;
+use crate::support::eventually::{SOON, eventually_some};
+use crate::support::fleet::{Fleet, FleetOptions};
 use crate::support::ledger_load::{GatewayRotation, LedgerLoad, reconcile};
-use crate::support::nats::SHIPPED_PASSWORD;
+use crate::support::nats::{NatsOptions, SHIPPED_PASSWORD};
 use crate::support::random::SeededRandom;
 use crate::support::reload;
 
@@ -86,7 +87,47 @@ async fn endpoints_are_added_and_removed_and_no_request_fails() {
     assert_eq!(violations, Vec::<&str>::new());
 }
 
-/// Returns the lines of the logs of all processes that record a command.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_for_a_removed_endpoint_are_still_answered() {
+    let nats = NatsOptions { is_shipped: true, ..NatsOptions::default() };
+    let options = FleetOptions { nats, concurrency: 1, ..FleetOptions::default() };
+    let fleet = Fleet::start(options).await;
+    let (client, file) = (fleet.client(), fleet.catalogue().join("removed.json"));
+    let removed = r#"{ "removed": { "route": "GET /v1/removed", "procedure": "ledger.slow", "result": "value",
+        "auth": "public", "timeout": "20s", "parameters": {
+        "ms": { "in": "query", "type": "int32", "required": true } } } }"#;
+    fs::write(&file, removed).unwrap();
+    let output = run(&fleet, &["reload"]).await;
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    // The worker executes one of the requests, and the others wait in the gateway.
+    let requests: Vec<_> = (0..3)
+        .map(|_| {
+            let client = client.clone();
+            Tasks::new().spawn(async move { client.get("/v1/removed?ms=2500").await })
+        })
+        .collect();
+    eventually_some("three requests in progress", SOON, async || {
+        (fleet.gateways[0].metric("fjord_gateway_requests_in_flight ").await > 2.0).then_some(())
+    })
+    .await;
+    fs::remove_file(&file).unwrap();
+    let output = run(&fleet, &["reload", "--timeout", "1"]).await;
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
+    let errors = text(&output.stderr);
+    assert!(
+        errors.contains("requests for the removed endpoint removed are still in progress"),
+        "{errors}"
+    );
+    client.get("/v1/removed?ms=1").await.is_problem(404, "no-route");
+    let output = run(&fleet, &["reload"]).await;
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    for request in requests {
+        assert!(request.is_finished(), "the command has waited for the requests");
+        request.await.expect("the request does not panic").is(200);
+    }
+}
+
+/// Returns the lines in the logs of all processes that record a command.
 fn audit(fleet: &Fleet) -> Vec<String> {
     let nodes = fleet.gateways.iter().chain(&fleet.workers);
     let logs = nodes.map(|node| node.process.log()).collect::<Vec<_>>().concat();

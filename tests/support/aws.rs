@@ -1,4 +1,4 @@
-//! Local stand-ins for the services of AWS that an instance uses: its metadata service, CloudWatch and Auto Scaling. They
+//! Local stand-ins for the services of AWS that an instance uses: its metadata service, `CloudWatch` and Auto Scaling. They
 //! check tokens and signatures, and can refuse, fail or hang.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -78,7 +78,7 @@ pub(crate) struct AwsServices {
 }
 
 impl AwsServices {
-    /// Starts the metadata service, and a service with TLS that plays both CloudWatch and Auto Scaling.
+    /// Starts the metadata service, and a service with TLS that plays both `CloudWatch` and Auto Scaling.
     pub(crate) async fn start(certs: &Certs) -> Self {
         let values = [
             ("placement/region", REGION),
@@ -109,7 +109,7 @@ impl AwsServices {
         format!("http://{}", self.metadata)
     }
 
-    /// Returns the URL of CloudWatch and Auto Scaling.
+    /// Returns the URL of `CloudWatch` and Auto Scaling.
     pub(crate) fn api_url(&self) -> String {
         format!("https://{}", self.api)
     }
@@ -148,7 +148,7 @@ impl AwsServices {
         state.accepted.clone()
     }
 
-    /// Returns the number of requests to CloudWatch and Auto Scaling.
+    /// Returns the number of requests to `CloudWatch` and Auto Scaling.
     pub(crate) fn attempts(&self) -> usize {
         self.lock().attempts
     }
@@ -264,7 +264,7 @@ fn metadata(parts: &http::request::Parts, state: &mut State) -> Option<(StatusCo
     Some((StatusCode::NOT_FOUND, "not found".to_owned()))
 }
 
-/// Answers a request to CloudWatch or Auto Scaling; `None` if it hangs.
+/// Answers a request to `CloudWatch` or Auto Scaling; `None` if it hangs.
 fn api(
     parts: &http::request::Parts,
     body: &Bytes,

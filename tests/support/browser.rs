@@ -20,7 +20,7 @@ const LIMIT: Duration = Duration::from_mins(1);
 /// The size of the window in pixels.
 const WINDOW: &str = "--window-size=1400,1000";
 
-/// A browser with one window. It ends when this is dropped.
+/// A browser with one window. It is closed when this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Browser {
     http: reqwest::Client,

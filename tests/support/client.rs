@@ -203,7 +203,8 @@ pub(crate) async fn get_json(url: &str) -> Option<Value> {
 /// Fetches text over plain HTTP; `None` unless the status is 200.
 pub(crate) async fn get_text(url: &str) -> Option<String> {
     install_provider();
-    // Without authorities, because loading those of the system takes longer than the request.
+    // The client trusts no authorities, because loading the system's authorities takes longer than
+    // the request.
     let builder = reqwest::Client::builder().no_proxy().tls_certs_only([]);
     let client = builder.timeout(Duration::from_secs(5)).build();
     let response = client.expect("a client").get(url).send().await.ok()?;

@@ -102,7 +102,7 @@ impl FjordProcess {
         *self = Self::start_with(role, directory, environment, executable);
     }
 
-    /// Sends SIGTERM and waits until the process has ended.
+    /// Sends SIGTERM and waits until the process has exited.
     pub(crate) async fn stop(&mut self) -> ExitStatus {
         self.process.terminate();
         self.process.wait(Duration::from_mins(1)).await

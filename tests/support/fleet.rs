@@ -95,7 +95,7 @@ impl Default for FleetOptions {
     }
 }
 
-/// A running fleet. All processes end when it is dropped.
+/// A running fleet. All processes are stopped when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Fleet {
     pub(crate) nats: NatsCluster,

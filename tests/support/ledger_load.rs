@@ -147,7 +147,7 @@ fn slug(body: &[u8]) -> String {
     slug.unwrap_or("ok").to_owned()
 }
 
-/// The result of checking responses against the ledger: one row of the table of faults.
+/// The result of checking responses against the ledger: one row in the table of faults.
 #[derive(Debug, Default)]
 pub(crate) struct Reconciliation {
     /// The name of the fault.

@@ -1,6 +1,6 @@
--- The objects that tests/sql_server.rs uses. Every batch ends with GO on a line of its own.
--- The fake server of the tests reads the parameters of its procedures from this file, so each CREATE PROCEDURE
--- has its parameters on one line, up to AS. The file uses only syntax that both SQL Server and Babelfish accept.
+-- The objects that tests/sql_server.rs uses. Every batch ends with GO on a line of its own. The tests' fake server reads the
+-- parameters of its procedures from this file, so each CREATE PROCEDURE has its parameters on one line, up to AS. The file
+-- uses only syntax that both SQL Server and Babelfish accept.
 CREATE SCHEMA fjord_test
 GO
 CREATE TABLE fjord_test.things (id int NOT NULL PRIMARY KEY, name nvarchar(100) NULL)

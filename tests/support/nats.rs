@@ -64,7 +64,7 @@ impl Default for NatsOptions {
     }
 }
 
-/// A running server. It ends when it is dropped.
+/// A running server. It is stopped when this value is dropped.
 #[derive(Debug)]
 pub(crate) struct NatsServer {
     process: Process,
@@ -129,7 +129,7 @@ impl NatsServer {
         self.process.kill();
     }
 
-    /// Sends SIGTERM and waits until the server has ended.
+    /// Sends SIGTERM and waits until the server has exited.
     pub(crate) async fn stop(&mut self) {
         self.process.terminate();
         self.process.wait(SOON).await;

@@ -1,5 +1,5 @@
--- The seven procedures of Microsoft's sample database Northwind, on tables with the columns that they use. Every batch
--- ends with GO on a line of its own. The fake server of the tests reads the parameters of its procedures from this file.
+-- The seven procedures of Microsoft's sample database Northwind, on tables with the columns that they use. Every batch ends
+-- with GO on a line of its own. The tests' fake server reads the parameters of its procedures from this file.
 CREATE SCHEMA northwind
 GO
 CREATE TABLE northwind.Customers (CustomerID nchar(5) NOT NULL PRIMARY KEY, CompanyName nvarchar(40) NOT NULL)

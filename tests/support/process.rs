@@ -60,7 +60,7 @@ impl Process {
         self.child.id()
     }
 
-    /// Returns the exit status, if the process has ended.
+    /// Returns the exit status, if the process has exited.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         if self.ended.is_none() {
             self.ended = self.child.try_wait().expect("the child process can be polled");
@@ -76,7 +76,7 @@ impl Process {
         self.ended().is_none()
     }
 
-    /// Sends a signal, unless the process has ended.
+    /// Sends a signal, unless the process has exited.
     pub(crate) fn signal(&mut self, signal: Signal) {
         if self.is_running() {
             let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
@@ -128,7 +128,7 @@ impl Process {
         }
     }
 
-    /// Waits until the process ends on its own. Panics after `limit`.
+    /// Waits until the process exits on its own. Panics after `limit`.
     pub(crate) async fn wait(&mut self, limit: Duration) -> ExitStatus {
         match poll(limit, TICK, async || self.ended()).await {
             Some(status) => status,
@@ -141,7 +141,7 @@ impl Process {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// Returns the last lines of the log.
+    /// Returns the last lines in the log.
     pub(crate) fn log_tail(&self) -> String {
         let text = self.log();
         let lines: Vec<&str> = text.lines().collect();

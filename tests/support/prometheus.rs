@@ -66,7 +66,7 @@ pub(crate) fn run(tool: &PathBuf, arguments: &[&str], input: &str) -> Result<Str
     if output.status.success() && written.is_ok() { Ok(text) } else { Err(text) }
 }
 
-/// A Prometheus that scrapes its targets every second. It ends when it is dropped.
+/// A Prometheus that scrapes its targets every second. It is stopped when this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Prometheus {
     process: Process,

@@ -1,4 +1,4 @@
-//! Reloads the processes of a fleet by signal, and waits until they serve the new configuration.
+//! Reloads the processes in a fleet by signal, and waits until they serve the new configuration.
 
 use std::fs;
 use std::time::Duration;

@@ -146,6 +146,8 @@ pub(crate) struct FakeState {
     pub(crate) result_sets: Mutex<HashMap<String, Option<String>>>,
     /// The calls whose first result set was described.
     pub(crate) described: Mutex<Vec<String>>,
+    /// A procedure whose first result set is never described.
+    pub(crate) never_described: Mutex<Option<String>>,
     /// The number of open connections.
     pub(crate) connections: AtomicI64,
     /// The request ids of the calls to `ledger.write`, recorded when a call starts.
@@ -296,6 +298,7 @@ impl FakeSqlServer {
             ran: Mutex::default(),
             statements: AtomicUsize::new(0),
             result_sets: Mutex::default(),
+            never_described: Mutex::default(),
             described: Mutex::default(),
             connections: AtomicI64::new(0),
             ledger: Mutex::default(),

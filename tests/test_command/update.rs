@@ -44,7 +44,7 @@ async fn differing_answers_are_recorded_and_the_rest_keeps_its_form() {
         )
         .replace(
             r#""new": { "parameters": { "language": "de" } }"#,
-            // Too long for one line.
+            // This example is too long for one line.
             "\"new\": { \"parameters\": { \"language\": \"de\" }, \"answer\": {\n        \"status\": 200,\n        \
              \"body\": { \"language\": \"de\", \"text\": \"Hallo\" }\n      } }",
         );
@@ -94,7 +94,7 @@ async fn removed_expectations_are_named_and_line_ends_are_kept() {
     let file = api.join("endpoints/greetings.json");
     let before = fs::read_to_string(&file).unwrap().replace('\n', "\r\n");
     fs::write(&file, &before).unwrap();
-    // Another file, at a name that would be easy to guess.
+    // Another file, with a name that would be easy to guess.
     let other = home.path().join("other");
     fs::write(&other, "other").unwrap();
     symlink(&other, api.join("endpoints/.greetings.json.new")).unwrap();

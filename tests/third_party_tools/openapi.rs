@@ -93,7 +93,7 @@ async fn a_generated_python_client_reads_typed_answers() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let file = document(&fleet, directory.path()).await;
     let package = directory.path().join("kinds");
-    // Without hooks, because they need a formatter.
+    // The generator runs without hooks, because they need a formatter.
     let config = directory.path().join("config.yaml");
     std::fs::write(&config, "post_hooks: []\n").expect("the file can be written");
     let arguments = [

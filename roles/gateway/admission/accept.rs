@@ -8,8 +8,9 @@ use crate::quality_value;
 /// `Vary` for an endpoint with several representations.
 pub const VARY_ACCEPT: HeaderValue = HeaderValue::from_static("Accept");
 
-/// Returns the representation that the client prefers; among equals, the first. `None` if the client accepts none. A client
-/// that sends no `Accept` accepts everything.
+/// Returns the representation that the client prefers, or the first of several that it prefers
+/// equally. Returns `None` if the client accepts none. A client that sends no `Accept` accepts
+/// everything.
 #[must_use]
 pub fn choose<'a>(
     headers: &HeaderMap,

@@ -107,9 +107,10 @@ impl Authenticator {
         }
     }
 
-    /// Checks whether a new TLS handshake with the peer of a connection would still succeed. Since the connection was made, a
-    /// reload may have removed the authority that signed the peer's certificate or changed whether certificates are requested,
-    /// or the certificate may have expired. Returns the peer without its certificate if certificates are no longer requested.
+    /// Checks whether a new TLS handshake with a connection's peer would still succeed. Since the
+    /// connection was made, a reload may have removed the authority that signed the peer's
+    /// certificate or changed whether certificates are requested, or the certificate may have
+    /// expired. Returns the peer without its certificate if certificates are no longer requested.
     ///
     /// # Errors
     /// `AuthRejection` if the handshake would fail. It applies to every request of the connection.

@@ -1,4 +1,5 @@
-//! CORS (Fetch standard): response headers and preflight requests that allow web pages from other origins to call endpoints.
+//! Implements CORS (Fetch standard): the response headers and preflight requests that allow web
+//! pages from other origins to call endpoints.
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
@@ -16,7 +17,8 @@ pub(in crate::roles::gateway) fn set_headers(
     request: &HeaderMap,
     response: &mut HeaderMap,
 ) {
-    // Set even if the request has no `Origin`: a cache must not serve that response to a request that has one.
+    // The header is set even if the request has no `Origin`: a cache must not serve that response
+    // to a request with an `Origin`.
     response.append(header::VARY, HeaderValue::from_static("Origin"));
     if allow_origin(rules, request, response) {
         response.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, rules.expose_headers.clone());

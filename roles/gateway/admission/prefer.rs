@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use crate::catalogue::Endpoint;
 use crate::envelope::Final;
 use crate::problem::{Problem, Violation};
-use crate::telemetry::conditions::{self, Condition};
+use crate::telemetry::conditions::{self, ConditionKind};
 use crate::telemetry::{counter, names};
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
@@ -18,7 +18,7 @@ pub(in crate::roles::gateway) const PREFERENCE_APPLIED: HeaderName =
     HeaderName::from_static("preference-applied");
 
 /// The condition in which workers answer dry runs without reporting a rollback.
-const UNCONFIRMED: Condition = Condition::new("dry runs are not reported as rolled back");
+const UNCONFIRMED: ConditionKind = ConditionKind::new("dry runs are not reported as rolled back");
 
 /// How the caller wants the transaction to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub(in crate::roles::gateway) enum TransactionEnd {
     Rollback,
 }
 
-/// The preferences of a request that the gateway honors.
+/// The preferences in a request that the gateway honors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::roles::gateway) struct HonoredPreferences {
     /// How the caller wants the transaction to end. `None` if the request states no preference or the endpoint does not
@@ -55,7 +55,7 @@ enum Handling {
     Other,
 }
 
-/// Returns the preferences of a request that the gateway honors.
+/// Returns the preferences in a request that the gateway honors.
 ///
 /// # Errors
 /// `Violation` if the header is malformed or requests something unsupported.
@@ -71,7 +71,8 @@ pub(in crate::roles::gateway) fn honored(
         Ok(preferences) => preferences,
         Err(detail) => return refused(detail),
     };
-    // The two exclude each other, and a request with both counts as a request with neither (RFC 7240 §4.2).
+    // The two preferences exclude each other, so a request with both counts as a request with
+    // neither (RFC 7240 §4.2).
     let wants_minimal = preferences.wants_minimal && !preferences.wants_representation;
     let is_minimal = wants_minimal && endpoint.may_be_minimal();
     let has_unknown = preferences.has_unknown || (wants_minimal && !is_minimal);

@@ -1,8 +1,9 @@
 //! Rate limits per caller and endpoint, and per client for failed authentications. They use the generic cell rate algorithm and
 //! tables of bounded size.
 //!
-//! The state of a caller is the instant at which its whole quota is available again. After that instant the state can be
-//! dropped. (`governor` uses the same algorithm, but its keyed store is not bounded.)
+//! A caller's state is the instant at which its whole quota is available again. After that instant
+//! the state can be dropped. (`governor` uses the same algorithm, but its keyed store is not
+//! bounded.)
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, PoisonError};
@@ -51,7 +52,7 @@ impl RateLimitHeaders {
     fn new(limit: RateLimit, remaining: u128, reset: Duration) -> Self {
         let policy = format!("\"default\";q={};w={}", limit.requests, whole_seconds(limit.window));
         let state = format!("\"default\";r={remaining};t={}", whole_seconds(reset));
-        // Never fails: digits and fixed text form a valid header value.
+        // This never fails, because digits and fixed text form a valid header value.
         Self(HeaderValue::try_from(policy).ok().zip(HeaderValue::try_from(state).ok()))
     }
 
@@ -125,7 +126,7 @@ impl RateLimiter {
         }
     }
 
-    /// Counts a failed authentication of a client.
+    /// Counts a failed authentication by a client.
     ///
     /// # Errors
     /// The time until the next failure is allowed, if the client has exceeded `per_minute`.

@@ -1,4 +1,4 @@
-//! Finds the endpoint of a request by its method and path.
+//! Finds the endpoint for a request by its method and path.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::catalogue::route::{self, METHODS};
 use crate::catalogue::{Catalogue, Endpoint, uri};
 use crate::problem::{Problem, Violation};
 
-/// The routes of a catalogue. The time of a lookup depends on the length of the path, not on the number of endpoints.
+/// The routes in a catalogue. The time of a lookup depends on the length of the path, not on the number of endpoints.
 #[derive(Debug)]
 pub struct Router {
     /// A tree for each of `METHODS`, so that a literal segment for one method does not hide a parameter for another.
@@ -19,7 +19,7 @@ pub struct Router {
 #[derive(Debug)]
 struct RouteTarget {
     endpoint: Arc<Endpoint>,
-    /// For each value in the path, in order, the index of its parameter.
+    /// The indices of the parameters whose values the path contains, in the order of the values.
     parameters: Arc<[usize]>,
 }
 
@@ -54,7 +54,7 @@ pub struct MatchedRoute {
 }
 
 impl Router {
-    /// Creates the routes of a catalogue.
+    /// Creates the routes in a catalogue.
     ///
     /// # Errors
     /// A line for each route that conflicts with another. A loaded catalogue has no conflicts.

@@ -1,4 +1,4 @@
-//! The memory budget of request bodies and responses, for the process and for each client.
+//! The memory budget for request bodies and responses, in total and for each client.
 //!
 //! A limit on the number of requests does not limit memory: one connection can carry a hundred
 //! streams with a megabyte each. Small bodies are not counted, because the limit on requests bounds
@@ -19,9 +19,9 @@ use crate::telemetry::{Gauge, counter, gauge, names};
 
 use super::network::ClientNetwork;
 
-/// Bodies up to this many bytes are uncounted; `gateway.http.requests_in_flight_max` bounds them.
+/// Bodies of up to this size do not count; `gateway.http.requests_in_flight_max` bounds them.
 pub const SMALL_BYTES: usize = 16 * 1024;
-/// `Retry-After` of the response when the budget is exhausted.
+/// `Retry-After` for the response when the budget is exhausted.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The memory budget. Cheap to clone; all clones share the counts.
@@ -31,9 +31,10 @@ pub struct ByteBudget(Arc<BudgetState>);
 struct BudgetState {
     bytes_max: AtomicUsize,
     per_client_max: AtomicUsize,
-    /// Written under the lock of `clients`, read without it.
+    /// The reserved bytes of all clients, written under the lock of `clients` and read without it.
     held: AtomicUsize,
-    /// The bytes reserved by each client. A client without any has no entry, which bounds the map.
+    /// The bytes reserved per client. Clients without reservations have no entry: this bounds the
+    /// map.
     clients: Mutex<HashMap<ClientNetwork, usize>>,
     gauge: Gauge,
 }
@@ -94,7 +95,7 @@ impl ByteBudget {
     /// Admits a client's request unless the reservations have already reached a limit.
     ///
     /// # Errors
-    /// `Overloaded` if they have.
+    /// `Overloaded` if the reservations have reached a limit.
     pub fn enter(&self, client: ClientNetwork) -> Result<Reservation, Problem> {
         let room = self.empty_reservation(client);
         if room.budget_has_room() { Ok(room) } else { Err(overloaded()) }
@@ -206,7 +207,7 @@ impl Reservation {
     #[must_use]
     pub fn budget_has_room(&self) -> bool {
         let held = self.budget.0.held.load(Ordering::Relaxed).saturating_sub(self.bytes);
-        // The fast path, without the lock: no client has more than all clients together.
+        // This is the fast path, without the lock: no client has more than all clients together.
         if self.budget.fits(held, held, 1, BudgetShare::All) {
             return true;
         }

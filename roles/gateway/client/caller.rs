@@ -87,7 +87,8 @@ pub(in crate::roles::gateway) fn claim<'a>(
 
 /// Characters not allowed in a principal: control, format, private-use, unassigned and invisible
 /// ones (default-ignorable code points, and the braille blank), and every space except U+0020.
-/// Principals that differ only in these look the same or compare equal in a SQL Server collation.
+/// Principals that differ only in such characters look the same or compare equal in a SQL Server
+/// collation.
 const HIDDEN: &str = r"[\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\x{2800}[\p{Zs}--\x{20}]]";
 
 /// Returns whether a string can be a principal, which is logged and sent to workers in a header.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 /// The unit to which per-client limits apply: an IPv4 address or an IPv6 prefix.
 ///
-/// Limits on single IPv6 addresses would be useless: a client can use every address of its network,
+/// Limits on single IPv6 addresses would be useless: a client can use every address in its network,
 /// usually 2^64 or more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientNetwork(IpAddr);

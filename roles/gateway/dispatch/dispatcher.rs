@@ -101,7 +101,7 @@ impl Dispatcher {
     /// for as long as the endpoint requires, and keeps the memory of the request reserved.
     pub async fn dispatch(
         &self,
-        endpoint: &Endpoint,
+        endpoint: &Arc<Endpoint>,
         request: Request,
         reservation: AnswerReservation,
     ) -> DispatchResult {
@@ -129,7 +129,7 @@ impl Dispatcher {
     /// within `DISCONNECT_LIMIT`.
     pub async fn dispatch_until(
         &self,
-        endpoint: &Endpoint,
+        endpoint: &Arc<Endpoint>,
         request: Request,
         reservation: AnswerReservation,
         disconnect: impl Future<Output = ()>,
@@ -156,7 +156,7 @@ impl Dispatcher {
     /// The result of the request if it is rejected.
     fn create_session(
         &self,
-        endpoint: &Endpoint,
+        endpoint: &Arc<Endpoint>,
         request: Request,
         reservation: AnswerReservation,
     ) -> Result<AdmittedSession, Box<SessionSummary>> {
@@ -183,7 +183,15 @@ impl Dispatcher {
         let limits = reservation.reply_limits(&request);
         let registration = self.services.replies.register(number, sender, limits);
         let services = Arc::clone(&self.services);
-        let parts = SessionParts { services, driver, request, registration, messages, reservation };
+        let parts = SessionParts {
+            services,
+            endpoint: Arc::clone(endpoint),
+            driver,
+            request,
+            registration,
+            messages,
+            reservation,
+        };
         Ok(AdmittedSession {
             task: SessionTask::new(parts),
             may_send_to_group: admission == QueueAdmission::SendNow,

@@ -36,7 +36,7 @@ pub struct GatewayQueue {
     pub resend: Subject,
     /// The prefix of every subject that addresses one of this queue's workers. Messages about the
     /// queue's requests are sent only to subjects with this prefix.
-    pub workers: Subject,
+    pub worker_prefix: Subject,
     /// The requests that wait for a slot.
     pub wait_queue: WaitQueue,
     /// The workers that are known to reply, tracked while one of them is suspected of hanging.
@@ -151,7 +151,7 @@ impl GatewayQueue {
             subject: prefix.join(format_args!("q.{name}"))?,
             broadcast: prefix.join(format_args!("cancel.{name}"))?,
             resend: prefix.join(format_args!("{RESEND_TOKEN}.{name}"))?,
-            workers: prefix.join(format_args!("{WORKERS_TOKEN}.{name}"))?,
+            worker_prefix: prefix.join(format_args!("{WORKERS_TOKEN}.{name}"))?,
             wait_queue: WaitQueue::new(gauge(&names::GATEWAY_WAITING, &label)),
             members: Members::new(gauge(&names::GATEWAY_SUSPECTED, &label)),
             timing: QueueTiming::default(),

@@ -237,7 +237,7 @@ impl ReplyReader {
         named: &Subject,
     ) -> Option<WorkerId> {
         let queue = self.queues.by_number(address.queue)?;
-        let worker = WorkerId::parse(named, &queue.workers);
+        let worker = WorkerId::parse(named, &queue.worker_prefix);
         if worker.is_none() {
             let queue = Some(queue.name.as_str());
             router.rejections.record(ReplyRejection::Subject, queue, Some(named));
@@ -249,7 +249,7 @@ impl ReplyReader {
     fn record_member(&self, queue: u32, worker: &WorkerId) {
         let queue = self.queues.by_number(queue);
         let Some(queue) = queue.filter(|queue| queue.members.is_suspected()) else { return };
-        if let Ok(direct) = queue.workers.join(format_args!("{worker}.{DIRECT_TOKEN}")) {
+        if let Ok(direct) = queue.worker_prefix.join(format_args!("{worker}.{DIRECT_TOKEN}")) {
             queue.members.record_reply(direct, Instant::now());
         }
     }

@@ -51,7 +51,7 @@ pub enum AnswerSource {
     Call,
     /// The call of an identical request.
     SharedCall,
-    /// The cache, in which the answer has been for this long.
+    /// The cache, where the answer was stored this long ago.
     Cache(Duration),
 }
 

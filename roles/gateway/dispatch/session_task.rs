@@ -6,6 +6,7 @@ use rand::RngExt;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::catalogue::Endpoint;
 use crate::envelope::{AnswerHead, Control, Reply, Request, WorkerId};
 use crate::lifecycle::Cancel;
 use crate::messaging::Link;
@@ -37,6 +38,9 @@ use body_sender::{BodyEvent, BodySender};
 /// One session, with everything that it needs to continue after its client has disconnected.
 pub(super) struct SessionTask {
     services: Arc<DispatchServices>,
+    /// The request holds its endpoint, so that a reload knows whether workers must still serve the
+    /// endpoint.
+    _endpoint: Arc<Endpoint>,
     driver: SessionDriver,
     request: Request,
     registration: ReplyRegistration,
@@ -53,6 +57,7 @@ pub(super) struct SessionTask {
 /// The parts of a session task that its creator provides.
 pub(super) struct SessionParts {
     pub(super) services: Arc<DispatchServices>,
+    pub(super) endpoint: Arc<Endpoint>,
     pub(super) driver: SessionDriver,
     pub(super) request: Request,
     pub(super) registration: ReplyRegistration,
@@ -110,12 +115,21 @@ impl Drop for SessionGuard {
 
 impl SessionTask {
     pub(super) fn new(parts: SessionParts) -> Self {
-        let SessionParts { services, driver, request, registration, messages, reservation } = parts;
+        let SessionParts {
+            services,
+            endpoint,
+            driver,
+            request,
+            registration,
+            messages,
+            reservation,
+        } = parts;
         let queue = driver.queue();
         Self {
             spans: AttemptSpans::from_request(&request, &queue.name, &queue.subject),
             link: services.transport.link(),
             services,
+            _endpoint: endpoint,
             driver,
             request,
             registration,
@@ -146,7 +160,7 @@ impl SessionTask {
         self.run_to_end(event).await
     }
 
-    /// Handles an event and runs the session to its end. Discards an answer that streams.
+    /// Handles an event and runs the session to its end. Discards a streamed answer.
     pub(super) async fn run_to_end(&mut self, event: DriverEvent) -> SessionEnd {
         let mut event = event;
         loop {

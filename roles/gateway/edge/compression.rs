@@ -99,7 +99,8 @@ impl Compressor {
         Response::from_parts(parts, body.into())
     }
 
-    /// Compresses a body. Returns `None` on an error or if no core is free; waits for one only if `identity` is not accepted.
+    /// Compresses a body. Returns `None` on an error or if no core is free; waits for a core only
+    /// if `identity` is not accepted.
     async fn run(&self, body: Bytes, coding: Coding, accepts_identity: bool) -> Option<Bytes> {
         if body.len() <= INLINE_BYTES_MAX {
             return compressed(&body, coding).ok();

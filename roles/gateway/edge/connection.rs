@@ -62,7 +62,8 @@ pub trait HttpService: Debug + Send + Sync {
         request_id: RequestId,
     ) -> BoxFuture<'a, Response>;
 
-    /// Sets the headers that let a page of another origin read the response to a request that was rejected before `handle`.
+    /// Sets the headers that let a page from another origin read the response to a request that was
+    /// rejected before `handle`.
     fn set_cors_headers(&self, _request: &Parts, _response: &mut HeaderMap) {}
 }
 
@@ -128,8 +129,8 @@ where
     });
     let service = service_fn(move |request| {
         let connection = Arc::clone(&connection);
-        // Counted here and not in the future, because hyper checks whether the client has disconnected before it polls the
-        // future.
+        // The request is counted here and not in the future, because hyper checks whether the
+        // client has disconnected before it polls the future.
         let running = connection.activity.begin_request(request.version() >= Version::HTTP_11);
         async move { Ok::<_, Infallible>(connection.respond(request, running).await) }
     });
@@ -170,7 +171,8 @@ where
             None => has_timed_out.then(|| Problem::new(ProblemKind::RequestTimeout)),
         };
         if let Some(problem) = problem {
-            // Boxed because it is rare: the future would otherwise make every connection larger.
+            // This future is boxed, because it is rarely needed and would make every connection
+            // larger.
             Box::pin(rejection::write_and_close(gate.into_inner(), &problem, &peer)).await;
         }
     })
@@ -226,7 +228,7 @@ impl ConnectionService {
         };
         let compressor = &self.shared.compressor;
         let mut response = compressor.compress(response, codings, &config.compression).await;
-        response::count_compressed(&mut response);
+        response::charge_compressed(&mut response);
         self.close_if_marked(&mut response);
         let mut response = response::finish(response, &context);
         if body.is_complete() {
@@ -235,7 +237,8 @@ impl ConnectionService {
             let (tasks, stop) = (&self.shared.tasks, self.shared.stop.clone());
             unread_body::drain_in_background(body, tasks, stop);
         } else {
-            // Boxed because it is rare: the future would otherwise make every request larger.
+            // This future is boxed, because it is rarely needed and would make every request
+            // larger.
             Box::pin(unread_body::drain_or_close(body, &mut response)).await;
         }
         if let ResponseBody::Streamed(body) = response.body() {

@@ -70,8 +70,8 @@ impl Documentation {
         Some(Self { page: Page::get(), documents, access, codings: compression.codings.clone() })
     }
 
-    /// Returns whether a path is that of a style sheet or script of the page. Their names contain a hash, so they do not
-    /// conflict with routes, not even with routes such as `/{table}/{id}`.
+    /// Returns whether a path names one of the page's style sheets or scripts. Their names contain
+    /// a hash, so they do not conflict with routes, not even with routes such as `/{table}/{id}`.
     #[must_use]
     pub fn is_asset(&self, path: &str) -> bool {
         asset_name(path).is_some_and(|name| self.page.has_asset(name))
@@ -141,7 +141,7 @@ impl Documentation {
     }
 }
 
-/// Returns the name of the page's file that a path could be the path of.
+/// Returns the file name in a path, if the path could name one of the page's files.
 fn asset_name(path: &str) -> Option<&str> {
     path.strip_prefix(PAGE_PATH)?.strip_prefix('/')
 }

@@ -86,7 +86,8 @@ struct ListenerState {
 }
 
 impl Listener {
-    /// Binds the address, or takes the listener of the previous process from systemd. Without `tls`, it serves plain HTTP/1.1. Nothing is accepted until `serve` is called.
+    /// Binds the address, or takes over the previous process's listener from systemd. Without
+    /// `tls`, it serves plain HTTP/1.1. Nothing is accepted until `serve` is called.
     ///
     /// # Errors
     /// `ListenError` with the address and the cause.
@@ -227,8 +228,8 @@ fn set_socket_options(stream: &TcpStream, user_timeout: Duration) -> io::Result<
     socket.set_tcp_keepalive(&keepalive)
 }
 
-/// Counts a connection of a client. A trusted proxy is not counted, because it connects on behalf of many clients. Those
-/// clients are counted once the PROXY protocol has named them.
+/// Counts a client's connection. A trusted proxy is not counted, because it connects on behalf of
+/// many clients. Those clients are counted once the PROXY protocol has named them.
 fn admit_client(
     address: IpAddr,
     config: &ConnectionConfig,
@@ -275,7 +276,8 @@ impl PendingConnection {
 
 async fn serve(stream: TcpStream, mut pending: PendingConnection, state: Arc<ListenerState>) {
     let serving = async {
-        // Boxed so that the memory of the handshake is freed before the connection is served.
+        // The future is boxed, so that the handshake's memory is freed before the connection is
+        // served.
         if let Some(connection) = Box::pin(negotiate(stream, &mut pending, &state)).await {
             connection.await;
         }

@@ -17,19 +17,19 @@ use crate::roles::gateway::edge::documentation::DocumentationPage;
 use crate::roles::gateway::observation::request_log::RequestLog;
 use crate::roles::gateway::response::CloseReason;
 use crate::roles::gateway::response::Response;
-use crate::telemetry::conditions::{self, Condition};
+use crate::telemetry::conditions::{self, ConditionKind};
 use crate::telemetry::{counter, names};
 
 use super::Pipeline;
 use super::rejection::Rejection;
 
-/// One condition for all clients: a client with many networks could otherwise fill the table of
-/// conditions. The access line of each request contains the address.
-const TOO_MANY_FAILURES: Condition =
-    Condition::new("too many requests from a client fail authentication");
+/// All clients share one condition, because a client with many networks could otherwise fill the
+/// table of conditions. The access line of each request contains the address.
+const TOO_MANY_FAILURES: ConditionKind =
+    ConditionKind::new("too many requests from a client fail authentication");
 
-const UNTRUSTED_CONNECTIONS: Condition =
-    Condition::new("open connections no longer meet the TLS settings");
+const UNTRUSTED_CONNECTIONS: ConditionKind =
+    ConditionKind::new("open connections no longer meet the TLS settings");
 
 impl Pipeline {
     /// Authenticates the caller, checks its scopes and applies its rate limit.
@@ -47,7 +47,8 @@ impl Pipeline {
         let authenticator = &active_config.authenticator;
         let mut found = authenticator.authenticate(endpoint, headers, peer);
         if let Err(rejection) = &found
-            // Boxed because it is rare: its future would enlarge that of every request.
+            // This future is boxed, because it is rarely needed and would enlarge the future of
+            // every request.
             && Box::pin(authenticator.refresh_keys(rejection)).await
         {
             found = authenticator.authenticate(endpoint, headers, peer);

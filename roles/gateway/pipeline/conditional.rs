@@ -1,4 +1,4 @@
-//! Conditional requests (RFC 9110 §13): the answer to GET and HEAD with `If-Match` or `If-None-Match`.
+//! Handles conditional requests (RFC 9110 §13): GET and HEAD with `If-Match` or `If-None-Match`.
 //!
 //! The gateway knows the current `ETag` only after the call. A condition on a request that changes something is therefore
 //! left to the procedure, which receives the header as a parameter.

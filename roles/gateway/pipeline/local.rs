@@ -23,7 +23,7 @@ use super::negotiation::NegotiatedRequest;
 use super::rejection::Rejection;
 use super::{MatchedRequest, session_response, vary_by_accept};
 
-/// The routes of a catalogue.
+/// The routes in a catalogue.
 #[derive(Debug)]
 pub struct LocalGateway {
     router: Router,
@@ -38,7 +38,7 @@ impl LocalGateway {
         Ok(Self { router: Router::new(catalogue)? })
     }
 
-    /// Answers a request of a caller. `execute` returns a worker's answer.
+    /// Answers a caller's request. `execute` returns a worker's answer.
     pub async fn respond<E, F>(
         &self,
         request: http::Request<Bytes>,

@@ -9,10 +9,10 @@ use crate::catalogue::{Endpoint, Representation};
 use crate::problem::{Problem, ProblemKind};
 use crate::roles::gateway::admission::accept;
 use crate::roles::gateway::admission::prefer::{self, HonoredPreferences};
-use crate::telemetry::conditions::{self, Condition};
+use crate::telemetry::conditions::{self, ConditionKind};
 
 /// Logged when answers in another representation begin to arrive. Each of them also has an access line.
-const WRONG_MEDIA_TYPE: Condition = Condition::new("workers answer in another media type");
+const WRONG_MEDIA_TYPE: ConditionKind = ConditionKind::new("workers answer in another media type");
 
 /// A request with the properties of the answer that its client wants.
 pub(super) struct NegotiatedRequest<'a> {

@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use crate::catalogue::{Endpoint, Execution, ResponseHeader};
 use crate::outcome::Outcome;
 use crate::problem::{Problem, ProblemKind};
-use crate::telemetry::conditions::{self, Condition};
+use crate::telemetry::conditions::{self, ConditionKind};
 
 use crate::roles::gateway::admission::prefer;
 use crate::roles::gateway::admission::prefer::PREFERENCE_APPLIED;
@@ -24,10 +24,10 @@ use super::rejection::Rejection;
 use crate::envelope::AnswerHead;
 
 /// Logged when responses begin to be truncated. Each of them also has an access line.
-const TRUNCATED: Condition = Condition::new("responses are truncated");
+const TRUNCATED: ConditionKind = ConditionKind::new("responses are truncated");
 
 /// Logged when answers with invalid headers begin to arrive. Each of them also has an access line.
-const INVALID_HEADERS: Condition = Condition::new("workers send invalid response headers");
+const INVALID_HEADERS: ConditionKind = ConditionKind::new("workers send invalid response headers");
 
 /// Returns the response to a request whose session ended before anything was sent to the client.
 pub(super) fn complete(

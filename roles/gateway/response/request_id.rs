@@ -53,9 +53,10 @@ impl RequestId {
 
     /// Returns the id as a header value.
     pub(super) fn header_value(&self) -> HeaderValue {
-        // Never fails: both kinds of ids are visible ASCII.
+        // This never fails, because both kinds of ids are visible ASCII.
         let mut value = HeaderValue::from_str(&self.0).unwrap_or(HeaderValue::from_static("-"));
-        // Never indexed (RFC 7541 §6.2.3): ids would evict recurring headers from HPACK's table.
+        // The id is never indexed (RFC 7541 §6.2.3), because ids would evict recurring headers from
+        // HPACK's table.
         value.set_sensitive(true);
         value
     }

@@ -10,14 +10,23 @@ use super::GatewayProcess;
 impl GatewayProcess {
     /// Executes a command, and answers it. Returns whether the gateway must drain.
     pub(super) async fn execute(&mut self, received: ReceivedCommand, sources: &Sources) -> bool {
-        let (command, _, answer) = received.into_parts();
+        let (command, deadline, answer) = received.into_parts();
         let drains = command == ControlCommand::Drain;
         let result = match command {
             ControlCommand::CheckReload => {
                 control_result(start_check::load(sources, prepare::prepare).map(drop))
             }
-            ControlCommand::Reload => control_result(self.reload(sources)),
-            // Requests for removed endpoints have been refused since the reload.
+            ControlCommand::Reload => match self.reload(sources) {
+                Ok(()) => {
+                    let removed = self.removed_endpoints.clone();
+                    let _detached = self.tasks.spawn_background(async move {
+                        let unused = removed.wait_until_unused(deadline).await;
+                        answer.send(unused.map(|()| Vec::new())).await;
+                    });
+                    return false;
+                }
+                Err(errors) => control_result(Err(errors)),
+            },
             ControlCommand::FinishReload => Ok(Vec::new()),
             ControlCommand::Drain => {
                 let count = self.pipeline.in_flight.in_use();

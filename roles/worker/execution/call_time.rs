@@ -27,8 +27,8 @@ impl CallTime {
     }
 
     /// Adds the duration of a call stopped at its deadline, which can only raise the mean. It is
-    /// ignored until a call has run to completion: the first may have waited for a starting
-    /// database.
+    /// ignored until a call has run to completion: the first call may have waited for a database
+    /// that was starting.
     pub fn record_at_least(&self, took: Duration) {
         let mean = self.mean.load(Ordering::Relaxed);
         if mean != 0 && took.as_nanos() > u128::from(mean) {

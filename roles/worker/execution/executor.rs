@@ -1,4 +1,5 @@
-//! Runs jobs: claim, handler, progress reports, reply.
+//! Runs jobs: claims the request if necessary, runs the handler, reports progress, and sends the
+//! reply.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
@@ -135,7 +136,7 @@ impl Executor {
         let queue = Arc::clone(queue);
         let endpoint = Arc::clone(&job.endpoint);
         let waiting_gateway = (job.request.waiting > 0).then(|| task.reply.clone()).flatten();
-        // Boxed, because the runtime moves the future of a task several times.
+        // The future is boxed, because the runtime moves a task's future several times.
         let _detached = this.tasks.spawn(context::inherit(Box::pin(async move {
             let slot = match start {
                 JobStart::Slot(slot) => Ok(slot),

@@ -54,7 +54,8 @@ pub struct FinishedJob {
 
 impl RecentReplies {
     /// Creates an empty store. Replies are forgotten after `age_max`, which must be the longest
-    /// time that it takes to replace a lost connection: until then, replies may be written to it.
+    /// time that it takes to replace a lost connection: during this time, replies may still be
+    /// written to it.
     #[must_use]
     pub fn new(age_max: Duration) -> Self {
         Self { age_max, state: Mutex::default() }

@@ -8,7 +8,7 @@ use tokio::sync::{oneshot, watch};
 use crate::lifecycle::Cancel;
 use crate::message::Subject;
 
-/// The id of a job. Because of `queue`, clients of one queue cannot affect jobs of another.
+/// The id of a job. Because of `queue`, clients of one queue cannot affect jobs in another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct JobId {
     /// The index of the queue.

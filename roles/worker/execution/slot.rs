@@ -70,7 +70,7 @@ pub enum SlotAssignment {
 /// The right to execute one call. It is returned to its queue when it is released or dropped.
 #[derive(Debug)]
 pub struct Slot {
-    /// The queue of the slot; `None` once the slot has been returned.
+    /// The slot's queue; `None` once the slot has been returned.
     queue: Option<Arc<dyn SlotQueue>>,
     call_time: Arc<CallTime>,
     since: Instant,

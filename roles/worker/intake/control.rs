@@ -17,9 +17,9 @@ use crate::telemetry::{counter, names};
 use super::queue::Queue;
 use super::slots::OfferId;
 
-/// Subscribes to this worker's own subject of a queue, and to the subjects on which all workers of
-/// the queue receive cancels, membership queries and repeats. Handles messages until `closed` is set
-/// or the transport closes.
+/// Subscribes to this worker's own subject for a queue, and to the subjects on which all workers of
+/// the queue receive cancels, membership queries and requests to resend answers. Handles messages
+/// until `closed` is set or the transport closes.
 ///
 /// # Errors
 /// `TransportError` if a subscription is refused.

@@ -45,7 +45,7 @@ pub struct GroupMembership {
     pub stop: Cancel,
 }
 
-/// A membership in progress, with the version of the queue that is served, or that would be.
+/// A membership in progress, with the version of the queue that is served, or is about to be.
 struct VersionedMembership {
     membership: GroupMembership,
     version: Arc<QueueVersion>,

@@ -86,7 +86,7 @@ impl Queue {
         self.version.send_modify(|state| (state.served, state.problem) = (version, None));
     }
 
-    /// Returns the reason for which the newest version is not served; `None` if it is.
+    /// Returns the reason why the newest version is not served; `None` if it is.
     #[must_use]
     pub fn pending(&self) -> Option<String> {
         let state = self.version.borrow();
@@ -94,7 +94,7 @@ impl Queue {
         (state.served < state.newest).then(|| state.problem.clone().unwrap_or_else(unknown))
     }
 
-    /// Sets the reason for which the newest version is not served yet.
+    /// Sets the reason why the newest version is not served yet.
     pub fn set_problem(&self, problem: &str) {
         self.version.send_modify(|state| state.problem = Some(problem.to_owned()));
     }
@@ -106,11 +106,12 @@ impl Queue {
     }
 
     /// Changes how many refused callers are remembered, and the minimum duration of an offer.
-    pub fn set_offer_limits(&self, refused_max: usize, offer_timeout: Duration) {
-        self.slots.update(|slots, _| slots.set_offer_limits(refused_max, offer_timeout));
+    pub fn set_offer_limits(&self, remembered_refusals_max: usize, offer_timeout: Duration) {
+        self.slots
+            .update(|slots, _| slots.set_offer_limits(remembered_refusals_max, offer_timeout));
     }
 
-    /// Returns the number of slots of the queue.
+    /// Returns the queue's number of slots.
     #[must_use]
     pub fn limit(&self) -> usize {
         self.slots.read(Slots::limit)

@@ -40,7 +40,7 @@ pub enum SlotDecision<W> {
 /// The actions to take after a call has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FreedSlot<W> {
-    /// The oldest request of the backlog, which now has the slot. Run it, then call `finish`.
+    /// The oldest request in the backlog, which now has the slot. Run it, then call `finish`.
     pub start: Option<SlotRequest<W>>,
     /// An offer to send.
     pub offer: Option<Offer>,
@@ -95,7 +95,7 @@ pub struct Slots<W> {
 impl<W> Slots<W> {
     /// Creates `limit` free slots.
     #[must_use]
-    pub fn new(limit: usize, refused_max: usize, offer_timeout: Duration) -> Self {
+    pub fn new(limit: usize, remembered_refusals_max: usize, offer_timeout: Duration) -> Self {
         Self {
             latency: QueueLatency::new(offer_timeout),
             limit,
@@ -106,7 +106,7 @@ impl<W> Slots<W> {
             is_draining: false,
             is_available: true,
             last_finish: None,
-            offers: Offers::new(refused_max),
+            offers: Offers::new(remembered_refusals_max),
         }
     }
 
@@ -172,7 +172,7 @@ impl<W> Slots<W> {
         FreedSlot { start, offer: self.offer(now) }
     }
 
-    /// Returns the oldest request of the backlog if a slot is free. Run it, then call `finish`.
+    /// Returns the oldest request in the backlog if a slot is free. Run it, then call `finish`.
     pub fn start_next(&mut self) -> Option<SlotRequest<W>> {
         let request = if self.running < self.limit { self.backlog.pop_front() } else { None }?;
         self.running += 1;
@@ -259,8 +259,8 @@ impl<W> Slots<W> {
 
     /// Changes how many refused callers are remembered, and the minimum duration of an offer. Later refusals and offers
     /// follow the new values.
-    pub fn set_offer_limits(&mut self, refused_max: usize, offer_timeout: Duration) {
-        self.offers.set_refused_max(refused_max);
+    pub fn set_offer_limits(&mut self, remembered_refusals_max: usize, offer_timeout: Duration) {
+        self.offers.set_remembered_max(remembered_refusals_max);
         self.latency.set_offer_timeout_min(offer_timeout);
     }
 

@@ -1,4 +1,4 @@
-//! A version of a queue: its endpoints, as one configuration of the worker defines them.
+//! A version of a queue: its endpoints, as defined by one configuration of the worker.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -54,7 +54,7 @@ pub struct VersionState {
     pub newest: u64,
     /// The number of the version that was served last; 0 if none has been served.
     pub served: u64,
-    /// The reason for which the newest version is not served yet.
+    /// The reason why the newest version is not served yet.
     pub problem: Option<String>,
 }
 

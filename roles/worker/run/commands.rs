@@ -14,7 +14,7 @@ use crate::roles::worker::prepare::PreparedWorker;
 use super::WorkerProcess;
 
 impl WorkerProcess {
-    /// Executes a command, or starts to, and answers it. Returns whether the worker must drain.
+    /// Executes or starts a command, and answers it. Returns whether the worker must drain.
     pub(super) async fn execute(&mut self, received: ReceivedCommand, sources: &Sources) -> bool {
         let (command, deadline, answer) = received.into_parts();
         match command {
@@ -61,7 +61,7 @@ impl WorkerProcess {
     }
 }
 
-/// Compares the procedures of the new configuration with the databases. A queue that was not served before does not prevent a
+/// Compares the procedures in the new configuration with the databases. A queue that was not served before does not prevent a
 /// reload.
 async fn verify(
     prepared: &PreparedWorker,

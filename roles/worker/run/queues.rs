@@ -49,20 +49,20 @@ struct RunningQueue {
     versions: watch::Sender<Arc<QueueVersion>>,
     /// Triggered to leave the queue group.
     leave: Cancel,
-    /// Triggered to receive no more messages about the queue's jobs.
+    /// Triggered when no more messages about the queue's jobs are to be received.
     closed: Cancel,
     membership: JoinHandle<()>,
     /// The endpoints that the configuration has; `None` if it no longer has the queue.
     configured: Option<BTreeSet<EndpointId>>,
 }
 
-/// A queue with the endpoints of the new configuration.
+/// A queue with the endpoints in the new configuration.
 struct QueueChange {
     queue: PreparedQueue,
     verification: Option<watch::Receiver<Verification>>,
 }
 
-/// The queues of a reload that are not served yet.
+/// The queues in a reloaded configuration, which must all serve their new versions.
 #[derive(Debug)]
 pub(super) struct Rollout {
     version: u64,
@@ -90,7 +90,7 @@ impl RunningQueues {
         }
     }
 
-    /// Serves the queues of a new configuration. Queues that exist keep their slots and jobs, and serve their previous
+    /// Serves the queues in a new configuration. Queues that exist keep their slots and jobs, and serve their previous
     /// endpoints until the database has verified the new ones. With `keeps_removed`, queues and endpoints that the
     /// configuration no longer has are still served.
     pub(super) async fn apply(
@@ -164,11 +164,12 @@ impl RunningQueues {
             running.configured = Some(configured);
             running.versions.send_replace(new_version(endpoints));
             queue.set_limit(limits.concurrency);
-            queue.set_offer_limits(worker.refused_max, worker.offer_timeout);
+            queue.set_offer_limits(worker.remembered_refusals_max, worker.offer_timeout);
             return Ok(Arc::clone(queue));
         }
         let version = new_version(endpoints);
-        let slots = Slots::new(limits.concurrency, worker.refused_max, worker.offer_timeout);
+        let slots =
+            Slots::new(limits.concurrency, worker.remembered_refusals_max, worker.offer_timeout);
         let name = subjects.name.clone();
         let executor = &self.executor;
         let endpoints = Arc::clone(&version.endpoints);

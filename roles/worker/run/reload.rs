@@ -1,4 +1,4 @@
-//! Reloads a running worker: applies every change of the configuration that needs no restart.
+//! Reloads a running worker: applies every change to the configuration that needs no restart.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use crate::start_check::{self, StartError};
 use super::queues::Rollout;
 use super::{WorkerProcess, log_connection_limits};
 
-/// How long a reload by signal waits until every queue serves the new configuration, before the remaining ones are logged.
+/// How long a reload by signal waits for every queue to serve the new configuration, before it logs
+/// the queues that do not.
 const ROLLOUT_LIMIT: Duration = Duration::from_mins(1);
 
 impl WorkerProcess {

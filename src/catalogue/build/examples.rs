@@ -1,4 +1,5 @@
-//! Validates `examples`: whether each request is one that the endpoint accepts, and each answer one that it can give.
+//! Validates `examples`: each request must be one that the endpoint accepts, and each answer one
+//! that it can return.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -13,7 +13,7 @@ use crate::catalogue::names::{ProcedureName, is_parameter_name, is_sql_name};
 use crate::catalogue::parameter::{Parameter, ParameterSource, ParameterType};
 use crate::catalogue::route::{self, Segment};
 
-/// The maximum number of parameters of an endpoint: SQL Server's limit for a procedure.
+/// The maximum number of parameters for an endpoint: SQL Server's limit for a procedure.
 const PARAMETERS_MAX: usize = 2100;
 /// The maximum length of a parameter's name in bytes.
 const NAME_BYTES_MAX: usize = 128;

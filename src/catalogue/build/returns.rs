@@ -8,11 +8,12 @@ use crate::catalogue::definition::keys;
 use crate::catalogue::definition::returns::ReturnColumnDefinition;
 use crate::catalogue::endpoint::ResultKind;
 use crate::catalogue::error::EndpointErrors;
+use crate::catalogue::json_schema::JsonSchema;
 use crate::catalogue::names::eq_ignore_case;
 use crate::catalogue::parameter::ParameterType;
 use crate::catalogue::returns::{ReturnColumn, Returns, SETS_MAX, VALUE};
 
-/// The maximum number of columns of a result set: SQL Server's limit for a SELECT.
+/// The maximum number of columns in a result set: SQL Server's limit for a SELECT.
 const COLUMNS_MAX: usize = 4096;
 
 /// Validates `returns`, whose shape follows from the result.
@@ -44,7 +45,8 @@ pub(super) fn returns(
     }
 }
 
-/// Gives the declared outputs the spelling in `outputs`, which is that of the member in the answer.
+/// Gives the declared outputs the spelling in `outputs`, which is how the answer spells their
+/// members.
 fn name_as_outputs(columns: &mut [ReturnColumn], outputs: &[String]) {
     for output in outputs {
         if columns.iter().any(|column| column.name == *output) {
@@ -56,7 +58,7 @@ fn name_as_outputs(columns: &mut [ReturnColumn], outputs: &[String]) {
     }
 }
 
-/// Checks that the single value is declared, and otherwise only outputs.
+/// Checks that the single value is declared, and that everything else is an output.
 fn check_value(
     columns: &[ReturnColumn],
     (result, outputs): (ResultKind, &[String]),
@@ -159,6 +161,8 @@ fn column(
         && (!schema.is_object() || definition.kind.is_some_and(|kind| kind != ParameterType::Json))
     {
         errors.add(format!("{key}.schema"), "expected an object, and only with the type `json`");
+    } else if let Some(Err(error)) = definition.schema.as_ref().map(JsonSchema::new) {
+        errors.add(format!("{key}.schema"), format!("expected a JSON Schema: {error}"));
     }
     let kind = definition.kind.or_else(|| {
         errors.add_missing(format!("{key}.type"), "expected a type, e.g. \"string\"");
@@ -173,7 +177,7 @@ fn column(
     })
 }
 
-/// Reads an object whose members are read one by one.
+/// Reads an object member by member.
 fn members(
     raw: &RawValue,
     key: &str,
@@ -206,7 +210,8 @@ mod tests {
     fn every_error_is_reported_with_its_key() {
         let found = errors(
             r#""returns":{"a":{},"b":{"type":"int"},"c":{"type":"table"},"d":{"type":"string","nulable":true},
-               "e":{"type":"string","schema":{}},"f":{"type":"json","schema":[]},"":{"type":"date"},"g":7}"#,
+               "e":{"type":"string","schema":{}},"f":{"type":"json","schema":[]},"":{"type":"date"},"g":7,
+               "h":{"type":"json","schema":{"type":"list"}}}"#,
         );
         for part in [
             "returns.a.type: missing: expected a type",
@@ -215,13 +220,14 @@ mod tests {
             "returns.d.nulable: is not a key: did you mean nullable?",
             "returns.e.schema: expected an object, and only with the type `json`",
             "returns.f.schema: expected an object",
+            "returns.h.schema: expected a JSON Schema: /type: ",
             "returns.: expected the name of the member",
             "returns.g: invalid type",
         ] {
             let fitting = found.iter().filter(|error| error.starts_with(part));
             assert_eq!(fitting.count(), 1, "{part} in {found:#?}");
         }
-        assert_eq!(found.len(), 8, "{found:#?}");
+        assert_eq!(found.len(), 9, "{found:#?}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::catalogue::parameter::{Parameter, ParameterSource, ParameterType};
 
 /// The names that a worker sets itself.
 const RESERVED: [&str; 4] = ["request_id", "trace_id", "endpoint", "principal"];
-/// The maximum number of values of an endpoint. With their keys they take about half of the 1 MB
+/// The maximum number of values for an endpoint. With their keys, they take about half of the 1 MB
 /// that a session context of SQL Server can hold.
 const VALUES_MAX: usize = 64;
 /// The maximum length of a name in bytes. SQL Server's limit is 128 characters.

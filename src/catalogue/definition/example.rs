@@ -49,7 +49,7 @@ pub struct ExampleAnswerDefinition {
     /// Response headers that the answer must have. A value can be a matcher.
     #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub headers: OrderedMembers<Box<RawValue>>,
-    /// The body. `{"$any": "uuid"}` stands for any value of a type; `json` for any value at all. `"nullable": true` also allows `null`. With `problem`, only the members that must be there. An answer in another media type than JSON is written as a string.
+    /// The body. `{"$any": "uuid"}` stands for any value of a type; `json` for any value at all. `"nullable": true` also allows `null`. With `problem`, only the members that must be present. An answer whose media type is not JSON is written as a string.
     #[serde(deserialize_with = "present")]
     #[schemars(with = "serde_json::Value")]
     pub body: Option<Box<RawValue>>,

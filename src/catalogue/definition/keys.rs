@@ -23,7 +23,7 @@ pub(in crate::catalogue) fn valid_keys<T: for<'de> Deserialize<'de>>(
     read_keys::<T>(raw, prefix, true, errors)
 }
 
-/// Does the same for an object without definitions of parameters.
+/// Like `valid_keys`, but for an object without definitions of parameters.
 pub(in crate::catalogue) fn valid_simple_keys<T: for<'de> Deserialize<'de>>(
     raw: &RawValue,
     prefix: &str,
@@ -99,8 +99,8 @@ pub(in crate::catalogue) fn message(error: &serde_json::Error) -> String {
     text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text).to_owned()
 }
 
-/// Describes an error in the value of a member. For an unknown key or word, names the similar known one instead of all, and
-/// returns the unknown key unless it is the member itself.
+/// Describes an error in the value of a member. For an unknown key or word, the description names
+/// only the most similar known one. Also returns the unknown key, unless it is the member itself.
 fn misspelling(error: &serde_json::Error, member: &str) -> (String, String) {
     let text = message(error);
     // The texts of serde: "unknown field `a`, expected one of `b`, `c`", and the same with "variant".

@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::fmt;
 
 use super::matcher::{ANY, Matcher};
+use super::pairing::pairs;
 use crate::catalogue::exact_json::ExactJson;
 use crate::catalogue::validate::decimal;
 
@@ -50,7 +51,7 @@ fn truncated(text: &str) -> String {
     }
 }
 
-/// Which members an object may have besides the expected ones.
+/// The members that an object may have besides the expected ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OtherMembers {
     /// None.
@@ -138,7 +139,8 @@ pub fn member_pointer(pointer: &str, name: &str) -> String {
     format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 
-/// Returns the actual value as an expected one. Matchers that still match are kept, and members keep their order.
+/// Converts the actual value to an expected one. Matchers that still match are kept, including those of items at another
+/// position, and members keep their order.
 #[must_use]
 pub fn updated(expected: Option<&ExactJson>, actual: &ExactJson) -> ExactJson {
     if let Some(expected) = expected
@@ -169,8 +171,17 @@ pub fn updated(expected: Option<&ExactJson>, actual: &ExactJson) -> ExactJson {
                 Some(ExactJson::Array(old)) => &**old,
                 _ => &[],
             };
-            let items = items.iter().enumerate();
-            ExactJson::Array(items.map(|(at, actual)| updated(old.get(at), actual)).collect())
+            let is_same = |at: usize, to: usize| {
+                old.get(at).zip(items.get(to)).is_some_and(|(expected, actual)| {
+                    differences(expected, actual, OtherMembers::Refused).is_empty()
+                })
+            };
+            let mut pairs = pairs(old.len(), items.len(), is_same).into_iter().peekable();
+            let items = items.iter().enumerate().map(|(to, actual)| {
+                let pair = pairs.next_if(|(_, paired)| *paired == to);
+                updated(pair.and_then(|(at, _)| old.get(at)), actual)
+            });
+            ExactJson::Array(items.collect())
         }
         (_, actual) => actual.clone(),
     }

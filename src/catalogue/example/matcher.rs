@@ -39,7 +39,7 @@ pub struct Matcher<'a> {
 }
 
 impl<'a> Matcher<'a> {
-    /// Returns the matcher that a value is, if it is one.
+    /// Returns the value as a matcher, if it is one.
     #[must_use]
     pub fn from_json(value: &'a ExactJson) -> Option<Self> {
         Self::read(value)?.ok()

@@ -1,4 +1,4 @@
-//! Checks whether a JSON value of an answer has a type of the catalogue.
+//! Checks whether a JSON value in an answer has a given catalogue type.
 
 use crate::catalogue::exact_json::ExactJson;
 use crate::catalogue::parameter::ParameterType;
@@ -24,7 +24,7 @@ pub fn has_type(kind: ParameterType, value: &ExactJson) -> bool {
     }
 }
 
-/// Returns the text of a JSON value of a type, for the documentation.
+/// Returns a sample value of a type, for the documentation.
 #[must_use]
 pub fn sample(kind: ParameterType) -> ExactJson {
     match kind {

@@ -106,7 +106,8 @@ fn add_answer(response: &mut Json, media_type: &str, example: &Example, value: J
     }
 }
 
-/// Returns the media type and a sample of an answer; `None` if the example does not say enough for one that is possible.
+/// Returns the media type and a sample of an answer; `None` if the example does not determine a
+/// possible answer.
 fn sample<'a>(
     endpoint: &'a Endpoint,
     example: &Example,
@@ -189,5 +190,21 @@ mod tests {
         assert_eq!((&document["status"], &document["detail"]), (&json!(422), &json!("no")));
         assert!(responses["400"]["content"][PROBLEM_JSON]["examples"]["wrong"].is_object());
         assert_eq!(responses["500"]["$ref"], "#/components/responses/Problem");
+    }
+
+    #[test]
+    fn a_sample_that_contradicts_the_schema_of_a_json_column_is_left_out() {
+        let catalogue = catalogue(
+            r#""list":{"route":"GET /v1/list",KEYS,"result":"row","returns":{"all":{"type":"json","schema":{"type":"array"}}},
+              "examples":{
+                "good":{"answer":{"status":200,"body":{"all":[1]}}},
+                "any":{"answer":{"status":200,"body":{"all":{"$any":"json"}}}},
+                "shown":{"answer":{"status":200,"body":{"all":{"$any":"json","example":[2]}}}}}}"#,
+        );
+        let endpoint = &catalogue.endpoints()[0];
+        let operation = super::super::operation(endpoint, &endpoint.path);
+        let answers = &operation["responses"]["200"]["content"]["application/json"];
+        let names: Vec<&String> = answers["examples"].as_object().unwrap().keys().collect();
+        assert_eq!(names, ["good", "shown"]);
     }
 }

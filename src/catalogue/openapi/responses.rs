@@ -69,7 +69,7 @@ fn preference_applied(endpoint: &Endpoint) -> Json {
         "description": "The preferences of the request that were honored (RFC 7240)." })
 }
 
-/// Adds the answer without content for which `Prefer: return=minimal` asks.
+/// Adds the answer without content that `Prefer: return=minimal` requests.
 pub(super) fn add_minimal(endpoint: &Endpoint, responses: &mut Map<String, Json>) {
     if endpoint.may_be_minimal() {
         responses.entry("204").or_insert_with(|| {

@@ -130,7 +130,7 @@ fn description(parameter: &Parameter, note: Option<String>) -> Option<String> {
     let sentences: Vec<String> = parts.map(as_sentence).collect();
     match sentences.as_slice() {
         [] => None,
-        // A description to which nothing is added is not changed.
+        // A description without additions is not changed.
         [_] if parameter.description.is_some() => parameter.description.clone(),
         _ => Some(sentences.join(" ")),
     }

@@ -54,7 +54,7 @@ struct JsonChecker<'s> {
     /// The location reported for all violations, if the JSON is not part of a body.
     fixed: Option<Location<'s>>,
     violations: &'s mut Violations,
-    /// The number of items of the outermost array.
+    /// The number of items in the outermost array.
     items: Option<usize>,
 }
 

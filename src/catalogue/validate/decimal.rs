@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
-/// The maximum number of digits of a `decimal`: SQL Server's maximum precision.
+/// The maximum number of digits in a `decimal`: SQL Server's maximum precision.
 pub const DECIMAL_DIGITS_MAX: usize = 38;
 
 /// The parts of a number that follows JSON's grammar.

@@ -51,7 +51,8 @@ pub(super) fn empty(parameter: &Parameter) -> String {
     format!("{expected}, not an empty value{advice}")
 }
 
-/// Returns whether a text is a value if its spaces are replaced by the plus signs that the client meant.
+/// Returns whether a text becomes a valid value if its spaces are replaced with the plus signs that
+/// the client meant.
 fn needs_plus(kind: ParameterType, text: &str) -> bool {
     if !text.contains(' ') {
         return false;

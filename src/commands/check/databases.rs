@@ -13,7 +13,8 @@ use crate::procedures::databases::{self, DatabaseKey};
 use crate::procedures::{Backend, BackendError, ExpectedProcedure};
 use crate::telemetry::chain;
 
-/// Returns a check for each database, and a second one for a SQL Server database from which some queue only reads.
+/// Returns a check for each database, and a second check for a SQL Server database that has
+/// read-only queues.
 pub(super) fn checks(role: &CheckedRole) -> Vec<BoxFuture<'_, CheckResults>> {
     let databases = databases::configs(&role.config.procedures, &role.config.worker);
     databases
@@ -51,7 +52,7 @@ async fn check(role: &CheckedRole, place: DatabaseKey, config: DatabaseConfig) -
     results
 }
 
-/// Compares the procedures of a database with their endpoints.
+/// Compares the procedures in a database with their endpoints.
 async fn verify(
     role: &CheckedRole,
     (place, name): (&DatabaseKey, &str),

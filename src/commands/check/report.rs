@@ -42,7 +42,7 @@ struct CheckFinding {
     message: String,
     /// The position in the source, if it does not follow from the key.
     position: Option<TextPosition>,
-    /// The roles for which it was found; empty if it does not depend on the role.
+    /// The roles that have this finding; empty if the finding does not depend on the role.
     roles: Vec<&'static str>,
 }
 
@@ -75,7 +75,7 @@ impl CheckReport {
                 source: some(&error.location),
                 endpoint: None,
                 key: some(&error.key),
-                message: error.expected.clone(),
+                message: error.message.clone(),
                 position: error.position,
                 roles,
             },

@@ -1,14 +1,14 @@
-//! Compares `returns` of endpoints with the database's description of the answers.
+//! Compares the `returns` of endpoints with the database's description of the answers.
 
 use std::sync::Arc;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::catalogue::names::eq_ignore_case;
 use crate::catalogue::returns::VALUE;
 use crate::catalogue::{Endpoint, ParameterType, ProcedureName, ResultKind, ReturnColumn, Returns};
+use crate::commands::result_descriptions;
 use crate::procedures::{Backend, ColumnDescription, ResultDescription};
-use crate::telemetry::chain;
 
 /// The maximum number of columns that a line names.
 const NAMES_MAX: usize = 16;
@@ -31,11 +31,15 @@ pub(super) async fn differences(
     if procedures.is_empty() {
         return Vec::new();
     }
-    let described = match timeout_at(deadline, backend.describe_results(&procedures)).await {
-        Ok(Ok(described)) => described,
-        Ok(Err(error)) => return vec![format!("returns were not compared: {}", chain(&error))],
-        Err(_) => return vec!["returns were not compared: no answer in time".to_owned()],
-    };
+    let described = result_descriptions::describe(backend, &procedures, deadline).await;
+    // Of a database that cannot be reached, one line says enough.
+    if let [first, _, ..] = described.as_slice()
+        && let Err(reason) = &first.sets
+        && described.iter().all(|one| one.sets.as_ref().err() == Some(reason))
+    {
+        let count = described.len();
+        return vec![format!("returns of {count} endpoints were not compared: {reason}")];
+    }
     let mut lines = Vec::new();
     for (endpoint, described) in endpoints.into_iter().zip(described) {
         let found = compare(endpoint, &described).into_iter();

@@ -19,9 +19,9 @@ use crate::lifecycle::Tasks;
 
 /// The maximum length of a line in bytes. The rest of a longer line counts as another line.
 const LINE_BYTES_MAX: u64 = 64 * 1024;
-/// The number of recent lines that are kept, to explain why a process has ended.
+/// The number of recent lines that are kept, to explain why a process has exited.
 const LAST_LINES_MAX: usize = 20;
-/// The longest wait for the rest of the output of a process that has ended.
+/// The longest wait for the rest of the output of a process that has exited.
 const OUTPUT_LIMIT: Duration = Duration::from_millis(500);
 
 /// A line that a child process has printed.
@@ -97,7 +97,7 @@ impl ChildProcess {
         self.name
     }
 
-    /// Waits until the process has ended. Cancel safe.
+    /// Waits until the process has exited. Cancel safe.
     ///
     /// # Errors
     /// The operating system's error.
@@ -109,7 +109,7 @@ impl ChildProcess {
         Ok(status)
     }
 
-    /// Sends a signal, unless the process has ended.
+    /// Sends a signal, unless the process has exited.
     ///
     /// # Errors
     /// The operating system's error.
@@ -134,7 +134,7 @@ impl ChildProcess {
         Ok(())
     }
 
-    /// Returns the last lines of a process that has ended.
+    /// Returns the last lines of a process that has exited.
     pub(super) async fn last_lines(&mut self) -> Vec<OutputLine> {
         for reader in self.readers.drain(..) {
             // A grandchild that still holds the pipe would delay the end of the output.

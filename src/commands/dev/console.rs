@@ -14,15 +14,16 @@ use crate::commands::process_guard::ProcessGuard;
 
 /// The name of the process that runs the NATS server.
 pub(super) const NATS_SERVER: &str = "nats-server";
-/// The number of lines that wait to be printed. While the terminal is paused, processes wait to print further ones.
+/// The maximum number of lines that are waiting to be printed. While the terminal is paused,
+/// processes wait before they print further lines.
 const LINES_MAX: usize = 1_024;
 /// The target of access lines.
 const ACCESS: &str = "fjord::access";
-/// The mark of a line of the NATS server about a client connection.
+/// The mark in a line of the NATS server's log about a client connection.
 const CLIENT: &str = " - cid:";
 /// The message of a role that is no longer ready, or not yet.
 const NOT_READY: &str = "not ready";
-/// The message of a role that is ready after it was not.
+/// The message of a role that has become ready again.
 const READY_AGAIN: &str = "ready again";
 /// The fields of a log line that are not printed after its message.
 const HIDDEN: [&str; 5] = ["timestamp", "level", "message", "target", "trace_id"];
@@ -82,7 +83,7 @@ impl<'a, O: Write, E: Write> Console<'a, O, E> {
     ///
     /// # Errors
     /// An I/O error if the output cannot be written.
-    pub(super) fn print_read(&mut self) -> io::Result<()> {
+    pub(super) fn print_pending(&mut self) -> io::Result<()> {
         // A process can print lines faster than the terminal shows them.
         for _ in 0..LINES_MAX {
             let Ok(line) = self.lines.try_recv() else { break };
@@ -100,7 +101,7 @@ impl<'a, O: Write, E: Write> Console<'a, O, E> {
         process: &'static str,
         is_settled: bool,
     ) -> io::Result<()> {
-        self.print_read()?;
+        self.print_pending()?;
         if is_settled {
             self.settled.insert(process);
         } else {
@@ -110,26 +111,27 @@ impl<'a, O: Write, E: Write> Console<'a, O, E> {
     }
 
     fn print(&mut self, line: &OutputLine) -> io::Result<()> {
-        match shown(line, self.settled.contains(line.process)) {
+        match displayed_text(line, self.settled.contains(line.process)) {
             Some(text) => self.say(&text),
             None => Ok(()),
         }
     }
 
-    /// Waits for `work`, and prints the lines of child processes in the meantime. However many there are, the end of `work` is
-    /// noticed.
+    /// Waits for `work`, and prints the lines of child processes in the meantime. However many
+    /// lines there are, the end of `work` is noticed.
     ///
     /// # Errors
     /// An I/O error if the output cannot be written.
     pub(super) async fn during<T>(&mut self, work: impl Future<Output = T>) -> io::Result<T> {
         let mut work = pin!(work);
         loop {
-            // Not biased: either branch is taken with the same probability if both are ready.
+            // The selection is not biased: if both branches are ready, each is taken with the same
+            // probability.
             tokio::select! {
                 printed = self.print_next() => printed?,
                 value = &mut work => {
                     // The lines that a process printed are shown before the consequences of its end.
-                    self.print_read()?;
+                    self.print_pending()?;
                     return Ok(value);
                 }
             }
@@ -137,9 +139,10 @@ impl<'a, O: Write, E: Write> Console<'a, O, E> {
     }
 }
 
-/// Returns the text to print for a line, or `None` to hide it. The messages of a role at level `info` are hidden, and its
-/// readiness until it is settled, because this command reports both itself.
-fn shown(line: &OutputLine, is_settled: bool) -> Option<String> {
+/// Returns the text to print for a line, or `None` to hide it. A role's messages at level `info`
+/// are hidden, and so are its readiness messages until it is settled, because this command reports
+/// both itself.
+fn displayed_text(line: &OutputLine, is_settled: bool) -> Option<String> {
     if line.process == NATS_SERVER {
         let is_error = ["[ERR]", "[FTL]"].iter().any(|mark| line.text.contains(mark));
         // The errors of one client connection: each client reports them itself.
@@ -221,7 +224,7 @@ mod tests {
             (line(NATS_SERVER, "[1] [ERR] 127.0.0.1:1 - cid:7 - TLS handshake error"), None),
             (line(NATS_SERVER, "[1] [FTL] no port"), Some("nats-server: [1] [FTL] no port")),
         ] {
-            assert_eq!(shown(&line, false).as_deref(), expected, "{}", line.text);
+            assert_eq!(displayed_text(&line, false).as_deref(), expected, "{}", line.text);
         }
     }
 
@@ -230,10 +233,10 @@ mod tests {
         let lost = r#"{"level":"WARN","message":"not ready","part":"nats","reason":"not connected","target":"fjord"}"#;
         let lost = line("gateway", lost);
         let back = line("gateway", r#"{"level":"INFO","message":"ready again","part":"nats"}"#);
-        assert_eq!((shown(&lost, false), shown(&back, false)), (None, None));
-        let text = shown(&lost, true).unwrap();
+        assert_eq!((displayed_text(&lost, false), displayed_text(&back, false)), (None, None));
+        let text = displayed_text(&lost, true).unwrap();
         assert_eq!(text, "gateway: WARN not ready, part: nats, reason: not connected");
-        assert_eq!(shown(&back, true).unwrap(), "gateway: INFO ready again, part: nats");
+        assert_eq!(displayed_text(&back, true).unwrap(), "gateway: INFO ready again, part: nats");
     }
 
     #[tokio::test]

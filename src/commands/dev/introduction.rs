@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::config::gateway::DocumentationAccess;
+
 use super::plan::{DevPlan, RunFiles, TokenFiles};
 use super::samples::{CurlOptions, curl_commands, quoted};
 
@@ -26,7 +28,7 @@ pub(super) fn text(plan: &DevPlan, files: &RunFiles<'_>, environment: &Path) -> 
     let mut lines = vec![
         "For development only: everything listens on 127.0.0.1, with certificates and keys of this run.".to_owned(),
         String::new(),
-        format!("  API        {url}    documentation: {url}/docs"),
+        format!("  API        {url}{}", documentation(plan, &url)),
         format!("  gateway    http://127.0.0.1:{}    {admin}", ports.gateway_admin.port),
         format!("  worker     http://127.0.0.1:{}    {admin}", ports.worker_admin.port),
         format!("  authority  {}    (removed at the end)", certificates.ca.display()),
@@ -37,7 +39,7 @@ pub(super) fn text(plan: &DevPlan, files: &RunFiles<'_>, environment: &Path) -> 
             "  token      {file}    of auth.jwt.{issuer}, with every scope of the catalogue"
         ));
     }
-    for issuer in &plan.other_issuers {
+    for issuer in &plan.fetching_issuers {
         lines.push(format!(
             "  token      of auth.jwt.{issuer}: from the issuer, because its keys are fetched"
         ));
@@ -57,7 +59,18 @@ pub(super) fn text(plan: &DevPlan, files: &RunFiles<'_>, environment: &Path) -> 
     lines.join("\n")
 }
 
-/// Returns the command that runs the examples of the catalogue through the gateway.
+/// Returns where the documentation is, and what it shows.
+fn documentation(plan: &DevPlan, url: &str) -> String {
+    match plan.documentation {
+        DocumentationAccess::Off => String::new(),
+        DocumentationAccess::Public => format!("    documentation: {url}/docs"),
+        DocumentationAccess::Authenticated => {
+            format!("    documentation: {url}/docs, for the endpoints that a caller may call")
+        }
+    }
+}
+
+/// Returns the command that runs the examples in the catalogue through the gateway.
 fn test_command(plan: &DevPlan, options: &CurlOptions<'_>) -> String {
     let path = |path: &Path| quoted(&path.display().to_string());
     let (directory, ca) = (path(plan.worker.directory()), path(options.ca));
@@ -69,7 +82,8 @@ fn test_command(plan: &DevPlan, options: &CurlOptions<'_>) -> String {
     format!("fjord test --config {directory} --url {} --ca {ca}{token}{client}", options.url)
 }
 
-/// Writes the environment variables with which other commands use this run, for a shell to read. Returns the file.
+/// Writes a shell script that sets the environment variables with which other commands use this
+/// run. Returns the file.
 ///
 /// # Errors
 /// The operating system's error.

@@ -1,13 +1,15 @@
-//! The configuration of a run: that of the directory, with settings that replace addresses, certificates and keys.
+//! The configuration of a run: the directory's configuration, with settings that replace addresses,
+//! certificates and keys.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::ports::{ChosenPort, PortChooser};
 use super::token::{ALGORITHM, TokenSigner};
-use crate::catalogue::Catalogue;
+use crate::catalogue::{self, Catalogue};
 use crate::cli::Role;
 use crate::config::auth::KeySource;
+use crate::config::gateway::DocumentationAccess;
 use crate::config::messaging::TransportConfig;
 use crate::config::tls::ClientAuth;
 use crate::config::{Config, ConfigError, LoadedConfig, SettingOrigin, Sources};
@@ -20,7 +22,7 @@ const NATS_PORT: u16 = 4222;
 /// The issuer of tokens if the configuration has none.
 const ISSUER: &str = "fjord-dev";
 /// The keys of an issuer that conflict with a file of keys.
-const FETCHED_KEYS: [&str; 6] = [
+const KEY_FETCHING_SETTINGS: [&str; 6] = [
     "keys_url",
     "keys_url_ca",
     "keys_refresh",
@@ -46,7 +48,7 @@ pub(super) struct RunFiles<'a> {
     pub(super) certificates: &'a ThrowawayCertificates,
     /// The key that signs tokens.
     pub(super) signer: &'a TokenSigner,
-    /// Finds the errors with which a role would refuse to start.
+    /// Finds the errors that would prevent a role from starting.
     pub(super) check_role: PrepareFunction,
 }
 
@@ -70,14 +72,16 @@ pub(super) struct DevPlan {
     pub(super) worker: Sources,
     /// The worker's configuration.
     pub(super) worker_config: Config,
-    /// The endpoints.
+    /// The endpoints with their examples.
     pub(super) catalogue: Arc<Catalogue>,
+    /// Who can read the documentation.
+    pub(super) documentation: DocumentationAccess,
     /// The ports.
     pub(super) ports: DevPorts,
     /// The tokens, one for each issuer whose keys are replaced.
     pub(super) tokens: Vec<TokenFiles>,
     /// The issuers whose keys are not replaced, because they are fetched.
-    pub(super) other_issuers: Vec<String>,
+    pub(super) fetching_issuers: Vec<String>,
     /// Whether the gateway asks for client certificates.
     pub(super) asks_for_certificates: bool,
 }
@@ -86,39 +90,40 @@ impl DevPlan {
     /// Reads and checks the configuration as `fjord check` does, and writes the tokens. Chooses ports unless they are given.
     ///
     /// # Errors
-    /// Returns all errors with which the roles would refuse to start, one line each.
+    /// Returns all errors that would prevent the roles from starting, one line each.
     pub(super) fn load(
         base: &Sources,
         files: &RunFiles<'_>,
         ports: Option<DevPorts>,
     ) -> Result<Self, Vec<String>> {
-        let mut sets = common_sets(files);
-        // Without the files of the configuration: some of them are replaced below.
-        let first = load_roles(base, &sets, true);
+        let mut settings = common_settings(files);
+        // The files that the configuration names are not read yet, because some of them are
+        // replaced below.
+        let first = load_roles(base, &settings, true);
         let (gateway, worker) = match first {
             Ok(loaded) => loaded,
-            Err(errors) => return Err(load_roles(base, &sets, false).err().unwrap_or(errors)),
+            Err(errors) => return Err(load_roles(base, &settings, false).err().unwrap_or(errors)),
         };
         let ports = match ports {
             Some(ports) => ports,
             None => DevPorts::choose(base, &gateway.config, &worker.config)
                 .map_err(|error| vec![format!("no port of 127.0.0.1 is free: {error}")])?,
         };
-        sets.push(format!("messaging.nats.servers=[\"tls://127.0.0.1:{}\"]", ports.nats.port));
-        let issuers = issuer_sets(&gateway, files);
-        let (issuer_sets, other_issuers) = issuers.map_err(|error| vec![error])?;
+        settings.push(format!("messaging.nats.servers=[\"tls://127.0.0.1:{}\"]", ports.nats.port));
+        let issuers = issuer_settings(&gateway, files);
+        let (issuer_settings, fetching_issuers) = issuers.map_err(|error| vec![error])?;
         let asks_for_certificates = asks_for_certificates(&gateway.config);
-        let mut gateway_sets = sets.clone();
-        gateway_sets.extend(issuer_sets);
-        gateway_sets.push(format!("gateway.listen=127.0.0.1:{}", ports.https.port));
-        gateway_sets.push(format!("admin.listen=127.0.0.1:{}", ports.gateway_admin.port));
+        let mut gateway_settings = settings.clone();
+        gateway_settings.extend(issuer_settings);
+        gateway_settings.push(format!("gateway.listen=127.0.0.1:{}", ports.https.port));
+        gateway_settings.push(format!("admin.listen=127.0.0.1:{}", ports.gateway_admin.port));
         if asks_for_certificates {
             let ca = files.certificates.ca.display();
-            gateway_sets.push(format!("gateway.tls.client_ca={ca}"));
+            gateway_settings.push(format!("gateway.tls.client_ca={ca}"));
         }
-        sets.push(format!("admin.listen=127.0.0.1:{}", ports.worker_admin.port));
-        let gateway = sources(base, Role::Gateway, &gateway_sets, false);
-        let worker = sources(base, Role::Worker, &sets, false);
+        settings.push(format!("admin.listen=127.0.0.1:{}", ports.worker_admin.port));
+        let gateway = sources(base, Role::Gateway, &gateway_settings, false);
+        let worker = sources(base, Role::Worker, &settings, false);
         let mut errors = Vec::new();
         let loaded = [(&gateway, Role::Gateway), (&worker, Role::Worker)].map(|(sources, role)| {
             let checked = start_check::load(sources, |loaded| (files.check_role)(role, loaded));
@@ -129,16 +134,19 @@ impl DevPlan {
         let [Some((gateway_config, catalogue)), Some((worker_config, _))] = loaded else {
             return Err(errors);
         };
-        let tokens = write_tokens(&gateway_config.config, &other_issuers, &catalogue, files)
+        let documentation = gateway_config.config.gateway.documentation;
+        let catalogue = with_examples(catalogue, &gateway_config.config);
+        let tokens = write_tokens(&gateway_config.config, &fetching_issuers, &catalogue, files)
             .map_err(|error| vec![error])?;
         Ok(Self {
             gateway,
             worker,
             worker_config: worker_config.config,
             catalogue,
+            documentation,
             ports,
             tokens,
-            other_issuers,
+            fetching_issuers,
             asks_for_certificates,
         })
     }
@@ -167,26 +175,37 @@ impl DevPorts {
     }
 }
 
+/// Returns the catalogue with its examples, which a gateway without documentation does not keep.
+fn with_examples(catalogue: Arc<Catalogue>, gateway: &Config) -> Arc<Catalogue> {
+    if gateway.gateway.documentation != DocumentationAccess::Off {
+        return catalogue;
+    }
+    let loaded = catalogue::load(&gateway.catalogue.directory, &gateway.catalogue.defaults);
+    // The files were valid. If one has changed since then, the change is noticed and reported.
+    loaded.map_or(catalogue, Arc::new)
+}
+
 fn lines<E: ToString>(errors: &[E]) -> Vec<String> {
     errors.iter().map(ToString::to_string).collect()
 }
 
 /// Returns the sources of a role's configuration, with the settings of a run as the highest layer.
-fn sources(base: &Sources, role: Role, sets: &[String], without_files: bool) -> Sources {
-    let sets = base.sets.iter().chain(sets).cloned().collect();
-    Sources { role: Some(role), sets, nats_only: without_files, ..base.clone() }
+fn sources(base: &Sources, role: Role, settings: &[String], only_nats_files: bool) -> Sources {
+    let settings = base.sets.iter().chain(settings).cloned().collect();
+    Sources { role: Some(role), sets: settings, only_nats_files, ..base.clone() }
 }
 
 fn load_roles(
     base: &Sources,
-    sets: &[String],
-    without_files: bool,
+    settings: &[String],
+    only_nats_files: bool,
 ) -> Result<(LoadedConfig, LoadedConfig), Vec<String>> {
-    let load = |role, sets: &[String]| Config::load(&sources(base, role, sets, without_files));
-    let mut sets = sets.to_vec();
-    // Any server, because the configuration need not name one.
-    sets.push("messaging.nats.servers=[\"tls://127.0.0.1\"]".to_owned());
-    match (load(Role::Gateway, &sets), load(Role::Worker, &sets)) {
+    let load =
+        |role, settings: &[String]| Config::load(&sources(base, role, settings, only_nats_files));
+    let mut settings = settings.to_vec();
+    // Any server will do: the configuration need not name one.
+    settings.push("messaging.nats.servers=[\"tls://127.0.0.1\"]".to_owned());
+    match (load(Role::Gateway, &settings), load(Role::Worker, &settings)) {
         (Ok(gateway), Ok(worker)) => Ok((gateway, worker)),
         (gateway, worker) => {
             let found: Vec<Vec<ConfigError>> =
@@ -200,10 +219,10 @@ fn load_roles(
 }
 
 /// Returns the settings that both roles need for any configuration.
-fn common_sets(files: &RunFiles<'_>) -> Vec<String> {
+fn common_settings(files: &RunFiles<'_>) -> Vec<String> {
     let certificates = files.certificates;
     let path = |key: &str, path: &Path| format!("{key}={}", path.display());
-    let mut sets = vec![
+    let mut settings = vec![
         path("messaging.nats.tls.ca", &certificates.ca),
         path("messaging.nats.tls.certificate", &certificates.client.certificate),
         path("messaging.nats.tls.key", &certificates.client.key),
@@ -221,17 +240,17 @@ fn common_sets(files: &RunFiles<'_>) -> Vec<String> {
         "gateway.proxy_protocol=false",
         "gateway.trusted_proxies=[]",
         "lifecycle.drain_delay=0s",
-        // A worker is restarted after changes of the configuration.
+        // A worker is restarted after changes to the configuration.
         "worker.unsubscribe_quiet_time=50ms",
         "log.format=json",
     ];
-    sets.extend(others.map(str::to_owned));
-    sets
+    settings.extend(others.map(str::to_owned));
+    settings
 }
 
 /// Returns the port of the first NATS server that the configuration of both roles names.
 fn nats_port(base: &Sources) -> u16 {
-    let shared = Config::load(&Sources { role: None, nats_only: true, ..base.clone() });
+    let shared = Config::load(&Sources { role: None, only_nats_files: true, ..base.clone() });
     let port = shared.ok().and_then(|loaded| {
         let TransportConfig::Nats(nats) = loaded.config.messaging.transport;
         nats.servers.first()?.rsplit_once(':')?.1.parse().ok()
@@ -245,50 +264,51 @@ fn asks_for_certificates(gateway: &Config) -> bool {
 }
 
 /// Returns the settings that replace the keys of issuers, and the issuers whose keys stay because they are fetched.
-fn issuer_sets(
+fn issuer_settings(
     gateway: &LoadedConfig,
     files: &RunFiles<'_>,
 ) -> Result<(Vec<String>, Vec<String>), String> {
     let jwks = files.directory.join("jwks.json");
     write_secret(&jwks, &files.signer.jwks())?;
-    let (mut sets, mut others) = (Vec::new(), Vec::new());
+    let (mut settings, mut others) = (Vec::new(), Vec::new());
     let mut replace_keys = |name: &str| {
-        sets.push(format!("auth.jwt.{name}.keys={}", jwks.display()));
-        sets.push(format!("auth.jwt.{name}.algorithms=[\"{ALGORITHM}\"]"));
+        settings.push(format!("auth.jwt.{name}.keys={}", jwks.display()));
+        settings.push(format!("auth.jwt.{name}.algorithms=[\"{ALGORITHM}\"]"));
     };
     let issuers = &gateway.config.auth.issuers;
     for (name, issuer) in issuers {
         let is_fetched = matches!(issuer.keys, KeySource::Fetched(_));
-        let sets_fetched_key = FETCHED_KEYS.iter().any(|key| {
+        let fetches_keys = KEY_FETCHING_SETTINGS.iter().any(|key| {
             let key = format!("auth.jwt.{name}.{key}");
             let mut entries = gateway.entries.iter();
             entries.any(|entry| entry.key == key && entry.origin != SettingOrigin::Default)
         });
-        if is_fetched && sets_fetched_key {
+        if is_fetched && fetches_keys {
             others.push(name.clone());
         } else {
             replace_keys(name);
         }
     }
-    // Even if no endpoint requires a token yet: the gateway can then reload a catalogue in which one does.
+    // An issuer is added even if no endpoint requires a token yet, so that the gateway can reload a
+    // catalogue in which one does.
     if issuers.is_empty() {
         replace_keys(ISSUER);
-        sets.push(format!("auth.jwt.{ISSUER}.issuer=https://{ISSUER}.invalid/"));
-        sets.push(format!("auth.jwt.{ISSUER}.audiences=[\"fjord\"]"));
+        settings.push(format!("auth.jwt.{ISSUER}.issuer=https://{ISSUER}.invalid/"));
+        settings.push(format!("auth.jwt.{ISSUER}.audiences=[\"fjord\"]"));
     }
-    Ok((sets, others))
+    Ok((settings, others))
 }
 
 /// Writes a token of each issuer whose keys are replaced: `token`, or `token-NAME` if there are several. A second file contains
 /// the header.
 fn write_tokens(
     gateway: &Config,
-    other_issuers: &[String],
+    fetching_issuers: &[String],
     catalogue: &Catalogue,
     files: &RunFiles<'_>,
 ) -> Result<Vec<TokenFiles>, String> {
     let issuers = gateway.auth.issuers.iter();
-    let issuers: Vec<_> = issuers.filter(|(name, _)| !other_issuers.contains(name)).collect();
+    let issuers: Vec<_> = issuers.filter(|(name, _)| !fetching_issuers.contains(name)).collect();
     let mut tokens = Vec::new();
     for (name, issuer) in &issuers {
         let file = if issuers.len() == 1 { "token".to_owned() } else { format!("token-{name}") };

@@ -1,4 +1,4 @@
-//! The ports of a run: those of the configuration, or free ones instead of those that are in use.
+//! The ports of a run: the configured ports, or free ones in place of those that are in use.
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
@@ -20,8 +20,8 @@ pub(super) struct PortChooser {
 }
 
 impl PortChooser {
-    /// Returns the configured port if it can be bound, and otherwise a free one. Another program can bind it before the
-    /// process that needs it, which then ends with an error.
+    /// Returns the configured port if it can be bound, and otherwise a free one. Another program
+    /// can bind the port before the process that needs it, which then exits with an error.
     ///
     /// # Errors
     /// The operating system's error if no port is free.

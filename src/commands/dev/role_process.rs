@@ -18,7 +18,7 @@ use crate::config::Sources;
 use crate::procedures::databases::NOT_QUERIED;
 use crate::telemetry::names;
 
-/// The time limit for an answer of an admin listener.
+/// The time limit for an answer from an admin listener.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 /// How long a process may have notes, such as a queue that is not served yet, before they are reported.
 const NOTES_LIMIT: Duration = Duration::from_secs(2);
@@ -33,16 +33,17 @@ pub(super) struct RoleProcess {
     process: Option<ChildProcess>,
     /// When the process was started.
     started: Instant,
-    /// Whether it was found to be ready since it was started.
+    /// Whether the process has been ready since it was started.
     is_ready: bool,
 }
 
 /// The state of a process that is about to become ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum RoleState {
-    /// It is not ready, for these reasons. If it does not answer yet, the list is empty.
+    /// The process is not ready, for these reasons. The list is empty if the process does not
+    /// answer yet.
     NotReady(Vec<String>),
-    /// It is ready, apart from these problems.
+    /// The process is ready, apart from these problems.
     Ready(Vec<String>),
 }
 
@@ -104,7 +105,7 @@ impl RoleProcess {
         self.started.elapsed()
     }
 
-    /// Waits until the process ends. If there is none, waits forever. Cancel safe.
+    /// Waits until the process exits. If there is none, waits forever. Cancel safe.
     pub(super) async fn ended(&mut self) -> io::Result<ExitStatus> {
         match &mut self.process {
             Some(process) => process.wait().await,
@@ -123,8 +124,8 @@ impl RoleProcess {
         }
     }
 
-    /// Asks whether the process is ready, and remembers it.
-    pub(super) async fn look(&mut self) -> RoleState {
+    /// Asks whether the process is ready, and remembers the answer.
+    pub(super) async fn poll_state(&mut self) -> RoleState {
         let Some(answer) = self.get("/readyz").await else {
             return RoleState::NotReady(Vec::new());
         };

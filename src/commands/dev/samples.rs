@@ -13,7 +13,7 @@ use crate::catalogue::{
     ParameterValue,
 };
 
-/// The text of a string without other constraints than its length.
+/// The text of a string without constraints other than its length.
 const TEXT: &str = "example";
 /// The maximum length of the text that is generated for a pattern or a minimum length.
 const TEXT_CHARACTERS_MAX: usize = 64;
@@ -187,7 +187,7 @@ fn quoted_path(path: &Path) -> String {
 }
 
 /// Quotes an argument for the shell, if it needs that.
-pub(super) fn quoted(argument: &str) -> String {
+pub(in crate::commands) fn quoted(argument: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-:=,@%+".contains(c);
     if !argument.is_empty() && argument.chars().all(is_plain) {
         argument.to_owned()

@@ -21,13 +21,13 @@ use crate::config::procedures::DatabaseConfig;
 use crate::lifecycle::Signals;
 
 /// The interval at which processes that are not ready are asked for their state.
-const LOOK_INTERVAL: Duration = Duration::from_millis(25);
+const POLL_INTERVAL: Duration = Duration::from_millis(25);
 /// The time after which the addresses are printed although a process is not ready, with the reasons.
 const READY_LIMIT: Duration = Duration::from_secs(10);
 /// The longest wait for a process to stop, after which it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
-/// The same after a process has exited unexpectedly: without it, the others cannot finish their
-/// work.
+/// `STOP_LIMIT` after a process has exited unexpectedly: without that process, the others cannot
+/// finish their work.
 const STOP_LIMIT_AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// The longest wait for a process to apply or refuse changed files.
 const RELOAD_LIMIT: Duration = Duration::from_secs(10);
@@ -45,7 +45,7 @@ pub(super) struct DevSession<'a, O, E> {
     gateway: RoleProcess,
     worker: RoleProcess,
     watcher: Watcher,
-    looks: Interval,
+    polls: Interval,
     started: Instant,
     /// Changes that were not applied, because another file was invalid.
     pending: Changes,
@@ -61,8 +61,8 @@ enum DevEvent {
     NatsEnded(ExitStatus),
     RoleEnded(Role, ExitStatus),
     Changed(Changes),
-    /// It is time to ask the processes for their state.
-    Look,
+    /// The processes are to be asked for their state.
+    Poll,
 }
 
 impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
@@ -83,8 +83,8 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
             |role, sources, port| RoleProcess::start(role, &executable, sources, port, &context);
         let worker = start(Role::Worker, &plan.worker, plan.ports.worker_admin.port)?;
         let gateway = start(Role::Gateway, &plan.gateway, plan.ports.gateway_admin.port)?;
-        let mut looks = interval(LOOK_INTERVAL);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut polls = interval(POLL_INTERVAL);
+        polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let watcher = Watcher::new(&plan);
         Ok(Self {
             base,
@@ -96,7 +96,7 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
             gateway,
             worker,
             watcher,
-            looks,
+            polls,
             started,
             pending: Changes::new(),
             is_introduced: false,
@@ -117,7 +117,7 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
                 DevEvent::Stopped => return Ok(ExitCode::SUCCESS),
                 DevEvent::NatsEnded(status) => {
                     let last = self.nats.last_lines().await;
-                    self.console.print_read()?;
+                    self.console.print_pending()?;
                     let lines: Vec<String> = last.iter().map(console::format).collect();
                     return self.died(self.nats.name(), status, &lines);
                 }
@@ -127,12 +127,13 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
                     }
                 }
                 DevEvent::Changed(changes) => self.apply(changes).await?,
-                DevEvent::Look => self.look().await?,
+                DevEvent::Poll => self.poll_state().await?,
             }
         }
     }
 
-    /// Stops all processes: first the gateway, which may still wait for answers of the worker. A second signal kills them.
+    /// Stops all processes: first the gateway, which may still be waiting for answers from the
+    /// worker. A second signal kills them.
     ///
     /// # Errors
     /// An I/O error if the output cannot be written or a process cannot be signalled.
@@ -168,8 +169,9 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
                     return Ok(DevEvent::RoleEnded(Role::Worker, ended?));
                 }
                 changes = self.watcher.changed() => return Ok(DevEvent::Changed(changes)),
-                _ = self.looks.tick(), if is_starting => return Ok(DevEvent::Look),
-                // Last, so that a flood of lines does not delay the other events.
+                _ = self.polls.tick(), if is_starting => return Ok(DevEvent::Poll),
+                // This branch is the last one, so that a flood of lines does not delay the other
+                // events.
                 printed = self.console.print_next() => printed?,
             }
         }
@@ -219,13 +221,13 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
     }
 
     /// Asks the processes for their state, and reports when they are ready.
-    async fn look(&mut self) -> io::Result<()> {
+    async fn poll_state(&mut self) -> io::Result<()> {
         let mut problems = Vec::new();
         for role in [Role::Worker, Role::Gateway] {
             if !self.role(role).is_starting() {
                 continue;
             }
-            let (state, name) = (self.role(role).look().await, role.as_str());
+            let (state, name) = (self.role(role).poll_state().await, role.as_str());
             let seconds = self.role(role).age().as_secs_f64();
             match state {
                 RoleState::NotReady(reasons) if reasons.is_empty() => {
@@ -265,7 +267,8 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
         ))
     }
 
-    /// Applies changed files, if they are valid, and those whose changes were not applied before.
+    /// Applies changed files if they are valid, together with earlier changes that were not
+    /// applied.
     async fn apply(&mut self, mut changes: Changes) -> io::Result<()> {
         if changes.remove(&WatchedKind::Schema).is_some() {
             self.console.say(&self.advice_for_schema())?;
@@ -276,7 +279,8 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
         for (kind, paths) in std::mem::take(&mut self.pending) {
             changes.entry(kind).or_default().extend(paths);
         }
-        let names: Vec<String> = changes.values().flatten().map(|path| self.shown(path)).collect();
+        let names: Vec<String> =
+            changes.values().flatten().map(|path| self.relative(path)).collect();
         let names = names.join(", ");
         match DevPlan::load(self.base, &self.files, Some(self.plan.ports)) {
             Ok(plan) => self.plan = plan,
@@ -325,7 +329,7 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
                 if after != before || Instant::now() > end {
                     break after.zip(before);
                 }
-                sleep(LOOK_INTERVAL).await;
+                sleep(POLL_INTERVAL).await;
             }
         });
         match result.await? {
@@ -355,7 +359,7 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
                 if pending.is_empty() || Instant::now() > end {
                     break pending;
                 }
-                sleep(LOOK_INTERVAL).await;
+                sleep(POLL_INTERVAL).await;
             }
         });
         let pending = pending.await?;
@@ -380,7 +384,7 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
     }
 
     /// Returns a path as a person writes it: relative to the directory of the configuration.
-    fn shown(&self, path: &std::path::Path) -> String {
+    fn relative(&self, path: &std::path::Path) -> String {
         path.strip_prefix(self.base.directory()).unwrap_or(path).display().to_string()
     }
 
@@ -389,7 +393,7 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
         let databases = self.plan.worker_config.procedures.databases.values();
         let files = databases.filter_map(|database| match database {
             DatabaseConfig::Sqlite(sqlite) if sqlite.schema.is_some() => {
-                Some(self.shown(&sqlite.file))
+                Some(self.relative(&sqlite.file))
             }
             _ => None,
         });

@@ -1,4 +1,5 @@
-//! Throw-away tokens for the endpoints that require one: JWTs that a key of this run signs.
+//! Throw-away tokens for the endpoints that require one: JWTs that are signed with a key of this
+//! run.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

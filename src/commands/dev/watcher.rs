@@ -20,7 +20,7 @@ use crate::config::procedures::DatabaseConfig;
 
 /// The interval between two checks of the files.
 const INTERVAL: Duration = Duration::from_millis(150);
-/// The maximum number of files of a directory that are watched.
+/// The maximum number of files in a directory that are watched.
 const FILES_MAX: usize = 10_000;
 
 /// The kind of a file.
@@ -49,7 +49,7 @@ pub(super) struct Watcher {
     catalogue: PathBuf,
     procedures: Vec<PathBuf>,
     schemas: Vec<PathBuf>,
-    /// The versions of which changes have been reported.
+    /// The versions whose changes have been reported.
     reported: Versions,
     /// The versions at the last check.
     latest: Versions,
@@ -71,7 +71,7 @@ impl Watcher {
             ticks,
         };
         watcher.watch(plan);
-        watcher.reported = watcher.look();
+        watcher.reported = watcher.versions();
         watcher.latest.clone_from(&watcher.reported);
         watcher
     }
@@ -94,7 +94,7 @@ impl Watcher {
     pub(super) async fn changed(&mut self) -> Changes {
         loop {
             self.ticks.tick().await;
-            let versions = self.look();
+            let versions = self.versions();
             let is_quiet = versions == self.latest;
             self.latest = versions;
             if is_quiet && self.latest != self.reported {
@@ -105,7 +105,7 @@ impl Watcher {
         }
     }
 
-    fn look(&self) -> Versions {
+    fn versions(&self) -> Versions {
         let mut versions = Versions::new();
         let mut add = |kind, path: PathBuf| {
             if let Ok(metadata) = fs::metadata(&path)

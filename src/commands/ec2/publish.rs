@@ -1,4 +1,4 @@
-//! `fjord ec2 publish`: measures the headroom of each pool, and publishes it to CloudWatch.
+//! `fjord ec2 publish`: measures the headroom of each pool, and publishes it to `CloudWatch`.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -15,9 +15,9 @@ use crate::commands::nats_connection::{self, NatsConnection};
 use crate::commands::status::{self, FleetView, PoolView};
 use crate::config::Sources;
 
-/// The name of CloudWatch in signatures and in the names of its endpoints, and in policies.
+/// The name of `CloudWatch` in signatures and in the names of its endpoints, and in policies.
 const SERVICE: (&str, &str) = ("monitoring", "cloudwatch");
-/// The maximum number of pools. CloudWatch accepts 1,000 metrics in one request; each pool has four.
+/// The maximum number of pools. `CloudWatch` accepts 1,000 metrics in one request; each pool has four.
 const POOLS_MAX: usize = 250;
 
 pub(super) fn run(

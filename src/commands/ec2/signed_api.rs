@@ -60,12 +60,11 @@ impl SignedApi {
         metadata: &mut InstanceMetadata,
     ) -> Result<Self, String> {
         let region = metadata.get("placement/region").await?;
-        let url = match url {
-            Some(url) => url.to_owned(),
-            None => {
-                let domain = metadata.get("services/domain").await?;
-                format!("https://{name}.{region}.{domain}")
-            }
+        let url = if let Some(url) = url {
+            url.to_owned()
+        } else {
+            let domain = metadata.get("services/domain").await?;
+            format!("https://{name}.{region}.{domain}")
         };
         Ok(Self { client, name, policy_prefix, region, url })
     }

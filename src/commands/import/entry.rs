@@ -239,7 +239,7 @@ fn fits_query(parameter: &ParameterDescription) -> bool {
     }
 }
 
-/// Returns whether the parameter can be a segment of the path.
+/// Returns whether the parameter can be a segment in the path.
 fn fits_path(parameter: &ParameterDescription) -> bool {
     // The name becomes part of the route.
     let is_plain = parameter.name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));

@@ -1,24 +1,27 @@
-//! Reads the procedures of a database, and the columns that they return.
+//! Reads the procedures in a database, and the columns that they return.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::entry;
 use super::existing::ExistingEndpoints;
 use super::sample;
 use crate::catalogue::ProcedureName;
 use crate::cli::ImportArguments;
+use crate::commands::result_descriptions;
 use crate::config::procedures::DatabaseConfig;
 use crate::procedures::databases;
 use crate::procedures::description::ProcedureDescription;
-use crate::procedures::{Backend, BackendError, ResultDescription};
+use crate::procedures::{Backend, ResultDescription};
 use crate::telemetry::chain;
 
-/// The longest wait for the database, not counting samples.
+/// The longest wait for the list of procedures with their parameters.
 const LIMIT: Duration = Duration::from_mins(1);
+/// The longest wait for the descriptions of all answers. Those that are missing then are reported.
+const RESULTS_LIMIT: Duration = Duration::from_mins(5);
 
 /// A procedure of the database.
 #[derive(Debug)]
@@ -50,9 +53,9 @@ pub(super) fn procedures(
     Ok(runtime.block_on(async {
         let failed = |error| format!("database {name}: {}", chain(&error));
         let backend = databases::connect(database, name).map_err(failed)?;
-        let read = timeout(LIMIT, describe(&backend, &arguments.pattern, existing)).await;
-        let read = match read {
-            Ok(Ok(mut read)) => {
+        let read = match timeout(LIMIT, backend.describe(&arguments.pattern)).await {
+            Ok(Ok(described)) => {
+                let mut read = describe_results(&backend, described, existing).await;
                 if arguments.sample {
                     add_samples(&backend, &mut read).await;
                 }
@@ -66,29 +69,25 @@ pub(super) fn procedures(
     }))
 }
 
-/// Describes the matching procedures, and the answers of those for which an entry can be created.
-async fn describe(
+/// Adds the descriptions of the answers of procedures for which an entry can be created. The entries are useful without them, so
+/// an error does not stop the import.
+async fn describe_results(
     backend: &Arc<dyn Backend>,
-    pattern: &str,
+    described: Vec<ProcedureDescription>,
     existing: &ExistingEndpoints,
-) -> Result<Vec<ReadProcedure>, BackendError> {
-    let described = backend.describe(pattern).await?;
+) -> Vec<ReadProcedure> {
     let name = |one: &ProcedureDescription| {
         let is_new = one.parameters.is_ok() && !existing.has_procedure(&one.name);
         ProcedureName::new(&one.name).ok().filter(|_| is_new)
     };
     let names: Vec<ProcedureName> = described.iter().filter_map(name).collect();
-    // The entries are useful without `returns`, so an error does not stop the import.
-    let results = backend.describe_results(&names).await.unwrap_or_else(|error| {
-        let reason = chain(&error);
-        names.iter().map(|_| ResultDescription::unknown(&*reason)).collect()
-    });
-    let mut results = results.into_iter();
+    let deadline = Instant::now() + RESULTS_LIMIT;
+    let mut results = result_descriptions::describe(backend, &names, deadline).await.into_iter();
     let read = described.into_iter().map(|description| {
         let results = name(&description).and_then(|_| results.next());
         ReadProcedure { description, results, sample_error: None }
     });
-    Ok(read.collect())
+    read.collect()
 }
 
 /// Calls the procedures that will get an entry with GET, if part of their answer is not described.

@@ -1,4 +1,4 @@
-//! Creates `returns` of a catalogue entry from the database's description of the answer.
+//! Creates the `returns` of a catalogue entry from the database's description of the answer.
 
 use serde::ser::{Serialize, Serializer};
 

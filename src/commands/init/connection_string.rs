@@ -1,6 +1,7 @@
 //! Reads an ADO connection string, such as `Server=sql.example,1433;Database=shop;User ID=api;Password=…`.
 //!
-//! The syntax and the keys are those of `SqlConnection.ConnectionString` of Microsoft.Data.SqlClient.
+//! The syntax and the keys are those of `SqlConnection.ConnectionString` in
+//! Microsoft.Data.SqlClient.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -241,7 +242,8 @@ fn unquote(text: &str, quote: char) -> Option<(String, &str)> {
     }
 }
 
-/// Returns the values by their key in `KEYS`, and the other keys. Of a repeated key, the last value counts.
+/// Returns the values by their key in `KEYS`, and the other keys. If a key is repeated, its last
+/// value counts.
 fn by_key(
     pairs: Vec<(String, String)>,
     errors: &mut Vec<String>,

@@ -61,7 +61,7 @@ pub(in crate::commands) struct MonitoredConnection {
     pub(in crate::commands) pending_bytes: u64,
 }
 
-/// Returns the connections of all servers, up to 1,000 of each. Cancel safe.
+/// Returns the connections of all servers, up to 1,000 from each. Cancel safe.
 pub(in crate::commands) async fn connections(
     urls: &[String],
 ) -> Result<Vec<MonitoredConnection>, String> {

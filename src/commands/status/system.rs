@@ -1,4 +1,4 @@
-//! Samples all servers of the NATS cluster through the system account.
+//! Samples all servers in the NATS cluster through the system account.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -31,7 +31,7 @@ struct ServerInfo {
     name: String,
 }
 
-/// Samples all servers of the cluster. Each sample is returned with the server's name. Cancel safe.
+/// Samples all servers in the cluster. Each sample is returned with the server's name. Cancel safe.
 pub(super) async fn sample_all(
     transport: &dyn Transport,
     expected: usize,
@@ -42,7 +42,7 @@ pub(super) async fn sample_all(
     }
 }
 
-/// Returns the connections of all servers of the cluster, up to 1,000 of each. Cancel safe.
+/// Returns the connections of all servers in the cluster, up to 1,000 from each. Cancel safe.
 pub(in crate::commands) async fn connections(
     transport: &dyn Transport,
 ) -> Result<Vec<MonitoredConnection>, String> {

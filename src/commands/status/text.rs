@@ -8,7 +8,8 @@ use super::pools::PoolView;
 use super::view::{NatsServerView, ProcessView, QueueView, WorkerQueueView};
 use crate::commands::table;
 
-/// The number of characters of an id that are shown, which is enough to distinguish a thousand processes.
+/// The number of an id's characters that are shown, which is enough to distinguish a thousand
+/// processes.
 const ID_SHOWN: usize = 8;
 /// The maximum number of rows that a table shows; `--json` shows all.
 const ROWS_MAX: usize = 200;

@@ -71,7 +71,7 @@ pub(super) struct QueueView {
     pub(super) workers: u64,
     pub(super) limit: u64,
     pub(super) running: u64,
-    /// The number of requests that wait for a slot.
+    /// The number of requests that are waiting for a slot.
     pub(super) waiting: u64,
     pub(super) utilization: f64,
     /// The share of the time during which all slots of a worker were in use, averaged over the workers.

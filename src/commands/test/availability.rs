@@ -1,37 +1,29 @@
 //! Decides when the target has failed so often that the remaining examples are not sent.
 
 /// The number of consecutive requests without an answer after which no more are sent.
-const TIMEOUTS_MAX: u32 = 3;
+const UNANSWERED_MAX: u32 = 3;
 
 /// Whether the target answers.
 #[derive(Debug, Default)]
 pub(super) struct Availability {
-    timeouts: u32,
-    reason: Option<String>,
+    unanswered: u32,
 }
 
 impl Availability {
     /// Returns why no more requests are sent.
-    pub(super) fn reason(&self) -> Option<&str> {
-        self.reason.as_deref()
+    pub(super) fn reason(&self) -> Option<String> {
+        (self.unanswered >= UNANSWERED_MAX)
+            .then(|| format!("{UNANSWERED_MAX} requests in a row had no answer"))
     }
 
-    /// Records an answer, also an incomplete one.
+    /// Records an answer, even an incomplete one.
     pub(super) fn answered(&mut self) {
-        self.timeouts = 0;
+        self.unanswered = 0;
     }
 
     /// Records a request without an answer.
-    pub(super) fn timed_out(&mut self) {
-        self.timeouts += 1;
-        if self.timeouts >= TIMEOUTS_MAX {
-            self.reason = Some(format!("{TIMEOUTS_MAX} requests in a row had no answer"));
-        }
-    }
-
-    /// Records that no request can reach the target.
-    pub(super) fn unreachable(&mut self, reason: String) {
-        self.reason = Some(reason);
+    pub(super) fn not_answered(&mut self) {
+        self.unanswered += 1;
     }
 }
 
@@ -40,21 +32,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn three_timeouts_in_a_row_end_the_run() {
+    fn three_requests_in_a_row_without_an_answer_end_the_run() {
         let mut availability = Availability::default();
         for _ in 0..2 {
-            availability.timed_out();
-            availability.timed_out();
+            availability.not_answered();
+            availability.not_answered();
             assert_eq!(availability.reason(), None);
             availability.answered();
         }
         for _ in 0..3 {
             assert_eq!(availability.reason(), None);
-            availability.timed_out();
+            availability.not_answered();
         }
-        assert_eq!(availability.reason(), Some("3 requests in a row had no answer"));
-        let mut availability = Availability::default();
-        availability.unreachable("refused".to_owned());
-        assert_eq!(availability.reason(), Some("refused"));
+        assert_eq!(availability.reason().unwrap(), "3 requests in a row had no answer");
     }
 }

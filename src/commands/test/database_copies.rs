@@ -1,5 +1,5 @@
-//! Embedded databases for one run: an example must not change the database of the configuration, and must find the same data
-//! in every run.
+//! Embedded databases for one run: an example must not change the configured database, and must
+//! find the same data in every run.
 
 use std::path::Path;
 
@@ -24,8 +24,8 @@ impl DatabaseCopies {
         Self { _directory: None }
     }
 
-    /// Replaces the file of each embedded database by one that does not exist yet, so that it is created from the schema. If
-    /// there is no schema, copies the file.
+    /// Replaces the file of each embedded database with one that does not exist yet, so that it is
+    /// created from the schema. If there is no schema, copies the file.
     ///
     /// # Errors
     /// A message that names the database.

@@ -55,7 +55,8 @@ impl HttpAnswer {
         value.unwrap_or_default().split(';').next().unwrap_or_default().trim()
     }
 
-    /// Returns the last part of the problem's type, if the answer is a problem document of fjord.
+    /// Returns the last part of the problem's type, if the answer is one of fjord's problem
+    /// documents.
     pub(super) fn problem(&self) -> Option<String> {
         if !self.content_type().eq_ignore_ascii_case(PROBLEM_JSON) {
             return None;
@@ -84,7 +85,7 @@ impl HttpAnswer {
         }
     }
 
-    /// Returns a header. Several fields of one name are joined.
+    /// Returns a header. If it occurs several times, its values are joined.
     pub(super) fn header(&self, name: &str) -> Option<String> {
         let values = self.headers.get_all(name).iter();
         let values: Vec<_> =
@@ -142,7 +143,8 @@ pub(super) fn evaluate(
 /// Returns the body of an answer.
 ///
 /// # Errors
-/// The difference from an answer of the endpoint: another media type, or JSON that cannot be read.
+/// The difference from an answer that the endpoint can give: another media type, or JSON that
+/// cannot be read.
 pub(super) fn readable_body(
     endpoint: &Endpoint,
     example: &Example,
@@ -199,7 +201,7 @@ fn compare(
     let is_same = expected.status == received.status
         && expected.problem.as_deref() == received.problem().as_deref();
     if !is_same {
-        // The rest of another answer says nothing more.
+        // If the status differs, the rest of the answer says nothing more.
         return vec![Difference::new("status", expected_status, received.description())];
     }
     let mut found = Vec::new();
@@ -225,7 +227,7 @@ fn compare(
     found
 }
 
-/// Returns whether a header has the expected value. A matcher of a number stands for the digits.
+/// Returns whether a header has the expected value. A matcher for a number matches its digits.
 pub(super) fn header_matches(expected: &ExactJson, value: &str) -> bool {
     match (Matcher::from_json(expected), expected) {
         (Some(matcher), _) => {
@@ -314,7 +316,7 @@ mod tests {
             lines(answer, &invalid),
             ["status: expected 422 refused, got 400 invalid-request: n: required"]
         );
-        // A proxy's own error is no problem of fjord.
+        // A proxy's own error is not one of fjord's problems.
         let foreign = received(422, "text/html", "<p>no</p>");
         assert_eq!(lines(answer, &foreign), ["status: expected 422 refused, got 422"]);
     }
@@ -326,7 +328,7 @@ mod tests {
         let bytes =
             HttpAnswer { body: Bytes::from_static(b"\xff\xfe"), ..received(200, "image/png", "") };
         assert_eq!(bytes.json(), text("//4="));
-        // As `produces` says, and the catalogue then expects a string.
+        // `produces` names this media type, so the catalogue expects a string.
         assert_eq!(received(200, "application/geo+json", "{}").json(), text("{}"));
     }
 

@@ -1,6 +1,8 @@
 //! An HTTPS client that sends examples to a gateway.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Uri};
@@ -17,6 +19,8 @@ use crate::tls;
 
 /// The longest wait for a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// The longest wait for the files of a credential, and for those of the TLS client.
+const FILES_LIMIT: Duration = Duration::from_secs(10);
 /// The maximum size of an answer in bytes.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
@@ -26,11 +30,12 @@ pub(super) struct GatewayClient {
     client: reqwest::Client,
     /// The URL without a slash at the end.
     base: String,
-    credential: Option<(HeaderName, HeaderValue)>,
+    credential: Option<CredentialHeader>,
 }
 
 impl GatewayClient {
-    /// Creates a client. Connects to nothing yet.
+    /// Creates a client. Connects to nothing yet. Blocks for at most `FILES_LIMIT` while it reads files, some of which can be
+    /// pipes.
     ///
     /// # Errors
     /// The arguments that cannot be used.
@@ -41,15 +46,22 @@ impl GatewayClient {
             let shown = if url.contains('@') { String::new() } else { format!(" {url}") };
             usage(format!("--url{shown}: {error}"))
         })?;
-        let credential = credentials::header(arguments).map_err(usage)?;
-        let identity = arguments.certificate.clone().zip(arguments.key.clone());
+        let TestArguments { token_file, api_key_file, ca, certificate, key, .. } = arguments;
+        let owned = arguments.clone();
+        let credential = in_time(&[token_file, api_key_file], move || {
+            credentials::header(&owned).map_err(|error| vec![error])
+        });
+        let identity = certificate.clone().zip(key.clone());
         let files = ClientTlsConfig {
-            ca: arguments.ca.clone(),
+            ca: ca.clone(),
             identity: identity.map(|(certificate, key)| CertificateFiles { certificate, key }),
         };
-        let tls = tls::client_config(&files).map_err(|errors| {
-            TestError::Usage(errors.0.iter().map(ToString::to_string).collect())
-        })?;
+        let tls = in_time(&[ca, certificate, key], move || {
+            let lines = |errors: tls::TlsErrors| errors.0.iter().map(ToString::to_string).collect();
+            tls::client_config(&files).map_err(lines)
+        });
+        let (credential, tls) =
+            (credential.map_err(TestError::Usage)?, tls.map_err(TestError::Usage)?);
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             // An answer can be a redirect.
@@ -82,19 +94,21 @@ impl GatewayClient {
         if let Some(body) = request.body {
             built = built.body(body);
         }
-        let failed = |error: reqwest::Error| {
-            // The URL contains values.
-            let error = error.without_url();
-            let reason = format!("{}: {}", self.base, chain(&error));
-            if error.is_connect() {
-                TargetError::Unreachable(reason)
-            } else {
-                TargetError::Failed(reason)
-            }
+        // The URL contains values.
+        let reason =
+            |error: reqwest::Error| format!("{}: {}", self.base, chain(&error.without_url()));
+        let not_answered = |error: reqwest::Error| match error {
+            error if error.is_connect() => TargetError::Unreachable(reason(error)),
+            error if error.is_builder() => TargetError::Failed(reason(error)),
+            // Such as a proxy that closes the connection because it cannot reach the gateway.
+            error => TargetError::NoAnswer(format!("no answer: {}", reason(error))),
         };
-        let mut response = built.send().await.map_err(failed)?;
+        let incomplete = |error: reqwest::Error| {
+            TargetError::Failed(format!("the answer is incomplete: {}", reason(error)))
+        };
+        let mut response = built.send().await.map_err(not_answered)?;
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(failed)? {
+        while let Some(chunk) = response.chunk().await.map_err(incomplete)? {
             if body.len() + chunk.len() > ANSWER_BYTES_MAX {
                 let limit = ANSWER_BYTES_MAX >> 20;
                 return Err(TargetError::Failed(format!("the answer has more than {limit} MiB")));
@@ -106,7 +120,28 @@ impl GatewayClient {
     }
 }
 
-/// Checks the URL of a gateway, and removes a slash at its end. It can have a path, under which a proxy serves the gateway.
+/// A header with a credential.
+type CredentialHeader = (HeaderName, HeaderValue);
+
+/// Reads files on a thread of their own, because opening or reading a pipe can block forever. After `FILES_LIMIT`, the thread
+/// is left behind.
+fn in_time<T: Send + 'static>(
+    files: &[&Option<PathBuf>],
+    read: impl FnOnce() -> Result<T, Vec<String>> + Send + 'static,
+) -> Result<T, Vec<String>> {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let thread = std::thread::Builder::new().name("files".to_owned());
+    let started = thread.spawn(move || sender.send(read()).ok());
+    started.map_err(|error| vec![format!("cannot start a thread: {error}")])?;
+    receiver.recv_timeout(FILES_LIMIT).unwrap_or_else(|_| {
+        let names: Vec<String> =
+            files.iter().filter_map(|file| Some(file.as_ref()?.display().to_string())).collect();
+        Err(vec![format!("{}: cannot be read within {FILES_LIMIT:?}", names.join(", "))])
+    })
+}
+
+/// Checks the URL of a gateway, and removes a trailing slash. The URL can have a path, under which
+/// a proxy serves the gateway.
 fn base_url(url: &str) -> Result<String, String> {
     let expected = "expected the URL of a gateway without a query, e.g. https://localhost:8443";
     let parsed: Uri = url.parse().map_err(|error| format!("{error}; {expected}"))?;

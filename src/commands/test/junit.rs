@@ -9,44 +9,70 @@ use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
 use super::result::{ExampleOutcome, ExampleResult};
 use crate::commands::printable::printable;
+use crate::new_file::PendingFile;
+
+/// The name of the test suite, and of its only test case, with the errors of the whole run.
+const RUN: (&str, &str) = ("fjord test", "run");
 
 /// A file for the report.
 #[derive(Debug)]
 pub(super) struct JunitFile {
     path: PathBuf,
-    file: File,
+    /// The file, if it is a pipe or a device, which cannot be replaced.
+    stream: Option<File>,
 }
 
 impl JunitFile {
-    /// Creates the file, so that a name that cannot be used is an error before any example runs.
+    /// Checks that the file can be written, so that a name that cannot be used is an error before any example runs.
     ///
     /// # Errors
     /// A message that names the file.
     pub(super) fn create(path: &Path) -> Result<Self, String> {
-        let file = File::create(path)
-            .map_err(|error| format!("{}: cannot be created: {error}", path.display()))?;
-        Ok(Self { path: path.to_owned(), file })
+        let failed =
+            |error: std::io::Error| format!("{}: cannot be created: {error}", path.display());
+        // A symbolic link stays one.
+        let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let old = std::fs::metadata(path).ok();
+        let stream = match old {
+            None => None,
+            Some(old) => {
+                let opened = File::options().write(true).open(path).map_err(failed)?;
+                (!old.is_file()).then_some(opened)
+            }
+        };
+        if stream.is_none() {
+            drop(PendingFile::create(path).map_err(failed)?);
+        }
+        Ok(Self { path: path.clone(), stream })
     }
 
-    /// Writes the report. `updated` are the examples whose actual answers were written into the catalogue.
+    /// Writes the report, completely or not at all. `updated` are the examples whose actual answers were written into the
+    /// catalogue, and `errors` those of the whole run.
     ///
     /// # Errors
     /// A message that names the file.
     pub(super) fn write(
-        mut self,
+        self,
         results: &[ExampleResult],
         updated: &[String],
+        errors: &[String],
         took: Duration,
     ) -> Result<(), String> {
-        let text = report(results, updated, took).to_string().map_err(|error| error.to_string());
-        let written = text.and_then(|text| {
-            self.file.write_all(text.as_bytes()).map_err(|error| error.to_string())
+        let text = report(results, updated, errors, took).to_string();
+        let written = text.map_err(std::io::Error::other).and_then(|text| match self.stream {
+            Some(mut stream) => stream.write_all(text.as_bytes()),
+            None => PendingFile::create(&self.path)?.publish(&text),
         });
         written.map_err(|error| format!("{}: cannot be written: {error}", self.path.display()))
     }
 }
 
-fn report(results: &[ExampleResult], updated: &[String], took: Duration) -> Report {
+fn report(
+    results: &[ExampleResult],
+    updated: &[String],
+    errors: &[String],
+    took: Duration,
+) -> Report {
     let mut report = Report::new("fjord test");
     report.set_time(took);
     for group in results.chunk_by(|one, other| one.endpoint.id == other.endpoint.id) {
@@ -56,6 +82,17 @@ fn report(results: &[ExampleResult], updated: &[String], took: Duration) -> Repo
         suite.add_test_cases(
             group.iter().map(|result| case(result, updated.contains(&result.id()))),
         );
+        report.add_test_suite(suite);
+    }
+    let lines: Vec<_> = errors.iter().map(|error| printable(error)).collect();
+    if let Some(first) = lines.first() {
+        let (suite_name, case_name) = RUN;
+        let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
+        status.set_message(&**first).set_description(lines.join("\n"));
+        let mut case = TestCase::new(case_name, status);
+        case.set_classname(suite_name);
+        let mut suite = TestSuite::new(suite_name);
+        suite.add_test_case(case);
         report.add_test_suite(suite);
     }
     report

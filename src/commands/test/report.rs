@@ -60,6 +60,7 @@ pub(super) fn counts(results: &[ExampleResult]) -> [(&'static str, usize); 4] {
 pub(super) fn write_json(
     results: &[ExampleResult],
     updated: &UpdateResult,
+    errors: &[String],
     duration: Duration,
     out: &mut impl Write,
 ) -> io::Result<()> {
@@ -67,7 +68,7 @@ pub(super) fn write_json(
     let counts: serde_json::Map<String, Value> =
         counts(results).into_iter().map(|(word, count)| (word.to_owned(), json!(count))).collect();
     let document = json!({
-        "examples": examples, "counts": counts, "duration_ms": millis(duration),
+        "examples": examples, "counts": counts, "errors": errors, "duration_ms": millis(duration),
         "updated": {
             "files": updated.files, "examples": updated.examples, "removed": updated.removed,
             "errors": updated.errors,

@@ -10,7 +10,7 @@ use crate::catalogue::{Endpoint, Example};
 #[derive(Debug)]
 pub(super) struct ExampleResult {
     pub(super) endpoint: Arc<Endpoint>,
-    /// The place of the example in its endpoint.
+    /// The index of the example in its endpoint.
     pub(super) index: usize,
     pub(super) outcome: ExampleOutcome,
     pub(super) duration: Duration,
@@ -38,7 +38,9 @@ pub(super) enum ExampleOutcome {
 pub(super) enum TargetError {
     /// No request can reach the target.
     Unreachable(String),
-    /// This request failed.
+    /// The target accepted the request and did not answer it.
+    NoAnswer(String),
+    /// The request cannot be sent, or the answer is incomplete or too large.
     Failed(String),
 }
 

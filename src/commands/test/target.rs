@@ -1,4 +1,4 @@
-//! Where examples are sent: to a gateway, or to the procedures themselves.
+//! The target that examples are sent to: a gateway, or the procedures themselves.
 
 use std::sync::Arc;
 
@@ -11,7 +11,6 @@ use super::evaluation::HttpAnswer;
 use super::gateway_client::GatewayClient;
 use super::result::TargetError;
 use crate::catalogue::{Catalogue, Endpoint, Example, ExampleRequest};
-use crate::cli::TestArguments;
 use crate::config::Config;
 use crate::local_api::{LocalApi, OpenFunction};
 
@@ -29,20 +28,17 @@ pub(super) enum ExampleTarget {
 }
 
 impl ExampleTarget {
-    /// Opens the target that the arguments choose.
+    /// Opens the databases of a configuration.
     ///
     /// # Errors
-    /// Every reason why it cannot be used.
-    pub(super) async fn open(
-        arguments: &TestArguments,
+    /// Every reason why they cannot be used.
+    pub(super) async fn open_procedures(
+        in_place: bool,
         mut config: Config,
         catalogue: &Arc<Catalogue>,
         open: OpenFunction,
     ) -> Result<Self, TestError> {
-        if let Some(url) = &arguments.url {
-            return Ok(Self::Gateway(GatewayClient::new(url, arguments)?));
-        }
-        let copies = if arguments.in_place {
+        let copies = if in_place {
             DatabaseCopies::none()
         } else {
             DatabaseCopies::create(&mut config).await.map_err(|it| TestError::Failed(vec![it]))?
@@ -50,7 +46,11 @@ impl ExampleTarget {
         let lines = |errors: Vec<crate::start_check::StartError>| {
             TestError::Usage(errors.iter().map(ToString::to_string).collect())
         };
-        let api = open(&config, catalogue).map_err(lines)?;
+        // Reads files, which can block forever. The caller stops waiting at the next signal.
+        let catalogue = Arc::clone(catalogue);
+        let opened = tokio::task::spawn_blocking(move || open(&config, &catalogue)).await;
+        let opened = opened.map_err(|error| TestError::Failed(vec![error.to_string()]))?;
+        let api = opened.map_err(lines)?;
         let errors = api.ping().await;
         if !errors.is_empty() {
             api.close().await;

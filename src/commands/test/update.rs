@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::result::{ExampleOutcome, ExampleResult};
 use crate::catalogue::definition::json::RawMembers;
+use crate::catalogue::load::FILE_BYTES_MAX;
 use crate::catalogue::{Catalogue, EndpointDefaults, load};
 use crate::new_file;
 
@@ -53,7 +54,7 @@ struct UpdatedText<'a> {
     text: String,
     /// The updates that the text contains.
     updates: Vec<&'a ExampleUpdate<'a>>,
-    /// Why the text does not contain the others.
+    /// The reasons why the text does not contain the other answers.
     errors: Vec<String>,
 }
 
@@ -69,8 +70,11 @@ impl CatalogueFiles {
             if endpoint.examples.is_empty() || texts.contains_key(file) {
                 continue;
             }
-            let text = fs::read_to_string(file);
-            let text = text.map_err(|error| format!("{file}: cannot be read: {error}"))?;
+            let mut text = String::new();
+            let opened = File::open(file);
+            // The catalogue was loaded from the file, which has changed if it is larger than that permits.
+            let read = opened.and_then(|it| it.take(FILE_BYTES_MAX).read_to_string(&mut text));
+            read.map_err(|error| format!("{file}: cannot be read: {error}"))?;
             texts.insert(file.to_owned(), text);
         }
         Ok(Self { texts })
@@ -162,7 +166,7 @@ fn has_no_other_error(result: &ExampleResult) -> bool {
     matches!(&result.outcome, ExampleOutcome::Failed(it) if it.contradictions.is_empty())
 }
 
-/// Writes the answers into the text of a file, except those with which their endpoint would be invalid.
+/// Writes the answers into the text of a file, except those that would make their endpoint invalid.
 fn updated_text<'a>(
     (file, text): (&str, &str),
     defaults: &EndpointDefaults,
@@ -209,18 +213,21 @@ fn member<'a>(object: &'a RawValue, name: &str) -> Option<&'a RawValue> {
     members.into_iter().find(|(known, _)| known == name).map(|(_, value)| value)
 }
 
-/// Replaces a file that still has the text `before`. Of two processes, one fails.
+/// Replaces a file that still has the text `before`. If two processes do this at the same time, one
+/// of them fails.
 fn replace(file: &Path, before: &str, new: &str) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("cannot be written: {error}");
     let path = fs::canonicalize(file).map_err(failed)?;
-    // Opened for writing: a read-only file must not be replaced, and NFS locks only such a descriptor.
+    // The file is opened for writing, because a read-only file must not be replaced, and NFS locks
+    // only such a descriptor.
     let lock = File::options().read(true).write(true).open(&path).map_err(failed)?;
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err("another process is writing it".to_owned()),
         Err(TryLockError::Error(error)) => return Err(failed(error)),
     }
-    // Read by its name, because another process can have replaced the file before it was locked.
+    // The file is read by its name, because another process can have replaced the file before it
+    // was locked.
     let mut now = Vec::new();
     let limit = before.len() as u64 + 1;
     File::open(&path).and_then(|it| it.take(limit).read_to_end(&mut now)).map_err(failed)?;

@@ -15,7 +15,7 @@ const EXAMPLES: &[&str] = &[
     "auth.api_keys.billing.claims.stable",
 ];
 
-/// Uncomments the keys of a file: `#key` and `#[section]`, but not `# text`.
+/// Uncomments the keys in a file: `#key` and `#[section]`, but not `# text`.
 fn uncommented(text: &str) -> String {
     let line = |line: &str| match line.strip_prefix('#') {
         Some(rest) if !rest.starts_with(' ') => format!("{rest}\n"),

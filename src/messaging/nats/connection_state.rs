@@ -10,13 +10,13 @@ use super::backoff::ReconnectBackoff;
 use super::refusal::{SubscriptionRefusal, repeated_part};
 use super::subscriptions::Subscriptions;
 use crate::messaging::{Link, LinkState};
-use crate::telemetry::conditions::{self, Condition};
+use crate::telemetry::conditions::{self, ConditionKind};
 use crate::telemetry::{counter, gauge, names};
 
 /// Messages arrive faster than they are read.
-const DROPPED: Condition = Condition::new("messages from NATS are dropped");
+const DROPPED: ConditionKind = ConditionKind::new("messages from NATS are dropped");
 /// The server refuses operations of this process.
-const REFUSED: Condition = Condition::new("NATS refuses operations");
+const REFUSED: ConditionKind = ConditionKind::new("NATS refuses operations");
 
 /// The state of the link, shared by the client's callbacks and the supervisor.
 #[derive(Debug)]

@@ -28,11 +28,12 @@ impl SubscriptionRefusal {
     }
 }
 
-/// Shortens an error to the part that repeated errors share. Of the subject, it keeps only the
-/// tokens that identify its owner.
+/// Shortens an error to the part that repeated errors share. It keeps only those tokens of the
+/// subject that identify its owner.
 pub(super) fn repeated_part(error: &str) -> &str {
     let Some((head, subject)) = error.split_once('"') else { return error };
-    // The first token of an inbox identifies its owner; of `fjord.q.<queue>`, the first three.
+    // The first token of an inbox identifies its owner; in `fjord.q.<queue>`, the first three
+    // tokens do.
     let tokens = if subject.starts_with('_') { 1 } else { 3 };
     let subject = subject.split('"').next().unwrap_or_default();
     let length: usize = subject.split('.').take(tokens).map(|token| token.len() + 1).sum();

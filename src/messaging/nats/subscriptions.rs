@@ -11,8 +11,8 @@ use super::subscription_handle::{SubscriptionHandle, SubscriptionKind};
 use crate::message::Subject;
 use crate::telemetry::{gauge, names};
 
-/// The maximum number of new refusals of which none can have been lost. The library queues 128
-/// events of any kind.
+/// The maximum number of new refusals for which it is certain that none was lost. The library
+/// queues 128 events of any kind.
 const CERTAIN_REFUSALS_MAX: usize = 64;
 
 /// All subscriptions of this process.

@@ -80,7 +80,7 @@ impl ReplaceReason {
 
 /// Why a client is no longer used.
 enum ClientEnd {
-    /// It has failed.
+    /// The client has failed.
     Failed(ReplaceReason),
     /// A reload has changed the configuration, and this client uses the new one.
     Succeeded(Arc<NatsClient>),
@@ -285,7 +285,7 @@ impl NatsShared {
             sleep(CREATE_RETRY).await;
         };
         if reason == ReplaceReason::UnknownRefusals {
-            // `retry_refused` finds out which are refused.
+            // `retry_refused` finds out which subscriptions are refused.
             self.state.subscriptions.refuse_all();
         }
         self.subscribe_all(&client).await;
@@ -332,7 +332,7 @@ impl NatsShared {
             }
             self.state.refresh();
             if !is_clear {
-                // Retries one by one, to find out which are refused.
+                // Retries the subscriptions one by one, to find out which are refused.
                 batch_size = 1;
             } else if !subscriptions.refused().is_empty() {
                 pause = (pause * 2).clamp(RETRY_FIRST, RETRY_MAX);

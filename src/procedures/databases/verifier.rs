@@ -1,4 +1,4 @@
-//! Compares the procedures of a database with the catalogue. Queues that fail are verified again, at
+//! Compares the procedures in a database with the catalogue. Queues that fail are verified again, at
 //! growing intervals.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -167,7 +167,7 @@ pub(super) fn is_snapshot_conflict(error: &ServerMessage) -> bool {
     class_of(error.number) == ServerErrorClass::SnapshotConflict
 }
 
-/// Returns whether memory, locks or capacity were temporarily missing.
+/// Returns whether memory, locks or capacity were temporarily unavailable.
 pub(super) fn is_transient(error: &ServerMessage) -> bool {
     class_of(error.number) == ServerErrorClass::Transient
 }

@@ -10,7 +10,7 @@ mod signatures;
 mod table_query;
 
 pub(super) use describe::describe;
-pub(super) use result_query::describe_results;
+pub(super) use result_query::describe_result;
 pub(super) use server::{
     ServerCapabilities, ServerDetector, SessionContextKind, VarcharEncoding,
     unsupported_session_context,

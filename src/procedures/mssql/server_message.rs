@@ -211,7 +211,7 @@ mod tests {
         }
         assert_eq!(log.errors().count(), ERRORS_MAX);
         assert_eq!(log.errors().last().map(|error| error.number), Some(60_999));
-        // Two numbers were known before, and one error of 1,000 replaced the last place each time.
+        // The log has seen 1,002 different numbers, and has kept the last one.
         assert_eq!(log.dropped_errors(), 1002 - ERRORS_MAX);
         assert!(!log.has_failed_before());
         log.add_error(message(229, "e"), true);

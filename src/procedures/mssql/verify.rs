@@ -128,7 +128,7 @@ impl Mssql {
         Err(BackendError::mismatch(expected.procedure.as_str(), text))
     }
 
-    /// Describes why the values of the session context cannot be set.
+    /// Describes why the values in the session context cannot be set.
     fn session_difference(&self, expected: &ExpectedProcedure) -> Option<String> {
         let own: Vec<&str> = expected.session_keys.iter().map(|key| &**key).collect();
         let kind = self.server.known()?.session_context;

@@ -4,8 +4,8 @@ use std::cmp::Ordering;
 
 use rusqlite::Connection;
 
-/// The name of the collation, after the suffix of SQL Server's names: case-insensitive,
-/// accent-sensitive.
+/// The name of the collation, which is the suffix of the corresponding SQL Server names:
+/// case-insensitive, accent-sensitive.
 const NAME: &str = "CI_AS";
 
 /// Adds the collation to a connection.

@@ -65,7 +65,7 @@ pub(super) fn load(
     name: &str,
 ) -> Result<SqliteProcedure, BackendError> {
     let text = read(directory, name)?;
-    // The byte order mark that Windows editors write.
+    // Windows editors write a byte order mark.
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let mismatch = |error: String| BackendError::mismatch(name, error);
     let head = declaration::head(text, name).map_err(mismatch)?;
@@ -113,7 +113,7 @@ fn read(directory: &Path, name: &str) -> Result<String, BackendError> {
         _ => {}
     }
     std::fs::read_to_string(&path).map_err(|error| {
-        BackendError::mismatch(name, format!("its file {file} cannot be read: {error}"))
+        BackendError::mismatch(name, format!("its file {} cannot be read: {error}", path.display()))
     })
 }
 

@@ -1,4 +1,4 @@
-//! Splits the file of a procedure into statements.
+//! Splits a procedure's file into statements.
 
 /// The keywords that can begin a statement. Others could change the connection or the schema.
 const ALLOWED: [&str; 7] = ["SELECT", "VALUES", "WITH", "INSERT", "REPLACE", "UPDATE", "DELETE"];

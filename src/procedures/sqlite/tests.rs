@@ -434,7 +434,7 @@ async fn a_mismatch_names_what_catalogue_and_procedure_declare() {
         (expected("mixed", &[], &[]), "a statement has both columns and @variables"),
         (expected("positional", &[], &[]), "a parameter has no name"),
         (expected("commits", &[], &[]), "a statement begins with 'PRAGMA'"),
-        (expected("missing", &[], &[]), "its file t.missing.sql cannot be read"),
+        (expected("missing", &[], &[]), "/t.missing.sql cannot be read"),
     ];
     for (procedure, expected) in cases {
         let error = verify(&database, procedure).await.unwrap_err();

@@ -71,7 +71,7 @@ fn scale(declared: &str) -> Option<usize> {
     (scale <= SCALE_MAX && numbers.next().is_none()).then_some(scale)
 }
 
-/// Converts a value of a result set or an output.
+/// Converts a value in a result set, or an output.
 ///
 /// # Errors
 /// Returns the reason that the value cannot be converted.

@@ -1,4 +1,4 @@
-//! The tables of the benchmark of procedure calls.
+//! The tables of the procedure call benchmark.
 
 use std::collections::BTreeMap;
 

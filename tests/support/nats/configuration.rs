@@ -61,7 +61,7 @@ pub(super) fn render(
 /// Returns the shipped configuration, after writing the files that it includes.
 fn shipped(home: &Path, certs: &Certs, own: NatsPorts, all: &[NatsPorts]) -> String {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/nats");
-    // All servers of the cluster share an authority for their routes, which the first one creates.
+    // All servers in the cluster share an authority for their routes, which the first one creates.
     let first = all.first().map_or(own.client, |ports| ports.client);
     let peers = home.with_file_name(format!("peers-{first}"));
     if !peers.is_dir() {

@@ -6,7 +6,7 @@ use super::procedures::FakeResult;
 use super::reply::TdsReply;
 use super::values::Sql;
 
-/// The number of rows of the table `articles`.
+/// The number of rows in the table `articles`.
 const ARTICLES: u32 = 5000;
 /// The days from the first day of `datetime2`, 0001-01-01, to 2026-01-01.
 const DAY: u32 = 739_616;
@@ -56,7 +56,7 @@ static IDS: LazyLock<EncodedRows> = LazyLock::new(|| {
     })
 });
 
-/// Returns the first rows of the table `articles`.
+/// Returns the first rows in the table `articles`.
 pub(super) fn rows(count: i64, reply: &mut TdsReply) -> FakeResult {
     reply.columns(&[
         ("id", "int"),

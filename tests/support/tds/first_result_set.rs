@@ -21,13 +21,24 @@ const UNDETERMINED: (u32, &str) = (
     "The metadata could not be determined because statement 'SELECT * FROM #t' in procedure 'p' uses a temp table.",
 );
 
-/// Answers `EXEC sp_describe_first_result_set @tsql = @P1, @params = @P2` for a call of a procedure.
-pub(super) fn answer(state: &FakeState, values: &[RpcParameter], reply: &mut TdsReply) {
+/// Returns whether the description never ends.
+pub(super) fn is_delayed(state: &FakeState, values: &[RpcParameter]) -> bool {
+    let delayed = state.never_described.lock().expect("not poisoned");
+    delayed.as_ref().is_some_and(|procedure| called(values).1 == *procedure)
+}
+
+/// Returns the call, and the name of its procedure.
+fn called(values: &[RpcParameter]) -> (&str, String) {
     let Some(RpcParameter { value: Sql::Text(call), .. }) = values.first() else {
         panic!("expected a statement, found {values:?}")
     };
-    let (name, _) = take_name(call.strip_prefix("EXEC ").expect("a call"));
-    state.described.lock().expect("not poisoned").push(call.clone());
+    (call, take_name(call.strip_prefix("EXEC ").expect("a call")).0)
+}
+
+/// Answers `EXEC sp_describe_first_result_set @tsql = @P1, @params = @P2` for a call of a procedure.
+pub(super) fn answer(state: &FakeState, values: &[RpcParameter], reply: &mut TdsReply) {
+    let (call, name) = called(values);
+    state.described.lock().expect("not poisoned").push(call.to_owned());
     let Some(columns) = columns(state, &name) else {
         let (number, text) = UNDETERMINED;
         reply.error(number, 16, text, "").done_procedure(true);

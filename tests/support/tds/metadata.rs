@@ -41,6 +41,9 @@ pub(super) async fn answer(
     reply: &mut TdsReply,
 ) {
     if text.contains("sp_describe_first_result_set") {
+        if first_result_set::is_delayed(state, values) {
+            std::future::pending::<()>().await;
+        }
         first_result_set::answer(state, values, reply);
         return;
     }

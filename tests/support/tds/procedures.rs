@@ -348,7 +348,7 @@ fn sets(name: &str, arguments: &GivenArguments<'_>, reply: &mut TdsReply) -> Fak
     DONE
 }
 
-/// Returns the rows of a table argument, in the original columns of its type, matched by name.
+/// Returns the rows in a table argument, in the original columns of its type, matched by name.
 fn tables(
     state: &FakeState,
     name: &str,
@@ -403,7 +403,7 @@ fn tables(
     DONE
 }
 
-/// Returns the number of rows of a table, their sum, and more text than fits into `nvarchar(4000)`.
+/// Returns the number of rows in a table, their sum, and more text than fits into `nvarchar(4000)`.
 fn sums(arguments: &GivenArguments<'_>, reply: &mut TdsReply) -> FakeResult {
     let Some(Sql::Table(rows)) = arguments.get("@rows") else { panic!("no table") };
     let price = |row: &Vec<Sql>| match row[2] {

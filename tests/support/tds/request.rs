@@ -10,7 +10,7 @@ use super::values::{Declared, Sql, WireType, read};
 /// The procedure number of `sp_executesql`.
 const EXECUTE_SQL: u16 = 10;
 
-/// The byte between two calls of a message.
+/// The byte between two calls in a message.
 const SEPARATOR: u8 = 0xff;
 
 /// An argument of a call.
@@ -97,7 +97,7 @@ impl TdsRequest {
         Self::Batch(read_utf16_string(&mut payload, length).expect("the batch is UTF-16"))
     }
 
-    /// Parses the calls of a message, which are separated by a byte.
+    /// Parses the calls in a message, which are separated by a byte.
     pub(crate) fn calls(mut payload: Bytes, state: &FakeState) -> Vec<Self> {
         skip_headers(&mut payload);
         let mut calls = vec![Self::call(&mut payload, state)];

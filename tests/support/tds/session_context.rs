@@ -17,7 +17,7 @@ const READ_ONLY: u32 = 15664;
 const MORE_IN_BATCH: u16 = 0x81;
 const ERROR: u16 = 0x02;
 
-/// The values of a session context, and whether they are read-only.
+/// The values in a session context, and whether they are read-only.
 #[derive(Debug, Default)]
 pub(crate) struct FakeSessionContext(HashMap<String, (Sql, bool)>);
 

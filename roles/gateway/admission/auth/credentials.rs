@@ -1,4 +1,4 @@
-//! Reads the credential from the headers of a request.
+//! Reads the credential from a request's headers.
 
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};

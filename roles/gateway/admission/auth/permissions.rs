@@ -1,4 +1,4 @@
-//! The access requirements that one caller meets.
+//! Determines which access requirements a caller meets.
 
 use std::sync::Arc;
 

@@ -101,7 +101,7 @@ pub struct PresentedCredential {
 pub(super) type CredentialError = (AuthFailure, PresentedCredential);
 
 impl PresentedCredential {
-    /// Describes a credential of which only the method is known.
+    /// Describes a credential if only its method is known.
     pub(super) fn new(method: AuthMethod) -> Self {
         Self { method: Some(method), ..Self::default() }
     }

@@ -81,7 +81,7 @@ impl std::fmt::Debug for Members {
 }
 
 impl Members {
-    /// Creates a group of which no member is suspected.
+    /// Creates a group without suspected members.
     #[must_use]
     pub fn new(suspected_metric: Gauge) -> Self {
         suspected_metric.set(0.0);

@@ -1,4 +1,4 @@
-//! How long a queue's workers take to reply, as measured by this gateway.
+//! Measures how long a queue's workers take to reply to this gateway.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,8 @@ const MINIMUM_WINDOW: Duration = Duration::from_secs(10);
 const SAMPLES_MAX: usize = 128;
 /// The number of samples that an estimate requires.
 const SAMPLES_MIN: usize = 16;
-/// The number of longest samples to ignore. The estimate is the longest of the remaining ones.
+/// The number of the longest samples, which are ignored. The estimate is the longest of the other
+/// samples.
 const OUTLIERS: usize = 2;
 /// The number of new samples after which the estimate is computed again.
 const UPDATE_EVERY: usize = 16;
@@ -47,7 +48,8 @@ struct EndpointTimes {
 /// The most recent times, and an upper quantile of them.
 #[derive(Debug, Default)]
 struct RecentTimes {
-    /// In microseconds, because a large catalogue has thousands of endpoints. More than 71 minutes count as 71 minutes.
+    /// The times are in microseconds, because a large catalogue has thousands of endpoints. More
+    /// than 71 minutes count as 71 minutes.
     micros: Vec<u32>,
     next: usize,
     quantile: Duration,

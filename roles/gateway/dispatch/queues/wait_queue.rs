@@ -1,4 +1,4 @@
-//! The requests of one queue that wait for a slot, oldest first.
+//! The requests in one queue that are waiting for a slot, oldest first.
 //!
 //! A worker that refuses a request remembers its reply subject and offers a slot there once one is
 //! free. The offer goes to the oldest waiter, not necessarily to the refused request. A gateway thus
@@ -24,8 +24,8 @@ use crate::telemetry::Gauge;
 const DEQUEUES_MAX: usize = 32;
 /// The number of dequeues required to compute a rate.
 const DEQUEUES_MIN: usize = 8;
-/// How many waiters may send their requests to the group per reply from a member. The number of
-/// attempts thus at most doubles, as in TCP slow start.
+/// The number of waiters that may send their requests to the group for each reply from a member.
+/// The number of attempts thus at most doubles, as in TCP slow start.
 const WAKE_PER_REPLY: usize = 2;
 /// The shortest `Retry-After`.
 const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);

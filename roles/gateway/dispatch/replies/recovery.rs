@@ -1,5 +1,5 @@
 //! Requests missing answers after a lost link is restored, because replies that were published
-//! while it was down did not reach the subscription.
+//! while the link was down did not reach the subscription.
 //!
 //! The gateway requests one page of answers at a time and waits for the page to arrive, because a
 //! NATS server disconnects a client that reads too slowly.
@@ -73,7 +73,7 @@ async fn request_answers(
     is_same_link: &(dyn Fn() -> bool + Send + Sync),
 ) {
     // The answers reach the new subscription: the client library subscribes again before it sends
-    // anything else, and servers keep that order.
+    // anything else, and servers preserve that order.
     for page in router.pending_requests(queue.number).chunks(RESEND_NAMES_MAX) {
         if !is_same_link() {
             return;

@@ -38,7 +38,7 @@ struct State {
 
 struct StoredAnswer {
     answer: Final,
-    /// When its call began.
+    /// The time at which the answer's call began.
     called_at: Instant,
     stored_at: Instant,
     expiry: (Instant, u64),
@@ -66,8 +66,9 @@ impl AnswerCache {
         Some((stored.answer.clone(), now.saturating_duration_since(stored.stored_at)))
     }
 
-    /// Stores a successful answer for `ttl`. To make room, removes the answers that expire next. Does not replace the
-    /// answer of a call that began later, because the new answer may be based on older data.
+    /// Stores a successful answer for `ttl`. To make room, removes the answers that expire first.
+    /// Does not replace the answer of a call that began later, because the new answer may be based
+    /// on older data.
     pub(super) fn put(
         &self,
         key: AnswerKey,

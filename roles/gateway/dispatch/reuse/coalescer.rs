@@ -88,7 +88,7 @@ impl Coalescer {
 }
 
 impl SharedCall {
-    /// Returns when no request waits for the call any longer. After that, no request can join it.
+    /// Waits until no request is waiting for the call. After that, no request can join it.
     async fn abandoned(&self) {
         loop {
             self.result.closed().await;

@@ -1,4 +1,4 @@
-//! The result of a call whose answer several requests get.
+//! The result of a call that several requests share.
 
 use std::time::Duration;
 
@@ -21,8 +21,7 @@ pub(super) struct CompletedCall {
 }
 
 impl CompletedCall {
-    /// Returns the result of a session. An answer that streams cannot be shared, and is not
-    /// requested.
+    /// Returns the result of a session. A streamed answer cannot be shared, and is never requested.
     pub(super) fn new(result: DispatchResult) -> Self {
         match result {
             DispatchResult::Complete(summary) => {

@@ -1,7 +1,7 @@
-//! The key of an answer: everything on which the answer of a call can depend.
+//! The key of an answer: everything that a call's answer can depend on.
 
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -13,9 +13,10 @@ use crate::envelope::{Final, Request};
 /// same caller, and want the same representation.
 #[derive(Clone, Debug)]
 pub(super) struct AnswerKey {
-    /// The endpoint of one catalogue: a reload creates new ones. Keeping it alive prevents its
-    /// address from being reused.
-    endpoint: Arc<Endpoint>,
+    /// The endpoint in one catalogue; a reload creates new endpoints. The reference prevents the
+    /// endpoint's address from being reused, but does not keep an endpoint that a reload has
+    /// removed.
+    endpoint: Weak<Endpoint>,
     /// The validated parameters, in the order of the catalogue and with all defaults. They include claims.
     payload: Bytes,
     /// The caller; `None` if the endpoint's answers do not depend on it.
@@ -27,7 +28,7 @@ pub(super) struct AnswerKey {
 impl AnswerKey {
     pub(super) fn new(endpoint: &Arc<Endpoint>, request: &Request) -> Self {
         Self {
-            endpoint: Arc::clone(endpoint),
+            endpoint: Arc::downgrade(endpoint),
             payload: request.payload.clone(),
             principal: request.principal.clone().filter(|_| !endpoint.cache.is_shared),
             accept: request.accept.clone(),
@@ -37,7 +38,8 @@ impl AnswerKey {
     /// Returns whether an answer can be sent to the clients that request it: with valid headers, and in their
     /// representation.
     pub(super) fn is_valid_answer(&self, answer: &Final) -> bool {
-        let (endpoint, content_type) = (&self.endpoint, &*answer.content_type);
+        let Some(endpoint) = self.endpoint.upgrade() else { return false };
+        let content_type = &*answer.content_type;
         let mut declared = answer.headers.iter().filter(|(header, _)| endpoint.has_header(*header));
         let is_wanted = |one: &&Representation| match &self.accept {
             Some(accept) => one.media_type() == accept,
@@ -59,7 +61,7 @@ impl AnswerKey {
 
 impl PartialEq for AnswerKey {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.endpoint, &other.endpoint)
+        Weak::ptr_eq(&self.endpoint, &other.endpoint)
             && self.payload == other.payload
             && self.principal == other.principal
             && self.accept == other.accept
@@ -70,7 +72,7 @@ impl Eq for AnswerKey {}
 
 impl Hash for AnswerKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        Arc::as_ptr(&self.endpoint).hash(state);
+        Weak::as_ptr(&self.endpoint).hash(state);
         self.payload.hash(state);
         self.principal.hash(state);
         self.accept.hash(state);

@@ -24,7 +24,7 @@ struct Attempt {
     part_bytes: usize,
 }
 
-/// An attempt that may be running, with the subject for its cancel.
+/// An attempt that may be running, with the subject for cancelling it.
 #[derive(Debug)]
 pub(super) struct OpenAttempt {
     pub(super) number: u32,
@@ -79,7 +79,7 @@ impl Attempts {
         self.get(number).is_some()
     }
 
-    /// Sets the subject for a cancel of this attempt.
+    /// Sets the subject for cancelling this attempt.
     pub(super) fn set_control(&mut self, number: u32, control: Option<Subject>) {
         if let (Some(attempt), Some(control)) = (self.get_mut(number), control) {
             attempt.control = Some(control);

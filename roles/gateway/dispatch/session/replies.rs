@@ -15,7 +15,7 @@ impl Session {
             return self.on_reply_while_streaming(attempt, reply, context);
         }
         match reply {
-            // Only the worker that offered the slot is gone. Other workers may still be there.
+            // Only the worker that offered the slot is gone. Other workers may still be available.
             Reply::NoResponders if self.attempt_at_offered_slot == Some(attempt) => {
                 self.on_refused(attempt, RefusalReason::Unavailable, context);
             }

@@ -1,4 +1,4 @@
-//! Handles workers' replies while an answer streams: forwards its parts, and cuts it off on
+//! Handles workers' replies while an answer is streamed: forwards its parts, and cuts it off on
 //! errors.
 //!
 //! The status has been sent to the client, so the request is never sent again. Any error ends the

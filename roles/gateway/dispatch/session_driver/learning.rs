@@ -8,16 +8,17 @@ use crate::envelope::{EnvelopeError, RefusalReason, Reply};
 use crate::roles::gateway::dispatch::message::AttemptReply;
 use crate::roles::gateway::dispatch::queues::members::Recipient;
 use crate::roles::gateway::dispatch::session::SessionEvent;
-use crate::telemetry::conditions::{self, Condition};
+use crate::telemetry::conditions::{self, ConditionKind};
 
 use super::{DriverAction, DriverContext, SessionDriver};
 
 /// The shortest round trip that is assumed when waiting for members to identify themselves.
 const MEMBER_REPLY_MIN: Duration = Duration::from_millis(10);
 
-/// Logged when answers begin to be dropped. One condition for all requests, because each request's
-/// access line has its outcome.
-const ANSWERS_DROPPED: Condition = Condition::new("the byte budget for answers is exhausted");
+/// Logged when the gateway begins to drop answers. All requests share one condition, because each
+/// request's access line has its outcome.
+const ANSWERS_DROPPED: ConditionKind =
+    ConditionKind::new("the byte budget for answers is exhausted");
 
 impl SessionDriver {
     /// Updates the queue's timing and members from a reply, and turns the reply into a session
@@ -33,7 +34,7 @@ impl SessionDriver {
         if !matches!(reply, Ok(Reply::NoResponders)) {
             self.queue.wait_queue.on_member_reply();
         }
-        // A session that still waits, after a late reply, needs its id to leave the queue.
+        // A session that is still waiting after a late reply needs its id to leave the queue.
         if !matches!(reply, Ok(Reply::NoResponders | Reply::Refused { .. }))
             && !self.session.is_waiting()
         {

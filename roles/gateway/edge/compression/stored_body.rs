@@ -23,13 +23,14 @@ use crate::roles::gateway::response::entity_tag::{Comparison, matching};
 
 /// The size of a piece of a body that is decompressed while it is sent.
 const PIECE_BYTES: usize = 64 * 1024;
-/// The maximum number of bodies that the process decompresses concurrently, each with about 110 KiB. Such requests need no
-/// credentials, so they must not occupy memory without limit. A body that is compressed again counts as several.
+/// The maximum number of bodies that the process decompresses concurrently, each of which needs
+/// about 110 KiB. Such requests need no credentials, so they must not occupy memory without limit.
+/// A body that is compressed again counts as several.
 const DECOMPRESSIONS_MAX: usize = 64;
 static DECOMPRESSIONS: Semaphore = Semaphore::const_new(DECOMPRESSIONS_MAX);
-/// The memory of one of them, rounded.
+/// The memory that one decompression needs, rounded.
 const DECOMPRESSION_BYTES: usize = 128 * 1024;
-/// `Retry-After` of the response beyond that, in seconds.
+/// `Retry-After` for a request beyond this limit, in seconds.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 /// The level for bodies that are compressed once and sent many times.
 const LEVEL: u32 = 6;
@@ -46,7 +47,7 @@ pub(in crate::roles::gateway) struct StoredBody {
     hash: Box<str>,
 }
 
-/// The part of a request that determines in which form a stored body is sent.
+/// The part of a request that determines the form in which a stored body is sent.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::roles::gateway) struct StoredBodyRequest<'a> {
     /// The headers of the request.
@@ -189,8 +190,9 @@ impl StoredBody {
         Decompression { decoder, remaining: self.length, _permit: permit }
     }
 
-    /// Returns the tag of a form of the body. The forms are different representations, which need different tags. It is weak
-    /// if the body is compressed again, because versions of fjord may compress it into different bytes.
+    /// Returns the tag of a form of the body. The forms are different representations, which need
+    /// different tags. The tag is weak if the body is compressed again, because another version of
+    /// fjord may compress it to different bytes.
     fn tag(&self, coding: Option<&str>) -> Option<HeaderValue> {
         let hash = &self.hash;
         HeaderValue::try_from(match coding {
@@ -303,7 +305,7 @@ mod tests {
         let compressed = body.response_within(&ONE, request, "text/plain");
         assert_eq!(status(&compressed), 200, "gzip is sent as it is stored");
         drop(first);
-        // The encoder of brotli needs more memory than is left.
+        // Brotli's encoder needs more memory than is left.
         for (accept, expected) in [("br", 200), ("br, identity;q=0", 503)] {
             let headers = headers(&[("accept-encoding", accept)]);
             let request = StoredBodyRequest { headers: &headers, codings: &Coding::ALL };

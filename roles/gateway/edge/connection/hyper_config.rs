@@ -1,4 +1,4 @@
-//! The configuration of hyper: sizes, timeouts and HTTP/2 flow control of a connection.
+//! Hyper's configuration: the sizes, timeouts and HTTP/2 flow control for a connection.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ pub(super) fn http1(limits: &HttpLimits) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        // Only a fallback: `ConnectionActivity` decides when a request is overdue.
+        // This is only a fallback: `ConnectionActivity` decides when a request is overdue.
         .header_read_timeout(limits.header_timeout.max(limits.idle_timeout) + TIMEOUT_SLACK)
         // Makes hyper close the connection when the client disconnects while its request runs. `ResponseGate` prevents this for
         // clients that have only closed their sending side.

@@ -1,4 +1,5 @@
-//! Responses to requests that are rejected before routing: ambiguous requests, and heads that are not valid HTTP.
+//! Builds the responses to requests that are rejected before routing: ambiguous requests, and heads
+//! that are not valid HTTP.
 
 use bytes::Bytes;
 use http::header::CONNECTION;

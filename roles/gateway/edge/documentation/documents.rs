@@ -27,8 +27,8 @@ struct SharedDocuments {
     /// The index of each endpoint's requirement.
     endpoint_requirements: Vec<usize>,
     stored: Mutex<DocumentStore>,
-    /// Held while a document is generated, so that no document is generated twice, and only one at
-    /// a time.
+    /// Held while a document is generated, so that only one document is generated at a time, and
+    /// none is generated twice.
     generating: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -90,8 +90,8 @@ impl OpenApiDocuments {
         // Generating a document takes a tenth of a second for 5,000 endpoints.
         let (shared, met) = (Arc::clone(&self.0), Box::<[bool]>::from(met));
         let generated = tokio::task::spawn_blocking(move || {
-            // Held until the document is stored, even if the client that requested it has
-            // disconnected.
+            // The lock is held until the document is stored, even if the client that requested it
+            // has disconnected.
             let _generating = generating;
             let document = shared.generate(&met)?;
             shared.lock().insert(met, document.clone());

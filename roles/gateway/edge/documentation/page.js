@@ -126,7 +126,7 @@ function credentials() {
   return headers;
 }
 
-/** Adds the credentials also if they were entered for another scheme, such as the tokens of any issuer. */
+/** Adds the credentials even if they were entered for another scheme, such as the tokens of any issuer. */
 function addCredentials(request) {
   const entered = credentials();
   const names = new Set(Object.keys(request.headers).map((name) => name.toLowerCase()));

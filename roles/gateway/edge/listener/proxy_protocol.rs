@@ -1,4 +1,4 @@
-//! PROXY protocol version 2: the header with which a load balancer names the client of a connection.
+//! PROXY protocol version 2: the header in which a load balancer names the client of a connection.
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -27,7 +27,7 @@ struct RequestCounter {
     counter: Counter,
 }
 
-/// The metrics of each endpoint of a catalogue.
+/// The metrics of each endpoint in a catalogue.
 #[derive(Default)]
 struct CatalogueMetrics {
     /// The number of catalogues loaded before this one.
@@ -43,7 +43,7 @@ thread_local! {
     static METRICS: RefCell<CatalogueMetrics> = RefCell::default();
 }
 
-/// Lets every thread forget the endpoints of the old catalogue, some of which may have been
+/// Lets every thread forget the endpoints in the old catalogue, some of which may have been
 /// removed.
 pub(in crate::roles::gateway) fn forget_endpoints() {
     CATALOGUE.fetch_add(1, Ordering::Relaxed);

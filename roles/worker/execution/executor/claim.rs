@@ -1,4 +1,4 @@
-//! Obtains the slot of an at-most-once job: sends a claim, waits for the grant, then for a slot.
+//! Obtains the slot for an at-most-once job: sends a claim, waits for the grant, then for a slot.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Sends the answer of a job, after a reconnect if the connection is lost.
+//! Sends a job's answer, after a reconnect if the connection is lost.
 
 use std::time::Duration;
 
@@ -42,7 +42,8 @@ impl JobTask {
         let sending = self.executor.replies.send(reply.clone(), to.clone());
         async move {
             let delivered = match sending.await {
-                // Boxed: this future is rarely needed and would enlarge the future of every job.
+                // This future is boxed, because it is rarely needed and would enlarge the future of
+                // every job.
                 Err(TransportError::Disconnected) => Box::pin(self.deliver_later(&reply, to)).await,
                 sent => sent,
             };

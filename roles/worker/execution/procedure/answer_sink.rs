@@ -1,4 +1,4 @@
-//! Writes the answer of a procedure while its rows arrive: as JSON, CSV, NDJSON or raw bytes.
+//! Writes a procedure's answer while its rows arrive: as JSON, CSV, NDJSON or raw bytes.
 
 use std::mem;
 use std::sync::Arc;
@@ -207,7 +207,7 @@ impl AnswerSink {
         json::write(&mut self.out, cell)
     }
 
-    /// Completes a `value` answer: the value itself, or an object of the value and the outputs.
+    /// Completes a `value` answer: the value itself, or an object with the value and the outputs.
     fn finish_value(
         &mut self,
         outputs: &[String],

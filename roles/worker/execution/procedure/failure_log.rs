@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::procedures::DatabaseError;
 use crate::roles::worker::execution::handler::Job;
-use crate::telemetry::conditions::{self, Condition};
+use crate::telemetry::conditions::{self, ConditionKind};
 
-/// Every call to an endpoint fails until the catalogue, the database or permissions change.
-const MISMATCH: Condition = Condition::new("a procedure does not match its endpoint");
+/// Every call to an endpoint fails until the catalogue, the database or the permissions change.
+const MISMATCH: ConditionKind = ConditionKind::new("a procedure does not match its endpoint");
 
 /// The worker's own queries, which precede a call, fail.
-const QUERY_REFUSED: Condition = Condition::new("the worker's queries that precede calls fail");
+const QUERY_REFUSED: ConditionKind =
+    ConditionKind::new("the worker's queries that precede calls fail");
 
 /// The value of the setting `log.database_messages`.
 static LOGS_DATABASE_MESSAGES: AtomicBool = AtomicBool::new(false);

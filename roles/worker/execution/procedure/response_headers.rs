@@ -10,8 +10,8 @@ use crate::catalogue::names::eq_ignore_case;
 use crate::catalogue::response_header::{ResponseHeader, is_opaque_tag};
 use crate::procedures::{Cell, ProcedureResult};
 
-/// The error for an OUTPUT parameter that is not a valid value of its header. It does not contain the value, which can be
-/// confidential.
+/// The error for an OUTPUT parameter that is not a valid value for its header. It does not contain
+/// the value, which can be confidential.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the OUTPUT parameter @{parameter} is not a valid value for the header {}: {expected}", .header.as_str())]
 pub(super) struct InvalidHeaderValue {

@@ -11,16 +11,18 @@ use crate::roles::worker::execution::executor::AcceptedJob;
 use crate::roles::worker::execution::handler::Job;
 use crate::roles::worker::execution::job_result::JobResult;
 use crate::roles::worker::intake::message::ReceivedMessage;
-use crate::telemetry::conditions::{self, Condition, MALFORMED};
+use crate::telemetry::conditions::{self, ConditionKind, MALFORMED};
 use crate::telemetry::context::LogContext;
 use crate::telemetry::{counter, names};
 
 use super::Queue;
 
 /// The gateway's catalogue allows dry runs of an endpoint, but the worker's does not.
-const NO_DRY_RUN: Condition = Condition::new("dry runs of an endpoint that does not permit them");
+const NO_DRY_RUN: ConditionKind =
+    ConditionKind::new("dry runs of an endpoint that does not permit them");
 /// The gateway's catalogue has an endpoint, but the worker's does not.
-const UNKNOWN_ENDPOINT: Condition = Condition::new("requests for an endpoint that is not served");
+const UNKNOWN_ENDPOINT: ConditionKind =
+    ConditionKind::new("requests for an endpoint that is not served");
 
 /// A request that has passed all checks.
 #[derive(Debug)]

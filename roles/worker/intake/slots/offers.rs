@@ -52,11 +52,11 @@ pub(super) struct Offers {
     refused: VecDeque<Subject>,
     /// The same callers as a set, to detect duplicates.
     known: HashSet<Subject>,
-    refused_max: usize,
+    remembered_max: usize,
 }
 
 impl Offers {
-    pub(super) fn new(refused_max: usize) -> Self {
+    pub(super) fn new(remembered_max: usize) -> Self {
         Self {
             last_id: 0,
             open: BTreeMap::new(),
@@ -64,13 +64,13 @@ impl Offers {
             expired: VecDeque::new(),
             refused: VecDeque::new(),
             known: HashSet::new(),
-            refused_max,
+            remembered_max,
         }
     }
 
     /// Changes how many refused callers are remembered.
-    pub(super) fn set_refused_max(&mut self, refused_max: usize) {
-        self.refused_max = refused_max;
+    pub(super) fn set_remembered_max(&mut self, remembered_max: usize) {
+        self.remembered_max = remembered_max;
     }
 
     /// Returns the number of reserved slots.
@@ -85,7 +85,7 @@ impl Offers {
 
     /// Adds a refused caller, unless the list is full.
     pub(super) fn remember(&mut self, caller: &Subject) {
-        if self.refused.len() < self.refused_max && self.known.insert(caller.clone()) {
+        if self.refused.len() < self.remembered_max && self.known.insert(caller.clone()) {
             self.refused.push_back(caller.clone());
         }
     }
@@ -100,7 +100,7 @@ impl Offers {
                 self.refused.push_front(caller.clone());
             }
         }
-        while self.refused.len() > self.refused_max
+        while self.refused.len() > self.remembered_max
             && let Some(newest) = self.refused.pop_back()
         {
             self.known.remove(&newest);

@@ -166,7 +166,7 @@ fn check(parameter: &Parameter, value: &ExactJson, violations: &mut Violations) 
     validate::from_text(parameter, text, location, violations);
 }
 
-/// Checks a claim like the gateway, which takes the text of a string.
+/// Checks a claim as the gateway does, which uses the text of a string.
 fn check_claim(parameter: &Parameter, claim: &serde_json::Value, violations: &mut Violations) {
     let location = Location::Parameter(parameter);
     match claim {

@@ -1,4 +1,4 @@
-//! Describes an actual answer as the answer of an example.
+//! Converts an actual answer to the expected answer of an example.
 
 use crate::catalogue::example::comparison::{member_pointer, updated};
 use crate::catalogue::example::{PROBLEMS, REFUSED};
@@ -58,7 +58,7 @@ pub(super) fn actual_answer(
     if !headers.is_empty() {
         members.push(("headers".into(), ExactJson::Object(headers)));
     }
-    // The body of an answer of the same kind.
+    // The expected body, if the expected answer is of the same kind.
     let same = old.filter(|old| old.problem.is_some() == is_problem);
     let old_body = same.and_then(|old| old.body.as_ref());
     let is_omitted = same.is_some_and(|old| old.body.is_none() && old.status == received.status);

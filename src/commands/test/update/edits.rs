@@ -1,11 +1,14 @@
-//! Changes single values of a JSON text, so that the rest keeps its form.
+//! Changes single values in a JSON text, so that the rest keeps its form.
 
 use std::ops::Range;
 
 use serde_json::value::RawValue;
 
 use crate::catalogue::ExactJson;
-use crate::catalogue::definition::json::RawMembers;
+
+use list::OldList;
+
+mod list;
 
 /// The indentation of each level in a text without indented lines.
 const UNIT_DEFAULT: &str = "  ";
@@ -20,7 +23,7 @@ pub(super) struct SourceText<'a> {
 }
 
 impl<'a> SourceText<'a> {
-    /// Determines the form from the first indented line and the first line end.
+    /// Determines the form from the first indented line and the first line ending.
     pub(super) fn new(text: &'a str) -> Self {
         let indents = text.lines().filter_map(|line| {
             let inner = line.trim_start_matches([' ', '\t']);
@@ -53,7 +56,7 @@ impl<'a> SourceText<'a> {
         edits: impl IntoIterator<Item = &'e Edit>,
     ) -> String {
         let mut edits: Vec<&Edit> = edits.into_iter().collect();
-        edits.sort_by_key(|edit| edit.range.start);
+        edits.sort_by_key(|edit| (edit.range.start, edit.range.end));
         let (mut new, mut at) = (String::new(), part.start);
         for Edit { range, text } in edits {
             new.push_str(self.text.get(at..range.start).unwrap_or_default());
@@ -85,7 +88,7 @@ impl Edit {
         Self::new(source, range, new.to_indented(indent, source.unit, column))
     }
 
-    /// Adds a member at the end of an object of the text.
+    /// Adds a member at the end of an object in the text.
     pub(super) fn add_member(
         source: SourceText<'_>,
         object: &RawValue,
@@ -117,7 +120,7 @@ impl Edit {
     }
 }
 
-/// Adds the edits that turn a value of the text into another one.
+/// Adds the edits that turn a value in the text into another one. Unchanged items and members keep their form.
 ///
 /// # Errors
 /// A message if the value cannot be read.
@@ -127,37 +130,31 @@ pub(super) fn edits(
     new: &ExactJson,
     found: &mut Vec<Edit>,
 ) -> Result<(), String> {
-    if ExactJson::from_raw(old)? == *new {
+    let old_json = ExactJson::from_raw(old)?;
+    if old_json == *new {
         return Ok(());
     }
-    match (old.get().as_bytes().first(), new) {
-        (Some(b'{'), ExactJson::Object(new_members)) => {
-            let read: RawMembers<'_> =
-                serde_json::from_str(old.get()).map_err(|error| error.to_string())?;
-            let has_same_names = read.0.len() == new_members.len()
-                && read.0.iter().all(|(name, _)| new.member(name).is_some());
-            if has_same_names {
-                for (name, old) in read.0 {
-                    if let Some(new) = new.member(&name) {
-                        edits(source, old, new, found)?;
-                    }
-                }
-                return Ok(());
-            }
+    let list = match (&old_json, new) {
+        (ExactJson::Object(_), ExactJson::Object(members)) => {
+            OldList::object(source, old, members)?
         }
-        (Some(b'['), ExactJson::Array(new_items)) => {
-            let items: Vec<&RawValue> =
-                serde_json::from_str(old.get()).map_err(|error| error.to_string())?;
-            if items.len() == new_items.len() {
-                for (old, new) in items.into_iter().zip(new_items) {
-                    edits(source, old, new, found)?;
-                }
-                return Ok(());
-            }
+        (ExactJson::Array(old_items), ExactJson::Array(items)) => {
+            OldList::array(source, old, (old_items, items))?
         }
-        _ => {}
+        _ => None,
+    };
+    let Some(list) = list else {
+        found.push(Edit::replace(source, old, new));
+        return Ok(());
+    };
+    let mut own = list.edits();
+    for (raw, new) in &list.kept {
+        edits(source, raw, new, &mut own)?;
     }
-    found.push(Edit::replace(source, old, new));
+    if list.has_new() && !list.fits(&own) {
+        own = vec![Edit::replace(source, old, new)];
+    }
+    found.append(&mut own);
     Ok(())
 }
 
@@ -184,7 +181,52 @@ mod tests {
     }
 
     #[test]
-    fn an_object_with_other_members_is_written_anew() {
+    fn items_and_members_that_stay_keep_their_form() {
+        let text = "{\n  \"rows\": [\n    {\"n\":1,  \"t\":\"a\"},\n\n    { \"n\" : 2 },\n    {\"n\":3}\n  ],\n  \"one\": [ 1,2,  3 ],\n  \"b\": 1\n}";
+        for (new, from, to) in [
+            // An item is added at the start, in the middle and at the end.
+            (
+                r#"{"rows":[{"n":0},{"n":1,"t":"a"},{"n":2},{"n":3}],"one":[1,2,3],"b":1}"#,
+                "    {\"n\":1",
+                "    { \"n\": 0 },\n    {\"n\":1",
+            ),
+            (
+                r#"{"rows":[{"n":1,"t":"a"},{"n":2},{"n":9},{"n":3}],"one":[1,2,3],"b":1}"#,
+                "{ \"n\" : 2 },\n",
+                "{ \"n\" : 2 },\n    { \"n\": 9 },\n",
+            ),
+            (
+                r#"{"rows":[{"n":1,"t":"a"},{"n":2},{"n":3}],"one":[1,2,3,4],"b":1}"#,
+                "2,  3 ]",
+                "2,  3,4 ]",
+            ),
+            // An item is removed, and another one is changed.
+            (
+                r#"{"rows":[{"n":2},{"n":3}],"one":[1,2,3],"b":1}"#,
+                "    {\"n\":1,  \"t\":\"a\"},\n\n",
+                "",
+            ),
+            (r#"{"rows":[{"n":1,"t":"b"},{"n":2}],"one":[1,2,3],"b":1}"#, "\"a\"", "\"b\""),
+            (r#"{"rows":[{"n":1,"t":"a"},{"n":2},{"n":3}],"one":[1,3],"b":1}"#, "1,2,  3", "1,  3"),
+            // Members.
+            (
+                r#"{"rows":[{"n":1,"t":"a"},{"n":2},{"n":3}],"one":[1,2,3],"c":{},"b":1}"#,
+                "  \"b\": 1",
+                "  \"c\": {},\n  \"b\": 1",
+            ),
+            (r#"{"rows":[{"n":1},{"n":2},{"n":3}],"one":[1,2,3],"b":1}"#, ",  \"t\":\"a\"", ""),
+            (r#"{"one":[1,2,3],"b":1}"#, &text[4..text.find("\"one\"").unwrap()], ""),
+        ] {
+            let expected = match new.contains("\"t\":\"b\"") {
+                true => text.replace(from, to).replace(",\n    {\"n\":3}", ""),
+                false => text.replacen(from, to, 1),
+            };
+            assert_eq!(changed(text, new), expected, "{new}");
+        }
+    }
+
+    #[test]
+    fn an_object_in_one_line_that_becomes_too_long_is_written_anew() {
         let text = "{\n    \"a\": {\n        \"b\": 1\n    },\n    \"c\": []\n}";
         let long = "x".repeat(100);
         let found = changed(text, &format!(r#"{{"a":{{"b":1,"d":"{long}"}},"c":[1]}}"#));

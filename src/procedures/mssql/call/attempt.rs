@@ -1,4 +1,4 @@
-//! One attempt of a call on one connection.
+//! One attempt at a call, on one connection.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -154,7 +154,7 @@ impl Mssql {
             let end = transaction::end(client, call.transaction).await;
             end.map_err(FailedStep::TransactionEnd)?;
             if call.transaction == Transaction::RolledBack && stream.has_committed() {
-                // The roll-back did not undo the whole call.
+                // The rollback did not undo the whole call.
                 return Err(FailedStep::TransactionEnd(error_numbers::transaction_ended().into()));
             }
             Ok(result)
@@ -202,8 +202,8 @@ impl Mssql {
         Ok((rewrites, execute::form(call.procedure, bound, refuses_null)?))
     }
 
-    /// Returns the values that a call sets in the session context, also encoded if the message of
-    /// the call sets them.
+    /// Returns the values that a call sets in the session context, and their encoding if they are
+    /// sent in the call's message.
     fn session_values<'a>(
         &self,
         call: &Call<'a>,

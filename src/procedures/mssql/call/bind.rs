@@ -154,7 +154,7 @@ pub(super) fn bind<'a>(
     if errors.0.is_empty() { Ok(bound) } else { Err(BackendErrorKind::Arguments(errors.0).into()) }
 }
 
-/// Checks that a statement can insert the rows of all tables that need it.
+/// Checks that a statement can insert the rows in all tables that need it.
 fn check_inserted(bound: &[BoundParameter<'_>], errors: &mut ArgumentErrors) {
     let is_inserted =
         |one: &&BoundParameter<'_>| matches!(one.data, BoundValue::InsertedTable { .. });
@@ -263,7 +263,7 @@ pub(super) fn command<'a>(
     command
 }
 
-/// Encodes the rows of a table argument in the type's column order. A column that is not in the
+/// Encodes the rows in a table argument in the type's column order. A column that is not in the
 /// catalogue is NULL.
 fn table_rows<'a>(
     procedure: &ProcedureName,

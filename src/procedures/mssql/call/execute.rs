@@ -21,7 +21,7 @@ pub(super) enum ExecutionError {
     Server(TokenError),
     /// The driver failed, and the connection cannot be used again.
     Driver(Error),
-    /// A table type was recreated, so the statement ended without the call.
+    /// A table type was recreated, so the statement stopped before the call.
     Recreated,
     /// Reading was stopped, and the rest of the answer is still unread.
     Unread(SentError),

@@ -125,7 +125,7 @@ impl Mssql {
         }
     }
 
-    /// Handles a statement that has ended before the call because a table type was recreated. The
+    /// Handles a statement that stopped before the call because a table type was recreated. The
     /// call was not executed, as the server's answer shows.
     pub(super) async fn end_recreated(
         &self,
@@ -156,8 +156,8 @@ impl Mssql {
         used: &Signature,
     ) -> SentFailure {
         if log.has_failed_before() {
-            // The procedure may have run without a value of the session context. From now on, the
-            // values are sent before the call.
+            // The procedure may have run without one of the values in the session context. From now
+            // on, the values are sent before the call.
             self.session_permission.record_refused();
             lease.discard("session-context");
             return error_numbers::sent_error(&token.into(), &log).into();

@@ -47,7 +47,7 @@ pub(super) enum RetryReason {
     Deadlock,
     /// The server rolled the transaction back because of a conflict under snapshot isolation.
     Snapshot,
-    /// Memory or locks were temporarily missing.
+    /// Memory or locks were temporarily unavailable.
     Resources,
     /// The database limits the resources of its clients, or is being moved.
     Throttled,

@@ -1,8 +1,8 @@
 //! The values that a call sets in the session context, before the procedure runs.
 //!
-//! Usually they are sent in the message of the call. The server then executes the call even if it has refused a value.
-//! Therefore, a separate message sets them first if the endpoint declares values, on which policies may depend, or if it is not
-//! known that the login may set values.
+//! Usually, they are sent in the call's message. The server then executes the call even if it has
+//! refused a value. Therefore, a separate message sets them first if the endpoint declares values,
+//! on which policies may depend, or if it is not known that the login may set values.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -69,7 +69,7 @@ impl SessionContextPermission {
         self.is_confirmed.store(false, Ordering::Relaxed);
     }
 
-    /// Returns whether the values of a call can be sent in the message of the call.
+    /// Returns whether the values of a call can be sent in the call's message.
     pub(super) fn permits_joining(&self, call: &Call<'_>) -> bool {
         call.session.values.is_empty() && self.is_confirmed.load(Ordering::Relaxed)
     }

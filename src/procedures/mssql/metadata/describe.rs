@@ -1,4 +1,4 @@
-//! Describes the procedures of a database for `fjord import`.
+//! Describes the procedures in a database for `fjord import`.
 
 use tiberius::error::Error;
 

@@ -1,10 +1,10 @@
-//! The kinds of objects that can have the name of a procedure.
+//! Describes the kinds of objects that a name can refer to instead of a procedure.
 
 use crate::catalogue::ProcedureName;
 
-/// Returns the reason that an object cannot be called as a procedure, or `None` if it can be, or if
-/// there is no object. `code` is the type code of the object, or of the object that a synonym
-/// stands for; `base` is the name of that object, if the name is a synonym's.
+/// Returns the reason why an object cannot be called as a procedure, or `None` if it can be called
+/// or does not exist. `code` is the type code of the object, or of the object that a synonym stands
+/// for; `base` is the name of that object, if the name is a synonym's.
 pub(super) fn reason(
     name: &ProcedureName,
     code: Option<&str>,

@@ -21,25 +21,25 @@ const QUERY: &str = "EXEC sp_describe_first_result_set @tsql = @P1, @params = @P
 /// The reason given for a procedure that does not exist or is not visible.
 const MISSING: &str = "there is no such procedure, or the login cannot see it";
 
-/// Describes the answers of procedures, in their order. If this future is dropped, the connection must be discarded.
-pub(crate) async fn describe_results(
+/// Describes the answer of a procedure. Uses its signature if that has been read. If this future is dropped, the connection must
+/// be discarded.
+pub(crate) async fn describe_result(
     client: &mut TdsClient,
     known: &SignatureCache,
-    procedures: &[ProcedureName],
-) -> Result<Vec<ResultDescription>, Error> {
-    let signatures = known.read_all(client, procedures).await?;
-    let mut descriptions = Vec::with_capacity(procedures.len());
-    for (procedure, signature) in procedures.iter().zip(signatures) {
-        descriptions.push(match signature {
-            None => ResultDescription::unknown(MISSING),
-            Some(signature) => ResultDescription {
-                sets: first_set(client, procedure, &signature).await?,
-                has_all_sets: false,
-                outputs: outputs(&signature),
-            },
-        });
-    }
-    Ok(descriptions)
+    procedure: &ProcedureName,
+) -> Result<ResultDescription, Error> {
+    let signature = match known.known(procedure) {
+        Some(signature) => Some(signature),
+        None => known.read_all(client, std::slice::from_ref(procedure)).await?.pop().flatten(),
+    };
+    Ok(match signature {
+        None => ResultDescription::unknown(MISSING),
+        Some(signature) => ResultDescription {
+            sets: first_set(client, procedure, &signature).await?,
+            has_all_sets: false,
+            outputs: outputs(&signature),
+        },
+    })
 }
 
 /// Returns the first result set, none if the procedure returns none, or the reason that it is not known.

@@ -21,7 +21,7 @@ pub(crate) struct ServerCapabilities {
     pub(crate) refuses_untyped_null: bool,
     /// The encoding in which text for the `char` and `varchar` columns of a table is passed.
     pub(crate) varchar_encoding: VarcharEncoding,
-    /// Whether the server reports transactions. If not, a roll-back is harder to confirm.
+    /// Whether the server reports transactions. If not, a rollback is harder to confirm.
     pub(crate) reports_commits: bool,
     /// The session context.
     pub(crate) session_context: SessionContextKind,

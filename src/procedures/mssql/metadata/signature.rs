@@ -67,7 +67,7 @@ impl Signature {
             .or_else(|| all.find(|parameter| eq_ignore_case(parameter.bare_name(), name)))
     }
 
-    /// Returns whether a call inserts the rows of a table by the names of its columns.
+    /// Returns whether a call inserts the rows in a table by the names of its columns.
     pub(crate) fn inserts_rows(&self) -> bool {
         self.parameters.iter().any(|parameter| {
             matches!(parameter.declared, SqlParameterType::Table { is_inserted: true, .. })

@@ -14,7 +14,7 @@ use crate::catalogue::names::quoted;
 use crate::procedures::mssql::tds::BatchRewrite;
 use crate::procedures::mssql::types::SqlType;
 
-/// The number of the error by which the replacement reports a recreated table type. It occurs only
+/// The error number that the replacement uses to report a recreated table type. It occurs only
 /// before the call is sent, so it cannot be mistaken for an error that the procedure raised.
 const TYPE_CHANGED: u32 = 50_000;
 

@@ -102,7 +102,7 @@ impl ConnectionFactory {
         &self.database
     }
 
-    /// Returns the time limit for a cancel, or for a roll-back after an error.
+    /// Returns the time limit for a cancel, or for a rollback after an error.
     pub(super) fn cancel_timeout(&self) -> Duration {
         self.config.cancel_timeout
     }
@@ -136,7 +136,7 @@ impl ConnectionFactory {
         telemetry::counter(&names::BACKEND_DISCARDED, &labels).increment(1);
     }
 
-    /// Returns the error for a call for which no connection can be opened.
+    /// Returns the error for a call that needs a connection when none can be opened.
     pub(super) fn outage(&self) -> BackendError {
         let source = self.lock().failure.clone().map(|failure| Box::new(failure).into());
         BackendError { kind: BackendErrorKind::Unavailable, source }

@@ -68,8 +68,8 @@ impl Lease {
     ///
     /// The driver's own cancel cannot be used: it resumes parsing where the call stopped, possibly
     /// within a token, and mistakes a complete answer for the next call's. `TdsStream` follows
-    /// packets instead: it sends the roll-back after exactly one acknowledgement, and the answer to
-    /// the roll-back confirms that the call's answer was read to the end.
+    /// packets instead: it sends the rollback after exactly one acknowledgement, and the answer to
+    /// the rollback confirms that the call's answer was read to the end.
     pub(crate) async fn cancel(mut self, reason: &'static str) {
         let Some(connection) = self.connection() else { return };
         if connection.stream.is_cut_off() {

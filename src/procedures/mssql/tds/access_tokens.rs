@@ -68,8 +68,8 @@ impl AccessTokens {
     }
 
     /// Returns a token that has not expired. Replaces one that is about to expire in the
-    /// background, and waits only if there is none. Several logins that wait share one fetch, even
-    /// if it fails. Cancel safe.
+    /// background, and waits only if there is none. Logins that wait share one fetch, even if the
+    /// fetch fails. Cancel safe.
     pub(super) async fn current(self: &Arc<Self>) -> Result<Secret, TokenError> {
         let before = {
             let mut state = self.state();
@@ -222,7 +222,7 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&log).unwrap(), "run\nrun\n");
     }
 
-    /// Returns the tokens of a program, of which one is due to be replaced.
+    /// Returns access tokens that a program prints. The current one is due to be replaced.
     fn with_due_token(program: &str) -> Arc<AccessTokens> {
         let command = ["/bin/sh", "-c", program].map(str::to_owned).to_vec();
         let tokens = AccessTokens::new(TokenSource::Command(command));

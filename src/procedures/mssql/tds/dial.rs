@@ -84,8 +84,8 @@ impl TdsConnector {
         self.password.set(password)
     }
 
-    /// Returns the secret for the next login: reads the file of the password, or gets an access
-    /// token. Waits while another login tries a password. Cancel safe.
+    /// Returns the secret for the next login: reads the password file, or gets an access token.
+    /// Waits while another login tries a password. Cancel safe.
     ///
     /// # Errors
     /// Returns an error if the source of access tokens fails.

@@ -1,4 +1,4 @@
-//! Sends calls of `sp_set_session_context` in front of a remote procedure call, in its message.
+//! Sends calls to `sp_set_session_context` in front of a remote procedure call, in its message.
 //!
 //! The driver sends one call in a message. TDS permits several, separated by a byte, which the
 //! server executes in order (MS-TDS 2.2.6.6). Therefore, setting the session context costs no round
@@ -13,7 +13,7 @@ use super::socket::{END_OF_MESSAGE, HEADER_BYTES, PACKET_BYTES_MAX, RPC};
 
 /// The byte between two calls, since TDS 7.2.
 const SEPARATOR: u8 = 0xff;
-/// The procedure that sets a value of the session context.
+/// The procedure that sets a value in the session context.
 const SET_SESSION_CONTEXT: &str = "sp_set_session_context";
 /// The maximum length of a value in UTF-16 code units. SQL Server's limit is 8,000 bytes.
 pub(crate) const SESSION_VALUE_UNITS_MAX: usize = 4000;
@@ -26,7 +26,7 @@ const COLLATION: [u8; 5] = [0x09, 0x04, 0xd0, 0x00, 0x34];
 /// The number of bytes of `ALL_HEADERS` that contain its total length.
 const LENGTH_BYTES: usize = 4;
 
-/// A value of the session context.
+/// A value in the session context.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SessionValue<'a> {
     pub(crate) key: Arc<str>,

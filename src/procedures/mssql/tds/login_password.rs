@@ -1,6 +1,6 @@
 //! The password of a database's login, which can be replaced while the worker runs.
 //!
-//! Each refused login counts towards an account lockout. Therefore the file of the password is read
+//! Each refused login counts towards an account lockout. Therefore, the password file is read
 //! before each login, and one login at a time tries a password that the server has not just
 //! accepted. The others wait for its result.
 
@@ -13,7 +13,7 @@ use crate::config::Secret;
 
 /// The time after an accepted login during which several logins may use its password concurrently.
 const ACCEPTED_FOR: Duration = Duration::from_secs(1);
-/// The maximum time to read the file of a password.
+/// The maximum time to read a password file.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The password of a login.
@@ -32,7 +32,7 @@ struct State {
     accepted: Option<(Secret, Instant)>,
     /// The password that the server refused last, until it accepts it.
     refused: Option<Secret>,
-    /// Whether the file could not be read the last time.
+    /// Whether the last attempt to read the file failed.
     is_unreadable: bool,
 }
 
@@ -175,7 +175,7 @@ mod tests {
         Secret::new(text.to_owned())
     }
 
-    /// Logs in at a server that accepts one password. Returns the passwords that were tried.
+    /// Logs in to a server that accepts one password. Returns the passwords that were tried.
     async fn log_in(password: &LoginPassword, server: &str) -> Vec<String> {
         let mut tried = Vec::new();
         let mut attempt = password.attempt().await;

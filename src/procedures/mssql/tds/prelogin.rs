@@ -75,7 +75,8 @@ where
     Ok(answer)
 }
 
-/// Builds the PRELOGIN packet: encryption, no instance name, no MARS, maybe an access token.
+/// Builds the PRELOGIN packet: encryption, no instance name, no MARS and, if needed, an access
+/// token.
 fn request(has_token: bool) -> BytesMut {
     // The token and the data of each option.
     let options: [(u8, &[u8]); 6] = [

@@ -31,11 +31,11 @@ const ROLLBACK: u8 = 10;
 const ENLISTED: u8 = 11;
 const DEFECTED: u8 = 12;
 const ENDED: u8 = 17;
-/// The start of the token that reports a roll-back: type, no new value, and the length of the old
+/// The start of the token that reports a rollback: type, no new value, and the length of the old
 /// value. The eight bytes of the old value follow.
 const ROLLBACK_START: [u8; 6] = [ENVCHANGE, 11, 0, ROLLBACK, 0, 8];
 const ROLLBACK_BYTES: usize = 14;
-/// The number of bytes kept from the end of an answer: a roll-back and four DONE tokens of failed
+/// The number of bytes kept from the end of an answer: a rollback and four DONE tokens of failed
 /// statements, inner procedures and the call itself.
 const TAIL_BYTES: usize = ROLLBACK_BYTES + 4 * DONE_BYTES;
 
@@ -134,7 +134,7 @@ impl ReplyTracker {
         (bytes.len() - rest.len(), None)
     }
 
-    /// Takes the errors and messages found in what has been followed.
+    /// Takes the errors and messages found in the bytes followed so far.
     pub(super) fn take_messages(&mut self) -> Vec<ScannedMessage> {
         self.scanner.take_found()
     }
@@ -186,7 +186,7 @@ fn acknowledges(tail: &[u8]) -> bool {
     token.is_some_and(|[token, status, ..]| *token == DONE && status & DONE_ATTENTION != 0)
 }
 
-/// Returns whether only DONE tokens of failed statements and procedures follow a roll-back at the
+/// Returns whether only DONE tokens of failed statements and procedures follow a rollback at the
 /// end of an answer. A procedure that rolls back and continues sends further tokens: its RETURN
 /// status, rows, or the error that ends it.
 fn ends_rolled_back(tail: &[u8]) -> bool {

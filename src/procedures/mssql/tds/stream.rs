@@ -239,7 +239,7 @@ impl TdsStream {
         }
     }
 
-    /// Records what was found in the bytes that were followed last.
+    /// Records the findings in the bytes that were followed last.
     fn record_reply(&mut self, end: Option<ReplyEnd>) {
         self.record_messages();
         if let Some(end) = end {

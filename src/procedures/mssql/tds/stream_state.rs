@@ -126,7 +126,7 @@ impl StreamState {
         self.rewrites().iter().find_map(|rewrite| rewrite.replace(packet))
     }
 
-    /// Returns whether the server has reported a commit since the call started. If so, a roll-back
+    /// Returns whether the server has reported a commit since the call started. If so, a rollback
     /// undoes at most part of the call.
     pub(crate) fn has_committed(&self) -> bool {
         self.state().has_committed

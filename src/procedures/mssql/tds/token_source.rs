@@ -78,7 +78,7 @@ async fn from_command(command: &[String]) -> Result<Vec<u8>, String> {
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        // It might print the token when it fails.
+        // The program might print the token when it fails.
         .stderr(Stdio::null())
         .process_group(0)
         .kill_on_drop(true)
@@ -88,7 +88,7 @@ async fn from_command(command: &[String]) -> Result<Vec<u8>, String> {
     let output = child.stdout.take().ok_or("the program has no output")?;
     let bytes = read(output).await.map_err(|error| format!("{program}: {error}"))?;
     let status = child.wait().await.map_err(failed)?;
-    // From now on, another process may have its id.
+    // From now on, another process may have the group's id.
     group.0 = None;
     if status.success() { Ok(bytes) } else { Err(format!("{program}: {status}")) }
 }

@@ -1,6 +1,6 @@
 //! Finds the errors and messages in an answer.
 //!
-//! The driver reports the first error only, and no message. The scanner therefore follows the
+//! The driver reports only the first error, and no messages. The scanner therefore follows the
 //! tokens of an answer (MS-TDS 2.2.7), and skips everything else by its length.
 
 use super::value_format::{Input, ReadError, ValueFormat, ValueLength};
@@ -51,7 +51,7 @@ pub(super) struct TokenScanner {
 /// An error or a message in an answer.
 #[derive(Debug)]
 pub(super) struct ScannedMessage {
-    /// Whether it is an error, which has a severity of 11 or more.
+    /// Whether the message is an error, which has a severity of 11 or more.
     pub(super) is_error: bool,
     /// The number of remote procedure calls in the request that ended before it.
     pub(super) ended_calls: usize,

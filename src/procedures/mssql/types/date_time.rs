@@ -102,7 +102,7 @@ impl ParsedDateTime {
 }
 
 impl ParsedDateTime {
-    /// Returns whether the date at the moment's own offset is in the range of SQL Server.
+    /// Returns whether the date at the moment's own offset is in SQL Server's range.
     fn has_local_date(self, scale: u8) -> bool {
         let (days, steps) = self.steps(10_u64.pow(u32::from(scale.min(SCALE_MAX))));
         let per_minute = 60 * 10_u64.pow(u32::from(scale.min(SCALE_MAX)));
@@ -124,7 +124,7 @@ pub(super) fn is_moment(text: &str) -> bool {
         || is_date(text)
 }
 
-/// Returns whether the seconds of a text are 60.
+/// Returns whether the seconds in a text are 60.
 pub(super) fn is_leap_second(text: &str) -> bool {
     let time = text.split(['T', 't']).next_back().unwrap_or_default();
     time.get(5..8) == Some(":60")

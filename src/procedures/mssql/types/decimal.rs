@@ -14,7 +14,7 @@ pub(super) const MONEY_DIGITS: u8 = 19;
 pub(super) const SMALLMONEY_DIGITS: u8 = 10;
 /// The decimal places of `money` and `smallmoney`.
 pub(super) const MONEY_SCALE: u8 = 4;
-/// The maximum number of digits of a `decimal`.
+/// The maximum number of digits in a `decimal`.
 const DIGITS_MAX: usize = 38;
 
 /// The treatment of digits beyond the scale.

@@ -1,4 +1,4 @@
-//! An issuer of tokens: verifies tokens with the issuer's keys, and derives the caller from the claims.
+//! Verifies the tokens of one issuer, and derives the caller from a token's claims.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -156,7 +156,7 @@ impl Issuer {
     }
 }
 
-/// Returns the whole seconds of a `NumericDate` (RFC 7519 §2).
+/// Returns a `NumericDate` (RFC 7519 §2) in whole seconds.
 fn whole_seconds(date: &Value) -> Option<i64> {
     let text = date.as_number()?.to_string();
     let whole = text.split('.').next().unwrap_or_default();

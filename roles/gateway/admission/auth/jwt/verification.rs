@@ -1,4 +1,4 @@
-//! Verifies the signature and the claims of a token with the keys of its issuer.
+//! Verifies a token's signature and claims with the keys of its issuer.
 
 use std::collections::HashMap;
 

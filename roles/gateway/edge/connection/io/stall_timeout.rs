@@ -1,5 +1,6 @@
-//! Write timeouts and a lingering close, which hyper lacks. A connection ends if its peer stops reading. Closing
-//! a connection does not destroy the last response, and the kernel does not keep the unsent data of an abandoned connection.
+//! Adds write timeouts and a lingering close, which hyper lacks. A connection ends if its peer
+//! stops reading. Closing a connection does not destroy the last response, and the kernel does not
+//! keep the unsent data of an abandoned connection.
 
 use std::fmt;
 use std::io;

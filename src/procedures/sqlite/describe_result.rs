@@ -46,20 +46,18 @@ const NULLING_WORDS: [&str; 20] = [
 const UNDECLARED: &str = "no declared type";
 
 impl Sqlite {
-    /// Describes the answers of procedures, in their order.
-    pub(super) async fn describe_answers(
+    /// Describes the answer of a procedure. The reason that it cannot be described is part of the description, unless the database
+    /// is not available.
+    pub(super) async fn describe_answer(
         &self,
-        procedures: &[ProcedureName],
+        procedure: &ProcedureName,
         deadline: Instant,
-    ) -> Result<Vec<ResultDescription>, BackendError> {
+    ) -> Result<ResultDescription, BackendError> {
         let connection = self.connection(deadline, &self.closing).await?;
-        let (directory, procedures) = (self.directory.clone(), procedures.to_vec());
+        let (directory, procedure) = (self.directory.clone(), procedure.clone());
         let job = move |connection: &mut SqliteConnection| {
-            let describe = |name: &ProcedureName| {
-                describe(&connection.handle, &directory, name.as_str())
-                    .unwrap_or_else(|error| ResultDescription::unknown(chain(&error)))
-            };
-            Ok(procedures.iter().map(describe).collect())
+            let described = describe(&connection.handle, &directory, procedure.as_str());
+            Ok(described.unwrap_or_else(|error| ResultDescription::unknown(chain(&error))))
         };
         let supervisor = JobSupervisor { deadline, cancel: &self.closing, closing: &self.closing };
         supervisor.run(connection, None, job).await.map_err(before_sending)
@@ -144,8 +142,8 @@ fn keeps_constraints(sql: &str, views: &[String]) -> bool {
     !views.iter().any(|view| may_name(&sql, view))
 }
 
-/// Returns whether a statement can refer to a view, both in lower case. The name can be in any kind of quotes, in which it is
-/// doubled, and can follow that of a schema.
+/// Returns whether a statement can refer to a view, both in lower case. The name can be in quotes
+/// of any kind, in which its own quotes are doubled, and can follow a schema name.
 fn may_name(sql: &str, view: &str) -> bool {
     let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '$');
     let occurs = |name: &str| {

@@ -1,0 +1,89 @@
+//! The endpoints that a reload has removed. Workers must serve them until the last request is complete.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::catalogue::{Catalogue, Endpoint};
+
+/// The interval at which a wait checks whether requests are complete.
+const CHECK_INTERVAL: Duration = Duration::from_millis(5);
+
+/// The removed endpoints that requests still use. Every request holds its endpoint until it is complete, including a request whose
+/// client has disconnected.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RemovedEndpoints(Vec<Weak<Endpoint>>);
+
+impl RemovedEndpoints {
+    /// Adds the endpoints that the new catalogue does not have, or has on another queue.
+    pub(super) fn add(&mut self, old: &Catalogue, new: &Catalogue) {
+        self.0.retain(|endpoint| endpoint.strong_count() > 0);
+        let is_removed = |endpoint: &&Arc<Endpoint>| {
+            new.get(&endpoint.id).is_none_or(|kept| kept.queue != endpoint.queue)
+        };
+        self.0.extend(old.endpoints().iter().filter(is_removed).map(Arc::downgrade));
+    }
+
+    /// Waits until no request uses a removed endpoint.
+    ///
+    /// # Errors
+    /// A line for each endpoint that requests still use at the deadline.
+    pub(super) async fn wait_until_unused(mut self, deadline: Instant) -> Result<(), Vec<String>> {
+        loop {
+            self.0.retain(|endpoint| endpoint.strong_count() > 0);
+            if self.0.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                let used = self.0.iter().filter_map(Weak::upgrade);
+                let line = |endpoint: Arc<Endpoint>| {
+                    format!(
+                        "requests for the removed endpoint {} are still in progress",
+                        endpoint.id
+                    )
+                };
+                return Err(used.map(line).collect());
+            }
+            sleep(CHECK_INTERVAL).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalogue::load::fixture::catalogue;
+
+    #[tokio::test(start_paused = true)]
+    async fn only_requests_for_removed_and_moved_endpoints_are_awaited() {
+        let old = catalogue(
+            r#""kept": {"route":"GET /kept", KEYS}, "moved": {"route":"GET /moved", KEYS},
+               "removed": {"route":"GET /removed", KEYS}"#,
+        );
+        let new = catalogue(
+            r#""kept": {"route":"GET /kept", KEYS}, "moved": {"route":"GET /moved", "queue": "other", KEYS}"#,
+        );
+        let held = |id: &str| {
+            let mut endpoints = old.endpoints().iter();
+            Arc::clone(endpoints.find(|endpoint| endpoint.id.as_str() == id).unwrap())
+        };
+        let (kept, moved, removed) = (held("kept"), held("moved"), held("removed"));
+        let mut endpoints = RemovedEndpoints::default();
+        endpoints.add(&old, &new);
+        // Later reloads do not forget them.
+        endpoints.add(&new, &new);
+        drop(old);
+        let wait = || endpoints.clone().wait_until_unused(Instant::now() + Duration::from_secs(1));
+        let lines = wait().await.unwrap_err();
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        drop(moved);
+        let lines = wait().await.unwrap_err();
+        assert_eq!(lines, ["requests for the removed endpoint removed are still in progress"]);
+        let waiting = tokio::spawn(wait());
+        sleep(Duration::from_millis(100)).await;
+        drop(removed);
+        assert_eq!(waiting.await.unwrap(), Ok(()));
+        drop(kept);
+    }
+}

@@ -1,0 +1,196 @@
+//! Adds and removes the items of an array or the members of an object in a JSON text.
+
+use std::ops::Range;
+
+use serde_json::value::RawValue;
+
+use super::{Edit, SourceText};
+use crate::catalogue::ExactJson;
+use crate::catalogue::definition::json::RawMembers;
+use crate::catalogue::exact_json::{LINE_WIDTH_MAX, quoted};
+use crate::catalogue::example::pairing::pairs;
+
+/// An item of an array, or a member of an object, of the new version.
+#[derive(Clone, Copy, Debug)]
+enum NewItem<'a> {
+    /// An item of the old version, by its position.
+    Old(usize),
+    /// An added item, and its name if it is a member.
+    Added(Option<&'a str>, &'a ExactJson),
+}
+
+/// An array or an object of the text that becomes another one. Some of its items or members stay.
+#[derive(Debug)]
+pub(super) struct OldList<'a> {
+    source: SourceText<'a>,
+    range: Range<usize>,
+    /// The places of the items, or of the members with their names.
+    places: Vec<Range<usize>>,
+    /// The items or members of the new version, in their order.
+    new: Vec<NewItem<'a>>,
+    /// The values that stay, and their new versions.
+    pub(super) kept: Vec<(&'a RawValue, &'a ExactJson)>,
+}
+
+impl<'a> OldList<'a> {
+    /// Compares an array with its new version; `None` if nothing stays.
+    pub(super) fn array(
+        source: SourceText<'a>,
+        old: &'a RawValue,
+        (old_items, items): (&[ExactJson], &'a [ExactJson]),
+    ) -> Result<Option<Self>, String> {
+        let raw: Vec<&RawValue> =
+            serde_json::from_str(old.get()).map_err(|error| error.to_string())?;
+        let is_same = |at: usize, to: usize| old_items.get(at) == items.get(to);
+        let mut pairs = pairs(raw.len(), items.len(), is_same).into_iter().peekable();
+        let (mut new, mut kept) = (Vec::with_capacity(items.len()), Vec::new());
+        for (to, item) in items.iter().enumerate() {
+            let paired = pairs.next_if(|(_, paired)| *paired == to);
+            match paired.and_then(|(at, _)| Some((at, raw.get(at)?))) {
+                Some((at, raw)) => {
+                    new.push(NewItem::Old(at));
+                    kept.push((*raw, item));
+                }
+                None => new.push(NewItem::Added(None, item)),
+            }
+        }
+        let places = raw.iter().map(|raw| source.range_of(raw)).collect();
+        let list = Self { source, range: source.range_of(old), places, new, kept };
+        Ok((!list.kept.is_empty()).then_some(list))
+    }
+
+    /// Compares an object with its new version; `None` if nothing stays. Members that stay keep their order, and an added one
+    /// follows the member that it follows in the new version.
+    pub(super) fn object(
+        source: SourceText<'a>,
+        old: &'a RawValue,
+        members: &'a [(Box<str>, ExactJson)],
+    ) -> Result<Option<Self>, String> {
+        let RawMembers(raw) = serde_json::from_str(old.get()).map_err(|error| error.to_string())?;
+        let range = source.range_of(old);
+        let (mut places, mut from) = (Vec::with_capacity(raw.len()), range.start + 1);
+        for (_, value) in &raw {
+            // Only spaces and a comma are before the name.
+            let between = source.text.get(from..).unwrap_or_default();
+            let start = from + between.find('"').unwrap_or_default();
+            from = source.range_of(value).end;
+            places.push(start..from);
+        }
+        let (mut new, mut kept) = (Vec::new(), Vec::new());
+        for (at, (name, raw)) in raw.iter().enumerate() {
+            if let Some((_, value)) = members.iter().find(|(known, _)| **known == **name) {
+                new.push((&**name, NewItem::Old(at)));
+                kept.push((*raw, value));
+            }
+        }
+        let mut before: Option<&str> = None;
+        for (name, value) in members {
+            if !raw.iter().any(|(known, _)| **known == **name) {
+                let place = new.iter().position(|(known, _)| Some(*known) == before);
+                let added = NewItem::Added(Some(name), value);
+                new.insert(place.map_or(0, |place| place + 1), (&**name, added));
+            }
+            before = Some(name);
+        }
+        let new = new.into_iter().map(|(_, item)| item).collect();
+        let list = Self { source, range, places, new, kept };
+        Ok((!list.kept.is_empty()).then_some(list))
+    }
+
+    /// Returns whether the new version has items that the old one does not have.
+    pub(super) fn has_new(&self) -> bool {
+        self.new.iter().any(|item| matches!(item, NewItem::Added(..)))
+    }
+
+    /// Returns whether the list is still short enough for one line with these edits, if it was.
+    pub(super) fn fits(&self, edits: &[Edit]) -> bool {
+        let old = self.source.text.get(self.range.clone()).unwrap_or_default();
+        let (_, column) = self.source.position(self.range.start);
+        let is_short =
+            |text: &str| !text.contains('\n') && column + text.chars().count() <= LINE_WIDTH_MAX;
+        !is_short(old) || is_short(&self.source.edited(self.range.clone(), edits))
+    }
+
+    /// Returns the edits that add and remove items. They do not overlap with the items that stay.
+    pub(super) fn edits(&self) -> Vec<Edit> {
+        let mut found = Vec::new();
+        let (mut last, mut added) = (None, Vec::new());
+        for item in &self.new {
+            match item {
+                NewItem::Added(name, value) => added.push((*name, *value)),
+                NewItem::Old(at) => {
+                    found.extend(self.between(last, Some(*at), &added));
+                    added.clear();
+                    last = Some(*at);
+                }
+            }
+        }
+        found.extend(self.between(last, None, &added));
+        found
+    }
+
+    /// Returns the edit between two items that stay, or at an end of the list: removes the items that are there, and adds others.
+    fn between(
+        &self,
+        last: Option<usize>,
+        next: Option<usize>,
+        added: &[(Option<&str>, &ExactJson)],
+    ) -> Option<Edit> {
+        let count = self.places.len();
+        let removed = last.map_or(0, |last| last + 1)..next.unwrap_or(count);
+        if removed.is_empty() && added.is_empty() {
+            return None;
+        }
+        let place = |at: usize| self.places.get(at).cloned();
+        let range = match (last, next) {
+            (Some(last), Some(next)) => place(last)?.end..place(next)?.start,
+            (Some(last), None) => place(last)?.end..place(count.checked_sub(1)?)?.end,
+            (None, Some(next)) => place(0)?.start..place(next)?.start,
+            (None, None) => return None,
+        };
+        let separator = self.separator();
+        let mut text = String::new();
+        for (name, value) in added {
+            if last.is_some() {
+                text.push_str(&separator);
+            }
+            text.push_str(&self.added(&separator, *name, value));
+            if last.is_none() {
+                text.push_str(&separator);
+            }
+        }
+        if let (Some(_), Some(next)) = (last, next) {
+            let before = place(next.checked_sub(1)?)?.end..place(next)?.start;
+            text.push_str(&self.text(before));
+        }
+        Some(Edit::new(self.source, range, text))
+    }
+
+    /// Returns the text between two items: the shortest one that there is, or else one with the line break before the only item.
+    fn separator(&self) -> String {
+        let neighbours = self.places.iter().zip(self.places.iter().skip(1));
+        let separators = neighbours.map(|(one, other)| self.text(one.end..other.start));
+        let shortest = separators.min_by_key(String::len);
+        shortest.unwrap_or_else(|| {
+            let only = self.places.first().map_or(self.range.end, |only| only.start);
+            let before = self.text(self.range.start + 1..only);
+            if before.contains('\n') { format!(",{before}") } else { ", ".to_owned() }
+        })
+    }
+
+    /// Returns a part of the text with `\n` as its line ends, which `Edit` converts.
+    fn text(&self, range: Range<usize>) -> String {
+        self.source.text.get(range).unwrap_or_default().replace("\r\n", "\n")
+    }
+
+    /// Returns the text of an added item.
+    fn added(&self, separator: &str, name: Option<&str>, value: &ExactJson) -> String {
+        let start = name.map(|name| format!("{}: ", quoted(name))).unwrap_or_default();
+        let (indent, column) = match separator.rsplit_once('\n') {
+            Some((_, indent)) => (indent, indent.chars().count()),
+            None => self.source.position(self.range.start),
+        };
+        let column = column + start.chars().count();
+        format!("{start}{}", value.to_indented(indent, self.source.unit, column))
+    }
+}
