@@ -7,8 +7,13 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 mod ec2;
+mod fleet;
 
 pub use ec2::{AwsArguments, Ec2Command, PublishArguments, WatchArguments};
+pub use fleet::{
+    DrainArguments, LogArguments, QueueCommand, QueueLimitArguments, QueueNamesArguments,
+    ReloadArguments, ReplyOptions, StatusArguments, TargetOptions,
+};
 
 /// The last lines of every command's help.
 const AFTER_HELP: &str = "Exit status: 0 success; 1 failure; 2 invalid usage, or a configuration error found by a \
@@ -75,12 +80,15 @@ pub enum Command {
     Reload(ReloadArguments),
     /// Makes one process, or every process on a host, finish its requests or calls and exit, as after SIGTERM.
     Drain(DrainArguments),
+    /// Pauses or resumes queues of the running workers, or changes how many calls they run concurrently. The changes last until
+    /// a worker stops.
+    #[command(subcommand)]
+    Queue(QueueCommand),
+    /// Adds directives to the log filter of running processes for a limited time, without a change of their configuration.
+    Log(LogArguments),
     /// Commands for hosts on EC2.
-    Ec2 {
-        /// The command.
-        #[command(subcommand)]
-        command: Ec2Command,
-    },
+    #[command(subcommand)]
+    Ec2(Ec2Command),
     /// Calls an endpoint through NATS as a gateway would, without authentication. Shows the answer and the duration of each
     /// phase. The exit status is 1 if the answer is an error.
     Call(CallArguments),
@@ -156,45 +164,6 @@ pub enum CheckFormat {
     Text,
     /// One JSON document with files, lines, keys and messages, for editors and CI.
     Json,
-}
-
-/// Options of `fjord status`.
-#[derive(Args, Clone, Debug)]
-pub struct StatusArguments {
-    /// Repeats the report after each interval, until interrupted.
-    #[arg(long)]
-    pub watch: bool,
-    /// Prints one JSON document per line, for scripts.
-    #[arg(long)]
-    pub json: bool,
-    /// The time over which rates and percentiles are measured.
-    #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub interval: u64,
-}
-
-/// Options of `fjord reload`.
-#[derive(Args, Clone, Debug)]
-pub struct ReloadArguments {
-    /// How long each step waits for all processes to reply.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=600))]
-    pub timeout: u64,
-    /// Prints one JSON document, for scripts.
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// Options of `fjord drain`.
-#[derive(Args, Clone, Debug)]
-pub struct DrainArguments {
-    /// The id of the process, or the name of the host, as in the output of `fjord status --json`.
-    #[arg(value_name = "ID|HOST")]
-    pub member: String,
-    /// How long to wait for the processes' replies. The drain itself can take longer.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
-    pub timeout: u64,
-    /// Prints one JSON document, for scripts.
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// Options of `fjord call`.

@@ -82,6 +82,10 @@ pub trait Backend: Debug + Send + Sync {
     /// has changed (`DatabaseConfig::differs`). Changed procedures must be noticed by the next `verify`.
     fn reconfigure(&self, _config: &DatabaseConfig) {}
 
+    /// Stops recording gauges, because a reload has replaced or removed the database: their series belong to its replacement.
+    /// Calls that have started continue.
+    fn retire(&self) {}
+
     /// Cancels running calls and closes all connections.
     fn close(&self) -> BoxFuture<'_, ()>;
 }

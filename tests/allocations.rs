@@ -31,7 +31,6 @@ use fjord::roles::worker::execution::executor::Executor;
 use fjord::roles::worker::execution::handlers;
 use fjord::roles::worker::execution::recent_replies::RecentReplies;
 use fjord::roles::worker::execution::reply_sender::ReplySender;
-use fjord::roles::worker::intake::control;
 use fjord::roles::worker::intake::membership::GroupMembership;
 use fjord::roles::worker::intake::queue::Queue;
 use fjord::roles::worker::intake::slots::Slots;
@@ -136,8 +135,6 @@ pub(crate) async fn worker(config: &Config, tasks: &Tasks) {
         };
         let (sender, versions) = watch::channel(Arc::new(version));
         let queue = Arc::new(Queue::new(subjects, endpoints, slots, Arc::clone(&executor)));
-        let closed = Cancel::new();
-        control::listen(&transport, &queue, &executor, &closed).await.expect("the subscriptions");
         let membership = GroupMembership {
             queue,
             transport: Arc::clone(&transport),
@@ -145,6 +142,7 @@ pub(crate) async fn worker(config: &Config, tasks: &Tasks) {
             executor: Arc::clone(&executor),
             readiness: Arc::clone(&readiness),
             stop: Cancel::new(),
+            closed: Cancel::new(),
         };
         drop(tasks.spawn(async move {
             membership.serve().await;

@@ -81,7 +81,7 @@ async fn the_shipped_permissions_suffice() {
 }
 
 /// Connects as the user `name`. Returns the client, and the errors that the server reports.
-async fn user(fleet: &Fleet, name: &str) -> (Client, Arc<Mutex<Vec<String>>>) {
+pub(crate) async fn user(fleet: &Fleet, name: &str) -> (Client, Arc<Mutex<Vec<String>>>) {
     let server_errors = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&server_errors);
     let client =
@@ -120,6 +120,8 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "$SRV.PING",
             "fjord.status",
             "fjord.control",
+            "fjord.control.queue",
+            "fjord.control.log",
             "fjord.q.echo.x",
             "fjord.w.echo.x",
         ],
@@ -134,6 +136,8 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "fjord.resend.echo",
             "fjord.status",
             "fjord.control",
+            "fjord.control.queue",
+            "fjord.control.log",
             "$SRV.PING",
             "_INBOX_gateway.x",
             "_INBOX_gateway.x.flush.1",
@@ -152,6 +156,8 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "fjord.resend.reports",
             "fjord.status",
             "fjord.control",
+            "fjord.control.queue",
+            "fjord.control.log",
             "$SRV.PING",
             "_INBOX_gateway.x",
             "_INBOX_worker-payments.x",
@@ -180,6 +186,8 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "fjord.w.echo.x.j.1",
             "fjord.resend.echo",
             "fjord.control",
+            "fjord.control.queue",
+            "fjord.control.log",
             "_INBOX_gateway.x",
             "_INBOX_worker.x",
             "_INBOX_controller.x",
@@ -188,6 +196,8 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "fjord.q.echo",
             "fjord.w.>",
             "fjord.control",
+            "fjord.control.queue",
+            "fjord.control.log",
             "$SRV.PING",
             "_INBOX_gateway.>",
             "_INBOX_worker.>",
@@ -211,6 +221,8 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "fjord.w.>",
             "fjord.status",
             "fjord.control",
+            "fjord.control.queue",
+            "fjord.control.log",
             "_INBOX_gateway.>",
             "_INBOX_worker.>",
             "_INBOX_operator.>",
@@ -222,6 +234,8 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "fjord.resend.echo",
             "fjord.status",
             "fjord.control",
+            "fjord.control.queue",
+            "fjord.control.log",
             "$SRV.PING",
             "_INBOX_gateway.x",
             "_INBOX_worker.x",

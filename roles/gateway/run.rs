@@ -53,6 +53,8 @@ struct GatewayProcess {
     admin_tasks: Tasks,
     stop: Cancel,
     removed_endpoints: RemovedEndpoints,
+    /// Ends the previous reload's wait for requests to removed endpoints.
+    newer_reload: Cancel,
 }
 
 /// Runs a gateway until a signal stops it.
@@ -85,7 +87,7 @@ pub async fn run(
             }
         }
     }
-    drop(commands);
+    gateway.answer_while_draining(commands);
     gateway.drain().await;
     Ok(())
 }
@@ -151,6 +153,7 @@ impl GatewayProcess {
             admin_tasks,
             stop,
             removed_endpoints: RemovedEndpoints::default(),
+            newer_reload: Cancel::new(),
         };
         Ok((gateway, commands))
     }

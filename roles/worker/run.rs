@@ -31,6 +31,7 @@ use super::observation::readiness::QueueReadiness;
 use super::observation::report;
 
 mod commands;
+mod queue_commands;
 mod queues;
 mod reload;
 
@@ -45,6 +46,8 @@ struct WorkerProcess {
     transport: Arc<dyn Transport>,
     databases: Databases,
     queues: RunningQueues,
+    /// The rollout of the last reload; `None` if it was not part of one.
+    last_rollout: Option<String>,
     readiness: Readiness,
     tasks: Tasks,
     admin_tasks: Tasks,
@@ -71,7 +74,7 @@ pub async fn run(
             signal = signals.next() => match signal {
                 Signal::Reload => {
                     systemd::reloading();
-                    worker.reload_by_signal(&sources).await;
+                    worker.reload_by_signal(&sources);
                     if is_ready {
                         systemd::ready("serving");
                     }
@@ -129,14 +132,19 @@ impl WorkerProcess {
             admin::ProcessHealth { readiness: readiness.clone(), status: status(&running.set) };
         admin.serve(health, &admin_tasks, stop.clone());
         let commands = join_fleet(&config, &transport, &running.set, &readiness, &tasks).await?;
-        let rollout = running.apply(queues, &config, &databases, false).await;
-        if let Some((_, failure)) = rollout.failed().first_key_value() {
-            let what = format!("cannot subscribe to the worker's own subjects: {failure}");
-            return Err(RunError::System { what, source: "NATS refuses the subscription".into() });
-        }
-        let queues = running;
-        let worker =
-            Self { config, transport, databases, queues, readiness, tasks, admin_tasks, stop };
+        // Each queue reports by itself when it is served, or why it is not.
+        let _rollout = running.apply(queues, &config, &databases, false);
+        let worker = Self {
+            config,
+            transport,
+            databases,
+            queues: running,
+            last_rollout: None,
+            readiness,
+            tasks,
+            admin_tasks,
+            stop,
+        };
         Ok((worker, commands))
     }
 

@@ -80,11 +80,9 @@ pub(super) fn run<O: Write, E: Write>(
         let mut link = transport.link();
         let up = messaging::wait_until_up(&mut link);
         if !matches!(timeout(CONNECT_LIMIT, up).await, Ok(Some(_))) {
-            let servers = nats.servers.join(", ");
-            writeln!(
-                output.err,
-                "error: no connection to NATS within {CONNECT_LIMIT:?}: {servers}"
-            )?;
+            // The causes of the attempts are not logged on stderr.
+            let cause = transport.connect_failure().unwrap_or_else(|| nats.servers.join(", "));
+            writeln!(output.err, "error: no connection to NATS within {CONNECT_LIMIT:?}: {cause}")?;
             return Ok(ExitCode::from(EXIT_FAILED));
         }
         let prefix = config.messaging.prefix.clone();

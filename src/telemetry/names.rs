@@ -81,6 +81,7 @@ metrics! {
     WORKER_UNSENT: Counter "fjord_worker_replies_unsent_total", "Interim replies and refusals dropped because NATS did not accept them immediately.";
     WORKER_RESENT: Counter "fjord_worker_answers_resent_total", "Reply messages that gateways requested again after a connection to NATS was lost, by result.";
     WORKER_QUEUE_READY: Gauge "fjord_worker_queue_ready", "1 while a queue is served, 0 while it is not, by queue.";
+    WORKER_QUEUE_PAUSED: Gauge "fjord_worker_queue_paused", "1 while an operator has paused a queue, otherwise 0, by queue.";
 
     BACKEND_CONNECTIONS: Gauge "fjord_backend_connections", "Database connections, by database, program name and state.";
     BACKEND_WAIT: Histogram "fjord_backend_wait_seconds", "Time for which a call waited for a connection, by database.";

@@ -19,6 +19,10 @@ pub struct QueueSnapshot {
     pub name: String,
     /// The usage of the slots.
     pub slots: SlotUsage,
+    /// The number of slots that the configuration has.
+    pub limit_configured: usize,
+    /// Whether an operator has paused the queue.
+    pub is_paused: bool,
     /// The total time that calls have held slots since the start.
     pub slot_time: Duration,
     /// The total time without a free slot since the start.
@@ -81,5 +85,7 @@ fn slots_report(queue: &QueueSnapshot, is_served: bool) -> SlotsReport {
         used_seconds: queue.slot_time.as_secs_f64(),
         full_seconds: queue.saturated_time.as_secs_f64(),
         is_served,
+        limit_configured: count(queue.limit_configured),
+        is_paused: queue.is_paused,
     }
 }

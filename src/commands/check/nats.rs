@@ -59,8 +59,9 @@ async fn check(role: &CheckedRole, nats: &NatsConfig, server: &str) -> CheckResu
 /// arrive and be lost.
 fn permission_check(role: &CheckedRole, unused: &str) -> Result<PermissionCheck, SubjectError> {
     let prefix = &role.config.messaging.prefix;
+    let control = prefix.join(CONTROL_TOKEN)?;
     let mut check = PermissionCheck {
-        subscribe: vec![prefix.join(STATUS_TOKEN)?, prefix.join(CONTROL_TOKEN)?],
+        subscribe: vec![prefix.join(STATUS_TOKEN)?, control.clone(), control.all_below()],
         ..PermissionCheck::default()
     };
     if role.config.messaging.service_api {

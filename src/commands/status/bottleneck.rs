@@ -78,11 +78,12 @@ fn unavailable_database(processes: &[ProcessView]) -> Option<Bottleneck> {
 
 fn without_worker(queues: &[QueueView]) -> Option<Bottleneck> {
     let wanted = |queue: &&QueueView| {
-        queue.workers == 0 && (queue.waiting > 0 || queue.arrivals_per_second > 0.0)
+        queue.workers == queue.paused && (queue.waiting > 0 || queue.arrivals_per_second > 0.0)
     };
     let queue = queues.iter().filter(wanted).max_by_key(|queue| queue.waiting)?;
+    let why = if queue.paused > 0 { "it is paused" } else { "no worker serves it" };
     let sentence = format!(
-        "The bottleneck is queue {}: no worker serves it, while {:.1} requests per second arrive and {} are waiting.",
+        "The bottleneck is queue {}: {why}, while {:.1} requests per second arrive and {} are waiting.",
         queue.name, queue.arrivals_per_second, queue.waiting,
     );
     Some(Bottleneck::new(BottleneckKind::NoWorker, &queue.name, sentence))

@@ -44,7 +44,7 @@ impl PoolView {
 #[derive(Default)]
 struct PoolWorkers<'a> {
     number: u64,
-    /// The slots for each queue that is served.
+    /// The slots for each queue that is served and not paused.
     slots: BTreeMap<&'a str, u64>,
     /// The distinct sets of queues that workers have slots for.
     kinds: BTreeSet<BTreeSet<&'a str>>,
@@ -62,20 +62,33 @@ pub(super) fn pools(reports: &[Report], queues: &[QueueView]) -> Vec<PoolView> {
         let slots: Vec<_> = slots.collect();
         pool.kinds.insert(slots.iter().map(|(queue, _)| *queue).collect());
         let mut is_serving = false;
-        for (queue, slots) in slots.into_iter().filter(|(_, slots)| slots.is_served) {
+        for (queue, slots) in
+            slots.into_iter().filter(|(_, slots)| slots.is_served && !slots.is_paused)
+        {
             is_serving = true;
             *pool.slots.entry(queue).or_default() += slots.limit;
         }
         pool.number += u64::from(is_serving);
     }
-    pools.into_iter().filter_map(|(name, workers)| workers.view(name, queues)).collect()
+    let mut totals: BTreeMap<&str, u64> = BTreeMap::new();
+    for (queue, slots) in pools.values().flat_map(|pool| &pool.slots) {
+        *totals.entry(queue).or_default() += slots;
+    }
+    pools.into_iter().filter_map(|(name, workers)| workers.view(name, queues, &totals)).collect()
 }
 
 impl PoolWorkers<'_> {
-    fn view(&self, name: &str, queues: &[QueueView]) -> Option<PoolView> {
+    /// Returns the view of the pool. `totals` has the slots of all pools for each queue.
+    fn view(
+        &self,
+        name: &str,
+        queues: &[QueueView],
+        totals: &BTreeMap<&str, u64>,
+    ) -> Option<PoolView> {
         let loads = queues.iter().filter_map(|queue| {
             let slots = *self.slots.get(&*queue.name)?;
-            let share = count_as_f64(slots) / count_as_f64(queue.limit.max(1));
+            let total = totals.get(&*queue.name).copied().unwrap_or(slots);
+            let share = count_as_f64(slots) / count_as_f64(total.max(1));
             Some(queue.load(count_as_f64(slots), share))
         });
         let headroom = Headroom::new(self.number, loads)?;

@@ -108,12 +108,15 @@ fn queue_rows(view: &FleetView) -> Vec<Vec<String>> {
     let is_idle = |queue: &&QueueView| {
         queue.arrivals_per_second == 0.0
             && queue.rates.calls_per_second == 0.0
-            && queue.waiting + queue.running == 0
+            && queue.waiting + queue.running + queue.paused == 0
     };
     let busy = view.queues.iter().filter(|queue| !is_idle(queue)).map(|queue| {
         vec![
             queue.name.clone(),
-            queue.workers.to_string(),
+            match queue.paused {
+                0 => queue.workers.to_string(),
+                paused => format!("{} ({paused} paused)", queue.workers),
+            },
             format!("{}/{}", queue.running, queue.limit),
             percent(queue.utilization),
             percent(queue.saturated),
@@ -144,10 +147,17 @@ fn pool(pool: &PoolView) -> Vec<String> {
 
 fn shares(process: &ProcessView) -> Vec<Vec<String>> {
     let is_busy = |share: &&WorkerQueueView| {
-        share.running > 0 || share.rates.calls_per_second > 0.0 || !share.is_served
+        let is_changed = share.is_paused || share.limit != share.limit_configured;
+        share.running > 0 || share.rates.calls_per_second > 0.0 || !share.is_served || is_changed
     };
     let row = |share: &WorkerQueueView| {
-        let runs = format!("{}/{}", share.running, share.limit);
+        let mut runs = format!("{}/{}", share.running, share.limit);
+        if share.limit != share.limit_configured {
+            write!(runs, " (configured {})", share.limit_configured).ok();
+        }
+        if share.is_paused {
+            runs.push_str(" paused");
+        }
         vec![
             short(&process.id),
             share.name.clone(),

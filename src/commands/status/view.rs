@@ -46,6 +46,9 @@ pub(super) struct WorkerQueueView {
     pub(super) limit: u64,
     pub(super) running: u64,
     pub(super) is_served: bool,
+    pub(super) is_paused: bool,
+    /// The number of slots that the configuration has.
+    pub(super) limit_configured: u64,
     /// The share of the slots that were in use.
     pub(super) utilization: f64,
     /// The share of the time during which all slots were in use.
@@ -69,6 +72,8 @@ pub(super) struct QueueView {
     pub(super) name: String,
     /// The number of workers that serve the queue.
     pub(super) workers: u64,
+    /// The number of those workers in which the queue is paused.
+    pub(super) paused: u64,
     pub(super) limit: u64,
     pub(super) running: u64,
     /// The number of requests that are waiting for a slot.
@@ -235,6 +240,8 @@ impl WorkerQueueView {
             limit: now.limit,
             running: now.running,
             is_served: now.is_served,
+            is_paused: now.is_paused,
+            limit_configured: now.limit_configured,
             utilization: (pair.share(now.used_seconds, used) / count_as_f64(now.limit.max(1)))
                 .min(1.0),
             saturated: pair.share(now.full_seconds, full).min(1.0),
@@ -260,6 +267,7 @@ impl QueueView {
             self.waiting += slots.waiting;
             if slots.is_served {
                 self.workers += 1;
+                self.paused += u64::from(slots.is_paused);
                 self.limit += slots.limit;
                 // These are sums until `finish` divides them.
                 self.utilization += queue.utilization * count_as_f64(slots.limit);

@@ -7,7 +7,7 @@ use crate::fleet::query;
 use crate::message::{Message, Subject, SubjectError};
 use crate::messaging::{Transport, TransportError};
 
-use super::{CONTROL_TOKEN, ControlReply, ControlRequest};
+use super::{ControlReply, ControlRequest};
 
 /// Sends a command. Returns the replies by the id of the process, as soon as all `expected` processes have replied, and after
 /// `limit` at the latest. Replies of other processes are returned too. The number and the size of the replies are limited.
@@ -23,7 +23,7 @@ pub async fn ask(
     limit: Duration,
 ) -> Result<BTreeMap<String, ControlReply>, TransportError> {
     let subject = prefix
-        .join(CONTROL_TOKEN)
+        .join(request.command.subject_tokens())
         .map_err(|error: SubjectError| TransportError::Refused(error.into()))?;
     let payload =
         serde_json::to_vec(request).map_err(|error| TransportError::Refused(error.into()))?;

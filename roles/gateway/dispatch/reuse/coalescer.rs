@@ -107,10 +107,6 @@ impl SharedCall {
         self.result.send_replace(Some(Arc::new(result)));
     }
 
-    #[expect(
-        clippy::mutable_key_type,
-        reason = "the hash of a key depends on the address of its endpoint, not on the contents"
-    )]
     fn remove(&self, calls: &mut HashMap<AnswerKey, Arc<watch::Sender<SharedResult>>>) {
         if calls.get(&self.key).is_some_and(|known| Arc::ptr_eq(known, &self.result)) {
             calls.remove(&self.key);

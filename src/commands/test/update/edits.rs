@@ -215,11 +215,12 @@ mod tests {
                 "  \"c\": {},\n  \"b\": 1",
             ),
             (r#"{"rows":[{"n":1},{"n":2},{"n":3}],"one":[1,2,3],"b":1}"#, ",  \"t\":\"a\"", ""),
-            (r#"{"one":[1,2,3],"b":1}"#, &text[4..text.find("\"one\"").unwrap()], ""),
+            (r#"{"one":[1,2,3],"b":1}"#, text.get(4..text.find("\"one\"").unwrap()).unwrap(), ""),
         ] {
-            let expected = match new.contains("\"t\":\"b\"") {
-                true => text.replace(from, to).replace(",\n    {\"n\":3}", ""),
-                false => text.replacen(from, to, 1),
+            let expected = if new.contains("\"t\":\"b\"") {
+                text.replace(from, to).replace(",\n    {\"n\":3}", "")
+            } else {
+                text.replacen(from, to, 1)
             };
             assert_eq!(changed(text, new), expected, "{new}");
         }
