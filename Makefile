@@ -23,7 +23,11 @@ ZIG_VERSION := 0.17.1
 ZIGBUILD_VERSION := 0.24.0
 ZIG := $(TARGET)/zig/venv/bin
 RPM_RELEASE ?= 1
+# aarch64-unknown-linux-gnu builds the package for Graviton.
 RPM_TARGET := x86_64-unknown-linux-gnu
+RPM_ARCHITECTURE = $(firstword $(subst -, ,$(RPM_TARGET)))
+# Runs an executable of another architecture, which prints its manual page and completions while the package is built.
+RPM_RUNNER = $(if $(filter-out $(shell uname -m),$(RPM_ARCHITECTURE)),qemu-$(RPM_ARCHITECTURE) -L /usr/$(RPM_ARCHITECTURE)-linux-gnu)
 RPM_BINARY := $(TARGET)/$(RPM_TARGET)/dist/fjord
 PYTHON := $(TARGET)/python/bin/python
 # Where cargo-deny stores its advisory database.
@@ -34,7 +38,7 @@ PROPERTY_TESTS = arbitrary_header_bytes $(shell grep -rl --include='*.rs' 'propt
 # Fault tests start clusters of real processes, which compete for the processor if more tests run concurrently.
 TEST_THREADS ?= 2
 
-.PHONY: help check fmt lint test snapshots soak bench bench-growth bench-overload bench-pool bench-procedures bench-scrape rpm test-rpm doc deny run nats-server python prometheus sslyze openapi-tools cfn-lint simulate-growth test-hostile run-gateway run-worker install clean
+.PHONY: help check fmt lint test snapshots soak bench bench-growth bench-overload bench-pool bench-procedures bench-scrape rpm test-rpm doc deny run nats-server python prometheus sslyze openapi-tools cfn-lint simulate-growth rpm-aarch64 test-hostile run-gateway run-worker install clean
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-15s %s\n", $$1, $$2 }'
@@ -101,18 +105,23 @@ $(ZIG)/cargo-zigbuild:
 	$(ZIG)/pip install --quiet ziglang==$(ZIG_VERSION) cargo-zigbuild==$(ZIGBUILD_VERSION)
 
 rpm: $(ZIG)/cargo-zigbuild ## Builds one RPM for CentOS 7 and newer: target/rpm/fjord-*.x86_64.rpm. Needs rpmbuild
-	@command -v rpmbuild objdump >/dev/null || { echo "rpmbuild or objdump is missing: on Debian, apt-get install rpm binutils" >&2; exit 1; }
+	@command -v rpmbuild readelf >/dev/null || { echo "rpmbuild or readelf is missing: on Debian, apt-get install rpm binutils" >&2; exit 1; }
+	@test -z "$(RPM_RUNNER)" || { command -v $(firstword $(RPM_RUNNER)) >/dev/null && test -d $(lastword $(RPM_RUNNER)); } || { \
+	  echo "cannot run executables for $(RPM_ARCHITECTURE): on Debian, apt-get install qemu-user libc6-arm64-cross" >&2; exit 1; }
 	PATH=$(abspath $(ZIG)):$$PATH $(CARGO) zigbuild --profile dist --locked --bin fjord --target $(RPM_TARGET).2.17
-	@newest=$$(objdump -T $(RPM_BINARY) | grep -oE 'GLIBC_[0-9.]+' | sort -Vu | tail -1); \
+	@newest=$$(readelf -W --version-info $(RPM_BINARY) | grep -oE 'GLIBC_[0-9.]+' | sort -Vu | tail -1); \
 	  test "$$newest" = GLIBC_2.17 || { echo "the binary needs $$newest, but CentOS 7 has GLIBC_2.17" >&2; exit 1; }
-	rm -rf $(TARGET)/rpm && mkdir -p $(TARGET)/rpm
-	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) rpmbuild -bb --quiet --target x86_64 \
+	rm -rf $(TARGET)/rpm/work $(TARGET)/rpm/*.$(RPM_ARCHITECTURE).rpm && mkdir -p $(TARGET)/rpm
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) rpmbuild -bb --quiet --target $(RPM_ARCHITECTURE) \
 	  --define "_topdir $(abspath $(TARGET))/rpm/work" --define "_rpmdir $(abspath $(TARGET))/rpm/work" \
 	  --define "clamp_mtime_to_source_date_epoch 1" --define "use_source_date_epoch_as_buildtime 1" --define "_buildhost fjord" \
-	  --define "fjord_version $(VERSION)" --define "fjord_release $(RPM_RELEASE)" \
+	  --define "fjord_version $(VERSION)" --define "fjord_release $(RPM_RELEASE)" --define "fjord_runner $(or $(RPM_RUNNER),%{nil})" \
 	  --define "fjord_source $(CURDIR)" --define "fjord_bin $(abspath $(RPM_BINARY))" fjord.spec
-	mv $(TARGET)/rpm/work/x86_64/*.rpm $(TARGET)/rpm/ && rm -rf $(TARGET)/rpm/work
+	mv $(TARGET)/rpm/work/$(RPM_ARCHITECTURE)/*.rpm $(TARGET)/rpm/ && rm -rf $(TARGET)/rpm/work
 	@ls -l $(TARGET)/rpm/*.rpm
+
+rpm-aarch64: ## Builds the RPM for Graviton: target/rpm/fjord-*.aarch64.rpm. Elsewhere than on aarch64, also needs qemu-user and rustup target add
+	$(MAKE) rpm RPM_TARGET=aarch64-unknown-linux-gnu
 
 test-rpm: nats-server ## Installs, runs, upgrades and removes the RPM on a booted Debian 11. Needs root
 	tests/rpm/run
