@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 use fjord::lifecycle::{Cancel, Tasks};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Collected, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -165,7 +165,7 @@ impl Drop for AwsServices {
 }
 
 /// Returns the secret key of the credentials that were read as the `number`th.
-pub(crate) fn secret_key(number: u32) -> String {
+fn secret_key(number: u32) -> String {
     format!("secret-key-{number}")
 }
 
@@ -207,7 +207,7 @@ async fn serve(
         let state = Arc::clone(&state);
         async move {
             let (parts, body) = request.into_parts();
-            let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+            let body = body.collect().await.map(Collected::to_bytes).unwrap_or_default();
             let answer = if is_api {
                 api(&parts, &body, &state)
             } else {

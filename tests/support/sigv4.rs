@@ -12,7 +12,7 @@ pub(crate) struct SigningKey<'a> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 fn mac(key: &[u8], text: &str) -> Vec<u8> {
@@ -28,8 +28,9 @@ pub(crate) fn signature(
     time: &str,
     key: SigningKey<'_>,
 ) -> String {
-    let lines: String =
-        headers.iter().map(|(name, value)| format!("{name}:{}\n", value.trim())).collect();
+    let lines = headers
+        .iter()
+        .fold(String::new(), |text, (name, value)| text + &format!("{name}:{}\n", value.trim()));
     let names: Vec<&str> = headers.iter().map(|(name, _)| *name).collect();
     let hash = |bytes: &[u8]| hex(digest::digest(&digest::SHA256, bytes).as_ref());
     let request = format!("{method}\n/\n\n{lines}\n{}\n{}", names.join(";"), hash(body));
