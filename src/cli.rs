@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+mod ec2;
 mod fleet;
 
+pub use ec2::{AwsArguments, Ec2Command, PublishArguments, WatchArguments};
 pub use fleet::{
     DrainArguments, LogArguments, QueueCommand, QueueLimitArguments, QueueNamesArguments,
     QueueWeightArguments, ReloadArguments, ReplyOptions, StatusArguments, TargetOptions,
@@ -84,6 +86,9 @@ pub enum Command {
     Queue(QueueCommand),
     /// Adds directives to the log filter of running processes for a limited time, without a change of their configuration.
     Log(LogArguments),
+    /// Commands for hosts on EC2.
+    #[command(subcommand)]
+    Ec2(Ec2Command),
     /// Calls an endpoint through NATS as a gateway would, without authentication. Shows the answer and the duration of each
     /// phase. The exit status is 1 if the answer is an error.
     Call(CallArguments),

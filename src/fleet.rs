@@ -13,6 +13,7 @@ use crate::message::Subject;
 use crate::messaging::{Transport, TransportError};
 
 pub mod control;
+pub mod headroom;
 pub mod monitor;
 pub mod query;
 pub mod report;

@@ -51,6 +51,7 @@ fn sources(layers: &Layers) -> Sources {
         environment: std::env::vars_os().collect(),
         sets: layers.set.clone(),
         only_nats_files: false,
+        may_be_incomplete: false,
     }
 }
 

@@ -33,6 +33,8 @@ mod documentation_page;
 #[cfg(test)]
 mod dry_runs;
 #[cfg(test)]
+mod ec2;
+#[cfg(test)]
 mod end_to_end;
 #[cfg(test)]
 mod fault_tolerance;
@@ -44,6 +46,9 @@ mod fleet_status;
 mod foreign_workers;
 #[cfg(test)]
 mod gateway_restart;
+#[cfg(test)]
+mod growth_simulation;
+#[cfg(test)]
 mod health_check;
 #[cfg(test)]
 mod hostile_clients;

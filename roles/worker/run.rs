@@ -208,7 +208,7 @@ fn fleet_member(
 ) -> Arc<FleetMember> {
     let queues = queues.clone();
     let snapshots = move || queues.load().iter().map(|queue| queue.snapshot()).collect();
-    let source = report::source(snapshots, readiness);
+    let source = report::source(&config.worker.pool, snapshots, readiness);
     let prefix = config.messaging.prefix.clone();
     FleetMember::new(ProcessIdentity::new(Role::Worker, prefix, &transport.inbox()), source)
 }

@@ -56,6 +56,7 @@ pub(super) fn run(
         directory: Some(arguments.directory.clone()),
         role: None,
         only_nats_files: false,
+        may_be_incomplete: false,
         ..sources.clone()
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -33,6 +33,20 @@ pub(super) fn run(
     })
 }
 
+/// Measures the activity of the fleet over an interval.
+///
+/// # Errors
+/// A message if no process replies.
+pub(super) async fn measure(
+    connection: &NatsConnection,
+    interval: Duration,
+) -> Result<FleetView, String> {
+    let earlier = take_snapshot(connection, 0, 0).await?;
+    sleep(interval).await;
+    let later = take_snapshot(connection, earlier.reports.len(), earlier.servers.len()).await?;
+    Ok(FleetView::between(&earlier, &later))
+}
+
 async fn watch(
     arguments: &StatusArguments,
     connection: &NatsConnection,

@@ -34,6 +34,8 @@ pub struct Report {
     pub uptime_seconds: f64,
     /// The parts that are not ready, each with the reason.
     pub not_ready: BTreeMap<String, String>,
+    /// The pool that a worker belongs to (`worker.pool`).
+    pub pool: String,
     /// The number of requests or calls in progress.
     pub in_flight: u64,
     /// The limit on requests or calls in progress.

@@ -10,6 +10,7 @@ mod activity;
 mod bottleneck;
 pub(crate) mod format;
 mod nats_server;
+mod pools;
 pub(crate) mod weighted_queues;
 
 use activity::ReportPair;
@@ -17,6 +18,7 @@ use activity::ReportPair;
 pub(crate) use activity::{CallRates, ProcessView, QueueView, WorkerQueueView};
 pub(crate) use bottleneck::Bottleneck;
 pub(crate) use nats_server::{Connz, MonitoredConnection, NatsServerView, ServerSample, Varz};
+pub(crate) use pools::PoolView;
 pub(crate) use weighted_queues::WeightedQueueView;
 
 /// The state of the fleet, with rates between two snapshots.
@@ -30,6 +32,8 @@ pub(crate) struct FleetView {
     pub(crate) processes: Vec<ProcessView>,
     /// All queues, summed over the processes.
     pub(crate) queues: Vec<QueueView>,
+    /// The pools of workers.
+    pub(crate) pools: Vec<PoolView>,
     /// The queues of endpoints with several queues, summed over the gateways.
     pub(crate) weighted_queues: Vec<WeightedQueueView>,
     /// The NATS servers, sampled through the system account or at the configured monitoring URLs.
@@ -63,8 +67,9 @@ impl FleetView {
             .collect();
         let weighted_queues = weighted_queues::weighted_queues(&earlier.reports, &later.reports);
         let window_seconds = window(&pairs);
+        let pools = pools::pools(&later.reports, &queues);
         let bottleneck = bottleneck::find(&processes, &queues, &nats);
-        Self { window_seconds, bottleneck, processes, queues, weighted_queues, nats }
+        Self { window_seconds, bottleneck, processes, queues, pools, weighted_queues, nats }
     }
 }
 

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use crate::commands::table;
 use crate::fleet::view::format::{bytes, percent, rate, seconds, uptime};
 use crate::fleet::view::{
-    FleetView, NatsServerView, ProcessView, QueueView, WeightedQueueView, WorkerQueueView,
-    weighted_queues,
+    FleetView, NatsServerView, PoolView, ProcessView, QueueView, WeightedQueueView,
+    WorkerQueueView, weighted_queues,
 };
 use crate::telemetry::count_as_f64;
 
@@ -60,6 +60,11 @@ pub(super) fn page(view: &FleetView) -> String {
             "ERRORS/s",
         ],
         queue_rows(view),
+    );
+    section(
+        "Pools (LOAD: share of the slots of the busiest queue that the load needs; NEEDED: workers with which it is at most 80 %)",
+        &["POOL", "WORKERS", "LOAD", "NEEDED", "FREE", "QUEUES"],
+        view.pools.iter().map(pool).collect(),
     );
     section(
         "Endpoints with several queues (SHARE: of the endpoint's requests; 4xx and 5xx: of the queue's requests)",
@@ -141,6 +146,17 @@ fn queue_rows(view: &FleetView) -> Vec<Vec<String>> {
     busy.chain(idle).collect()
 }
 
+fn pool(pool: &PoolView) -> Vec<String> {
+    vec![
+        pool.name.clone(),
+        pool.workers.to_string(),
+        percent(pool.load),
+        pool.workers_needed.to_string(),
+        pool.workers_free.to_string(),
+        pool.queues.len().to_string(),
+    ]
+}
+
 fn shares(process: &ProcessView) -> Vec<Vec<String>> {
     let is_busy = |share: &&WorkerQueueView| {
         let is_changed = share.is_paused || share.limit != share.limit_configured;
@@ -204,5 +220,7 @@ fn notes(view: &FleetView) -> Vec<String> {
             process.not_ready.iter().map(move |(part, why)| format!("{name}: {part}: {why}"));
         reasons.chain(cut).collect::<Vec<_>>()
     });
-    notes.chain(weighted_queues::notes(&view.weighted_queues)).take(ROWS_MAX).collect()
+    let mixed = view.pools.iter().filter(|pool| pool.is_mixed).map(PoolView::mixed_note);
+    let notes = notes.chain(weighted_queues::notes(&view.weighted_queues)).take(ROWS_MAX);
+    notes.chain(mixed).collect()
 }

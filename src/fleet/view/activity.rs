@@ -8,10 +8,6 @@ use crate::fleet::Report;
 use crate::fleet::report::{DatabaseReport, QueueReport, SlotsReport};
 use crate::telemetry::{Distribution, count_as_f64};
 
-/// The largest share of its slots that a queue should use, so that waits stay short. The recording rules use the same
-/// value.
-const TARGET_UTILIZATION: f64 = 0.8;
-
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct ProcessView {
     pub(crate) role: String,
@@ -131,7 +127,7 @@ impl<'a> ReportPair<'a> {
         })
     }
 
-    pub(super) fn rate(&self, now: u64, before: u64) -> f64 {
+    pub(crate) fn rate(&self, now: u64, before: u64) -> f64 {
         count_as_f64(now.saturating_sub(before)) / self.seconds
     }
 
@@ -290,8 +286,7 @@ impl QueueView {
         self.wait_p99_seconds = self.waits.quantile(0.99);
         self.request_p50_seconds = self.request_times.quantile(0.5);
         self.request_p99_seconds = self.request_times.quantile(0.99);
-        let arrivals = self.arrivals_per_second.max(self.rates.calls_per_second);
-        self.slots_needed =
-            self.rates.times.mean().map(|mean| (arrivals * mean / TARGET_UTILIZATION).ceil());
+        let load = self.load(count_as_f64(self.limit), 1.0);
+        self.slots_needed = load.call_seconds.map(|_| load.slots_needed());
     }
 }
