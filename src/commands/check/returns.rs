@@ -7,10 +7,10 @@ use tokio::time::Instant;
 use crate::catalogue::names::eq_ignore_case;
 use crate::catalogue::returns::VALUE;
 use crate::catalogue::{Endpoint, ParameterType, ProcedureName, ResultKind, ReturnColumn, Returns};
-use crate::commands::result_descriptions;
+use crate::commands::result_descriptions::{self, DescribeError};
 use crate::procedures::{Backend, ColumnDescription, ResultDescription};
 
-/// The maximum number of columns that a line names.
+/// The maximum number of columns or endpoints that a line names.
 const NAMES_MAX: usize = 16;
 
 /// Returns a line for each difference. Differences are warnings, because `returns` affects only the
@@ -32,20 +32,36 @@ pub(super) async fn differences(
         return Vec::new();
     }
     let described = result_descriptions::describe(backend, &procedures, deadline).await;
-    // Of a database that cannot be reached, one line says enough.
-    if let [first, _, ..] = described.as_slice()
-        && let Err(reason) = &first.sets
-        && described.iter().all(|one| one.sets.as_ref().err() == Some(reason))
-    {
-        let count = described.len();
-        return vec![format!("returns of {count} endpoints were not compared: {reason}")];
-    }
-    let mut lines = Vec::new();
+    let (mut lines, mut unanswered) = (Vec::new(), Vec::new());
     for (endpoint, described) in endpoints.into_iter().zip(described) {
-        let found = compare(endpoint, &described).into_iter();
-        lines.extend(found.map(|line| format!("endpoint {:?}: {line}", endpoint.id.as_str())));
+        let id = endpoint.id.as_str();
+        let found = match described {
+            Ok(described) => compare(endpoint, &described),
+            Err(DescribeError::Refused(reason)) => vec![not_compared(&reason)],
+            Err(DescribeError::NoAnswer(reason)) => {
+                unanswered.push((id, reason));
+                continue;
+            }
+        };
+        lines.extend(found.iter().map(|line| format!("endpoint {id:?}: {line}")));
     }
+    lines.extend(without_answer(&unanswered));
     lines
+}
+
+/// Returns one line for all endpoints whose procedures the database did not describe in time.
+fn without_answer(unanswered: &[(&str, String)]) -> Option<String> {
+    let (first, reason) = unanswered.first()?;
+    if unanswered.len() == 1 {
+        return Some(format!("endpoint {first:?}: returns: not compared: {reason}"));
+    }
+    let ids = list(unanswered.iter().map(|(id, _)| *id));
+    let count = unanswered.len();
+    Some(format!("returns of {count} endpoints were not compared ({ids}): {reason}"))
+}
+
+fn not_compared(reason: &str) -> String {
+    format!("returns: not compared, because the database does not describe the result: {reason}")
 }
 
 fn compare(endpoint: &Endpoint, described: &ResultDescription) -> Vec<String> {
@@ -89,9 +105,7 @@ impl<'a> ReturnsComparison<'a> {
         match &self.described.sets {
             Ok(sets) => Some(sets),
             Err(reason) => {
-                self.lines.push(format!(
-                    "returns: not compared, because the database does not describe the result: {reason}"
-                ));
+                self.lines.push(not_compared(reason));
                 None
             }
         }
@@ -194,11 +208,36 @@ fn count(sets: usize) -> String {
 }
 
 fn names(described: &[ColumnDescription]) -> String {
-    let names = described.iter().take(NAMES_MAX).map(|column| column.name.as_str());
-    let names: Vec<&str> = names.collect();
-    match described.len().saturating_sub(names.len()) {
-        _ if names.is_empty() => "no columns".to_owned(),
+    if described.is_empty() {
+        return "no columns".to_owned();
+    }
+    list(described.iter().map(|column| column.name.as_str()))
+}
+
+fn list<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
+    let more = names.len().saturating_sub(NAMES_MAX);
+    let names: Vec<&str> = names.take(NAMES_MAX).collect();
+    match more {
         0 => names.join(", "),
         more => format!("{} and {more} more", names.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_without_a_description_are_named_in_one_line() {
+        let reasons = ["no answer within 5.0s", "the time for all procedures is over"];
+        let ids: Vec<String> = (1..=18).map(|number| format!("e{number}")).collect();
+        let all = ids.iter().map(|id| (id.as_str(), reasons[usize::from(id != "e1")].to_owned()));
+        let all: Vec<_> = all.collect();
+        assert_eq!(without_answer(&[]), None);
+        let one = "endpoint \"e1\": returns: not compared: no answer within 5.0s";
+        assert_eq!(without_answer(&all[..1]).as_deref(), Some(one));
+        let two = "returns of 2 endpoints were not compared (e1, e2): no answer within 5.0s";
+        assert_eq!(without_answer(&all[..2]).as_deref(), Some(two));
+        assert!(without_answer(&all).unwrap().contains("e15, e16 and 2 more): "));
     }
 }
