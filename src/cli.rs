@@ -6,6 +6,15 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+mod ec2;
+mod fleet;
+
+pub use ec2::{AwsArguments, Ec2Command, PublishArguments, WatchArguments};
+pub use fleet::{
+    DrainArguments, LogArguments, QueueCommand, QueueLimitArguments, QueueNamesArguments,
+    QueueWeightArguments, ReloadArguments, ReplyOptions, StatusArguments, TargetOptions,
+};
+
 /// The last lines of every command's help.
 const AFTER_HELP: &str = "Exit status: 0 success; 1 failure; 2 invalid usage, or a configuration error found by a \
                           command; 78 a configuration error found by a role when it starts.";
@@ -71,6 +80,15 @@ pub enum Command {
     Reload(ReloadArguments),
     /// Makes one process, or every process on a host, finish its requests or calls and exit, as after SIGTERM.
     Drain(DrainArguments),
+    /// Pauses or resumes queues of the running workers, or changes how many calls they run concurrently or how gateways divide
+    /// requests among queues. The changes last until a process stops.
+    #[command(subcommand)]
+    Queue(QueueCommand),
+    /// Adds directives to the log filter of running processes for a limited time, without a change of their configuration.
+    Log(LogArguments),
+    /// Commands for hosts on EC2.
+    #[command(subcommand)]
+    Ec2(Ec2Command),
     /// Calls an endpoint through NATS as a gateway would, without authentication. Shows the answer and the duration of each
     /// phase. The exit status is 1 if the answer is an error.
     Call(CallArguments),
@@ -148,45 +166,6 @@ pub enum CheckFormat {
     Json,
 }
 
-/// Options of `fjord status`.
-#[derive(Args, Clone, Debug)]
-pub struct StatusArguments {
-    /// Repeats the report after each interval, until interrupted.
-    #[arg(long)]
-    pub watch: bool,
-    /// Prints one JSON document per line, for scripts.
-    #[arg(long)]
-    pub json: bool,
-    /// The time over which rates and percentiles are measured.
-    #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub interval: u64,
-}
-
-/// Options of `fjord reload`.
-#[derive(Args, Clone, Debug)]
-pub struct ReloadArguments {
-    /// How long each step waits for all processes to reply.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=600))]
-    pub timeout: u64,
-    /// Prints one JSON document, for scripts.
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// Options of `fjord drain`.
-#[derive(Args, Clone, Debug)]
-pub struct DrainArguments {
-    /// The id of the process, or the name of the host, as in the output of `fjord status --json`.
-    #[arg(value_name = "ID|HOST")]
-    pub member: String,
-    /// How long to wait for the processes' replies. The drain itself can take longer.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
-    pub timeout: u64,
-    /// Prints one JSON document, for scripts.
-    #[arg(long)]
-    pub json: bool,
-}
-
 /// Options of `fjord call`.
 #[derive(Args, Clone)]
 pub struct CallArguments {
@@ -202,6 +181,10 @@ pub struct CallArguments {
     /// The idempotency key.
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
+    /// The queue to send the request to, whatever its weight, if the endpoint has several [default: one by the catalogue's
+    /// weights].
+    #[arg(long, value_name = "NAME")]
+    pub queue: Option<String>,
     /// Rolls back all changes in the database, if the endpoint permits dry runs.
     #[arg(long)]
     pub dry_run: bool,
@@ -223,6 +206,10 @@ pub struct TestArguments {
     /// The examples to run: ids of endpoints, or endpoint/example, in which `*` matches any characters [default: all].
     #[arg(value_name = "FILTER")]
     pub filters: Vec<String>,
+    /// The queue whose procedures are called for endpoints with several queues, of which it is one [default: the first one in
+    /// the catalogue that the worker serves].
+    #[arg(long, value_name = "NAME", conflicts_with = "url")]
+    pub queue: Option<String>,
     /// The gateway to send the requests to, such as `https://localhost:8443`.
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,

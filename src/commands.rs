@@ -18,14 +18,17 @@ mod connected;
 mod control;
 mod dev;
 mod drain;
+mod ec2;
 mod import;
 mod init;
+mod log;
 pub mod nats_connection;
 pub mod openapi;
 mod plain_http;
 mod printable;
 mod private_directory;
 pub mod process_guard;
+mod queue;
 mod reload;
 mod result_descriptions;
 pub mod routes;
@@ -52,7 +55,7 @@ pub struct Output<O, E> {
     pub err: E,
 }
 
-/// What commands need of the roles.
+/// What commands need from the roles.
 #[derive(Clone, Copy, Debug)]
 pub struct RoleFunctions {
     /// Makes the call of `fjord call`.
@@ -81,6 +84,9 @@ pub fn run(command: &Command, sources: &Sources, roles: RoleFunctions) -> ExitCo
         }
         Command::Status(arguments) => status::run(arguments, sources, &mut output),
         Command::Drain(arguments) => drain::run(arguments, sources, &mut output),
+        Command::Queue(command) => queue::run(command, sources, &mut output),
+        Command::Log(arguments) => log::run(arguments, sources, &mut output),
+        Command::Ec2(command) => ec2::run(command, sources, &mut output),
         Command::Reload(arguments) => reload::run(arguments, sources, &mut output),
         Command::Call(arguments) => call::run(arguments, sources, roles.call_endpoint, &mut output),
         Command::Test(arguments) => {

@@ -14,7 +14,9 @@ use crate::message::{Message, Subject};
 mod link;
 pub mod nats;
 
-pub use link::{Link, LinkState, RoundTrip, next_epoch, wait_until_up};
+pub use link::{
+    Link, LinkState, RoundTrip, SettingsState, next_epoch, settings_applied, wait_until_up,
+};
 
 /// Carries messages between processes.
 pub trait Transport: Debug + Send + Sync {
@@ -65,6 +67,10 @@ pub trait Transport: Debug + Send + Sync {
     /// Applies a reloaded configuration. If it differs, makes a new connection in the background, and uses the previous one
     /// until then. The inbox stays the same.
     fn reconfigure(&self, config: &TransportConfig);
+    /// Returns a receiver that watches whether the connection uses the configuration of the last `reconfigure`.
+    fn settings(&self) -> watch::Receiver<SettingsState>;
+    /// Returns why the last failed connection attempt did not succeed, with the server's address.
+    fn connect_failure(&self) -> Option<String>;
     /// Returns the subject prefix of the reply inbox, below which only this process subscribes.
     fn inbox(&self) -> Subject;
 }

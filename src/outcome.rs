@@ -53,6 +53,7 @@ outcomes! {
     Overloaded "overloaded", "refused immediately, because too many requests are waiting or in flight";
     Busy "busy", "every worker was busy for as long as the request could wait";
     NoWorkers "no_workers", "no worker serves the queue";
+    QueuePaused "queue_paused", "an operator has paused the queue";
     BusDown "bus_down", "the process is not connected to NATS";
     BackendDown "backend_down", "the database cannot be reached";
     PoolTimeout "pool_timeout", "no database connection was free in time";

@@ -1,6 +1,7 @@
 //! Promise: a database outage stops only the queues that use the database. It is logged and shown in metrics and `/readyz`,
 //! and the queues are served again afterwards without a restart.
 
+use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,6 +13,7 @@ use super::support::client::get_json;
 use super::support::eventually::{SOON, eventually_some};
 use super::support::fleet::{Fleet, FleetOptions};
 use super::support::mssql_server::fake_server;
+use super::support::reload;
 use super::support::tds::PASSWORD;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -72,6 +74,53 @@ async fn an_unreachable_replica_stops_only_read_only_queues() {
         assert_eq!(login.is_read_only, login.application == "again", "{login:?}");
     }
     assert!(logins.iter().any(|login| login.is_read_only), "{logins:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_an_outage_the_served_endpoints_return_while_reloaded_ones_do_not_match() {
+    let server = fake_server().await.fake.expect("this is the fake server");
+    let worker_toml = format!(
+        "[worker.queues]\nledger-once = {{ database = 'sql' }}\nledger-again = {{ database = 'sql' }}\n\
+         [procedures.databases.sql]\nbackend = 'mssql'\n\
+         [procedures.databases.sql.mssql]\nhost = '127.0.0.1'\nport = {}\n\
+         database = 'd'\nuser = 'u'\npassword = '{PASSWORD}'\ntls.ca = '{}'\n",
+        server.address.port(),
+        server.ca.display(),
+    );
+    let mut fleet = Fleet::start(FleetOptions { worker_toml, ..FleetOptions::default() }).await;
+    let client = fleet.client();
+    let body = json!({ "ms": 1 });
+    client.send(Method::PUT, "/v1/again", &body).await.is(200);
+    let file = fleet.catalogue().join("ledger.json");
+    let text = fs::read_to_string(&file).unwrap();
+    let mut catalogue: serde_json::Value = serde_json::from_str(&text).unwrap();
+    catalogue["ledger-again"]["procedure"] = "ledger.none".into();
+    fs::write(&file, catalogue.to_string()).unwrap();
+    reload::signal(&mut fleet.workers[0], "ok").await;
+    let pending = async |fleet: &Fleet| {
+        let status = reload::status(&fleet.workers[0]).await;
+        status["pending"]["ledger-again"].as_str().map(ToOwned::to_owned)
+    };
+    eventually_some("the new procedure is missing", SOON, async || {
+        pending(&fleet).await?.contains("ledger.none").then_some(())
+    })
+    .await;
+    let ready = r#"fjord_worker_queue_ready{queue="ledger-again"}"#;
+    let is_served =
+        async |served: bool| ((fleet.workers[0].metric(ready).await > 0.5) == served).then_some(());
+    server.state.refuses_connections.store(true, Ordering::Release);
+    server.state.close_connections();
+    eventually_some("the queue is not served", SOON, async || is_served(false).await).await;
+    server.state.refuses_connections.store(false, Ordering::Release);
+    eventually_some("the queue is served again", SOON, async || is_served(true).await).await;
+    client.send(Method::PUT, "/v1/again", &body).await.is(200);
+    eventually_some("the new endpoint still waits", SOON, async || {
+        pending(&fleet).await?.contains("ledger.none").then_some(())
+    })
+    .await;
+    fs::write(&file, text).unwrap();
+    reload::worker(&mut fleet.workers[0]).await;
+    client.send(Method::PUT, "/v1/again", &body).await.is(200);
 }
 
 /// The number of callers of each queue. Each sends one request at a time.

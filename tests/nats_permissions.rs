@@ -9,6 +9,7 @@ use fjord::lifecycle::Tasks;
 use http::Method;
 use serde_json::json;
 
+use super::support::client::get_json;
 use super::support::eventually::{SOON, eventually_some};
 use super::support::fleet::{Fleet, FleetOptions};
 use super::support::nats::{NatsOptions, SHIPPED_PASSWORD};
@@ -73,6 +74,15 @@ async fn the_shipped_permissions_suffice() {
         (answer.status == 200).then_some(())
     })
     .await;
+    // The pages of the admin listeners: that of a gateway shows the fleet.
+    for (process, number) in [(&fleet.gateways[0], 4), (&fleet.workers[0], 1)] {
+        let url = format!("http://{}/fleet.json", process.admin());
+        eventually_some(format!("the page shows {number} processes"), SOON, async || {
+            let data = get_json(&url).await?;
+            (data["processes"].as_array()?.len() == number).then_some(())
+        })
+        .await;
+    }
     // Both roles drain.
     for node in fleet.workers.iter_mut().chain(&mut fleet.gateways) {
         assert!(node.stop().await.success());
@@ -81,7 +91,7 @@ async fn the_shipped_permissions_suffice() {
 }
 
 /// Connects as the user `name`. Returns the client, and the errors that the server reports.
-async fn user(fleet: &Fleet, name: &str) -> (Client, Arc<Mutex<Vec<String>>>) {
+pub(crate) async fn user(fleet: &Fleet, name: &str) -> (Client, Arc<Mutex<Vec<String>>>) {
     let server_errors = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&server_errors);
     let client =
@@ -118,8 +128,9 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
         &[
             "_INBOX_worker.x",
             "$SRV.PING",
-            "fjord.status",
             "fjord.control",
+            "fjord.control.queue",
+            "fjord.control.log",
             "fjord.q.echo.x",
             "fjord.w.echo.x",
         ],
@@ -134,6 +145,8 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "fjord.resend.echo",
             "fjord.status",
             "fjord.control",
+            "fjord.control.queue",
+            "fjord.control.log",
             "$SRV.PING",
             "_INBOX_gateway.x",
             "_INBOX_gateway.x.flush.1",
@@ -152,6 +165,8 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "fjord.resend.reports",
             "fjord.status",
             "fjord.control",
+            "fjord.control.queue",
+            "fjord.control.log",
             "$SRV.PING",
             "_INBOX_gateway.x",
             "_INBOX_worker-payments.x",
@@ -180,6 +195,8 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "fjord.w.echo.x.j.1",
             "fjord.resend.echo",
             "fjord.control",
+            "fjord.control.queue",
+            "fjord.control.log",
             "_INBOX_gateway.x",
             "_INBOX_worker.x",
             "_INBOX_controller.x",
@@ -188,6 +205,8 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "fjord.q.echo",
             "fjord.w.>",
             "fjord.control",
+            "fjord.control.queue",
+            "fjord.control.log",
             "$SRV.PING",
             "_INBOX_gateway.>",
             "_INBOX_worker.>",
@@ -211,6 +230,8 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "fjord.w.>",
             "fjord.status",
             "fjord.control",
+            "fjord.control.queue",
+            "fjord.control.log",
             "_INBOX_gateway.>",
             "_INBOX_worker.>",
             "_INBOX_operator.>",
@@ -222,6 +243,8 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "fjord.resend.echo",
             "fjord.status",
             "fjord.control",
+            "fjord.control.queue",
+            "fjord.control.log",
             "$SRV.PING",
             "_INBOX_gateway.x",
             "_INBOX_worker.x",

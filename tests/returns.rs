@@ -307,8 +307,7 @@ async fn the_check_names_the_endpoints_that_the_database_does_not_describe_in_ti
     assert_eq!(lines.len(), 2, "{lines:?}");
     let changed = "endpoint \"thing-get\": returns.id.type: the catalogue says int32";
     assert!(lines[0].starts_with(changed), "{lines:?}");
-    let start =
-        "returns of 2 endpoints were not compared (thing-add, thing-list): no answer within ";
+    let start = "returns of 2 endpoints were not compared (endpoint \"thing-add\", endpoint \"thing-list\"): no answer within ";
     assert!(lines[1].starts_with(start), "{lines:?}");
 
     // Errors of the database are not about whether it can be reached.

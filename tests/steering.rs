@@ -3,14 +3,21 @@
 
 use std::process::Output;
 
-use serde_json::Value;
+use futures_util::StreamExt;
+use serde_json::{Value, json};
 
+use super::nats_permissions::user;
+use super::support::eventually::SOON;
 use super::support::fjord_binary;
 use super::support::fleet::{Fleet, FleetOptions};
 use super::support::nats::{NatsOptions, SHIPPED_PASSWORD};
 
 mod drain_command;
+mod log_command;
+mod nats_settings;
+mod queue_command;
 mod reload_command;
+mod weight_command;
 
 /// Starts a fleet with the shipped NATS configuration.
 async fn fleet(gateways: usize, workers: usize) -> Fleet {
@@ -44,4 +51,18 @@ fn text(bytes: &[u8]) -> String {
 fn document(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|_| panic!("no JSON document: {}", text(&output.stderr)))
+}
+
+/// Sends a command as the user `controller`. Returns the reply of the worker.
+async fn send(fleet: &Fleet, subject: &str, command: Value) -> Value {
+    let (client, _) = user(fleet, "controller").await;
+    let inbox = format!("_INBOX_controller.{}", uuid::Uuid::new_v4().simple());
+    let mut replies = client.subscribe(inbox.clone()).await.unwrap();
+    let request = json!({
+        "id": "1", "by": "test", "to": { "role": "worker" }, "timeout_ms": 1000, "command": command,
+    });
+    let payload = request.to_string().into();
+    client.publish_with_reply(subject.to_owned(), inbox, payload).await.unwrap();
+    let reply = tokio::time::timeout(SOON, replies.next()).await.expect("a reply in time");
+    serde_json::from_slice(&reply.expect("a reply").payload).unwrap()
 }

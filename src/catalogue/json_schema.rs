@@ -35,7 +35,8 @@ impl fmt::Display for SchemaError {
 
 impl Error for SchemaError {}
 
-/// A schema can refer only to itself and to the drafts of JSON Schema, so that no file and no network is used.
+/// A schema can refer only to itself and to the drafts of JSON Schema, so that it uses neither
+/// files nor the network.
 struct NoDocuments;
 
 impl UrlLoader for NoDocuments {

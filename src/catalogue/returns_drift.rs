@@ -56,7 +56,7 @@ impl DriftCollector {
         self.found.undeclared(line);
     }
 
-    /// Compares a `json` value with the schema of its column.
+    /// Compares a `json` value with its column's schema.
     fn schema(&mut self, column: &ReturnColumn, answer: &ExactJson, pointer: &str) {
         let Some(schema) = &column.schema else { return };
         if column.nullable && *answer == ExactJson::Null {

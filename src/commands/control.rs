@@ -1,4 +1,4 @@
-//! The parts that the commands for controlling a fleet share: the members, their replies, and the
+//! The shared parts of the commands that control a fleet: the members, their replies, and the
 //! report.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,11 +9,13 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::connected::{self, ConnectedProcess};
-use super::nats_connection::NatsConnection;
+use super::nats_connection::{self, NatsConnection};
 use super::{EXIT_FAILED, Output};
+use crate::cli::{ReplyOptions, Role};
 use crate::config::Sources;
-use crate::fleet::control::{self, CommandTarget, ControlCommand, ControlRequest};
+use crate::fleet::control::{self, CommandTarget, ControlCommand, ControlReply, ControlRequest};
 use crate::fleet::{self, query};
+use crate::spelling;
 use crate::units::format_duration;
 
 /// The longest wait for the reports that identify the members.
@@ -25,7 +27,9 @@ pub(super) struct ControlledFleet<'a> {
     /// The user and host that the members log.
     by: String,
     timeout: Duration,
-    pub(super) members: BTreeMap<String, Member>,
+    members: BTreeMap<String, Member>,
+    /// The ids of the processes that the command is known not to concern.
+    unconcerned: BTreeSet<String>,
 }
 
 /// A process in the fleet.
@@ -40,9 +44,22 @@ pub(super) struct Member {
     /// Why the last command failed, or that there was no reply in time.
     pub(super) faults: Vec<String>,
     pub(super) notes: Vec<String>,
+    /// The queues of the process; `None` if its report does not list them, or if it has not sent one.
+    #[serde(skip)]
+    queues: Option<BTreeSet<String>>,
 }
 
 impl Member {
+    /// Returns whether a command concerns the process, as far as is known.
+    fn must_execute(&self, to: &CommandTarget, command: &ControlCommand) -> bool {
+        let serves = |served: &BTreeSet<String>| {
+            command.queues().is_empty() || command.queues().iter().any(|name| served.contains(name))
+        };
+        to.includes(&self.role, &self.id, &self.host)
+            && command.role().is_none_or(|role| role.as_str() == self.role)
+            && self.queues.as_ref().is_none_or(serves)
+    }
+
     fn name(&self) -> String {
         format!("{} {} on {}", self.role, self.id, self.host)
     }
@@ -53,12 +70,12 @@ impl Member {
 struct ReportDocument<'a> {
     result: &'static str,
     /// The last step that was reached.
-    stage: &'static str,
+    stage: &'a str,
     members: Vec<&'a Member>,
 }
 
 impl<'a> ControlledFleet<'a> {
-    /// Asks which processes there are.
+    /// Asks all processes to identify themselves.
     ///
     /// # Errors
     /// A message if none replies.
@@ -79,8 +96,10 @@ impl<'a> ControlledFleet<'a> {
             ));
         }
         let member = |report: fleet::Report| {
-            let fleet::Report { role, id, host, version, .. } = report;
-            (id.clone(), Member { role, id, host, version, ..Member::default() })
+            let fleet::Report { role, id, host, version, queues, is_truncated, .. } = report;
+            let names = || queues.into_iter().map(|queue| queue.name).collect();
+            let queues = (!is_truncated).then(names);
+            (id.clone(), Member { role, id, host, version, queues, ..Member::default() })
         };
         let mut members: BTreeMap<String, Member> = reports.into_iter().map(member).collect();
         let connected = connected::processes(connection).await;
@@ -97,12 +116,35 @@ impl<'a> ControlledFleet<'a> {
             let hangs = Member { role, id: id.clone(), host, ..Member::default() };
             members.entry(id).or_insert(hangs);
         }
-        Ok(Self { connection, by: sender(sources), timeout, members })
+        let (by, unconcerned) = (sender(sources), BTreeSet::new());
+        Ok(Self { connection, by, timeout, members, unconcerned })
     }
 
-    /// Forgets the members that a target does not include.
-    pub(super) fn keep(&mut self, target: &CommandTarget) {
-        self.members.retain(|_, member| target.includes(&member.role, &member.id, &member.host));
+    /// Forgets the members that a command does not concern.
+    ///
+    /// # Errors
+    /// A message if there are no others, or if none of them serves one of the command's queues.
+    fn keep(&mut self, to: &CommandTarget, command: &ControlCommand) -> Result<(), String> {
+        self.members.retain(|_, member| to.includes(&member.role, &member.id, &member.host));
+        if let (true, CommandTarget::Member(name)) = (self.members.is_empty(), to) {
+            return Err(format!("no process has the id or the host name {name}: see fjord status"));
+        }
+        let is_of_role =
+            |member: &&Member| command.role().is_none_or(|role| role.as_str() == member.role);
+        let reports = || self.members.values().filter(is_of_role).map(|one| one.queues.as_ref());
+        let known: BTreeSet<&str> = reports().flatten().flatten().map(String::as_str).collect();
+        let unknown = command.queues().iter().find(|name| !known.contains(name.as_str()));
+        if let (true, Some(name)) = (reports().all(|queues| queues.is_some()), unknown) {
+            let similar = spelling::closest(name, known.iter().copied());
+            let hint = similar.map(|name| format!(", did you mean {name}?")).unwrap_or_default();
+            return Err(format!("no worker serves the queue {name}{hint}"));
+        }
+        let others = self.members.extract_if(.., |_, member| !member.must_execute(to, command));
+        self.unconcerned.extend(others.map(|(id, _)| id));
+        if self.members.is_empty() {
+            return Err("the command concerns no process: see fjord status".to_owned());
+        }
+        Ok(())
     }
 
     /// Sends a command and waits for the replies. Returns whether all known members that the
@@ -115,25 +157,64 @@ impl<'a> ControlledFleet<'a> {
         to: CommandTarget,
         command: ControlCommand,
     ) -> Result<bool, String> {
-        let concerns = |member: &&Member| to.includes(&member.role, &member.id, &member.host);
-        let expected: BTreeSet<String> =
-            self.members.values().filter(concerns).map(|member| member.id.clone()).collect();
+        let expected = self.expected(&to, &command);
         if expected.is_empty() {
             return Ok(true);
         }
         let name = command.as_str();
-        let request = ControlRequest {
-            id: uuid::Uuid::new_v4().to_string(),
-            by: self.by.clone(),
-            to,
-            timeout_ms: u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX),
-            command,
-        };
+        let request = request(self.by.clone(), to, self.timeout, command);
         let NatsConnection { transport, prefix, .. } = self.connection;
-        // A reply that a member sends at the end of its time is still received.
-        let limit = self.timeout + self.timeout / 10;
+        let limit = reply_limit(self.timeout);
         let replies = control::ask(&**transport, prefix, &request, &expected, limit).await;
         let replies = replies.map_err(|error| format!("cannot send the command: {error}"))?;
+        Ok(self.record(name, &expected, replies))
+    }
+
+    /// Sends a command and finds out meanwhile which processes there are. Returns them, and whether all that the command concerns
+    /// have succeeded.
+    ///
+    /// # Errors
+    /// A message if the command cannot be sent, or if it concerns no process.
+    async fn send_at_once(
+        single: &SingleCommand<'_>,
+        connection: &'a NatsConnection,
+        sources: &Sources,
+    ) -> Result<(Self, bool), String> {
+        let SingleCommand { to, command, .. } = single;
+        let timeout = Duration::from_secs(single.replies.timeout);
+        let request = request(sender(sources), to.clone(), timeout, command.clone());
+        let mut discovered = Err(String::new());
+        let expected = async {
+            discovered = match Self::discover(connection, sources, timeout).await {
+                Ok(mut fleet) => fleet.keep(to, command).map(|()| fleet),
+                Err(failure) => Err(failure),
+            };
+            let expected = discovered.as_ref().map(|fleet| fleet.expected(to, command));
+            expected.unwrap_or_default()
+        };
+        let NatsConnection { transport, prefix, .. } = connection;
+        let limit = reply_limit(timeout);
+        let replies = control::ask_at_once(&**transport, prefix, &request, expected, limit).await;
+        let replies = replies.map_err(|error| format!("cannot send the command: {error}"))?;
+        let mut fleet = discovered?;
+        let expected = fleet.expected(to, command);
+        let succeeded = fleet.record(command.as_str(), &expected, replies);
+        Ok((fleet, succeeded))
+    }
+
+    /// Returns the ids of the known processes that a command concerns.
+    fn expected(&self, to: &CommandTarget, command: &ControlCommand) -> BTreeSet<String> {
+        let concerned = self.members.values().filter(|member| member.must_execute(to, command));
+        concerned.map(|member| member.id.clone()).collect()
+    }
+
+    /// Records the replies to a command. Returns whether all members that it concerns have succeeded.
+    fn record(
+        &mut self,
+        name: &'static str,
+        expected: &BTreeSet<String>,
+        replies: BTreeMap<String, ControlReply>,
+    ) -> bool {
         let mut succeeded = true;
         for id in expected.iter().filter(|id| !replies.contains_key(*id)) {
             succeeded = false;
@@ -143,6 +224,9 @@ impl<'a> ControlledFleet<'a> {
             }
         }
         for (id, reply) in replies {
+            if reply.faults.is_empty() && self.unconcerned.contains(&id) {
+                continue;
+            }
             succeeded &= reply.faults.is_empty();
             let member = self.members.entry(id).or_default();
             (member.role, member.id, member.host) = (reply.role, reply.id, reply.host);
@@ -150,13 +234,13 @@ impl<'a> ControlledFleet<'a> {
             member.notes.extend(reply.notes);
             member.replied_to = Some(name);
         }
-        Ok(succeeded)
+        succeeded
     }
 
     /// Prints the notes and faults of all members, and `summary`. Returns the exit status.
     pub(super) fn report(
         &self,
-        (succeeded, stage): (bool, &'static str),
+        (succeeded, stage): (bool, &str),
         summary: &str,
         json: bool,
         output: &mut Output<impl Write, impl Write>,
@@ -186,11 +270,88 @@ impl<'a> ControlledFleet<'a> {
         Ok(if succeeded { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILED) })
     }
 
-    /// Returns how many members of a role there are, as text.
-    pub(super) fn count(&self, role: &str) -> String {
-        let count = self.members.values().filter(|member| member.role == role).count();
-        format!("{count} {role}{}", if count == 1 { "" } else { "s" })
+    /// Returns the number of members with each role, as text.
+    pub(super) fn count(&self) -> String {
+        let count = |role: &str| self.members.values().filter(|one| one.role == role).count();
+        let text = |role: Role| match count(role.as_str()) {
+            0 => None,
+            1 => Some(format!("1 {}", role.as_str())),
+            count => Some(format!("{count} {}s", role.as_str())),
+        };
+        let counts = [Role::Worker, Role::Gateway].into_iter().filter_map(text);
+        counts.collect::<Vec<_>>().join(" and ")
     }
+}
+
+/// A command that is sent once, with what to print about it.
+pub(super) struct SingleCommand<'a> {
+    /// The name in errors and of the connection to NATS, e.g. `fjord drain`.
+    pub(super) name: &'static str,
+    /// The processes.
+    pub(super) to: CommandTarget,
+    /// The command.
+    pub(super) command: ControlCommand,
+    /// Whether the command is sent before it is known which processes there are, which takes about half a second.
+    pub(super) is_urgent: bool,
+    /// How to wait for the replies, and how to report them.
+    pub(super) replies: &'a ReplyOptions,
+    /// The state after success, which follows the number of processes: "draining".
+    pub(super) success: &'a str,
+    /// The state after a failure: "the other processes drain".
+    pub(super) failure: &'a str,
+}
+
+/// Sends a command to the processes that it concerns, and reports their replies.
+pub(super) fn run(
+    single: &SingleCommand<'_>,
+    sources: &Sources,
+    output: &mut Output<impl Write, impl Write>,
+) -> io::Result<ExitCode> {
+    nats_connection::run(sources, single.name, output, async |connection, output| {
+        let sent = async {
+            let timeout = Duration::from_secs(single.replies.timeout);
+            if single.is_urgent {
+                return ControlledFleet::send_at_once(single, &connection, sources).await;
+            }
+            let mut fleet = ControlledFleet::discover(&connection, sources, timeout).await?;
+            fleet.keep(&single.to, &single.command)?;
+            let succeeded = fleet.send(single.to.clone(), single.command.clone()).await?;
+            Ok::<_, String>((fleet, succeeded))
+        };
+        match sent.await {
+            Ok((fleet, succeeded)) => {
+                let done = format!("{}: {}", fleet.count(), single.success);
+                let summary = if succeeded { &done } else { single.failure };
+                let stage = single.command.as_str();
+                fleet.report((succeeded, stage), summary, single.replies.json, output)
+            }
+            Err(failure) => failed(&failure, output),
+        }
+    })
+}
+
+/// Prints why a command has failed. Returns the exit status.
+pub(super) fn failed(
+    failure: &str,
+    output: &mut Output<impl Write, impl Write>,
+) -> io::Result<ExitCode> {
+    writeln!(output.err, "error: {failure}")?;
+    Ok(ExitCode::from(EXIT_FAILED))
+}
+
+fn request(
+    by: String,
+    to: CommandTarget,
+    timeout: Duration,
+    command: ControlCommand,
+) -> ControlRequest {
+    let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+    ControlRequest { id: uuid::Uuid::new_v4().to_string(), by, to, timeout_ms, command }
+}
+
+/// Returns how long replies are awaited. A member that answers at the end of its time is still heard.
+fn reply_limit(timeout: Duration) -> Duration {
+    timeout + timeout / 10
 }
 
 /// Returns the user and the host that run this command.

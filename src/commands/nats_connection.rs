@@ -35,7 +35,7 @@ pub(super) struct NatsConnection {
 pub fn sources(sources: &Sources) -> Sources {
     let configured = || Role::ALL.into_iter().find(|role| sources.has_role_file(*role));
     let role = sources.role.or_else(configured);
-    Sources { role, only_nats_files: true, ..sources.clone() }
+    Sources { role, only_nats_files: true, may_be_incomplete: true, ..sources.clone() }
 }
 
 /// Connects and runs a command, or reports why it could not connect.
@@ -80,11 +80,9 @@ pub(super) fn run<O: Write, E: Write>(
         let mut link = transport.link();
         let up = messaging::wait_until_up(&mut link);
         if !matches!(timeout(CONNECT_LIMIT, up).await, Ok(Some(_))) {
-            let servers = nats.servers.join(", ");
-            writeln!(
-                output.err,
-                "error: no connection to NATS within {CONNECT_LIMIT:?}: {servers}"
-            )?;
+            // The causes of the attempts are not logged on stderr.
+            let cause = transport.connect_failure().unwrap_or_else(|| nats.servers.join(", "));
+            writeln!(output.err, "error: no connection to NATS within {CONNECT_LIMIT:?}: {cause}")?;
             return Ok(ExitCode::from(EXIT_FAILED));
         }
         let prefix = config.messaging.prefix.clone();

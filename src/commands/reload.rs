@@ -1,46 +1,49 @@
-//! `fjord reload`: every process in a fleet applies the current contents of its files, or none does.
+//! `fjord reload`: makes every process in a fleet apply the current contents of its files, or none.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::control::ControlledFleet;
+use super::Output;
+use super::control::{ControlledFleet, failed};
 use super::nats_connection::{self, NatsConnection};
-use super::{EXIT_FAILED, Output};
 use crate::cli::{ReloadArguments, Role};
 use crate::config::Sources;
 use crate::fleet::control::{CommandTarget, ControlCommand};
 
 /// The steps of a reload. A new endpoint is known to all workers before a gateway sends requests to it, and a removed one is
 /// served until no gateway does.
-const STEPS: [(&str, Option<Role>, ControlCommand, &str); 4] = [
-    (
-        "check",
-        None,
-        ControlCommand::CheckReload,
-        "nothing has changed: correct the faults, and run the command again",
-    ),
-    (
-        "workers",
-        Some(Role::Worker),
-        ControlCommand::Reload,
-        "the gateways still use their previous configuration, and the workers serve both: correct the faults, and run the \
-         command again",
-    ),
-    (
-        "gateways",
-        Some(Role::Gateway),
-        ControlCommand::Reload,
-        "the workers serve the previous and the new configuration: correct the faults or wait for the requests, and run the \
-         command again",
-    ),
-    (
-        "finish",
-        Some(Role::Worker),
-        ControlCommand::FinishReload,
-        "the new configuration is in use, but these workers may still serve what it no longer has: run the command again",
-    ),
-];
+fn steps() -> [(&'static str, Option<Role>, ControlCommand, &'static str); 4] {
+    let rollout = uuid::Uuid::new_v4().to_string();
+    [
+        (
+            "check",
+            None,
+            ControlCommand::CheckReload,
+            "nothing has changed: correct the faults, and run the command again",
+        ),
+        (
+            "workers",
+            Some(Role::Worker),
+            ControlCommand::Reload { rollout: rollout.clone() },
+            "the gateways still use their previous configuration, and the workers serve both: correct the faults, and run \
+             the command again",
+        ),
+        (
+            "gateways",
+            Some(Role::Gateway),
+            ControlCommand::Reload { rollout: rollout.clone() },
+            "the workers serve the previous and the new configuration: correct the faults or wait for the requests, and run \
+             the command again",
+        ),
+        (
+            "finish",
+            Some(Role::Worker),
+            ControlCommand::FinishReload { rollout },
+            "the new configuration is in use, but these workers may still serve what it no longer has: run the command again",
+        ),
+    ]
+}
 
 /// Checks the files of all processes, then lets the workers and the gateways use them.
 pub(super) fn run(
@@ -64,7 +67,7 @@ async fn reload(
         Ok(fleet) => fleet,
         Err(failure) => return failed(&failure, output),
     };
-    for (stage, role, command, consequence) in STEPS {
+    for (stage, role, command, consequence) in steps() {
         let to = role.map_or(CommandTarget::All, CommandTarget::role);
         match fleet.send(to, command).await {
             Ok(true) => {}
@@ -72,12 +75,6 @@ async fn reload(
             Err(failure) => return failed(&failure, output),
         }
     }
-    let (workers, gateways) = (fleet.count("worker"), fleet.count("gateway"));
-    let summary = format!("{workers} and {gateways} use the new configuration");
+    let summary = format!("{} use the new configuration", fleet.count());
     fleet.report((true, "done"), &summary, arguments.json, output)
-}
-
-fn failed(failure: &str, output: &mut Output<impl Write, impl Write>) -> io::Result<ExitCode> {
-    writeln!(output.err, "error: {failure}")?;
-    Ok(ExitCode::from(EXIT_FAILED))
 }

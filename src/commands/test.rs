@@ -123,9 +123,9 @@ struct TestPlan {
     catalogue: Arc<Catalogue>,
     /// The endpoint and the index of each example.
     selected: Vec<(Arc<Endpoint>, usize)>,
-    /// With `--url`, until the run starts.
+    /// Present with `--url`, until the run starts.
     gateway: Option<GatewayClient>,
-    /// With `--update`.
+    /// Present with `--update`.
     files: Option<CatalogueFiles>,
     /// Without `--url` and `--in-place`, the databases of the run.
     copies: DatabaseCopies,
@@ -134,6 +134,10 @@ struct TestPlan {
 impl TestPlan {
     fn create(arguments: &TestArguments, sources: &Sources) -> Result<Self, TestError> {
         let (config, catalogue) = load(sources).map_err(TestError::Usage)?;
+        let catalogue = match &arguments.queue {
+            None => catalogue,
+            Some(name) => in_queue(&catalogue, name).map_err(|it| TestError::Usage(vec![it]))?,
+        };
         let selected = selection::select(&catalogue, &arguments.filters)
             .map_err(|error| TestError::Usage(vec![error]))?;
         let failed = |error: String| TestError::Failed(vec![error]);
@@ -343,6 +347,13 @@ fn load(sources: &Sources) -> Result<(Config, Arc<Catalogue>), Vec<String>> {
     let catalogue =
         catalogue.map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
     Ok((config, Arc::new(catalogue)))
+}
+
+/// Returns the catalogue with only this queue in the endpoints that have it.
+fn in_queue(catalogue: &Catalogue, name: &str) -> Result<Arc<Catalogue>, String> {
+    let found = catalogue.with_queue(name);
+    let missing = || format!("--queue: no endpoint has the queue {name:?}: see fjord routes");
+    found.map(Arc::new).ok_or_else(missing)
 }
 
 /// Returns the outcome of an example, and the answer.

@@ -175,6 +175,9 @@ pub const REMEMBERED_REFUSALS_MAX: Limit<usize> = size(4_096, 0, 1 << 20);
 pub const UNSUBSCRIBE_MESSAGES_MAX: Limit<u64> = long(200, 1, 1 << 20);
 /// `worker.unsubscribe_quiet_time`.
 pub const UNSUBSCRIBE_QUIET_TIME: Limit<Duration> = time(ms(500), ms(50), s(30));
+/// The duration of a temporary log filter.
+pub const TEMPORARY_FILTER: Limit<Duration> = time(s(300), s(1), s(3_600));
+
 /// `worker.queues.<queue>.concurrency`.
 pub const CONCURRENCY: Limit<usize> = size(16, 1, 10_000);
 

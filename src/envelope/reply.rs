@@ -77,6 +77,8 @@ pub enum RefusalReason {
     Expired,
     /// The worker cannot use its database, or its claim was not answered in time.
     Unavailable,
+    /// An operator has paused the queue.
+    Paused,
 }
 
 impl RefusalReason {
@@ -88,6 +90,7 @@ impl RefusalReason {
             Self::Draining => "draining",
             Self::Expired => "expired",
             Self::Unavailable => "unavailable",
+            Self::Paused => "paused",
         }
     }
 }

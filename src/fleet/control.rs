@@ -1,18 +1,16 @@
-//! Operators' commands to the fleet, on `<prefix>.control`. Every process that a command concerns
-//! reports in its reply whether it succeeded.
+//! Operators' commands to the fleet, on `<prefix>.control` and below. Every process that a command
+//! concerns reports in its reply whether it succeeded.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use crate::cli::Role;
 use crate::lifecycle::Tasks;
 use crate::message::{Message, Subject, SubjectError};
 use crate::messaging::{Transport, TransportError};
@@ -22,11 +20,16 @@ use crate::telemetry::{counter, names};
 use super::{FleetMember, ProcessIdentity};
 
 mod ask;
+mod command;
+mod log_filter;
+mod receiver;
+mod stall;
 
-pub use ask::ask;
+pub use ask::{ask, ask_at_once};
+pub use command::{CONTROL_TOKEN, CommandTarget, ControlCommand, ControlReply, ControlRequest};
+pub use receiver::{CommandReceiver, ReceivedCommand};
 
-/// The token after the prefix in the subject of commands.
-pub const CONTROL_TOKEN: &str = "control";
+use stall::StallDetector;
 
 /// The maximum number of commands that wait until the process has executed the previous ones.
 const COMMANDS_MAX: usize = 8;
@@ -41,115 +44,19 @@ const SENDER_CHARS_MAX: usize = 100;
 /// The longest time that a process takes to execute a command.
 const TIMEOUT_MAX: Duration = Duration::from_mins(10);
 
-/// A command.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ControlCommand {
-    /// Read and check all files, and change nothing.
-    CheckReload,
-    /// Apply the current contents of the configuration and of all files. A worker still serves queues and endpoints that they no
-    /// longer have, until `FinishReload`.
-    Reload,
-    /// Stop serving queues and endpoints that the configuration no longer has.
-    FinishReload,
-    /// Drain and exit, as after SIGTERM.
-    Drain,
-}
-
-impl ControlCommand {
-    /// Returns the name in logs and metrics.
-    #[must_use]
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::CheckReload => "check-reload",
-            Self::Reload => "reload",
-            Self::FinishReload => "finish-reload",
-            Self::Drain => "drain",
-        }
-    }
-}
-
-/// The processes that a command concerns.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CommandTarget {
-    /// All processes.
-    All,
-    /// All processes of a role: `gateway` or `worker`.
-    Role(String),
-    /// The process with this id, or every process on the host with this name.
-    Member(String),
-}
-
-impl CommandTarget {
-    /// Returns all processes of a role.
-    #[must_use]
-    pub fn role(role: Role) -> Self {
-        Self::Role(role.as_str().to_owned())
-    }
-
-    /// Returns whether the target includes a process of a role, with an id and on a host.
-    #[must_use]
-    pub fn includes(&self, role: &str, id: &str, host: &str) -> bool {
-        match self {
-            Self::All => true,
-            Self::Role(name) => name == role,
-            Self::Member(name) => name == id || name == host,
-        }
-    }
-}
-
-/// A request. `C` is the command, or its JSON before the receiver knows whether it supports it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ControlRequest<C = ControlCommand> {
-    /// The id of the request, which the replies repeat.
-    pub id: String,
-    /// The user and host of the sender, for the audit log. NATS permissions decide who may send requests; this text is not
-    /// verified.
-    pub by: String,
-    /// The processes that must execute the command.
-    pub to: CommandTarget,
-    /// How long the sender waits for the reply, in milliseconds.
-    pub timeout_ms: u64,
-    /// The command.
-    pub command: C,
-}
-
-/// The reply of one process.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ControlReply {
-    /// The id of the request.
-    pub request: String,
-    /// `gateway` or `worker`.
-    pub role: String,
-    /// The unique id of the process.
-    pub id: String,
-    /// The host name.
-    pub host: String,
-    /// The version of fjord.
-    pub version: String,
-    /// The reasons why the command failed. There are none if it succeeded.
-    pub faults: Vec<String>,
-    /// Facts that the operator should know.
-    pub notes: Vec<String>,
-}
-
 /// The result of a command: notes, or the reasons why it failed.
 pub type ControlResult = Result<Vec<String>, Vec<String>>;
 
-/// A command that this process must execute and answer.
-#[derive(Debug)]
-pub struct ReceivedCommand {
-    /// The command.
-    pub command: ControlCommand,
-    /// When the sender expects the reply.
-    pub deadline: Instant,
-    answer: CommandAnswer,
+/// Adds the result of another part of a command.
+///
+/// # Errors
+/// The reasons why either part failed.
+pub fn also(result: ControlResult, other: Result<(), String>) -> ControlResult {
+    let Err(fault) = other else { return result };
+    let mut faults = result.err().unwrap_or_default();
+    faults.push(fault);
+    Err(faults)
 }
-
-/// The commands that this process must execute.
-pub type CommandReceiver = mpsc::Receiver<ReceivedCommand>;
 
 /// The means to reply to the sender of a command.
 #[derive(Debug)]
@@ -172,66 +79,122 @@ pub async fn serve(
 ) -> Result<CommandReceiver, TransportError> {
     let refused = |error: SubjectError| TransportError::Refused(error.into());
     let subject = member.identity.prefix.join(CONTROL_TOKEN).map_err(refused)?;
-    let mut requests = transport.subscribe_optional(&subject).await?;
-    let (sender, receiver) = mpsc::channel(COMMANDS_MAX);
-    let (member, transport) = (Arc::clone(member), Arc::clone(transport));
-    let _detached = tasks.spawn_background(async move {
-        while let Some(message) = requests.next().await {
-            let Message { payload, reply, .. } = message;
-            let request = parse(&payload);
-            let (Ok(request), Some(inbox)) = (request, reply) else {
-                count("unknown", "malformed");
-                if conditions::raise(&MALFORMED, "commands") {
-                    tracing::warn!("a command to the fleet violates the protocol");
-                }
-                continue;
-            };
-            let ProcessIdentity { role, id, host, .. } = &member.identity;
-            if !request.to.includes(role.as_str(), id, host) {
-                continue;
-            }
-            receive(request, inbox, &member, &transport, &sender).await;
-        }
-    });
-    Ok(receiver)
-}
-
-/// Passes a command on to the process, or answers why it cannot be executed.
-async fn receive(
-    request: ControlRequest<Value>,
-    inbox: Subject,
-    member: &Arc<FleetMember>,
-    transport: &Arc<dyn Transport>,
-    sender: &mpsc::Sender<ReceivedCommand>,
-) {
-    let ControlRequest { id, by, to, timeout_ms, command } = request;
-    let command = serde_json::from_value::<ControlCommand>(command);
-    let name = command.as_ref().map_or("unknown", ControlCommand::as_str);
-    tracing::info!(command = name, by, request = id, "received a command");
-    let answer = CommandAnswer {
-        request: ControlRequest { id, by, to, timeout_ms, command: () },
-        name,
-        inbox,
+    let (sender, commands) = mpsc::channel(COMMANDS_MAX);
+    let intake = Arc::new(CommandIntake {
         member: Arc::clone(member),
         transport: Arc::clone(transport),
-    };
-    let Ok(command) = command else {
-        let version = env!("CARGO_PKG_VERSION");
-        return answer
-            .send(Err(vec![format!("version {version} does not know this command")]))
-            .await;
-    };
-    let deadline = Instant::now() + Duration::from_millis(timeout_ms).min(TIMEOUT_MAX);
-    let received = ReceivedCommand { command, deadline, answer };
-    if let Err(rejected) = sender.try_send(received) {
-        let (rejected, result) = match rejected {
-            // A process that drains does not read its files again, and must not make a reload fail.
-            TrySendError::Closed(rejected) => (rejected, Ok(vec!["it is draining".to_owned()])),
-            TrySendError::Full(rejected) => {
-                (rejected, Err(vec!["it is still executing other commands".to_owned()]))
+        tasks: tasks.clone(),
+        stalls: StallDetector::new(Instant::now()),
+        sender,
+    });
+    for subject in [subject.clone(), subject.all_below()] {
+        let mut requests = transport.subscribe_optional(&subject).await?;
+        let intake = Arc::clone(&intake);
+        let _detached = tasks.spawn_background(async move {
+            while let Some(message) = requests.next().await {
+                intake.on_message(message).await;
             }
+        });
+    }
+    let _detached = tasks.spawn_background(async move { intake.detect_stalls().await });
+    Ok(CommandReceiver { commands, tasks: tasks.clone() })
+}
+
+/// Receives commands, and passes those that concern this process on to it.
+struct CommandIntake {
+    member: Arc<FleetMember>,
+    transport: Arc<dyn Transport>,
+    tasks: Tasks,
+    stalls: StallDetector,
+    sender: mpsc::Sender<ReceivedCommand>,
+}
+
+impl CommandIntake {
+    /// Checks periodically whether this process was suspended. Never returns.
+    async fn detect_stalls(&self) {
+        let mut checks = interval(stall::CHECK_INTERVAL);
+        checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let _at = checks.tick().await;
+            // Messages that the server had sent earlier arrive before the confirmation, and are
+            // read within another interval.
+            if self.stalls.check(Instant::now()) && self.transport.flush().await.is_ok() {
+                sleep(stall::CHECK_INTERVAL).await;
+                self.stalls.caught_up();
+            }
+        }
+    }
+
+    async fn on_message(&self, message: Message) {
+        let Message { subject, payload, reply, .. } = message;
+        let request = parse(&payload);
+        let (Ok(request), Some(inbox)) = (request, reply) else {
+            count("unknown", "malformed");
+            if conditions::raise(&MALFORMED, "commands") {
+                tracing::warn!("a command to the fleet violates the protocol");
+            }
+            return;
         };
-        rejected.answer.send(result).await;
+        let ProcessIdentity { role, id, host, .. } = &self.member.identity;
+        if !request.to.includes(role.as_str(), id, host) {
+            return;
+        }
+        let ControlRequest { id, by, to, timeout_ms, command } = request;
+        let command = serde_json::from_value::<ControlCommand>(command);
+        if let Ok(command) = &command
+            && command.role().is_some_and(|only| only != *role)
+        {
+            return;
+        }
+        let name = command.as_ref().map_or("unknown", ControlCommand::as_str);
+        let arguments = command.as_ref().map(|command| line(&command.to_string(), LINE_CHARS_MAX));
+        let arguments = arguments.unwrap_or_default();
+        tracing::info!(command = name, arguments, by, request = id, "received a command");
+        let answer = CommandAnswer {
+            request: ControlRequest { id, by, to, timeout_ms, command: () },
+            name,
+            inbox,
+            member: Arc::clone(&self.member),
+            transport: Arc::clone(&self.transport),
+        };
+        let Ok(command) = command else {
+            let version = env!("CARGO_PKG_VERSION");
+            let fault = format!("version {version} does not know this command");
+            return answer.send(Err(vec![fault])).await;
+        };
+        // NATS permissions restrict who may publish to a subject, and therefore who may send which
+        // commands.
+        let expected = self.member.identity.prefix.join(command.subject_tokens());
+        if expected.as_ref().ok() != Some(&subject) {
+            let fault =
+                format!("a command of this kind must be sent to another subject than {subject}");
+            return answer.send(Err(vec![fault])).await;
+        }
+        let arrival = self.stalls.arrival(Instant::now());
+        let deadline = arrival + Duration::from_millis(timeout_ms).min(TIMEOUT_MAX);
+        let received = ReceivedCommand { command, deadline, answer };
+        if let Some(received) = received.in_time().await {
+            self.start(received).await;
+        }
+    }
+
+    /// Executes a command that does not depend on the role, or passes it on. Answers why it cannot be executed.
+    async fn start(&self, received: ReceivedCommand) {
+        if let ControlCommand::SetLogFilter { filter, duration_ms } = &received.command {
+            let duration = Duration::from_millis(*duration_ms);
+            let result = log_filter::apply(filter, duration, &self.tasks);
+            return received.answer.send(result).await;
+        }
+        if let Err(rejected) = self.sender.try_send(received) {
+            let (rejected, result) = match rejected {
+                // A process that drains does not read its files again, and must not make a reload fail.
+                TrySendError::Closed(rejected) => (rejected, Ok(vec!["it is draining".to_owned()])),
+                TrySendError::Full(rejected) => {
+                    (rejected, Err(vec!["it is still executing other commands".to_owned()]))
+                }
+            };
+            rejected.answer.send(result).await;
+        }
     }
 }
 
@@ -241,21 +204,22 @@ fn parse(payload: &Bytes) -> Result<ControlRequest<Value>, String> {
     }
     let request: ControlRequest<Value> =
         serde_json::from_slice(payload).map_err(|error| error.to_string())?;
-    let line = |text: &str| -> String {
-        text.chars().filter(|c| !c.is_control()).take(SENDER_CHARS_MAX).collect()
-    };
-    Ok(ControlRequest { id: line(&request.id), by: line(&request.by), ..request })
+    let (id, by) = (line(&request.id, SENDER_CHARS_MAX), line(&request.by, SENDER_CHARS_MAX));
+    Ok(ControlRequest { id, by, ..request })
 }
 
-impl ReceivedCommand {
-    /// Separates the command from the means to reply to it.
-    #[must_use]
-    pub fn into_parts(self) -> (ControlCommand, Instant, CommandAnswer) {
-        (self.command, self.deadline, self.answer)
-    }
+/// Removes control characters from a text, and limits its length.
+fn line(text: &str, chars_max: usize) -> String {
+    text.chars().filter(|c| !c.is_control()).take(chars_max).collect()
 }
 
 impl CommandAnswer {
+    /// Returns the user and host of the sender, as the request names them.
+    #[must_use]
+    pub fn by(&self) -> &str {
+        &self.request.by
+    }
+
     /// Sends the result of the command, and records it in the log.
     pub async fn send(self, result: ControlResult) {
         let (faults, notes) = match result {

@@ -154,7 +154,7 @@ fn data(queue: &QueueReport) -> Value {
     match (&queue.slots, &queue.demand) {
         (Some(slots), _) => json!({
             "limit": slots.limit, "running": slots.running, "waiting": slots.waiting,
-            "served": slots.is_served,
+            "served": slots.is_served, "paused": slots.is_paused,
         }),
         (None, Some(demand)) => json!({ "arrivals": demand.arrivals, "waiting": demand.waiting }),
         (None, None) => json!({}),
@@ -324,7 +324,7 @@ mod tests {
             "name": "horse-get", "subject": "fjord.q.horse-get", "queue_group": "horse-get",
             "num_requests": 4, "num_errors": 1, "last_error": "sql_timeout",
             "processing_time": 500_000_000, "average_processing_time": 125_000_000,
-            "data": { "limit": 8, "running": 2, "waiting": 0, "served": false },
+            "data": { "limit": 8, "running": 2, "waiting": 0, "served": false, "paused": false },
         });
         assert_eq!(*stats, expected);
         let info = &answered(ServiceRequest::Info)["endpoints"][0];

@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 /// The link to the message bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
     /// Whether messages can be sent now.
     pub state: LinkState,
-    /// Incremented whenever replies to this process may have been lost: with every new connection
-    /// (the first is 1), and when the server accepts a refused inbox subscription again.
+    /// The epoch. It is incremented whenever replies to this process may have been lost: with every
+    /// new connection (the first is 1), and when the server accepts a refused inbox subscription
+    /// again.
     pub epoch: u64,
 }
 
@@ -49,6 +50,36 @@ pub async fn wait_until_up(link: &mut watch::Receiver<Link>) -> Option<Link> {
 pub async fn next_epoch(link: &mut watch::Receiver<Link>, seen: u64) -> Option<u64> {
     let next = link.wait_for(|link| link.is_up() && link.epoch > seen).await;
     next.ok().map(|link| link.epoch)
+}
+
+/// Whether the connection uses the configuration of the last reload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SettingsState {
+    /// It uses that configuration, or the reload has changed nothing.
+    InUse,
+    /// There is no connection with the new configuration yet.
+    Pending,
+    /// The server refuses the new configuration, for this reason. The previous one stays in use.
+    Refused(String),
+}
+
+/// Waits until the connection uses the configuration of the last reload, or until `deadline` at the
+/// latest. Cancel safe.
+///
+/// # Errors
+/// Why the connection does not use it.
+pub async fn settings_applied(
+    mut settings: watch::Receiver<SettingsState>,
+    deadline: Instant,
+) -> Result<(), String> {
+    let decided = settings.wait_for(|state| *state != SettingsState::Pending);
+    match timeout_at(deadline, decided).await.map(|state| state.map(|state| state.clone())) {
+        Ok(Ok(SettingsState::Refused(why))) => {
+            Err(format!("NATS refuses the reloaded settings, the previous ones stay in use: {why}"))
+        }
+        Ok(Ok(_) | Err(_)) => Ok(()),
+        Err(_) => Err("no connection to NATS with the reloaded settings yet".to_owned()),
+    }
 }
 
 /// The round-trip time of a message to this process itself. Zero before the first measurement.

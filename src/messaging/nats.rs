@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::ready;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use futures_util::poll;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{Link, LinkState, RoundTrip, Subscription, Transport, TransportError};
+use super::{Link, LinkState, RoundTrip, SettingsState, Subscription, Transport, TransportError};
 use crate::config::messaging::{NatsConfig, TransportConfig};
 use crate::future::BoxFuture;
 use crate::lifecycle::{Cancel, Tasks};
@@ -32,9 +33,11 @@ pub mod permission_check;
 mod probe;
 mod refusal;
 mod round_trip;
+mod shared;
 mod subscription;
 mod subscription_handle;
 mod subscriptions;
+mod successor;
 mod supervisor;
 
 use backoff::ReconnectBackoff;
@@ -42,9 +45,9 @@ use client::NatsClient;
 use connection_state::ConnectionState;
 use outbox::{Outbox, OutgoingMessage};
 use probe::LinkProbes;
+use shared::NatsShared;
 use subscription::NatsSubscription;
 use subscription_handle::SubscriptionKind;
-use supervisor::NatsShared;
 
 /// A connection to a NATS cluster.
 pub struct Nats {
@@ -89,6 +92,9 @@ pub async fn connect(
         reconfigured: Notify::new(),
         name,
         client: ArcSwap::from_pointee(client),
+        config_in_use: ArcSwap::from_pointee(config.clone()),
+        settings: watch::Sender::new(SettingsState::InUse),
+        next_number: AtomicU64::new(2),
         state,
         probes,
         round_trip: std::sync::Mutex::default(),
@@ -298,6 +304,14 @@ impl Transport for Nats {
     fn reconfigure(&self, config: &TransportConfig) {
         let TransportConfig::Nats(config) = config;
         self.shared.reconfigure(config);
+    }
+
+    fn settings(&self) -> watch::Receiver<SettingsState> {
+        self.shared.settings.subscribe()
+    }
+
+    fn connect_failure(&self) -> Option<String> {
+        self.shared.state.connect_failure()
     }
 
     fn inbox(&self) -> Subject {

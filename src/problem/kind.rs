@@ -62,6 +62,8 @@ pub enum ProblemKind {
     Busy,
     /// Not executed: no worker serves this queue now.
     NoWorkers,
+    /// Not executed: an operator has paused the queue.
+    QueuePaused,
     /// Not executed: too many requests are waiting.
     Overloaded,
     /// Not executed: this instance is about to stop.
@@ -241,6 +243,12 @@ impl ProblemKind {
                 S::SERVICE_UNAVAILABLE,
                 "no-workers",
                 "Not executed: no worker is available",
+                NotExecuted,
+            ),
+            Self::QueuePaused => definition(
+                S::SERVICE_UNAVAILABLE,
+                "queue-paused",
+                "Not executed: the queue is paused",
                 NotExecuted,
             ),
             Self::Overloaded => definition(

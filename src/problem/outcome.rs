@@ -32,6 +32,7 @@ impl ProblemKind {
             Self::NotExecuted => Outcome::NotExecuted,
             Self::Busy => Outcome::Busy,
             Self::NoWorkers => Outcome::NoWorkers,
+            Self::QueuePaused => Outcome::QueuePaused,
             Self::Overloaded => Outcome::Overloaded,
             Self::Draining => Outcome::Draining,
             Self::BusDown => Outcome::BusDown,

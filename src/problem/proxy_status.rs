@@ -10,6 +10,7 @@ impl ProblemKind {
     pub fn proxy_error(self) -> Option<&'static str> {
         match self {
             Self::NoWorkers
+            | Self::QueuePaused
             | Self::Busy
             | Self::NotExecuted
             | Self::BusDown

@@ -201,9 +201,9 @@ impl Databases {
         for (key, (_, old)) in &self.databases {
             match new.databases.get(key) {
                 Some((_, database)) if old.is_same(database) => {}
-                Some(_) => old.lifetime.is_replaced.cancel(),
+                Some(_) => old.retire(),
                 None => {
-                    old.lifetime.is_replaced.cancel();
+                    old.retire();
                     let label = (names::DATABASE, old.name.to_string());
                     telemetry::remove(&[names::BACKEND_UP, names::BACKEND_CONNECTIONS], &label);
                 }
@@ -281,6 +281,12 @@ impl Database {
 
     fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.lifetime, &other.lifetime)
+    }
+
+    /// Stops recording gauges, which belong to the database's replacement.
+    fn retire(&self) {
+        self.lifetime.is_replaced.cancel();
+        self.backend.retire();
     }
 
     /// Starts the tasks that ping the database and that verify procedures while it answers.
@@ -386,5 +392,50 @@ impl AvailabilityMonitor {
                 tracing::info!(database, queues, seconds, calls_refused, "the database answers");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::procedures::SqliteConfig;
+    use crate::telemetry::snapshot;
+
+    #[tokio::test]
+    async fn a_replaced_or_removed_database_no_longer_records_its_connections() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = |file: &str| {
+            DatabaseConfig::Sqlite(SqliteConfig {
+                file: directory.path().join(file),
+                schema: None,
+                procedures: directory.path().to_owned(),
+                connections_max: 1,
+            })
+        };
+        let key = |name: &str| DatabaseKey { database: name.to_owned(), reads_only: false };
+        let names = ["gauge-replaced", "gauge-removed"];
+        let both = names.map(|name| (key(name), config("first")));
+        let tasks = Tasks::new();
+        let mut databases = Databases::open(&BTreeMap::from(both)).unwrap();
+        let old: Vec<Database> = databases.iter().cloned().collect();
+        let ping = async || {
+            for database in &old {
+                database.backend.ping().await.unwrap();
+            }
+        };
+        let recorded = || {
+            let sums = snapshot::sums(&names::BACKEND_CONNECTIONS, names::DATABASE);
+            names.map(|name| sums.get(name).copied())
+        };
+        ping().await;
+        assert_eq!(recorded(), [Some(1.0), Some(1.0)]);
+        let replacement = BTreeMap::from([(key(names[0]), config("second"))]);
+        let replacement = databases.reopen(&replacement).unwrap();
+        databases.closing.cancel();
+        databases.replace(replacement, &tasks);
+        let label = |name: &str| (names::DATABASE, name.to_owned());
+        telemetry::remove(&[names::BACKEND_CONNECTIONS], &label(names[0]));
+        ping().await;
+        assert_eq!(recorded(), [None, None], "the series do not come back");
     }
 }

@@ -119,6 +119,10 @@ impl Backend for Mssql {
         self.pools.reconfigure(config);
     }
 
+    fn retire(&self) {
+        self.pools.retire();
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         self.closing.cancel();
         self.pools.close();

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::catalogue::ProcedureName;
-use crate::config::procedures::{APPLICATION_NAME, DatabaseConfig, SqliteConfig};
+use crate::config::procedures::{DatabaseConfig, SqliteConfig};
 use crate::file_version::FileVersion;
 use crate::future::BoxFuture;
 use crate::lifecycle::Cancel;
@@ -29,6 +29,7 @@ use super::{
 mod collation;
 mod column_length;
 mod connection;
+mod connection_gauges;
 mod copy;
 mod decimal;
 mod declaration;
@@ -48,6 +49,7 @@ mod types;
 pub use copy::copy;
 
 use connection::{DatabaseFile, SqliteConnection};
+use connection_gauges::ConnectionGauges;
 use procedure::SqliteProcedure;
 use supervisor::{JobSupervisor, RowFeed};
 
@@ -66,6 +68,7 @@ struct Sqlite {
     /// The permit that calls take in order of arrival before they write. `SQLite`'s own lock is
     /// unfair.
     write_permit: Arc<Semaphore>,
+    connections: ConnectionGauges,
     closing: Cancel,
 }
 
@@ -103,6 +106,7 @@ pub fn connect(config: &SqliteConfig, name: &str) -> Result<Arc<dyn Backend>, Ba
         pool,
         procedure_cache: Mutex::new(HashMap::new()),
         write_permit: Arc::new(Semaphore::new(1)),
+        connections: ConnectionGauges::default(),
         closing: Cancel::new(),
     }))
 }
@@ -176,19 +180,10 @@ impl Sqlite {
         }
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "a gauge of a few connections")]
     fn record_connections(&self) {
         let status = self.pool.status();
-        for (state, count) in
-            [("idle", status.available), ("used", status.size.saturating_sub(status.available))]
-        {
-            let labels = [
-                (names::DATABASE, self.database.clone()),
-                (names::APPLICATION, APPLICATION_NAME.to_owned()),
-                (names::STATE, state.into()),
-            ];
-            telemetry::gauge(&names::BACKEND_CONNECTIONS, &labels).set(count as f64);
-        }
+        let used = status.size.saturating_sub(status.available);
+        self.connections.record(&self.database, status.available, used);
     }
 
     fn cached(&self, name: &ProcedureName) -> Option<CachedProcedure> {
@@ -371,6 +366,10 @@ impl Backend for Sqlite {
     fn reconfigure(&self, _: &DatabaseConfig) {
         // The files of the procedures may have changed a moment ago.
         self.procedure_cache.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn retire(&self) {
+        self.connections.retire();
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Write};
 use std::os::fd::AsFd as _;
-use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
@@ -11,13 +10,16 @@ use tracing::{Level, Metadata};
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Registry, reload};
 
+mod filter;
 mod json;
 
+pub use filter::{end_temporary_filter, is_valid_filter, set_filter, set_temporary_filter};
+
 use super::{context, names};
-use crate::config::log::{LogConfig, LogFormat, is_filter};
+use crate::config::log::{LogConfig, LogFormat};
 
 /// The maximum number of lines that are waiting to be written to stdout. Further lines are dropped
 /// and counted, so that a stalled reader does not stall requests.
@@ -27,13 +29,6 @@ const LINES_MAX: usize = 8_192;
 const COLLECT_TIME: Duration = Duration::from_millis(5);
 /// The number of collected bytes that triggers a write.
 const COLLECTED_BYTES_MAX: usize = 64 * 1024;
-
-/// A directive that silences the SQL Server driver regardless of the configured filter. The driver
-/// logs messages and rows, which contain values from callers.
-const SILENT: &str = "tiberius=off";
-
-/// A handle for changing the filter of the process's subscriber.
-static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
 /// The logs of this process.
 #[derive(Debug)]
@@ -74,18 +69,17 @@ impl Logs {
         // lost.
         let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(LogError::Stdout)?;
         let writer = LogWriter::start(File::from(stdout))?;
-        let (filter, handle) = reload::Layer::new(parse(&config.filter)?);
+        let (layered, handle) = reload::Layer::new(filter::parse(&config.filter)?);
         let layer = if is_json {
             json::JsonLayer(writer.clone()).boxed()
         } else {
             tracing_subscriber::fmt::layer().with_ansi(false).with_writer(writer.clone()).boxed()
         };
         let layer = layer.with_filter(filter_fn(has_no_values));
-        let registry = tracing_subscriber::registry().with(filter).with(layer);
+        let registry = tracing_subscriber::registry().with(layered).with(layer);
         registry.try_init().map_err(|error| LogError::Twice(error.into()))?;
         std::panic::set_hook(Box::new(log_panic));
-        // This cannot fail: `try_init` succeeds only once.
-        FILTER.set(handle).ok();
+        filter::install(handle, &config.filter);
         Ok(Self { writer })
     }
 
@@ -95,17 +89,8 @@ impl Logs {
     }
 }
 
-/// Changes the filter of this process's logs. Does nothing if the process does not log.
-///
-/// # Errors
-/// Returns `LogError::Filter` if the text is not a filter. The current filter then stays in force.
-pub fn set_filter(filter: &str) -> Result<(), LogError> {
-    let filter = parse(filter)?;
-    match FILTER.get() {
-        Some(handle) => handle.reload(filter).map_err(|_| LogError::Filter),
-        None => Ok(()),
-    }
-}
+/// The target of the lines about failed attempts to connect to NATS. A command prints one error instead.
+const CONNECT_TARGET: &str = "fjord::messaging::nats::connect";
 
 /// Prints fjord's warnings and errors to stderr, for a command. Does nothing if the process already
 /// logs.
@@ -113,22 +98,19 @@ pub fn warn_on_stderr() {
     let format =
         tracing_subscriber::fmt::layer().with_ansi(false).without_time().with_target(false);
     let layer = format.with_writer(io::stderr).with_filter(filter_fn(|metadata| {
-        metadata.target().starts_with("fjord") && *metadata.level() <= Level::WARN
+        let target = metadata.target();
+        target.starts_with("fjord") && target != CONNECT_TARGET && *metadata.level() <= Level::WARN
     }));
     // An error means that the process already has a subscriber, which shows them.
     tracing_subscriber::registry().with(layer).try_init().ok();
 }
 
 /// Returns whether an event contains no values from callers. Libraries log whole messages at level
-/// trace, so only their events up to level debug are logged.
+/// trace, so only their events up to level debug are logged, and none of the SQL Server driver.
 fn has_no_values(metadata: &Metadata<'_>) -> bool {
-    metadata.target().starts_with("fjord") || *metadata.level() < Level::TRACE
-}
-
-fn parse(filter: &str) -> Result<EnvFilter, LogError> {
-    let parsed: Option<EnvFilter> = is_filter(filter).then(|| filter.parse().ok()).flatten();
-    let silent = SILENT.parse().map_err(|_| LogError::Filter)?;
-    Ok(parsed.ok_or(LogError::Filter)?.add_directive(silent))
+    let target = metadata.target();
+    let is_driver = target.starts_with("tiberius");
+    target.starts_with("fjord") || (!is_driver && *metadata.level() < Level::TRACE)
 }
 
 /// Logs a panic as one line, without the backtrace, which would take several lines.
@@ -386,11 +368,5 @@ mod tests {
         let escaped = "a\\u{9b}2J\\u{85}b\\u{2028}c\\u{2029}\u{a0}“\n";
         assert_eq!(escape_controls(others.into()), escaped.as_bytes());
         assert_eq!(escape_controls(b"\x9b\n".to_vec()), b"\\x9b\n");
-    }
-
-    #[test]
-    fn an_invalid_filter_is_an_error() {
-        assert!(parse("info,fjord::messaging=debug").is_ok());
-        assert!(matches!(parse("wran"), Err(LogError::Filter)));
     }
 }

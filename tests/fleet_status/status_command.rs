@@ -13,7 +13,7 @@ use crate::support::ports;
 use crate::support::pseudo_terminal::PseudoTerminal;
 
 /// Returns the command `fjord status` with the configuration of a process.
-pub(super) fn status(directory: &Path, arguments: &[&str]) -> Command {
+pub(crate) fn status(directory: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(fjord_binary());
     command.arg("status").arg("--config").arg(directory).args(arguments);
     command
@@ -54,11 +54,14 @@ async fn an_unreachable_fleet_is_an_error() {
         std::fs::write(&file, format!("[messaging.nats]\n{servers}"))
             .expect("the file can be written");
     };
-    write(ports::pick());
+    let closed = ports::pick();
+    write(closed);
     let output = run(home.path(), &[]);
     assert_eq!(output.status.code(), Some(1));
     let stderr = text(&output.stderr);
-    assert!(stderr.contains("no connection to NATS") && stderr.contains("127.0.0.1"), "{stderr}");
+    let start = format!("error: no connection to NATS within 5s: 127.0.0.1:{closed}: ");
+    assert!(stderr.starts_with(&start) && stderr.contains("refused"), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
 
     let certs = crate::support::certs::Certs::new(&home.path().join("certs"));
     let options = NatsOptions { has_tls: false, ..NatsOptions::default() };

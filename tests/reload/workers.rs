@@ -1,7 +1,7 @@
 //! A worker applies every change to its configuration without a restart.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fjord::lifecycle::Tasks;
 use futures_util::future::join_all;
@@ -21,6 +21,8 @@ use crate::support::trace_collector::TraceCollector;
 const RELOADS: usize = 50;
 /// The number of concurrent callers. They leave some CPU time for the reloads.
 const CALLERS: usize = 4;
+/// The time limit for a queue to be served, with several attempts.
+const SERVED_LIMIT: Duration = Duration::from_secs(40);
 
 /// Returns an endpoint that has a queue of its own, with the embedded database or without.
 fn endpoint(number: usize) -> String {
@@ -83,6 +85,48 @@ async fn fifty_reloads_under_load_fail_no_request() {
         assert_eq!(ready, reload::queues(worker).await, "the queues that have metrics");
         let served = worker.metric("fjord_worker_queue_ready").await;
         assert!((served - f64::from(u32::try_from(added).unwrap())).abs() < 0.5, "{served}");
+    }
+}
+
+/// The number of queues that a reload adds while NATS is down. Their subscriptions do not fit into the client's buffer.
+const ADDED: usize = 30;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queues_that_are_added_while_nats_is_down_are_served_afterwards() {
+    let nats_keys = "commands_max = 16\noperation_timeout = '1s'\n".to_owned();
+    let mut fleet = Fleet::start(FleetOptions { nats_keys, ..FleetOptions::default() }).await;
+    let before = reload::queues(&fleet.workers[0]).await.len();
+    fleet.nats.servers[0].stop().await;
+    eventually_some("the link is down", SOON, async || {
+        (fleet.workers[0].metric("fjord_nats_connected").await < 0.5).then_some(())
+    })
+    .await;
+    let added: serde_json::Map<String, serde_json::Value> = (0..ADDED)
+        .map(|number| {
+            let endpoint = json!({
+                "route": format!("GET /v1/added/{number}"), "auth": "public", "handler": "echo", "result": "json",
+            });
+            (format!("added-{number}"), endpoint)
+        })
+        .collect();
+    let text = serde_json::Value::from(added).to_string();
+    fs::write(fleet.catalogue().join("added.json"), text).unwrap();
+    let started = Instant::now();
+    reload::signal(&mut fleet.workers[0], "ok").await;
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(5), "the reload took {took:?}");
+    assert_eq!(reload::queues(&fleet.workers[0]).await.len(), before + ADDED);
+    fleet.nats.servers[0].restart().await;
+    eventually_some("every queue is served", SERVED_LIMIT, async || {
+        let status = reload::status(&fleet.workers[0]).await;
+        status["pending"].as_object()?.is_empty().then_some(())
+    })
+    .await;
+    let served = fleet.workers[0].metric("fjord_worker_queue_ready").await;
+    assert!(served > f64::from(u32::try_from(before + ADDED).unwrap()) - 0.5, "{served}");
+    reload::signal(&mut fleet.gateways[0], "ok").await;
+    for number in [0, ADDED - 1] {
+        fleet.client().get(&format!("/v1/added/{number}")).await.is(200);
     }
 }
 

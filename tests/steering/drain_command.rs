@@ -1,4 +1,4 @@
-//! `fjord drain`.
+//! Tests `fjord drain`.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ async fn a_process_or_a_host_drains_and_no_request_fails() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let said = text(&output.stdout);
     assert!(said.starts_with(&format!("worker {id} on ")), "{said}");
-    assert!(said.contains("1 worker and 0 gateways drain"), "{said}");
+    assert!(said.contains("1 worker: draining"), "{said}");
     let (first, second) = fleet.workers.split_at_mut(1);
     let drained = async {
         tokio::select! {

@@ -1,14 +1,16 @@
-//! `fjord reload`.
+//! Tests `fjord reload`.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use fjord::lifecycle::Tasks;
+use serde_json::{Value, json};
 
-use super::{document, fleet, run, run_as, text};
-use crate::support::eventually::{SOON, eventually_some};
+use super::{document, fleet, run, run_as, send, text};
+use crate::support::eventually::{SOON, eventually_some, for_a_while};
 use crate::support::fleet::{Fleet, FleetOptions};
 use crate::support::ledger_load::{GatewayRotation, LedgerLoad, reconcile};
 use crate::support::nats::{NatsOptions, SHIPPED_PASSWORD};
@@ -114,10 +116,7 @@ async fn requests_for_a_removed_endpoint_are_still_answered() {
     let output = run(&fleet, &["reload", "--timeout", "1"]).await;
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
     let errors = text(&output.stderr);
-    assert!(
-        errors.contains("requests for the removed endpoint removed are still in progress"),
-        "{errors}"
-    );
+    assert!(errors.contains("requests for endpoint removed are still in progress"), "{errors}");
     client.get("/v1/removed?ms=1").await.is_problem(404, "no-route");
     let output = run(&fleet, &["reload"]).await;
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
@@ -208,6 +207,59 @@ async fn a_process_that_hangs_is_named_and_nothing_changes() {
     let output = run(&fleet, &arguments).await;
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     fleet.client().get("/v1/added/1").await.is(200);
+}
+
+/// Sends a command to all workers as the user `controller`. Returns the faults of the first worker that replies.
+async fn faults(fleet: &Fleet, command: Value) -> Value {
+    send(fleet, "fjord.control", command).await["faults"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_an_earlier_reload_removes_nothing_of_a_later_one() {
+    let fleet = fleet(1, 1).await;
+    let file = fleet.catalogue().join("added.json");
+    let serves = async |name: &str| {
+        reload::queues(&fleet.workers[0]).await.iter().any(|queue| queue == name)
+    };
+    fs::write(&file, endpoint(1)).unwrap();
+    assert_eq!(faults(&fleet, json!({ "reload": { "rollout": "first" } })).await, json!([]));
+    fs::write(&file, endpoint(3)).unwrap();
+    assert_eq!(faults(&fleet, json!({ "reload": { "rollout": "second" } })).await, json!([]));
+    let late = faults(&fleet, json!({ "finish-reload": { "rollout": "first" } })).await;
+    assert!(late[0].as_str().unwrap().contains("another reload has been applied since"), "{late}");
+    assert!(serves("own-1").await && serves("own-3").await);
+    let finish = json!({ "finish-reload": { "rollout": "second" } });
+    assert_eq!(faults(&fleet, finish.clone()).await, json!([]));
+    assert!(!serves("own-1").await && serves("own-3").await);
+    // There is nothing left to remove.
+    assert_eq!(faults(&fleet, finish).await, json!([]));
+    let other = json!({ "finish-reload": { "rollout": "first" } });
+    assert_eq!(faults(&fleet, other).await, json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_was_suspended_does_not_execute_what_has_become_too_late() {
+    let mut fleet = fleet(1, 2).await;
+    fleet.workers[1].process.pause();
+    let output = run(&fleet, &["queue", "pause", "slow", "--timeout", "1"]).await;
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    for_a_while(Duration::from_secs(2)).await;
+    fleet.workers[1].process.resume();
+    eventually_some("the late command is answered", SOON, async || {
+        let log = fleet.workers[1].process.log();
+        log.contains("received too late, and not executed").then_some(())
+    })
+    .await;
+    let paused = r#"fjord_worker_queue_paused{queue="slow"}"#;
+    assert!(fleet.workers[0].metric(paused).await > 0.5);
+    assert!(fleet.workers[1].metric(paused).await < 0.5);
+    // Later commands are executed.
+    eventually_some("the worker has caught up", SOON, async || {
+        let output = run(&fleet, &["queue", "pause", "slow", "--timeout", "2"]).await;
+        (output.status.code() == Some(0)).then_some(())
+    })
+    .await;
+    assert!(fleet.workers[1].metric(paused).await > 0.5);
 }
 
 #[tokio::test(flavor = "multi_thread")]

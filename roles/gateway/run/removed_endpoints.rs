@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use crate::catalogue::{Catalogue, Endpoint};
 
 /// The interval at which a wait checks whether requests are complete.
-const CHECK_INTERVAL: Duration = Duration::from_millis(5);
+pub(super) const CHECK_INTERVAL: Duration = Duration::from_millis(25);
 
 /// The removed endpoints that requests still use. Every request holds its endpoint until it is complete, including a request whose
 /// client has disconnected.
@@ -16,13 +16,17 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(5);
 pub(super) struct RemovedEndpoints(Vec<Weak<Endpoint>>);
 
 impl RemovedEndpoints {
-    /// Adds the endpoints that the new catalogue does not have, or has on another queue.
+    /// Adds the endpoints of the old catalogue that the new one does not have, or has without one of their queues. Forgets those
+    /// that the new one has again.
     pub(super) fn add(&mut self, old: &Catalogue, new: &Catalogue) {
-        self.0.retain(|endpoint| endpoint.strong_count() > 0);
-        let is_removed = |endpoint: &&Arc<Endpoint>| {
-            new.get(&endpoint.id).is_none_or(|kept| kept.queue != endpoint.queue)
+        let is_removed = |endpoint: &Arc<Endpoint>| {
+            let has = |kept: &Endpoint, queue: &str| kept.queues.position(queue).is_some();
+            let mut queues = endpoint.queues.iter().map(|queue| queue.name.as_str());
+            new.get(&endpoint.id).is_none_or(|kept| !queues.all(|queue| has(kept, queue)))
         };
-        self.0.extend(old.endpoints().iter().filter(is_removed).map(Arc::downgrade));
+        self.0.retain(|endpoint| endpoint.upgrade().as_ref().is_some_and(is_removed));
+        let added = old.endpoints().iter().filter(|endpoint| is_removed(endpoint));
+        self.0.extend(added.map(Arc::downgrade));
     }
 
     /// Waits until no request uses a removed endpoint.
@@ -36,17 +40,23 @@ impl RemovedEndpoints {
                 return Ok(());
             }
             if Instant::now() >= deadline {
-                let used = self.0.iter().filter_map(Weak::upgrade);
-                let line = |endpoint: Arc<Endpoint>| {
-                    format!(
-                        "requests for the removed endpoint {} are still in progress",
-                        endpoint.id
-                    )
-                };
-                return Err(used.map(line).collect());
+                return Err(self.lines());
             }
             sleep(CHECK_INTERVAL).await;
         }
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let line = |endpoint: Arc<Endpoint>| {
+            format!(
+                "requests for endpoint {} are still in progress, and it has been removed or moved",
+                endpoint.id
+            )
+        };
+        let mut lines: Vec<String> = self.0.iter().filter_map(Weak::upgrade).map(line).collect();
+        lines.sort();
+        lines.dedup();
+        lines
     }
 }
 
@@ -75,13 +85,19 @@ mod tests {
         // Later reloads do not forget them.
         endpoints.add(&new, &new);
         drop(old);
-        let wait = || endpoints.clone().wait_until_unused(Instant::now() + Duration::from_secs(1));
-        let lines = wait().await.unwrap_err();
+        let wait = |endpoints: &RemovedEndpoints| {
+            endpoints.clone().wait_until_unused(Instant::now() + Duration::from_secs(1))
+        };
+        let lines = wait(&endpoints).await.unwrap_err();
         assert_eq!(lines.len(), 2, "{lines:?}");
         drop(moved);
-        let lines = wait().await.unwrap_err();
-        assert_eq!(lines, ["requests for the removed endpoint removed are still in progress"]);
-        let waiting = Tasks::new().spawn(wait());
+        let lines = wait(&endpoints).await.unwrap_err();
+        assert!(lines.len() == 1 && lines[0].contains("endpoint removed are"), "{lines:?}");
+        // An endpoint that was added again no longer counts as removed.
+        let mut restored = endpoints.clone();
+        restored.add(&new, &catalogue(r#""removed": {"route":"GET /removed", KEYS}"#));
+        assert_eq!(wait(&restored).await, Ok(()));
+        let waiting = Tasks::new().spawn(wait(&endpoints));
         sleep(Duration::from_millis(100)).await;
         drop(removed);
         assert_eq!(waiting.await.unwrap(), Ok(()));

@@ -21,12 +21,12 @@ const BYTES_MAX: usize = 8 << 20;
 /// missed.
 #[derive(Debug)]
 pub struct RecentReplies {
-    age_max: Duration,
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    age_max: Duration,
     replies: VecDeque<SentReply>,
     bytes: usize,
 }
@@ -58,7 +58,13 @@ impl RecentReplies {
     /// written to it.
     #[must_use]
     pub fn new(age_max: Duration) -> Self {
-        Self { age_max, state: Mutex::default() }
+        let state = State { age_max, replies: VecDeque::new(), bytes: 0 };
+        Self { state: Mutex::new(state) }
+    }
+
+    /// Changes how long replies are remembered, including those that are remembered now.
+    pub fn set_age_max(&self, age_max: Duration) {
+        self.lock().age_max = age_max;
     }
 
     /// Remembers a part or the final of a job after it was passed to the transport.
@@ -73,14 +79,14 @@ impl RecentReplies {
         state.bytes += reply.body_bytes();
         let queue = Arc::clone(queue);
         state.replies.push_back(SentReply { sent_at: now, job, queue, to, reply });
-        state.forget_old(now, self.age_max);
+        state.forget_old(now);
     }
 
     /// Returns the jobs whose final has been sent.
     #[must_use]
     pub fn finished_jobs(&self, now: Instant) -> Vec<FinishedJob> {
         let mut state = self.lock();
-        state.forget_old(now, self.age_max);
+        state.forget_old(now);
         let finals = state.replies.iter().filter(|sent| matches!(sent.reply, Reply::Final(_)));
         let finished = finals.map(|sent| FinishedJob {
             id: sent.job,
@@ -109,7 +115,7 @@ impl RecentReplies {
     #[must_use]
     pub fn of_job(&self, job: JobId, now: Instant) -> Vec<(Reply, Arc<QueueSubjects>, Subject)> {
         let mut state = self.lock();
-        state.forget_old(now, self.age_max);
+        state.forget_old(now);
         let of_job = state.replies.iter().filter(|sent| sent.job == job);
         let replies =
             of_job.map(|sent| (sent.reply.clone(), Arc::clone(&sent.queue), sent.to.clone()));
@@ -122,10 +128,10 @@ impl RecentReplies {
 }
 
 impl State {
-    fn forget_old(&mut self, now: Instant, age_max: Duration) {
+    fn forget_old(&mut self, now: Instant) {
         while let Some(oldest) = self.replies.front() {
             let is_full = self.replies.len() > REPLIES_MAX || self.bytes > BYTES_MAX;
-            if !is_full && now.saturating_duration_since(oldest.sent_at) <= age_max {
+            if !is_full && now.saturating_duration_since(oldest.sent_at) <= self.age_max {
                 break;
             }
             if let Some(forgotten) = self.replies.pop_front() {
@@ -178,6 +184,17 @@ mod tests {
             add(&recent, number, answer(1 << 20), to.clone(), start);
         }
         assert_eq!(recent.finished_jobs(start).len(), 8);
+    }
+
+    #[test]
+    fn a_reload_changes_how_long_replies_are_remembered() {
+        let (start, to) = (Instant::now(), Subject::new("inbox.1").unwrap());
+        let recent = RecentReplies::new(AGE_MAX);
+        add(&recent, 1, answer(1), to, start);
+        recent.set_age_max(AGE_MAX * 3);
+        assert_eq!(recent.finished_jobs(start + AGE_MAX * 2).len(), 1);
+        recent.set_age_max(AGE_MAX);
+        assert_eq!(recent.finished_jobs(start + AGE_MAX * 2).len(), 0);
     }
 
     #[test]

@@ -12,11 +12,11 @@ use crate::config::limits::OFFER_EXPIRY_INTERVAL;
 use crate::lifecycle::Cancel;
 use crate::message::Message;
 use crate::messaging::{self, Link, LinkState, Subscription, Transport, TransportError};
-use crate::procedures::databases::Verification;
 use crate::roles::worker::execution::executor::Executor;
 use crate::roles::worker::observation::readiness::QueueReadiness;
-use crate::telemetry::{gauge, names};
+use crate::telemetry::{chain, gauge, names};
 
+use super::control;
 use super::queue::Queue;
 use super::version::QueueVersion;
 
@@ -35,7 +35,7 @@ pub struct GroupMembership {
     /// The connection to NATS.
     pub transport: Arc<dyn Transport>,
     /// The newest version of the queue. The worker serves the previous one until the database has
-    /// verified the newest.
+    /// verified the newest, also after an outage.
     pub versions: watch::Receiver<Arc<QueueVersion>>,
     /// Runs the jobs. It has the configuration of the worker.
     pub executor: Arc<Executor>,
@@ -43,12 +43,16 @@ pub struct GroupMembership {
     pub readiness: Arc<QueueReadiness>,
     /// Triggered to leave the group for good.
     pub stop: Cancel,
+    /// Triggered to receive no more messages about the queue's jobs.
+    pub closed: Cancel,
 }
 
 /// A membership in progress, with the version of the queue that is served, or is about to be.
 struct VersionedMembership {
     membership: GroupMembership,
     version: Arc<QueueVersion>,
+    /// Whether the version has been served.
+    was_served: bool,
 }
 
 /// The reason for leaving a group.
@@ -69,12 +73,15 @@ impl GroupMembership {
     /// procedures, and again after leaving it for any reason but `stop`.
     pub async fn serve(self) {
         let version = Arc::clone(&self.versions.borrow());
-        VersionedMembership { membership: self, version }.serve().await;
+        VersionedMembership { membership: self, version, was_served: false }.serve().await;
     }
 }
 
 impl VersionedMembership {
     async fn serve(mut self) {
+        if !self.listen().await {
+            return;
+        }
         let mut is_back = false;
         while self.wait_until_verified().await {
             match self.join().await {
@@ -95,26 +102,47 @@ impl VersionedMembership {
         }
     }
 
-    /// Waits until the database has the procedures of the newest version. Returns `false` if the
-    /// worker stops first.
+    /// Subscribes to messages about the queue's jobs, and retries until that succeeds. Returns `false` if the worker stops first.
+    async fn listen(&self) -> bool {
+        let GroupMembership { queue, transport, executor, stop, closed, .. } = &self.membership;
+        while !stop.is_cancelled() {
+            let listening = tokio::select! {
+                listening = control::listen(transport, queue, executor, closed) => listening,
+                () = stop.cancelled() => return false,
+            };
+            let Err(error) = listening else { return true };
+            let (name, cause) = (&queue.subjects.name, chain(&error));
+            tracing::warn!(queue = %name, cause, "cannot subscribe to the queue's subjects; retrying");
+            self.report(Err(format!("cannot subscribe to its subjects: {cause}")));
+            self.pause(RETRY_DELAY).await;
+        }
+        false
+    }
+
+    /// Waits until the database has the procedures of the newest version, or of the one that was served last. Returns `false`
+    /// if the worker stops first.
     async fn wait_until_verified(&mut self) -> bool {
         while !self.membership.stop.is_cancelled() {
-            // No version is served meanwhile, so the newest one replaces the others immediately.
-            self.version = Arc::clone(&self.membership.versions.borrow_and_update());
-            adopt(&self.membership.queue, &self.membership.readiness, &self.version);
-            let Some(mut verification) = self.version.verification.clone() else { return true };
-            let why = match &*verification.borrow_and_update() {
-                Verification::Passed => return true,
-                Verification::Failed(why) => why.to_string(),
-            };
-            self.report(Err(why));
-            let Self { membership: GroupMembership { stop, versions, .. }, .. } = self;
+            let newest = Arc::clone(&self.membership.versions.borrow_and_update());
+            let GroupMembership { queue, readiness, .. } = &self.membership;
+            let pending = newest.problem();
+            // After an outage, a version that has never passed must not replace one that has been served.
+            if pending.is_none() || !self.was_served {
+                adopt(queue, readiness, &newest);
+                self.was_served &= self.version.number == newest.number;
+                self.version = Arc::clone(&newest);
+            } else if let Some(why) = &pending
+                && newest.number != self.version.number
+            {
+                note_pending(queue, readiness, why);
+            }
+            let Some(why) = self.version.problem() else { return true };
+            self.report(Err(why.to_string()));
+            let Self { version, membership: GroupMembership { stop, versions, .. }, .. } = self;
             tokio::select! {
                 () = stop.cancelled() => {}
-                changed = verification.changed() => if changed.is_err() {
-                    // The database was replaced, together with the version.
-                    wait_for_change(versions, stop).await;
-                },
+                () = version.verification_changed(Some(&why)) => {}
+                () = newest.verification_changed(pending.as_ref()) => {}
                 () = changed(versions) => {}
             }
         }
@@ -167,6 +195,7 @@ impl VersionedMembership {
     /// Reads messages until there is a reason to leave the group, then leaves it.
     async fn read(&mut self, mut subscription: Box<dyn Subscription>) -> LeaveReason {
         let queue = Arc::clone(&self.membership.queue);
+        self.was_served = true;
         queue.set_available();
         queue.set_served(self.version.number);
         let reason = self.read_messages(&mut subscription).await;
@@ -182,16 +211,24 @@ impl VersionedMembership {
     }
 
     async fn read_messages(&mut self, subscription: &mut Box<dyn Subscription>) -> LeaveReason {
-        let Self { membership, version } = self;
+        let Self { membership, version, .. } = self;
         let GroupMembership { queue, readiness, transport, versions, stop, .. } = &*membership;
         // These futures are created once: creating them would dominate the cost of each message.
         let mut stopped = pin!(stop.cancelled());
-        let mut failed = pin!(verification_failed(version.verification.clone()));
+        let failure = |version: &Arc<QueueVersion>| {
+            let version = Arc::clone(version);
+            async move { version.verification_changed(None).await }
+        };
+        let mut failed = pin!(failure(version));
         let newer = |number| next_version(versions.clone(), number, queue, readiness);
         let mut newer_version = pin!(newer(version.number));
         let mut subscription_refused = pin!(subscription_refused(transport.link()));
-        let mut reported =
-            pin!(follow(subscription.served(), |state| report(queue, readiness, state)));
+        let mut reported = pin!(follow(subscription.served(), |state| {
+            // A queue that this worker leaves for good is no longer listed.
+            if !stop.is_cancelled() {
+                report(queue, readiness, state);
+            }
+        }));
         let mut timer = pin!(sleep(OFFER_EXPIRY_INTERVAL));
         loop {
             tokio::select! {
@@ -203,7 +240,7 @@ impl VersionedMembership {
                 next = &mut newer_version => {
                     adopt(queue, readiness, &next);
                     queue.set_served(next.number);
-                    failed.set(verification_failed(next.verification.clone()));
+                    failed.set(failure(&next));
                     newer_version.set(newer(next.number));
                     *version = next;
                 }
@@ -272,7 +309,9 @@ impl VersionedMembership {
 
     fn report(&self, state: Result<(), String>) {
         let GroupMembership { queue, readiness, stop, .. } = &self.membership;
-        if let Err(problem) = &state {
+        if let Err(problem) = &state
+            && self.version.number == self.membership.versions.borrow().number
+        {
             queue.set_problem(problem);
         }
         // A queue that this worker leaves for good is no longer listed.
@@ -337,6 +376,12 @@ fn adopt(queue: &Queue, readiness: &QueueReadiness, version: &QueueVersion) {
     readiness.note_reloaded(queue.subjects.name.as_str(), None);
 }
 
+/// Reports why the newest version of a queue is not served.
+fn note_pending(queue: &Queue, readiness: &QueueReadiness, why: &str) {
+    queue.set_problem(why);
+    readiness.note_reloaded(queue.subjects.name.as_str(), Some(why.to_owned()));
+}
+
 /// Waits for a version after `number` that the database has verified. Meanwhile, reports why it is
 /// not served. Never returns if there is none.
 async fn next_version(
@@ -352,10 +397,7 @@ async fn next_version(
             return std::future::pending().await;
         };
         newest = next.number;
-        let verified = verified(next.verification.clone(), |why| {
-            queue.set_problem(why);
-            readiness.note_reloaded(queue.subjects.name.as_str(), Some(why.to_owned()));
-        });
+        let verified = verified(&next, |why| note_pending(queue, readiness, why));
         tokio::select! {
             () = verified => return next,
             // A later reload replaces this version. If the worker stops, its sender is dropped.
@@ -365,44 +407,16 @@ async fn next_version(
 }
 
 /// Waits until the database has verified a version, and reports why it has not.
-async fn verified(verification: Option<watch::Receiver<Verification>>, report: impl Fn(&str)) {
-    let Some(mut verification) = verification else { return };
-    loop {
-        match &*verification.borrow_and_update() {
-            Verification::Passed => return,
-            Verification::Failed(why) => report(why),
-        }
-        if verification.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
+async fn verified(version: &QueueVersion, report: impl Fn(&str)) {
+    while let Some(why) = version.problem() {
+        report(&why);
+        version.verification_changed(Some(&why)).await;
     }
 }
 
 /// Waits for another version. Never returns if there can be none.
 async fn changed(versions: &mut watch::Receiver<Arc<QueueVersion>>) {
     if versions.changed().await.is_err() {
-        std::future::pending::<()>().await;
-    }
-}
-
-/// Waits for another version, or until the worker leaves the queue for good.
-async fn wait_for_change(versions: &mut watch::Receiver<Arc<QueueVersion>>, stop: &Cancel) {
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = changed(versions) => {}
-    }
-}
-
-/// Waits until the verification fails. Never returns if the queue needs no database.
-async fn verification_failed(verification: Option<watch::Receiver<Verification>>) {
-    let has_failed = match verification {
-        Some(mut verification) => verification
-            .wait_for(|verification| *verification != Verification::Passed)
-            .await
-            .is_ok(),
-        None => false,
-    };
-    if !has_failed {
         std::future::pending::<()>().await;
     }
 }

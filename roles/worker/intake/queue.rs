@@ -1,6 +1,6 @@
 //! Starts, queues or refuses the requests of one queue, and offers freed slots to gateways.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -30,6 +30,21 @@ pub use backlog::QueuedWork;
 
 use admission::AdmittedRequest;
 
+/// The number of slots of a queue.
+#[derive(Clone, Copy, Debug)]
+struct QueueLimit {
+    /// The number in the configuration.
+    configured: usize,
+    /// The number that an operator has set, until the worker stops.
+    by_operator: Option<usize>,
+}
+
+impl QueueLimit {
+    fn effective(self) -> usize {
+        self.by_operator.unwrap_or(self.configured)
+    }
+}
+
 /// A queue, its endpoints and its slots.
 #[derive(Debug)]
 pub struct Queue {
@@ -38,6 +53,7 @@ pub struct Queue {
     endpoints: ArcSwap<ServedEndpoints>,
     version: watch::Sender<VersionState>,
     slots: SharedSlots<QueuedWork>,
+    limit: Mutex<QueueLimit>,
     /// Notified when the backlog grows, because the added request may be the next to expire.
     backlog_grew: Notify,
     metrics: QueueMetrics,
@@ -54,8 +70,10 @@ impl Queue {
         executor: Arc<Executor>,
     ) -> Self {
         let load = Load::new(&subjects.name, Instant::now());
+        let limit = QueueLimit { configured: slots.limit(), by_operator: None };
         Self {
             endpoints: ArcSwap::new(endpoints),
+            limit: Mutex::new(limit),
             version: watch::Sender::default(),
             slots: SharedSlots::new(slots, load),
             backlog_grew: Notify::new(),
@@ -117,6 +135,12 @@ impl Queue {
         self.slots.read(Slots::limit)
     }
 
+    /// Returns the number of slots that the configuration has.
+    #[must_use]
+    pub fn configured_limit(&self) -> usize {
+        self.limit.lock().unwrap_or_else(PoisonError::into_inner).configured
+    }
+
     /// Returns the current state of the queue, for reports.
     #[must_use]
     pub fn snapshot(&self) -> QueueSnapshot {
@@ -124,6 +148,8 @@ impl Queue {
         QueueSnapshot {
             name: self.subjects.name.to_string(),
             slots,
+            limit_configured: self.configured_limit(),
+            is_paused: self.slots.read(Slots::is_paused),
             slot_time,
             saturated_time,
             last_failure: self.metrics.last_failure(),

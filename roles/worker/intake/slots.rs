@@ -87,6 +87,7 @@ pub struct Slots<W> {
     backlog_bytes: usize,
     is_draining: bool,
     is_available: bool,
+    is_paused: bool,
     /// When the last call ended.
     last_finish: Option<Instant>,
     offers: Offers,
@@ -105,6 +106,7 @@ impl<W> Slots<W> {
             backlog_bytes: 0,
             is_draining: false,
             is_available: true,
+            is_paused: false,
             last_finish: None,
             offers: Offers::new(remembered_refusals_max),
         }
@@ -251,6 +253,24 @@ impl<W> Slots<W> {
         self.clear()
     }
 
+    /// Stops accepting requests until `resume`, because an operator has paused the queue. Returns the backlog, which must be
+    /// refused.
+    pub fn pause(&mut self) -> VecDeque<SlotRequest<W>> {
+        self.is_paused = true;
+        self.clear()
+    }
+
+    /// Accepts requests again after `pause`.
+    pub fn resume(&mut self) {
+        self.is_paused = false;
+    }
+
+    /// Returns whether the queue is paused.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+
     /// Changes the limit. Call `start_next` afterwards until it returns `None`. Excess calls
     /// continue.
     pub fn set_limit(&mut self, limit: usize) {
@@ -342,10 +362,12 @@ impl<W> Slots<W> {
     fn refusal_reason(&self) -> Option<RefusalReason> {
         if self.is_draining {
             Some(RefusalReason::Draining)
-        } else if self.is_available {
-            None
-        } else {
+        } else if !self.is_available {
             Some(RefusalReason::Unavailable)
+        } else if self.is_paused {
+            Some(RefusalReason::Paused)
+        } else {
+            None
         }
     }
 

@@ -18,7 +18,7 @@ pub type ServedEndpoints = BTreeMap<EndpointId, ServedEndpoint>;
 /// An endpoint of the queue and its handler.
 #[derive(Clone, Debug)]
 pub struct ServedEndpoint {
-    /// The endpoint.
+    /// The endpoint, with only this queue.
     pub endpoint: Arc<Endpoint>,
     /// The handler of the endpoint.
     pub handler: Arc<dyn QueueHandler>,
@@ -47,6 +47,32 @@ pub struct QueueVersion {
     pub leave_timeout: Duration,
 }
 
+impl QueueVersion {
+    /// Returns why the version cannot be served; `None` if the database has its procedures.
+    #[must_use]
+    pub fn problem(&self) -> Option<Arc<str>> {
+        match &*self.verification.as_ref()?.borrow() {
+            Verification::Passed => None,
+            Verification::Failed(why) => Some(Arc::clone(why)),
+        }
+    }
+
+    /// Waits until the result of the verification changes. Never returns if it cannot. Cancel safe.
+    pub async fn verification_changed(&self, seen: Option<&Arc<str>>) {
+        let Some(mut verification) = self.verification.clone() else {
+            return std::future::pending().await;
+        };
+        let is_other = |now: &Verification| match now {
+            Verification::Passed => seen.is_some(),
+            Verification::Failed(why) => seen != Some(why),
+        };
+        // An error means that the database was replaced, so that the result is final.
+        if verification.wait_for(is_other).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 /// The version of a queue that is served, and why no newer one is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VersionState {
@@ -68,7 +94,7 @@ pub fn by_id(endpoints: Vec<ServedEndpoint>) -> ServedEndpoints {
 #[must_use]
 pub fn expected_procedures(endpoints: &ServedEndpoints) -> Vec<ExpectedProcedure> {
     let expected =
-        endpoints.values().filter_map(|served| ExpectedProcedure::from_endpoint(&served.endpoint));
+        endpoints.values().flat_map(|served| ExpectedProcedure::from_endpoint(&served.endpoint));
     expected.collect()
 }
 

@@ -8,16 +8,17 @@ use crate::catalogue::QueueName;
 use crate::envelope::RefusalReason;
 use crate::outcome::Outcome;
 use crate::telemetry::names::Metric;
-use crate::telemetry::{Counter, Histogram, counter, histogram, names};
+use crate::telemetry::{Counter, Gauge, Histogram, counter, gauge, histogram, names};
 
 /// The gauges that have a series for each queue.
-pub const GAUGES: [Metric; 6] = [
+pub const GAUGES: [Metric; 7] = [
     names::WORKER_LIMIT,
     names::WORKER_RUNNING,
     names::WORKER_WAITING,
     names::WORKER_UTILIZATION,
     names::WORKER_ROUND_TRIP,
     names::WORKER_QUEUE_READY,
+    names::WORKER_QUEUE_PAUSED,
 ];
 
 /// The metrics of one queue. Those that every call updates are looked up once.
@@ -25,6 +26,7 @@ pub struct QueueMetrics {
     queue: String,
     duration: Histogram,
     calls_ok: Counter,
+    paused: Gauge,
     /// The outcome of the last failed call.
     last_failure: Mutex<Option<Outcome>>,
 }
@@ -44,7 +46,15 @@ impl QueueMetrics {
         let calls_ok = calls(name.as_str(), Outcome::Ok);
         // The counter is exported as zero from the start, so that rates include the first calls.
         calls_ok.increment(0);
-        Self { queue: name.to_string(), duration, calls_ok, last_failure: Mutex::default() }
+        let paused = gauge(&names::WORKER_QUEUE_PAUSED, &label);
+        paused.set(0.0);
+        let (queue, last_failure) = (name.to_string(), Mutex::default());
+        Self { queue, duration, calls_ok, paused, last_failure }
+    }
+
+    /// Records whether an operator has paused the queue.
+    pub fn set_paused(&self, is_paused: bool) {
+        self.paused.set(if is_paused { 1.0 } else { 0.0 });
     }
 
     /// Records a call that has ended.

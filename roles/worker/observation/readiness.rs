@@ -49,12 +49,19 @@ impl QueueReadiness {
         self.readiness.note(format!("reloaded queue {name}"), reason);
     }
 
+    /// Sets the user who has paused a queue; `None` if it is not paused. A paused queue does not affect the readiness.
+    pub fn note_paused(&self, name: &str, by: Option<&str>) {
+        let note = by.map(|by| format!("paused by {by}: fjord queue resume {name}"));
+        self.readiness.note(format!("paused queue {name}"), note);
+    }
+
     /// Removes a queue that this worker no longer serves.
     pub fn remove(&self, name: &str) {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         queues.remove(name);
         self.readiness.note(format!("queue {name}"), None);
         self.readiness.note(format!("reloaded queue {name}"), None);
+        self.note_paused(name, None);
         self.publish(queues);
     }
 

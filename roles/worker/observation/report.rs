@@ -19,6 +19,10 @@ pub struct QueueSnapshot {
     pub name: String,
     /// The usage of the slots.
     pub slots: SlotUsage,
+    /// The number of slots that the configuration has.
+    pub limit_configured: usize,
+    /// Whether an operator has paused the queue.
+    pub is_paused: bool,
     /// The total time that calls have held slots since the start.
     pub slot_time: Duration,
     /// The total time without a free slot since the start.
@@ -27,17 +31,19 @@ pub struct QueueSnapshot {
     pub last_failure: Option<Outcome>,
 }
 
-/// Returns a function that creates reports from snapshots of all queues.
+/// Returns a function that creates reports from snapshots of all queues, for a worker of a pool.
 pub fn source(
+    pool: &str,
     queues: impl Fn() -> Vec<QueueSnapshot> + Send + Sync + 'static,
     readiness: &Readiness,
 ) -> ReportSource {
-    let readiness = readiness.clone();
+    let (pool, readiness) = (pool.to_owned(), readiness.clone());
     Arc::new(move |identity| {
         let queues = queue_reports(queues());
         let slots = || queues.iter().filter_map(|queue| queue.slots.as_ref());
         let reasons = readiness.reasons().into_iter().map(|(part, why)| (part.to_owned(), why));
         Report {
+            pool: pool.clone(),
             not_ready: reasons.chain(readiness.notes()).collect(),
             in_flight: slots().map(|slots| slots.running).sum(),
             in_flight_max: slots().map(|slots| slots.limit).sum(),
@@ -79,5 +85,7 @@ fn slots_report(queue: &QueueSnapshot, is_served: bool) -> SlotsReport {
         used_seconds: queue.slot_time.as_secs_f64(),
         full_seconds: queue.saturated_time.as_secs_f64(),
         is_served,
+        limit_configured: count(queue.limit_configured),
+        is_paused: queue.is_paused,
     }
 }

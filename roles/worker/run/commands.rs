@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::Instant;
 
 use crate::config::Sources;
+use crate::fleet;
 use crate::fleet::control::{ControlCommand, ControlResult, ReceivedCommand};
+use crate::messaging;
 use crate::procedures::ExpectedProcedure;
 use crate::procedures::databases::DatabaseKey;
 use crate::roles::worker::intake::version;
@@ -31,14 +33,18 @@ impl WorkerProcess {
                     }
                 }
             }
-            ControlCommand::Reload => {
+            ControlCommand::Reload { rollout: id } => {
                 let unserved = self.queues.readiness.unserved();
-                match self.reload(sources, true).await {
+                match self.reload(sources, true) {
                     Ok(rollout) => {
+                        self.last_rollout = Some(id);
+                        let settings = self.transport.settings();
                         let _detached = self.tasks.spawn_background(async move {
+                            let settings = messaging::settings_applied(settings, deadline).await;
                             let limit = deadline.saturating_duration_since(Instant::now());
                             let problems = rollout.finish(limit).await;
-                            answer.send(split(problems, &unserved)).await;
+                            let result = fleet::control::also(split(problems, &unserved), settings);
+                            answer.send(result).await;
                         });
                     }
                     Err(errors) => {
@@ -46,18 +52,42 @@ impl WorkerProcess {
                     }
                 }
             }
-            ControlCommand::FinishReload => {
-                let removed = self.queues.remove_unconfigured(&self.config);
-                let note = |name| format!("queue {name} is no longer served");
-                answer.send(Ok(removed.into_iter().map(note).collect())).await;
+            ControlCommand::FinishReload { rollout } => {
+                answer.send(self.finish_reload(&rollout)).await;
             }
             ControlCommand::Drain => {
                 let count = self.queues.executor.jobs.count();
                 answer.send(Ok(vec![format!("drains, with {count} calls in progress")])).await;
                 return true;
             }
+            ControlCommand::PauseQueues { .. }
+            | ControlCommand::ResumeQueues { .. }
+            | ControlCommand::LimitQueue { .. } => {
+                let result = self.queues.change(&command, answer.by());
+                answer.send(result).await;
+            }
+            // The receiver of commands has executed it.
+            ControlCommand::WeighQueues { .. } | ControlCommand::SetLogFilter { .. } => {
+                answer.send(Ok(Vec::new())).await;
+            }
         }
         false
+    }
+}
+
+impl WorkerProcess {
+    /// Stops serving the queues and endpoints that a rollout's configuration does not have. A
+    /// command that arrives late must not remove those that gateways still use after a later
+    /// reload.
+    fn finish_reload(&mut self, rollout: &str) -> ControlResult {
+        let is_last = self.last_rollout.as_deref() == Some(rollout);
+        if !is_last && self.queues.has_unconfigured() {
+            let fault = "another reload has been applied since this one: run fjord reload again";
+            return Err(vec![fault.to_owned()]);
+        }
+        let removed = self.queues.remove_unconfigured(&self.config);
+        let note = |name| format!("queue {name} is no longer served");
+        Ok(removed.into_iter().map(note).collect())
     }
 }
 

@@ -14,7 +14,6 @@ use crate::lifecycle::Cancel;
 use crate::messaging::Transport;
 use crate::procedures::databases::{Databases, Verification};
 use crate::roles::worker::execution::executor::Executor;
-use crate::roles::worker::intake::control;
 use crate::roles::worker::intake::membership::GroupMembership;
 use crate::roles::worker::intake::queue::Queue;
 use crate::roles::worker::intake::queue_set::QueueSet;
@@ -67,8 +66,6 @@ struct QueueChange {
 pub(super) struct Rollout {
     version: u64,
     queues: Vec<Arc<Queue>>,
-    /// Queues that could not be started, each with the reason.
-    failed: BTreeMap<String, String>,
 }
 
 impl RunningQueues {
@@ -92,8 +89,8 @@ impl RunningQueues {
 
     /// Serves the queues in a new configuration. Queues that exist keep their slots and jobs, and serve their previous
     /// endpoints until the database has verified the new ones. With `keeps_removed`, queues and endpoints that the
-    /// configuration no longer has are still served.
-    pub(super) async fn apply(
+    /// configuration no longer has are still served. Does not wait: each queue subscribes in a task of its own.
+    pub(super) fn apply(
         &mut self,
         prepared: Vec<PreparedQueue>,
         config: &Config,
@@ -120,28 +117,24 @@ impl RunningQueues {
         if !keeps_removed {
             self.remove_queues(config);
         }
-        let mut rollout =
-            Rollout { version: self.version, queues: Vec::new(), failed: BTreeMap::new() };
+        let mut queues = Vec::with_capacity(changes.len());
         for change in changes {
-            match self.apply_one(change, config, keeps_removed).await {
-                Ok(queue) => rollout.queues.push(queue),
-                Err((name, failure)) => drop(rollout.failed.insert(name, failure)),
-            }
+            queues.push(self.apply_one(change, config, keeps_removed));
         }
         self.publish();
-        rollout
+        Rollout { version: self.version, queues }
     }
 
     fn publish(&self) {
         self.set.store(self.queues.values().map(|running| Arc::clone(&running.queue)).collect());
     }
 
-    async fn apply_one(
+    fn apply_one(
         &mut self,
         change: QueueChange,
         config: &Config,
         keeps_removed: bool,
-    ) -> Result<Arc<Queue>, (String, String)> {
+    ) -> Arc<Queue> {
         let QueueChange {
             queue: PreparedQueue { subjects, config: limits, endpoints },
             verification,
@@ -163,9 +156,9 @@ impl RunningQueues {
             queue.set_newest(number);
             running.configured = Some(configured);
             running.versions.send_replace(new_version(endpoints));
-            queue.set_limit(limits.concurrency);
+            queue.set_configured_limit(limits.concurrency);
             queue.set_offer_limits(worker.remembered_refusals_max, worker.offer_timeout);
-            return Ok(Arc::clone(queue));
+            return Arc::clone(queue);
         }
         let version = new_version(endpoints);
         let slots =
@@ -176,9 +169,6 @@ impl RunningQueues {
         let queue = Arc::new(Queue::new(subjects, endpoints, slots, Arc::clone(executor)));
         queue.set_newest(number);
         let closed = Cancel::new();
-        control::listen(&self.transport, &queue, executor, &closed)
-            .await
-            .map_err(|error| (name.to_string(), telemetry::chain(&error)))?;
         let (versions, receiver) = watch::channel(version);
         let leave = self.leave.child();
         let membership = GroupMembership {
@@ -188,6 +178,7 @@ impl RunningQueues {
             executor: Arc::clone(executor),
             readiness: Arc::clone(&self.readiness),
             stop: leave.clone(),
+            closed: closed.clone(),
         };
         let membership = executor.tasks.spawn(membership.serve());
         let configured = Some(configured);
@@ -200,7 +191,15 @@ impl RunningQueues {
             configured,
         };
         self.queues.insert(name, running);
-        Ok(queue)
+        queue
+    }
+
+    /// Returns whether there are queues or endpoints that the configuration does not have.
+    pub(super) fn has_unconfigured(&self) -> bool {
+        self.queues.values().any(|running| {
+            let configured = running.configured.as_ref();
+            configured.is_none_or(|ids| ids.len() != running.versions.borrow().endpoints.len())
+        })
     }
 
     /// Stops serving the queues and endpoints that the configuration does not have. Returns the names of these queues.
@@ -266,16 +265,11 @@ impl RunningQueues {
 }
 
 impl Rollout {
-    /// Returns the queues that could not be started, each with the reason.
-    pub(super) fn failed(&self) -> &BTreeMap<String, String> {
-        &self.failed
-    }
-
     /// Waits until every queue serves the new configuration, for up to `limit`. Returns the queues that do not, each with the
     /// reason.
     pub(super) async fn finish(self, limit: Duration) -> BTreeMap<String, String> {
         let end = Instant::now() + limit;
-        let mut problems = self.failed;
+        let mut problems = BTreeMap::new();
         for queue in self.queues {
             let mut version = queue.version();
             let served = version.wait_for(|state| state.served >= self.version);

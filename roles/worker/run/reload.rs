@@ -31,7 +31,7 @@ impl WorkerProcess {
 
     /// Reloads the configuration and all files. An error changes nothing. With `keeps_removed`, queues and endpoints that the
     /// configuration no longer has are still served.
-    pub(super) async fn reload(
+    pub(super) fn reload(
         &mut self,
         sources: &Sources,
         keeps_removed: bool,
@@ -43,10 +43,12 @@ impl WorkerProcess {
         roles::warn_about_restart(&self.config, &config);
         log_connection_limits(&config, &catalogue);
         self.transport.reconfigure(&config.messaging.transport);
+        let recent = &self.queues.executor.recent;
+        recent.set_age_max(config.messaging.transport.reconnect_time_max());
         traces.apply();
         self.databases.replace(databases, &self.tasks);
         self.queues.executor.set_config(config.worker.clone());
-        let rollout = self.queues.apply(queues, &config, &self.databases, keeps_removed).await;
+        let rollout = self.queues.apply(queues, &config, &self.databases, keeps_removed);
         roles::apply_log_filter(&config.log);
         failure_log::log_database_messages(config.log.database_messages);
         self.config = config;
@@ -55,8 +57,9 @@ impl WorkerProcess {
     }
 
     /// Reloads after a signal, and logs when every queue serves the new configuration.
-    pub(super) async fn reload_by_signal(&mut self, sources: &Sources) {
-        let Ok(rollout) = self.reload(sources, false).await else { return };
+    pub(super) fn reload_by_signal(&mut self, sources: &Sources) {
+        let Ok(rollout) = self.reload(sources, false) else { return };
+        self.last_rollout = None;
         let _detached = self.tasks.spawn_background(async move {
             let problems = rollout.finish(ROLLOUT_LIMIT).await;
             if problems.is_empty() {

@@ -59,8 +59,9 @@ async fn check(role: &CheckedRole, nats: &NatsConfig, server: &str) -> CheckResu
 /// arrive and be lost.
 fn permission_check(role: &CheckedRole, unused: &str) -> Result<PermissionCheck, SubjectError> {
     let prefix = &role.config.messaging.prefix;
+    let control = prefix.join(CONTROL_TOKEN)?;
     let mut check = PermissionCheck {
-        subscribe: vec![prefix.join(STATUS_TOKEN)?, prefix.join(CONTROL_TOKEN)?],
+        subscribe: vec![prefix.join(STATUS_TOKEN)?, control.clone(), control.all_below()],
         ..PermissionCheck::default()
     };
     if role.config.messaging.service_api {
@@ -96,7 +97,7 @@ fn permission_check(role: &CheckedRole, unused: &str) -> Result<PermissionCheck,
 
 /// Returns the queues of a role, without duplicates.
 fn queues(role: &CheckedRole) -> BTreeSet<&QueueName> {
-    role.endpoints().map(|endpoint| &endpoint.queue).collect()
+    role.endpoints().map(|(_, queue)| &queue.name).collect()
 }
 
 fn evaluate(
@@ -121,7 +122,8 @@ fn evaluate(
     }
     if role.role == Role::Gateway {
         let limit = result.payload_bytes_max;
-        let large = role.endpoints().filter(|one| one.takes_body() && one.body_bytes_max > limit);
+        let endpoints = role.catalogue.endpoints().iter();
+        let large = endpoints.filter(|one| one.takes_body() && one.body_bytes_max > limit);
         results.errors.extend(large.map(|endpoint| {
             format!(
                 "{place}: endpoint {:?} accepts bodies of {} bytes, but the server ({}) accepts messages of at most \

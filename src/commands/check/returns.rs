@@ -6,7 +6,9 @@ use tokio::time::Instant;
 
 use crate::catalogue::names::eq_ignore_case;
 use crate::catalogue::returns::VALUE;
-use crate::catalogue::{Endpoint, ParameterType, ProcedureName, ResultKind, ReturnColumn, Returns};
+use crate::catalogue::{
+    Endpoint, EndpointQueue, ParameterType, ProcedureName, ResultKind, ReturnColumn, Returns,
+};
 use crate::commands::result_descriptions::{self, DescribeError};
 use crate::procedures::{Backend, ColumnDescription, ResultDescription};
 
@@ -16,48 +18,51 @@ const NAMES_MAX: usize = 16;
 /// Returns a line for each difference. Differences are warnings, because `returns` affects only the
 /// documentation.
 pub(super) async fn differences(
-    endpoints: &[&Endpoint],
+    endpoints: &[(&Endpoint, &EndpointQueue)],
     backend: &Arc<dyn Backend>,
     deadline: Instant,
 ) -> Vec<String> {
     // The database does not describe the content of JSON text.
     let is_compared =
         |endpoint: &Endpoint| endpoint.returns.is_some() && endpoint.result != ResultKind::Json;
-    let (endpoints, procedures): (Vec<&Endpoint>, Vec<ProcedureName>) = endpoints
+    let (endpoints, procedures): (Vec<(&Endpoint, &EndpointQueue)>, Vec<ProcedureName>) = endpoints
         .iter()
-        .filter(|endpoint| is_compared(endpoint))
-        .filter_map(|endpoint| Some((*endpoint, endpoint.procedure.clone()?)))
+        .filter(|(endpoint, _)| is_compared(endpoint))
+        .filter_map(|(endpoint, queue)| Some(((*endpoint, *queue), queue.procedure.clone()?)))
         .unzip();
     if procedures.is_empty() {
         return Vec::new();
     }
     let described = result_descriptions::describe(backend, &procedures, deadline).await;
     let (mut lines, mut unanswered) = (Vec::new(), Vec::new());
-    for (endpoint, described) in endpoints.into_iter().zip(described) {
-        let id = endpoint.id.as_str();
+    for ((endpoint, queue), described) in endpoints.into_iter().zip(described) {
+        let mut place = format!("endpoint {:?}", endpoint.id.as_str());
+        if endpoint.queues.has_several() {
+            place = format!("{place}, queue {}", queue.name);
+        }
         let found = match described {
             Ok(described) => compare(endpoint, &described),
             Err(DescribeError::Refused(reason)) => vec![not_compared(&reason)],
             Err(DescribeError::NoAnswer(reason)) => {
-                unanswered.push((id, reason));
+                unanswered.push((place, reason));
                 continue;
             }
         };
-        lines.extend(found.iter().map(|line| format!("endpoint {id:?}: {line}")));
+        lines.extend(found.iter().map(|line| format!("{place}: {line}")));
     }
     lines.extend(without_answer(&unanswered));
     lines
 }
 
 /// Returns one line for all endpoints whose procedures the database did not describe in time.
-fn without_answer(unanswered: &[(&str, String)]) -> Option<String> {
+fn without_answer(unanswered: &[(String, String)]) -> Option<String> {
     let (first, reason) = unanswered.first()?;
     if unanswered.len() == 1 {
-        return Some(format!("endpoint {first:?}: returns: not compared: {reason}"));
+        return Some(format!("{first}: returns: not compared: {reason}"));
     }
-    let ids = list(unanswered.iter().map(|(id, _)| *id));
+    let places = list(unanswered.iter().map(|(place, _)| place.as_str()));
     let count = unanswered.len();
-    Some(format!("returns of {count} endpoints were not compared ({ids}): {reason}"))
+    Some(format!("returns of {count} endpoints were not compared ({places}): {reason}"))
 }
 
 fn not_compared(reason: &str) -> String {
@@ -230,14 +235,14 @@ mod tests {
     #[test]
     fn endpoints_without_a_description_are_named_in_one_line() {
         let reasons = ["no answer within 5.0s", "the time for all procedures is over"];
-        let ids: Vec<String> = (1..=18).map(|number| format!("e{number}")).collect();
-        let all = ids.iter().map(|id| (id.as_str(), reasons[usize::from(id != "e1")].to_owned()));
-        let all: Vec<_> = all.collect();
+        let one =
+            |at: usize| (format!("endpoint \"e{at}\""), reasons[usize::from(at > 1)].to_owned());
+        let all: Vec<_> = (1..=18).map(one).collect();
         assert_eq!(without_answer(&[]), None);
         let one = "endpoint \"e1\": returns: not compared: no answer within 5.0s";
         assert_eq!(without_answer(&all[..1]).as_deref(), Some(one));
-        let two = "returns of 2 endpoints were not compared (e1, e2): no answer within 5.0s";
+        let two = "returns of 2 endpoints were not compared (endpoint \"e1\", endpoint \"e2\"): no answer within 5.0s";
         assert_eq!(without_answer(&all[..2]).as_deref(), Some(two));
-        assert!(without_answer(&all).unwrap().contains("e15, e16 and 2 more): "));
+        assert!(without_answer(&all).unwrap().contains("endpoint \"e16\" and 2 more): "));
     }
 }

@@ -2,16 +2,52 @@
 
 use std::fmt::Write as _;
 
-use super::fleet_view::FleetView;
-use super::format::{bytes, percent, rate, seconds, uptime};
-use super::view::{NatsServerView, ProcessView, QueueView, WorkerQueueView};
 use crate::commands::table;
+use crate::fleet::view::format::{bytes, percent, rate, seconds, uptime};
+use crate::fleet::view::{
+    FleetView, NatsServerView, PoolView, ProcessView, QueueView, WeightedQueueView,
+    WorkerQueueView, weighted_queues,
+};
+use crate::telemetry::count_as_f64;
 
 /// The number of an id's characters that are shown, which is enough to distinguish a thousand
 /// processes.
 const ID_SHOWN: usize = 8;
 /// The maximum number of rows that a table shows; `--json` shows all.
 const ROWS_MAX: usize = 200;
+/// The headings of the processes.
+const PROCESS_HEADINGS: [&str; 12] = [
+    "ROLE", "ID", "HOST", "VERSION", "UP", "CPU", "MEMORY", "RUNNING", "CALLS/s", "p50", "p99",
+    "ERRORS/s",
+];
+/// The headings of the queues.
+const QUEUE_HEADINGS: [&str; 12] = [
+    "QUEUE",
+    "WORKERS",
+    "RUNNING",
+    "USED",
+    "FULL",
+    "ARRIVALS/s",
+    "CALLS/s",
+    "p50",
+    "p99",
+    "WAITING",
+    "WAIT p99",
+    "ERRORS/s",
+];
+/// The headings of the NATS servers.
+const SERVER_HEADINGS: [&str; 10] = [
+    "SERVER",
+    "VERSION",
+    "CLIENTS",
+    "SLOW",
+    "IN/s",
+    "OUT/s",
+    "IN BYTES/s",
+    "OUT BYTES/s",
+    "CPU",
+    "SLOWEST CLIENT",
+];
 
 fn short(id: &str) -> String {
     id.chars().take(ID_SHOWN).collect()
@@ -32,50 +68,28 @@ pub(super) fn page(view: &FleetView) -> String {
         }
     };
     let window = format!("Processes, over {:.1} s", view.window_seconds);
-    section(
-        &window,
-        &["ROLE", "ID", "HOST", "VERSION", "UP", "RUNNING", "CALLS/s", "p50", "p99", "ERRORS/s"],
-        view.processes.iter().map(process).collect(),
-    );
+    section(&window, &PROCESS_HEADINGS, view.processes.iter().map(process).collect());
     section(
         "Queues (WAIT: until a worker accepts the request; p50 and p99: time that a call occupies its slot)",
-        &[
-            "QUEUE",
-            "WORKERS",
-            "RUNNING",
-            "USED",
-            "FULL",
-            "ARRIVALS/s",
-            "CALLS/s",
-            "p50",
-            "p99",
-            "WAITING",
-            "WAIT p99",
-            "ERRORS/s",
-        ],
+        &QUEUE_HEADINGS,
         queue_rows(view),
+    );
+    section(
+        "Pools (LOAD: share of the slots of the busiest queue that the load needs; NEEDED: workers with which it is at most 80 %)",
+        &["POOL", "WORKERS", "LOAD", "NEEDED", "FREE", "QUEUES"],
+        view.pools.iter().map(pool).collect(),
+    );
+    section(
+        "Endpoints with several queues (SHARE: of the endpoint's requests; 4xx and 5xx: of the queue's requests)",
+        &weighted_queues::HEADINGS,
+        view.weighted_queues.iter().map(WeightedQueueView::row).collect(),
     );
     section(
         "Queues by worker",
         &["WORKER", "QUEUE", "RUNNING", "USED", "FULL", "CALLS/s", "p50", "p99", "ERRORS/s"],
         view.processes.iter().flat_map(shares).collect(),
     );
-    section(
-        "NATS",
-        &[
-            "SERVER",
-            "VERSION",
-            "CLIENTS",
-            "SLOW",
-            "IN/s",
-            "OUT/s",
-            "IN BYTES/s",
-            "OUT BYTES/s",
-            "CPU",
-            "SLOWEST CLIENT",
-        ],
-        view.nats.iter().map(server).collect(),
-    );
+    section("NATS", &SERVER_HEADINGS, view.nats.iter().map(server).collect());
     for line in notes(view) {
         writeln!(text, "{line}").ok();
     }
@@ -89,6 +103,8 @@ fn process(process: &ProcessView) -> Vec<String> {
         process.host.clone(),
         process.version.clone(),
         uptime(process.uptime_seconds),
+        process.cpu_cores.map_or_else(|| "-".to_owned(), percent),
+        process.memory_bytes.map_or_else(|| "-".to_owned(), |used| bytes(count_as_f64(used))),
         format!("{}/{}", process.in_flight, process.in_flight_max),
         rate(process.rates.calls_per_second),
         seconds(process.rates.p50_seconds),
@@ -102,12 +118,15 @@ fn queue_rows(view: &FleetView) -> Vec<Vec<String>> {
     let is_idle = |queue: &&QueueView| {
         queue.arrivals_per_second == 0.0
             && queue.rates.calls_per_second == 0.0
-            && queue.waiting + queue.running == 0
+            && queue.waiting + queue.running + queue.paused == 0
     };
     let busy = view.queues.iter().filter(|queue| !is_idle(queue)).map(|queue| {
         vec![
             queue.name.clone(),
-            queue.workers.to_string(),
+            match queue.paused {
+                0 => queue.workers.to_string(),
+                paused => format!("{} ({paused} paused)", queue.workers),
+            },
             format!("{}/{}", queue.running, queue.limit),
             percent(queue.utilization),
             percent(queue.saturated),
@@ -125,12 +144,30 @@ fn queue_rows(view: &FleetView) -> Vec<Vec<String>> {
     busy.chain(idle).collect()
 }
 
+fn pool(pool: &PoolView) -> Vec<String> {
+    vec![
+        pool.name.clone(),
+        pool.workers.to_string(),
+        percent(pool.load),
+        pool.workers_needed.to_string(),
+        pool.workers_free.to_string(),
+        pool.queues.len().to_string(),
+    ]
+}
+
 fn shares(process: &ProcessView) -> Vec<Vec<String>> {
     let is_busy = |share: &&WorkerQueueView| {
-        share.running > 0 || share.rates.calls_per_second > 0.0 || !share.is_served
+        let is_changed = share.is_paused || share.limit != share.limit_configured;
+        share.running > 0 || share.rates.calls_per_second > 0.0 || !share.is_served || is_changed
     };
     let row = |share: &WorkerQueueView| {
-        let runs = format!("{}/{}", share.running, share.limit);
+        let mut runs = format!("{}/{}", share.running, share.limit);
+        if share.limit != share.limit_configured {
+            write!(runs, " (configured {})", share.limit_configured).ok();
+        }
+        if share.is_paused {
+            runs.push_str(" paused");
+        }
         vec![
             short(&process.id),
             share.name.clone(),
@@ -153,7 +190,7 @@ fn server(server: &NatsServerView) -> Vec<String> {
     let slowest = match server.slowest_pending_bytes {
         0 => "-".to_owned(),
         pending => {
-            let pending = bytes(crate::telemetry::count_as_f64(pending));
+            let pending = bytes(count_as_f64(pending));
             format!("{} ({pending} unread)", server.slowest_client)
         }
     };
@@ -181,5 +218,7 @@ fn notes(view: &FleetView) -> Vec<String> {
             process.not_ready.iter().map(move |(part, why)| format!("{name}: {part}: {why}"));
         reasons.chain(cut).collect::<Vec<_>>()
     });
-    notes.take(ROWS_MAX).collect()
+    let mixed = view.pools.iter().filter(|pool| pool.is_mixed).map(PoolView::mixed_note);
+    let notes = notes.chain(weighted_queues::notes(&view.weighted_queues)).take(ROWS_MAX);
+    notes.chain(mixed).collect()
 }

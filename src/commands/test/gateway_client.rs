@@ -108,7 +108,7 @@ impl GatewayClient {
         let not_answered = |error: reqwest::Error| match error {
             error if error.is_connect() => TargetError::Unreachable(reason(error)),
             error if error.is_builder() => TargetError::Failed(reason(error)),
-            // Such as a proxy that closes the connection because it cannot reach the gateway.
+            // For example, a proxy closed the connection because it could not reach the gateway.
             error => TargetError::NoAnswer(format!("no answer: {}", reason(error))),
         };
         let incomplete = |error: reqwest::Error| {

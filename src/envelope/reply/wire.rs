@@ -44,10 +44,11 @@ impl Reply {
                     Some("draining") => RefusalReason::Draining,
                     Some("expired") => RefusalReason::Expired,
                     Some("unavailable") => RefusalReason::Unavailable,
+                    Some("paused") => RefusalReason::Paused,
                     _ => {
                         return Err(error(
                             headers::REASON,
-                            "expected busy, draining, expired or unavailable",
+                            "expected busy, draining, expired, unavailable or paused",
                         ));
                     }
                 };

@@ -22,13 +22,32 @@ pub(super) async fn client(
         .map(|server| server.parse::<async_nats::ServerAddr>())
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| TransportError::Refused(e.into()))?;
-    let (backoff, events) = (Arc::clone(state), Arc::clone(state));
+    let (backoff, events, failures) = (Arc::clone(state), Arc::clone(state), Arc::clone(state));
     let options = options(config, name)
         .retry_on_initial_connect()
         .reconnect_delay_callback(move |attempts| backoff.backoff.delay(attempts))
         .event_callback(move |event| {
             events.on_event(number, &event);
             std::future::ready(())
+        })
+        .reconnect_to_server_callback(move |servers, _info| {
+            // Only this callback receives the cause of a failed connection. It is logged after 1,
+            // 2, 4, 8 … failures, so that an outage does not produce a line per attempt.
+            for server in servers {
+                if let Some(cause) = server.last_error {
+                    let address = host_of(&server.addr);
+                    if server.failed_attempts.is_power_of_two() {
+                        tracing::warn!(
+                            server = %address,
+                            attempts = server.failed_attempts,
+                            cause,
+                            "cannot connect to NATS"
+                        );
+                    }
+                    failures.record_connect_failure(format!("{address}: {cause}"));
+                }
+            }
+            std::future::ready(None)
         });
     options.connect(servers).await.map_err(|e| TransportError::Refused(e.into()))
 }
@@ -51,24 +70,7 @@ fn base(options: ConnectOptions, config: &NatsConfig, name: &str) -> ConnectOpti
         .client_capacity(config.commands_max)
         .custom_inbox_prefix(config.inbox_prefix.as_str())
         // `Subject` guarantees valid subjects.
-        .skip_subject_validation(true)
-        .reconnect_to_server_callback(|servers, _info| async move {
-            // Only this callback receives the cause of a failed connection. It is logged after 1,
-            // 2, 4, 8 … failures, so that an outage does not produce a line per attempt.
-            for server in servers {
-                if let Some(cause) = server.last_error
-                    && server.failed_attempts.is_power_of_two()
-                {
-                    tracing::warn!(
-                        server = %host_of(&server.addr),
-                        attempts = server.failed_attempts,
-                        cause,
-                        "cannot connect to NATS"
-                    );
-                }
-            }
-            None
-        });
+        .skip_subject_validation(true);
     if config.discover { options } else { options.ignore_discovered_servers() }
 }
 

@@ -1,6 +1,6 @@
 //! The state of the link, derived from the events of the client and from probes.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_nats::{Event, ServerError};
 use tokio::sync::{Notify, watch};
@@ -17,6 +17,9 @@ use crate::telemetry::{counter, gauge, names};
 const DROPPED: ConditionKind = ConditionKind::new("messages from NATS are dropped");
 /// The server refuses operations of this process.
 const REFUSED: ConditionKind = ConditionKind::new("NATS refuses operations");
+
+/// The maximum number of refusals that are remembered for a client that is not used yet.
+const TRIAL_REFUSALS_MAX: usize = 1_000;
 
 /// The state of the link, shared by the client's callbacks and the supervisor.
 #[derive(Debug)]
@@ -36,6 +39,17 @@ struct State {
     is_confirmed: bool,
     is_leaving: bool,
     epoch: u64,
+    /// A client that is not used yet.
+    trial: Option<ClientTrial>,
+    /// The server to which the last failed attempt to connect was made, and the cause.
+    connect_failure: Option<String>,
+}
+
+/// The subscriptions that the server has refused to a client that is not used yet.
+#[derive(Debug)]
+struct ClientTrial {
+    client: u64,
+    refusals: Vec<String>,
 }
 
 impl ConnectionState {
@@ -66,6 +80,26 @@ impl ConnectionState {
     /// Switches to another client that is connected. The link stays up, and its next probe starts a new epoch.
     pub(super) fn switch_client(&self, client: u64) {
         self.change(|state| (state.client, state.is_leaving) = (client, false));
+    }
+
+    /// Records refusals that the server sends to another client, which is not used yet.
+    pub(super) fn begin_trial(&self, client: u64) {
+        self.lock().trial = Some(ClientTrial { client, refusals: Vec::new() });
+    }
+
+    /// Returns the refusals since `begin_trial`.
+    pub(super) fn end_trial(&self) -> Vec<String> {
+        self.lock().trial.take().map(|trial| trial.refusals).unwrap_or_default()
+    }
+
+    /// Records why a connection could not be made.
+    pub(super) fn record_connect_failure(&self, failure: String) {
+        self.lock().connect_failure = Some(failure);
+    }
+
+    /// Returns why the last failed connection attempt did not succeed.
+    pub(super) fn connect_failure(&self) -> Option<String> {
+        self.lock().connect_failure.clone()
     }
 
     /// Records that the link was lost.
@@ -99,7 +133,7 @@ impl ConnectionState {
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         change(&mut state);
         let link_state = if !state.is_confirmed {
             LinkState::Down
@@ -116,7 +150,23 @@ impl ConnectionState {
     }
 
     fn is_in_use(&self, client: u64) -> bool {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).client == client
+        self.lock().client == client
+    }
+
+    fn record_trial(&self, client: u64, event: &Event) {
+        let Event::ServerError(ServerError::Other(error)) = event else { return };
+        if SubscriptionRefusal::parse(error).is_none() {
+            return;
+        }
+        if let Some(trial) = self.lock().trial.as_mut().filter(|trial| trial.client == client)
+            && trial.refusals.len() < TRIAL_REFUSALS_MAX
+        {
+            trial.refusals.push(error.clone());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts, logs and applies a client's event. Must not block: the library waits for it.
@@ -133,7 +183,7 @@ impl ConnectionState {
         };
         counter(&names::NATS_EVENTS, &[(names::EVENT, word.to_owned())]).increment(1);
         if !self.is_in_use(client) {
-            return;
+            return self.record_trial(client, event);
         }
         match event {
             Event::Connected => {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::supervisor::NatsShared;
+use super::shared::NatsShared;
 use crate::lifecycle::Tasks;
 use crate::messaging::TransportError;
 use crate::telemetry::conditions::{self, UNSENT};

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 use super::connect;
-use super::supervisor::NatsShared;
+use super::shared::NatsShared;
 use crate::lifecycle::Tasks;
 
 /// The minimum interval between two queries.

@@ -13,6 +13,7 @@ use crate::message::{Subject, SubjectError};
 #[derive(Debug)]
 pub(super) struct LinkProbes {
     base: Subject,
+    trial: Subject,
     next: AtomicU64,
     pending: Mutex<HashMap<u64, oneshot::Sender<()>>>,
 }
@@ -28,13 +29,18 @@ pub(super) struct LinkProbe<'a> {
 impl LinkProbes {
     /// Creates an empty set, for probes below `inbox`.
     pub(super) fn new(inbox: &Subject) -> Result<Self, SubjectError> {
-        let base = inbox.join("echo")?;
-        Ok(Self { base, next: AtomicU64::new(0), pending: Mutex::default() })
+        let (base, trial) = (inbox.join("echo")?, inbox.join("trial")?);
+        Ok(Self { base, trial, next: AtomicU64::new(0), pending: Mutex::default() })
     }
 
     /// Returns the subject to subscribe to.
     pub(super) fn subject(&self) -> Subject {
         self.base.all_below()
+    }
+
+    /// Returns a subject to which only client number `client` subscribes.
+    pub(super) fn trial_subject(&self, client: u64) -> Subject {
+        self.trial.join_numbers([client])
     }
 
     /// Registers a new probe, which the caller must send.

@@ -26,6 +26,8 @@ pub(super) struct NatsSubscription {
     handle: Arc<SubscriptionHandle>,
     subscriptions: Arc<Subscriptions>,
     inner: Option<async_nats::Subscriber>,
+    /// A subscriber that gets no further messages, but whose messages have not all been read.
+    rest: Option<async_nats::Subscriber>,
     read: u64,
     is_leaving: bool,
 }
@@ -33,7 +35,7 @@ pub(super) struct NatsSubscription {
 impl NatsSubscription {
     /// Creates the reading side of `handle`. Dropping it removes the subscription.
     pub(super) fn new(handle: Arc<SubscriptionHandle>, subscriptions: Arc<Subscriptions>) -> Self {
-        Self { handle, subscriptions, inner: None, read: 0, is_leaving: false }
+        Self { handle, subscriptions, inner: None, rest: None, read: 0, is_leaving: false }
     }
 }
 
@@ -56,6 +58,13 @@ impl Stream for NatsSubscription {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Message>> {
         let this = &mut *self;
         loop {
+            match this.rest.as_mut().map(|rest| rest.poll_next_unpin(cx)) {
+                Some(Poll::Ready(Some(message))) => {
+                    return Poll::Ready(Some(convert::received(message)));
+                }
+                Some(Poll::Ready(None)) => this.rest = None,
+                Some(Poll::Pending) | None => {}
+            }
             match this.inner.as_mut().map(|inner| inner.poll_next_unpin(cx)) {
                 Some(Poll::Ready(Some(message))) => {
                     this.read += 1;
@@ -76,6 +85,7 @@ impl Stream for NatsSubscription {
                     this.inner = Some(inner);
                     this.read = 0;
                 }
+                SubscriberChange::Also(rest) => this.rest = Some(rest),
             }
         }
     }

@@ -50,6 +50,8 @@ pub(super) enum SubscriberChange {
     Ended,
     /// A new subscriber.
     New(Subscriber),
+    /// The same subscriber, and the messages that another one has received.
+    Also(Subscriber),
 }
 
 impl SubscriptionKind {
@@ -127,6 +129,28 @@ impl SubscriptionHandle {
             }
         };
         subscribed.await.map_err(|e| TransportError::Refused(e.into()))
+    }
+
+    /// Switches the reader to a subscriber that client number `number` has made, unless this or a later client already carries
+    /// the subscription, or the process has left.
+    pub(super) fn carry_on(&self, subscriber: Subscriber, number: u64) {
+        let mut change = self.lock_change();
+        if self.client.fetch_max(number, Ordering::AcqRel) < number {
+            *change = SubscriberChange::New(subscriber);
+            drop(change);
+            self.reader.wake();
+        }
+    }
+
+    /// Lets the reader also read the messages of another subscriber, which receives no further
+    /// ones.
+    pub(super) fn read_also(&self, subscriber: Subscriber) {
+        let mut change = self.lock_change();
+        if matches!(*change, SubscriberChange::None) {
+            *change = SubscriberChange::Also(subscriber);
+            drop(change);
+            self.reader.wake();
+        }
     }
 
     /// Switches the reader to a subscriber of client number `number`.

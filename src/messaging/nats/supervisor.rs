@@ -1,23 +1,18 @@
 //! Supervises the client: probes the link, replaces a dead client, retries refused subscriptions.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use rand::RngExt;
-use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
 
 use super::client::NatsClient;
-use super::connection_state::ConnectionState;
-use super::probe::LinkProbes;
-use super::round_trip::RoundTripMeter;
+use super::shared::{CREATE_RETRY, NatsShared, REFUSAL_DELAY_MAX};
 use super::subscription_handle::SubscriptionHandle;
+use super::successor::Successor;
 use crate::config::limits::NATS_SILENT_PINGS;
-use crate::config::messaging::NatsConfig;
-use crate::file_version::FileVersion;
 use crate::jitter::jittered;
-use crate::lifecycle::{Cancel, Tasks};
 use crate::messaging::{LinkState, TransportError};
 use crate::telemetry::{counter, gauge, names};
 
@@ -31,31 +26,6 @@ const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 /// The number of subscriptions retried together. The library must be able to queue all refusals.
 const RETRY_BATCH: usize = 64;
-/// How long after the return of a probe another task can still report an earlier refusal.
-const REFUSAL_DELAY_MAX: Duration = Duration::from_millis(50);
-/// The pause after a client could not be created.
-const CREATE_RETRY: Duration = Duration::from_secs(1);
-/// The interval at which a client that uses a reloaded configuration is asked whether it is connected.
-const CONNECT_CHECK: Duration = Duration::from_millis(20);
-/// How long a client is kept after another has replaced it because of a reload.
-const PREVIOUS_KEPT: Duration = Duration::from_secs(2);
-
-/// The state that the supervisor shares with the transport's operations.
-#[derive(Debug)]
-pub(super) struct NatsShared {
-    pub(super) config: ArcSwap<NatsConfig>,
-    /// The versions of the files that the configuration names, when they were last used by a reload.
-    pub(super) files: Mutex<Vec<Option<FileVersion>>>,
-    /// Notified when a reload has changed the configuration or one of its files.
-    pub(super) reconfigured: Notify,
-    pub(super) name: String,
-    pub(super) client: ArcSwap<NatsClient>,
-    pub(super) state: Arc<ConnectionState>,
-    pub(super) probes: Arc<LinkProbes>,
-    pub(super) round_trip: Mutex<RoundTripMeter>,
-    /// Set when the transport is dropped.
-    pub(super) stop: Cancel,
-}
 
 /// The reason why a client is replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +53,7 @@ enum ClientEnd {
     /// The client has failed.
     Failed(ReplaceReason),
     /// A reload has changed the configuration, and this client uses the new one.
-    Succeeded(Arc<NatsClient>),
+    Succeeded(Successor),
 }
 
 /// Supervises the client until the transport is dropped.
@@ -110,7 +80,7 @@ pub(super) async fn run(shared: Arc<NatsShared>) {
         tracing::error!(reason = reason.as_str(), "the NATS client is replaced");
         tokio::select! {
             () = shared.stop.cancelled() => return,
-            () = shared.replace(client.number + 1, reason) => {}
+            () = shared.replace(reason) => {}
         }
     }
 }
@@ -124,82 +94,9 @@ impl NatsShared {
             () = self.state.subscriptions.unknown_refusals.notified() => ReplaceReason::UnknownRefusals,
             () = self.retry_refused(client) => ReplaceReason::UnknownRefusals,
             () = self.leave_stopping_servers(client) => ReplaceReason::Ended,
-            next = self.successor(client.number + 1) => return ClientEnd::Succeeded(next),
+            next = self.successor() => return ClientEnd::Succeeded(next),
         };
         ClientEnd::Failed(reason)
-    }
-
-    /// Applies a reloaded configuration. Does nothing if neither it nor a file that it names has changed.
-    pub(super) fn reconfigure(&self, config: &NatsConfig) {
-        if config.inbox_prefix != self.config.load().inbox_prefix {
-            // The subscriptions keep their subjects, for which a new user may lack the permission. Until the restart that
-            // the log asks for, the old connection remains.
-            return;
-        }
-        let files = config.file_versions();
-        let mut used = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_same = *used == files && **self.config.load() == *config;
-        *used = files;
-        drop(used);
-        if !is_same {
-            self.config.store(Arc::new(config.clone()));
-            self.reconfigured.notify_one();
-        }
-    }
-
-    /// Waits for a reload, and returns a client that is connected with the new configuration.
-    async fn successor(&self, number: u64) -> Arc<NatsClient> {
-        self.reconfigured.notified().await;
-        loop {
-            tokio::select! {
-                next = self.connect_successor(number) => return next,
-                // The configuration has changed again.
-                () = self.reconfigured.notified() => {}
-            }
-        }
-    }
-
-    async fn connect_successor(&self, number: u64) -> Arc<NatsClient> {
-        let config = self.config.load_full();
-        let parts = (&self.state, &self.probes);
-        let client = loop {
-            match NatsClient::start(&config, &self.name, number, parts).await {
-                Ok(client) => break Arc::new(client),
-                Err(error) => tracing::error!(%error, "cannot create a NATS client"),
-            }
-            sleep(CREATE_RETRY).await;
-        };
-        let connecting = Arc::clone(&client);
-        let connected = async move {
-            while !connecting.is_connected() {
-                sleep(CONNECT_CHECK).await;
-            }
-        };
-        let mut connected = std::pin::pin!(connected);
-        if timeout(config.connect_timeout * 2, &mut connected).await.is_err() {
-            tracing::error!(
-                "no connection to NATS with the reloaded settings yet; the previous connection stays in use"
-            );
-            connected.await;
-        }
-        client
-    }
-
-    /// Uses another client that is connected. Both receive messages for a moment. Messages that only the previous client
-    /// receives are lost, as if its connection had been, so the link gets a new epoch.
-    async fn switch_to(&self, previous: Arc<NatsClient>, next: Arc<NatsClient>) {
-        self.state.switch_client(next.number);
-        self.subscribe_all(&next).await;
-        self.client.store(Arc::clone(&next));
-        // Makes the subscriptions that were added in the meantime.
-        self.subscribe_all(&next).await;
-        previous.retire();
-        tracing::info!("connected to NATS with the reloaded settings");
-        let _detached = Tasks::new().spawn_background(async move {
-            // Messages that were passed to the previous client are still being written.
-            sleep(PREVIOUS_KEPT).await;
-            drop(previous);
-        });
     }
 
     /// Sends probes periodically. Returns when none has come back for two ping intervals.
@@ -258,10 +155,6 @@ impl NatsShared {
         }
     }
 
-    pub(super) fn lock_round_trip(&self) -> MutexGuard<'_, RoundTripMeter> {
-        self.round_trip.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn record_round_trip(&self, took: Duration) {
         let now = Instant::now();
         let mut meter = self.lock_round_trip();
@@ -273,13 +166,18 @@ impl NatsShared {
     }
 
     /// Creates another client, and makes all subscriptions on it before it is used.
-    async fn replace(&self, number: u64, reason: ReplaceReason) {
+    async fn replace(&self, reason: ReplaceReason) {
         sleep(self.state.backoff.delay(0)).await;
+        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         self.state.use_client(number);
         let parts = (&self.state, &self.probes);
         let client = loop {
-            match NatsClient::start(&self.config.load_full(), &self.name, number, parts).await {
-                Ok(client) => break Arc::new(client),
+            let config = self.config.load_full();
+            match NatsClient::start(&config, &self.name, number, parts).await {
+                Ok(client) => {
+                    self.use_config(config);
+                    break Arc::new(client);
+                }
                 Err(error) => tracing::error!(%error, "cannot create a NATS client"),
             }
             sleep(CREATE_RETRY).await;
@@ -292,14 +190,6 @@ impl NatsShared {
         self.client.store(Arc::clone(&client));
         // Makes the subscriptions that were added in the meantime.
         self.subscribe_all(&client).await;
-    }
-
-    async fn subscribe_all(&self, client: &NatsClient) {
-        for handle in self.state.subscriptions.accepted() {
-            if let Err(error) = handle.subscribe_on(&client.inner, client.number).await {
-                tracing::warn!(%error, subject = %handle.subject, "cannot subscribe");
-            }
-        }
     }
 
     /// Retries refused subscriptions with growing pauses. Never returns.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -144,6 +145,11 @@ impl Pools {
         self.factory.set_password(&config.password);
         let table = PoolTable::new(config, &self.factory, Some(&self.table.load()));
         self.table.store(Arc::new(table));
+    }
+
+    /// Stops recording the numbers of connections.
+    pub(super) fn retire(&self) {
+        self.factory.is_retired.store(true, Ordering::Release);
     }
 
     /// Closes idle connections that are too old or have been idle for too long.

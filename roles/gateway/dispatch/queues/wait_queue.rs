@@ -135,7 +135,7 @@ impl WaitQueue {
         if is_full && (waiting_max == 0 || !state.evict_younger_than(id)) {
             return None;
         }
-        if reason == WaitReason::NoWorkers || reason == WaitReason::BusDown {
+        if matches!(reason, WaitReason::NoWorkers | WaitReason::BusDown | WaitReason::Paused) {
             state.unregistered.insert(id);
         }
         if state.notified_head == Some(id) {
@@ -171,7 +171,7 @@ impl WaitQueue {
         offered
     }
 
-    /// Handles a reply from a member: lets some of the unregistered waiters send their requests to
+    /// Handles a reply from a member that accepts requests: lets some of the unregistered waiters send their requests to
     /// the group.
     pub fn on_member_reply(&self) {
         if !self.has_unregistered.load(Ordering::Relaxed) {

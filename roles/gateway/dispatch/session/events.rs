@@ -123,6 +123,8 @@ pub enum WaitReason {
     BusDown,
     /// No worker replied, and no claim was granted.
     NoReply,
+    /// An operator has paused the queue.
+    Paused,
 }
 
 impl WaitReason {
@@ -133,6 +135,7 @@ impl WaitReason {
             Self::NoWorkers => ProblemKind::NoWorkers,
             Self::BusDown => ProblemKind::BusDown,
             Self::NoReply => ProblemKind::NotExecuted,
+            Self::Paused => ProblemKind::QueuePaused,
         }
     }
 }

@@ -12,8 +12,8 @@ use super::{
     StepContext, WaitReason,
 };
 
-/// How many refusals (`draining`, `unavailable`) are answered by sending the request again immediately.
-/// More refusals mean that the whole group is leaving: the request then waits, as after `busy`.
+/// How many refusals (`draining`, `unavailable`, `paused`) are answered by sending the request again immediately.
+/// More refusals mean that the whole group is leaving or paused: the request then waits.
 const IMMEDIATE_RETRIES_MAX: u32 = 8;
 
 impl Session {
@@ -34,7 +34,7 @@ impl Session {
             RefusalReason::Expired if self.attempts.none_open() => {
                 self.end(SessionEnd::Problem(ProblemKind::Expired), context);
             }
-            RefusalReason::Draining | RefusalReason::Unavailable
+            RefusalReason::Draining | RefusalReason::Unavailable | RefusalReason::Paused
                 if self.immediate_retries < IMMEDIATE_RETRIES_MAX =>
             {
                 self.immediate_retries += 1;
@@ -43,6 +43,7 @@ impl Session {
             RefusalReason::Draining | RefusalReason::Unavailable | RefusalReason::Expired => {
                 self.wait(WaitReason::Busy, context);
             }
+            RefusalReason::Paused => self.wait(WaitReason::Paused, context),
         }
     }
 

@@ -31,7 +31,11 @@ impl SessionDriver {
         let AttemptReply { attempt, reply, has_room, .. } = reply;
         self.record_times(attempt, &reply, context.now);
         let reply = self.record_member_reply(attempt, reply);
-        if !matches!(reply, Ok(Reply::NoResponders)) {
+        let is_closed = matches!(
+            reply,
+            Ok(Reply::NoResponders | Reply::Refused { reason: RefusalReason::Paused, .. })
+        );
+        if !is_closed {
             self.queue.wait_queue.on_member_reply();
         }
         // A session that is still waiting after a late reply needs its id to leave the queue.

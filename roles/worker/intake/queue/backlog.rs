@@ -1,6 +1,6 @@
 //! Starts queued requests when slots become free, and refuses requests that have waited too long.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -14,8 +14,8 @@ use crate::roles::worker::execution::slot::{GrantedJob, Slot, SlotAssignment, Sl
 use crate::roles::worker::intake::slots::{FreedSlot, Offer, SlotDecision, SlotRequest, Slots};
 use crate::telemetry::context;
 
-use super::Queue;
 use super::admission::AdmittedRequest;
+use super::{Queue, QueueLimit};
 
 /// Work that waits for a slot.
 #[derive(Debug)]
@@ -42,9 +42,22 @@ enum NotStarted {
 }
 
 impl Queue {
-    /// Sets the number of slots.
-    pub fn set_limit(self: &Arc<Self>, limit: usize) {
-        self.slots.update(|slots, _| slots.set_limit(limit));
+    /// Sets the number of slots that the configuration has. It applies unless an operator has set another one.
+    pub fn set_configured_limit(self: &Arc<Self>, configured: usize) {
+        self.change_limit(|limit| limit.configured = configured);
+    }
+
+    /// Sets the number of slots until the worker stops; `None` stands for the one in the configuration. Excess calls continue.
+    pub fn set_operator_limit(self: &Arc<Self>, by_operator: Option<usize>) {
+        self.change_limit(|limit| limit.by_operator = by_operator);
+    }
+
+    fn change_limit(self: &Arc<Self>, change: impl FnOnce(&mut QueueLimit)) {
+        // The lock is held during the update, so that concurrent changes take effect in order.
+        let mut limit = self.limit.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut limit);
+        self.slots.update(|slots, _| slots.set_limit(limit.effective()));
+        drop(limit);
         while let Some(start) = self.slots.update(|slots, _| slots.start_next()) {
             self.use_slot(FreedSlot { start: Some(start), offer: None }, None);
         }
@@ -98,6 +111,19 @@ impl Queue {
     pub fn set_unavailable(&self) {
         let backlog = self.slots.update(|slots, _| slots.set_unavailable());
         self.evict(RefusalReason::Unavailable, backlog);
+    }
+
+    /// Refuses the backlog and all later requests until `resume`. Running calls continue. A reload does not end the pause.
+    pub fn pause(&self) {
+        let backlog = self.slots.update(|slots, _| slots.pause());
+        self.metrics.set_paused(true);
+        self.evict(RefusalReason::Paused, backlog);
+    }
+
+    /// Accepts requests again after `pause`.
+    pub fn resume(&self) {
+        self.slots.update(|slots, _| slots.resume());
+        self.metrics.set_paused(false);
     }
 
     fn evict(

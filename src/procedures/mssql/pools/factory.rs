@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -33,6 +34,8 @@ pub(super) struct ConnectionFactory {
     connector: TdsConnector,
     /// Blocks new connections while the database cannot be reached or refuses the login.
     pub(super) breaker: Breaker,
+    /// Whether the numbers of connections are no longer recorded, because the database was replaced.
+    pub(super) is_retired: AtomicBool,
     dials: Semaphore,
     login: Histogram,
     state: Mutex<State>,
@@ -83,6 +86,7 @@ impl ConnectionFactory {
             config: config.clone(),
             connector,
             breaker: Breaker::default(),
+            is_retired: AtomicBool::new(false),
             dials: Semaphore::new(DIALS_MAX),
             login: telemetry::histogram(&names::BACKEND_LOGIN, &labels),
             state: Mutex::default(),

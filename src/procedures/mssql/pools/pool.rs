@@ -4,6 +4,7 @@
 //! serves waiters whose connection turned out to be closed. Background tasks open new connections,
 //! which go to the oldest waiter, even if the waiter that needed one has left.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -327,6 +328,9 @@ impl Pool {
     }
 
     fn record(&self, state: &State) {
+        if self.factory.is_retired.load(Ordering::Acquire) {
+            return;
+        }
         let number = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
         self.metrics.idle.set(number(state.idle.len()));
         self.metrics.busy.set(number(state.open.saturating_sub(state.idle.len())));

@@ -4,8 +4,9 @@ use serde::Serialize;
 
 use crate::telemetry::count_as_f64;
 
+use super::activity::{ProcessView, QueueView};
 use super::format::{percent, seconds};
-use super::view::{NatsServerView, ProcessView, QueueView};
+use super::nats_server::NatsServerView;
 
 /// A queue counts as saturated if all its slots are in use for at least this share of the time.
 const SATURATED: f64 = 0.5;
@@ -16,7 +17,7 @@ const POOL_SHARE: f64 = 0.3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum BottleneckKind {
+pub(crate) enum BottleneckKind {
     /// There is no bottleneck.
     None,
     /// A database does not answer.
@@ -35,11 +36,11 @@ pub(super) enum BottleneckKind {
 
 /// The bottleneck of the fleet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Bottleneck {
-    pub(super) kind: BottleneckKind,
+pub(crate) struct Bottleneck {
+    pub(crate) kind: BottleneckKind,
     /// The name of the process, queue, database or server; empty without a bottleneck.
-    pub(super) name: String,
-    pub(super) sentence: String,
+    pub(crate) name: String,
+    pub(crate) sentence: String,
 }
 
 impl Bottleneck {
@@ -49,7 +50,7 @@ impl Bottleneck {
 }
 
 /// Returns the worst bottleneck. Bottlenecks that stop requests come before those that delay them.
-pub(super) fn find(
+pub(crate) fn find(
     processes: &[ProcessView],
     queues: &[QueueView],
     nats: &[NatsServerView],
@@ -78,11 +79,12 @@ fn unavailable_database(processes: &[ProcessView]) -> Option<Bottleneck> {
 
 fn without_worker(queues: &[QueueView]) -> Option<Bottleneck> {
     let wanted = |queue: &&QueueView| {
-        queue.workers == 0 && (queue.waiting > 0 || queue.arrivals_per_second > 0.0)
+        queue.workers == queue.paused && (queue.waiting > 0 || queue.arrivals_per_second > 0.0)
     };
     let queue = queues.iter().filter(wanted).max_by_key(|queue| queue.waiting)?;
+    let why = if queue.paused > 0 { "it is paused" } else { "no worker serves it" };
     let sentence = format!(
-        "The bottleneck is queue {}: no worker serves it, while {:.1} requests per second arrive and {} are waiting.",
+        "The bottleneck is queue {}: {why}, while {:.1} requests per second arrive and {} are waiting.",
         queue.name, queue.arrivals_per_second, queue.waiting,
     );
     Some(Bottleneck::new(BottleneckKind::NoWorker, &queue.name, sentence))
@@ -181,7 +183,7 @@ fn nothing(queues: &[QueueView]) -> Bottleneck {
 
 #[cfg(test)]
 mod tests {
-    use super::super::view::{CallRates, DatabaseView, WorkerQueueView};
+    use super::super::activity::{CallRates, DatabaseView, WorkerQueueView};
     use super::*;
     use crate::telemetry::Distribution;
 

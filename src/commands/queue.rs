@@ -1,0 +1,122 @@
+//! `fjord queue`: pauses, resumes and limits queues of the running workers, and changes the weights of queues in gateways.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use super::control::{self, SingleCommand};
+use super::{EXIT_USAGE, Output, print_lines};
+use crate::catalogue::QueueName;
+use crate::cli::{QueueCommand, QueueNamesArguments, ReplyOptions, Role, TargetOptions};
+use crate::config::Sources;
+use crate::config::limits::CONCURRENCY;
+use crate::fleet::control::{CommandTarget, ControlCommand};
+
+mod weight;
+
+/// The argument that stands for the limit in the configuration.
+const CONFIGURED: &str = "configured";
+
+/// What a command of `fjord queue` sends, and what it prints.
+struct QueueOperation<'a> {
+    command: ControlCommand,
+    to: CommandTarget,
+    replies: &'a ReplyOptions,
+    success: &'static str,
+    failure: &'static str,
+}
+
+impl<'a> QueueOperation<'a> {
+    fn of_workers(
+        command: ControlCommand,
+        target: &'a TargetOptions,
+        (success, failure): (&'static str, &'static str),
+    ) -> Self {
+        let to = CommandTarget::parse(target.on.as_deref());
+        Self { command, to, replies: &target.replies, success, failure }
+    }
+}
+
+/// Changes queues of the workers, or their weights in the gateways.
+pub(super) fn run(
+    command: &QueueCommand,
+    sources: &Sources,
+    output: &mut Output<impl Write, impl Write>,
+) -> io::Result<ExitCode> {
+    let QueueOperation { command, to, replies, success, failure } = match change(command) {
+        Ok(change) => change,
+        Err(error) => {
+            print_lines(&mut output.err, "error", [error])?;
+            return Ok(ExitCode::from(EXIT_USAGE));
+        }
+    };
+    let queue = SingleCommand {
+        name: "fjord queue",
+        to,
+        is_urgent: matches!(command, ControlCommand::WeighQueues { .. }),
+        command,
+        replies,
+        success,
+        failure,
+    };
+    control::run(&queue, sources, output)
+}
+
+fn change(command: &QueueCommand) -> Result<QueueOperation<'_>, String> {
+    match command {
+        QueueCommand::Pause(QueueNamesArguments { queues, target }) => {
+            let command = ControlCommand::PauseQueues { queues: names(queues)? };
+            Ok(QueueOperation::of_workers(
+                command,
+                target,
+                ("paused", "paused in the other workers"),
+            ))
+        }
+        QueueCommand::Resume(QueueNamesArguments { queues, target }) => {
+            let command = ControlCommand::ResumeQueues { queues: names(queues)? };
+            Ok(QueueOperation::of_workers(
+                command,
+                target,
+                ("resumed", "resumed in the other workers"),
+            ))
+        }
+        QueueCommand::Limit(arguments) => {
+            let queue = name(&arguments.queue)?;
+            let limit = limit(&arguments.limit)?;
+            let command = ControlCommand::LimitQueue { queue, limit };
+            Ok(QueueOperation::of_workers(
+                command,
+                &arguments.target,
+                ("limited", "limited in the other workers"),
+            ))
+        }
+        QueueCommand::Weight(arguments) => Ok(QueueOperation {
+            command: weight::command(arguments)?,
+            to: CommandTarget::role(Role::Gateway),
+            replies: &arguments.replies,
+            success: "weights changed until their next reload or restart",
+            failure: "changed only in the gateways that are not named",
+        }),
+    }
+}
+
+fn names(queues: &[String]) -> Result<Vec<String>, String> {
+    queues.iter().map(|queue| name(queue)).collect()
+}
+
+fn name(queue: &str) -> Result<String, String> {
+    let name = QueueName::new(queue).map_err(|error| format!("queue {queue}: {error}"))?;
+    Ok(name.as_str().to_owned())
+}
+
+/// Parses a limit; `None` stands for the one in the configuration.
+fn limit(text: &str) -> Result<Option<usize>, String> {
+    if text == CONFIGURED {
+        return Ok(None);
+    }
+    let number = text.parse().ok();
+    let limit = number.filter(|limit| (CONCURRENCY.floor..=CONCURRENCY.ceiling).contains(limit));
+    limit.map(Some).ok_or_else(|| {
+        let (floor, ceiling) = (CONCURRENCY.floor, CONCURRENCY.ceiling);
+        format!("{text}: expected a number of calls from {floor} to {ceiling}, or {CONFIGURED}")
+    })
+}

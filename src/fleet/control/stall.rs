@@ -1,0 +1,82 @@
+//! Detects that this process was suspended, so that commands which arrived in the meantime are not mistaken for new ones.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The interval between two checks.
+pub(super) const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+/// The pause between two checks after which messages may have waited for this process.
+const STALL_MIN: Duration = Duration::from_secs(1);
+
+/// When this process was last known to read its messages.
+#[derive(Debug)]
+pub(super) struct StallDetector(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    checked_at: Instant,
+    /// The last check before a stall whose messages may not all have been read.
+    stalled_since: Option<Instant>,
+}
+
+impl StallDetector {
+    pub(super) fn new(now: Instant) -> Self {
+        Self(Mutex::new(State { checked_at: now, stalled_since: None }))
+    }
+
+    /// Must be called every `CHECK_INTERVAL`. Returns whether messages of a stall may not have been read: `caught_up` must be
+    /// called once they have.
+    pub(super) fn check(&self, now: Instant) -> bool {
+        let mut state = self.lock();
+        if let Some(since) = state.stall(now) {
+            state.stalled_since = Some(since);
+        }
+        state.checked_at = now;
+        state.stalled_since.is_some()
+    }
+
+    /// Records that all messages of a stall have been read.
+    pub(super) fn caught_up(&self) {
+        self.lock().stalled_since = None;
+    }
+
+    /// Returns the earliest time at which a message that is read now can have arrived.
+    pub(super) fn arrival(&self, now: Instant) -> Instant {
+        self.lock().stall(now).unwrap_or(now)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Returns the beginning of the current stall.
+    fn stall(&self, now: Instant) -> Option<Instant> {
+        let is_stalled = now.saturating_duration_since(self.checked_at) >= STALL_MIN;
+        self.stalled_since.or(is_stalled.then_some(self.checked_at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_as_old_as_the_stall_before_it() {
+        let start = Instant::now();
+        let detector = StallDetector::new(start);
+        let at = |millis| start + Duration::from_millis(millis);
+        assert!(!detector.check(at(250)));
+        assert_eq!(detector.arrival(at(900)), at(900), "a busy process");
+        assert_eq!(detector.arrival(at(5_000)), at(250), "read before the next check");
+        assert!(detector.check(at(5_001)));
+        assert_eq!(detector.arrival(at(5_002)), at(250), "read after the next check");
+        assert!(detector.check(at(5_250)));
+        detector.caught_up();
+        assert!(!detector.check(at(5_500)));
+        assert_eq!(detector.arrival(at(5_600)), at(5_600));
+    }
+}
