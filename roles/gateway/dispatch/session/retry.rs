@@ -13,7 +13,8 @@ use super::{
 };
 
 /// How many refusals (`draining`, `unavailable`, `paused`) are answered by sending the request again immediately.
-/// More refusals mean that the whole group is leaving or paused: the request then waits.
+/// More refusals mean that the whole group is probably leaving or paused: the request then waits, and starts counting anew when
+/// it is sent again.
 const IMMEDIATE_RETRIES_MAX: u32 = 8;
 
 impl Session {
