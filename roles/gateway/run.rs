@@ -195,7 +195,7 @@ impl GatewayProcess {
         request_log::forget_endpoints();
         roles::apply_log_filter(&config.log);
         self.config = config;
-        roles::reload_succeeded();
+        roles::reload_applied(self.pipeline.dispatcher.transport(), &self.tasks);
         Ok(())
     }
 
