@@ -51,8 +51,8 @@ pub(super) struct WorkerQueueView {
     pub(super) running: u64,
     pub(super) is_served: bool,
     pub(super) is_paused: bool,
-    /// The number of slots that the configuration has.
-    pub(super) limit_configured: u64,
+    /// The number of slots that the configuration has. `None` if the worker's version does not report it.
+    pub(super) limit_configured: Option<u64>,
     /// The share of the slots that were in use.
     pub(super) utilization: f64,
     /// The share of the time during which all slots were in use.
