@@ -2,6 +2,7 @@
 //! report.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -44,6 +45,14 @@ pub(super) struct Member {
     /// Why the last command failed, or that there was no reply in time.
     pub(super) faults: Vec<String>,
     pub(super) notes: Vec<String>,
+    /// The queues to which the process has applied the last command.
+    pub(super) changed: Vec<String>,
+    /// Whether the process does not count: it is not known to be a target, or it serves none of the command's queues.
+    #[serde(skip)]
+    is_unconcerned: bool,
+    /// Whether the servers list the process, but it has not sent a report. Its host name is then unknown.
+    #[serde(skip)]
+    hangs: bool,
     /// The queues of the process; `None` if its report does not list them, or if it has not sent one.
     #[serde(skip)]
     queues: Option<BTreeSet<String>>,
@@ -55,7 +64,8 @@ impl Member {
         let serves = |served: &BTreeSet<String>| {
             command.queues().is_empty() || command.queues().iter().any(|name| served.contains(name))
         };
-        to.includes(&self.role, &self.id, &self.host)
+        !self.is_unconcerned
+            && to.includes(&self.role, &self.id, &self.host)
             && command.role().is_none_or(|role| role.as_str() == self.role)
             && self.queues.as_ref().is_none_or(serves)
     }
@@ -113,7 +123,7 @@ impl<'a> ControlledFleet<'a> {
         for ConnectedProcess { role, id, address } in connected {
             // The host name of a process that has not replied is not known.
             let (role, host) = (role.as_str().to_owned(), address);
-            let hangs = Member { role, id: id.clone(), host, ..Member::default() };
+            let hangs = Member { role, id: id.clone(), host, hangs: true, ..Member::default() };
             members.entry(id).or_insert(hangs);
         }
         let (by, unconcerned) = (sender(sources), BTreeSet::new());
@@ -125,9 +135,22 @@ impl<'a> ControlledFleet<'a> {
     /// # Errors
     /// A message if there are no others, or if none of them serves one of the command's queues.
     fn keep(&mut self, to: &CommandTarget, command: &ControlCommand) -> Result<(), String> {
+        let mut uncertain = self.members.clone();
         self.members.retain(|_, member| to.includes(&member.role, &member.id, &member.host));
-        if let (true, CommandTarget::Member(name)) = (self.members.is_empty(), to) {
-            return Err(format!("no process has the id or the host name {name}: see fjord status"));
+        if let CommandTarget::Member(name) = to {
+            let is_target = self.members.values().any(|member| member.id == *name);
+            uncertain.retain(|id, member| {
+                let is_of_role = command.role().is_none_or(|role| role.as_str() == member.role);
+                member.hangs && is_of_role && !is_target && !self.members.contains_key(id)
+            });
+            if self.members.is_empty() {
+                let mut error =
+                    format!("no process has the id or the host name {name}: see fjord status");
+                for member in uncertain.values() {
+                    write!(error, "; {} does not reply, and may be on {name}", member.name()).ok();
+                }
+                return Err(error);
+            }
         }
         let is_of_role =
             |member: &&Member| command.role().is_none_or(|role| role.as_str() == member.role);
@@ -143,6 +166,13 @@ impl<'a> ControlledFleet<'a> {
         self.unconcerned.extend(others.map(|(id, _)| id));
         if self.members.is_empty() {
             return Err("the command concerns no process: see fjord status".to_owned());
+        }
+        if let CommandTarget::Member(name) = to {
+            self.members.extend(uncertain.into_iter().map(|(id, mut member)| {
+                member.is_unconcerned = true;
+                member.notes = vec![format!("does not reply, and may be on {name}")];
+                (id, member)
+            }));
         }
         Ok(())
     }
@@ -163,7 +193,7 @@ impl<'a> ControlledFleet<'a> {
         if expected.is_empty() {
             return Ok(true);
         }
-        let name = command.as_str();
+        let (name, concerns_queues) = (command.as_str(), !command.queues().is_empty());
         let request = ControlRequest {
             id: uuid::Uuid::new_v4().to_string(),
             by: self.by.clone(),
@@ -193,9 +223,20 @@ impl<'a> ControlledFleet<'a> {
             (member.role, member.id, member.host) = (reply.role, reply.id, reply.host);
             (member.version, member.faults) = (reply.version, reply.faults);
             member.notes.extend(reply.notes);
+            member.is_unconcerned =
+                concerns_queues && member.faults.is_empty() && reply.changed.is_empty();
+            member.changed = reply.changed;
             member.replied_to = Some(name);
         }
         Ok(succeeded)
+    }
+
+    /// Returns the first queue to which no member has applied a command. The reports of some members may have been too large to
+    /// contain it.
+    fn unchanged_queue<'c>(&self, command: &'c ControlCommand) -> Option<&'c str> {
+        let is_unchanged =
+            |name: &&String| !self.members.values().any(|member| member.changed.contains(name));
+        command.queues().iter().find(is_unchanged).map(String::as_str)
     }
 
     /// Prints the notes and faults of all members, and `summary`. Returns the exit status.
@@ -231,13 +272,16 @@ impl<'a> ControlledFleet<'a> {
         Ok(if succeeded { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILED) })
     }
 
-    /// Returns how many members of each role there are, as text.
+    /// Returns how many members of each role have succeeded, as text: "2 workers", or "1 of 2 workers" if others have failed.
     pub(super) fn count(&self) -> String {
-        let count = |role: &str| self.members.values().filter(|one| one.role == role).count();
-        let text = |role: Role| match count(role.as_str()) {
-            0 => None,
-            1 => Some(format!("1 {}", role.as_str())),
-            count => Some(format!("{count} {}s", role.as_str())),
+        let text = |role: Role| {
+            let concerned = |one: &&Member| one.role == role.as_str() && !one.is_unconcerned;
+            let members: Vec<&Member> = self.members.values().filter(concerned).collect();
+            let all = members.len();
+            let succeeded = members.iter().filter(|member| member.faults.is_empty()).count();
+            let plural = if all == 1 { "" } else { "s" };
+            let of = if succeeded < all { format!("{succeeded} of ") } else { String::new() };
+            (all > 0).then(|| format!("{of}{all} {}{plural}", role.as_str()))
         };
         let counts = [Role::Worker, Role::Gateway].into_iter().filter_map(text);
         counts.collect::<Vec<_>>().join(" and ")
@@ -254,10 +298,8 @@ pub(super) struct SingleCommand<'a> {
     pub(super) command: ControlCommand,
     /// How the replies are awaited and reported.
     pub(super) replies: &'a ReplyOptions,
-    /// The state after success, which follows the number of processes: "draining".
+    /// The state after success, which follows the number of processes that have succeeded: "draining".
     pub(super) success: &'a str,
-    /// The state after a failure: "the other processes drain".
-    pub(super) failure: &'a str,
 }
 
 /// Sends a command to the processes that it concerns, and reports their replies.
@@ -276,10 +318,18 @@ pub(super) fn run(
         };
         match sent.await {
             Ok((fleet, succeeded)) => {
-                let done = format!("{}: {}", fleet.count(), single.success);
-                let summary = if succeeded { &done } else { single.failure };
-                let stage = single.command.as_str();
-                fleet.report((succeeded, stage), summary, single.replies.json, output)
+                let mut lines = Vec::new();
+                let count = fleet.count();
+                if !count.is_empty() {
+                    lines.push(format!("{count}: {}", single.success));
+                }
+                let unchanged = succeeded.then(|| fleet.unchanged_queue(&single.command)).flatten();
+                if let Some(queue) = unchanged {
+                    lines.push(format!("no worker has replied that it serves the queue {queue}"));
+                }
+                let (summary, stage) = (lines.join("; "), single.command.as_str());
+                let succeeded = succeeded && unchanged.is_none();
+                fleet.report((succeeded, stage), &summary, single.replies.json, output)
             }
             Err(failure) => failed(&failure, output),
         }

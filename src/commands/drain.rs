@@ -21,7 +21,6 @@ pub(super) fn run(
         command: ControlCommand::Drain,
         replies: &arguments.replies,
         success: "draining; each process exits when its requests or calls have ended",
-        failure: "the other processes drain",
     };
     control::run(&drain, sources, output)
 }

@@ -30,7 +30,6 @@ pub(super) fn run(
         command: ControlCommand::SetLogFilter { filter: filter.clone(), duration_ms },
         replies: &target.replies,
         success: "the filter applies, and will end by itself",
-        failure: "the filter applies in the other processes, and will end by itself",
     };
     control::run(&log, sources, output)
 }

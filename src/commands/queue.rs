@@ -19,7 +19,6 @@ struct QueueOperation<'a> {
     command: ControlCommand,
     target: &'a TargetOptions,
     success: &'static str,
-    failure: &'static str,
 }
 
 /// Changes queues of the workers.
@@ -28,7 +27,7 @@ pub(super) fn run(
     sources: &Sources,
     output: &mut Output<impl Write, impl Write>,
 ) -> io::Result<ExitCode> {
-    let QueueOperation { command, target, success, failure } = match change(command) {
+    let QueueOperation { command, target, success } = match change(command) {
         Ok(change) => change,
         Err(error) => {
             print_lines(&mut output.err, "error", [error])?;
@@ -41,7 +40,6 @@ pub(super) fn run(
         command,
         replies: &target.replies,
         success,
-        failure,
     };
     control::run(&queue, sources, output)
 }
@@ -52,13 +50,11 @@ fn change(command: &QueueCommand) -> Result<QueueOperation<'_>, String> {
             command: ControlCommand::PauseQueues { queues: names(queues)? },
             target,
             success: "paused",
-            failure: "paused in the other workers",
         }),
         QueueCommand::Resume(QueueNamesArguments { queues, target }) => Ok(QueueOperation {
             command: ControlCommand::ResumeQueues { queues: names(queues)? },
             target,
             success: "resumed",
-            failure: "resumed in the other workers",
         }),
         QueueCommand::Limit(arguments) => {
             let queue = name(&arguments.queue)?;
@@ -67,7 +63,6 @@ fn change(command: &QueueCommand) -> Result<QueueOperation<'_>, String> {
                 command: ControlCommand::LimitQueue { queue, limit },
                 target: &arguments.target,
                 success: "limited",
-                failure: "limited in the other workers",
             })
         }
     }

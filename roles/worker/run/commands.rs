@@ -64,8 +64,8 @@ impl WorkerProcess {
             ControlCommand::PauseQueues { .. }
             | ControlCommand::ResumeQueues { .. }
             | ControlCommand::LimitQueue { .. } => {
-                let result = self.queues.change(&command, answer.by());
-                answer.send(result).await;
+                let (result, changed) = self.queues.change(&command, &answer);
+                answer.send_changed(result, changed).await;
             }
             // The receiver of commands has executed it.
             ControlCommand::SetLogFilter { .. } => answer.send(Ok(Vec::new())).await,
