@@ -15,13 +15,19 @@ SSLYZE_VERSION := 6.3.1
 SSLYZE := $(TARGET)/sslyze/bin/sslyze
 SCHEMATHESIS_VERSION := 4.32.5
 OPENAPI_PYTHON_CLIENT_VERSION := 0.29.1
+CFN_LINT_VERSION := 1.58.0
+CFN_LINT := $(TARGET)/cfn-lint/bin
 OPENAPI_TOOLS := $(TARGET)/openapi-tools/bin
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 ZIG_VERSION := 0.17.1
 ZIGBUILD_VERSION := 0.24.0
 ZIG := $(TARGET)/zig/venv/bin
 RPM_RELEASE ?= 1
+# aarch64-unknown-linux-gnu builds the package for Graviton.
 RPM_TARGET := x86_64-unknown-linux-gnu
+RPM_ARCHITECTURE = $(firstword $(subst -, ,$(RPM_TARGET)))
+# Runs an executable of another architecture, which prints its manual page and completions while the package is built.
+RPM_RUNNER = $(if $(filter-out $(shell uname -m),$(RPM_ARCHITECTURE)),qemu-$(RPM_ARCHITECTURE) -L /usr/$(RPM_ARCHITECTURE)-linux-gnu)
 RPM_BINARY := $(TARGET)/$(RPM_TARGET)/dist/fjord
 PYTHON := $(TARGET)/python/bin/python
 # Where cargo-deny stores its advisory database.
@@ -32,7 +38,7 @@ PROPERTY_TESTS = arbitrary_header_bytes $(shell grep -rl --include='*.rs' 'propt
 # Fault tests start clusters of real processes, which compete for the processor if more tests run concurrently.
 TEST_THREADS ?= 2
 
-.PHONY: help check fmt lint test snapshots soak bench bench-growth bench-overload bench-pool bench-procedures bench-scrape rpm test-rpm doc deny run nats-server python prometheus sslyze openapi-tools test-hostile run-gateway run-worker install clean
+.PHONY: help check fmt lint test snapshots soak bench bench-growth bench-overload bench-pool bench-procedures bench-scrape rpm test-rpm doc deny run nats-server python prometheus sslyze openapi-tools cfn-lint simulate-growth rpm-aarch64 test-hostile run-gateway run-worker install clean
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-15s %s\n", $$1, $$2 }'
@@ -45,7 +51,7 @@ fmt: ## Fails if a file is not formatted
 lint: ## Runs Clippy; warnings are errors
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 
-test: nats-server python prometheus sslyze openapi-tools ## Runs all tests, with real NATS servers and real processes
+test: nats-server python prometheus sslyze openapi-tools cfn-lint ## Runs all tests, with real NATS servers and real processes
 	$(CARGO) test --locked -- --test-threads $(TEST_THREADS)
 
 snapshots: ## Updates the snapshots of external interfaces; review them like code
@@ -87,6 +93,9 @@ bench-procedures: nats-server ## Compares procedure calls of fjord's worker with
 	env $$(test -x $(TARGET)/go/procedures && echo FJORD_BENCH_GO_PROCEDURES=$(TARGET)/go/procedures) \
 	  $(TARGET)/release/examples/speed procedures
 
+simulate-growth: ## Prints a day of a fleet that follows the published load, and of fixed fleets (docs/OPERATIONS.md)
+	$(CARGO) test --release --locked --test fjord -- --nocapture growth_simulation::a_group
+
 bench-scrape: nats-server ## Measures the cost of a scrape of /metrics at full load
 	$(CARGO) build --release --locked --bin fjord
 	$(CARGO) test --release --locked --test fjord -- --nocapture --ignored bench_scrape
@@ -96,18 +105,23 @@ $(ZIG)/cargo-zigbuild:
 	$(ZIG)/pip install --quiet ziglang==$(ZIG_VERSION) cargo-zigbuild==$(ZIGBUILD_VERSION)
 
 rpm: $(ZIG)/cargo-zigbuild ## Builds one RPM for CentOS 7 and newer: target/rpm/fjord-*.x86_64.rpm. Needs rpmbuild
-	@command -v rpmbuild objdump >/dev/null || { echo "rpmbuild or objdump is missing: on Debian, apt-get install rpm binutils" >&2; exit 1; }
+	@command -v rpmbuild readelf >/dev/null || { echo "rpmbuild or readelf is missing: on Debian, apt-get install rpm binutils" >&2; exit 1; }
+	@test -z "$(RPM_RUNNER)" || { command -v $(firstword $(RPM_RUNNER)) >/dev/null && test -d $(lastword $(RPM_RUNNER)); } || { \
+	  echo "cannot run executables for $(RPM_ARCHITECTURE): on Debian, apt-get install qemu-user libc6-arm64-cross" >&2; exit 1; }
 	PATH=$(abspath $(ZIG)):$$PATH $(CARGO) zigbuild --profile dist --locked --bin fjord --target $(RPM_TARGET).2.17
-	@newest=$$(objdump -T $(RPM_BINARY) | grep -oE 'GLIBC_[0-9.]+' | sort -Vu | tail -1); \
+	@newest=$$(readelf -W --version-info $(RPM_BINARY) | grep -oE 'GLIBC_[0-9.]+' | sort -Vu | tail -1); \
 	  test "$$newest" = GLIBC_2.17 || { echo "the binary needs $$newest, but CentOS 7 has GLIBC_2.17" >&2; exit 1; }
-	rm -rf $(TARGET)/rpm && mkdir -p $(TARGET)/rpm
-	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) rpmbuild -bb --quiet --target x86_64 \
+	rm -rf $(TARGET)/rpm/work $(TARGET)/rpm/*.$(RPM_ARCHITECTURE).rpm && mkdir -p $(TARGET)/rpm
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) rpmbuild -bb --quiet --target $(RPM_ARCHITECTURE) \
 	  --define "_topdir $(abspath $(TARGET))/rpm/work" --define "_rpmdir $(abspath $(TARGET))/rpm/work" \
 	  --define "clamp_mtime_to_source_date_epoch 1" --define "use_source_date_epoch_as_buildtime 1" --define "_buildhost fjord" \
-	  --define "fjord_version $(VERSION)" --define "fjord_release $(RPM_RELEASE)" \
+	  --define "fjord_version $(VERSION)" --define "fjord_release $(RPM_RELEASE)" --define "fjord_runner $(or $(RPM_RUNNER),%{nil})" \
 	  --define "fjord_source $(CURDIR)" --define "fjord_bin $(abspath $(RPM_BINARY))" fjord.spec
-	mv $(TARGET)/rpm/work/x86_64/*.rpm $(TARGET)/rpm/ && rm -rf $(TARGET)/rpm/work
+	mv $(TARGET)/rpm/work/$(RPM_ARCHITECTURE)/*.rpm $(TARGET)/rpm/ && rm -rf $(TARGET)/rpm/work
 	@ls -l $(TARGET)/rpm/*.rpm
+
+rpm-aarch64: ## Builds the RPM for Graviton: target/rpm/fjord-*.aarch64.rpm. Elsewhere than on aarch64, also needs qemu-user and rustup target add
+	$(MAKE) rpm RPM_TARGET=aarch64-unknown-linux-gnu
 
 test-rpm: nats-server ## Installs, runs, upgrades and removes the RPM on a booted Debian 11. Needs root
 	tests/rpm/run
@@ -159,6 +173,12 @@ openapi-tools: ## Installs schemathesis and openapi-python-client, unless they e
 	  python3 -m venv --clear $(TARGET)/openapi-tools && $(OPENAPI_TOOLS)/python -m pip install --quiet \
 	    schemathesis==$(SCHEMATHESIS_VERSION) openapi-python-client==$(OPENAPI_PYTHON_CLIENT_VERSION); } || \
 	  echo "schemathesis and openapi-python-client are not available: their tests will be skipped"
+
+cfn-lint: ## Installs cfn-lint, unless it exists; without it, the check of the CloudFormation template is skipped
+	@test -x $(CFN_LINT)/cfn-lint || { \
+	  echo "creating $(TARGET)/cfn-lint"; \
+	  python3 -m venv --clear $(TARGET)/cfn-lint && $(CFN_LINT)/python -m pip install --quiet cfn-lint==$(CFN_LINT_VERSION); } || \
+	  echo "cfn-lint is not available: its test will be skipped"
 
 run: nats-server ## Runs the demo, `fjord dev` with config/demo, on PORT (8443), with TLS on every connection
 	@$(CARGO) build --locked --bin fjord

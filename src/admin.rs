@@ -1,4 +1,4 @@
-//! The admin listener, which serves `/metrics`, `/healthz`, `/readyz` and `/status`.
+//! The admin listener, which serves `/metrics`, `/healthz`, `/readyz`, `/status`, and a page at `/` that shows the fleet.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -20,12 +20,14 @@ use tokio::task::JoinHandle;
 
 use crate::config::AdminConfig;
 use crate::fleet::host_name;
+use crate::fleet::monitor::DocumentSource;
 use crate::http_date;
 use crate::lifecycle::{Cancel, Tasks};
 use crate::listen::{Acceptor, ListenError};
 use crate::telemetry::{Format, counter, exposition, names};
 
 mod allowed_hosts;
+mod page;
 mod readiness;
 
 use allowed_hosts::AllowedHosts;
@@ -52,6 +54,8 @@ pub struct ProcessHealth {
     pub readiness: Readiness,
     /// The source of the `/status` document, which contains no secrets or configuration values.
     pub status: StatusSource,
+    /// The source of the page's data, which contains no secrets or configuration values.
+    pub fleet: DocumentSource,
 }
 
 impl fmt::Debug for ProcessHealth {
@@ -167,7 +171,11 @@ fn respond(
         "/healthz" => text(StatusCode::OK, "ok\n"),
         "/readyz" => readyz(&health.readiness),
         "/status" => document(StatusCode::OK, &(health.status)()),
-        _ => text(StatusCode::NOT_FOUND, "try /metrics /healthz /readyz /status\n"),
+        "/" => page::html(),
+        "/fleet.json" => page::data(request.headers(), request.uri().query(), &*health.fleet),
+        path => page::file(path).unwrap_or_else(|| {
+            text(StatusCode::NOT_FOUND, "try / /metrics /healthz /readyz /status\n")
+        }),
     }
 }
 

@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+mod ec2;
 mod fleet;
 
+pub use ec2::{AwsArguments, Ec2Command, PublishArguments, WatchArguments};
 pub use fleet::{
     DrainArguments, LogArguments, QueueCommand, QueueLimitArguments, QueueNamesArguments,
-    ReloadArguments, ReplyOptions, StatusArguments, TargetOptions,
+    QueueWeightArguments, ReloadArguments, ReplyOptions, StatusArguments, TargetOptions,
 };
 
 /// The last lines of every command's help.
@@ -78,12 +80,15 @@ pub enum Command {
     Reload(ReloadArguments),
     /// Makes one process, or every process on a host, finish its requests or calls and exit, as after SIGTERM.
     Drain(DrainArguments),
-    /// Pauses or resumes queues of the running workers, or changes how many calls they run concurrently. The changes last until
-    /// a worker stops.
+    /// Pauses or resumes queues of the running workers, or changes how many calls they run concurrently or how gateways divide
+    /// requests among queues. The changes last until a process stops.
     #[command(subcommand)]
     Queue(QueueCommand),
     /// Adds directives to the log filter of running processes for a limited time, without a change of their configuration.
     Log(LogArguments),
+    /// Commands for hosts on EC2.
+    #[command(subcommand)]
+    Ec2(Ec2Command),
     /// Calls an endpoint through NATS as a gateway would, without authentication. Shows the answer and the duration of each
     /// phase. The exit status is 1 if the answer is an error.
     Call(CallArguments),
@@ -176,6 +181,10 @@ pub struct CallArguments {
     /// The idempotency key.
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
+    /// The queue to send the request to, whatever its weight, if the endpoint has several [default: one by the catalogue's
+    /// weights].
+    #[arg(long, value_name = "NAME")]
+    pub queue: Option<String>,
     /// Rolls back all changes in the database, if the endpoint permits dry runs.
     #[arg(long)]
     pub dry_run: bool,
@@ -197,6 +206,10 @@ pub struct TestArguments {
     /// The examples to run: ids of endpoints, or endpoint/example, in which `*` matches any characters [default: all].
     #[arg(value_name = "FILTER")]
     pub filters: Vec<String>,
+    /// The queue whose procedures are called for endpoints with several queues, of which it is one [default: the first one in
+    /// the catalogue that the worker serves].
+    #[arg(long, value_name = "NAME", conflicts_with = "url")]
+    pub queue: Option<String>,
     /// The gateway to send the requests to, such as `https://localhost:8443`.
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,

@@ -18,6 +18,7 @@ mod connected;
 mod control;
 mod dev;
 mod drain;
+mod ec2;
 mod import;
 mod init;
 mod log;
@@ -53,7 +54,7 @@ pub struct Output<O, E> {
     pub err: E,
 }
 
-/// What commands need of the roles.
+/// What commands need from the roles.
 #[derive(Clone, Copy, Debug)]
 pub struct RoleFunctions {
     /// Makes the call of `fjord call`.
@@ -84,6 +85,7 @@ pub fn run(command: &Command, sources: &Sources, roles: RoleFunctions) -> ExitCo
         Command::Drain(arguments) => drain::run(arguments, sources, &mut output),
         Command::Queue(command) => queue::run(command, sources, &mut output),
         Command::Log(arguments) => log::run(arguments, sources, &mut output),
+        Command::Ec2(command) => ec2::run(command, sources, &mut output),
         Command::Reload(arguments) => reload::run(arguments, sources, &mut output),
         Command::Call(arguments) => call::run(arguments, sources, roles.call_endpoint, &mut output),
         Command::Test(arguments) => {

@@ -38,7 +38,7 @@ pub use procedures::ProceduresConfig;
 pub use secret::Secret;
 pub use settings::{ConfiguredFile, SettingEntry, SettingOrigin};
 pub use traces::TracesConfig;
-pub use worker::WorkerConfig;
+pub use worker::{DEFAULT_POOL, WorkerConfig};
 
 use messaging::TransportConfig;
 use settings::{Settings, SettingsDiagnostics, SettingsTable};
@@ -92,6 +92,7 @@ impl Config {
             ),
             ("gateway.listen", self.gateway.listen != other.gateway.listen),
             ("gateway.tls", self.gateway.tls.is_some() != other.gateway.tls.is_some()),
+            ("worker.pool", self.worker.pool != other.worker.pool),
             ("admin", self.admin != other.admin),
             ("log.format", self.log.format != other.log.format),
         ];
@@ -184,7 +185,8 @@ impl Config {
     }
 }
 
-/// Removes the errors that follow from a directory that does not exist. If it is the default one, adds that it can be chosen.
+/// Removes the errors that are caused only by a missing directory. If it is the default directory,
+/// adds a hint that another one can be chosen.
 fn explain_missing_directory(sources: &Sources, mut errors: Vec<ConfigError>) -> Vec<ConfigError> {
     let directory = sources.directory();
     if directory.is_dir() {
@@ -202,6 +204,8 @@ fn explain_missing_directory(sources: &Sources, mut errors: Vec<ConfigError>) ->
 
 fn read(table: &mut SettingsTable<'_>, sources: &Sources) -> Option<Config> {
     let role = sources.role;
+    // The settings of a role may be in the environment of its unit alone, which a command does not have.
+    let running = role.filter(|_| !sources.may_be_incomplete);
     // Files are checked only if this process uses their section.
     let used_by = |table: &mut SettingsTable<'_>, roles: &[Role]| {
         let is_used = if sources.only_nats_files {
@@ -221,10 +225,10 @@ fn read(table: &mut SettingsTable<'_>, sources: &Sources) -> Option<Config> {
     let openapi = table.table("openapi", openapi::read);
     let gateway = table.table("gateway", |table| {
         used_by(table, &[Role::Gateway]);
-        GatewayConfig::read(table, role)
+        GatewayConfig::read(table, running)
     });
     catalogue.defaults.body_bytes_ceiling = gateway.http.body_bytes_ceiling();
-    let worker = table.table("worker", |table| WorkerConfig::read(table, role));
+    let worker = table.table("worker", |table| WorkerConfig::read(table, running));
     let procedures = table.table("procedures", |table| {
         used_by(table, &[Role::Worker]);
         ProceduresConfig::read(table)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::catalogue::Endpoint;
+use crate::catalogue::{Endpoint, QueueName};
 use crate::config::Config;
 use crate::envelope::{Final, Request};
 use crate::future::BoxFuture;
@@ -28,6 +28,8 @@ pub struct EndpointCall {
 pub struct EndpointCallResult {
     /// A worker's answer, or the problem that a client would have received.
     pub answer: Result<Final, Problem>,
+    /// The queue that the request was sent to.
+    pub queue: QueueName,
     /// The number of attempts.
     pub attempts: u32,
     /// The time from the first attempt to the answer.

@@ -13,9 +13,12 @@ use crate::message::Subject;
 use crate::messaging::{Transport, TransportError};
 
 pub mod control;
+pub mod headroom;
+pub mod monitor;
 pub mod query;
 pub mod report;
 pub mod service;
+pub(crate) mod view;
 
 use control::CommandReceiver;
 pub use report::Report;
@@ -93,18 +96,15 @@ impl fmt::Debug for FleetMember {
 /// `TransportError` if a subscription fails.
 pub async fn join(
     config: &MessagingConfig,
-    role: Role,
-    source: ReportSource,
+    member: &Arc<FleetMember>,
     transport: &Arc<dyn Transport>,
     tasks: &Tasks,
 ) -> Result<CommandReceiver, TransportError> {
-    let identity = ProcessIdentity::new(role, config.prefix.clone(), &transport.inbox());
-    let member = FleetMember::new(identity, source);
-    query::serve(&member, transport, tasks).await?;
+    query::serve(member, transport, tasks).await?;
     if config.service_api {
-        service::serve(&member, transport, tasks).await?;
+        service::serve(member, transport, tasks).await?;
     }
-    control::serve(&member, transport, tasks).await
+    control::serve(member, transport, tasks).await
 }
 
 impl FleetMember {

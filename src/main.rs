@@ -51,6 +51,7 @@ fn sources(layers: &Layers) -> Sources {
         environment: std::env::vars_os().collect(),
         sets: layers.set.clone(),
         only_nats_files: false,
+        may_be_incomplete: false,
     }
 }
 
@@ -67,8 +68,8 @@ fn start(sources: &Sources) -> ExitCode {
         .enable_all()
         .on_thread_park(free_memory::collect)
         .build();
-    // The handlers are installed before any file is read, so that no signal ends the process during
-    // its start.
+    // The handlers are installed before any file is read, so that no signal kills the process
+    // during its start.
     let signals = runtime.and_then(|runtime| {
         let signals = runtime.block_on(async { Signals::listen() })?;
         Ok((runtime, signals))

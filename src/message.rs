@@ -28,7 +28,7 @@ pub struct Message {
 }
 
 impl Message {
-    /// Creates a message to `subject`, without reply subject, headers or payload.
+    /// Creates a message to `subject`, without a reply subject, headers or a payload.
     #[must_use]
     pub fn to(subject: Subject) -> Self {
         Self {

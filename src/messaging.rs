@@ -69,7 +69,7 @@ pub trait Transport: Debug + Send + Sync {
     fn reconfigure(&self, config: &TransportConfig);
     /// Returns a receiver that watches whether the connection uses the configuration of the last `reconfigure`.
     fn settings(&self) -> watch::Receiver<SettingsState>;
-    /// Returns why the last failed attempt to connect has failed, with the address of the server.
+    /// Returns why the last failed connection attempt did not succeed, with the server's address.
     fn connect_failure(&self) -> Option<String>;
     /// Returns the subject prefix of the reply inbox, below which only this process subscribes.
     fn inbox(&self) -> Subject;

@@ -39,7 +39,7 @@ impl PendingFile {
         let file = File::options().write(true).create_new(true).mode(mode).open(&hidden)?;
         let pending = Self { path: path.to_owned(), hidden, file };
         if let Some(old) = old {
-            // Only root may give a file away. Without it, the new file belongs to this user.
+            // Only root may change a file's owner. Otherwise, the new file belongs to this user.
             if unix::fchown(&pending.file, Some(old.uid()), Some(old.gid())).is_err() {
                 unix::fchown(&pending.file, None, Some(old.gid())).ok();
             }
@@ -48,11 +48,11 @@ impl PendingFile {
         Ok(pending)
     }
 
-    /// Writes the text and gives the file its name in one step: a process that reads it gets either the old or the new text, also
-    /// after a power failure.
+    /// Writes the text and gives the file its name in one step: a process that reads it gets either
+    /// the old or the new text, even after a power failure.
     ///
     /// # Errors
-    /// The operating system's error. A file that had the name is then not changed.
+    /// The operating system's error. An existing file is then left unchanged.
     pub fn publish(mut self, text: &str) -> io::Result<()> {
         self.file.write_all(text.as_bytes())?;
         self.file.sync_all()?;

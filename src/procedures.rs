@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::catalogue::{Endpoint, ParameterType, ParameterValue, ProcedureName, QueueName};
+use crate::catalogue::{
+    Endpoint, EndpointQueue, ParameterType, ParameterValue, ProcedureName, QueueName,
+};
 use crate::config::procedures::DatabaseConfig;
 use crate::future::BoxFuture;
 use crate::lifecycle::Cancel;
@@ -110,13 +112,18 @@ pub struct ExpectedProcedure {
 }
 
 impl ExpectedProcedure {
-    /// Returns the procedure that an endpoint calls, or `None` if it calls none.
+    /// Returns the procedures that an endpoint calls, one for each of its queues.
+    pub fn from_endpoint(endpoint: &Endpoint) -> impl Iterator<Item = Self> {
+        endpoint.queues.iter().filter_map(|queue| Self::from_queue(endpoint, queue))
+    }
+
+    /// Returns the procedure that an endpoint calls in one of its queues, or `None` if it calls none.
     #[must_use]
-    pub fn from_endpoint(endpoint: &Endpoint) -> Option<Self> {
+    pub fn from_queue(endpoint: &Endpoint, queue: &EndpointQueue) -> Option<Self> {
         let headers = endpoint.headers.iter().map(|(_, parameter)| parameter.to_string());
         Some(Self {
-            queue: endpoint.queue.clone(),
-            procedure: endpoint.procedure.clone()?,
+            queue: queue.name.clone(),
+            procedure: queue.procedure.clone()?,
             arguments: endpoint
                 .parameters
                 .iter()
@@ -314,7 +321,7 @@ mod tests {
             r#""e": {"route":"GET /e", KEYS, "result":"row", "outputs":["id"],
                      "headers":{"ETag":"@version","X-Total-Count":"total"}}"#,
         );
-        let expected = ExpectedProcedure::from_endpoint(&catalogue.endpoints()[0]).unwrap();
+        let expected = ExpectedProcedure::from_endpoint(&catalogue.endpoints()[0]).next().unwrap();
         assert_eq!(expected.outputs, ["id", "version", "total"]);
     }
 }

@@ -90,7 +90,8 @@ pub(crate) async fn gateway(config: &Config, tasks: &Tasks) -> SocketAddr {
     let transport = connect(config).await;
     let active_config = ActiveConfig::load(config).expect("a valid catalogue");
     let endpoints = active_config.catalogue.endpoints().iter();
-    let queues: Vec<QueueName> = endpoints.map(|endpoint| endpoint.queue.clone()).collect();
+    let queues: Vec<QueueName> =
+        endpoints.map(|endpoint| endpoint.queues.first().name.clone()).collect();
     let dispatcher =
         Dispatcher::start(config, &queues, transport, tasks).await.expect("a subscription");
     let pipeline = Pipeline {
@@ -121,7 +122,7 @@ pub(crate) async fn worker(config: &Config, tasks: &Tasks) {
     for (index, endpoint) in catalogue.endpoints().iter().enumerate() {
         let context = HandlerContext { database: None, answer_bytes_max: 1 << 20 };
         let handler = handlers::create(&endpoint.handler, &context).expect("the handler");
-        let name = endpoint.queue.clone();
+        let name = endpoint.queues.first().name.clone();
         let subjects = QueueSubjects::new(prefix, name, index, "1").expect("valid subjects");
         let slots =
             Slots::new(16, config.worker.remembered_refusals_max, config.worker.offer_timeout);
@@ -153,7 +154,7 @@ pub(crate) async fn worker(config: &Config, tasks: &Tasks) {
         let ready = snapshot::sums(&names::WORKER_QUEUE_READY, names::QUEUE);
         let is_ready = |queue: &str| ready.get(queue).is_some_and(|ready| *ready > 0.5);
         let mut endpoints = catalogue.endpoints().iter();
-        endpoints.all(|endpoint| is_ready(endpoint.queue.as_str())).then_some(())
+        endpoints.all(|endpoint| is_ready(endpoint.queues.first().name.as_str())).then_some(())
     });
     served.await.expect("the queues are served");
 }

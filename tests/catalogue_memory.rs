@@ -136,8 +136,13 @@ fn reloads_do_not_make_the_memory_grow() {
     let (runtime, tasks) = (runtime(), Tasks::new());
     let load = || Arc::new(ActiveConfig::load(&config).expect("a valid catalogue"));
     let active_config = ArcSwap::new(load());
-    let queues: Vec<QueueName> =
-        active_config.load().catalogue.endpoints().iter().map(|it| it.queue.clone()).collect();
+    let queues: Vec<QueueName> = active_config
+        .load()
+        .catalogue
+        .endpoints()
+        .iter()
+        .map(|it| it.queues.first().name.clone())
+        .collect();
     let dispatcher = runtime.block_on(async {
         let transport = connect(&config).await;
         Dispatcher::start(&config, &queues, transport, &tasks).await.expect("a subscription")

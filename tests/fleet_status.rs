@@ -5,7 +5,7 @@ use serde_json::Value;
 
 mod bottleneck;
 mod call_command;
-mod status_command;
+pub(crate) mod status_command;
 
 use super::foreign_workers::python;
 use super::support::fleet::{Fleet, FleetOptions};

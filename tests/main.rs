@@ -1,4 +1,4 @@
-//! Tests of fjord's promises against real servers and real processes, with one file per subject.
+//! Tests fjord's promises against real servers and real processes, with one file per subject.
 
 #[cfg(test)]
 mod allocations;
@@ -33,15 +33,22 @@ mod documentation_page;
 #[cfg(test)]
 mod dry_runs;
 #[cfg(test)]
+mod ec2;
+#[cfg(test)]
 mod end_to_end;
 #[cfg(test)]
 mod fault_tolerance;
+#[cfg(test)]
+mod fleet_page;
 #[cfg(test)]
 mod fleet_status;
 #[cfg(test)]
 mod foreign_workers;
 #[cfg(test)]
 mod gateway_restart;
+#[cfg(test)]
+mod growth_simulation;
+#[cfg(test)]
 mod health_check;
 #[cfg(test)]
 mod hostile_clients;
@@ -116,3 +123,5 @@ mod third_party_tools;
 mod traces;
 #[cfg(test)]
 mod waiting_limit;
+#[cfg(test)]
+mod weighted_queues;

@@ -9,6 +9,7 @@ use fjord::lifecycle::Tasks;
 use http::Method;
 use serde_json::json;
 
+use super::support::client::get_json;
 use super::support::eventually::{SOON, eventually_some};
 use super::support::fleet::{Fleet, FleetOptions};
 use super::support::nats::{NatsOptions, SHIPPED_PASSWORD};
@@ -73,6 +74,15 @@ async fn the_shipped_permissions_suffice() {
         (answer.status == 200).then_some(())
     })
     .await;
+    // The pages of the admin listeners: that of a gateway shows the fleet.
+    for (process, number) in [(&fleet.gateways[0], 4), (&fleet.workers[0], 1)] {
+        let url = format!("http://{}/fleet.json", process.admin());
+        eventually_some(format!("the page shows {number} processes"), SOON, async || {
+            let data = get_json(&url).await?;
+            (data["processes"].as_array()?.len() == number).then_some(())
+        })
+        .await;
+    }
     // Both roles drain.
     for node in fleet.workers.iter_mut().chain(&mut fleet.gateways) {
         assert!(node.stop().await.success());
@@ -118,7 +128,6 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
         &[
             "_INBOX_worker.x",
             "$SRV.PING",
-            "fjord.status",
             "fjord.control",
             "fjord.control.queue",
             "fjord.control.log",

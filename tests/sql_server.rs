@@ -2,7 +2,7 @@
 //! gets exactly its results, for every type. No connection keeps the state of an earlier call.
 //!
 //! The suite runs on the fake server, and also on a real server if `FJORD_TEST_MSSQL` names one.
-//! Tests of faults that a real server cannot produce on demand run only on the fake server.
+//! Tests for faults that a real server cannot produce on demand run only on the fake server.
 
 use std::sync::Arc;
 use std::time::Duration;

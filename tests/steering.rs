@@ -17,6 +17,7 @@ mod log_command;
 mod nats_settings;
 mod queue_command;
 mod reload_command;
+mod weight_command;
 
 /// Starts a fleet with the shipped NATS configuration.
 async fn fleet(gateways: usize, workers: usize) -> Fleet {

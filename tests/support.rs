@@ -1,6 +1,8 @@
-//! Real servers, real processes and throwaway certificates for tests and benchmarks.
+//! Real servers, real processes and throw-away certificates for tests and benchmarks.
 
+pub(crate) mod aws;
 pub(crate) mod browser;
+pub(crate) mod caller_pool;
 pub(crate) mod certs;
 pub(crate) mod client;
 pub(crate) mod eventually;
@@ -23,6 +25,7 @@ pub(crate) mod raw_client;
 pub(crate) mod raw_nats;
 pub(crate) mod reload;
 pub(crate) mod resetting_connection;
+pub(crate) mod sigv4;
 pub(crate) mod stalling_proxy;
 pub(crate) mod tds;
 pub(crate) mod tokens;

@@ -36,14 +36,9 @@ fn systemd_analyze() -> Option<PathBuf> {
 /// Writes the shipped units, with the paths of the executables under test.
 fn units(directory: &Path) -> Vec<PathBuf> {
     let binary = fjord_binary();
-    let lifecycle = shipped("systemd/fjord-lifecycle");
     let write = |name: &str, from: &str| {
         let text = text(from);
         let text = text.replace("/usr/bin/fjord", binary.to_str().expect("the path is UTF-8"));
-        let text = text.replace(
-            "/usr/libexec/fjord/lifecycle",
-            lifecycle.to_str().expect("the path is UTF-8"),
-        );
         let file = directory.join(name);
         fs::write(&file, text).expect("the file can be written");
         file
@@ -52,6 +47,8 @@ fn units(directory: &Path) -> Vec<PathBuf> {
     vec![
         role("gateway"),
         role("worker"),
+        write("fjord-headroom.service", "systemd/fjord-headroom.service"),
+        write("fjord-headroom.timer", "systemd/fjord-headroom.timer"),
         write("fjord-lifecycle.service", "systemd/fjord-lifecycle.service"),
     ]
 }
@@ -71,7 +68,7 @@ async fn systemd_analyze_reports_nothing_about_the_units() {
 fn the_exposure_of_the_unit_does_not_grow() {
     let Some(tool) = systemd_analyze() else { return };
     let directory = tempfile::tempdir().expect("a temporary directory");
-    for unit in units(directory.path()).iter().take(2) {
+    for unit in units(directory.path()).iter().take(3) {
         let threshold = format!("--threshold={EXPOSURE_MAX}");
         let output = Command::new(&tool)
             .args(["security", "--no-pager", "--offline=true", &threshold])
@@ -113,10 +110,11 @@ fn the_unit_is_consistent_with_fjord_and_valid_on_every_systemd() {
 /// A list of names with their values.
 type NamedValues = Vec<(String, String)>;
 
-/// Returns the settings that a user-data file writes: environment variables, and files in `conf.d`.
-fn settings(user_data: &str) -> (NamedValues, NamedValues) {
+/// Returns the settings that a user-data file writes for a unit: environment variables, and files in `conf.d`.
+fn settings(user_data: &str, unit: &str) -> (NamedValues, NamedValues) {
     let (mut variables, mut files) = (NamedValues::new(), NamedValues::new());
     let mut file: Option<(String, String)> = None;
+    let mut is_of_unit = false;
     for line in user_data.lines() {
         let is_content = line.starts_with("      ");
         if let Some((name, text)) = &mut file {
@@ -131,7 +129,10 @@ fn settings(user_data: &str) -> (NamedValues, NamedValues) {
         }
         if let Some(name) = line.trim().strip_prefix("- path: /etc/fjord/conf.d/") {
             file = Some((name.to_owned(), String::new()));
+        } else if let Some(path) = line.trim().strip_prefix("- path: ") {
+            is_of_unit = path == format!("/etc/sysconfig/fjord-{unit}");
         } else if let Some((name, value)) = line.trim().split_once('=')
+            && is_of_unit
             && name.starts_with("FJORD_")
         {
             variables.push((name.to_owned(), value.to_owned()));
@@ -144,7 +145,7 @@ fn settings(user_data: &str) -> (NamedValues, NamedValues) {
 fn settings_in_user_data_are_valid() {
     for role in ["gateway", "worker"] {
         let user_data = text(&format!("config/ec2/{role}.yaml"));
-        let (variables, files) = settings(&user_data);
+        let (variables, files) = settings(&user_data, role);
         assert!(!variables.is_empty() && (role == "gateway" || files.len() == 2), "{files:?}");
         let directory = tempfile::tempdir().expect("a temporary directory");
         let write = |name: &str, text: &str| {
@@ -161,7 +162,9 @@ fn settings_in_user_data_are_valid() {
             write(&format!("conf.d/{name}"), text);
         }
         // runcmd downloads these files.
-        for name in ["secrets/nats-password", "secrets/mssql-password"] {
+        for name in
+            ["secrets/nats-password", "secrets/nats-operator-password", "secrets/mssql-password"]
+        {
             write(name, "x");
         }
         let certs = Certs::new(&directory.path().join("issued"));
@@ -173,70 +176,25 @@ fn settings_in_user_data_are_valid() {
             write(name, &fs::read_to_string(from).expect("the file can be read"));
         }
         let home = directory.path().to_str().expect("the path is UTF-8");
-        let here =
-            variables.into_iter().map(|(name, value)| (name, value.replace("/etc/fjord", home)));
+        let here = |variables: NamedValues| {
+            variables.into_iter().map(|(name, value)| (name, value.replace("/etc/fjord", home)))
+        };
         let mut check = Command::new(fjord_binary());
-        check.args(["check", "--role", role, "--config", home]).envs(here);
+        check.args(["check", "--role", role, "--config", home]).envs(here(variables));
         let checked = check.output().expect("fjord runs");
         assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+        // The variables of fjord-headroom suffice for a connection to NATS, which fails because there is no server.
+        let (variables, _) = settings(&user_data, "headroom");
+        assert_eq!(variables.is_empty(), role == "worker", "the gateways publish the headroom");
+        if !variables.is_empty() {
+            let mut publish = Command::new(fjord_binary());
+            publish.args(["ec2", "publish", "--config", home]).envs(here(variables));
+            let published = publish.output().expect("fjord runs");
+            let error = String::from_utf8_lossy(&published.stderr).into_owned();
+            assert_eq!(published.status.code(), Some(1), "{error}");
+            assert!(error.contains("no connection to NATS"), "{error}");
+        }
         assert!(user_data.contains(&format!("fjord@{role}.service")), "the unit of the role");
         assert!(!user_data.contains("PASSWORD="), "no secret in user-data");
     }
-}
-
-/// Runs the lifecycle script against a metadata service that announces termination. `systemctl` and `aws` are replaced by
-/// scripts that record their arguments.
-#[tokio::test]
-async fn a_terminating_host_is_drained_before_the_lifecycle_action_completes() {
-    let what = "the drain of a terminating instance";
-    let Some(python) = find("python3", "python/bin", what, "Debian: apt-get install python3")
-    else {
-        return;
-    };
-    if find("curl", "curl", what, "Debian: apt-get install curl").is_none() {
-        return;
-    }
-    let home = tempfile::tempdir().expect("a temporary directory");
-    let commands = home.path().join("bin");
-    fs::create_dir(&commands).expect("the directory can be created");
-    let log = home.path().join("log");
-    for name in ["systemctl", "aws"] {
-        let file = commands.join(name);
-        fs::write(&file, format!("#!/bin/sh\necho {name} \"$@\" >> '{}'\n", log.display()))
-            .expect("the file can be written");
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        fs::set_permissions(&file, mode).expect("the permissions can be changed");
-    }
-    let port = super::support::ports::pick();
-    let mut metadata = Command::new(python);
-    metadata.arg(shipped("tests/support/python_metadata.py")).arg(port.to_string());
-    let mut metadata = super::support::process::Process::start(
-        "metadata",
-        metadata,
-        &home.path().join("metadata.log"),
-    );
-    let path = std::env::vars().find(|(name, _)| name == "PATH").map(|(_, path)| path);
-    let path = format!("{}:{}", commands.display(), path.unwrap_or_default());
-    let output = tokio::process::Command::new("sh")
-        .arg(shipped("systemd/fjord-lifecycle"))
-        .env("PATH", path)
-        .env("METADATA", format!("http://127.0.0.1:{port}"))
-        .envs([("INTERVAL", "0.1"), ("HOOK", "drain"), ("GROUP", "gateways")])
-        .kill_on_drop(true)
-        .output();
-    let output = tokio::time::timeout(LIMIT, output)
-        .await
-        .expect("the process ends")
-        .expect("the command runs");
-    assert!(output.status.success(), "{output:?}");
-    assert!(metadata.is_running());
-    assert_eq!(
-        fs::read_to_string(log).expect("commands were called").lines().collect::<Vec<_>>(),
-        [
-            "systemctl stop fjord@gateway.service",
-            "systemctl stop fjord@worker.service",
-            "aws autoscaling complete-lifecycle-action --lifecycle-action-result CONTINUE \
-             --lifecycle-hook-name drain --auto-scaling-group-name gateways --instance-id i-0123456789abcdef0",
-        ]
-    );
 }

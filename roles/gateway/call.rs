@@ -31,7 +31,8 @@ pub fn execute(
     Box::pin(async move {
         let EndpointCall { endpoint, request, config, transport } = call;
         let tasks = Tasks::new();
-        let queues = std::slice::from_ref(&endpoint.queue);
+        let queue = &endpoint.queues.get(endpoint.queues.choose(request.key().as_ref())).name;
+        let queues = std::slice::from_ref(queue);
         let dispatcher = Dispatcher::start(&config, queues, transport, &tasks).await?;
         let started_at = Instant::now();
         let client = ClientNetwork::new(Ipv4Addr::LOCALHOST.into(), 0);
@@ -43,7 +44,8 @@ pub fn execute(
             }
         };
         // The request has no window, so its answer never streams.
-        let result = dispatcher.dispatch_until(&endpoint, request, reservation, interrupted).await;
+        let result =
+            dispatcher.dispatch_until((&endpoint, queue), request, reservation, interrupted).await;
         let duration = started_at.elapsed();
         // A worker whose claim or offer came too late must get an answer.
         let _all_ended = tasks.wait(LAST_MESSAGES_LIMIT).await;
@@ -55,6 +57,7 @@ pub fn execute(
         let attempts = result.attempts;
         let answer = result.into_answer().map_err(|failure| failure.problem);
         let phases = phases.passed().collect();
-        Ok(EndpointCallResult { answer, attempts, duration, phases })
+        let queue = queue.clone();
+        Ok(EndpointCallResult { answer, queue, attempts, duration, phases })
     })
 }

@@ -224,16 +224,21 @@ impl Pipeline {
         room: Reservation,
         log: &mut RequestLog,
     ) -> Result<(Response, Option<StreamDriver>), Box<Rejection>> {
+        let queues = &request.endpoint.queues;
+        let queue = queues.choose(envelope.key().as_ref());
+        log.queue = queues.has_several().then_some(queue);
         let (result, source) = if request.endpoint.cache.reuses_answers() {
             let endpoint = Arc::clone(request.endpoint);
             let is_head = request.parts.method == Method::HEAD;
-            let reusable = ReusableRequest { endpoint, envelope, reservation: room, is_head };
+            let reusable =
+                ReusableRequest { endpoint, queue, envelope, reservation: room, is_head };
             // This future is boxed, because it is rarely needed and would enlarge the future of
             // every request.
             Box::pin(self.reuse.dispatch(&self.dispatcher, reusable)).await
         } else {
             let reservation = AnswerReservation::new(request.keeps_answer(), room);
-            let result = self.dispatcher.dispatch(request.endpoint, envelope, reservation).await;
+            let destination = (request.endpoint, &queues.get(queue).name);
+            let result = self.dispatcher.dispatch(destination, envelope, reservation).await;
             (result, AnswerSource::Call)
         };
         log.answer_source = source;

@@ -7,12 +7,12 @@ use arc_swap::ArcSwap;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use crate::admin::{Admin, ProcessHealth, Readiness};
+use crate::admin::{Admin, ProcessHealth, Readiness, StatusSource};
 use crate::catalogue::QueueName;
 use crate::cli::Role;
 use crate::config::messaging::TransportConfig;
 use crate::config::{Config, Sources};
-use crate::fleet::{self, control::CommandReceiver};
+use crate::fleet::{self, FleetMember, ProcessIdentity, control::CommandReceiver, monitor};
 use crate::in_flight::ConcurrencyLimit;
 use crate::lifecycle::{Cancel, Signal, Signals, Tasks, systemd};
 use crate::messaging::{self, Transport};
@@ -29,7 +29,7 @@ use crate::roles::gateway::edge::connection::HttpService;
 use crate::roles::gateway::edge::health_check::HealthCheck;
 use crate::roles::gateway::edge::listener::Listener;
 use crate::roles::gateway::edge::listener::RunningListener;
-use crate::roles::gateway::observation::request_log;
+use crate::roles::gateway::observation::{queue_weights, request_log};
 use crate::roles::gateway::pipeline::Pipeline;
 use crate::roles::gateway::prepare;
 use crate::roles::gateway::prepare::PreparedGateway;
@@ -113,33 +113,19 @@ impl GatewayProcess {
         }
         let pipeline =
             Arc::new(pipeline(&config, active_config, transport, readiness.clone(), &tasks).await?);
-        let status = {
-            let pipeline = Arc::clone(&pipeline);
-            Arc::new(move || {
-                json!({
-                    "role": "gateway",
-                    "version": env!("CARGO_PKG_VERSION"),
-                    "in_flight": pipeline.in_flight.in_use(),
-                    "endpoints": pipeline.active_config.load().catalogue.endpoints().len(),
-                })
-            })
-        };
-        tracing::info!(part = "admin", address = %admin.address(), "listening");
-        admin.serve(
-            ProcessHealth { readiness: readiness.clone(), status },
-            &admin_tasks,
-            stop.clone(),
-        );
         let source = report::source(&pipeline, &readiness);
-        let commands = fleet::join(
-            &config.messaging,
-            Role::Gateway,
-            source,
-            pipeline.dispatcher.transport(),
-            &tasks,
-        )
-        .await
-        .map_err(|error| RunError::system("cannot subscribe to queries and commands", error))?;
+        let transport = pipeline.dispatcher.transport();
+        let prefix = config.messaging.prefix.clone();
+        let identity = ProcessIdentity::new(Role::Gateway, prefix, &transport.inbox());
+        let member = FleetMember::new(identity, source);
+        let fleet = monitor::start(&member, config.admin.fleet, transport, &tasks);
+        tracing::info!(part = "admin", address = %admin.address(), "listening");
+        let status = status(&pipeline);
+        let health = ProcessHealth { readiness: readiness.clone(), status, fleet };
+        admin.serve(health, &admin_tasks, stop.clone());
+        let commands = fleet::join(&config.messaging, &member, transport, &tasks).await;
+        let commands = commands
+            .map_err(|error| RunError::system("cannot subscribe to queries and commands", error))?;
         tracing::info!(part = "https", address = %listener.address(), "listening");
         let service: Arc<dyn HttpService> = Arc::clone(&pipeline) as Arc<dyn HttpService>;
         let listener = listener.serve(service, &tasks);
@@ -158,11 +144,11 @@ impl GatewayProcess {
         Ok((gateway, commands))
     }
 
-    /// Reloads the configuration, the catalogue, keys and certificates.
+    /// Reloads the configuration, the catalogue, keys and certificates. Returns what an operator should know.
     ///
     /// # Errors
     /// All errors. Nothing has changed in that case.
-    fn reload(&mut self, sources: &Sources) -> Result<(), Vec<StartError>> {
+    fn reload(&mut self, sources: &Sources) -> Result<Vec<String>, Vec<StartError>> {
         let tls = self.tls.clone();
         let read = start_check::load(sources, |loaded| {
             let files = tls.as_ref().map(|tls| tls.prepare(loaded.config.gateway.tls.as_ref()));
@@ -172,12 +158,14 @@ impl GatewayProcess {
             read.inspect_err(|errors| roles::reload_failed(errors))?;
         let config = loaded.config;
         roles::warn_about_restart(&self.config, &config);
-        let old = self.pipeline.active_config.load_full();
-        self.removed_endpoints.add(&old.catalogue, &active_config.catalogue);
+        let old_config = self.pipeline.active_config.load_full();
+        self.removed_endpoints.add(&old_config.catalogue, &active_config.catalogue);
         let (tasks, stop) = (&self.tasks, &self.stop);
-        let old = Some(&old.authenticator);
+        let old = Some(&old_config.authenticator);
         active_config.authenticator.fetch_issuer_keys(old, &self.readiness, tasks, stop);
         let queues = queue_names(&active_config);
+        let (old_catalogue, catalogue) =
+            (Arc::clone(&old_config.catalogue), Arc::clone(&active_config.catalogue));
         let active_config = Arc::new(active_config);
         self.pipeline.dispatcher.reload(config.gateway.session.clone(), &queues);
         let store_config = || self.pipeline.active_config.store(active_config);
@@ -195,8 +183,9 @@ impl GatewayProcess {
         request_log::forget_endpoints();
         roles::apply_log_filter(&config.log);
         self.config = config;
+        let notes = queue_weights::replace(&old_catalogue, &catalogue);
         roles::reload_applied(self.pipeline.dispatcher.transport(), &self.tasks);
-        Ok(())
+        Ok(notes)
     }
 
     /// Reports "not ready", drains the listener, stops the tasks and flushes the last messages.
@@ -224,7 +213,21 @@ impl GatewayProcess {
 /// metrics start at zero and rates count those requests.
 fn queue_names(active_config: &ActiveConfig) -> Vec<QueueName> {
     let endpoints = active_config.catalogue.endpoints().iter();
-    endpoints.map(|endpoint| endpoint.queue.clone()).collect()
+    let queues = endpoints.flat_map(|endpoint| endpoint.queues.iter());
+    queues.map(|queue| queue.name.clone()).collect()
+}
+
+/// Returns the source of the `/status` document.
+fn status(pipeline: &Arc<Pipeline>) -> StatusSource {
+    let pipeline = Arc::clone(pipeline);
+    Arc::new(move || {
+        json!({
+            "role": "gateway",
+            "version": env!("CARGO_PKG_VERSION"),
+            "in_flight": pipeline.in_flight.in_use(),
+            "endpoints": pipeline.active_config.load().catalogue.endpoints().len(),
+        })
+    })
 }
 
 async fn connect(config: &Config) -> Result<Arc<dyn Transport>, RunError> {
@@ -244,6 +247,7 @@ async fn pipeline(
     let dispatcher = Dispatcher::start(config, &queue_names(&active_config), transport, tasks)
         .await
         .map_err(|error| RunError::system("cannot subscribe to replies", error))?;
+    queue_weights::publish(&active_config.catalogue);
     let in_flight = gauge(&names::GATEWAY_IN_FLIGHT, &[]);
     Ok(Pipeline {
         active_config: ArcSwap::from_pointee(active_config),

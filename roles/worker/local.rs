@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use crate::catalogue::{Catalogue, Endpoint, EndpointId};
+use crate::catalogue::{Catalogue, Endpoint, EndpointId, QueueName};
 use crate::config::Config;
 use crate::envelope::{Final, Request};
 use crate::lifecycle::Cancel;
 use crate::outcome::Outcome;
 use crate::problem::{Problem, ProblemKind};
 use crate::procedures::databases::Databases;
-use crate::roles::worker::execution::handler::{Job, JobProgress, QueueHandler};
+use crate::roles::worker::execution::handler::{Job, JobProgress};
 use crate::roles::worker::execution::job_result::JobResult;
+use crate::roles::worker::intake::version::ServedEndpoint;
 use crate::roles::worker::prepare;
 use crate::roles::worker::prepare::RunningParts;
 use crate::start_check::StartError;
@@ -23,11 +24,11 @@ use crate::telemetry::chain;
 /// The longest wait for a database, including the creation of an embedded one.
 const PING_LIMIT: Duration = Duration::from_mins(3);
 
-/// The handlers of all endpoints that a worker's configuration serves.
+/// The endpoints that a worker's configuration serves.
 #[derive(Debug)]
 pub struct LocalWorker {
     databases: Databases,
-    handlers: HashMap<EndpointId, Arc<dyn QueueHandler>>,
+    served: HashMap<(EndpointId, QueueName), ServedEndpoint>,
 }
 
 impl LocalWorker {
@@ -41,15 +42,23 @@ impl LocalWorker {
         let databases = prepare::open_databases(config, catalogue, none)?;
         let running = RunningParts { databases: none, prefix, first_index: 0 };
         let queues = prepare::queues(config, catalogue, &databases, &running)?;
-        let served = queues.into_iter().flat_map(|queue| queue.endpoints);
-        let handlers = served.map(|(id, served)| (id, served.handler)).collect();
-        Ok(Self { databases, handlers })
+        let served = queues.into_iter().flat_map(|queue| {
+            let name = queue.subjects.name;
+            queue.endpoints.into_iter().map(move |(id, served)| ((id, name.clone()), served))
+        });
+        Ok(Self { databases, served: served.collect() })
     }
 
-    /// Returns whether an endpoint has a handler.
+    /// Returns whether a queue of an endpoint is served.
     #[must_use]
     pub fn serves(&self, endpoint: &Endpoint) -> bool {
-        self.handlers.contains_key(&endpoint.id)
+        self.served(endpoint).is_some()
+    }
+
+    /// Returns an endpoint as the first of its queues serves it that is served at all.
+    fn served(&self, endpoint: &Endpoint) -> Option<&ServedEndpoint> {
+        let mut queues = endpoint.queues.iter();
+        queues.find_map(|queue| self.served.get(&(endpoint.id.clone(), queue.name.clone())))
     }
 
     /// Returns the errors of the databases that do not answer.
@@ -71,10 +80,11 @@ impl LocalWorker {
         let request_id = Arc::clone(&request.request_id);
         let deadline = Instant::now() + request.timeout;
         let progress = Arc::new(JobProgress::default());
-        let result = match self.handlers.get(&endpoint.id) {
-            Some(handler) => {
+        let result = match self.served(&endpoint) {
+            Some(served) => {
+                let endpoint = Arc::clone(&served.endpoint);
                 let job = Job { endpoint, request, progress: Arc::clone(&progress) };
-                handler.handle(job, deadline, &Cancel::new()).await
+                served.handler.handle(job, deadline, &Cancel::new()).await
             }
             None => JobResult::NotExecuted {
                 problem: Problem::new(ProblemKind::NoWorkers),

@@ -133,9 +133,11 @@ pub(super) fn queues(
     databases: &Databases,
     running: &RunningParts<'_>,
 ) -> Result<Vec<PreparedQueue>, Vec<StartError>> {
-    let mut by_queue: BTreeMap<&QueueName, Vec<&Arc<Endpoint>>> = BTreeMap::new();
+    let mut by_queue: BTreeMap<&QueueName, Vec<Arc<Endpoint>>> = BTreeMap::new();
     for endpoint in catalogue.endpoints() {
-        by_queue.entry(&endpoint.queue).or_default().push(endpoint);
+        for queue in endpoint.queues.iter() {
+            by_queue.entry(&queue.name).or_default().push(endpoint.for_queue(queue));
+        }
     }
     let worker_id = uuid::Uuid::new_v4().simple().to_string();
     let mut queues = Vec::new();
@@ -149,7 +151,7 @@ pub(super) fn queues(
                 errors.push(StartError::at_key("messaging.prefix", expected));
             });
         let before = errors.len();
-        let endpoints = served_endpoints(config, limits, catalogue, &endpoints, databases);
+        let endpoints = served_endpoints(config, limits, catalogue, endpoints, databases);
         let endpoints: Vec<_> =
             endpoints.filter_map(|e| e.map_err(|e| errors.push(e)).ok()).collect();
         if let (Ok(subjects), true) = (subjects, errors.len() == before) {
@@ -168,13 +170,13 @@ fn served_endpoints<'a>(
     config: &Config,
     limits: &QueueConfig,
     catalogue: &'a Catalogue,
-    endpoints: &'a [&Arc<Endpoint>],
+    endpoints: Vec<Arc<Endpoint>>,
     databases: &Databases,
 ) -> impl Iterator<Item = Result<ServedEndpoint, StartError>> + use<'a> {
     let database = databases.get(limits).cloned();
     let context = HandlerContext { database, answer_bytes_max: config.worker.answer_bytes_max };
-    endpoints.iter().map(move |endpoint| match handlers::create(&endpoint.handler, &context) {
-        Ok(handler) => Ok(ServedEndpoint::new(Arc::clone(endpoint), handler)),
+    endpoints.into_iter().map(move |endpoint| match handlers::create(&endpoint.handler, &context) {
+        Ok(handler) => Ok(ServedEndpoint::new(endpoint, handler)),
         Err(error) => {
             let key = if error == HandlerError::NeedsDatabase { "procedure" } else { "handler" };
             Err(catalogue.error(&endpoint.id, key, error.to_string()).into())

@@ -11,7 +11,7 @@ use crate::catalogue::Catalogue;
 use crate::cli::Role;
 use crate::config::messaging::TransportConfig;
 use crate::config::{Config, Sources};
-use crate::fleet::{self, control::CommandReceiver};
+use crate::fleet::{self, FleetMember, ProcessIdentity, control::CommandReceiver, monitor};
 use crate::lifecycle::{Cancel, Signal, Signals, Tasks, systemd};
 use crate::messaging::{self, Transport};
 use crate::procedures::databases::Databases;
@@ -127,11 +127,15 @@ impl WorkerProcess {
             throttle: Arc::clone(&executor.throttle),
         };
         resender.start(resend_requests, &tasks);
+        let member = fleet_member(&config, &transport, &running.set, &readiness);
+        let fleet = monitor::start(&member, config.admin.fleet, &transport, &tasks);
         tracing::info!(part = "admin", address = %admin.address(), "listening");
-        let health =
-            admin::ProcessHealth { readiness: readiness.clone(), status: status(&running.set) };
+        let status = status(&running.set);
+        let health = admin::ProcessHealth { readiness: readiness.clone(), status, fleet };
         admin.serve(health, &admin_tasks, stop.clone());
-        let commands = join_fleet(&config, &transport, &running.set, &readiness, &tasks).await?;
+        let commands = fleet::join(&config.messaging, &member, &transport, &tasks).await;
+        let commands = commands
+            .map_err(|error| RunError::system("cannot subscribe to queries and commands", error))?;
         // Each queue reports by itself when it is served, or why it is not.
         let _rollout = running.apply(queues, &config, &databases, false);
         let worker = Self {
@@ -195,20 +199,18 @@ async fn connect(config: &Config) -> Result<Arc<dyn Transport>, RunError> {
         .map_err(|error| RunError::system("cannot use the NATS configuration", error))
 }
 
-/// Starts answering status queries, and receiving commands.
-async fn join_fleet(
+/// Creates this worker as a member of the fleet.
+fn fleet_member(
     config: &Config,
     transport: &Arc<dyn Transport>,
     queues: &QueueSet,
     readiness: &Readiness,
-    tasks: &Tasks,
-) -> Result<CommandReceiver, RunError> {
+) -> Arc<FleetMember> {
     let queues = queues.clone();
     let snapshots = move || queues.load().iter().map(|queue| queue.snapshot()).collect();
-    let source = report::source(snapshots, readiness);
-    fleet::join(&config.messaging, Role::Worker, source, transport, tasks)
-        .await
-        .map_err(|error| RunError::system("cannot subscribe to queries and commands", error))
+    let source = report::source(&config.worker.pool, snapshots, readiness);
+    let prefix = config.messaging.prefix.clone();
+    FleetMember::new(ProcessIdentity::new(Role::Worker, prefix, &transport.inbox()), source)
 }
 
 /// Returns the source of the `/status` document.

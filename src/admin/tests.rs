@@ -13,12 +13,13 @@ struct TestAdmin {
 
 fn start() -> TestAdmin {
     let listen = "127.0.0.1:0".parse().unwrap();
-    let config = AdminConfig { listen, hosts: Vec::new() };
+    let config = AdminConfig { listen, hosts: Vec::new(), fleet: true };
     let admin = Admin::bind(&config).unwrap();
     let address = admin.address();
     let (readiness, tasks, stop) = (Readiness::new(), Tasks::new(), Cancel::new());
     let status: StatusSource = Arc::new(|| json!({ "role": "gateway" }));
-    let health = ProcessHealth { readiness: readiness.clone(), status };
+    let fleet: DocumentSource = Arc::new(|queue| format!("{{\"queue\": {queue:?}}}").into_bytes());
+    let health = ProcessHealth { readiness: readiness.clone(), status, fleet };
     admin.serve(health, &tasks, stop.clone());
     TestAdmin { address, readiness, stop, tasks }
 }
@@ -78,6 +79,21 @@ async fn status_returns_the_document_of_the_process() {
 }
 
 #[tokio::test]
+async fn the_page_and_its_files_are_served_with_a_strict_policy() {
+    let started = start();
+    let page = started.request("GET /").await;
+    assert!(page.starts_with("HTTP/1.1 200 "), "{page}");
+    assert!(page.contains("content-security-policy: default-src 'none'; "), "{page}");
+    assert!(page.contains("content-type: text/html; charset=utf-8"), "{page}");
+    let script = started.request("GET /page/page.js").await;
+    assert!(script.contains("content-type: text/javascript; charset=utf-8"), "{script}");
+    let data = started.request("GET /fleet.json?queue=a%22").await;
+    assert!(data.ends_with(r#"{"queue": Some("a\"")}"#), "{data}");
+    assert!(started.request("HEAD /").await.starts_with("HTTP/1.1 200 "));
+    assert!(started.request("GET /page/../status").await.starts_with("HTTP/1.1 404 "));
+}
+
+#[tokio::test]
 async fn other_methods_and_paths_are_refused() {
     let started = start();
     assert!(started.request("POST /metrics").await.starts_with("HTTP/1.1 405 "));
@@ -87,7 +103,8 @@ async fn other_methods_and_paths_are_refused() {
 #[tokio::test]
 async fn a_page_from_another_origin_can_read_nothing() {
     let started = start();
-    for path in ["/metrics", "/readyz", "/status", "/healthz"] {
+    for path in ["/metrics", "/readyz", "/status", "/healthz", "/", "/fleet.json", "/page/page.js"]
+    {
         let answer = started.request_as(&format!("GET {path}"), "*/*", "evil.example:9464").await;
         assert!(answer.starts_with("HTTP/1.1 421 "), "{path}: {answer}");
         assert!(!answer.contains("fjord_"), "{answer}");

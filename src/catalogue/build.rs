@@ -16,7 +16,7 @@ use super::definition::{
 };
 use super::endpoint::{Endpoint, Execution, OnDisconnect, RateLimit, ResultKind, StatusMap};
 use super::error::EndpointErrors;
-use super::names::{EndpointId, ProcedureName, QueueName, eq_ignore_case, is_parameter_name};
+use super::names::{EndpointId, eq_ignore_case, is_parameter_name, is_token};
 use super::parameter::{Parameter, ParameterSource};
 use super::route;
 use crate::units::{BYTES_EXPECTED, DURATION_EXPECTED, parse_bytes, parse_duration};
@@ -26,10 +26,12 @@ mod cors;
 mod examples;
 mod parameters;
 mod produces;
+mod queues;
 mod response;
 mod returns;
 mod session_context;
 
+use queues::QueueKeys;
 use response::ResponseKeys;
 
 /// The largest value of `attempts`.
@@ -58,21 +60,21 @@ pub(super) fn endpoint(
 ) -> Option<Endpoint> {
     let before = errors.list.len();
     let response = ResponseKeys::take(&mut definition);
+    let queues = QueueKeys::take(&mut definition);
     let id = EndpointId::new(id).map_err(|error| errors.add("", format!("id: {error}"))).ok();
     let route = route(definition.route.as_deref(), errors);
     let parameters = parameters::parameters(definition.parameters, route.as_ref(), errors);
     let result = definition.result.unwrap_or(ResultKind::Rows);
     let (timeout, session) =
         timeouts(definition.timeout.as_deref(), definition.session.as_deref(), defaults, errors);
-    let (handler, procedure) =
-        handler(definition.handler.as_deref(), definition.procedure.as_deref(), errors);
+    let handler = handler(definition.handler.as_deref(), errors);
+    let queues = queues.validate(&handler, id.as_ref(), errors);
     if definition.transaction && &*handler != PROCEDURE_HANDLER {
         errors.add("transaction", "expected only with the handler `procedure`");
     }
     if definition.dry_run {
         check_dry_run(definition.transaction, route.as_ref(), &parameters, errors);
     }
-    let queue = queue(definition.queue.as_deref(), id.as_ref(), errors);
     let attempts = attempts(definition.attempts, defaults, errors);
     let outputs = outputs(definition.outputs, result, errors);
     let returns = returns::returns(definition.returns.as_deref(), (result, &outputs), errors);
@@ -101,9 +103,8 @@ pub(super) fn endpoint(
         description: definition.description,
         tags: definition.tags,
         deprecated: definition.deprecated,
-        queue: queue?,
+        queues: queues?,
         handler,
-        procedure,
         cors: CorsRules::new(&cors, &parameters, &auth, &used_headers).map(Arc::new),
         parameters: parameters.into(),
         result,
@@ -153,17 +154,6 @@ fn route(written: Option<&str>, errors: &mut EndpointErrors<'_>) -> Option<Route
         errors.add("route", "expected a path that the gateway does not serve itself");
     }
     Some(parsed)
-}
-
-/// Returns an endpoint's queue. By default, it has the same name as the endpoint.
-fn queue(
-    written: Option<&str>,
-    id: Option<&EndpointId>,
-    errors: &mut EndpointErrors<'_>,
-) -> Option<QueueName> {
-    let queue = written.map(QueueName::new).transpose();
-    let queue = queue.map_err(|error| errors.add("queue", error.to_string())).ok().flatten();
-    queue.or_else(|| QueueName::new(id?.as_str()).ok())
 }
 
 fn check_dry_run(
@@ -222,22 +212,12 @@ fn timeouts(
     (timeout, session.unwrap_or(timeout))
 }
 
-fn handler(
-    handler: Option<&str>,
-    procedure: Option<&str>,
-    errors: &mut EndpointErrors<'_>,
-) -> (Arc<str>, Option<ProcedureName>) {
-    let handler = handler.unwrap_or(PROCEDURE_HANDLER);
-    if QueueName::new(handler).is_err() {
+fn handler(written: Option<&str>, errors: &mut EndpointErrors<'_>) -> Arc<str> {
+    let handler = written.unwrap_or(PROCEDURE_HANDLER);
+    if !is_token(handler) {
         errors.add("handler", "expected the name of a handler, e.g. \"procedure\"");
     }
-    let name = procedure.map(ProcedureName::new).transpose();
-    let name = name.map_err(|error| errors.add("procedure", error.to_string())).ok().flatten();
-    if handler == PROCEDURE_HANDLER && procedure.is_none() {
-        errors
-            .add("procedure", "missing: the handler `procedure` needs it, e.g. \"dbo.horse_get\"");
-    }
-    (handler.into(), name)
+    handler.into()
 }
 
 fn outputs(

@@ -15,11 +15,13 @@ use crate::units::BYTES_EXPECTED;
 pub mod example;
 pub mod json;
 pub(super) mod keys;
+pub mod queues;
 pub mod response;
 pub mod returns;
 
 use example::ExampleDefinition;
 use json::{ObjectOnly, OrderedMembers};
+use queues::QueueDefinition;
 use response::{CacheDefinition, HeadersDefinition, ProducesDefinition};
 use returns::ReturnsDefinition;
 
@@ -42,9 +44,12 @@ pub struct EndpointDefinition {
     /// The queue that serves the endpoint. Default: the endpoint's own id. Endpoints that share a queue share its workers.
     #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"))]
     pub queue: Option<String>,
+    /// Several queues, each with its weight, instead of `queue`: the requests are divided among them at random, in proportion to the weights. A queue can have its own `procedure`, with which a new version of the procedure is tried. `fjord queue weight` changes the weights of running gateways.
+    #[schemars(with = "OrderedMembers<QueueDefinition>", extend("minProperties" = 1, "maxProperties" = 16))]
+    pub queues: Option<Box<RawValue>>,
     /// The name of the worker's handler. Default: `procedure`.
     pub handler: Option<String>,
-    /// The stored procedure, `schema.name`. A part that contains characters other than letters, digits, `_`, `$`, `#` and `@` must be in brackets: `dbo.[Sales by Year]`. Required for the handler `procedure`.
+    /// The stored procedure, `schema.name`. A part that contains characters other than letters, digits, `_`, `$`, `#` and `@` must be in brackets: `dbo.[Sales by Year]`. Required for the handler `procedure`, unless each queue in `queues` has its own.
     pub procedure: Option<String>,
     /// The parameters that a caller sends, by name.
     pub parameters: OrderedMembers<ObjectOnly<ParameterDefinition>>,

@@ -10,8 +10,9 @@ use schemars::JsonSchema;
 use super::auth::Auth;
 use super::cache::CacheRules;
 use super::cors::CorsRules;
+use super::endpoint_queues::{EndpointQueue, EndpointQueues};
 use super::example::Example;
-use super::names::{EndpointId, ProcedureName, QueueName};
+use super::names::EndpointId;
 use super::parameter::{Parameter, ParameterSource};
 use super::representation::Representation;
 use super::response_header::ResponseHeader;
@@ -34,12 +35,10 @@ pub struct Endpoint {
     pub tags: Vec<String>,
     /// Whether callers should stop using the endpoint.
     pub deprecated: bool,
-    /// The queue that serves the endpoint. By default, its name is the endpoint's id.
-    pub queue: QueueName,
+    /// The queues that serve the endpoint. By default, it is one that has the endpoint's id as its name.
+    pub queues: EndpointQueues,
     /// The name of the worker's handler; `procedure` unless the catalogue names another.
     pub handler: Arc<str>,
-    /// The stored procedure, for handlers that call one.
-    pub procedure: Option<ProcedureName>,
     /// The parameters, in the order of the catalogue.
     pub parameters: Arc<[Parameter]>,
     /// The structure of a successful answer.
@@ -89,6 +88,16 @@ impl Endpoint {
     #[must_use]
     pub fn takes_body(&self) -> bool {
         self.parameters.iter().any(|parameter| parameter.source == ParameterSource::Body)
+    }
+
+    /// Returns the endpoint as the workers of one of its queues serve it: with only that queue.
+    #[must_use]
+    pub fn for_queue(self: &Arc<Self>, queue: &EndpointQueue) -> Arc<Self> {
+        let only = EndpointQueues::new(vec![queue.clone()]);
+        match only.filter(|_| self.queues.has_several()) {
+            Some(queues) => Arc::new(Self { queues, ..Self::clone(self) }),
+            None => Arc::clone(self),
+        }
     }
 
     /// Returns the representation with a media type. A request that names none gets JSON if the endpoint has it, and

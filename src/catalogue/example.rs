@@ -70,8 +70,8 @@ pub struct ExampleAnswer {
     pub problem: Option<Arc<str>>,
     /// Response headers, with their names as they are written. Each value is a string or a matcher.
     pub headers: Vec<(Arc<str>, ExactJson)>,
-    /// The body, which can contain matchers. If it is a problem document, only the members that it should have. An answer
-    /// that is not JSON is its text.
+    /// The body, which can contain matchers. For a problem document, only the members to compare.
+    /// If the answer is not JSON, its text as a string.
     pub body: Option<ExactJson>,
 }
 

@@ -21,7 +21,8 @@ impl fmt::Display for SchemaError {
 
 impl Error for SchemaError {}
 
-/// A schema can refer only to itself and to the drafts of JSON Schema, so that no file and no network is used.
+/// A schema can refer only to itself and to the drafts of JSON Schema, so that it uses neither
+/// files nor the network.
 struct NoDocuments;
 
 impl UrlLoader for NoDocuments {
@@ -46,7 +47,7 @@ impl JsonSchema {
     /// Compiles a schema.
     ///
     /// # Errors
-    /// The reason why it is not a JSON Schema.
+    /// Why it is not a JSON Schema.
     pub fn new(schema: &Json) -> Result<Self, SchemaError> {
         let mut compiler = Compiler::new();
         compiler.set_default_draft(Draft::V2020_12);
@@ -67,7 +68,7 @@ impl JsonSchema {
     }
 }
 
-/// Returns the reason of an error in one line.
+/// Returns an error's reason on one line.
 fn reason(error: &CompileError) -> String {
     if let CompileError::ValidationError { src, .. } = error {
         let first = innermost(src);

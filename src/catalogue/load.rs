@@ -64,7 +64,7 @@ impl Catalogue {
 
     /// Removes the examples, which only `fjord test` and the documentation use.
     pub fn remove_examples(&mut self) {
-        // An endpoint can be changed while only the list has it.
+        // An endpoint can be changed as long as only the list refers to it.
         self.by_id.clear();
         for endpoint in &mut self.endpoints {
             if !endpoint.examples.is_empty() {
@@ -72,6 +72,22 @@ impl Catalogue {
             }
             self.by_id.insert(endpoint.id.clone(), Arc::clone(endpoint));
         }
+    }
+
+    /// Returns the catalogue with only one queue in each endpoint that has this one. Returns `None` if no endpoint has it.
+    #[must_use]
+    pub fn with_queue(&self, name: &str) -> Option<Self> {
+        let mut is_found = false;
+        let endpoints = self.endpoints.iter().map(|endpoint| {
+            let Some(position) = endpoint.queues.position(name) else {
+                return Arc::clone(endpoint);
+            };
+            is_found = true;
+            endpoint.for_queue(endpoint.queues.get(position))
+        });
+        let endpoints: Vec<Arc<Endpoint>> = endpoints.collect();
+        let by_id = endpoints.iter().map(|one| (one.id.clone(), Arc::clone(one))).collect();
+        is_found.then(|| Self { endpoints, by_id, files: self.files.clone() })
     }
 
     /// Returns the endpoint with the given id.

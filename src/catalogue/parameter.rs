@@ -40,7 +40,7 @@ pub struct Parameter {
 #[serde(rename_all = "lowercase")]
 #[schemars(rename = "Source")]
 pub enum ParameterSource {
-    /// A segment in the path.
+    /// A segment of the path.
     Path,
     /// A query parameter.
     Query,

@@ -56,10 +56,10 @@ impl DriftCollector {
         self.found.undeclared(line);
     }
 
-    /// Compares a `json` value with the schema of its column.
+    /// Compares a `json` value with its column's schema.
     fn schema(&mut self, column: &ReturnColumn, answer: &ExactJson, pointer: &str) {
         let Some(schema) = &column.schema else { return };
-        // What stands for any value of a type is not compared.
+        // Values with matchers, which stand for any value of a type, are not compared.
         if (column.nullable && *answer == ExactJson::Null) || with_samples(answer) != *answer {
             return;
         }

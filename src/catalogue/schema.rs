@@ -24,6 +24,10 @@ pub fn text() -> String {
     if let Some(endpoint) = schema.pointer_mut("/$defs/Endpoint").and_then(Json::as_object_mut) {
         endpoint.insert("required".to_owned(), serde_json::json!(["route"]));
     }
+    let queue = schema.pointer_mut("/$defs/QueueSettings").and_then(Json::as_object_mut);
+    if let Some(queue) = queue {
+        queue.insert("required".to_owned(), serde_json::json!(["weight"]));
+    }
     format!("{:#}\n", schema.as_value())
 }
 

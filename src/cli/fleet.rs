@@ -37,7 +37,7 @@ pub struct DrainArguments {
     /// The id of the process, or the name of the host, as in the output of `fjord status --json`.
     #[arg(value_name = "ID|HOST")]
     pub member: String,
-    /// How the replies are awaited and reported. The drain itself can take longer.
+    /// How to wait for the replies, and how to report them. The drain itself can take longer.
     #[command(flatten)]
     pub replies: ReplyOptions,
 }
@@ -48,7 +48,7 @@ pub struct TargetOptions {
     /// The processes: gateway, worker, the id of a process, or the name of a host [default: all].
     #[arg(long, value_name = "ROLE|ID|HOST")]
     pub on: Option<String>,
-    /// How the replies are awaited and reported.
+    /// How to wait for the replies, and how to report them.
     #[command(flatten)]
     pub replies: ReplyOptions,
 }
@@ -74,6 +74,9 @@ pub enum QueueCommand {
     Resume(QueueNamesArguments),
     /// Changes the number of calls of a queue that each worker runs concurrently.
     Limit(QueueLimitArguments),
+    /// Changes the weights by which all running gateways divide the requests of an endpoint among its queues. Applies to the next
+    /// request. A reload or a restart of a gateway returns to the weights in the catalogue.
+    Weight(QueueWeightArguments),
 }
 
 /// Options of `fjord queue pause` and `fjord queue resume`.
@@ -99,6 +102,20 @@ pub struct QueueLimitArguments {
     /// The workers.
     #[command(flatten)]
     pub target: TargetOptions,
+}
+
+/// Options of `fjord queue weight`.
+#[derive(Args, Clone, Debug)]
+pub struct QueueWeightArguments {
+    /// The endpoint's id in the catalogue.
+    #[arg(value_name = "ENDPOINT")]
+    pub endpoint: String,
+    /// The new weights, from 0 to 1000000. With 0, a queue gets no requests. Queues that are not named keep their weights.
+    #[arg(value_name = "QUEUE=WEIGHT", required = true)]
+    pub weights: Vec<String>,
+    /// How the replies are awaited and reported.
+    #[command(flatten)]
+    pub replies: ReplyOptions,
 }
 
 /// Options of `fjord log`.

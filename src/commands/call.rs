@@ -84,8 +84,22 @@ fn check_arguments(
             arguments.endpoint
         )]
     })?;
+    let endpoint = match &arguments.queue {
+        None => endpoint,
+        Some(name) => in_queue(&endpoint, name)?,
+    };
     let request = request(&endpoint, arguments)?;
     Ok((config, endpoint, request))
+}
+
+/// Returns the endpoint with only the queue of this name.
+fn in_queue(endpoint: &Arc<Endpoint>, name: &str) -> Result<Arc<Endpoint>, Vec<String>> {
+    let queue = endpoint.queues.position(name).map(|position| endpoint.queues.get(position));
+    let queue = queue.ok_or_else(|| {
+        let (id, known) = (&endpoint.id, endpoint.queues.names());
+        vec![format!("--queue: {id} has no queue {name:?}: expected one of {known}")]
+    })?;
+    Ok(endpoint.for_queue(queue))
 }
 
 /// Creates the request that a gateway would create.
@@ -216,7 +230,7 @@ fn print(
             called.phases.iter().map(|(name, ms)| ((*name).to_owned(), json!(ms))).collect();
         let document = json!({
             "status": status, "outcome": outcome.as_str(), "attempts": called.attempts,
-            "duration_ms": took, "phases_ms": phases, "content_type": content_type,
+            "queue": called.queue.as_str(), "duration_ms": took, "phases_ms": phases, "content_type": content_type,
             "rolled_back": is_rolled_back, "body": serde_json::from_str(&text).unwrap_or(Value::String(text)),
         });
         writeln!(output.out, "{document}")?;
@@ -224,9 +238,10 @@ fn print(
         let attempts = if called.attempts == 1 { "attempt" } else { "attempts" };
         writeln!(
             output.err,
-            "{status} {content_type} ({outcome}, {}{} {attempts}, {took:.2} ms)",
+            "{status} {content_type} ({outcome}, {}{} {attempts}, queue {}, {took:.2} ms)",
             if is_rolled_back { "rolled back, " } else { "" },
-            called.attempts
+            called.attempts,
+            called.queue
         )?;
         for (name, ms) in &called.phases {
             writeln!(output.err, "  {name:10} {ms:>10.3} ms")?;

@@ -2,9 +2,9 @@
 //! finds processes that hang.
 
 use super::nats_connection::NatsConnection;
-use super::status::monitoring::{self, MonitoredConnection};
-use super::status::system;
+use super::status::{monitoring, system};
 use crate::cli::Role;
+use crate::fleet::view::MonitoredConnection;
 use crate::message::Subject;
 
 /// A process that is connected to NATS.

@@ -1,4 +1,4 @@
-//! The parts that the commands for controlling a fleet share: the members, their replies, and the
+//! The shared parts of the commands that control a fleet: the members, their replies, and the
 //! report.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,10 +14,14 @@ use super::nats_connection::{self, NatsConnection};
 use super::{EXIT_FAILED, Output};
 use crate::cli::{ReplyOptions, Role};
 use crate::config::Sources;
-use crate::fleet::control::{self, CommandTarget, ControlCommand, ControlRequest};
+use crate::fleet::control::{self, CommandTarget, ControlCommand, ControlReply, ControlRequest};
 use crate::fleet::{self, query};
 use crate::spelling;
 use crate::units::format_duration;
+
+mod member;
+
+use member::Member;
 
 /// The longest wait for the reports that identify the members.
 const GATHER_LIMIT: Duration = Duration::from_secs(3);
@@ -29,50 +33,8 @@ pub(super) struct ControlledFleet<'a> {
     by: String,
     timeout: Duration,
     members: BTreeMap<String, Member>,
-    /// The ids of the processes that are known not to be concerned.
+    /// The ids of the processes that the command is known not to concern.
     unconcerned: BTreeSet<String>,
-}
-
-/// A process in the fleet.
-#[derive(Clone, Debug, Default, Serialize)]
-pub(super) struct Member {
-    pub(super) role: String,
-    pub(super) id: String,
-    pub(super) host: String,
-    pub(super) version: String,
-    /// The last command that the process has replied to.
-    pub(super) replied_to: Option<&'static str>,
-    /// Why the last command failed, or that there was no reply in time.
-    pub(super) faults: Vec<String>,
-    pub(super) notes: Vec<String>,
-    /// The queues to which the process has applied the last command.
-    pub(super) changed: Vec<String>,
-    /// Whether the process does not count: it is not known to be a target, or it serves none of the command's queues.
-    #[serde(skip)]
-    is_unconcerned: bool,
-    /// Whether the servers list the process, but it has not sent a report. Its host name is then unknown.
-    #[serde(skip)]
-    hangs: bool,
-    /// The queues of the process; `None` if its report does not list them, or if it has not sent one.
-    #[serde(skip)]
-    queues: Option<BTreeSet<String>>,
-}
-
-impl Member {
-    /// Returns whether a command concerns the process, as far as is known.
-    fn must_execute(&self, to: &CommandTarget, command: &ControlCommand) -> bool {
-        let serves = |served: &BTreeSet<String>| {
-            command.queues().is_empty() || command.queues().iter().any(|name| served.contains(name))
-        };
-        !self.is_unconcerned
-            && to.includes(&self.role, &self.id, &self.host)
-            && command.role().is_none_or(|role| role.as_str() == self.role)
-            && self.queues.as_ref().is_none_or(serves)
-    }
-
-    fn name(&self) -> String {
-        format!("{} {} on {}", self.role, self.id, self.host)
-    }
 }
 
 /// The result of a command, as JSON.
@@ -85,7 +47,7 @@ struct ReportDocument<'a> {
 }
 
 impl<'a> ControlledFleet<'a> {
-    /// Asks which processes there are.
+    /// Asks all processes to identify themselves.
     ///
     /// # Errors
     /// A message if none replies.
@@ -187,25 +149,64 @@ impl<'a> ControlledFleet<'a> {
         to: CommandTarget,
         command: ControlCommand,
     ) -> Result<bool, String> {
-        let concerns = |member: &&Member| member.must_execute(&to, &command);
-        let expected: BTreeSet<String> =
-            self.members.values().filter(concerns).map(|member| member.id.clone()).collect();
+        let expected = self.expected(&to, &command);
         if expected.is_empty() {
             return Ok(true);
         }
-        let (name, concerns_queues) = (command.as_str(), !command.queues().is_empty());
-        let request = ControlRequest {
-            id: uuid::Uuid::new_v4().to_string(),
-            by: self.by.clone(),
-            to,
-            timeout_ms: u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX),
-            command,
-        };
+        let request = request(self.by.clone(), to, self.timeout, command);
         let NatsConnection { transport, prefix, .. } = self.connection;
-        // A reply that a member sends at the end of its time is still received.
-        let limit = self.timeout + self.timeout / 10;
+        let limit = reply_limit(self.timeout);
         let replies = control::ask(&**transport, prefix, &request, &expected, limit).await;
         let replies = replies.map_err(|error| format!("cannot send the command: {error}"))?;
+        Ok(self.record(&request.command, &expected, replies))
+    }
+
+    /// Sends a command and finds out meanwhile which processes there are. Returns them, and whether all that the command concerns
+    /// have succeeded.
+    ///
+    /// # Errors
+    /// A message if the command cannot be sent, or if it concerns no process.
+    async fn send_at_once(
+        single: &SingleCommand<'_>,
+        connection: &'a NatsConnection,
+        sources: &Sources,
+    ) -> Result<(Self, bool), String> {
+        let SingleCommand { to, command, .. } = single;
+        let timeout = Duration::from_secs(single.replies.timeout);
+        let request = request(sender(sources), to.clone(), timeout, command.clone());
+        let mut discovered = Err(String::new());
+        let expected = async {
+            discovered = match Self::discover(connection, sources, timeout).await {
+                Ok(mut fleet) => fleet.keep(to, command).map(|()| fleet),
+                Err(failure) => Err(failure),
+            };
+            let expected = discovered.as_ref().map(|fleet| fleet.expected(to, command));
+            expected.unwrap_or_default()
+        };
+        let NatsConnection { transport, prefix, .. } = connection;
+        let limit = reply_limit(timeout);
+        let replies = control::ask_at_once(&**transport, prefix, &request, expected, limit).await;
+        let replies = replies.map_err(|error| format!("cannot send the command: {error}"))?;
+        let mut fleet = discovered?;
+        let expected = fleet.expected(to, command);
+        let succeeded = fleet.record(command, &expected, replies);
+        Ok((fleet, succeeded))
+    }
+
+    /// Returns the ids of the known processes that a command concerns.
+    fn expected(&self, to: &CommandTarget, command: &ControlCommand) -> BTreeSet<String> {
+        let concerned = self.members.values().filter(|member| member.must_execute(to, command));
+        concerned.map(|member| member.id.clone()).collect()
+    }
+
+    /// Records the replies to a command. Returns whether all members that it concerns have succeeded.
+    fn record(
+        &mut self,
+        command: &ControlCommand,
+        expected: &BTreeSet<String>,
+        replies: BTreeMap<String, ControlReply>,
+    ) -> bool {
+        let (name, concerns_queues) = (command.as_str(), !command.queues().is_empty());
         let mut succeeded = true;
         for id in expected.iter().filter(|id| !replies.contains_key(*id)) {
             succeeded = false;
@@ -228,7 +229,7 @@ impl<'a> ControlledFleet<'a> {
             member.changed = reply.changed;
             member.replied_to = Some(name);
         }
-        Ok(succeeded)
+        succeeded
     }
 
     /// Returns the first queue to which no member has applied a command. The reports of some members may have been too large to
@@ -296,7 +297,9 @@ pub(super) struct SingleCommand<'a> {
     pub(super) to: CommandTarget,
     /// The command.
     pub(super) command: ControlCommand,
-    /// How the replies are awaited and reported.
+    /// Whether the command is sent before it is known which processes there are, which takes about half a second.
+    pub(super) is_urgent: bool,
+    /// How to wait for the replies, and how to report them.
     pub(super) replies: &'a ReplyOptions,
     /// The state after success, which follows the number of processes that have succeeded: "draining".
     pub(super) success: &'a str,
@@ -311,6 +314,9 @@ pub(super) fn run(
     nats_connection::run(sources, single.name, output, async |connection, output| {
         let sent = async {
             let timeout = Duration::from_secs(single.replies.timeout);
+            if single.is_urgent {
+                return ControlledFleet::send_at_once(single, &connection, sources).await;
+            }
             let mut fleet = ControlledFleet::discover(&connection, sources, timeout).await?;
             fleet.keep(&single.to, &single.command)?;
             let succeeded = fleet.send(single.to.clone(), single.command.clone()).await?;
@@ -343,6 +349,21 @@ pub(super) fn failed(
 ) -> io::Result<ExitCode> {
     writeln!(output.err, "error: {failure}")?;
     Ok(ExitCode::from(EXIT_FAILED))
+}
+
+fn request(
+    by: String,
+    to: CommandTarget,
+    timeout: Duration,
+    command: ControlCommand,
+) -> ControlRequest {
+    let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+    ControlRequest { id: uuid::Uuid::new_v4().to_string(), by, to, timeout_ms, command }
+}
+
+/// Returns how long replies are awaited. A member that answers at the end of its time is still heard.
+fn reply_limit(timeout: Duration) -> Duration {
+    timeout + timeout / 10
 }
 
 /// Returns the user and the host that run this command.

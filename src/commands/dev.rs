@@ -56,10 +56,11 @@ pub(super) fn run(
         directory: Some(arguments.directory.clone()),
         role: None,
         only_nats_files: false,
+        may_be_incomplete: false,
         ..sources.clone()
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    // From now on, a signal does not end this process before it has removed the directory.
+    // From now on, the process exits on a signal only after it has removed the directory.
     let mut signals = runtime.block_on(async { Signals::listen() })?;
     let directory = match &arguments.run_directory {
         Some(path) => PrivateDirectory::named(path),
@@ -71,7 +72,7 @@ pub(super) fn run(
     };
     let prepared = Box::pin(start(&base, directory.path(), check_role, &mut signals, output));
     let status = runtime.block_on(prepared);
-    // Ends the processes that are still running, so that they cannot write into the directory.
+    // Stops the processes that are still running, so that they cannot write into the directory.
     drop(runtime);
     drop(directory);
     status

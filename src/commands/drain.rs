@@ -1,4 +1,4 @@
-//! `fjord drain`: processes finish their requests or calls, and exit.
+//! `fjord drain`: makes processes finish their requests or calls, and exit.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -20,6 +20,7 @@ pub(super) fn run(
         to: CommandTarget::Member(arguments.member.clone()),
         command: ControlCommand::Drain,
         replies: &arguments.replies,
+        is_urgent: false,
         success: "draining; each process exits when its requests or calls have ended",
     };
     control::run(&drain, sources, output)

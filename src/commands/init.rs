@@ -159,7 +159,8 @@ fn imported(
     output: &mut Output<impl Write, impl Write>,
 ) -> io::Result<Option<String>> {
     let staging = PrivateDirectory::temporary("fjord-init").map_err(io::Error::other)?;
-    // The directory contains the password, and a signal ends this process without removing it.
+    // The directory contains the password, and a signal would kill this process without removing
+    // it.
     let _guard = ProcessGuard::start(Some(staging.path()))?;
     create(staging.path(), files).map_err(io::Error::other)?;
     let path = staging.path().join(IMPORTED_FILE);

@@ -1,4 +1,4 @@
-//! `fjord log`: processes log more, or less, for a limited time.
+//! `fjord log`: makes processes log more, or less, for a limited time.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -29,6 +29,7 @@ pub(super) fn run(
         to: CommandTarget::parse(target.on.as_deref()),
         command: ControlCommand::SetLogFilter { filter: filter.clone(), duration_ms },
         replies: &target.replies,
+        is_urgent: false,
         success: "the filter applies, and will end by itself",
     };
     control::run(&log, sources, output)

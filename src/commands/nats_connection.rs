@@ -35,7 +35,7 @@ pub(super) struct NatsConnection {
 pub fn sources(sources: &Sources) -> Sources {
     let configured = || Role::ALL.into_iter().find(|role| sources.has_role_file(*role));
     let role = sources.role.or_else(configured);
-    Sources { role, only_nats_files: true, ..sources.clone() }
+    Sources { role, only_nats_files: true, may_be_incomplete: true, ..sources.clone() }
 }
 
 /// Connects and runs a command, or reports why it could not connect.

@@ -1,4 +1,4 @@
-//! Ends child processes and removes a directory if this process is killed and can no longer do that.
+//! Stops child processes and removes a directory if this process is killed and can no longer do so.
 //!
 //! A shell reads the process ids from a pipe. When this process exits for any reason, the pipe
 //! closes, and the shell kills the processes that are still on its list.
@@ -26,7 +26,7 @@ done
 [ -z "$1" ] || rm -rf -- "$1"
 "#;
 
-/// The guard of this process. Clones share the shell, which ends with the last one.
+/// The guard of this process. Clones share the shell, which exits when the last one is dropped.
 #[derive(Clone, Debug)]
 pub struct ProcessGuard(Arc<GuardShell>);
 
@@ -70,14 +70,14 @@ impl GuardShell {
     fn send(&self, line: &str) {
         let mut pipe = self.pipe.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pipe) = pipe.as_mut() {
-            // Without the shell, the processes still end in all cases in which this process can end them.
+            // Without the shell, this process still stops them whenever it can.
             writeln!(pipe, "{line}").ok();
         }
     }
 }
 
 impl Drop for GuardShell {
-    /// Ends the shell, because the processes have ended.
+    /// Stops the shell, because the processes have exited.
     fn drop(&mut self) {
         self.send("end");
         let mut shell = self.shell.lock().unwrap_or_else(PoisonError::into_inner);

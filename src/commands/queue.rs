@@ -1,4 +1,4 @@
-//! `fjord queue`: pauses, resumes and limits queues of the running workers.
+//! `fjord queue`: pauses, resumes and limits queues of the running workers, and changes the weights of queues in gateways.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -6,10 +6,12 @@ use std::process::ExitCode;
 use super::control::{self, SingleCommand};
 use super::{EXIT_USAGE, Output, print_lines};
 use crate::catalogue::QueueName;
-use crate::cli::{QueueCommand, QueueNamesArguments, TargetOptions};
+use crate::cli::{QueueCommand, QueueNamesArguments, ReplyOptions, Role, TargetOptions};
 use crate::config::Sources;
 use crate::config::limits::CONCURRENCY;
 use crate::fleet::control::{CommandTarget, ControlCommand};
+
+mod weight;
 
 /// The argument that stands for the limit in the configuration.
 const CONFIGURED: &str = "configured";
@@ -17,17 +19,29 @@ const CONFIGURED: &str = "configured";
 /// What a command of `fjord queue` sends, and what it prints.
 struct QueueOperation<'a> {
     command: ControlCommand,
-    target: &'a TargetOptions,
+    to: CommandTarget,
+    replies: &'a ReplyOptions,
     success: &'static str,
 }
 
-/// Changes queues of the workers.
+impl<'a> QueueOperation<'a> {
+    fn of_workers(
+        command: ControlCommand,
+        target: &'a TargetOptions,
+        success: &'static str,
+    ) -> Self {
+        let to = CommandTarget::parse(target.on.as_deref());
+        Self { command, to, replies: &target.replies, success }
+    }
+}
+
+/// Changes queues of the workers, or their weights in the gateways.
 pub(super) fn run(
     command: &QueueCommand,
     sources: &Sources,
     output: &mut Output<impl Write, impl Write>,
 ) -> io::Result<ExitCode> {
-    let QueueOperation { command, target, success } = match change(command) {
+    let QueueOperation { command, to, replies, success } = match change(command) {
         Ok(change) => change,
         Err(error) => {
             print_lines(&mut output.err, "error", [error])?;
@@ -36,9 +50,10 @@ pub(super) fn run(
     };
     let queue = SingleCommand {
         name: "fjord queue",
-        to: CommandTarget::parse(target.on.as_deref()),
+        to,
+        is_urgent: matches!(command, ControlCommand::WeighQueues { .. }),
         command,
-        replies: &target.replies,
+        replies,
         success,
     };
     control::run(&queue, sources, output)
@@ -46,25 +61,26 @@ pub(super) fn run(
 
 fn change(command: &QueueCommand) -> Result<QueueOperation<'_>, String> {
     match command {
-        QueueCommand::Pause(QueueNamesArguments { queues, target }) => Ok(QueueOperation {
-            command: ControlCommand::PauseQueues { queues: names(queues)? },
-            target,
-            success: "paused",
-        }),
-        QueueCommand::Resume(QueueNamesArguments { queues, target }) => Ok(QueueOperation {
-            command: ControlCommand::ResumeQueues { queues: names(queues)? },
-            target,
-            success: "resumed",
-        }),
+        QueueCommand::Pause(QueueNamesArguments { queues, target }) => {
+            let command = ControlCommand::PauseQueues { queues: names(queues)? };
+            Ok(QueueOperation::of_workers(command, target, "paused"))
+        }
+        QueueCommand::Resume(QueueNamesArguments { queues, target }) => {
+            let command = ControlCommand::ResumeQueues { queues: names(queues)? };
+            Ok(QueueOperation::of_workers(command, target, "resumed"))
+        }
         QueueCommand::Limit(arguments) => {
             let queue = name(&arguments.queue)?;
             let limit = limit(&arguments.limit)?;
-            Ok(QueueOperation {
-                command: ControlCommand::LimitQueue { queue, limit },
-                target: &arguments.target,
-                success: "limited",
-            })
+            let command = ControlCommand::LimitQueue { queue, limit };
+            Ok(QueueOperation::of_workers(command, &arguments.target, "limited"))
         }
+        QueueCommand::Weight(arguments) => Ok(QueueOperation {
+            command: weight::command(arguments)?,
+            to: CommandTarget::role(Role::Gateway),
+            replies: &arguments.replies,
+            success: "weights changed until their next reload or restart",
+        }),
     }
 }
 

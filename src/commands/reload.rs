@@ -1,4 +1,4 @@
-//! `fjord reload`: every process in a fleet applies the current contents of its files, or none does.
+//! `fjord reload`: makes every process in a fleet apply the current contents of its files, or none.
 
 use std::io::{self, Write};
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! Describes the answers of many procedures, one after the other, so that one that takes too long does not spoil the others.
+//! Describes the answers of many procedures, one after the other, with a time limit for each.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,9 +1,10 @@
 //! `fjord routes`: prints a line for each endpoint, and warnings.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use super::table;
-use crate::catalogue::{Auth, AuthMethod, Catalogue, Endpoint};
+use crate::catalogue::{Auth, AuthMethod, Catalogue, Endpoint, EndpointQueue};
 use crate::units::format_duration;
 
 /// The columns of the table.
@@ -13,8 +14,10 @@ const HEADINGS: [&str; 8] =
 /// Returns the output of the command.
 #[must_use]
 pub fn run(catalogue: &Catalogue) -> String {
-    let rows: Vec<Vec<String>> =
-        catalogue.endpoints().iter().map(|endpoint| row(endpoint).to_vec()).collect();
+    let rows = |endpoint: &Arc<Endpoint>| -> Vec<Vec<String>> {
+        endpoint.queues.iter().map(|queue| row(endpoint, queue).to_vec()).collect()
+    };
+    let rows: Vec<Vec<String>> = catalogue.endpoints().iter().flat_map(rows).collect();
     let mut text = table::text(&HEADINGS, &rows);
     for warning in warnings(catalogue) {
         writeln!(text, "warning: {warning}").ok();
@@ -35,8 +38,11 @@ pub fn warnings(catalogue: &Catalogue) -> Vec<String> {
         .collect()
 }
 
-fn row(endpoint: &Endpoint) -> [String; HEADINGS.len()] {
-    let procedure = endpoint.procedure.as_ref().map_or_else(
+/// Returns the row of an endpoint and one of its queues. If it has several, the weight is shown after the name of the queue.
+fn row(endpoint: &Endpoint, queue: &EndpointQueue) -> [String; HEADINGS.len()] {
+    let weight =
+        if endpoint.queues.has_several() { format!("={}", queue.weight) } else { String::new() };
+    let procedure = queue.procedure.as_ref().map_or_else(
         || format!("({})", endpoint.handler),
         |procedure| procedure.as_str().to_owned(),
     );
@@ -44,7 +50,7 @@ fn row(endpoint: &Endpoint) -> [String; HEADINGS.len()] {
         endpoint.id.to_string(),
         endpoint.method.to_string(),
         endpoint.path.to_string(),
-        endpoint.queue.to_string(),
+        format!("{}{weight}", queue.name),
         procedure,
         endpoint.execution.as_str().to_owned(),
         format_duration(endpoint.timeout),
@@ -77,7 +83,9 @@ mod tests {
         let text = run(&fixture::catalogue(
             r#""get": {"route":"GET /v1/{id}","procedure":"a.b","auth":{"methods":["jwt","api-key"],"scopes":["r"]},
                        "parameters":{"id":{"in":"path","type":"int32"}},"timeout":"90s"},
-               "echo": {"route":"POST /echo","handler":"echo","auth":"public","queue":"q"}"#,
+               "echo": {"route":"POST /echo","handler":"echo","auth":"public","queue":"q"},
+               "two": {"route":"GET /two","procedure":"a.b","auth":"public",
+                       "queues":{"one":95,"other":{"weight":5,"procedure":"a.c"}}}"#,
         ));
         let lines: Vec<Vec<&str>> =
             text.lines().map(|line| line.split_whitespace().collect()).collect();
@@ -88,6 +96,10 @@ mod tests {
             lines[2],
             ["echo", "POST", "/echo", "q", "(echo)", "at-most-once", "5s", "public"]
         );
+        let two = |queue, procedure| {
+            ["two", "GET", "/two", queue, procedure, "at-least-once", "5s", "public"]
+        };
+        assert_eq!(lines[3..5], [two("one=95", "a.b"), two("other=5", "a.c")]);
         assert!(text.ends_with("warning: endpoint \"echo\" writes (POST) and is public\n"));
     }
 }

@@ -11,16 +11,11 @@ use super::{EXIT_FAILED, Output};
 use crate::cli::StatusArguments;
 use crate::config::Sources;
 use crate::fleet;
+use crate::fleet::view::{FleetSnapshot, FleetView};
 
-mod bottleneck;
-mod fleet_view;
-mod format;
 pub(super) mod monitoring;
 pub(super) mod system;
 mod text;
-mod view;
-
-use fleet_view::{FleetSnapshot, FleetView};
 
 /// The longest wait for the reports of the fleet.
 const GATHER_LIMIT: Duration = Duration::from_secs(3);
@@ -36,6 +31,20 @@ pub(super) fn run(
     nats_connection::run(sources, "fjord status", output, async |connection, output| {
         watch(arguments, &connection, output).await
     })
+}
+
+/// Measures the activity of the fleet over an interval.
+///
+/// # Errors
+/// A message if no process replies.
+pub(super) async fn measure(
+    connection: &NatsConnection,
+    interval: Duration,
+) -> Result<FleetView, String> {
+    let earlier = take_snapshot(connection, 0, 0).await?;
+    sleep(interval).await;
+    let later = take_snapshot(connection, earlier.reports.len(), earlier.servers.len()).await?;
+    Ok(FleetView::between(&earlier, &later))
 }
 
 async fn watch(

@@ -106,15 +106,15 @@ fn test(
     let mut results: Vec<ExampleResult> = Vec::with_capacity(plan.selected.len());
     let gateway = plan.gateway.take();
     let ended = runtime.block_on(async {
-        // From now on, a signal does not end this process before it has removed the databases. Files are read before, or on
-        // other threads.
+        // From now on, the process exits on a signal only after it has removed the databases. Files
+        // are read earlier, or on other threads.
         let mut signals = Signals::listen()?;
         tokio::select! {
             ended = plan.run_all(gateway, open, &mut results, output) => ended,
             _ = signals.next() => Ok(RunEnd::Stopped("stopped by a signal".to_owned())),
         }
     });
-    // A procedure that does not end must not keep the process.
+    // A procedure that does not end must not keep the process running.
     runtime.shutdown_timeout(CLOSE_LIMIT);
     plan.report(&results, ended?, started.elapsed(), output)
 }
@@ -127,9 +127,9 @@ struct TestPlan<'a> {
     catalogue: Arc<Catalogue>,
     /// The endpoint and the index of each example.
     selected: Vec<(Arc<Endpoint>, usize)>,
-    /// With `--url`, until the run starts.
+    /// Present with `--url`, until the run starts.
     gateway: Option<GatewayClient>,
-    /// With `--update`.
+    /// Present with `--update`.
     files: Option<CatalogueFiles>,
     junit: Option<JunitFile>,
 }
@@ -137,6 +137,10 @@ struct TestPlan<'a> {
 impl<'a> TestPlan<'a> {
     fn create(arguments: &'a TestArguments, sources: &Sources) -> Result<Self, TestError> {
         let (config, catalogue) = load(sources).map_err(TestError::Usage)?;
+        let catalogue = match &arguments.queue {
+            None => catalogue,
+            Some(name) => in_queue(&catalogue, name).map_err(|it| TestError::Usage(vec![it]))?,
+        };
         let selected = selection::select(&catalogue, &arguments.filters)
             .map_err(|error| TestError::Usage(vec![error]))?;
         let failed = |error: String| TestError::Failed(vec![error]);
@@ -271,7 +275,7 @@ impl<'a> TestPlan<'a> {
         Ok(Ok(status))
     }
 
-    /// Adds the errors because of which no example was run to the file of results.
+    /// Writes the errors that prevented the run to the `JUnit` file.
     fn report_not_started(self, error: TestError, took: Duration) -> TestError {
         let Some(junit) = self.junit else { return error };
         let (TestError::Usage(errors) | TestError::Failed(errors)) = &error;
@@ -297,6 +301,13 @@ fn load(sources: &Sources) -> Result<(Config, Arc<Catalogue>), Vec<String>> {
     let catalogue =
         catalogue.map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
     Ok((config, Arc::new(catalogue)))
+}
+
+/// Returns the catalogue with only this queue in the endpoints that have it.
+fn in_queue(catalogue: &Catalogue, name: &str) -> Result<Arc<Catalogue>, String> {
+    let found = catalogue.with_queue(name);
+    let missing = || format!("--queue: no endpoint has the queue {name:?}: see fjord routes");
+    found.map(Arc::new).ok_or_else(missing)
 }
 
 /// Returns the outcome of an example, and the answer.

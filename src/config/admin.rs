@@ -1,4 +1,4 @@
-//! `[admin]`: the listener for `/metrics`, `/healthz`, `/readyz` and `/status`.
+//! `[admin]`: the listener for the page that shows the fleet, and for `/metrics`, `/healthz`, `/readyz` and `/status`.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -16,6 +16,9 @@ pub struct AdminConfig {
     /// The names accepted in `Host`, in addition to the host's own, `localhost` and IP addresses;
     /// `*` for any.
     pub hosts: Vec<String>,
+    /// Whether the page shows the whole fleet, which the process then queries over NATS, or only this process. By default,
+    /// only gateways query the fleet.
+    pub fleet: bool,
 }
 
 impl AdminConfig {
@@ -29,16 +32,17 @@ impl AdminConfig {
         if !listen.ip().is_loopback() {
             table.warn(
                 "listen",
-                "metrics and status can be read from the network, without TLS or a password",
+                "metrics and the state of the fleet can be read from the network, without TLS or a password",
             );
         }
         let hosts = hosts::read(table, |host| host == "*");
         if hosts.iter().any(|host| host == "*") {
             table.warn(
                 "hosts",
-                "a web page can read metrics and status through its visitor's browser (DNS rebinding)",
+                "a web page can read metrics and the state of the fleet through its visitor's browser (DNS rebinding)",
             );
         }
-        Self { listen, hosts }
+        let fleet = table.get_or("fleet", role != Some(Role::Worker));
+        Self { listen, hosts, fleet }
     }
 }

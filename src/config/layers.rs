@@ -44,6 +44,8 @@ pub struct Sources {
     /// Whether to check only the files that `[messaging]` refers to; files named in other sections
     /// need not exist.
     pub only_nats_files: bool,
+    /// Whether the sections of the role may lack required settings, because the process does not run the role.
+    pub may_be_incomplete: bool,
 }
 
 /// This is not derived, because the environment and `--set` may contain secrets.

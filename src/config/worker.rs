@@ -13,6 +13,9 @@ use crate::cli::Role;
 /// The name of the database for queues that do not select another one.
 pub const DEFAULT_DATABASE: &str = "default";
 
+/// The pool of workers whose configuration names none.
+pub const DEFAULT_POOL: &str = "default";
+
 /// The values of `application_intent`, each with its `reads_only`.
 const INTENTS: [(&str, bool); 2] = [("read-write", false), ("read-only", true)];
 
@@ -22,6 +25,8 @@ const APPLICATION_NAME_UNITS_MAX: usize = 128;
 /// The queues that a worker serves, and the timers and limits that apply to all of them.
 #[derive(Clone, Debug)]
 pub struct WorkerConfig {
+    /// The name of the workers that serve the same queues, under which their headroom is published.
+    pub pool: String,
     /// The settings of queues, by name or by a pattern with `*`; see `WorkerConfig::queue`.
     pub queues: BTreeMap<String, QueueConfig>,
     /// The time from the start of a call to its first progress report.
@@ -90,6 +95,7 @@ impl WorkerConfig {
             table.error("queues", expected.to_owned());
         }
         Self {
+            pool: read_pool(table),
             queues,
             progress_first: table.get_limited("progress_first", limits::PROGRESS_FIRST),
             progress_interval: table.get_limited("progress_interval", limits::PROGRESS_INTERVAL),
@@ -125,6 +131,16 @@ fn precedence(pattern: &str) -> (usize, usize, Reverse<&str>) {
     let literals = pattern.bytes().filter(|byte| *byte != b'*').count();
     let start = pattern.split('*').next().map_or(0, str::len);
     (literals, start, Reverse(pattern))
+}
+
+fn read_pool(table: &mut SettingsTable<'_>) -> String {
+    let name: String = table.get_or("pool", DEFAULT_POOL.to_owned());
+    if name.contains('*') || !is_pattern(&name) {
+        let expected =
+            format!("expected 1 to {NAME_BYTES_MAX} letters, digits, '-' and '_', got {name:?}");
+        table.error("pool", expected);
+    }
+    name
 }
 
 /// Reads a program name, and checks that it fits into the login message.

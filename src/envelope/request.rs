@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::catalogue::{EndpointId, Execution};
+use crate::catalogue::{EndpointId, Execution, RequestKey};
 use crate::message::{HeaderError, Headers};
 
 use super::{EnvelopeError, headers};
@@ -62,6 +62,15 @@ pub struct Request {
 }
 
 impl Request {
+    /// Returns what identifies the request if its client repeats it.
+    #[must_use]
+    pub fn key(&self) -> Option<RequestKey<'_>> {
+        let principal = self.principal.as_deref();
+        self.idempotency_key
+            .as_deref()
+            .map(|idempotency_key| RequestKey { principal, idempotency_key })
+    }
+
     /// Encodes everything except the payload as headers.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
-//! Operators' commands to the fleet, on `<prefix>.control` and below. Every process that a command concerns replies whether
-//! it succeeded.
+//! Operators' commands to the fleet, on `<prefix>.control` and below. Every process that a command
+//! concerns reports in its reply whether it succeeded.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ mod log_filter;
 mod receiver;
 mod stall;
 
-pub use ask::ask;
+pub use ask::{ask, ask_at_once};
 pub use command::{CONTROL_TOKEN, CommandTarget, ControlCommand, ControlReply, ControlRequest};
 pub use receiver::{CommandReceiver, ReceivedCommand};
 
@@ -116,7 +116,8 @@ impl CommandIntake {
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let _at = checks.tick().await;
-            // What the server had sent before is received before the confirmation, and read within another interval.
+            // Messages that the server had sent earlier arrive before the confirmation, and are
+            // read within another interval.
             if self.stalls.check(Instant::now()) && self.transport.flush().await.is_ok() {
                 let flushed_at = Instant::now();
                 sleep(stall::CHECK_INTERVAL).await;
@@ -162,7 +163,8 @@ impl CommandIntake {
             let fault = format!("version {version} does not know this command");
             return answer.send(Err(vec![fault])).await;
         };
-        // NATS permissions restrict who may publish to a subject, and therefore which commands.
+        // NATS permissions restrict who may publish to a subject, and therefore who may send which
+        // commands.
         let expected = self.member.identity.prefix.join(command.subject_tokens());
         if expected.as_ref().ok() != Some(&subject) {
             let fault =

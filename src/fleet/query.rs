@@ -18,7 +18,7 @@ pub const STATUS_TOKEN: &str = "status";
 
 /// The maximum number of replies that are collected.
 const REPLIES_MAX: usize = 1_000;
-/// The maximum total size of all replies in bytes.
+/// The maximum total size of all replies to a command's query in bytes.
 const BYTES_MAX: usize = 64 << 20;
 /// The time without a reply after which a query ends. A process replies within milliseconds.
 const SILENCE: Duration = Duration::from_millis(500);
@@ -46,8 +46,12 @@ pub async fn serve(
             let report = member.report();
             let sent = match send(&*transport, &report, inbox.clone()).await {
                 Err(TransportError::TooLarge) => {
-                    let cut =
-                        Report { queues: Vec::new(), is_truncated: true, ..(*report).clone() };
+                    let cut = Report {
+                        queues: Vec::new(),
+                        weighted_queues: Vec::new(),
+                        is_truncated: true,
+                        ..(*report).clone()
+                    };
                     send(&*transport, &cut, inbox).await
                 }
                 sent => sent,
@@ -70,6 +74,34 @@ async fn send(
     transport.publish(Message { payload: payload.into(), ..Message::to(inbox) }).await
 }
 
+/// The limits of a query.
+#[derive(Clone, Copy, Debug)]
+pub struct QueryLimits {
+    /// The number of replies after which the query does not wait for long; 0 if unknown.
+    pub expected: usize,
+    /// The longest wait.
+    pub time: Duration,
+    /// The maximum total size of the replies in bytes.
+    pub bytes: usize,
+}
+
+impl QueryLimits {
+    /// Returns the limits for the query of a command.
+    #[must_use]
+    pub fn of_command(expected: usize, time: Duration) -> Self {
+        Self { expected, time, bytes: BYTES_MAX }
+    }
+}
+
+/// The replies to a query.
+#[derive(Debug, Default)]
+pub struct Replies {
+    /// The replies, in the order of their arrival.
+    pub messages: Vec<Message>,
+    /// Whether there were more replies than the limits permit.
+    pub is_cut_off: bool,
+}
+
 /// Queries the fleet and returns the reports, sorted by role, host and id. Malformed reports are
 /// skipped. Cancel safe.
 ///
@@ -81,8 +113,32 @@ pub async fn gather(
     expected: usize,
     limit: Duration,
 ) -> Result<Vec<Report>, TransportError> {
+    let replies = query(transport, prefix, QueryLimits::of_command(expected, limit)).await?;
+    if replies.is_cut_off {
+        tracing::warn!(
+            replies = replies.messages.len(),
+            "the fleet is too large: reports are missing"
+        );
+    }
+    Ok(parse(&replies.messages))
+}
+
+/// Queries the fleet and returns the replies, which `parse` reads. Cancel safe.
+///
+/// # Errors
+/// Returns `TransportError` if the query cannot be sent. A query without replies is not an error.
+pub async fn query(
+    transport: &dyn Transport,
+    prefix: &Subject,
+    limits: QueryLimits,
+) -> Result<Replies, TransportError> {
     let query = Message::to(prefix.join(STATUS_TOKEN).map_err(refused)?);
-    let replies = request_many(transport, query, expected, limit).await?;
+    request_many(transport, query, limits).await
+}
+
+/// Returns the reports in the replies to a query, sorted by role, host and id. Malformed reports are skipped.
+#[must_use]
+pub fn parse(replies: &[Message]) -> Vec<Report> {
     let mut reports = Vec::with_capacity(replies.len());
     for message in replies {
         match serde_json::from_slice::<Report>(&message.payload) {
@@ -90,42 +146,52 @@ pub async fn gather(
             Err(error) => tracing::warn!(%error, "skipped a malformed report"),
         }
     }
+    sort(&mut reports);
+    reports
+}
+
+/// Sorts reports by role, host and id.
+pub fn sort(reports: &mut [Report]) {
     reports.sort_by(|a, b| (&a.role, &a.host, &a.id).cmp(&(&b.role, &b.host, &b.id)));
-    Ok(reports)
 }
 
 /// Publishes a query and collects replies from several processes. Ends when no reply has arrived
-/// for `SILENCE`, or for `SILENCE_COMPLETE` once `expected` replies have arrived, and after `limit`
-/// at the latest. Cancel safe.
+/// for `SILENCE`, or for `SILENCE_COMPLETE` once the expected number of replies has arrived, or when
+/// a limit is reached. Cancel safe.
 ///
 /// # Errors
 /// Returns `TransportError` if the query cannot be sent. A query without replies is not an error.
 pub async fn request_many(
     transport: &dyn Transport,
     query: Message,
-    expected: usize,
-    limit: Duration,
-) -> Result<Vec<Message>, TransportError> {
+    limits: QueryLimits,
+) -> Result<Replies, TransportError> {
+    let QueryLimits { expected, time, bytes: bytes_max } = limits;
     let mut incoming = send_query(transport, query).await?;
-    let end = Instant::now() + limit;
-    let (mut replies, mut bytes) = (Vec::new(), 0);
+    let end = Instant::now() + time;
+    let (mut replies, mut bytes) = (Replies::default(), 0);
     loop {
-        let is_complete = expected > 0 && replies.len() >= expected;
-        let silence = if replies.is_empty() { limit } else { SILENCE };
+        let is_complete = expected > 0 && replies.messages.len() >= expected;
+        let silence = if replies.messages.is_empty() { time } else { SILENCE };
         // More processes than expected may reply.
         let silence = if is_complete { SILENCE_COMPLETE } else { silence };
         let until = end.min(Instant::now() + silence);
         let Ok(Some(message)) = timeout_at(until, incoming.next()).await else { break };
-        bytes += message.payload.len();
-        if message.no_responders || replies.len() >= REPLIES_MAX || bytes > BYTES_MAX {
+        if message.no_responders {
             break;
         }
-        replies.push(message);
+        bytes += message.payload.len();
+        if replies.messages.len() >= REPLIES_MAX || bytes > bytes_max {
+            replies.is_cut_off = true;
+            break;
+        }
+        replies.messages.push(message);
     }
     Ok(replies)
 }
 
-/// Publishes a query and passes the replies to `add` until it returns true, and until `limit` at the latest. Cancel safe.
+/// Publishes a query and passes the replies to `add` until it returns true, or until `limit` at the
+/// latest. Cancel safe.
 ///
 /// # Errors
 /// `TransportError` if the query cannot be sent. A query without replies is not an error.
@@ -135,18 +201,44 @@ pub async fn request_until(
     limit: Duration,
     mut add: impl FnMut(&Message) -> bool,
 ) -> Result<(), TransportError> {
-    let mut incoming = send_query(transport, query).await?;
+    let mut replies = ReplyStream::request(transport, query).await?;
     let end = Instant::now() + limit;
-    let (mut number, mut bytes) = (0, 0);
-    while let Ok(Some(message)) = timeout_at(end, incoming.next()).await {
-        number += 1;
-        bytes += message.payload.len();
-        let is_too_much = number > REPLIES_MAX || bytes > BYTES_MAX;
-        if message.no_responders || is_too_much || add(&message) {
+    while let Ok(Some(message)) = timeout_at(end, replies.next()).await {
+        if add(&message) {
             break;
         }
     }
     Ok(())
+}
+
+/// The replies to a query, one by one, limited in number and size.
+#[derive(Debug)]
+pub(super) struct ReplyStream {
+    incoming: Box<dyn Subscription>,
+    number: usize,
+    bytes: usize,
+}
+
+impl ReplyStream {
+    /// Publishes a query.
+    ///
+    /// # Errors
+    /// `TransportError` if the query cannot be sent.
+    pub(super) async fn request(
+        transport: &dyn Transport,
+        query: Message,
+    ) -> Result<Self, TransportError> {
+        Ok(Self { incoming: send_query(transport, query).await?, number: 0, bytes: 0 })
+    }
+
+    /// Returns the next reply; `None` if nobody replies, or after too many replies. Cancel safe.
+    pub(super) async fn next(&mut self) -> Option<Message> {
+        let message = self.incoming.next().await?;
+        self.number += 1;
+        self.bytes += message.payload.len();
+        let is_too_much = self.number > REPLIES_MAX || self.bytes > BYTES_MAX;
+        (!message.no_responders && !is_too_much).then_some(message)
+    }
 }
 
 /// Publishes a query, and returns the subscription to its replies.

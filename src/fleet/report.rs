@@ -2,12 +2,18 @@
 //! `/metrics`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeVal;
 use serde::{Deserialize, Serialize};
 
 use crate::telemetry::{Distribution, names, snapshot};
 
 use super::ProcessIdentity;
+
+/// The file in which Linux describes this process.
+const STATUS_FILE: &str = "/proc/self/status";
 
 /// The state of a process at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -28,15 +34,23 @@ pub struct Report {
     pub uptime_seconds: f64,
     /// The parts that are not ready, each with the reason.
     pub not_ready: BTreeMap<String, String>,
+    /// The pool that a worker belongs to (`worker.pool`).
+    pub pool: String,
     /// The number of requests or calls in progress.
     pub in_flight: u64,
     /// The limit on requests or calls in progress.
     pub in_flight_max: u64,
+    /// The CPU time that the process has used, in seconds, if known.
+    pub cpu_seconds: Option<f64>,
+    /// The physical memory that the process uses, in bytes, if known.
+    pub memory_bytes: Option<u64>,
     /// The queues.
     pub queues: Vec<QueueReport>,
+    /// The queues of endpoints with several queues, in a gateway.
+    pub weighted_queues: Vec<WeightedQueueReport>,
     /// The databases of a worker.
     pub databases: Vec<DatabaseReport>,
-    /// Whether the queues were omitted because they did not fit into one message.
+    /// Whether both kinds of queues were omitted because they did not fit into one message.
     pub is_truncated: bool,
 }
 
@@ -95,6 +109,26 @@ pub struct DemandReport {
     pub waits: Distribution,
 }
 
+/// One of several queues of an endpoint in a gateway.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WeightedQueueReport {
+    /// The id of the endpoint.
+    pub endpoint: String,
+    /// The name of the queue.
+    pub queue: String,
+    /// The current weight.
+    pub weight: u64,
+    /// The weight in the catalogue, which a reload and a restart restore.
+    pub catalogue_weight: u64,
+    /// The number of requests of the endpoint that were given this queue and have been answered.
+    pub requests: u64,
+    /// The number of those answered with a status of 400 to 498. (499 means that the client has disconnected.)
+    pub client_errors: u64,
+    /// The number of those answered with a status of 500 to 599.
+    pub server_errors: u64,
+}
+
 /// One database in a worker.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -118,9 +152,34 @@ impl Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started: identity.started.clone(),
             uptime_seconds: identity.uptime().as_secs_f64(),
+            cpu_seconds: cpu_seconds(),
+            memory_bytes: memory_bytes(),
             ..Self::default()
         }
     }
+}
+
+/// Returns the CPU time that this process has used, in seconds.
+fn cpu_seconds() -> Option<f64> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).ok()?;
+    let duration = |time: TimeVal| {
+        let seconds = Duration::from_secs(time.tv_sec().try_into().ok()?);
+        Some(seconds + Duration::from_micros(time.tv_usec().try_into().ok()?))
+    };
+    let used: Duration = duration(usage.user_time())? + duration(usage.system_time())?;
+    Some(used.as_secs_f64())
+}
+
+/// Returns the physical memory that this process uses, in bytes.
+fn memory_bytes() -> Option<u64> {
+    resident_bytes(&std::fs::read_to_string(STATUS_FILE).ok()?)
+}
+
+/// Returns the resident set size in Linux's description of a process, in bytes.
+fn resident_bytes(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kilobytes.checked_mul(1024)
 }
 
 /// Returns the reports of this process's databases.
@@ -134,4 +193,20 @@ pub fn databases() -> Vec<DatabaseReport> {
         name,
     });
     reports.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_knows_its_memory_and_cpu_time() {
+        assert!(memory_bytes().is_some_and(|bytes| bytes > 1 << 20));
+        assert!(cpu_seconds().is_some_and(|seconds| seconds >= 0.0));
+        let status = "Name:\tfjord\nVmHWM:\t  2048 kB\nVmRSS:\t  1024 kB\n";
+        assert_eq!(resident_bytes(status), Some(1 << 20));
+        for unknown in ["", "VmRSS: x kB", "VmRSS: 12", "VmRSS: -1 kB"] {
+            assert_eq!(resident_bytes(unknown), None, "{unknown}");
+        }
+    }
 }

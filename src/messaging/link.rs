@@ -12,8 +12,9 @@ use super::Transport;
 pub struct Link {
     /// Whether messages can be sent now.
     pub state: LinkState,
-    /// Incremented whenever replies to this process may have been lost: with every new connection
-    /// (the first is 1), and when the server accepts a refused inbox subscription again.
+    /// The epoch. It is incremented whenever replies to this process may have been lost: with every
+    /// new connection (the first is 1), and when the server accepts a refused inbox subscription
+    /// again.
     pub epoch: u64,
 }
 
@@ -56,7 +57,7 @@ pub async fn next_epoch(link: &mut watch::Receiver<Link>, seen: u64) -> Option<u
 /// Whether the connection uses the configuration of the last reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SettingsState {
-    /// It does, or the reload has changed nothing.
+    /// It uses that configuration, or the reload has changed nothing.
     InUse,
     /// There is no connection with the new configuration yet.
     Pending,
@@ -64,10 +65,11 @@ pub enum SettingsState {
     Refused(String),
 }
 
-/// Waits until the connection uses the configuration of the last reload, until `deadline` at the latest. Cancel safe.
+/// Waits until the connection uses the configuration of the last reload, or until `deadline` at the
+/// latest. Cancel safe.
 ///
 /// # Errors
-/// The reason why it does not.
+/// Why the connection does not use it.
 pub async fn settings_applied(transport: &dyn Transport, deadline: Instant) -> Result<(), String> {
     let mut settings = transport.settings();
     let decided = settings.wait_for(|state| *state != SettingsState::Pending);

@@ -39,8 +39,9 @@ fn set_pools(
     worker: &WorkerConfig,
     catalogue: &Catalogue,
 ) {
-    let with_procedure = catalogue.endpoints().iter().filter(|one| one.procedure.is_some());
-    let queues: BTreeSet<&QueueName> = with_procedure.map(|endpoint| &endpoint.queue).collect();
+    let queues = catalogue.endpoints().iter().flat_map(|endpoint| endpoint.queues.iter());
+    let with_procedure = queues.filter(|queue| queue.procedure.is_some());
+    let queues: BTreeSet<&QueueName> = with_procedure.map(|queue| &queue.name).collect();
     for (key, config) in configs {
         let DatabaseConfig::Mssql(config) = config else { continue };
         let mut pools: BTreeMap<&str, PoolConfig> = BTreeMap::new();

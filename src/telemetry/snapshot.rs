@@ -20,17 +20,24 @@ pub fn sums_where(
     matches: impl Fn(&dyn Fn(&str) -> String) -> bool,
 ) -> BTreeMap<String, f64> {
     let mut sums = BTreeMap::new();
+    for_each_value(metric, |value_of, value| {
+        if matches(value_of) {
+            *sums.entry(value_of(label)).or_default() += value;
+        }
+    });
+    sums
+}
+
+/// Calls `visit` with the value of each series of a counter or gauge, and a function that returns the values of its labels.
+pub fn for_each_value(metric: &Metric, mut visit: impl FnMut(&dyn Fn(&str) -> String, f64)) {
     registry::for_each_of(metric, |labels, instrument| {
         let value = match instrument {
             Instrument::Counter(counter) => count_as_f64(registry::counter_value(counter)),
             Instrument::Gauge(gauge) => registry::gauge_value(gauge),
             Instrument::Histogram(_) => return,
         };
-        if matches(&|name| label_value(labels, name)) {
-            *sums.entry(label_value(labels, label)).or_default() += value;
-        }
+        visit(&|name| label_value(labels, name), value);
     });
-    sums
 }
 
 /// Returns the distributions of a histogram by one of its labels, added up over all others.

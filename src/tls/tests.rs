@@ -1,4 +1,4 @@
-//! Handshakes between fjord's client and server configurations, with generated certificates.
+//! Tests handshakes between fjord's client and server configurations, with generated certificates.
 
 use std::fs;
 use std::io;

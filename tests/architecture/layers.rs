@@ -6,6 +6,8 @@ use super::{SourceFile, names};
 /// Crates, each with the path prefixes of the files that may name it.
 const DRIVERS: &[(&str, &[&str])] = &[
     ("async_nats", &["src/messaging/nats"]),
+    ("aws_credential_types", &["src/commands/ec2"]),
+    ("aws_sigv4", &["src/commands/ec2/signed_api"]),
     ("boon", &["src/catalogue/json_schema"]),
     ("brotli", &["roles/gateway/edge/compression"]),
     ("clap", &["src/cli", "src/commands"]),
@@ -24,10 +26,12 @@ const DRIVERS: &[(&str, &[&str])] = &[
     ("proxy_header", &["roles/gateway/edge/listener"]),
     ("rcgen", &["src/tls/throwaway"]),
     ("quick_junit", &["src/commands/test/junit"]),
+    ("quick_xml", &["src/commands/ec2/service_error"]),
     (
         "reqwest",
         &[
             "roles/gateway/admission/auth/jwt/key_fetcher",
+            "src/commands/ec2",
             "src/commands/test/gateway_client",
             "src/procedures/mssql/tds/token_source",
             "src/telemetry/traces",

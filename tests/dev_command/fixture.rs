@@ -25,7 +25,7 @@ const FREE_PORTS: [&str; 3] = [
     "messaging.nats.servers=[\"tls://localhost:0\"]",
 ];
 
-/// Runs the executable until it ends.
+/// Runs the executable until it exits.
 pub(crate) fn fjord(arguments: &[&str]) -> Output {
     Command::new(fjord_binary()).args(arguments).output().expect("fjord runs")
 }
@@ -52,8 +52,8 @@ pub(crate) fn dev(directory: &Path) -> Command {
     command
 }
 
-/// Reports whether a process exists and has not ended. A process whose parent was killed remains as a zombie where process 1
-/// does not wait for it.
+/// Reports whether a process exists and has not exited. A process whose parent was killed remains
+/// as a zombie where process 1 does not wait for it.
 pub(crate) fn runs(id: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
     stat.rsplit(')')
@@ -179,7 +179,7 @@ impl DevRun {
         self.is_clean(&children);
     }
 
-    /// Asserts that the processes have ended and the run directory was removed.
+    /// Asserts that the processes have exited and the run directory was removed.
     pub(crate) fn is_clean(&self, children: &BTreeSet<(u32, String)>) {
         for (id, line) in children {
             assert!(!runs(*id), "{line} still runs");

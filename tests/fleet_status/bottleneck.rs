@@ -1,17 +1,13 @@
 //! `fjord status` names the bottleneck, and a Prometheus that scrapes the same fleet agrees.
 
 use std::process::Stdio;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-use fjord::lifecycle::Tasks;
 use serde_json::Value;
-use tokio::task::JoinHandle;
 
 use super::status_command::{status, text};
 use crate::metrics::shipped_rules::panels;
-use crate::support::client::Client;
+use crate::support::caller_pool::CallerPool;
 use crate::support::eventually::{SOON, eventually_some};
 use crate::support::fjord_process::FjordProcess;
 use crate::support::fleet::{Fleet, FleetOptions};
@@ -22,32 +18,6 @@ const CALLERS: usize = 30;
 /// The number of slots for each queue in each worker.
 const LIMIT: u32 = 2;
 const WORKERS: u32 = 3;
-
-/// Callers that each send one request at a time until they are stopped.
-struct CallerPool(Arc<AtomicBool>, Vec<JoinHandle<()>>);
-
-impl CallerPool {
-    fn start(clients: &[Client], path: &'static str, status: u16, number: usize) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let caller = |client: &Client| {
-            let (client, stop) = (client.clone(), Arc::clone(&stop));
-            Tasks::new().spawn(async move {
-                while !stop.load(Ordering::Relaxed) {
-                    client.get(path).await.is(status);
-                }
-            })
-        };
-        let callers = clients.iter().cycle().take(number).map(caller).collect();
-        Self(stop, callers)
-    }
-
-    async fn stop(self) {
-        self.0.store(true, Ordering::Relaxed);
-        for caller in self.1 {
-            caller.await.expect("every response has the expected status");
-        }
-    }
-}
 
 #[track_caller]
 fn near(name: &str, value: &Value, expected: f64, tolerance: f64) {

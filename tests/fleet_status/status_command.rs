@@ -13,7 +13,7 @@ use crate::support::ports;
 use crate::support::pseudo_terminal::PseudoTerminal;
 
 /// Returns the command `fjord status` with the configuration of a process.
-pub(super) fn status(directory: &Path, arguments: &[&str]) -> Command {
+pub(crate) fn status(directory: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(fjord_binary());
     command.arg("status").arg("--config").arg(directory).args(arguments);
     command

@@ -1,4 +1,4 @@
-//! `fjord drain`.
+//! Tests `fjord drain`.
 
 use std::time::Duration;
 

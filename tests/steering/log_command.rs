@@ -1,4 +1,4 @@
-//! `fjord log`.
+//! Tests `fjord log`.
 
 use super::{fleet, run, text};
 use crate::support::eventually::{SOON, eventually_some};
@@ -58,7 +58,7 @@ async fn a_later_filter_replaces_the_first_and_the_target_is_respected() {
     assert!(
         text(&output.stdout).ends_with("\n1 worker: the filter applies, and will end by itself\n")
     );
-    // Commands are recorded all the same.
+    // Commands are still recorded.
     let output = run(&fleet, &["log", "--for", "1s", "--on", "worker", "debug"]).await;
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     eventually_some("the second filter ends, and with it the first", SOON, async || {

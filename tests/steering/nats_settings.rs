@@ -1,4 +1,4 @@
-//! `fjord reload` with changed settings of `[messaging.nats]`.
+//! Tests `fjord reload` with changed settings in `[messaging.nats]`.
 
 use std::process::Output;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! `fjord queue`.
+//! Tests `fjord queue`.
 
 use fjord::lifecycle::Tasks;
 use http::Method;
@@ -48,7 +48,7 @@ fn ids<'a>(report: &'a Value, role: &str) -> Vec<&'a str> {
     of_role.map(|process| process["id"].as_str().unwrap()).collect()
 }
 
-fn slow<'a>(processes: &'a Value) -> Vec<&'a Value> {
+fn slow(processes: &Value) -> Vec<&Value> {
     let queues = processes["processes"].as_array().unwrap().iter();
     let queues = queues.flat_map(|process| process["queues"].as_array().unwrap());
     queues.filter(|queue| queue["name"] == "slow").collect()

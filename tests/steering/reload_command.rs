@@ -1,4 +1,4 @@
-//! `fjord reload`.
+//! Tests `fjord reload`.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -120,6 +120,25 @@ impl Browser {
         std::fs::write(file, png).expect("the file can be written");
     }
 
+    /// Saves a screenshot of the whole page, including the part below the window, as a PNG file.
+    pub(crate) async fn screenshot_of_page(&self, file: &Path) {
+        let options = json!({ "format": "png", "captureBeyondViewport": true });
+        let answer = self.devtools("Page.captureScreenshot", &options).await;
+        let png = STANDARD.decode(answer["data"].as_str().expect("a picture")).expect("base64");
+        std::fs::write(file, png).expect("the file can be written");
+    }
+
+    /// Sets the color scheme that the user prefers: `light` or `dark`.
+    pub(crate) async fn prefer_color_scheme(&self, scheme: &str) {
+        let feature = json!({ "name": "prefers-color-scheme", "value": scheme });
+        self.devtools("Emulation.setEmulatedMedia", &json!({ "features": [feature] })).await;
+    }
+
+    /// Sends a command of the Chrome `DevTools` protocol.
+    async fn devtools(&self, command: &str, parameters: &Value) -> Value {
+        self.post("/goog/cdp/execute", &json!({ "cmd": command, "params": parameters })).await
+    }
+
     async fn post(&self, command: &str, body: &Value) -> Value {
         let request = self.http.post(format!("{}{command}", self.session)).json(body);
         let answer = request.send().await.expect("the driver answers");
@@ -133,7 +152,7 @@ impl Browser {
 impl Drop for Browser {
     fn drop(&mut self) {
         if let Some(pid) = Pid::from_raw(self.chromium) {
-            // The process may have ended already.
+            // The process may have exited already.
             let _ended = kill_process(pid, Signal::KILL);
             process_guard::forget(self.chromium.unsigned_abs());
         }

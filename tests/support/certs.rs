@@ -1,4 +1,4 @@
-//! A throwaway certificate authority that issues valid and invalid certificates.
+//! A throw-away certificate authority that issues valid and invalid certificates.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;

@@ -1,4 +1,4 @@
-//! An HTTPS client that trusts the throwaway authority, and assertions on responses.
+//! An HTTPS client that trusts the throw-away authority, and assertions on responses.
 
 use std::fs;
 use std::net::SocketAddr;

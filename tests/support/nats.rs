@@ -290,7 +290,7 @@ fn run(executable: &Path, configuration: &Path, log: &Path) -> Process {
 }
 
 /// Waits until the server has written its ports file, which it does once it listens. Returns false
-/// if it ends first or takes longer than `SOON`.
+/// if the server exits first or takes longer than `SOON`.
 async fn is_ready(process: &mut Process, configuration: &Path) -> bool {
     let result = poll(SOON, TICK, async || {
         if !ports_files(configuration).is_empty() {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::certs::Certs;
@@ -32,12 +32,21 @@ impl PrefixProxy {
 
     /// Forwards `/prefix/path` as `/path` to a gateway. Never returns.
     pub(crate) async fn serve(&self, gateway: SocketAddr, certs: &Certs, prefix: &str) {
+        self.forward_to(gateway, Some(certs), prefix).await;
+    }
+
+    /// Forwards `/prefix/path` as `/path` to a server without TLS. Never returns.
+    pub(crate) async fn serve_plain(&self, server: SocketAddr, prefix: &str) {
+        self.forward_to(server, None, prefix).await;
+    }
+
+    async fn forward_to(&self, server: SocketAddr, certs: Option<&Certs>, prefix: &str) {
         let mut connections = FuturesUnordered::new();
         loop {
             tokio::select! {
                 accepted = self.listener.accept() => {
                     let (client, _) = accepted.expect("a connection");
-                    connections.push(forward(client, gateway, certs, prefix));
+                    connections.push(forward(client, server, certs, prefix));
                 }
                 Some(()) = connections.next() => {}
             }
@@ -46,7 +55,7 @@ impl PrefixProxy {
 }
 
 /// Forwards one request. The connection ends with its response.
-async fn forward(mut client: TcpStream, gateway: SocketAddr, certs: &Certs, prefix: &str) {
+async fn forward(mut client: TcpStream, server: SocketAddr, certs: Option<&Certs>, prefix: &str) {
     let mut received = Vec::new();
     let end = loop {
         if let Some(end) = received.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
@@ -67,8 +76,22 @@ async fn forward(mut client: TcpStream, gateway: SocketAddr, certs: &Certs, pref
     };
     let headers = headers.replace("Connection: keep-alive\r\n", "Connection: close\r\n");
     let head = format!("{method} /{target}\r\n{headers}");
-    let mut gateway = RawClient::connect(gateway, certs, &["http/1.1"]).await.into_stream();
-    if gateway.write_all(&[head.as_bytes(), &body].concat()).await.is_ok() {
-        drop(copy_bidirectional(&mut client, &mut gateway).await);
+    let request = [head.as_bytes(), &body].concat();
+    if let Some(certs) = certs {
+        let stream = RawClient::connect(server, certs, &["http/1.1"]).await.into_stream();
+        exchange(client, stream, &request).await;
+    } else {
+        let stream = TcpStream::connect(server).await.expect("the server listens");
+        exchange(client, stream, &request).await;
+    }
+}
+
+async fn exchange(
+    mut client: TcpStream,
+    mut server: impl AsyncRead + AsyncWrite + Unpin,
+    request: &[u8],
+) {
+    if server.write_all(request).await.is_ok() {
+        drop(copy_bidirectional(&mut client, &mut server).await);
     }
 }

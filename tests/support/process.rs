@@ -14,7 +14,7 @@ use super::process_guard;
 /// The number of log lines that a failed test prints.
 const LINES_SHOWN: usize = 80;
 
-/// A child process, which is running or has ended.
+/// A child process, which is running or has exited.
 #[derive(Debug)]
 pub(crate) struct Process {
     name: String,
@@ -42,7 +42,7 @@ impl Process {
             .stdin(stdin)
             .stdout(file)
             .stderr(same)
-            // Ctrl-C must not reach the children: the process guard ends them.
+            // Ctrl-C must not reach the children: the process guard stops them.
             .process_group(0)
             .spawn()
             .unwrap_or_else(|error| panic!("{name}: cannot start {command:?}: {error}"));
@@ -85,7 +85,7 @@ impl Process {
         }
     }
 
-    /// Sends SIGTERM without waiting for the process to end.
+    /// Sends SIGTERM without waiting for the process to exit.
     pub(crate) fn terminate(&mut self) {
         self.signal(Signal::TERM);
     }
@@ -119,7 +119,7 @@ impl Process {
         self.signal(Signal::CONT);
     }
 
-    /// Kills the process (SIGKILL) and waits until it has ended.
+    /// Kills the process (SIGKILL) and waits until it has exited.
     pub(crate) fn kill(&mut self) {
         if self.is_running() {
             self.child.kill().expect("the child process can be killed");

@@ -62,7 +62,7 @@ impl PseudoTerminal {
 
 impl Drop for PseudoTerminal {
     fn drop(&mut self) {
-        // The process may have ended already.
+        // The process may have exited already.
         self.child.kill().ok();
         self.child.wait().expect("the child process can be waited for");
         process_guard::forget(self.child.id());

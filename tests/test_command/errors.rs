@@ -1,4 +1,4 @@
-//! Promise: a run without all results says why, in one line and in the `JUnit` file, and never waits forever.
+//! Promise: an incomplete run says why, on one line and in the `JUnit` file, and never waits forever.
 
 use std::fs;
 use std::io::Read as _;
@@ -36,7 +36,7 @@ async fn a_gateway_that_does_not_answer_is_given_up() {
 async fn a_connection_that_is_closed_without_an_answer_fails_the_example() {
     let home = tempfile::tempdir().unwrap();
     let api = api(home.path(), r#"{ "a": {}, "b": {}, "c": {}, "d": {} }"#);
-    // As a proxy does that cannot reach the gateway.
+    // A proxy that cannot reach the gateway behaves like this.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
@@ -91,7 +91,7 @@ async fn a_pipe_that_nobody_writes_to_blocks_neither_the_run_nor_ctrl_c() {
     let pipe = pipe.to_str().unwrap();
     let arguments = ["--url", "https://localhost:1", "--token-file", pipe];
     let mut process = start(&api, home.path(), &arguments);
-    // Until the file is read.
+    // Ctrl-C must arrive while the file is being read.
     eventually_some("a thread reads the file", SOON, async || {
         let threads = fs::read_dir(format!("/proc/{}/task", process.pid())).ok()?;
         let name = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("comm"));
@@ -135,7 +135,7 @@ async fn invalid_arguments_and_catalogues_have_status_2() {
         assert!(!text.contains("hunter2"), "{text}");
         assert!(text.contains(part), "{arguments:?}: {text}");
     }
-    // Whether the file for the results can be created is checked first.
+    // The command first checks that the file for the results can be created.
     let results = home.path().join("missing/results.xml");
     let text = has_status(&test(&api, &["--junit", results.to_str().unwrap()]), 1);
     assert!(text.contains("results.xml: cannot be created: "), "{text}");

@@ -114,7 +114,7 @@ pub(in crate::roles::gateway) fn applied(
             count(endpoint, "unconfirmed");
             if conditions::raise(&UNCONFIRMED, endpoint.id.as_str()) {
                 tracing::error!(
-                    endpoint = %endpoint.id, queue = %endpoint.queue, status = answer.status,
+                    endpoint = %endpoint.id, queues = endpoint.queues.names(), status = answer.status,
                     "a worker did not report that a dry run was rolled back: it does not support dry runs, \
                      or its procedure ends the transaction"
                 );

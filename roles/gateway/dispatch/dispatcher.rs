@@ -32,7 +32,7 @@ use super::session_task::{
 use super::stream_driver::{StreamDriver, StreamingAnswer};
 use super::worker_monitor;
 
-/// How long `dispatch_until` waits for the end of a session after `disconnect` has ended.
+/// How long `dispatch_until` waits for the end of a session after `disconnect` has completed.
 const DISCONNECT_LIMIT: Duration = Duration::from_secs(2);
 
 /// Dispatches requests to workers. Cheap to clone; all clones share their queues and services.
@@ -95,18 +95,19 @@ impl Dispatcher {
         Ok(Self { queues, services })
     }
 
-    /// Dispatches one request and returns its answer, or the beginning of a streaming answer.
+    /// Dispatches one request to one of its endpoint's queues, which all its attempts use, and returns its answer or the
+    /// beginning of a streamed answer.
     ///
     /// Dropping the future counts as a client disconnect: the session continues in the background
     /// for as long as the endpoint requires, and keeps the memory of the request reserved.
     pub async fn dispatch(
         &self,
-        endpoint: &Arc<Endpoint>,
+        (endpoint, queue): (&Arc<Endpoint>, &QueueName),
         request: Request,
         reservation: AnswerReservation,
     ) -> DispatchResult {
         let AdmittedSession { task, may_send_to_group } =
-            match self.create_session(endpoint, request, reservation) {
+            match self.create_session((endpoint, queue), request, reservation) {
                 Ok(admitted) => admitted,
                 Err(result) => return DispatchResult::Complete(*result),
             };
@@ -129,13 +130,13 @@ impl Dispatcher {
     /// within `DISCONNECT_LIMIT`.
     pub async fn dispatch_until(
         &self,
-        endpoint: &Arc<Endpoint>,
+        (endpoint, queue): (&Arc<Endpoint>, &QueueName),
         request: Request,
         reservation: AnswerReservation,
         disconnect: impl Future<Output = ()>,
     ) -> SessionSummary {
         let AdmittedSession { mut task, may_send_to_group } =
-            match self.create_session(endpoint, request, reservation) {
+            match self.create_session((endpoint, queue), request, reservation) {
                 Ok(admitted) => admitted,
                 Err(result) => return *result,
             };
@@ -156,13 +157,13 @@ impl Dispatcher {
     /// The result of the request if it is rejected.
     fn create_session(
         &self,
-        endpoint: &Arc<Endpoint>,
+        (endpoint, queue): (&Arc<Endpoint>, &QueueName),
         request: Request,
         reservation: AnswerReservation,
     ) -> Result<AdmittedSession, Box<SessionSummary>> {
         let now = Instant::now();
         self.services.retry_budget.deposit(now);
-        let Ok(queue) = self.queues.get_or_create(&endpoint.queue) else {
+        let Ok(queue) = self.queues.get_or_create(queue) else {
             debug_assert!(false, "a valid queue name always makes a valid subject");
             return Err(Box::new(internal_error()));
         };

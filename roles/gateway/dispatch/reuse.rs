@@ -36,6 +36,8 @@ pub struct AnswerReuse {
 pub struct ReusableRequest {
     /// The endpoint.
     pub endpoint: Arc<Endpoint>,
+    /// The index of the endpoint's queue that the request was given.
+    pub queue: usize,
     /// The request for the workers.
     pub envelope: Request,
     /// The memory reserved for the request.
@@ -88,8 +90,9 @@ impl AnswerReuse {
         dispatcher: &Dispatcher,
         request: ReusableRequest,
     ) -> (DispatchResult, AnswerSource) {
-        let ReusableRequest { endpoint, envelope, reservation, is_head } = request;
-        let key = AnswerKey::new(&endpoint, &envelope);
+        let ReusableRequest { endpoint, queue, envelope, reservation, is_head } = request;
+        let key = AnswerKey::new((&endpoint, queue), &envelope);
+        let destination = (&endpoint, &endpoint.queues.get(queue).name);
         let request_id = Arc::clone(&envelope.request_id);
         if let Some((answer, age)) = self.cache.get(&key, Instant::now()) {
             let source = AnswerSource::Cache(age);
@@ -102,14 +105,14 @@ impl AnswerReuse {
         }
         if is_head {
             let reservation = AnswerReservation::new(false, reservation);
-            let result = dispatcher.dispatch(&endpoint, envelope, reservation).await;
+            let result = dispatcher.dispatch(destination, envelope, reservation).await;
             return (result, AnswerSource::Call);
         }
         let called_at = Instant::now();
         let store = endpoint.cache.ttl.map(|ttl| (Arc::clone(&self.cache), ttl));
         if !endpoint.cache.coalesce {
             let reservation = AnswerReservation::new(true, reservation);
-            let result = dispatcher.dispatch(&endpoint, envelope, reservation).await;
+            let result = dispatcher.dispatch(destination, envelope, reservation).await;
             if let (Some((cache, ttl)), DispatchResult::Complete(summary)) = (store, &result) {
                 cache.put(key, &summary.end, ttl, (called_at, Instant::now()));
             }
@@ -120,7 +123,9 @@ impl AnswerReuse {
             let (dispatcher, key) = (dispatcher.clone(), key.clone());
             let endpoint = Arc::clone(&endpoint);
             async move {
-                let call = CompletedCall::new(dispatcher.dispatch(&endpoint, envelope, own).await);
+                let destination = (&endpoint, &endpoint.queues.get(queue).name);
+                let call = dispatcher.dispatch(destination, envelope, own).await;
+                let call = CompletedCall::new(call);
                 if let Some((cache, ttl)) = store {
                     cache.put(key, &call.end, ttl, (called_at, Instant::now()));
                 }

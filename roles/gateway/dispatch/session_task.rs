@@ -48,8 +48,8 @@ pub(super) struct SessionTask {
     link: watch::Receiver<Link>,
     workers: AttemptWorkers,
     spans: Option<Box<AttemptSpans>>,
-    /// The sender of the chunks of a streaming answer. `None` before the answer begins and after
-    /// the client has disconnected.
+    /// The sender of the chunks of a streamed answer. `None` before the answer begins and after the
+    /// client has disconnected.
     chunks: Option<BodySender>,
     reservation: AnswerReservation,
 }
@@ -308,7 +308,7 @@ impl SessionTask {
         true
     }
 
-    /// Ends the body of a streaming answer, and charges an answer that was assembled from parts.
+    /// Ends the body of a streamed answer, and charges an answer that was assembled from parts.
     fn end(&mut self, mut end: SessionEnd) -> SessionEnd {
         let chunks = self.chunks.take();
         if let SessionEnd::Answer(answer) = &mut end {
@@ -341,7 +341,7 @@ impl SessionTask {
     }
 }
 
-/// Waits for an event from the client of a streaming answer. Waits forever without `chunks`.
+/// Waits for an event from the client of a streamed answer. Waits forever without `chunks`.
 async fn next_body_event(chunks: Option<&mut BodySender>) -> BodyEvent {
     match chunks {
         Some(chunks) => chunks.next_event().await,

@@ -1,4 +1,4 @@
-//! Forwards the rest of a streaming answer after its response has begun.
+//! Forwards the rest of a streamed answer after its response has begun.
 
 use crate::envelope::AnswerHead;
 use crate::lifecycle::Cancel;

@@ -232,7 +232,7 @@ mod tests {
         response.body(body.into().into()).unwrap()
     }
 
-    /// Returns `Content-Encoding` and `Vary` of a response.
+    /// Returns the `Content-Encoding` and `Vary` headers of a response.
     async fn encoding(response: Response, accepted: AcceptedCodings) -> (String, String) {
         let response = Compressor::new().compress(response, accepted, &config()).await;
         let text = |name: &str| {

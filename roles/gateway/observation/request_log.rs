@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::catalogue::AuthMethod;
 use crate::catalogue::Endpoint;
+use crate::catalogue::QueueName;
 use crate::outcome::Outcome;
 use crate::telemetry::context::LogContext;
 use crate::telemetry::trace_context::TraceContext;
@@ -51,6 +52,8 @@ pub(in crate::roles::gateway) struct RequestLog {
     pub(in crate::roles::gateway) principal: Option<Arc<str>>,
     /// The reason why authentication or authorization failed.
     pub(in crate::roles::gateway) refused: Option<Box<AuthRejection>>,
+    /// The index of the queue that the request was given, if the endpoint has several.
+    pub(in crate::roles::gateway) queue: Option<usize>,
     pub(in crate::roles::gateway) attempts: u32,
     pub(in crate::roles::gateway) outcome: Outcome,
     /// How the caller wants the transaction to end, if it has stated a preference.
@@ -84,6 +87,7 @@ impl RequestLog {
             endpoint: None,
             principal: None,
             refused: None,
+            queue: None,
             attempts: 0,
             outcome: Outcome::Ok,
             transaction_end: None,
@@ -146,6 +150,12 @@ impl RequestLog {
         self.transaction_end == Some(TransactionEnd::Rollback)
     }
 
+    /// Returns the queue that the request was given, if the endpoint has several.
+    fn queue(&self) -> Option<&QueueName> {
+        let endpoint = self.endpoint.as_ref()?;
+        self.queue.map(|index| &endpoint.queues.get(index).name)
+    }
+
     /// Ends the request with its response's status, and writes the access line, metrics and
     /// span.
     pub(in crate::roles::gateway) fn end(&mut self, status: StatusCode) {
@@ -155,7 +165,8 @@ impl RequestLog {
         let phase = |phase| self.phases.millis(phase);
         let duration = self.started_at.elapsed();
         let id = self.endpoint.as_ref().map(|endpoint| &endpoint.id);
-        request_metrics::record(id, status, self.outcome, duration);
+        let queue = self.queue();
+        request_metrics::record((id, queue), status, self.outcome, duration);
         let endpoint = id.map_or("none", |id| id.as_str());
         let refused = self.refused.as_deref();
         let presented = refused.map(|refused| &refused.presented);
@@ -164,6 +175,7 @@ impl RequestLog {
             request_id = %self.request_id,
             trace_id = self.trace.trace_id(),
             endpoint,
+            queue = queue.map(QueueName::as_str),
             method = %self.method,
             status = status.as_u16(),
             outcome = self.outcome.as_str(),

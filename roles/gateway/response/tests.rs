@@ -1,4 +1,4 @@
-//! Tests of the headers and bodies of responses.
+//! Tests the headers and bodies of responses.
 
 use std::time::Duration;
 

@@ -1,15 +1,19 @@
 //! Executes operators' commands in a gateway.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::time::{Instant, sleep};
 
+use crate::catalogue::EndpointId;
 use crate::config::Sources;
 use crate::fleet;
 use crate::fleet::control::{CommandReceiver, ControlCommand, ControlResult, ReceivedCommand};
 use crate::lifecycle::Cancel;
 use crate::messaging;
+use crate::roles::gateway::observation::queue_weights;
 use crate::roles::gateway::prepare;
+use crate::spelling;
 use crate::start_check::{self, StartError};
 
 use super::GatewayProcess;
@@ -22,10 +26,10 @@ impl GatewayProcess {
         let drains = command == ControlCommand::Drain;
         let result = match command {
             ControlCommand::CheckReload => {
-                control_result(start_check::load(sources, prepare::prepare).map(drop))
+                control_result(start_check::load(sources, prepare::prepare).map(|_| Vec::new()))
             }
             ControlCommand::Reload { .. } => match self.reload(sources) {
-                Ok(()) => {
+                Ok(notes) => {
                     // At most one reload waits.
                     self.newer_reload.cancel();
                     self.newer_reload = Cancel::new();
@@ -40,20 +44,23 @@ impl GatewayProcess {
                                 Err(vec!["another reload has begun".to_owned()])
                             }
                         };
-                        let result = unused.map(|()| Vec::new());
+                        let result = unused.map(|()| notes);
                         answer.send(fleet::control::also(result, settings)).await;
                     });
                     return false;
                 }
                 Err(errors) => control_result(Err(errors)),
             },
-            ControlCommand::FinishReload { .. } => Ok(Vec::new()),
             ControlCommand::Drain => {
                 let count = self.pipeline.in_flight.in_use();
                 Ok(vec![format!("drains, with {count} requests in progress")])
             }
-            // The receiver passes commands for queues only to workers, and executes the one for logs itself.
-            ControlCommand::PauseQueues { .. }
+            ControlCommand::WeighQueues { endpoint, weights } => {
+                self.weigh_queues(&endpoint, &weights).map_err(|fault| vec![fault])
+            }
+            // Nothing to do. The receiver passes the other commands for queues only to workers, and executes the one for logs itself.
+            ControlCommand::FinishReload { .. }
+            | ControlCommand::PauseQueues { .. }
             | ControlCommand::ResumeQueues { .. }
             | ControlCommand::LimitQueue { .. }
             | ControlCommand::SetLogFilter { .. } => Ok(Vec::new()),
@@ -83,11 +90,30 @@ impl GatewayProcess {
             }
         });
     }
+
+    /// Changes weights of an endpoint's queues, from the next request on. Returns a note with all its weights.
+    fn weigh_queues(
+        &self,
+        endpoint: &str,
+        weights: &BTreeMap<String, u32>,
+    ) -> Result<Vec<String>, String> {
+        let active_config = self.pipeline.active_config.load();
+        let catalogue = &active_config.catalogue;
+        let id = EndpointId::new(endpoint).ok();
+        let Some(endpoint) = id.and_then(|id| catalogue.get(&id)) else {
+            let ids = catalogue.endpoints().iter().map(|endpoint| endpoint.id.as_str());
+            let similar = spelling::closest(endpoint, ids);
+            let hint = similar.map(|id| format!(", did you mean {id}?")).unwrap_or_default();
+            return Err(format!("there is no endpoint {endpoint:?}{hint}"));
+        };
+        let id = &endpoint.id;
+        let set = endpoint.queues.set_weights(weights);
+        set.map_err(|error| format!("endpoint {id}: {error}"))?;
+        queue_weights::publish_endpoint(endpoint);
+        Ok(vec![format!("endpoint {id}: {}", queue_weights::describe(endpoint))])
+    }
 }
 
-fn control_result(result: Result<(), Vec<StartError>>) -> ControlResult {
-    match result {
-        Ok(()) => Ok(Vec::new()),
-        Err(errors) => Err(errors.iter().map(ToString::to_string).collect()),
-    }
+fn control_result(result: Result<Vec<String>, Vec<StartError>>) -> ControlResult {
+    result.map_err(|errors| errors.iter().map(ToString::to_string).collect())
 }

@@ -16,11 +16,13 @@ pub(super) const CHECK_INTERVAL: Duration = Duration::from_millis(25);
 pub(super) struct RemovedEndpoints(Vec<Weak<Endpoint>>);
 
 impl RemovedEndpoints {
-    /// Adds the endpoints of the old catalogue that the new one does not have, or has on another queue. Forgets those that the new
-    /// one has again.
+    /// Adds the endpoints of the old catalogue that the new one does not have, or has without one of their queues. Forgets those
+    /// that the new one has again.
     pub(super) fn add(&mut self, old: &Catalogue, new: &Catalogue) {
         let is_removed = |endpoint: &Arc<Endpoint>| {
-            new.get(&endpoint.id).is_none_or(|kept| kept.queue != endpoint.queue)
+            let has = |kept: &Endpoint, queue: &str| kept.queues.position(queue).is_some();
+            let mut queues = endpoint.queues.iter().map(|queue| queue.name.as_str());
+            new.get(&endpoint.id).is_none_or(|kept| !queues.all(|queue| has(kept, queue)))
         };
         self.0.retain(|endpoint| endpoint.upgrade().as_ref().is_some_and(is_removed));
         let added = old.endpoints().iter().filter(|endpoint| is_removed(endpoint));
@@ -46,9 +48,9 @@ impl RemovedEndpoints {
 
     fn lines(&self) -> Vec<String> {
         let line = |endpoint: Arc<Endpoint>| {
-            let Endpoint { id, queue, .. } = &*endpoint;
             format!(
-                "requests for endpoint {id} are still in progress, and it has been removed from queue {queue}"
+                "requests for endpoint {} are still in progress, and it has been removed or moved",
+                endpoint.id
             )
         };
         let mut lines: Vec<String> = self.0.iter().filter_map(Weak::upgrade).map(line).collect();
@@ -91,7 +93,7 @@ mod tests {
         drop(moved);
         let lines = wait(&endpoints).await.unwrap_err();
         assert!(lines.len() == 1 && lines[0].contains("endpoint removed are"), "{lines:?}");
-        // An endpoint that is put back is not removed any more.
+        // An endpoint that was added again no longer counts as removed.
         let mut restored = endpoints.clone();
         restored.add(&new, &catalogue(r#""removed": {"route":"GET /removed", KEYS}"#));
         assert_eq!(wait(&restored).await, Ok(()));

@@ -57,7 +57,8 @@ impl QueueHandler for ProcedureHandler {
 impl ProcedureHandler {
     async fn call(&self, job: Job, deadline: Instant, cancel: &Cancel) -> JobResult {
         let endpoint = &job.endpoint;
-        let Some(procedure) = &endpoint.procedure else {
+        let queue = endpoint.queues.first();
+        let Some(procedure) = &queue.procedure else {
             // Cannot happen: the catalogue fails to load if an endpoint lacks its procedure.
             let problem = Problem::new(ProblemKind::Internal);
             return JobResult::Problem { problem, outcome: Outcome::Internal };
@@ -89,7 +90,7 @@ impl ProcedureHandler {
             (false, false) => Transaction::None,
         };
         let call = Call {
-            queue: &endpoint.queue,
+            queue: &queue.name,
             procedure,
             arguments: &arguments.procedure,
             session: SessionContext {

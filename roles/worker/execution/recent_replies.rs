@@ -62,7 +62,7 @@ impl RecentReplies {
         Self { state: Mutex::new(state) }
     }
 
-    /// Changes how long replies are remembered. Those that are remembered now follow the new value.
+    /// Changes how long replies are remembered, including those that are remembered now.
     pub fn set_age_max(&self, age_max: Duration) {
         self.lock().age_max = age_max;
     }

@@ -18,7 +18,7 @@ pub type ServedEndpoints = BTreeMap<EndpointId, ServedEndpoint>;
 /// An endpoint of the queue and its handler.
 #[derive(Clone, Debug)]
 pub struct ServedEndpoint {
-    /// The endpoint.
+    /// The endpoint, with only this queue.
     pub endpoint: Arc<Endpoint>,
     /// The handler of the endpoint.
     pub handler: Arc<dyn QueueHandler>,
@@ -94,7 +94,7 @@ pub fn by_id(endpoints: Vec<ServedEndpoint>) -> ServedEndpoints {
 #[must_use]
 pub fn expected_procedures(endpoints: &ServedEndpoints) -> Vec<ExpectedProcedure> {
     let expected =
-        endpoints.values().filter_map(|served| ExpectedProcedure::from_endpoint(&served.endpoint));
+        endpoints.values().flat_map(|served| ExpectedProcedure::from_endpoint(&served.endpoint));
     expected.collect()
 }
 

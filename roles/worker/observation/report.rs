@@ -31,17 +31,19 @@ pub struct QueueSnapshot {
     pub last_failure: Option<Outcome>,
 }
 
-/// Returns a function that creates reports from snapshots of all queues.
+/// Returns a function that creates reports from snapshots of all queues, for a worker of a pool.
 pub fn source(
+    pool: &str,
     queues: impl Fn() -> Vec<QueueSnapshot> + Send + Sync + 'static,
     readiness: &Readiness,
 ) -> ReportSource {
-    let readiness = readiness.clone();
+    let (pool, readiness) = (pool.to_owned(), readiness.clone());
     Arc::new(move |identity| {
         let queues = queue_reports(queues());
         let slots = || queues.iter().filter_map(|queue| queue.slots.as_ref());
         let reasons = readiness.reasons().into_iter().map(|(part, why)| (part.to_owned(), why));
         Report {
+            pool: pool.clone(),
             not_ready: reasons.chain(readiness.notes()).collect(),
             in_flight: slots().map(|slots| slots.running).sum(),
             in_flight_max: slots().map(|slots| slots.limit).sum(),

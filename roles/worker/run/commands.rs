@@ -68,15 +68,18 @@ impl WorkerProcess {
                 answer.send_changed(result, changed).await;
             }
             // The receiver of commands has executed it.
-            ControlCommand::SetLogFilter { .. } => answer.send(Ok(Vec::new())).await,
+            ControlCommand::WeighQueues { .. } | ControlCommand::SetLogFilter { .. } => {
+                answer.send(Ok(Vec::new())).await;
+            }
         }
         false
     }
 }
 
 impl WorkerProcess {
-    /// Stops serving what the configuration of a rollout does not have. A command that arrives late must not remove what the
-    /// gateways of a later reload still use.
+    /// Stops serving the queues and endpoints that a rollout's configuration does not have. A
+    /// command that arrives late must not remove those that gateways still use after a later
+    /// reload.
     fn finish_reload(&mut self, rollout: &str) -> ControlResult {
         let is_last = self.last_rollout.as_deref() == Some(rollout);
         if !is_last && self.queues.has_unconfigured() {

@@ -139,8 +139,8 @@ pub fn member_pointer(pointer: &str, name: &str) -> String {
     format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 
-/// Converts the actual value to an expected one. Matchers that still match are kept, including those of items at another
-/// position, and members keep their order.
+/// Converts the actual value to an expected one. Matchers that still match are kept, even in items
+/// whose position has changed, and members keep their order.
 #[must_use]
 pub fn updated(expected: Option<&ExactJson>, actual: &ExactJson) -> ExactJson {
     if let Some(expected) = expected

@@ -1,12 +1,12 @@
-//! Pairs the items of two versions of a list, so that items that stay the same keep their form although others are added or
-//! removed.
+//! Pairs the items of two versions of a list, so that unchanged items keep their form when others
+//! are added or removed.
 
-/// The maximum number of comparisons. In longer lists, the items between a common start and a common end are paired by their
-/// positions.
+/// The maximum number of comparisons. In longer lists, the items between the common start and the
+/// common end are paired by position.
 const COMPARISONS_MAX: usize = 1 << 16;
 
-/// Returns the positions of the items that belong together, in their order: those that are the same, as many as possible, and
-/// between two of them the others from the start.
+/// Returns the positions of the paired items, in order: as many equal items as possible, and in
+/// each gap between them the other items, paired from the start of the gap.
 #[must_use]
 pub fn pairs(
     old: usize,
@@ -27,7 +27,7 @@ pub fn pairs(
         found.push((one, other));
         next = (one + 1, other + 1);
     }
-    // The last one was added to end the last gap.
+    // The last pair was added only to close the last gap.
     found.pop();
     found
 }
@@ -42,7 +42,8 @@ fn common(
     if rows == 0 || columns == 0 || rows.saturating_mul(columns) > COMPARISONS_MAX {
         return Vec::new();
     }
-    // The length of the longest common subsequence of what follows each pair of positions.
+    // For each pair of positions, the length of the longest common subsequence of the items from
+    // there on.
     let width = columns + 1;
     let mut lengths = vec![0_usize; (rows + 1) * width];
     let at = |lengths: &[usize], row: usize, column: usize| {

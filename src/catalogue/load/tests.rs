@@ -161,7 +161,7 @@ fn the_example_in_the_documentation_loads() {
         "timeout": "2s" } }"#;
     let catalogue = parse(&[("a.json", text)], &defaults()).unwrap();
     let horse = catalogue.get(&EndpointId::new("horse-get").unwrap()).unwrap();
-    assert_eq!(horse.queue.as_str(), "horse-get");
+    assert_eq!(horse.queues.first().name.as_str(), "horse-get");
     assert_eq!(&*horse.handler, "procedure");
     assert_eq!(horse.timeout, Duration::from_secs(2));
     assert_eq!(horse.session, Duration::from_secs(2));

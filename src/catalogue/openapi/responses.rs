@@ -122,7 +122,8 @@ mod tests {
     use crate::catalogue::load::fixture::catalogue;
     use crate::catalogue::openapi::{ApiInfo, document};
 
-    /// Returns the names of the headers that a client can send, and the responses, of the only endpoint.
+    /// Returns, for the only endpoint, the names of the headers that a client can send, and the
+    /// responses.
     fn described(endpoint: &str) -> (Vec<String>, Json) {
         let catalogue = catalogue(&format!(r#""a": {{{endpoint}, KEYS}}"#));
         let document = document(&[&*catalogue.endpoints()[0]], &ApiInfo::default());

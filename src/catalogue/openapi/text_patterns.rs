@@ -18,7 +18,7 @@ const BASE64: [&str; 3] =
     ["[A-Za-z0-9+/]{4}", "[A-Za-z0-9+/][AQgw]==", "[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]="];
 /// The largest number of bytes that a pattern counts. Engines are slow with larger counts, or refuse them.
 const COUNTED_BYTES_MAX: usize = 3000;
-/// Prevents a match of a dot segment, which cannot be sent in a path.
+/// Excludes dot segments, which cannot be sent in a path.
 const NO_DOT_SEGMENT: &str = r"(?!\.{1,2}$)";
 
 /// The pattern of a text, and a note for readers about the rules that it does not express.

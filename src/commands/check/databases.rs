@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::findings::{CheckResults, CheckedRole, LIMIT};
 use super::returns;
-use crate::catalogue::Endpoint;
+use crate::catalogue::{Endpoint, EndpointQueue};
 use crate::config::procedures::DatabaseConfig;
 use crate::future::BoxFuture;
 use crate::procedures::databases::{self, DatabaseKey};
@@ -60,21 +60,24 @@ async fn verify(
     deadline: Instant,
     results: &mut CheckResults,
 ) {
-    let runs_there = |endpoint: &&Endpoint| {
-        let queue = role.config.worker.queue(&endpoint.queue);
+    let runs_there = |(_, queue): &(&Endpoint, &EndpointQueue)| {
+        let queue = role.config.worker.queue(&queue.name);
         queue.is_some_and(|queue| DatabaseKey::from_queue(queue) == *place)
     };
     let endpoints = role.endpoints().filter(runs_there);
-    let (endpoints, expected): (Vec<&Endpoint>, Vec<ExpectedProcedure>) = endpoints
-        .filter_map(|endpoint| Some((endpoint, ExpectedProcedure::from_endpoint(endpoint)?)))
-        .unzip();
+    let (endpoints, expected): (Vec<(&Endpoint, &EndpointQueue)>, Vec<ExpectedProcedure>) =
+        endpoints
+            .filter_map(|(endpoint, queue)| {
+                Some(((endpoint, queue), ExpectedProcedure::from_queue(endpoint, queue)?))
+            })
+            .unzip();
     let all = expected.len();
     let mut remaining = all;
     let errors = &mut results.errors;
     let mut on_result = |place: usize, result: Result<(), BackendError>| {
         remaining = remaining.saturating_sub(1);
-        if let (Err(error), Some(endpoint)) = (result, endpoints.get(place)) {
-            let (id, queue, why) = (&endpoint.id, &endpoint.queue, chain(&error));
+        if let (Err(error), Some((endpoint, queue))) = (result, endpoints.get(place)) {
+            let (id, queue, why) = (&endpoint.id, &queue.name, chain(&error));
             errors.push(format!("{name}: queue {queue}, endpoint {id:?}: {why}"));
         }
     };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::catalogue::{Catalogue, Endpoint};
+use crate::catalogue::{Catalogue, Endpoint, EndpointQueue};
 use crate::cli::Role;
 use crate::config::Config;
 
@@ -19,13 +19,17 @@ pub(super) struct CheckedRole {
 }
 
 impl CheckedRole {
-    /// Returns the endpoints that the role serves: all endpoints for a gateway, and the endpoints of its queues
-    /// for a worker.
-    pub(super) fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
-        let is_served = |endpoint: &&Endpoint| {
-            self.role == Role::Gateway || self.config.worker.queue(&endpoint.queue).is_some()
+    /// Returns the endpoints that the role serves, each with a queue: with all its queues for a gateway, and with those that
+    /// the worker serves for a worker.
+    pub(super) fn endpoints(&self) -> impl Iterator<Item = (&Endpoint, &EndpointQueue)> {
+        let is_served = |(_, queue): &(&Endpoint, &EndpointQueue)| {
+            self.role == Role::Gateway || self.config.worker.queue(&queue.name).is_some()
         };
-        self.catalogue.endpoints().iter().map(AsRef::as_ref).filter(is_served)
+        let endpoints = self.catalogue.endpoints().iter();
+        let queues = endpoints.flat_map(|endpoint| {
+            endpoint.queues.iter().map(move |queue| (endpoint.as_ref(), queue))
+        });
+        queues.filter(is_served)
     }
 }
 

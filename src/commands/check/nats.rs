@@ -97,7 +97,7 @@ fn permission_check(role: &CheckedRole, unused: &str) -> Result<PermissionCheck,
 
 /// Returns the queues of a role, without duplicates.
 fn queues(role: &CheckedRole) -> BTreeSet<&QueueName> {
-    role.endpoints().map(|endpoint| &endpoint.queue).collect()
+    role.endpoints().map(|(_, queue)| &queue.name).collect()
 }
 
 fn evaluate(
@@ -122,7 +122,8 @@ fn evaluate(
     }
     if role.role == Role::Gateway {
         let limit = result.payload_bytes_max;
-        let large = role.endpoints().filter(|one| one.takes_body() && one.body_bytes_max > limit);
+        let endpoints = role.catalogue.endpoints().iter();
+        let large = endpoints.filter(|one| one.takes_body() && one.body_bytes_max > limit);
         results.errors.extend(large.map(|endpoint| {
             format!(
                 "{place}: endpoint {:?} accepts bodies of {} bytes, but the server ({}) accepts messages of at most \

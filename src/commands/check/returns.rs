@@ -6,7 +6,9 @@ use tokio::time::Instant;
 
 use crate::catalogue::names::eq_ignore_case;
 use crate::catalogue::returns::VALUE;
-use crate::catalogue::{Endpoint, ParameterType, ProcedureName, ResultKind, ReturnColumn, Returns};
+use crate::catalogue::{
+    Endpoint, EndpointQueue, ParameterType, ProcedureName, ResultKind, ReturnColumn, Returns,
+};
 use crate::commands::result_descriptions;
 use crate::procedures::{Backend, ColumnDescription, ResultDescription};
 
@@ -16,23 +18,23 @@ const NAMES_MAX: usize = 16;
 /// Returns a line for each difference. Differences are warnings, because `returns` affects only the
 /// documentation.
 pub(super) async fn differences(
-    endpoints: &[&Endpoint],
+    endpoints: &[(&Endpoint, &EndpointQueue)],
     backend: &Arc<dyn Backend>,
     deadline: Instant,
 ) -> Vec<String> {
     // The database does not describe the content of JSON text.
     let is_compared =
         |endpoint: &Endpoint| endpoint.returns.is_some() && endpoint.result != ResultKind::Json;
-    let (endpoints, procedures): (Vec<&Endpoint>, Vec<ProcedureName>) = endpoints
+    let (endpoints, procedures): (Vec<(&Endpoint, &EndpointQueue)>, Vec<ProcedureName>) = endpoints
         .iter()
-        .filter(|endpoint| is_compared(endpoint))
-        .filter_map(|endpoint| Some((*endpoint, endpoint.procedure.clone()?)))
+        .filter(|(endpoint, _)| is_compared(endpoint))
+        .filter_map(|(endpoint, queue)| Some(((*endpoint, *queue), queue.procedure.clone()?)))
         .unzip();
     if procedures.is_empty() {
         return Vec::new();
     }
     let described = result_descriptions::describe(backend, &procedures, deadline).await;
-    // Of a database that cannot be reached, one line says enough.
+    // If the database cannot be reached, one line is enough.
     if let [first, _, ..] = described.as_slice()
         && let Err(reason) = &first.sets
         && described.iter().all(|one| one.sets.as_ref().err() == Some(reason))
@@ -41,9 +43,13 @@ pub(super) async fn differences(
         return vec![format!("returns of {count} endpoints were not compared: {reason}")];
     }
     let mut lines = Vec::new();
-    for (endpoint, described) in endpoints.into_iter().zip(described) {
+    for ((endpoint, queue), described) in endpoints.into_iter().zip(described) {
         let found = compare(endpoint, &described).into_iter();
-        lines.extend(found.map(|line| format!("endpoint {:?}: {line}", endpoint.id.as_str())));
+        let mut place = format!("endpoint {:?}", endpoint.id.as_str());
+        if endpoint.queues.has_several() {
+            place = format!("{place}, queue {}", queue.name);
+        }
+        lines.extend(found.map(|line| format!("{place}: {line}")));
     }
     lines
 }

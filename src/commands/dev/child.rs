@@ -68,7 +68,8 @@ impl ChildProcess {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // Ctrl-C reaches the whole process group of the terminal. The processes must end in order.
+            // Ctrl-C reaches the whole process group of the terminal. The processes must stop in
+            // order.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
@@ -121,7 +122,7 @@ impl ChildProcess {
         }
     }
 
-    /// Ends the process with SIGTERM, or with SIGKILL after `limit`.
+    /// Stops the process with SIGTERM, or with SIGKILL after `limit`.
     ///
     /// # Errors
     /// The operating system's error.
@@ -168,7 +169,8 @@ async fn read_lines(
             }
             kept.push_back(line.clone());
         }
-        // Without a receiver, the output is still read, so that the process can write its last lines and end.
+        // Without a receiver, the output is still read, so that the process can write its last
+        // lines and exit.
         lines.send(line).await.ok();
     }
 }

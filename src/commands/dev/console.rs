@@ -33,7 +33,8 @@ pub(super) struct Console<'a, O, E> {
     output: &'a mut Output<O, E>,
     lines: Receiver<OutputLine>,
     context: ChildContext,
-    /// The processes that have become ready, so that a change of their readiness is a problem.
+    /// The processes that have become ready. From then on, a change in their readiness is a
+    /// problem.
     settled: BTreeSet<&'static str>,
 }
 
@@ -117,8 +118,8 @@ impl<'a, O: Write, E: Write> Console<'a, O, E> {
         }
     }
 
-    /// Waits for `work`, and prints the lines of child processes in the meantime. However many
-    /// lines there are, the end of `work` is noticed.
+    /// Waits for `work`, and prints the lines of child processes in the meantime. The end of `work`
+    /// is noticed, however many lines there are.
     ///
     /// # Errors
     /// An I/O error if the output cannot be written.
@@ -130,7 +131,8 @@ impl<'a, O: Write, E: Write> Console<'a, O, E> {
             tokio::select! {
                 printed = self.print_next() => printed?,
                 value = &mut work => {
-                    // The lines that a process printed are shown before the consequences of its end.
+                    // The lines that a process printed are shown before the consequences of its
+                    // exit.
                     self.print_pending()?;
                     return Ok(value);
                 }

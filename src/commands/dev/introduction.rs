@@ -24,7 +24,7 @@ pub(super) fn text(plan: &DevPlan, files: &RunFiles<'_>, environment: &Path) -> 
             .asks_for_certificates
             .then_some((client.certificate.as_path(), client.key.as_path())),
     };
-    let admin = "/metrics /healthz /readyz /status";
+    let admin = "/ /metrics /healthz /readyz /status";
     let mut lines = vec![
         "For development only: everything listens on 127.0.0.1, with certificates and keys of this run.".to_owned(),
         String::new(),

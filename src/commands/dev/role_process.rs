@@ -25,11 +25,11 @@ const NOTES_LIMIT: Duration = Duration::from_secs(2);
 /// Variables of systemd, to which only this process itself may respond.
 const SYSTEMD_VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 
-/// The process of a role, which may have ended.
+/// The process of a role, which may have exited.
 #[derive(Debug)]
 pub(super) struct RoleProcess {
     admin_port: u16,
-    /// The process; `None` if it has ended because of an error in the configuration.
+    /// The process; `None` if it has exited because of an error in the configuration.
     process: Option<ChildProcess>,
     /// When the process was started.
     started: Instant,
@@ -90,12 +90,12 @@ impl RoleProcess {
         self.process.as_mut()
     }
 
-    /// Forgets the process, which has ended.
+    /// Forgets the process, which has exited.
     pub(super) fn forget(&mut self) {
         self.process = None;
     }
 
-    /// Returns whether the process runs and is not known to be ready.
+    /// Returns whether the process is running and not known to be ready.
     pub(super) fn is_starting(&self) -> bool {
         self.process.is_some() && !self.is_ready
     }
@@ -113,7 +113,7 @@ impl RoleProcess {
         }
     }
 
-    /// Stops the process, if it runs.
+    /// Stops the process, if it is running.
     ///
     /// # Errors
     /// The operating system's error.

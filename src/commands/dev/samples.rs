@@ -31,8 +31,8 @@ pub(super) struct CurlOptions<'a> {
     pub(super) client: Option<(&'a Path, &'a Path)>,
 }
 
-/// Returns commands for two endpoints: one without and one with a token, as far as the catalogue has both. Reads are
-/// preferred to writes, and endpoints without required parameters to others.
+/// Returns commands for two endpoints: one without and one with a token, if the catalogue has both.
+/// Reads are preferred to writes, and endpoints without required parameters to others.
 pub(super) fn curl_commands(catalogue: &Catalogue, options: &CurlOptions<'_>) -> Vec<String> {
     let (mut public, mut protected) = (Vec::new(), Vec::new());
     for endpoint in catalogue.endpoints() {

@@ -61,7 +61,7 @@ enum DevEvent {
     NatsEnded(ExitStatus),
     RoleEnded(Role, ExitStatus),
     Changed(Changes),
-    /// The processes are to be asked for their state.
+    /// It is time to ask the processes for their state.
     Poll,
 }
 
@@ -184,7 +184,8 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
         }
     }
 
-    /// Handles the end of a role's process. Returns the exit status, unless a corrected file can start the process again.
+    /// Handles the exit of a role's process. Returns the exit status, unless a corrected file can
+    /// start the process again.
     async fn role_ended(&mut self, role: Role, status: ExitStatus) -> io::Result<Option<ExitCode>> {
         let name = role.as_str();
         let last = match self.role(role).process() {
@@ -366,7 +367,7 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
         self.console.errors(&pending)
     }
 
-    /// Stops the process of a role, if it runs, and starts it with the current configuration.
+    /// Stops the process of a role, if it is running, and starts it with the current configuration.
     async fn restart(&mut self, role: Role) -> io::Result<()> {
         self.console.set_settled(role.as_str(), false)?;
         let (process, sources, port) = match role {

@@ -1,9 +1,10 @@
 //! Detects changes to the files of a configuration by reading their modification times at an
 //! interval.
 //!
-//! Kernel notifications would be faster, but do not exist on network file systems or in many directories that are shared with a
-//! container or a virtual machine. An editor also writes a file in several steps, so a change is reported only when the files
-//! stay the same for an interval.
+//! Kernel notifications would be faster, but do not exist on network file systems or in many
+//! directories that are shared with a container or a virtual machine. Moreover, an editor writes a
+//! file in several steps, so a change is reported only when the files stay the same for an
+//! interval.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -30,8 +30,8 @@ impl ExistingEndpoints {
         }
         for endpoint in catalogue::load(&config.directory, &config.defaults)?.endpoints() {
             existing.add(endpoint.id.as_str(), &format!("{} {}", endpoint.method, endpoint.path));
-            let name = endpoint.procedure.as_ref().map(|name| name.as_str().to_lowercase());
-            existing.procedures.extend(name);
+            let names = endpoint.queues.iter().filter_map(|queue| queue.procedure.as_ref());
+            existing.procedures.extend(names.map(|name| name.as_str().to_lowercase()));
         }
         Ok(existing)
     }

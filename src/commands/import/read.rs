@@ -20,10 +20,11 @@ use crate::telemetry::chain;
 
 /// The longest wait for the list of procedures with their parameters.
 const LIMIT: Duration = Duration::from_mins(1);
-/// The longest wait for the descriptions of all answers. Those that are missing then are reported.
+/// The longest wait for the descriptions of all answers. Descriptions that are still missing then
+/// are reported.
 const RESULTS_LIMIT: Duration = Duration::from_mins(5);
 
-/// A procedure of the database.
+/// A procedure in the database.
 #[derive(Debug)]
 pub(super) struct ReadProcedure {
     /// The name and the parameters.
@@ -69,8 +70,8 @@ pub(super) fn procedures(
     }))
 }
 
-/// Adds the descriptions of the answers of procedures for which an entry can be created. The entries are useful without them, so
-/// an error does not stop the import.
+/// Adds descriptions of the answers, for the procedures that an entry can be created for. The
+/// entries are useful without them, so an error does not stop the import.
 async fn describe_results(
     backend: &Arc<dyn Backend>,
     described: Vec<ProcedureDescription>,

@@ -3,63 +3,14 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout};
 
 use crate::commands::plain_http;
+use crate::fleet::view::{Connz, MonitoredConnection, ServerSample};
 
 /// The longest wait for one answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
-
-/// The state of a server at one moment.
-#[derive(Clone, Debug)]
-pub(super) struct ServerSample {
-    /// When the sample was taken.
-    pub(super) at: Instant,
-    /// The values of `/varz`.
-    pub(super) values: Varz,
-    /// The connection with the most unread bytes.
-    pub(super) slowest: Option<MonitoredConnection>,
-}
-
-/// The relevant part of `/varz`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Varz {
-    pub(super) server_name: String,
-    pub(super) version: String,
-    pub(super) connections: u64,
-    pub(super) slow_consumers: u64,
-    pub(super) in_msgs: u64,
-    pub(super) out_msgs: u64,
-    pub(super) in_bytes: u64,
-    pub(super) out_bytes: u64,
-    pub(super) cpu: f64,
-}
-
-/// The relevant part of `/connz`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Connz {
-    pub(super) connections: Vec<MonitoredConnection>,
-}
-
-impl Connz {
-    /// Returns the connection with the most unread bytes, if it has any. The reply must be sorted by pending bytes.
-    pub(super) fn slowest(self) -> Option<MonitoredConnection> {
-        self.connections.into_iter().next().filter(|connection| connection.pending_bytes > 0)
-    }
-}
-
-/// The connection of a client.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub(in crate::commands) struct MonitoredConnection {
-    pub(in crate::commands) name: String,
-    pub(in crate::commands) ip: String,
-    pub(in crate::commands) pending_bytes: u64,
-}
 
 /// Returns the connections of all servers, up to 1,000 from each. Cancel safe.
 pub(in crate::commands) async fn connections(

@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout};
 
-use super::monitoring::{Connz, MonitoredConnection, ServerSample, Varz};
 use crate::fleet::query;
+use crate::fleet::view::{Connz, MonitoredConnection, ServerSample, Varz};
 use crate::message::{Message, Subject};
 use crate::messaging::{self, Transport};
 
@@ -102,7 +102,8 @@ async fn request<T: DeserializeOwned>(
     let subject = subject.map_err(|error| error.to_string())?;
     let payload = Bytes::from_static(options.as_bytes());
     let request = Message { payload, ..Message::to(subject) };
-    let replies = query::request_many(transport, request, expected, LIMIT).await;
-    let replies = replies.map_err(|error| error.to_string())?;
+    let limits = query::QueryLimits::of_command(expected, LIMIT);
+    let replies = query::request_many(transport, request, limits).await;
+    let replies = replies.map_err(|error| error.to_string())?.messages;
     Ok(replies.iter().filter_map(|reply| serde_json::from_slice(&reply.payload).ok()).collect())
 }

@@ -2,10 +2,13 @@
 
 use std::fmt::Write as _;
 
-use super::fleet_view::FleetView;
-use super::format::{bytes, percent, rate, seconds, uptime};
-use super::view::{NatsServerView, ProcessView, QueueView, WorkerQueueView};
 use crate::commands::table;
+use crate::fleet::view::format::{bytes, percent, rate, seconds, uptime};
+use crate::fleet::view::{
+    FleetView, NatsServerView, PoolView, ProcessView, QueueView, WeightedQueueView,
+    WorkerQueueView, weighted_queues,
+};
+use crate::telemetry::count_as_f64;
 
 /// The number of an id's characters that are shown, which is enough to distinguish a thousand
 /// processes.
@@ -34,7 +37,10 @@ pub(super) fn page(view: &FleetView) -> String {
     let window = format!("Processes, over {:.1} s", view.window_seconds);
     section(
         &window,
-        &["ROLE", "ID", "HOST", "VERSION", "UP", "RUNNING", "CALLS/s", "p50", "p99", "ERRORS/s"],
+        &[
+            "ROLE", "ID", "HOST", "VERSION", "UP", "CPU", "MEMORY", "RUNNING", "CALLS/s", "p50",
+            "p99", "ERRORS/s",
+        ],
         view.processes.iter().map(process).collect(),
     );
     section(
@@ -54,6 +60,16 @@ pub(super) fn page(view: &FleetView) -> String {
             "ERRORS/s",
         ],
         queue_rows(view),
+    );
+    section(
+        "Pools (LOAD: share of the slots of the busiest queue that the load needs; NEEDED: workers with which it is at most 80 %)",
+        &["POOL", "WORKERS", "LOAD", "NEEDED", "FREE", "QUEUES"],
+        view.pools.iter().map(pool).collect(),
+    );
+    section(
+        "Endpoints with several queues (SHARE: of the endpoint's requests; 4xx and 5xx: of the queue's requests)",
+        &weighted_queues::HEADINGS,
+        view.weighted_queues.iter().map(WeightedQueueView::row).collect(),
     );
     section(
         "Queues by worker",
@@ -89,6 +105,8 @@ fn process(process: &ProcessView) -> Vec<String> {
         process.host.clone(),
         process.version.clone(),
         uptime(process.uptime_seconds),
+        process.cpu_cores.map_or_else(|| "-".to_owned(), percent),
+        process.memory_bytes.map_or_else(|| "-".to_owned(), |used| bytes(count_as_f64(used))),
         format!("{}/{}", process.in_flight, process.in_flight_max),
         rate(process.rates.calls_per_second),
         seconds(process.rates.p50_seconds),
@@ -126,6 +144,17 @@ fn queue_rows(view: &FleetView) -> Vec<Vec<String>> {
     let idle = view.queues.iter().filter(is_idle).count();
     let idle = (idle > 0).then(|| vec![format!("({idle} idle)")]);
     busy.chain(idle).collect()
+}
+
+fn pool(pool: &PoolView) -> Vec<String> {
+    vec![
+        pool.name.clone(),
+        pool.workers.to_string(),
+        percent(pool.load),
+        pool.workers_needed.to_string(),
+        pool.workers_free.to_string(),
+        pool.queues.len().to_string(),
+    ]
 }
 
 fn shares(process: &ProcessView) -> Vec<Vec<String>> {
@@ -167,7 +196,7 @@ fn server(server: &NatsServerView) -> Vec<String> {
     let slowest = match server.slowest_pending_bytes {
         0 => "-".to_owned(),
         pending => {
-            let pending = bytes(crate::telemetry::count_as_f64(pending));
+            let pending = bytes(count_as_f64(pending));
             format!("{} ({pending} unread)", server.slowest_client)
         }
     };
@@ -195,5 +224,7 @@ fn notes(view: &FleetView) -> Vec<String> {
             process.not_ready.iter().map(move |(part, why)| format!("{name}: {part}: {why}"));
         reasons.chain(cut).collect::<Vec<_>>()
     });
-    notes.take(ROWS_MAX).collect()
+    let mixed = view.pools.iter().filter(|pool| pool.is_mixed).map(PoolView::mixed_note);
+    let notes = notes.chain(weighted_queues::notes(&view.weighted_queues)).take(ROWS_MAX);
+    notes.chain(mixed).collect()
 }

@@ -9,7 +9,7 @@ use crate::config::procedures::{DatabaseConfig, SqliteConfig};
 use crate::procedures::sqlite;
 use crate::telemetry::chain;
 
-/// The start of the directory's name.
+/// The prefix of the directory's name.
 const PREFIX: &str = "fjord-test";
 
 /// The directory of the databases, which is removed when this value is dropped.

@@ -14,9 +14,9 @@ use crate::catalogue::returns_drift::{self, ReturnsDrift};
 use crate::catalogue::{Endpoint, ExactJson, Example, Representation};
 use crate::problem::PROBLEM_JSON;
 
-/// The start of the types of fjord's problems.
+/// The prefix of fjord's problem types.
 const PROBLEM_TYPE: &str = "urn:fjord:problem:";
-/// The number of violations that a difference shows.
+/// The maximum number of violations in a difference.
 const VIOLATIONS_SHOWN_MAX: usize = 5;
 
 /// An answer over HTTP.
@@ -31,7 +31,7 @@ pub(super) struct HttpAnswer {
 #[derive(Debug, Default)]
 pub(super) struct Evaluation {
     pub(super) differences: Vec<Difference>,
-    /// Contradictions to `returns`.
+    /// Contradictions of `returns`.
     pub(super) contradictions: Vec<String>,
     /// Members that `returns` does not declare.
     pub(super) undeclared: Vec<String>,

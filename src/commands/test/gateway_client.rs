@@ -34,8 +34,8 @@ pub(super) struct GatewayClient {
 }
 
 impl GatewayClient {
-    /// Creates a client. Connects to nothing yet. Blocks for at most `FILES_LIMIT` while it reads files, some of which can be
-    /// pipes.
+    /// Creates a client. Does not connect yet. Blocks for at most `FILES_LIMIT` while it reads
+    /// files, some of which can be pipes.
     ///
     /// # Errors
     /// The arguments that cannot be used.
@@ -100,7 +100,7 @@ impl GatewayClient {
         let not_answered = |error: reqwest::Error| match error {
             error if error.is_connect() => TargetError::Unreachable(reason(error)),
             error if error.is_builder() => TargetError::Failed(reason(error)),
-            // Such as a proxy that closes the connection because it cannot reach the gateway.
+            // For example, a proxy closed the connection because it could not reach the gateway.
             error => TargetError::NoAnswer(format!("no answer: {}", reason(error))),
         };
         let incomplete = |error: reqwest::Error| {
@@ -123,8 +123,8 @@ impl GatewayClient {
 /// A header with a credential.
 type CredentialHeader = (HeaderName, HeaderValue);
 
-/// Reads files on a thread of their own, because opening or reading a pipe can block forever. After `FILES_LIMIT`, the thread
-/// is left behind.
+/// Reads files on a separate thread, because opening or reading a pipe can block forever. After
+/// `FILES_LIMIT`, the thread is abandoned.
 fn in_time<T: Send + 'static>(
     files: &[&Option<PathBuf>],
     read: impl FnOnce() -> Result<T, Vec<String>> + Send + 'static,

@@ -23,14 +23,15 @@ pub(super) struct JunitFile {
 }
 
 impl JunitFile {
-    /// Checks that the file can be written, so that a name that cannot be used is an error before any example runs.
+    /// Checks that the file can be written, so that an unusable name is an error before any example
+    /// runs.
     ///
     /// # Errors
     /// A message that names the file.
     pub(super) fn create(path: &Path) -> Result<Self, String> {
         let failed =
             |error: std::io::Error| format!("{}: cannot be created: {error}", path.display());
-        // A symbolic link stays one.
+        // A symbolic link remains a symbolic link.
         let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let old = std::fs::metadata(path).ok();
         let stream = match old {
@@ -46,8 +47,8 @@ impl JunitFile {
         Ok(Self { path: path.clone(), stream })
     }
 
-    /// Writes the report, completely or not at all. `updated` are the examples whose actual answers were written into the
-    /// catalogue, and `errors` those of the whole run.
+    /// Writes the report, completely or not at all. `updated` contains the examples whose actual
+    /// answers were written into the catalogue, and `errors` the errors of the whole run.
     ///
     /// # Errors
     /// A message that names the file.

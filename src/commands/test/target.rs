@@ -31,7 +31,7 @@ impl ExampleTarget {
     /// Opens the databases of a configuration.
     ///
     /// # Errors
-    /// Every reason why they cannot be used.
+    /// All reasons why the databases cannot be used.
     pub(super) async fn open_procedures(
         in_place: bool,
         mut config: Config,
@@ -63,8 +63,8 @@ impl ExampleTarget {
     pub(super) fn reason_to_skip(&self, endpoint: &Endpoint) -> Option<String> {
         match self {
             Self::Procedures { api, .. } if !api.serves(endpoint) => Some(format!(
-                "worker.queues does not contain the queue {}, so no database is known",
-                endpoint.queue
+                "worker.queues contains no queue of the endpoint ({}), so no database is known",
+                endpoint.queues.names()
             )),
             _ => None,
         }

@@ -31,7 +31,8 @@ pub(super) struct UpdateResult {
     pub(super) files: Vec<String>,
     /// The updated examples.
     pub(super) examples: Vec<String>,
-    /// The expectations that were removed because the answer does not have them, each after the name of its example.
+    /// The expectations that were removed because the answer does not meet them, each after the
+    /// name of its example.
     pub(super) removed: Vec<String>,
     /// Why examples or files were not updated.
     pub(super) errors: Vec<String>,
@@ -72,7 +73,8 @@ impl CatalogueFiles {
             }
             let mut text = String::new();
             let opened = File::open(file);
-            // The catalogue was loaded from the file, which has changed if it is larger than that permits.
+            // The catalogue was loaded from this file, so a file over the limit has changed since
+            // then.
             let read = opened.and_then(|it| it.take(FILE_BYTES_MAX).read_to_string(&mut text));
             read.map_err(|error| format!("{file}: cannot be read: {error}"))?;
             texts.insert(file.to_owned(), text);
@@ -254,7 +256,7 @@ mod tests {
         assert_eq!(replace(&file, "{} ", "new").unwrap_err(), "another process is writing it");
         assert_eq!(fs::read_to_string(&file).unwrap(), "{} ");
         drop(lock);
-        // A symbolic link stays one.
+        // A symbolic link remains a symbolic link.
         let link = directory.path().join("b.json");
         std::os::unix::fs::symlink(&file, &link).unwrap();
         replace(&link, "{} ", "new").unwrap();

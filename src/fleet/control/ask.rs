@@ -1,17 +1,20 @@
 //! Sends a command to the fleet, and collects the replies.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 use std::time::Duration;
 
-use crate::fleet::query;
+use tokio::time::{Instant, timeout_at};
+
+use crate::fleet::query::{self, ReplyStream};
 use crate::message::{Message, Subject, SubjectError};
 use crate::messaging::{Transport, TransportError};
 
 use super::{ControlReply, ControlRequest};
 
-/// Sends a command. Returns the replies by the id of the process, as soon as all `expected` processes have replied, and after
-/// `limit` at the latest. Replies of other processes are returned too. The number and the size of the replies are limited.
-/// Cancel safe.
+/// Sends a command. Returns the replies by the id of the process, as soon as all `expected`
+/// processes have replied, or after `limit` at the latest. Replies of other processes are returned
+/// too. The number and the size of the replies are limited. Cancel safe.
 ///
 /// # Errors
 /// `TransportError` if the command cannot be sent.
@@ -22,26 +25,68 @@ pub async fn ask(
     expected: &BTreeSet<String>,
     limit: Duration,
 ) -> Result<BTreeMap<String, ControlReply>, TransportError> {
+    let message = encode(prefix, request)?;
+    let mut replies = BTreeMap::new();
+    let add = |message: &Message| {
+        replies.extend(parse(message, request));
+        is_complete(expected, &replies)
+    };
+    query::request_until(transport, message, limit, add).await?;
+    Ok(replies)
+}
+
+/// Sends a command at once, while `expected` finds out which processes must reply. Otherwise like `ask`. Does not return before
+/// `expected` has completed.
+///
+/// # Errors
+/// `TransportError` if the command cannot be sent.
+pub async fn ask_at_once(
+    transport: &dyn Transport,
+    prefix: &Subject,
+    request: &ControlRequest,
+    expected: impl Future<Output = BTreeSet<String>>,
+    limit: Duration,
+) -> Result<BTreeMap<String, ControlReply>, TransportError> {
+    let mut messages = ReplyStream::request(transport, encode(prefix, request)?).await?;
+    let end = Instant::now() + limit;
+    let mut replies = BTreeMap::new();
+    let mut expected = pin!(expected);
+    let expected = loop {
+        tokio::select! {
+            expected = &mut expected => break expected,
+            message = messages.next() => match message {
+                Some(message) => replies.extend(parse(&message, request)),
+                None => break expected.await,
+            }
+        }
+    };
+    while !is_complete(&expected, &replies) {
+        let Ok(Some(message)) = timeout_at(end, messages.next()).await else { break };
+        replies.extend(parse(&message, request));
+    }
+    Ok(replies)
+}
+
+fn encode(prefix: &Subject, request: &ControlRequest) -> Result<Message, TransportError> {
     let subject = prefix
         .join(request.command.subject_tokens())
         .map_err(|error: SubjectError| TransportError::Refused(error.into()))?;
     let payload =
         serde_json::to_vec(request).map_err(|error| TransportError::Refused(error.into()))?;
-    let message = Message { payload: payload.into(), ..Message::to(subject) };
-    let mut replies = BTreeMap::new();
-    let mut missing = expected.clone();
-    let add = |message: &Message| {
-        let reply = serde_json::from_slice::<ControlReply>(&message.payload);
-        match reply {
-            Ok(reply) if reply.request == request.id => {
-                missing.remove(&reply.id);
-                replies.insert(reply.id.clone(), reply);
-            }
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "skipped a malformed reply"),
+    Ok(Message { payload: payload.into(), ..Message::to(subject) })
+}
+
+/// Returns a reply to the request, with the id of the process.
+fn parse(message: &Message, request: &ControlRequest) -> Option<(String, ControlReply)> {
+    match serde_json::from_slice::<ControlReply>(&message.payload) {
+        Ok(reply) => (reply.request == request.id).then(|| (reply.id.clone(), reply)),
+        Err(error) => {
+            tracing::warn!(%error, "skipped a malformed reply");
+            None
         }
-        missing.is_empty()
-    };
-    query::request_until(transport, message, limit, add).await?;
-    Ok(replies)
+    }
+}
+
+fn is_complete(expected: &BTreeSet<String>, replies: &BTreeMap<String, ControlReply>) -> bool {
+    expected.iter().all(|id| replies.contains_key(id))
 }

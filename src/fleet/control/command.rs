@@ -1,5 +1,6 @@
 //! The commands that operators send, the requests that contain them, and the replies.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -47,6 +48,13 @@ pub enum ControlCommand {
         /// The new limit; `None` for the one in the configuration.
         limit: Option<usize>,
     },
+    /// Change the weights of queues of an endpoint.
+    WeighQueues {
+        /// The id of the endpoint.
+        endpoint: String,
+        /// The new weights, by queue. The endpoint's other queues keep theirs.
+        weights: BTreeMap<String, u32>,
+    },
     /// Add directives to the log filter for a limited time.
     SetLogFilter {
         /// The directives.
@@ -68,6 +76,7 @@ impl ControlCommand {
             Self::PauseQueues { .. } => "pause-queues",
             Self::ResumeQueues { .. } => "resume-queues",
             Self::LimitQueue { .. } => "limit-queue",
+            Self::WeighQueues { .. } => "weigh-queues",
             Self::SetLogFilter { .. } => "set-log-filter",
         }
     }
@@ -79,9 +88,10 @@ impl ControlCommand {
             Self::CheckReload | Self::Reload { .. } | Self::FinishReload { .. } | Self::Drain => {
                 CONTROL_TOKEN
             }
-            Self::PauseQueues { .. } | Self::ResumeQueues { .. } | Self::LimitQueue { .. } => {
-                "control.queue"
-            }
+            Self::PauseQueues { .. }
+            | Self::ResumeQueues { .. }
+            | Self::LimitQueue { .. }
+            | Self::WeighQueues { .. } => "control.queue",
             Self::SetLogFilter { .. } => "control.log",
         }
     }
@@ -89,10 +99,21 @@ impl ControlCommand {
     /// Returns the only role whose processes execute the command; `None` if both do.
     #[must_use]
     pub fn role(&self) -> Option<Role> {
-        (!self.queues().is_empty()).then_some(Role::Worker)
+        match self {
+            Self::CheckReload
+            | Self::Reload { .. }
+            | Self::FinishReload { .. }
+            | Self::Drain
+            | Self::SetLogFilter { .. } => None,
+            Self::PauseQueues { .. } | Self::ResumeQueues { .. } | Self::LimitQueue { .. } => {
+                Some(Role::Worker)
+            }
+            Self::WeighQueues { .. } => Some(Role::Gateway),
+        }
     }
 
-    /// Returns the queues that the command changes. There are none if it does not concern single queues.
+    /// Returns the workers' queues that the command changes. There are none if it does not concern
+    /// individual queues.
     #[must_use]
     pub fn queues(&self) -> &[String] {
         match self {
@@ -102,6 +123,7 @@ impl ControlCommand {
             | Self::Reload { .. }
             | Self::FinishReload { .. }
             | Self::Drain
+            | Self::WeighQueues { .. }
             | Self::SetLogFilter { .. } => &[],
         }
     }
@@ -118,6 +140,10 @@ impl fmt::Display for ControlCommand {
             }
             Self::LimitQueue { queue, limit: Some(limit) } => write!(f, "{queue} {limit}"),
             Self::LimitQueue { queue, limit: None } => write!(f, "{queue} configured"),
+            Self::WeighQueues { endpoint, weights } => {
+                f.write_str(endpoint)?;
+                weights.iter().try_for_each(|(queue, weight)| write!(f, " {queue}={weight}"))
+            }
             Self::SetLogFilter { filter, duration_ms } => {
                 let duration = format_duration(Duration::from_millis(*duration_ms));
                 write!(f, "{filter} for {duration}")

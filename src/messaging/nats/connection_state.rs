@@ -18,7 +18,7 @@ const DROPPED: ConditionKind = ConditionKind::new("messages from NATS are droppe
 /// The server refuses operations of this process.
 const REFUSED: ConditionKind = ConditionKind::new("NATS refuses operations");
 
-/// The maximum number of refusals that are remembered of a client that is not used yet.
+/// The maximum number of refusals that are remembered for a client that is not used yet.
 const TRIAL_REFUSALS_MAX: usize = 1_000;
 
 /// The state of the link, shared by the client's callbacks and the supervisor.
@@ -105,7 +105,7 @@ impl ConnectionState {
         self.lock().connect_failure = Some(failure);
     }
 
-    /// Returns why the last failed attempt to connect has failed.
+    /// Returns why the last failed connection attempt did not succeed.
     pub(super) fn connect_failure(&self) -> Option<String> {
         self.lock().connect_failure.clone()
     }

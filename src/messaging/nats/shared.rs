@@ -18,7 +18,7 @@ use crate::messaging::SettingsState;
 
 /// How long after the return of a probe another task can still report an earlier refusal.
 pub(super) const REFUSAL_DELAY_MAX: Duration = Duration::from_millis(50);
-/// The pause after a client could not be created.
+/// The pause after a failure to create a client.
 pub(super) const CREATE_RETRY: Duration = Duration::from_secs(1);
 
 /// The state that the supervisor shares with the transport's operations.

@@ -65,8 +65,8 @@ fn is_user_error(number: u32) -> bool {
     number >= USER_ERROR_MIN && number != BABELFISH_UNMAPPED
 }
 
-/// Returns the error in an answer that determines the outcome of the call. `first` is the error
-/// that the driver reported.
+/// Returns which of an answer's errors determines the call's outcome. `first` is the error that the
+/// driver reported.
 ///
 /// An error that closes the connection takes precedence. Next comes the last error that the
 /// procedure raised itself, because the procedure has handled the errors before it, or that ended

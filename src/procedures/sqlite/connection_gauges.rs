@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::config::procedures::APPLICATION_NAME;
 use crate::telemetry::{self, Gauge, names};
 
-/// The numbers of connections, recorded until the database is replaced. The series are looked up once, so that removed ones do
-/// not return.
+/// The numbers of connections, recorded until the database is replaced. The series are looked up
+/// once, so that removed series do not reappear.
 #[derive(Default)]
 pub(super) struct ConnectionGauges {
     gauges: OnceLock<[Gauge; 2]>,

@@ -46,8 +46,8 @@ const NULLING_WORDS: [&str; 20] = [
 const UNDECLARED: &str = "no declared type";
 
 impl Sqlite {
-    /// Describes the answer of a procedure. The reason that it cannot be described is part of the description, unless the database
-    /// is not available.
+    /// Describes the answer of a procedure. If it cannot be described, the description contains the
+    /// reason, unless the database is not available.
     pub(super) async fn describe_answer(
         &self,
         procedure: &ProcedureName,

@@ -18,7 +18,7 @@ pub(super) struct CallTransactions<'a> {
     writes: bool,
     /// The number of transactions that the procedure has begun and not ended.
     count: u32,
-    /// Whether a statement was executed, so that the call is no longer without effect.
+    /// Whether a statement was executed, so that the call may have had an effect.
     has_run: bool,
 }
 
@@ -74,7 +74,7 @@ impl<'a> CallTransactions<'a> {
         }
     }
 
-    /// Begins a statement. One that writes outside a transaction gets its own.
+    /// Begins a statement. A statement that writes outside a transaction gets its own transaction.
     pub(super) fn begin_statement(&mut self, writes: bool) -> Result<(), CallError> {
         if writes && self.is_autocommit() {
             self.begin_now(true)?;

@@ -1,4 +1,4 @@
-//! Client certificates after the handshake.
+//! Tests client certificates after the handshake.
 
 use rustls::pki_types::UnixTime;
 

@@ -1,4 +1,4 @@
-//! All samples as JSON.
+//! Writes all samples as JSON.
 
 use serde_json::{Value, json};
 

@@ -35,7 +35,7 @@ fn called(values: &[RpcParameter]) -> (&str, String) {
     (call, take_name(call.strip_prefix("EXEC ").expect("a call")).0)
 }
 
-/// Answers `EXEC sp_describe_first_result_set @tsql = @P1, @params = @P2` for a call of a procedure.
+/// Answers `EXEC sp_describe_first_result_set @tsql = @P1, @params = @P2` for a procedure call.
 pub(super) fn answer(state: &FakeState, values: &[RpcParameter], reply: &mut TdsReply) {
     let (call, name) = called(values);
     state.described.lock().expect("not poisoned").push(call.to_owned());

@@ -234,7 +234,8 @@ fn odd_names(name: &str, arguments: &GivenArguments<'_>, reply: &mut TdsReply) -
     DONE
 }
 
-/// Returns the things, after an insert into the audit table, or that there is no such thing.
+/// Inserts a row into the audit table and returns the things, or returns an error if there is no
+/// such thing.
 fn things(
     name: &str,
     state: &FakeState,

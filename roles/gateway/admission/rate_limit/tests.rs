@@ -1,4 +1,4 @@
-//! Tests of rate limits with simulated time.
+//! Tests rate limits with simulated time.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -24,7 +24,7 @@ pub(super) struct PendingRequest {
     pub(super) queue: u32,
     pub(super) messages: mpsc::Sender<SessionMessage>,
     limits: ReplyLimits,
-    /// Whether a streaming answer has begun. From then on, the window limits the number of parts.
+    /// Whether a streamed answer has begun. From then on, the window limits the number of parts.
     is_streaming: bool,
     /// The total size of the parts that were received but not charged.
     uncharged_bytes: usize,

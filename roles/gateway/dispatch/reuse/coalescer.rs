@@ -25,7 +25,7 @@ pub(super) struct Coalescer {
     calls: Mutex<HashMap<AnswerKey, Arc<watch::Sender<SharedResult>>>>,
 }
 
-/// The part of a request in a shared call.
+/// The role of a request in a shared call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CoalescedRole {
     /// The request started the call.

@@ -17,6 +17,8 @@ pub(super) struct AnswerKey {
     /// endpoint's address from being reused, but does not keep an endpoint that a reload has
     /// removed.
     endpoint: Weak<Endpoint>,
+    /// The index of the queue: the queues of an endpoint can have different procedures.
+    queue: usize,
     /// The validated parameters, in the order of the catalogue and with all defaults. They include claims.
     payload: Bytes,
     /// The caller; `None` if the endpoint's answers do not depend on it.
@@ -26,9 +28,10 @@ pub(super) struct AnswerKey {
 }
 
 impl AnswerKey {
-    pub(super) fn new(endpoint: &Arc<Endpoint>, request: &Request) -> Self {
+    pub(super) fn new((endpoint, queue): (&Arc<Endpoint>, usize), request: &Request) -> Self {
         Self {
             endpoint: Arc::downgrade(endpoint),
+            queue,
             payload: request.payload.clone(),
             principal: request.principal.clone().filter(|_| !endpoint.cache.is_shared),
             accept: request.accept.clone(),
@@ -62,6 +65,7 @@ impl AnswerKey {
 impl PartialEq for AnswerKey {
     fn eq(&self, other: &Self) -> bool {
         Weak::ptr_eq(&self.endpoint, &other.endpoint)
+            && self.queue == other.queue
             && self.payload == other.payload
             && self.principal == other.principal
             && self.accept == other.accept
@@ -73,6 +77,7 @@ impl Eq for AnswerKey {}
 impl Hash for AnswerKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         Weak::as_ptr(&self.endpoint).hash(state);
+        self.queue.hash(state);
         self.payload.hash(state);
         self.principal.hash(state);
         self.accept.hash(state);
@@ -122,7 +127,7 @@ pub(super) mod tests {
             tracestate: None,
             payload: payload.into(),
         };
-        AnswerKey::new(endpoint, &request)
+        AnswerKey::new((endpoint, 0), &request)
     }
 
     #[test]
@@ -163,6 +168,7 @@ pub(super) mod tests {
             key(&own, "{}", Some("ann"), Some("text/csv")),
             key(&endpoints()[0], "{}", Some("ann"), None),
             key(&shared, "{}", Some("ann"), None),
+            AnswerKey { queue: 1, ..first.clone() },
         ] {
             assert!(first != other, "{other:?}");
         }

@@ -10,11 +10,11 @@ use crate::problem::ProblemKind;
 
 use super::{AttemptEstimate, Session, SessionEnd, State, StepContext};
 
-/// How long after its deadline the session still waits for the worker's own timeout reply.
+/// How long the session keeps waiting after its deadline for the worker's own timeout reply.
 const ANSWER_GRACE: Duration = Duration::from_millis(100);
 
 impl Session {
-    /// Sets the time that an attempt is expected to need.
+    /// Sets the expected duration of an attempt.
     pub fn set_estimate(&mut self, estimate: AttemptEstimate) {
         self.estimate = estimate;
     }

@@ -1,4 +1,4 @@
-//! Tests of the effect that the end of a session has on its queue.
+//! Tests how the end of a session affects its queue.
 
 use super::*;
 use crate::catalogue::{Execution, OnDisconnect, QueueName};

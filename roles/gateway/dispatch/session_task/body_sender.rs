@@ -1,4 +1,4 @@
-//! Sends the chunks of a streaming answer to the response body.
+//! Sends the chunks of a streamed answer to the response body.
 
 use bytes::Bytes;
 use tokio::sync::mpsc::{self, error::TrySendError};
@@ -21,7 +21,7 @@ pub(super) struct BodySender {
     has_lost_chunk: bool,
 }
 
-/// An event from the client of a streaming answer.
+/// An event from the client of a streamed answer.
 #[derive(Debug)]
 pub(super) enum BodyEvent {
     /// The total number of chunks that the client's connection has consumed.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::catalogue::EndpointId;
+use crate::catalogue::{EndpointId, QueueName};
 use crate::outcome::Outcome;
 use crate::telemetry::{Counter, Histogram, counter, histogram, names};
 
@@ -19,9 +19,12 @@ struct EndpointMetrics {
     duration: Histogram,
     /// One counter for each combination of status and outcome that has occurred; there are few.
     requests: Vec<RequestCounter>,
+    /// The same by queue, if the endpoint has several.
+    by_queue: Vec<RequestCounter>,
 }
 
 struct RequestCounter {
+    queue: Option<QueueName>,
     status: StatusCode,
     outcome: Outcome,
     counter: Counter,
@@ -49,9 +52,9 @@ pub(in crate::roles::gateway) fn forget_endpoints() {
     CATALOGUE.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Counts a request to an endpoint and records its duration.
+/// Counts a request to an endpoint and records its duration. `queue` is the queue that it was given, if the endpoint has several.
 pub(super) fn record(
-    endpoint: Option<&EndpointId>,
+    (endpoint, queue): (Option<&EndpointId>, Option<&QueueName>),
     status: StatusCode,
     outcome: Outcome,
     duration: Duration,
@@ -66,31 +69,51 @@ pub(super) fn record(
             *all = CatalogueMetrics { catalogue, ..CatalogueMetrics::default() };
         }
         if let Some(metrics) = all.endpoints.get_mut(id) {
-            return metrics.record(id, status, outcome, duration);
+            return metrics.record((id, queue), status, outcome, duration);
         }
-        let new =
-            || EndpointMetrics { duration: duration_histogram(id.as_str()), requests: Vec::new() };
-        all.endpoints.entry(id.clone()).or_insert_with(new).record(id, status, outcome, duration);
+        let new = all.endpoints.entry(id.clone()).or_insert_with(|| EndpointMetrics::new(id));
+        new.record((id, queue), status, outcome, duration);
     });
 }
 
 impl EndpointMetrics {
+    fn new(id: &EndpointId) -> Self {
+        let duration = duration_histogram(id.as_str());
+        Self { duration, requests: Vec::new(), by_queue: Vec::new() }
+    }
+
     fn record(
         &mut self,
-        id: &EndpointId,
+        (id, queue): (&EndpointId, Option<&QueueName>),
         status: StatusCode,
         outcome: Outcome,
         duration: Duration,
     ) {
         self.duration.record(duration.as_secs_f64());
-        let is_same = |known: &&RequestCounter| known.status == status && known.outcome == outcome;
-        if let Some(known) = self.requests.iter().find(is_same) {
-            return known.counter.increment(1);
+        let new = || request_counter(id.as_str(), status, outcome);
+        increment(&mut self.requests, (None, status, outcome), new);
+        if let Some(queue) = queue {
+            let new = || queue_counter((id, queue), status, outcome);
+            increment(&mut self.by_queue, (Some(queue), status, outcome), new);
         }
-        let counter = request_counter(id.as_str(), status, outcome);
-        counter.increment(1);
-        self.requests.push(RequestCounter { status, outcome, counter });
     }
+}
+
+/// Increments the counter with these labels, which `new` creates on first use.
+fn increment(
+    counters: &mut Vec<RequestCounter>,
+    (queue, status, outcome): (Option<&QueueName>, StatusCode, Outcome),
+    new: impl FnOnce() -> Counter,
+) {
+    let is_same = |known: &&RequestCounter| {
+        known.status == status && known.outcome == outcome && known.queue.as_ref() == queue
+    };
+    if let Some(known) = counters.iter().find(is_same) {
+        return known.counter.increment(1);
+    }
+    let counter = new();
+    counter.increment(1);
+    counters.push(RequestCounter { queue: queue.cloned(), status, outcome, counter });
 }
 
 /// Counts a request. `endpoint` is the id of an endpoint in the catalogue, or `none`.
@@ -107,6 +130,20 @@ fn request_counter(endpoint: &str, status: StatusCode, outcome: Outcome) -> Coun
     counter(&names::GATEWAY_REQUESTS, &labels)
 }
 
+fn queue_counter(
+    (endpoint, queue): (&EndpointId, &QueueName),
+    status: StatusCode,
+    outcome: Outcome,
+) -> Counter {
+    let labels = [
+        (names::ENDPOINT, endpoint.to_string()),
+        (names::QUEUE, queue.to_string()),
+        (names::STATUS, status.as_str().to_owned()),
+        (names::OUTCOME, outcome.as_str().to_owned()),
+    ];
+    counter(&names::GATEWAY_QUEUE_REQUESTS, &labels)
+}
+
 fn duration_histogram(endpoint: &str) -> Histogram {
     histogram(&names::GATEWAY_REQUEST_DURATION, &[(names::ENDPOINT, endpoint.to_owned())])
 }
@@ -119,7 +156,7 @@ mod tests {
     fn the_endpoints_of_an_old_catalogue_are_forgotten() {
         let record_of = |id: &str| {
             let id = EndpointId::new(id).unwrap();
-            record(Some(&id), StatusCode::OK, Outcome::Ok, Duration::ZERO);
+            record((Some(&id), None), StatusCode::OK, Outcome::Ok, Duration::ZERO);
             METRICS.with_borrow(|all| all.endpoints.len())
         };
         assert_eq!((record_of("old"), record_of("kept")), (1, 2));

@@ -44,6 +44,9 @@ impl RequestLog {
             attributes.push(("http.route", AttributeValue::Name(endpoint.path.to_string())));
             attributes.push(("fjord.endpoint", AttributeValue::Name(endpoint.id.to_string())));
         }
+        if let Some(queue) = self.queue() {
+            attributes.push(("fjord.queue", AttributeValue::Name(queue.to_string())));
+        }
         if self.is_dry_run() {
             attributes.push(("fjord.dry_run", AttributeValue::Constant("true")));
         }

@@ -1,4 +1,4 @@
-//! Writes rows as CSV (RFC 4180): fields separated by commas, lines ended by CR LF.
+//! Writes rows as CSV (RFC 4180): comma-separated fields, in lines that end with CR LF.
 //!
 //! Values are written as they are. A program that opens the file may evaluate text that begins with
 //! `=`, but adding a character to prevent this would change the value for every other reader.

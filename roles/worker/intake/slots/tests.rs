@@ -1,4 +1,4 @@
-//! Tests of the decisions on sequences of requests, calls and offers.
+//! Tests the decisions for sequences of requests, calls and offers.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Tests of the rules for `examples`.
+//! Tests the rules for `examples`.
 
 use crate::catalogue::load::fixture::{catalogue, defaults};
 use crate::catalogue::load::parse;

@@ -18,11 +18,11 @@ use crate::spelling::closest;
 
 /// The header that contains the idempotency key.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// What to do about a value that the gateway refuses.
+/// The advice about a value that the gateway refuses.
 const CURE: &str =
     "expected a value that the endpoint accepts, or \"problem\": \"invalid-request\" as the answer";
 
-/// What to do about a value that no request can contain, even if its refusal is expected.
+/// The advice about a value that no request can contain, even if its refusal is expected.
 const UNSENDABLE: &str = "cannot be sent in a header: expected a value without control characters";
 
 /// Returns every error as its key within the example and its message.
@@ -78,7 +78,7 @@ fn unknown(endpoint: &Endpoint, name: &str) -> Option<String> {
     Some(expected.to_owned())
 }
 
-/// Adds the errors of the value of one parameter.
+/// Adds the errors in one parameter's value.
 fn add(parameter: &Parameter, example: &Example, errors: &mut Vec<(String, String)>) {
     let name = &parameter.name;
     let mut violations = Violations::default();

@@ -12,7 +12,7 @@ const DESCRIBING: [&str; 2] = ["detail", "errors"];
 #[derive(Debug)]
 pub(super) struct ActualAnswer {
     pub(super) json: ExactJson,
-    /// Expectations that the answer does not have, such as `header Link`.
+    /// Expectations that the answer does not meet, such as `header Link`.
     pub(super) removed: Vec<String>,
 }
 
@@ -75,7 +75,8 @@ pub(super) fn actual_answer(
     Ok(ActualAnswer { json: ExactJson::Object(members), removed })
 }
 
-/// Returns the members of a problem document that the example gave before, or those that describe the problem.
+/// Returns the members of a problem document that the example already listed, or else those that
+/// describe the problem.
 fn described(
     old: Option<&ExactJson>,
     actual: &ExactJson,

@@ -1,4 +1,4 @@
-//! Tests of the wait queue.
+//! Tests the wait queue.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Tests of the timeouts of a connection.
+//! Tests the timeouts of a connection.
 
 use super::*;
 

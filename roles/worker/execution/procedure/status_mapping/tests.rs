@@ -1,4 +1,4 @@
-//! Tests of the statuses, outcomes and effects of results and errors.
+//! Tests the statuses, outcomes and effects of results and errors.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -10,7 +10,7 @@ use crate::catalogue::definition::json::RawMembers;
 use crate::catalogue::exact_json::{LINE_WIDTH_MAX, quoted};
 use crate::catalogue::example::pairing::pairs;
 
-/// An item of an array, or a member of an object, of the new version.
+/// An item or member in the new version of an array or object.
 #[derive(Clone, Copy, Debug)]
 enum NewItem<'a> {
     /// An item of the old version, by its position.
@@ -19,7 +19,7 @@ enum NewItem<'a> {
     Added(Option<&'a str>, &'a ExactJson),
 }
 
-/// An array or an object of the text that becomes another one. Some of its items or members stay.
+/// An array or an object in the text, and its new version. Some of its items or members stay.
 #[derive(Debug)]
 pub(super) struct OldList<'a> {
     source: SourceText<'a>,
@@ -70,7 +70,7 @@ impl<'a> OldList<'a> {
         let range = source.range_of(old);
         let (mut places, mut from) = (Vec::with_capacity(raw.len()), range.start + 1);
         for (_, value) in &raw {
-            // Only spaces and a comma are before the name.
+            // Only spaces and a comma precede the name.
             let between = source.text.get(from..).unwrap_or_default();
             let start = from + between.find('"').unwrap_or_default();
             from = source.range_of(value).end;
@@ -129,7 +129,8 @@ impl<'a> OldList<'a> {
         found
     }
 
-    /// Returns the edit between two items that stay, or at an end of the list: removes the items that are there, and adds others.
+    /// Returns the edit between two items that stay, or at an end of the list: it removes the items
+    /// there and adds others.
     fn between(
         &self,
         last: Option<usize>,
@@ -166,7 +167,8 @@ impl<'a> OldList<'a> {
         Some(Edit::new(self.source, range, text))
     }
 
-    /// Returns the text between two items: the shortest one that there is, or else one with the line break before the only item.
+    /// Returns the shortest text between two items. If there is only one item, uses the line break
+    /// before it.
     fn separator(&self) -> String {
         let neighbours = self.places.iter().zip(self.places.iter().skip(1));
         let separators = neighbours.map(|(one, other)| self.text(one.end..other.start));

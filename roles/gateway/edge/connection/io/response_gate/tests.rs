@@ -1,4 +1,4 @@
-//! Tests of the response gate.
+//! Tests the response gate.
 
 use tokio::io::AsyncWriteExt;
 

@@ -1,4 +1,4 @@
-//! Tests of the filter, with requests in the form in which hyper passes them.
+//! Tests the filter, with requests in the form in which hyper passes them.
 
 use std::time::Duration;
 

@@ -4,8 +4,9 @@ use serde::Serialize;
 
 use crate::telemetry::count_as_f64;
 
+use super::activity::{ProcessView, QueueView};
 use super::format::{percent, seconds};
-use super::view::{NatsServerView, ProcessView, QueueView};
+use super::nats_server::NatsServerView;
 
 /// A queue counts as saturated if all its slots are in use for at least this share of the time.
 const SATURATED: f64 = 0.5;
@@ -16,7 +17,7 @@ const POOL_SHARE: f64 = 0.3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum BottleneckKind {
+pub(crate) enum BottleneckKind {
     /// There is no bottleneck.
     None,
     /// A database does not answer.
@@ -35,11 +36,11 @@ pub(super) enum BottleneckKind {
 
 /// The bottleneck of the fleet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Bottleneck {
-    pub(super) kind: BottleneckKind,
+pub(crate) struct Bottleneck {
+    pub(crate) kind: BottleneckKind,
     /// The name of the process, queue, database or server; empty without a bottleneck.
-    pub(super) name: String,
-    pub(super) sentence: String,
+    pub(crate) name: String,
+    pub(crate) sentence: String,
 }
 
 impl Bottleneck {
@@ -49,7 +50,7 @@ impl Bottleneck {
 }
 
 /// Returns the worst bottleneck. Bottlenecks that stop requests come before those that delay them.
-pub(super) fn find(
+pub(crate) fn find(
     processes: &[ProcessView],
     queues: &[QueueView],
     nats: &[NatsServerView],
@@ -182,7 +183,7 @@ fn nothing(queues: &[QueueView]) -> Bottleneck {
 
 #[cfg(test)]
 mod tests {
-    use super::super::view::{CallRates, DatabaseView, WorkerQueueView};
+    use super::super::activity::{CallRates, DatabaseView, WorkerQueueView};
     use super::*;
     use crate::telemetry::Distribution;
 

@@ -1,12 +1,12 @@
 //! Formats numbers and durations for people.
 
 /// Formats a fraction as a percentage.
-pub(super) fn percent(share: f64) -> String {
+pub(crate) fn percent(share: f64) -> String {
     format!("{:.0} %", share * 100.0)
 }
 
 /// Formats a time in seconds with about three significant digits.
-pub(super) fn seconds(time: Option<f64>) -> String {
+pub(crate) fn seconds(time: Option<f64>) -> String {
     match time {
         None => "-".to_owned(),
         Some(time) if time < 0.01 => format!("{:.2} ms", time * 1e3),
@@ -16,11 +16,11 @@ pub(super) fn seconds(time: Option<f64>) -> String {
 }
 
 /// Formats a rate per second.
-pub(super) fn rate(rate: f64) -> String {
+pub(crate) fn rate(rate: f64) -> String {
     if rate > 0.0 && rate < 10.0 { format!("{rate:.2}") } else { format!("{rate:.0}") }
 }
 
-pub(super) fn bytes(bytes: f64) -> String {
+pub(crate) fn bytes(bytes: f64) -> String {
     match bytes {
         b if b < 1e3 => format!("{b:.0} B"),
         b if b < 1e6 => format!("{:.1} kB", b / 1e3),
@@ -28,7 +28,7 @@ pub(super) fn bytes(bytes: f64) -> String {
     }
 }
 
-pub(super) fn uptime(seconds: f64) -> String {
+pub(crate) fn uptime(seconds: f64) -> String {
     let minutes = seconds / 60.0;
     match minutes {
         m if m < 2.0 => format!("{seconds:.0} s"),

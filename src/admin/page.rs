@@ -1,0 +1,155 @@
+//! The page at `/`, which shows the fleet. It requests nothing from other hosts, and shows the data at `/fleet.json`.
+
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+
+use super::{AdminResponse, response, text};
+
+/// The charts: `dist/uPlot.iife.min.js` and `dist/uPlot.min.css` of the npm package `uplot`, version 1.6.32 (MIT), unchanged.
+const UPLOT_SCRIPT: &[u8] = include_bytes!("page/uplot.min.js");
+const UPLOT_STYLE: &[u8] = include_bytes!("page/uplot.min.css");
+const UPLOT_LICENSE: &[u8] = include_bytes!("page/uplot.license.txt");
+const HTML: &[u8] = include_bytes!("page/page.html");
+
+const SCRIPT_TYPE: &str = "text/javascript; charset=utf-8";
+const STYLE_TYPE: &str = "text/css; charset=utf-8";
+
+/// The files of the page: name, media type and content.
+const FILES: [(&str, &str, &[u8]); 7] = [
+    ("page.js", SCRIPT_TYPE, include_bytes!("page/page.js")),
+    ("charts.js", SCRIPT_TYPE, include_bytes!("page/charts.js")),
+    ("tables.js", SCRIPT_TYPE, include_bytes!("page/tables.js")),
+    ("page.css", STYLE_TYPE, include_bytes!("page/page.css")),
+    ("uplot.js", SCRIPT_TYPE, UPLOT_SCRIPT),
+    ("uplot.css", STYLE_TYPE, UPLOT_STYLE),
+    ("uplot-license.txt", "text/plain; charset=utf-8", UPLOT_LICENSE),
+];
+/// The path of the files. Links to them are relative, so that the page also works below a path that a proxy removes.
+const FILES_PATH: &str = "/page/";
+/// Allows only the page's own files, and requests to the same origin.
+const POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; connect-src 'self'; style-src 'self'; script-src 'self'; img-src data:; \
+     frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+);
+/// The key of the queue in the query of `/fleet.json`.
+const QUEUE_KEY: &str = "queue=";
+
+/// Returns the page.
+pub(super) fn html() -> AdminResponse {
+    let mut page = response(StatusCode::OK, "text/html; charset=utf-8", HTML);
+    let headers = page.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, POLICY);
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    page
+}
+
+/// Returns the file of the page at a path, if there is one.
+pub(super) fn file(path: &str) -> Option<AdminResponse> {
+    let wanted = path.strip_prefix(FILES_PATH)?;
+    let (_, media_type, content) = FILES.iter().find(|(name, ..)| *name == wanted)?;
+    Some(response(StatusCode::OK, media_type, *content))
+}
+
+/// Returns the data of the page, unless a page from another site requests it. Such a page could not
+/// read the answer, but would make this process query the fleet.
+pub(super) fn data(
+    headers: &HeaderMap,
+    query: Option<&str>,
+    source: &dyn Fn(Option<&str>) -> Vec<u8>,
+) -> AdminResponse {
+    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    if !matches!(site, None | Some(b"same-origin" | b"none")) {
+        return text(StatusCode::FORBIDDEN, "a page of another site requests the data\n");
+    }
+    let queue = query.unwrap_or_default().split('&').find_map(|pair| pair.strip_prefix(QUEUE_KEY));
+    let queue = queue.map(|queue| percent_encoding::percent_decode_str(queue).decode_utf8_lossy());
+    response(StatusCode::OK, "application/json", source(queue.as_deref()))
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::digest::{SHA256, digest};
+
+    use super::*;
+
+    #[test]
+    fn the_page_names_all_its_files_relative_to_itself() {
+        let html = str::from_utf8(HTML).unwrap();
+        let links: Vec<&str> = html.split('"').filter(|text| text.starts_with("page/")).collect();
+        assert_eq!(links.len(), FILES.len(), "{links:?}");
+        for link in links {
+            let found = file(&format!("/{link}")).unwrap();
+            assert_eq!(found.headers()["x-content-type-options"], "nosniff", "{link}");
+        }
+        assert!(!html.contains("=\"/") && !html.contains("://"), "{html}");
+        assert!(!html.contains("style=") && !html.contains("<script>"), "the policy forbids both");
+        assert!(file("/page/other.js").is_none() && file("/page.js").is_none());
+    }
+
+    #[test]
+    fn the_policy_allows_only_the_files_of_the_page() {
+        let page = html();
+        let policy = page.headers()["content-security-policy"].to_str().unwrap();
+        assert!(policy.starts_with("default-src 'none'"), "{policy}");
+        assert!(!policy.contains("unsafe") && !policy.contains("http"), "{policy}");
+        for part in ["frame-ancestors 'none'", "base-uri 'none'", "form-action 'none'"] {
+            assert!(policy.contains(part), "{policy}");
+        }
+    }
+
+    #[test]
+    fn the_files_of_uplot_are_unchanged_and_their_license_is_in_the_notice() {
+        let hash = |bytes| {
+            let hash = digest(&SHA256, bytes);
+            hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+        };
+        let update = "after an update of uPlot, also change its version here and in NOTICE";
+        assert_eq!(
+            hash(UPLOT_SCRIPT),
+            "19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f",
+            "{update}"
+        );
+        assert_eq!(
+            hash(UPLOT_STYLE),
+            "df630c6a8d6f8eeaff264b50f73ce5b114f646ffd9a0bb74f049b0a00135fa04",
+            "{update}"
+        );
+        let script = str::from_utf8(UPLOT_SCRIPT).unwrap();
+        assert!(script.starts_with("/*! https://github.com/leeoniya/uPlot (v1.6.32) */"));
+        let notice = include_str!("../../NOTICE");
+        assert!(notice.contains("uPlot 1.6.32"), "{update}");
+        assert!(notice.contains(str::from_utf8(UPLOT_LICENSE).unwrap().trim()), "{update}");
+    }
+
+    #[test]
+    fn only_the_page_itself_can_start_the_collection() {
+        let source = |queue: Option<&str>| format!("{queue:?}").into_bytes();
+        let status = |site: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("sec-fetch-site", HeaderValue::from_static(site));
+            data(&headers, None, &source).status()
+        };
+        assert_eq!(status("same-origin"), StatusCode::OK);
+        assert_eq!(status("none"), StatusCode::OK);
+        assert_eq!(status("cross-site"), StatusCode::FORBIDDEN);
+        assert_eq!(status("same-site"), StatusCode::FORBIDDEN);
+    }
+
+    #[test]
+    fn the_queue_is_decoded() {
+        let seen = std::cell::RefCell::new(None);
+        let source = |queue: Option<&str>| {
+            *seen.borrow_mut() = queue.map(ToOwned::to_owned);
+            Vec::new()
+        };
+        for (query, queue) in [
+            (None, None),
+            (Some(""), None),
+            (Some("other=1"), None),
+            (Some("queue=a"), Some("a")),
+            (Some("other=1&queue=a%20b%3C%ff"), Some("a b<\u{fffd}")),
+        ] {
+            let _response = data(&HeaderMap::new(), query, &source);
+            assert_eq!(seen.borrow().as_deref(), queue, "{query:?}");
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Signed requests to an AWS service that uses the query protocol, with a bounded number of attempts.
+
+use std::time::{Duration, SystemTime};
+
+use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
+use aws_sigv4::sign::v4::SigningParams;
+use http::{HeaderValue, header};
+use tokio::time::sleep;
+
+use super::http_client;
+use super::instance_metadata::{InstanceMetadata, RoleCredentials};
+use super::service_error::ServiceError;
+use crate::jitter::jittered;
+
+/// The longest wait for the answer to one attempt.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(5);
+/// How many times a request is sent. A timer or the service manager runs the command again later.
+const ATTEMPTS_MAX: u32 = 3;
+/// The pause before the second attempt. It doubles with each further attempt.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The content type of the query protocol.
+const FORM: &str = "application/x-www-form-urlencoded; charset=utf-8";
+
+/// A service of AWS.
+pub(super) struct SignedApi {
+    client: reqwest::Client,
+    /// The name of the service in signatures and in the names of its endpoints.
+    name: &'static str,
+    /// The namespace of its actions in policies.
+    policy_prefix: &'static str,
+    region: String,
+    url: String,
+}
+
+/// Why a request did not succeed.
+pub(super) enum CallFailure {
+    /// The service has refused the request.
+    Refused(ServiceError, String),
+    /// There was no answer, or there are no credentials.
+    Failed(String),
+}
+
+impl CallFailure {
+    pub(super) fn into_message(self) -> String {
+        match self {
+            Self::Refused(_, message) | Self::Failed(message) => message,
+        }
+    }
+}
+
+impl SignedApi {
+    /// Creates a client of a service in the region of the instance. `url` replaces the public endpoint.
+    ///
+    /// # Errors
+    /// A message if the region is not known.
+    pub(super) async fn new(
+        client: reqwest::Client,
+        (name, policy_prefix): (&'static str, &'static str),
+        url: Option<&str>,
+        metadata: &mut InstanceMetadata,
+    ) -> Result<Self, String> {
+        let region = metadata.get("placement/region").await?;
+        let url = if let Some(url) = url {
+            url.to_owned()
+        } else {
+            let domain = metadata.get("services/domain").await?;
+            format!("https://{name}.{region}.{domain}")
+        };
+        Ok(Self { client, name, policy_prefix, region, url })
+    }
+
+    /// Calls an action. `form` contains the encoded parameters without `Action`. Each attempt uses the credentials that the
+    /// metadata service currently has.
+    ///
+    /// # Errors
+    /// `CallFailure` if the last attempt has failed, or one of them in a way that a repetition would not change.
+    pub(super) async fn call(
+        &self,
+        action: &str,
+        form: &str,
+        metadata: &mut InstanceMetadata,
+    ) -> Result<(), CallFailure> {
+        let body = format!("Action={action}&{form}");
+        let mut pause = PAUSE;
+        let mut attempt = 1;
+        loop {
+            let credentials = metadata.credentials().await.map_err(CallFailure::Failed)?;
+            let failure = match self.send(&body, &credentials).await {
+                Ok(None) => return Ok(()),
+                Ok(Some(error)) if !error.is_transient() || attempt == ATTEMPTS_MAX => {
+                    let message = self.describe(action, &error, &credentials, attempt);
+                    return Err(CallFailure::Refused(error, message));
+                }
+                Ok(Some(error)) => error.to_string(),
+                Err(reason) if attempt == ATTEMPTS_MAX => {
+                    let message =
+                        format!("cannot reach {} in {attempt} attempts: {reason}", self.url);
+                    return Err(CallFailure::Failed(message));
+                }
+                Err(reason) => reason,
+            };
+            tracing::debug!(failure, attempt, "an attempt has failed");
+            sleep(jittered(pause, 0.5..=1.5)).await;
+            pause *= 2;
+            attempt += 1;
+        }
+    }
+
+    fn describe(
+        &self,
+        action: &str,
+        error: &ServiceError,
+        RoleCredentials { role, expiration, .. }: &RoleCredentials,
+        attempt: u32,
+    ) -> String {
+        let hint = if error.is_denied() {
+            format!(": role {role} must permit {}:{action}", self.policy_prefix)
+        } else if error.has_expired() {
+            format!(
+                ": the credentials of role {role} expire at {expiration}; is the clock of this host right?"
+            )
+        } else if error.is_bad_signature() {
+            ": is the clock of this host right?".to_owned()
+        } else if error.is_transient() {
+            format!(", after {attempt} attempts")
+        } else {
+            String::new()
+        };
+        format!("{} refuses {action}: {error}{hint}", self.url)
+    }
+
+    /// Sends one attempt. Returns the error if the service refuses the request.
+    async fn send(
+        &self,
+        body: &str,
+        credentials: &RoleCredentials,
+    ) -> Result<Option<ServiceError>, String> {
+        let request = self.signed(body, credentials)?;
+        let request = reqwest::Request::try_from(request).map_err(|error| error.to_string())?;
+        let (status, answer) = http_client::send(&self.client, request, ATTEMPT_LIMIT).await?;
+        Ok((!status.is_success()).then(|| ServiceError::read(status, &answer)))
+    }
+
+    fn signed(
+        &self,
+        body: &str,
+        credentials: &RoleCredentials,
+    ) -> Result<http::Request<String>, String> {
+        let cannot_sign = |reason: String| format!("cannot sign the request: {reason}");
+        let url = format!("{}/", self.url);
+        let identity = credentials.credentials.clone().into();
+        let parameters = SigningParams::builder()
+            .identity(&identity)
+            .region(&self.region)
+            .name(self.name)
+            .time(SystemTime::now())
+            .settings(SigningSettings::default())
+            .build()
+            .map_err(|error| cannot_sign(error.to_string()))?
+            .into();
+        let headers = [(header::CONTENT_TYPE.as_str(), FORM)].into_iter();
+        let signable = SignableRequest::new(
+            "POST",
+            url.as_str(),
+            headers,
+            SignableBody::Bytes(body.as_bytes()),
+        );
+        let signable = signable.map_err(|error| cannot_sign(error.to_string()))?;
+        let signed = sign(signable, &parameters).map_err(|error| cannot_sign(error.to_string()))?;
+        let (headers, _) = signed.into_parts().0.into_parts();
+        let mut request = http::Request::post(url)
+            .header(header::CONTENT_TYPE, FORM)
+            .body(body.to_owned())
+            .map_err(|error| cannot_sign(error.to_string()))?;
+        for header in headers {
+            let mut value = HeaderValue::from_str(header.value())
+                .map_err(|_| cannot_sign("the session token is not text".to_owned()))?;
+            value.set_sensitive(true);
+            request.headers_mut().insert(header.name(), value);
+        }
+        Ok(request)
+    }
+}

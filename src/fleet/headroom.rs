@@ -1,0 +1,127 @@
+//! The headroom of a pool of workers: how many workers it has beyond those that its load needs.
+
+use crate::telemetry::{count_as_f64, snapshot};
+
+/// The largest share of its slots that a queue should use, so that waits stay short. The recording rules use the same
+/// value.
+pub const TARGET_UTILIZATION: f64 = 0.8;
+
+/// Compensates for rounding before a number of workers is rounded up.
+const ROUNDING: f64 = 1e-9;
+
+/// The load of a queue, and the slots that the workers of a pool have for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct QueueLoad {
+    /// The requests that arrive per second. A request that is refused and sent again counts once.
+    pub arrivals_per_second: f64,
+    /// The mean time in seconds that a call occupies its slot; `None` if no call has ended.
+    pub call_seconds: Option<f64>,
+    /// The calls in progress and the requests that wait. Used if no call has ended.
+    pub in_progress: f64,
+    /// The slots of all workers of the pool.
+    pub slots: f64,
+}
+
+impl QueueLoad {
+    /// Returns the number of slots that the load occupies, even if there are fewer, by Little's law.
+    #[must_use]
+    pub fn slots_occupied(&self) -> f64 {
+        self.call_seconds.map_or(self.in_progress, |seconds| self.arrivals_per_second * seconds)
+    }
+
+    /// Returns the number of slots of which the load occupies `TARGET_UTILIZATION`.
+    #[must_use]
+    pub fn slots_needed(&self) -> f64 {
+        (self.slots_occupied() / TARGET_UTILIZATION - ROUNDING).ceil().max(0.0)
+    }
+}
+
+/// The workers that a pool has and needs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Headroom {
+    /// The number of workers.
+    pub workers: u64,
+    /// The number of workers with which no queue uses more than `TARGET_UTILIZATION` of its slots. At least 1.
+    pub workers_needed: u64,
+    /// The share of the slots of the busiest queue that the load occupies; above 1 if there are too few slots.
+    pub load: f64,
+}
+
+impl Headroom {
+    /// Computes the headroom of a pool. Queues without slots are ignored, because additional workers would not serve them
+    /// either. Returns `None` without workers, because it is not known how many slots a worker would have.
+    #[must_use]
+    pub fn new(workers: u64, queues: impl IntoIterator<Item = QueueLoad>) -> Option<Self> {
+        if workers == 0 {
+            return None;
+        }
+        let served = queues.into_iter().filter(|queue| queue.slots > 0.0);
+        let load = served.map(|queue| queue.slots_occupied() / queue.slots).fold(0.0, f64::max);
+        let needed = load / TARGET_UTILIZATION * count_as_f64(workers);
+        let workers_needed = snapshot::to_count((needed - ROUNDING).ceil()).max(1);
+        Some(Self { workers, workers_needed, load })
+    }
+
+    /// Returns the workers that are not needed; negative if workers are missing.
+    #[must_use]
+    pub fn workers_free(&self) -> i64 {
+        let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        signed(self.workers) - signed(self.workers_needed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue(arrivals_per_second: f64, call_seconds: f64, slots: f64) -> QueueLoad {
+        let call_seconds = Some(call_seconds);
+        QueueLoad { arrivals_per_second, call_seconds, slots, ..QueueLoad::default() }
+    }
+
+    fn headroom(workers: u64, queues: &[QueueLoad]) -> Headroom {
+        Headroom::new(workers, queues.iter().copied()).expect("there are workers")
+    }
+
+    fn is_near(value: f64, expected: f64) -> bool {
+        (value - expected).abs() < 1e-9
+    }
+
+    #[test]
+    fn the_busiest_queue_decides() {
+        let queues = [queue(10.0, 0.5, 8.0), queue(100.0, 0.01, 8.0)];
+        let headroom = headroom(2, &queues);
+        assert!(is_near(headroom.load, 0.625), "{headroom:?}");
+        assert_eq!((headroom.workers_needed, headroom.workers_free()), (2, 0));
+        assert!(is_near(queues[0].slots_needed(), 7.0), "5 slots are 80 % of 6.25");
+    }
+
+    #[test]
+    fn too_few_workers_give_a_load_above_one_and_a_negative_headroom() {
+        let headroom = headroom(2, &[queue(100.0, 0.2, 8.0)]);
+        assert!(is_near(headroom.load, 2.5), "{headroom:?}");
+        assert_eq!((headroom.workers_needed, headroom.workers_free()), (7, -5));
+    }
+
+    #[test]
+    fn a_load_of_exactly_the_target_needs_no_further_worker() {
+        for workers in 1..=100 {
+            let slots = count_as_f64(workers) * 8.0;
+            let queues = [queue(slots * TARGET_UTILIZATION, 1.0, slots)];
+            assert_eq!(headroom(workers, &queues).workers_needed, workers);
+        }
+    }
+
+    #[test]
+    fn calls_that_have_not_ended_count_as_well() {
+        let queue = QueueLoad { call_seconds: None, in_progress: 12.0, ..queue(1.0, 0.0, 8.0) };
+        assert!(is_near(headroom(1, &[queue]).load, 1.5));
+    }
+
+    #[test]
+    fn an_idle_pool_needs_one_worker_and_an_empty_one_is_unknown() {
+        let idle = headroom(3, &[queue(0.0, 0.2, 8.0), queue(9.0, 9.0, 0.0)]);
+        assert_eq!(idle.workers_free(), 2);
+        assert_eq!(Headroom::new(0, [queue(1.0, 1.0, 0.0)]), None);
+    }
+}

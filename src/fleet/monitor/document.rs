@@ -1,0 +1,198 @@
+//! The JSON document that the page of the admin listener requests.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::fleet::ProcessIdentity;
+use crate::fleet::view::{Bottleneck, FleetView, ProcessView, QueueView};
+use crate::telemetry::Distribution;
+
+use super::history::{FleetHistory, HistorySeries};
+use super::members::MissingMember;
+use super::{Collected, INTERVAL};
+
+/// The maximum number of queues in a document.
+const QUEUES_MAX: usize = 200;
+
+/// The state of this process.
+pub(super) struct Source<'a> {
+    pub(super) process: &'a ProcessIdentity,
+    pub(super) covers_fleet: bool,
+    pub(super) nats: &'static str,
+    pub(super) now: Instant,
+}
+
+#[derive(Serialize)]
+struct PageDocument<'a> {
+    /// The process that serves the page.
+    process: ServingProcess<'a>,
+    /// Whether the process queries the fleet.
+    covers_fleet: bool,
+    /// The state of its link to NATS.
+    nats: &'static str,
+    interval_seconds: f64,
+    /// The age of the data; `None` before the first query.
+    age_seconds: Option<f64>,
+    /// The reason why the last query failed.
+    failure: Option<&'a str>,
+    /// Whether the limits of a query were reached, so that processes are missing from the document.
+    is_cut_off: bool,
+    bottleneck: Option<&'a Bottleneck>,
+    processes: Vec<ProcessRow<'a>>,
+    missing: Vec<MissingMember<'a>>,
+    /// The queues with the most waiting requests, then those with the most requests.
+    queues: Vec<&'a QueueView>,
+    /// The number of queues that are not in the document.
+    queues_hidden: usize,
+    /// The sums over all queues.
+    totals: Option<Totals>,
+    /// The age of the oldest point of the history in seconds.
+    history_seconds: Option<f64>,
+    history: HistoryDocument<'a>,
+}
+
+#[derive(Default, Serialize)]
+struct Totals {
+    requests_per_second: f64,
+    request_p99_seconds: Option<f64>,
+    failed_per_second: f64,
+    running: u64,
+    limit: u64,
+    waiting: u64,
+}
+
+#[derive(Serialize)]
+struct ServingProcess<'a> {
+    role: &'static str,
+    id: &'a str,
+    host: &'a str,
+    version: &'static str,
+}
+
+#[derive(Serialize)]
+struct ProcessRow<'a> {
+    role: &'a str,
+    id: &'a str,
+    host: &'a str,
+    version: &'a str,
+    uptime_seconds: f64,
+    not_ready: &'a BTreeMap<String, String>,
+    in_flight: u64,
+    in_flight_max: u64,
+    cpu_cores: Option<f64>,
+    memory_bytes: Option<u64>,
+    calls_per_second: f64,
+    errors_per_second: f64,
+    p50_seconds: Option<f64>,
+    p99_seconds: Option<f64>,
+    /// The number of queues that a worker serves, and of those that it should serve.
+    queues_served: usize,
+    queues: usize,
+    databases_down: Vec<&'a str>,
+    is_truncated: bool,
+}
+
+#[derive(Serialize)]
+struct HistoryDocument<'a> {
+    /// The queue; `None` for the whole fleet.
+    queue: Option<&'a str>,
+    /// Whether the process keeps a history of the queue.
+    is_kept: bool,
+    #[serde(flatten)]
+    series: HistorySeries,
+}
+
+/// Returns the document, with the history of a queue or of the whole fleet.
+pub(super) fn render(source: &Source<'_>, collected: &Collected, queue: Option<&str>) -> Vec<u8> {
+    let view = collected.view.as_ref();
+    let (queues, queues_hidden) = view.map(queues).unwrap_or_default();
+    let document = PageDocument {
+        process: ServingProcess {
+            role: source.process.role.as_str(),
+            id: &source.process.id,
+            host: &source.process.host,
+            version: env!("CARGO_PKG_VERSION"),
+        },
+        covers_fleet: source.covers_fleet,
+        nats: source.nats,
+        interval_seconds: INTERVAL.as_secs_f64(),
+        age_seconds: collected
+            .sampled_at
+            .map(|at| source.now.saturating_duration_since(at).as_secs_f64()),
+        failure: collected.failure.as_deref(),
+        is_cut_off: collected.is_cut_off,
+        bottleneck: view.map(|view| &view.bottleneck),
+        processes: view.map_or_else(Vec::new, |view| view.processes.iter().map(row).collect()),
+        missing: collected.members.missing(source.now),
+        queues,
+        queues_hidden,
+        totals: view.map(|view| totals(&view.queues)),
+        history_seconds: collected.history.age_seconds(source.now),
+        history: history(&collected.history, queue, source.now),
+    };
+    // Serializing into memory does not fail.
+    serde_json::to_vec(&document).unwrap_or_default()
+}
+
+fn queues(view: &FleetView) -> (Vec<&QueueView>, usize) {
+    let mut queues: Vec<&QueueView> = view.queues.iter().collect();
+    let requests = |queue: &QueueView| queue.arrivals_per_second.max(queue.rates.calls_per_second);
+    queues.sort_by(|a, b| {
+        b.waiting
+            .cmp(&a.waiting)
+            .then(requests(b).total_cmp(&requests(a)))
+            .then(a.name.cmp(&b.name))
+    });
+    let hidden = queues.len().saturating_sub(QUEUES_MAX);
+    queues.truncate(QUEUES_MAX);
+    (queues, hidden)
+}
+
+fn totals(queues: &[QueueView]) -> Totals {
+    let (mut totals, mut times) = (Totals::default(), Distribution::default());
+    for queue in queues {
+        totals.requests_per_second += queue.arrivals_per_second;
+        totals.failed_per_second += queue.failed_per_second;
+        totals.running += queue.running;
+        totals.limit += queue.limit;
+        totals.waiting += queue.waiting;
+        times.add(&queue.request_times);
+    }
+    totals.request_p99_seconds = times.quantile(0.99);
+    totals
+}
+
+fn row(process: &ProcessView) -> ProcessRow<'_> {
+    let down = process.databases.iter().filter(|database| !database.is_up);
+    ProcessRow {
+        role: &process.role,
+        id: &process.id,
+        host: &process.host,
+        version: &process.version,
+        uptime_seconds: process.uptime_seconds,
+        not_ready: &process.not_ready,
+        in_flight: process.in_flight,
+        in_flight_max: process.in_flight_max,
+        cpu_cores: process.cpu_cores,
+        memory_bytes: process.memory_bytes,
+        calls_per_second: process.rates.calls_per_second,
+        errors_per_second: process.rates.errors_per_second,
+        p50_seconds: process.rates.p50_seconds,
+        p99_seconds: process.rates.p99_seconds,
+        queues_served: process.queues.iter().filter(|queue| queue.is_served).count(),
+        queues: process.queues.len(),
+        databases_down: down.map(|database| database.name.as_str()).collect(),
+        is_truncated: process.is_truncated,
+    }
+}
+
+fn history<'a>(
+    history: &FleetHistory,
+    queue: Option<&'a str>,
+    now: Instant,
+) -> HistoryDocument<'a> {
+    let series = history.series(queue, now);
+    HistoryDocument { queue, is_kept: series.is_some(), series: series.unwrap_or_default() }
+}

@@ -1,0 +1,156 @@
+//! The processes that have replied to a query, to find those that no longer reply.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::fleet::Report;
+
+use super::HISTORY_TIME;
+
+/// The maximum number of processes that are remembered without a reply.
+const MISSING_MAX: usize = 1_000;
+
+/// The processes that have replied within `HISTORY_TIME`.
+#[derive(Debug, Default)]
+pub(super) struct KnownMembers {
+    by_id: HashMap<String, KnownMember>,
+    updated: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct KnownMember {
+    role: String,
+    host: String,
+    version: String,
+    is_draining: bool,
+    replied_at: Instant,
+}
+
+/// A process that did not reply to the last query.
+#[derive(Debug, PartialEq, Serialize)]
+pub(super) struct MissingMember<'a> {
+    pub(super) role: &'a str,
+    pub(super) id: &'a str,
+    pub(super) host: &'a str,
+    pub(super) version: &'a str,
+    /// Whether it was draining when it last replied, so that it has probably exited.
+    pub(super) was_draining: bool,
+    /// The time since its last reply, in seconds.
+    pub(super) silent_seconds: f64,
+}
+
+impl KnownMembers {
+    /// Records the replies to a query.
+    pub(super) fn update(&mut self, now: Instant, reports: &[Report]) {
+        self.updated = Some(now);
+        let mut started = Vec::new();
+        for report in reports {
+            let member = KnownMember {
+                role: report.role.clone(),
+                host: report.host.clone(),
+                version: report.version.clone(),
+                is_draining: report.not_ready.get("lifecycle").is_some_and(|why| why == "draining"),
+                replied_at: now,
+            };
+            if self.by_id.insert(report.id.clone(), member).is_none() {
+                started.push(report);
+            }
+        }
+        self.by_id
+            .retain(|_, member| now.saturating_duration_since(member.replied_at) <= HISTORY_TIME);
+        for report in started {
+            // After a restart, a process has another id.
+            self.forget_one(now, |member| member.role == report.role && member.host == report.host);
+        }
+        while self.by_id.len().saturating_sub(reports.len()) > MISSING_MAX {
+            if !self.forget_one(now, |_| true) {
+                break;
+            }
+        }
+    }
+
+    /// Returns the processes that did not reply to the last query, sorted by role, host and id.
+    pub(super) fn missing(&self, now: Instant) -> Vec<MissingMember<'_>> {
+        let silent =
+            self.by_id.iter().filter(|(_, member)| Some(member.replied_at) != self.updated);
+        let mut missing: Vec<_> = silent
+            .map(|(id, member)| MissingMember {
+                role: &member.role,
+                id,
+                host: &member.host,
+                version: &member.version,
+                was_draining: member.is_draining,
+                silent_seconds: now.saturating_duration_since(member.replied_at).as_secs_f64(),
+            })
+            .collect();
+        missing.sort_by_key(|member| (member.role, member.host, member.id));
+        missing
+    }
+
+    /// Forgets the process that has been silent longest among those that `matches` selects. Returns whether there was one.
+    fn forget_one(&mut self, now: Instant, matches: impl Fn(&KnownMember) -> bool) -> bool {
+        let silent =
+            self.by_id.iter().filter(|(_, member)| member.replied_at != now && matches(member));
+        let oldest = silent.min_by_key(|(_, member)| member.replied_at).map(|(id, _)| id.clone());
+        oldest.is_some_and(|id| self.by_id.remove(&id).is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn report(id: &str, host: &str) -> Report {
+        let (role, id, host) = ("worker".to_owned(), id.to_owned(), host.to_owned());
+        Report { role, id, host, ..Report::default() }
+    }
+
+    fn missing(members: &KnownMembers, now: Instant) -> Vec<String> {
+        members.missing(now).iter().map(|member| member.id.to_owned()).collect()
+    }
+
+    #[test]
+    fn a_process_is_missing_until_it_replies_is_replaced_or_is_forgotten() {
+        let mut members = KnownMembers::default();
+        let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        members.update(at(0), &[report("a", "x"), report("b", "x"), report("c", "y")]);
+        assert_eq!(missing(&members, at(0)), Vec::<String>::new());
+        members.update(at(5), &[report("c", "y")]);
+        assert_eq!(missing(&members, at(5)), ["a", "b"]);
+        assert!((members.missing(at(7))[0].silent_seconds - 7.0).abs() < 1e-9);
+        members.update(at(10), &[report("a", "x"), report("c", "y")]);
+        assert_eq!(missing(&members, at(10)), ["b"]);
+        // The new process on the host has replaced the one that was missing.
+        members.update(at(15), &[report("a", "x"), report("c", "y"), report("d", "x")]);
+        assert_eq!(missing(&members, at(15)), Vec::<String>::new());
+        // It takes the place of a process that ends at the same time.
+        members.update(at(20), &[report("a", "x"), report("d", "x"), report("e", "y")]);
+        assert_eq!(missing(&members, at(20)), Vec::<String>::new());
+        members.update(at(25), &[report("a", "x"), report("d", "x")]);
+        assert_eq!(missing(&members, at(25)), ["e"]);
+        members.update(at(25) + HISTORY_TIME, &[report("a", "x"), report("d", "x")]);
+        assert_eq!(missing(&members, at(25) + HISTORY_TIME), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_number_of_missing_processes_is_limited() {
+        let mut members = KnownMembers::default();
+        let mut now = Instant::now();
+        for generation in 0..4 {
+            let names = (0..400).map(|n| format!("{generation}-{n}"));
+            members.update(now, &names.map(|id| report(&id, &id)).collect::<Vec<_>>());
+            now += Duration::from_secs(5);
+        }
+        assert_eq!(members.missing(now).len(), MISSING_MAX);
+        let of = |generation: &str| {
+            let missing = members.missing(now);
+            missing.iter().filter(|member| member.id.starts_with(generation)).count()
+        };
+        assert_eq!([of("0-"), of("1-"), of("2-"), of("3-")], [200, 400, 400, 0]);
+    }
+}

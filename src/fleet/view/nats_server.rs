@@ -1,0 +1,113 @@
+//! The state of NATS servers, and their activity between two samples.
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::telemetry::count_as_f64;
+
+/// The state of a server at one moment.
+#[derive(Clone, Debug)]
+pub(crate) struct ServerSample {
+    /// When the sample was taken.
+    pub(crate) at: Instant,
+    /// The values of `/varz`.
+    pub(crate) values: Varz,
+    /// The connection with the most unread bytes.
+    pub(crate) slowest: Option<MonitoredConnection>,
+}
+
+/// The relevant part of `/varz`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Varz {
+    pub(crate) server_name: String,
+    pub(crate) version: String,
+    pub(crate) connections: u64,
+    pub(crate) slow_consumers: u64,
+    pub(crate) in_msgs: u64,
+    pub(crate) out_msgs: u64,
+    pub(crate) in_bytes: u64,
+    pub(crate) out_bytes: u64,
+    pub(crate) cpu: f64,
+}
+
+/// The relevant part of `/connz`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Connz {
+    pub(crate) connections: Vec<MonitoredConnection>,
+}
+
+impl Connz {
+    /// Returns the connection with the most unread bytes, if it has any. The reply must be sorted by pending bytes.
+    pub(crate) fn slowest(self) -> Option<MonitoredConnection> {
+        self.connections.into_iter().next().filter(|connection| connection.pending_bytes > 0)
+    }
+}
+
+/// The connection of a client.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct MonitoredConnection {
+    pub(crate) name: String,
+    pub(crate) ip: String,
+    pub(crate) pending_bytes: u64,
+}
+
+/// A NATS server, with rates between two samples.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct NatsServerView {
+    pub(crate) url: String,
+    /// The reason why the other fields are empty.
+    pub(crate) failure: Option<String>,
+    pub(crate) name: String,
+    pub(crate) version: String,
+    pub(crate) connections: u64,
+    pub(crate) slow_consumers: u64,
+    /// The number of new slow consumers since the earlier sample.
+    pub(crate) slow_consumers_new: u64,
+    pub(crate) in_messages_per_second: f64,
+    pub(crate) out_messages_per_second: f64,
+    pub(crate) in_bytes_per_second: f64,
+    pub(crate) out_bytes_per_second: f64,
+    pub(crate) cpu_percent: f64,
+    /// The client with the most unread bytes.
+    pub(crate) slowest_client: String,
+    pub(crate) slowest_pending_bytes: u64,
+}
+
+impl NatsServerView {
+    pub(crate) fn between(
+        url: &str,
+        before: Option<&ServerSample>,
+        now: &Result<ServerSample, String>,
+    ) -> Self {
+        let (sample, failure) = match now {
+            Ok(sample) => (Some(sample), None),
+            Err(failure) => (None, Some(failure.clone())),
+        };
+        let values = sample.map(|sample| sample.values.clone()).unwrap_or_default();
+        let earlier = before.map_or_else(|| values.clone(), |before| before.values.clone());
+        let elapsed =
+            before.zip(sample).map(|(before, sample)| sample.at.duration_since(before.at));
+        let seconds = elapsed.map_or(1.0, |elapsed| elapsed.as_secs_f64()).max(1e-3);
+        let rate = |now: u64, before: u64| count_as_f64(now.saturating_sub(before)) / seconds;
+        let slowest = sample.and_then(|sample| sample.slowest.clone()).unwrap_or_default();
+        Self {
+            url: url.to_owned(),
+            failure,
+            connections: values.connections,
+            slow_consumers: values.slow_consumers,
+            slow_consumers_new: values.slow_consumers.saturating_sub(earlier.slow_consumers),
+            in_messages_per_second: rate(values.in_msgs, earlier.in_msgs),
+            out_messages_per_second: rate(values.out_msgs, earlier.out_msgs),
+            in_bytes_per_second: rate(values.in_bytes, earlier.in_bytes),
+            out_bytes_per_second: rate(values.out_bytes, earlier.out_bytes),
+            cpu_percent: values.cpu,
+            name: values.server_name,
+            version: values.version,
+            slowest_client: if slowest.name.is_empty() { slowest.ip } else { slowest.name },
+            slowest_pending_bytes: slowest.pending_bytes,
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! The queues of endpoints with several queues, compared between two snapshots of the gateways.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use super::activity::ReportPair;
+use super::format::rate;
+use crate::fleet::Report;
+
+/// The headings of the table.
+pub(crate) const HEADINGS: [&str; 7] =
+    ["ENDPOINT", "QUEUE", "WEIGHT", "REQUESTS/s", "SHARE", "4xx", "5xx"];
+
+/// One of several queues of an endpoint, summed over all gateways.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct WeightedQueueView {
+    pub(crate) endpoint: String,
+    pub(crate) queue: String,
+    /// The current weights, without duplicates. There is more than one if the gateways differ.
+    pub(crate) weights: BTreeSet<u64>,
+    /// The weights in the catalogues, without duplicates.
+    pub(crate) catalogue_weights: BTreeSet<u64>,
+    pub(crate) requests_per_second: f64,
+    /// The share of the endpoint's requests that were given this queue. There is none without requests.
+    pub(crate) share: Option<f64>,
+    /// The share of the queue's requests that were answered with a status of 400 to 498.
+    pub(crate) client_error_share: Option<f64>,
+    /// The share of the queue's requests that were answered with a status of 500 to 599.
+    pub(crate) server_error_share: Option<f64>,
+    #[serde(skip)]
+    client_errors_per_second: f64,
+    #[serde(skip)]
+    server_errors_per_second: f64,
+}
+
+/// Returns the queues of all endpoints with several queues, by endpoint and in the order of the catalogue.
+pub(crate) fn weighted_queues(earlier: &[Report], later: &[Report]) -> Vec<WeightedQueueView> {
+    let mut endpoints: BTreeMap<&str, Vec<WeightedQueueView>> = BTreeMap::new();
+    for report in later {
+        let before = earlier.iter().find(|other| other.id == report.id);
+        let pair = ReportPair::new(before, report);
+        let before = before.map(|before| before.weighted_queues.as_slice()).unwrap_or_default();
+        let before: BTreeMap<(&str, &str), _> =
+            before.iter().map(|one| ((&*one.endpoint, &*one.queue), one)).collect();
+        for now in &report.weighted_queues {
+            let queues = endpoints.entry(&now.endpoint).or_default();
+            let index = queues.iter().position(|view| view.queue == now.queue);
+            let index = index.unwrap_or_else(|| {
+                let (endpoint, queue) = (now.endpoint.clone(), now.queue.clone());
+                queues.push(WeightedQueueView { endpoint, queue, ..WeightedQueueView::default() });
+                queues.len() - 1
+            });
+            let Some(view) = queues.get_mut(index) else { continue };
+            let earlier = before.get(&(&*now.endpoint, &*now.queue));
+            let (requests, client_errors, server_errors) = earlier.map_or((0, 0, 0), |earlier| {
+                (earlier.requests, earlier.client_errors, earlier.server_errors)
+            });
+            view.weights.insert(now.weight);
+            view.catalogue_weights.insert(now.catalogue_weight);
+            view.requests_per_second += pair.rate(now.requests, requests);
+            view.client_errors_per_second += pair.rate(now.client_errors, client_errors);
+            view.server_errors_per_second += pair.rate(now.server_errors, server_errors);
+        }
+    }
+    let share = |part: f64, whole: f64| (whole > 0.0).then(|| part / whole);
+    for queues in endpoints.values_mut() {
+        let all: f64 = queues.iter().map(|view| view.requests_per_second).sum();
+        for view in queues {
+            let own = view.requests_per_second;
+            view.share = share(own, all);
+            view.client_error_share = share(view.client_errors_per_second, own);
+            view.server_error_share = share(view.server_errors_per_second, own);
+        }
+    }
+    endpoints.into_values().flatten().collect()
+}
+
+impl WeightedQueueView {
+    /// Returns the row of the table.
+    pub(crate) fn row(&self) -> Vec<String> {
+        let optional = |share: Option<f64>| share.map_or_else(|| "-".to_owned(), percent);
+        vec![
+            self.endpoint.clone(),
+            self.queue.clone(),
+            self.weight(),
+            rate(self.requests_per_second),
+            optional(self.share),
+            optional(self.client_error_share),
+            optional(self.server_error_share),
+        ]
+    }
+
+    /// Returns the current weight as text, and that of the catalogue if it differs.
+    fn weight(&self) -> String {
+        let list = |weights: &BTreeSet<u64>| {
+            let weights: Vec<String> = weights.iter().map(ToString::to_string).collect();
+            weights.join(" or ")
+        };
+        let current = list(&self.weights);
+        if self.weights == self.catalogue_weights {
+            current
+        } else {
+            format!("{current} (catalogue: {})", list(&self.catalogue_weights))
+        }
+    }
+}
+
+/// Formats a share as a percentage, with a decimal if it is small, as the share of a new version usually is.
+fn percent(share: f64) -> String {
+    let percent = share * 100.0;
+    if percent > 0.0 && percent < 10.0 {
+        format!("{percent:.1} %")
+    } else {
+        format!("{percent:.0} %")
+    }
+}
+
+/// Returns a line for each endpoint whose gateways do not have the same weights.
+pub(crate) fn notes(queues: &[WeightedQueueView]) -> impl Iterator<Item = String> {
+    let differ = queues.iter().filter(|view| view.weights.len() > 1);
+    let endpoints: BTreeSet<&str> = differ.map(|view| &*view.endpoint).collect();
+    endpoints.into_iter().map(|endpoint| {
+        format!(
+            "endpoint {endpoint}: the gateways have different weights: set them with fjord queue weight, or reload all gateways"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::report::WeightedQueueReport;
+
+    fn report(id: &str, seconds: f64, queues: &[(&str, u64, [u64; 3])]) -> Report {
+        let queue =
+            |(queue, weight, [requests, client_errors, server_errors]): &(&str, u64, [u64; 3])| {
+                WeightedQueueReport {
+                    endpoint: "horse-get".to_owned(),
+                    queue: (*queue).to_owned(),
+                    weight: *weight,
+                    catalogue_weight: 5,
+                    requests: *requests,
+                    client_errors: *client_errors,
+                    server_errors: *server_errors,
+                }
+            };
+        Report {
+            id: id.to_owned(),
+            uptime_seconds: seconds,
+            weighted_queues: queues.iter().map(queue).collect(),
+            ..Report::default()
+        }
+    }
+
+    #[test]
+    fn rates_and_shares_are_those_between_the_snapshots() {
+        let before = vec![report("g1", 10.0, &[("v1", 5, [100, 0, 0]), ("v2", 5, [50, 1, 9])])];
+        let after = vec![
+            report("g1", 12.0, &[("v1", 5, [250, 0, 3]), ("v2", 5, [60, 3, 14])]),
+            report("g2", 1.0, &[("v1", 5, [30, 0, 0]), ("v2", 0, [0, 0, 0])]),
+        ];
+        let views = weighted_queues(&before, &after);
+        let rows: Vec<String> = views.iter().map(|view| view.row().join("|")).collect();
+        // v1: 75/s and 30/s; v2: 5/s, of which 1/s and 2.5/s are errors.
+        assert_eq!(rows[0], format!("horse-get|v1|5|{}|95 %|0 %|1.4 %", rate(105.0)));
+        assert_eq!(
+            rows[1],
+            format!("horse-get|v2|0 or 5 (catalogue: 5)|{}|4.5 %|20 %|50 %", rate(5.0))
+        );
+        let notes: Vec<String> = notes(&views).collect();
+        assert_eq!(notes.len(), 1, "{notes:?}");
+        assert!(notes[0].starts_with("endpoint horse-get: the gateways have different weights"));
+    }
+
+    #[test]
+    fn queues_without_requests_have_no_shares() {
+        let idle = vec![report("g1", 1.0, &[("v1", 5, [0, 0, 0])])];
+        let views = weighted_queues(&idle, &idle);
+        assert_eq!(
+            views[0].row()[3..],
+            [rate(0.0), "-".to_owned(), "-".to_owned(), "-".to_owned()]
+        );
+        assert_eq!(notes(&views).count(), 0);
+    }
+}
