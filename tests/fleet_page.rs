@@ -90,7 +90,8 @@ async fn a_person_sees_the_fleet_live_with_its_bottleneck() {
     for process in view["processes"].as_array().expect("processes") {
         let text = |key: &str| process[key].as_str().unwrap_or_default().to_owned();
         let (id, version) = (text("id"), text("version"));
-        let parts = [text("role"), text("host"), id[..8].to_owned(), version, "ready".to_owned()];
+        let parts =
+            [text("role"), text("host"), id.chars().take(8).collect(), version, "ready".to_owned()];
         let shown = processes.as_array().unwrap().iter().filter_map(Value::as_str);
         let matching = shown.filter(|row| parts.iter().all(|part| row.contains(part.as_str())));
         assert_eq!(matching.count(), 1, "{parts:?}: {processes}");

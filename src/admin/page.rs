@@ -99,8 +99,8 @@ mod tests {
     #[test]
     fn the_files_of_uplot_are_unchanged_and_their_license_is_in_the_notice() {
         let hash = |bytes| {
-            let hash = digest(&SHA256, bytes);
-            hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+            let add = |text, byte: &u8| format!("{text}{byte:02x}");
+            digest(&SHA256, bytes).as_ref().iter().fold(String::new(), add)
         };
         let update = "after an update of uPlot, also change its version here and in NOTICE";
         assert_eq!(

@@ -36,7 +36,7 @@ async fn every_command_knows_all_queues() {
         let called = json(&run(gateway, &["call", "split", "--queue", queue, "--json"]));
         assert_eq!((&called["body"], &called["queue"]), (&version.into(), &queue.into()));
         let tested = run(worker, &["test", "split", "--queue", queue, "--format", "json"]);
-        let status = if version == "v1" { 0 } else { 1 };
+        let status = i32::from(version != "v1");
         assert_eq!(tested.status.code(), Some(status), "{queue}: {}", text(&tested.stdout));
     }
     assert_eq!(run(worker, &["test", "split"]).status.code(), Some(0), "the first queue");

@@ -84,13 +84,10 @@ fn several(
     default: Option<&ProcedureName>,
     errors: &mut EndpointErrors<'_>,
 ) -> Option<Vec<EndpointQueue>> {
-    let members: RawMembers<'_> = match serde_json::from_str(raw.get()) {
-        Ok(members) => members,
-        Err(_) => {
-            let expected = "expected an object with a weight for each queue, e.g. {\"horse-get\": 95, \"horse-get-v2\": 5}";
-            errors.add("queues", expected);
-            return None;
-        }
+    let Ok(members) = serde_json::from_str::<RawMembers<'_>>(raw.get()) else {
+        let expected = "expected an object with a weight for each queue, e.g. {\"horse-get\": 95, \"horse-get-v2\": 5}";
+        errors.add("queues", expected);
+        return None;
     };
     if !(1..=QUEUES_MAX).contains(&members.0.len()) {
         errors.add("queues", format!("expected 1 to {QUEUES_MAX} queues"));

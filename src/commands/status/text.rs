@@ -15,6 +15,39 @@ use crate::telemetry::count_as_f64;
 const ID_SHOWN: usize = 8;
 /// The maximum number of rows that a table shows; `--json` shows all.
 const ROWS_MAX: usize = 200;
+/// The headings of the processes.
+const PROCESS_HEADINGS: [&str; 12] = [
+    "ROLE", "ID", "HOST", "VERSION", "UP", "CPU", "MEMORY", "RUNNING", "CALLS/s", "p50", "p99",
+    "ERRORS/s",
+];
+/// The headings of the queues.
+const QUEUE_HEADINGS: [&str; 12] = [
+    "QUEUE",
+    "WORKERS",
+    "RUNNING",
+    "USED",
+    "FULL",
+    "ARRIVALS/s",
+    "CALLS/s",
+    "p50",
+    "p99",
+    "WAITING",
+    "WAIT p99",
+    "ERRORS/s",
+];
+/// The headings of the NATS servers.
+const SERVER_HEADINGS: [&str; 10] = [
+    "SERVER",
+    "VERSION",
+    "CLIENTS",
+    "SLOW",
+    "IN/s",
+    "OUT/s",
+    "IN BYTES/s",
+    "OUT BYTES/s",
+    "CPU",
+    "SLOWEST CLIENT",
+];
 
 fn short(id: &str) -> String {
     id.chars().take(ID_SHOWN).collect()
@@ -35,30 +68,10 @@ pub(super) fn page(view: &FleetView) -> String {
         }
     };
     let window = format!("Processes, over {:.1} s", view.window_seconds);
-    section(
-        &window,
-        &[
-            "ROLE", "ID", "HOST", "VERSION", "UP", "CPU", "MEMORY", "RUNNING", "CALLS/s", "p50",
-            "p99", "ERRORS/s",
-        ],
-        view.processes.iter().map(process).collect(),
-    );
+    section(&window, &PROCESS_HEADINGS, view.processes.iter().map(process).collect());
     section(
         "Queues (WAIT: until a worker accepts the request; p50 and p99: time that a call occupies its slot)",
-        &[
-            "QUEUE",
-            "WORKERS",
-            "RUNNING",
-            "USED",
-            "FULL",
-            "ARRIVALS/s",
-            "CALLS/s",
-            "p50",
-            "p99",
-            "WAITING",
-            "WAIT p99",
-            "ERRORS/s",
-        ],
+        &QUEUE_HEADINGS,
         queue_rows(view),
     );
     section(
@@ -76,22 +89,7 @@ pub(super) fn page(view: &FleetView) -> String {
         &["WORKER", "QUEUE", "RUNNING", "USED", "FULL", "CALLS/s", "p50", "p99", "ERRORS/s"],
         view.processes.iter().flat_map(shares).collect(),
     );
-    section(
-        "NATS",
-        &[
-            "SERVER",
-            "VERSION",
-            "CLIENTS",
-            "SLOW",
-            "IN/s",
-            "OUT/s",
-            "IN BYTES/s",
-            "OUT BYTES/s",
-            "CPU",
-            "SLOWEST CLIENT",
-        ],
-        view.nats.iter().map(server).collect(),
-    );
+    section("NATS", &SERVER_HEADINGS, view.nats.iter().map(server).collect());
     for line in notes(view) {
         writeln!(text, "{line}").ok();
     }

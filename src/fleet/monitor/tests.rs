@@ -17,7 +17,7 @@ use crate::fleet::ProcessIdentity;
 use crate::fleet::report::{DemandReport, QueueReport, SlotsReport};
 use crate::future::BoxFuture;
 use crate::message::{Message, Subject};
-use crate::messaging::{Link, RoundTrip, Subscription, TransportError};
+use crate::messaging::{Link, RoundTrip, SettingsState, Subscription, TransportError};
 use crate::telemetry::{Distribution, count_as_f64};
 
 /// A transport that counts messages, and has a reply to each query.
@@ -113,6 +113,14 @@ impl Transport for CountingTransport {
     }
 
     fn reconfigure(&self, _: &TransportConfig) {}
+
+    fn settings(&self) -> watch::Receiver<SettingsState> {
+        watch::Sender::new(SettingsState::InUse).subscribe()
+    }
+
+    fn connect_failure(&self) -> Option<String> {
+        None
+    }
 
     fn inbox(&self) -> Subject {
         Subject::new("_INBOX.own").unwrap()
