@@ -158,6 +158,11 @@ impl Session {
         self.is_waiting() && self.wait_reason == WaitReason::BusDown
     }
 
+    /// Forgets the refusals so far, because a member accepts requests. It may be one of many that refuse them.
+    pub fn forget_refusals(&mut self) {
+        self.immediate_retries = 0;
+    }
+
     /// Sets the reason why the session waits, which other sessions have learned in the meantime. Does nothing if it does not
     /// wait.
     pub fn set_wait_reason(&mut self, reason: WaitReason) {
@@ -209,8 +214,6 @@ impl Session {
             SessionEvent::Start { wait_for: Some(reason), .. } => self.wait(reason, context),
             SessionEvent::Start { .. } => self.send(Destination::Group, context),
             SessionEvent::SendToGroup if self.may_start(context.now) => {
-                // A member that accepts requests may be one of many that refuse them.
-                self.immediate_retries = 0;
                 self.leave_queue_and_send(Destination::Group, context);
             }
             SessionEvent::SendToGroup | SessionEvent::QueueFull if !self.is_waiting() => {}

@@ -155,6 +155,7 @@ impl SessionDriver {
                 return self.waiter.on_head(round_trip, context);
             }
             DriverEvent::Signal(QueueSignal::SendToGroup) if context.is_linked => {
+                self.session.forget_refusals();
                 SessionEvent::SendToGroup
             }
             DriverEvent::Signal(QueueSignal::SendToGroup) => return,
