@@ -1,12 +1,16 @@
 //! The two roles. They share the code in `src` and communicate only through NATS.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::catalogue::Catalogue;
 use crate::cli::Role;
 use crate::config::tls::ClientTlsConfig;
 use crate::config::{Config, LoadedConfig, LogConfig, Sources};
 use crate::lifecycle::{Signals, Tasks};
+use crate::messaging::{self, SettingsState, Transport};
 use crate::start_check::{self, StartError};
 use crate::telemetry::traces::{self, PreparedTraces};
 use crate::telemetry::{conditions, counter, exposition, logs, names};
@@ -15,6 +19,9 @@ use crate::tls;
 pub mod gateway;
 pub mod local;
 pub mod worker;
+
+/// How long the settings of the connection to NATS may take to apply before their reload counts as failed.
+const NATS_SETTINGS_LIMIT: Duration = Duration::from_secs(30);
 
 /// The reason why a role cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -57,10 +64,20 @@ fn reload_failed(errors: &[StartError]) {
     count_reload("failed");
 }
 
-/// Logs and counts a reload whose changes have been applied.
-fn reload_succeeded() {
+/// Logs a reload whose changes have been applied, and counts it once the connection to NATS uses its settings. If it does not
+/// in time, the reload counts as failed.
+fn reload_applied(transport: &Arc<dyn Transport>, tasks: &Tasks) {
     tracing::info!("configuration reloaded");
-    count_reload("ok");
+    if *transport.settings().borrow() != SettingsState::Pending {
+        return count_reload("ok");
+    }
+    let transport = Arc::clone(transport);
+    let _detached = tasks.spawn_background(async move {
+        let deadline = Instant::now() + NATS_SETTINGS_LIMIT;
+        // The transport logs why it does not use the settings.
+        let applied = messaging::settings_applied(&*transport, deadline).await;
+        count_reload(if applied.is_ok() { "ok" } else { "failed" });
+    });
 }
 
 fn count_reload(result: &str) {

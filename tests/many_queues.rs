@@ -45,6 +45,10 @@ fn catalogue(queues: usize) -> &'static str {
 }
 
 async fn worker_on(server: &FakeSqlServer, queues: usize) -> Fleet {
+    worker_with(server, queues, String::new()).await
+}
+
+async fn worker_with(server: &FakeSqlServer, queues: usize, nats_keys: String) -> Fleet {
     let worker_toml = format!(
         "[worker.queues.'many-*']\nconcurrency = 2\ndatabase = 'sql'\n\
          [worker.queues.changed]\nconcurrency = 2\ndatabase = 'sql'\n\
@@ -55,14 +59,15 @@ async fn worker_on(server: &FakeSqlServer, queues: usize) -> Fleet {
         server.ca.display(),
     );
     let catalogue = Some(("many.json", catalogue(queues)));
-    let options = FleetOptions { gateways: 0, worker_toml, catalogue, ..FleetOptions::default() };
+    let options =
+        FleetOptions { gateways: 0, worker_toml, catalogue, nats_keys, ..FleetOptions::default() };
     Fleet::start(options).await
 }
 
 /// Returns the number of queues that are served.
 async fn served(worker: &FjordProcess) -> usize {
     let figure = worker.metric(r#"fjord_worker_queue_ready{queue="many-"#).await;
-    format!("{figure:.0}").parse().expect("a count")
+    format!("{:.0}", figure.abs()).parse().expect("a count")
 }
 
 async fn are_served(worker: &FjordProcess, count: usize, limit: Duration) {
@@ -168,4 +173,23 @@ async fn missing_procedures_are_logged_once_and_stop_no_other_queue() {
     assert!(named.contains("many-0 (fjord_test.numbered_0)") && named.contains("32 more"));
     assert_eq!(with_message(&logged, "every queue matches its database now").len(), 1);
     assert!(reads() < 12, "{} queries", reads());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queues_wait_for_nats_without_a_line_for_each_attempt() {
+    const COUNT: usize = 50;
+    let server = fake_server().await.fake.expect("this is the fake server");
+    // Less room than the subscriptions of all queues need at once.
+    let mut fleet = worker_with(&server, COUNT, "commands_max = 64\n".to_owned()).await;
+    are_served(&fleet.workers[0], COUNT, SOON).await;
+    fleet.nats.servers[0].kill();
+    fleet.workers[0].restart();
+    // Longer than `messaging.nats.operation_timeout`.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let unserved = lines(&fleet.workers[0], 0);
+    assert!(!unserved.is_empty(), "the worker has started");
+    let repeated = with_message(&unserved, "cannot subscribe to the queue's subjects; retrying");
+    assert_eq!(repeated.len(), 0, "{repeated:?}");
+    fleet.nats.servers[0].restart().await;
+    are_served(&fleet.workers[0], COUNT, JOINED_WITHIN).await;
 }

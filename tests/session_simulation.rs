@@ -142,7 +142,7 @@ fn options(execution: Execution) -> SessionOptions {
     }
 }
 
-const START: SessionEvent = SessionEvent::Start { is_linked: true, may_send_to_group: true };
+const START: SessionEvent = SessionEvent::Start { is_linked: true, wait_for: None };
 
 /// The worker that offered a slot is gone, but the queue may have other workers. The request must therefore not wait as if
 /// there were none.

@@ -184,7 +184,7 @@ impl GatewayProcess {
         roles::apply_log_filter(&config.log);
         self.config = config;
         let notes = queue_weights::replace(&old_catalogue, &catalogue);
-        roles::reload_succeeded();
+        roles::reload_applied(self.pipeline.dispatcher.transport(), &self.tasks);
         Ok(notes)
     }
 

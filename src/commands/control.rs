@@ -2,6 +2,7 @@
 //! report.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -18,6 +19,10 @@ use crate::fleet::{self, query};
 use crate::spelling;
 use crate::units::format_duration;
 
+mod member;
+
+use member::Member;
+
 /// The longest wait for the reports that identify the members.
 const GATHER_LIMIT: Duration = Duration::from_secs(3);
 
@@ -30,39 +35,6 @@ pub(super) struct ControlledFleet<'a> {
     members: BTreeMap<String, Member>,
     /// The ids of the processes that the command is known not to concern.
     unconcerned: BTreeSet<String>,
-}
-
-/// A process in the fleet.
-#[derive(Clone, Debug, Default, Serialize)]
-pub(super) struct Member {
-    pub(super) role: String,
-    pub(super) id: String,
-    pub(super) host: String,
-    pub(super) version: String,
-    /// The last command that the process has replied to.
-    pub(super) replied_to: Option<&'static str>,
-    /// Why the last command failed, or that there was no reply in time.
-    pub(super) faults: Vec<String>,
-    pub(super) notes: Vec<String>,
-    /// The queues of the process; `None` if its report does not list them, or if it has not sent one.
-    #[serde(skip)]
-    queues: Option<BTreeSet<String>>,
-}
-
-impl Member {
-    /// Returns whether a command concerns the process, as far as is known.
-    fn must_execute(&self, to: &CommandTarget, command: &ControlCommand) -> bool {
-        let serves = |served: &BTreeSet<String>| {
-            command.queues().is_empty() || command.queues().iter().any(|name| served.contains(name))
-        };
-        to.includes(&self.role, &self.id, &self.host)
-            && command.role().is_none_or(|role| role.as_str() == self.role)
-            && self.queues.as_ref().is_none_or(serves)
-    }
-
-    fn name(&self) -> String {
-        format!("{} {} on {}", self.role, self.id, self.host)
-    }
 }
 
 /// The result of a command, as JSON.
@@ -113,7 +85,7 @@ impl<'a> ControlledFleet<'a> {
         for ConnectedProcess { role, id, address } in connected {
             // The host name of a process that has not replied is not known.
             let (role, host) = (role.as_str().to_owned(), address);
-            let hangs = Member { role, id: id.clone(), host, ..Member::default() };
+            let hangs = Member { role, id: id.clone(), host, hangs: true, ..Member::default() };
             members.entry(id).or_insert(hangs);
         }
         let (by, unconcerned) = (sender(sources), BTreeSet::new());
@@ -125,9 +97,22 @@ impl<'a> ControlledFleet<'a> {
     /// # Errors
     /// A message if there are no others, or if none of them serves one of the command's queues.
     fn keep(&mut self, to: &CommandTarget, command: &ControlCommand) -> Result<(), String> {
+        let mut uncertain = self.members.clone();
         self.members.retain(|_, member| to.includes(&member.role, &member.id, &member.host));
-        if let (true, CommandTarget::Member(name)) = (self.members.is_empty(), to) {
-            return Err(format!("no process has the id or the host name {name}: see fjord status"));
+        if let CommandTarget::Member(name) = to {
+            let is_target = self.members.values().any(|member| member.id == *name);
+            uncertain.retain(|id, member| {
+                let is_of_role = command.role().is_none_or(|role| role.as_str() == member.role);
+                member.hangs && is_of_role && !is_target && !self.members.contains_key(id)
+            });
+            if self.members.is_empty() {
+                let mut error =
+                    format!("no process has the id or the host name {name}: see fjord status");
+                for member in uncertain.values() {
+                    write!(error, "; {} does not reply, and may be on {name}", member.name()).ok();
+                }
+                return Err(error);
+            }
         }
         let is_of_role =
             |member: &&Member| command.role().is_none_or(|role| role.as_str() == member.role);
@@ -143,6 +128,13 @@ impl<'a> ControlledFleet<'a> {
         self.unconcerned.extend(others.map(|(id, _)| id));
         if self.members.is_empty() {
             return Err("the command concerns no process: see fjord status".to_owned());
+        }
+        if let CommandTarget::Member(name) = to {
+            self.members.extend(uncertain.into_iter().map(|(id, mut member)| {
+                member.is_unconcerned = true;
+                member.notes = vec![format!("does not reply, and may be on {name}")];
+                (id, member)
+            }));
         }
         Ok(())
     }
@@ -161,13 +153,12 @@ impl<'a> ControlledFleet<'a> {
         if expected.is_empty() {
             return Ok(true);
         }
-        let name = command.as_str();
         let request = request(self.by.clone(), to, self.timeout, command);
         let NatsConnection { transport, prefix, .. } = self.connection;
         let limit = reply_limit(self.timeout);
         let replies = control::ask(&**transport, prefix, &request, &expected, limit).await;
         let replies = replies.map_err(|error| format!("cannot send the command: {error}"))?;
-        Ok(self.record(name, &expected, replies))
+        Ok(self.record(&request.command, &expected, replies))
     }
 
     /// Sends a command and finds out meanwhile which processes there are. Returns them, and whether all that the command concerns
@@ -198,7 +189,7 @@ impl<'a> ControlledFleet<'a> {
         let replies = replies.map_err(|error| format!("cannot send the command: {error}"))?;
         let mut fleet = discovered?;
         let expected = fleet.expected(to, command);
-        let succeeded = fleet.record(command.as_str(), &expected, replies);
+        let succeeded = fleet.record(command, &expected, replies);
         Ok((fleet, succeeded))
     }
 
@@ -211,10 +202,11 @@ impl<'a> ControlledFleet<'a> {
     /// Records the replies to a command. Returns whether all members that it concerns have succeeded.
     fn record(
         &mut self,
-        name: &'static str,
+        command: &ControlCommand,
         expected: &BTreeSet<String>,
         replies: BTreeMap<String, ControlReply>,
     ) -> bool {
+        let (name, concerns_queues) = (command.as_str(), !command.queues().is_empty());
         let mut succeeded = true;
         for id in expected.iter().filter(|id| !replies.contains_key(*id)) {
             succeeded = false;
@@ -232,9 +224,20 @@ impl<'a> ControlledFleet<'a> {
             (member.role, member.id, member.host) = (reply.role, reply.id, reply.host);
             (member.version, member.faults) = (reply.version, reply.faults);
             member.notes.extend(reply.notes);
+            member.is_unconcerned =
+                concerns_queues && member.faults.is_empty() && reply.changed.is_empty();
+            member.changed = reply.changed;
             member.replied_to = Some(name);
         }
         succeeded
+    }
+
+    /// Returns the first queue to which no member has applied a command. The reports of some members may have been too large to
+    /// contain it.
+    fn unchanged_queue<'c>(&self, command: &'c ControlCommand) -> Option<&'c str> {
+        let is_unchanged =
+            |name: &&String| !self.members.values().any(|member| member.changed.contains(name));
+        command.queues().iter().find(is_unchanged).map(String::as_str)
     }
 
     /// Prints the notes and faults of all members, and `summary`. Returns the exit status.
@@ -270,13 +273,16 @@ impl<'a> ControlledFleet<'a> {
         Ok(if succeeded { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILED) })
     }
 
-    /// Returns the number of members with each role, as text.
+    /// Returns how many members of each role have succeeded, as text: "2 workers", or "1 of 2 workers" if others have failed.
     pub(super) fn count(&self) -> String {
-        let count = |role: &str| self.members.values().filter(|one| one.role == role).count();
-        let text = |role: Role| match count(role.as_str()) {
-            0 => None,
-            1 => Some(format!("1 {}", role.as_str())),
-            count => Some(format!("{count} {}s", role.as_str())),
+        let text = |role: Role| {
+            let concerned = |one: &&Member| one.role == role.as_str() && !one.is_unconcerned;
+            let members: Vec<&Member> = self.members.values().filter(concerned).collect();
+            let all = members.len();
+            let succeeded = members.iter().filter(|member| member.faults.is_empty()).count();
+            let plural = if all == 1 { "" } else { "s" };
+            let of = if succeeded < all { format!("{succeeded} of ") } else { String::new() };
+            (all > 0).then(|| format!("{of}{all} {}{plural}", role.as_str()))
         };
         let counts = [Role::Worker, Role::Gateway].into_iter().filter_map(text);
         counts.collect::<Vec<_>>().join(" and ")
@@ -295,10 +301,8 @@ pub(super) struct SingleCommand<'a> {
     pub(super) is_urgent: bool,
     /// How to wait for the replies, and how to report them.
     pub(super) replies: &'a ReplyOptions,
-    /// The state after success, which follows the number of processes: "draining".
+    /// The state after success, which follows the number of processes that have succeeded: "draining".
     pub(super) success: &'a str,
-    /// The state after a failure: "the other processes drain".
-    pub(super) failure: &'a str,
 }
 
 /// Sends a command to the processes that it concerns, and reports their replies.
@@ -320,10 +324,18 @@ pub(super) fn run(
         };
         match sent.await {
             Ok((fleet, succeeded)) => {
-                let done = format!("{}: {}", fleet.count(), single.success);
-                let summary = if succeeded { &done } else { single.failure };
-                let stage = single.command.as_str();
-                fleet.report((succeeded, stage), summary, single.replies.json, output)
+                let mut lines = Vec::new();
+                let count = fleet.count();
+                if !count.is_empty() {
+                    lines.push(format!("{count}: {}", single.success));
+                }
+                let unchanged = succeeded.then(|| fleet.unchanged_queue(&single.command)).flatten();
+                if let Some(queue) = unchanged {
+                    lines.push(format!("no worker has replied that it serves the queue {queue}"));
+                }
+                let (summary, stage) = (lines.join("; "), single.command.as_str());
+                let succeeded = succeeded && unchanged.is_none();
+                fleet.report((succeeded, stage), &summary, single.replies.json, output)
             }
             Err(failure) => failed(&failure, output),
         }

@@ -22,7 +22,6 @@ pub(super) fn run(
         replies: &arguments.replies,
         is_urgent: false,
         success: "draining; each process exits when its requests or calls have ended",
-        failure: "the other processes drain",
     };
     control::run(&drain, sources, output)
 }

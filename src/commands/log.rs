@@ -31,7 +31,6 @@ pub(super) fn run(
         replies: &target.replies,
         is_urgent: false,
         success: "the filter applies, and will end by itself",
-        failure: "the filter applies in the other processes, and will end by itself",
     };
     control::run(&log, sources, output)
 }

@@ -22,17 +22,16 @@ struct QueueOperation<'a> {
     to: CommandTarget,
     replies: &'a ReplyOptions,
     success: &'static str,
-    failure: &'static str,
 }
 
 impl<'a> QueueOperation<'a> {
     fn of_workers(
         command: ControlCommand,
         target: &'a TargetOptions,
-        (success, failure): (&'static str, &'static str),
+        success: &'static str,
     ) -> Self {
         let to = CommandTarget::parse(target.on.as_deref());
-        Self { command, to, replies: &target.replies, success, failure }
+        Self { command, to, replies: &target.replies, success }
     }
 }
 
@@ -42,7 +41,7 @@ pub(super) fn run(
     sources: &Sources,
     output: &mut Output<impl Write, impl Write>,
 ) -> io::Result<ExitCode> {
-    let QueueOperation { command, to, replies, success, failure } = match change(command) {
+    let QueueOperation { command, to, replies, success } = match change(command) {
         Ok(change) => change,
         Err(error) => {
             print_lines(&mut output.err, "error", [error])?;
@@ -56,7 +55,6 @@ pub(super) fn run(
         command,
         replies,
         success,
-        failure,
     };
     control::run(&queue, sources, output)
 }
@@ -65,36 +63,23 @@ fn change(command: &QueueCommand) -> Result<QueueOperation<'_>, String> {
     match command {
         QueueCommand::Pause(QueueNamesArguments { queues, target }) => {
             let command = ControlCommand::PauseQueues { queues: names(queues)? };
-            Ok(QueueOperation::of_workers(
-                command,
-                target,
-                ("paused", "paused in the other workers"),
-            ))
+            Ok(QueueOperation::of_workers(command, target, "paused"))
         }
         QueueCommand::Resume(QueueNamesArguments { queues, target }) => {
             let command = ControlCommand::ResumeQueues { queues: names(queues)? };
-            Ok(QueueOperation::of_workers(
-                command,
-                target,
-                ("resumed", "resumed in the other workers"),
-            ))
+            Ok(QueueOperation::of_workers(command, target, "resumed"))
         }
         QueueCommand::Limit(arguments) => {
             let queue = name(&arguments.queue)?;
             let limit = limit(&arguments.limit)?;
             let command = ControlCommand::LimitQueue { queue, limit };
-            Ok(QueueOperation::of_workers(
-                command,
-                &arguments.target,
-                ("limited", "limited in the other workers"),
-            ))
+            Ok(QueueOperation::of_workers(command, &arguments.target, "limited"))
         }
         QueueCommand::Weight(arguments) => Ok(QueueOperation {
             command: weight::command(arguments)?,
             to: CommandTarget::role(Role::Gateway),
             replies: &arguments.replies,
             success: "weights changed until their next reload or restart",
-            failure: "changed only in the gateways that are not named",
         }),
     }
 }

@@ -119,8 +119,9 @@ impl CommandIntake {
             // Messages that the server had sent earlier arrive before the confirmation, and are
             // read within another interval.
             if self.stalls.check(Instant::now()) && self.transport.flush().await.is_ok() {
+                let flushed_at = Instant::now();
                 sleep(stall::CHECK_INTERVAL).await;
-                self.stalls.caught_up();
+                self.stalls.caught_up(flushed_at, Instant::now());
             }
         }
     }
@@ -220,8 +221,19 @@ impl CommandAnswer {
         &self.request.by
     }
 
+    /// Records in the log that the command has changed a queue.
+    pub fn log_queue_change(&self, queue: &str, before: &str, after: &str) {
+        let (by, request) = (&self.request.by, &self.request.id);
+        tracing::info!(queue, before, after, by, request, "an operator has changed a queue");
+    }
+
     /// Sends the result of the command, and records it in the log.
     pub async fn send(self, result: ControlResult) {
+        self.send_changed(result, Vec::new()).await;
+    }
+
+    /// Like `send`, with the queues to which the command was applied.
+    pub async fn send_changed(self, result: ControlResult, changed: Vec<String>) {
         let (faults, notes) = match result {
             Ok(notes) => (Vec::new(), notes),
             Err(faults) => (faults, Vec::new()),
@@ -244,6 +256,7 @@ impl CommandAnswer {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             faults: bounded(faults),
             notes: bounded(notes),
+            changed,
         };
         let payload = match serde_json::to_vec(&reply) {
             Ok(payload) => payload.into(),

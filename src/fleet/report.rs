@@ -90,8 +90,9 @@ pub struct SlotsReport {
     pub full_seconds: f64,
     /// Whether the worker is a member of the queue group.
     pub is_served: bool,
-    /// The number of slots that the configuration has. An operator may have set another one.
-    pub limit_configured: u64,
+    /// The number of slots that the configuration has. An operator may have set another one. `None` if the worker's version does
+    /// not report it.
+    pub limit_configured: Option<u64>,
     /// Whether an operator has paused the queue.
     pub is_paused: bool,
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+use super::Transport;
+
 /// The link to the message bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
@@ -68,17 +70,19 @@ pub enum SettingsState {
 ///
 /// # Errors
 /// Why the connection does not use it.
-pub async fn settings_applied(
-    mut settings: watch::Receiver<SettingsState>,
-    deadline: Instant,
-) -> Result<(), String> {
+pub async fn settings_applied(transport: &dyn Transport, deadline: Instant) -> Result<(), String> {
+    let mut settings = transport.settings();
     let decided = settings.wait_for(|state| *state != SettingsState::Pending);
     match timeout_at(deadline, decided).await.map(|state| state.map(|state| state.clone())) {
         Ok(Ok(SettingsState::Refused(why))) => {
             Err(format!("NATS refuses the reloaded settings, the previous ones stay in use: {why}"))
         }
         Ok(Ok(_) | Err(_)) => Ok(()),
-        Err(_) => Err("no connection to NATS with the reloaded settings yet".to_owned()),
+        Err(_) => {
+            let cause = transport.connect_failure();
+            let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
+            Err(format!("no connection to NATS with the reloaded settings yet{cause}"))
+        }
     }
 }
 

@@ -398,7 +398,8 @@ impl AvailabilityMonitor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::procedures::SqliteConfig;
+    use crate::catalogue::ProcedureName;
+    use crate::config::procedures::{APPLICATION_NAME, SqliteConfig};
     use crate::telemetry::snapshot;
 
     #[tokio::test]
@@ -418,24 +419,33 @@ mod tests {
         let tasks = Tasks::new();
         let mut databases = Databases::open(&BTreeMap::from(both)).unwrap();
         let old: Vec<Database> = databases.iter().cloned().collect();
-        let ping = async || {
+        let procedure = ProcedureName::new("main.p").unwrap();
+        let use_old = async || {
             for database in &old {
-                database.backend.ping().await.unwrap();
+                // Takes a connection, although there is no such procedure.
+                database.backend.describe_result(&procedure).await.unwrap();
             }
         };
         let recorded = || {
             let sums = snapshot::sums(&names::BACKEND_CONNECTIONS, names::DATABASE);
             names.map(|name| sums.get(name).copied())
         };
-        ping().await;
+        use_old().await;
         assert_eq!(recorded(), [Some(1.0), Some(1.0)]);
         let replacement = BTreeMap::from([(key(names[0]), config("second"))]);
         let replacement = databases.reopen(&replacement).unwrap();
         databases.closing.cancel();
         databases.replace(replacement, &tasks);
-        let label = |name: &str| (names::DATABASE, name.to_owned());
-        telemetry::remove(&[names::BACKEND_CONNECTIONS], &label(names[0]));
-        ping().await;
-        assert_eq!(recorded(), [None, None], "the series do not come back");
+        // The replacement records to the same series. Nobody but the old database would change this value.
+        let state = |state: &str| {
+            let application = (names::APPLICATION, APPLICATION_NAME.to_owned());
+            let database = (names::DATABASE, names[0].to_owned());
+            let labels = [database, application, (names::STATE, state.to_owned())];
+            gauge(&names::BACKEND_CONNECTIONS, &labels)
+        };
+        state("idle").set(40.0);
+        state("used").set(2.0);
+        use_old().await;
+        assert_eq!(recorded(), [Some(42.0), None], "and the removed series does not come back");
     }
 }

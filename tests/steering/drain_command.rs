@@ -73,7 +73,7 @@ async fn a_process_that_drains_does_not_make_a_reload_fail() {
     })
     .await;
     let output = run(&fleet, &["reload", "--json"]).await;
-    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
     assert!(text(&output.stdout).contains("it is draining"), "{}", text(&output.stdout));
     slow.await.expect("the task ends").is(200);
 }

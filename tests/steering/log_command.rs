@@ -2,7 +2,8 @@
 
 use super::{fleet, run, text};
 use crate::support::eventually::{SOON, eventually_some};
-use crate::support::fleet::Fleet;
+use crate::support::fleet::{Fleet, FleetOptions};
+use crate::support::nats::NatsOptions;
 use crate::support::reload;
 
 /// Returns how many lines of the level `debug` each process has logged.
@@ -87,5 +88,20 @@ async fn a_wrong_filter_or_duration_is_refused_before_it_is_sent() {
     }
     for node in fleet.gateways.iter().chain(&fleet.workers) {
         assert!(!node.process.log().contains("received a command"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_configured_filter_does_not_hide_commands() {
+    let nats = NatsOptions { is_shipped: true, ..NatsOptions::default() };
+    let log_filter = "info,fjord::fleet=off";
+    let fleet = Fleet::start(FleetOptions { nats, log_filter, ..FleetOptions::default() }).await;
+    let output = run(&fleet, &["queue", "pause", "slow"]).await;
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let log = fleet.workers[0].process.log();
+    for part in
+        ["received a command", "an operator has changed a queue", "the command has succeeded"]
+    {
+        assert_eq!(log.lines().filter(|line| line.contains(part)).count(), 1, "{log}");
     }
 }

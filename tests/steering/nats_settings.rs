@@ -1,8 +1,12 @@
 //! Tests `fjord reload` with changed settings in `[messaging.nats]`.
 
 use std::process::Output;
+use std::time::Duration;
+
+use rustix::process::Signal;
 
 use super::text;
+use crate::support::eventually::{SOON, eventually_some};
 use crate::support::fjord_binary;
 use crate::support::fleet::{Fleet, FleetOptions};
 use crate::support::ledger_load::{GatewayRotation, LedgerLoad, reconcile};
@@ -19,7 +23,16 @@ const USERS: [(&str, &str); 5] = [
     ("other", "fjord.q.ledger-again"),
 ];
 
+/// A short ping interval, so that a server that does not answer is noticed soon.
+const PINGS: &str = "ping_interval = '1s'\n";
+const REPLACED: &str = r#"fjord_nats_clients_replaced_total{reason="silent"}"#;
+
 async fn start() -> Fleet {
+    start_with(Duration::ZERO).await
+}
+
+/// Starts a fleet whose worker has a network with this round trip.
+async fn start_with(worker_round_trip: Duration) -> Fleet {
     let user = |(name, denied): (&str, &str)| {
         let subscribe = format!(r#"allow: [">"], deny: ["{denied}"]"#);
         format!(
@@ -29,8 +42,9 @@ async fn start() -> Fleet {
     };
     let extra = format!("authorization: {{ users: [{}] }}", USERS.map(user).join(", "));
     let nats = NatsOptions { extra, ..NatsOptions::default() };
-    let nats_keys = format!("user = 'whole'\npassword = '{SHIPPED_PASSWORD}'\n");
-    Fleet::start(FleetOptions { nats, nats_keys, ..FleetOptions::default() }).await
+    let nats_keys = format!("user = 'whole'\npassword = '{SHIPPED_PASSWORD}'\n{PINGS}");
+    Fleet::start(FleetOptions { nats, nats_keys, worker_round_trip, ..FleetOptions::default() })
+        .await
 }
 
 async fn reload(fleet: &Fleet) -> Output {
@@ -45,6 +59,7 @@ async fn a_user_without_a_permission_is_not_used_and_no_request_fails() {
     let load =
         LedgerLoad::start(&GatewayRotation::new(vec![fleet.client()]), &mut SeededRandom::new());
     load.wait_for_more(20).await;
+    let mut failures = 0.0;
     let mut before = "user = 'whole'".to_owned();
     for (name, subject) in &USERS[2..] {
         let after = format!("user = '{name}'");
@@ -54,6 +69,14 @@ async fn a_user_without_a_permission_is_not_used_and_no_request_fails() {
         let errors = text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{errors}");
         assert!(errors.contains("NATS refuses the reloaded settings"), "{errors}");
+        let failed = r#"fjord_config_reloads_total{result="failed"}"#;
+        let reloads = r#"fjord_config_reloads_total{result="ok"}"#;
+        failures += 1.0;
+        eventually_some("the reload is counted as failed", SOON, async || {
+            (fleet.workers[0].metric(failed).await > failures - 0.5).then_some(())
+        })
+        .await;
+        assert!(fleet.workers[0].metric(reloads).await < 0.5, "each reload is counted once");
         let subject = subject.trim_end_matches('>');
         assert!(errors.contains(subject), "{errors}");
         load.wait_for_more(100).await;
@@ -68,4 +91,75 @@ async fn a_user_without_a_permission_is_not_used_and_no_request_fails() {
     load.wait_for_more(100).await;
     let answers = load.stop().await;
     reconcile("other NATS users", &answers, fleet.ledger()).no_request_lost().all_ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_is_named_and_the_previous_settings_survive_a_stalled_server() {
+    let mut fleet = start().await;
+    let client = fleet.client();
+    let right = format!("password = '{SHIPPED_PASSWORD}'");
+    reload::edit(&fleet.workers[0], &right, "password = 'wrong'");
+    let mut command = tokio::process::Command::new(fjord_binary());
+    command.args(["reload", "--timeout", "3", "--config"]).arg(fleet.gateways[0].directory());
+    let output = command.output().await.expect("fjord runs");
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(
+        errors.contains("no connection to NATS with the reloaded settings yet: 127."),
+        "{errors}"
+    );
+    assert!(errors.to_lowercase().contains("authorization violation"), "{errors}");
+    client.get("/v1/echo/a").await.is(200);
+
+    fleet.nats.servers[0].process().pause();
+    eventually_some("the stalled server is noticed", SOON, async || {
+        (fleet.workers[0].metric(REPLACED).await > 0.5).then_some(())
+    })
+    .await;
+    fleet.nats.servers[0].process().resume();
+    eventually_some("the queue is served with the previous password", SOON, async || {
+        (client.get("/v1/echo/a").await.status == 200).then_some(())
+    })
+    .await;
+
+    reload::edit(&fleet.workers[0], "password = 'wrong'", &right);
+    reload::signal(&mut fleet.workers[0], "ok").await;
+    client.get("/v1/echo/a").await.is(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_restarts_before_it_confirms_the_settings_has_not_refused_them() {
+    // Slow enough that the server restarts while it processes the subscriptions.
+    let mut fleet = start_with(Duration::from_millis(500)).await;
+    let client = fleet.client();
+    client.get("/v1/echo/a").await.is(200);
+    let connected = r#"fjord_nats_events_total{event="connected"}"#;
+    let before = fleet.workers[0].metric(connected).await;
+    reload::edit(&fleet.workers[0], "user = 'whole'", "user = 'second'");
+    fleet.workers[0].process.signal(Signal::HUP);
+    eventually_some("the new client is connected", SOON, async || {
+        (fleet.workers[0].metric(connected).await > before + 0.5).then_some(())
+    })
+    .await;
+    fleet.nats.servers[0].restart().await;
+    eventually_some("the new settings are used", SOON * 2, async || {
+        let log = fleet.workers[0].process.log();
+        log.contains("connected to NATS with the reloaded settings").then_some(())
+    })
+    .await;
+    let log = fleet.workers[0].process.log();
+    assert!(log.contains("NATS has not confirmed the subscriptions"), "{log}");
+    let reloads = async |result: &str| {
+        let name = format!(r#"fjord_config_reloads_total{{result="{result}"}}"#);
+        fleet.workers[0].metric(&name).await
+    };
+    eventually_some("the reload is counted", SOON, async || {
+        (reloads("ok").await > 0.5).then_some(())
+    })
+    .await;
+    assert!(reloads("failed").await < 0.5, "each reload is counted once");
+    eventually_some("the queue is served", SOON, async || {
+        (client.get("/v1/echo/a").await.status == 200).then_some(())
+    })
+    .await;
 }

@@ -9,6 +9,7 @@ use crate::support::client::{get_json, send as send_request};
 use crate::support::eventually::{SOON, eventually_some};
 use crate::support::fleet::Fleet;
 use crate::support::ledger_load::{GatewayRotation, LedgerLoad, reconcile};
+use crate::support::nats::SHIPPED_PASSWORD;
 use crate::support::random::SeededRandom;
 use crate::support::reload;
 
@@ -38,6 +39,13 @@ async fn paused(fleet: &Fleet, queue: &str) -> Vec<bool> {
 async fn status(fleet: &Fleet) -> Value {
     let output = run(fleet, &["status", "--json", "--interval", "1"]).await;
     document(&output)
+}
+
+/// Returns the ids of the processes of a role.
+fn ids<'a>(report: &'a Value, role: &str) -> Vec<&'a str> {
+    let processes = report["processes"].as_array().unwrap().iter();
+    let of_role = processes.filter(|process| process["role"] == role);
+    of_role.map(|process| process["id"].as_str().unwrap()).collect()
 }
 
 fn slow(processes: &Value) -> Vec<&Value> {
@@ -89,6 +97,11 @@ async fn a_paused_queue_finishes_its_calls_and_refuses_new_ones_until_it_is_resu
         let audit = audit.expect("an audit line");
         assert!(audit.contains(r#""arguments":"slow slow-once""#), "{audit}");
         assert!(audit.contains(r#""by":"grace@"#), "{audit}");
+        for queue in ["slow", "slow-once"] {
+            let change =
+                format!(r#""queue":"{queue}","before":"limit 16","after":"limit 16, paused""#);
+            assert!(log.contains(&change), "{log}");
+        }
     }
 
     let said = succeeds(&fleet, &["queue", "resume", "slow", "slow-once"]).await;
@@ -100,6 +113,48 @@ async fn a_paused_queue_finishes_its_calls_and_refuses_new_ones_until_it_is_resu
     assert_eq!(get_json(&ready).await.expect("ready")["notes"], json!({}));
     let said = succeeds(&fleet, &["queue", "resume", "slow"]).await;
     assert!(said.contains("queue slow was not paused"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_request_to_a_paused_queue_is_answered_queue_paused() {
+    let fleet = fleet(1, 2).await;
+    succeeds(&fleet, &["queue", "pause", "slow"]).await;
+    let client = fleet.client();
+    let requests: Vec<_> = (0..20)
+        .map(|_| {
+            let client = client.clone();
+            Tasks::new().spawn(async move { client.get("/v1/slow?ms=1").await })
+        })
+        .collect();
+    for request in requests {
+        request.await.unwrap().is_problem(503, "queue-paused");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_serves_all_requests_while_most_workers_are_paused() {
+    let fleet = fleet(1, 3).await;
+    let report = status(&fleet).await;
+    for id in &ids(&report, "worker")[1..] {
+        succeeds(&fleet, &["queue", "pause", "slow", "--on", id]).await;
+    }
+    let mut states = paused(&fleet, "slow").await;
+    states.sort_unstable();
+    assert_eq!(states, [false, true, true]);
+    let client = fleet.client();
+    let load: Vec<_> = (0..12)
+        .map(|_| {
+            let client = client.clone();
+            Tasks::new().spawn(async move {
+                for _ in 0..100 {
+                    client.get("/v1/slow?ms=5").await.is(200);
+                }
+            })
+        })
+        .collect();
+    for requests in load {
+        requests.await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -118,9 +173,7 @@ async fn a_short_pause_and_a_pause_of_one_worker_fail_no_request() {
         load.wait_for_more(20).await;
     }
     let report = status(&fleet).await;
-    let processes = report["processes"].as_array().unwrap();
-    let worker = processes.iter().find(|process| process["role"] == "worker").unwrap();
-    let one = worker["id"].as_str().unwrap();
+    let one = ids(&report, "worker")[0];
     let said = succeeds(&fleet, &[&["queue", "pause", "--on", one], &*queues].concat()).await;
     assert!(said.ends_with("\n1 worker: paused\n"), "{said}");
     let mut states = paused(&fleet, "ledger-once").await;
@@ -203,7 +256,29 @@ async fn a_wrong_queue_limit_target_or_user_is_named() {
     let errors = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{errors}");
     assert!(errors.contains("no reply to pause-queues within 1s"), "{errors}");
+    assert!(errors.ends_with("\nerror: 0 of 1 worker: paused\n"), "{errors}");
     assert_eq!(paused(&fleet, "slow").await, [false]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_hangs_is_counted_as_failed_and_may_be_on_the_named_host() {
+    let mut fleet = fleet(1, 2).await;
+    let report = status(&fleet).await;
+    let host = report["processes"][0]["host"].as_str().unwrap().to_owned();
+    fleet.workers[0].process.pause();
+    let user = "messaging.nats.system.user=system".to_owned();
+    let password = format!("messaging.nats.system.password={SHIPPED_PASSWORD}");
+    let system = ["--set", &*user, "--set", &*password];
+    let pause = [&["queue", "pause", "slow", "--timeout", "2"], &system[..]].concat();
+    let errors = fails(&fleet, &pause, 1).await;
+    let hangs = |id: &&&str| errors.contains(&format!("error: worker {id} on 127.0.0.1: no reply"));
+    let ids = ids(&report, "worker");
+    let id = ids.iter().find(hangs).unwrap_or_else(|| panic!("{ids:?}: {errors}"));
+    assert!(errors.ends_with("\nerror: 1 of 2 workers: paused\n"), "{errors}");
+    let said = succeeds(&fleet, &[&pause[..], &["--on", &host]].concat()).await;
+    let uncertain = format!("worker {id} on 127.0.0.1: does not reply, and may be on {host}\n");
+    assert!(said.contains(&uncertain) && said.ends_with("\n1 worker: paused\n"), "{said}");
+    fleet.workers[0].process.resume();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -229,5 +304,9 @@ async fn a_worker_refuses_an_excessive_limit_and_a_command_on_the_subject_of_ano
     assert!(fleet.workers[0].process.is_running());
     let reply = send(&fleet, "fjord.control.queue", pause).await;
     assert_eq!(reply["faults"], json!([]), "{reply}");
+    assert_eq!(reply["changed"], json!(["slow"]), "{reply}");
     assert_eq!(paused(&fleet, "slow").await, [true]);
+    let pause = json!({ "pause-queues": { "queues": ["unknown"] } });
+    let reply = send(&fleet, "fjord.control.queue", pause).await;
+    assert_eq!((&reply["faults"], &reply["changed"]), (&json!([]), &json!([])), "{reply}");
 }

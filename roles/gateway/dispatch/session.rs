@@ -158,6 +158,19 @@ impl Session {
         self.is_waiting() && self.wait_reason == WaitReason::BusDown
     }
 
+    /// Forgets the refusals so far, because a member accepts requests. It may be one of many that refuse them.
+    pub fn forget_refusals(&mut self) {
+        self.immediate_retries = 0;
+    }
+
+    /// Sets the reason why the session waits, which other sessions have learned in the meantime. Does nothing if it does not
+    /// wait.
+    pub fn set_wait_reason(&mut self, reason: WaitReason) {
+        if self.is_waiting() {
+            self.wait_reason = reason;
+        }
+    }
+
     /// Returns when the latest attempt was sent. The time before that counts as queue wait, even if
     /// an earlier attempt was sent and got no reply.
     #[must_use]
@@ -198,9 +211,7 @@ impl Session {
             SessionEvent::Start { is_linked: false, .. } => {
                 self.wait(WaitReason::BusDown, context);
             }
-            SessionEvent::Start { may_send_to_group: false, .. } => {
-                self.wait(WaitReason::NoWorkers, context);
-            }
+            SessionEvent::Start { wait_for: Some(reason), .. } => self.wait(reason, context),
             SessionEvent::Start { .. } => self.send(Destination::Group, context),
             SessionEvent::SendToGroup if self.may_start(context.now) => {
                 self.leave_queue_and_send(Destination::Group, context);

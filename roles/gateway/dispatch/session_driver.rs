@@ -145,7 +145,9 @@ impl SessionDriver {
     pub fn handle(&mut self, event: DriverEvent, context: &mut DriverContext<'_>) {
         let session_event = match event {
             DriverEvent::Start { may_send_to_group } => {
-                SessionEvent::Start { is_linked: context.is_linked, may_send_to_group }
+                let wait_for =
+                    (!may_send_to_group).then(|| self.queue.wait_queue.unregistered_reason());
+                SessionEvent::Start { is_linked: context.is_linked, wait_for }
             }
             DriverEvent::Reply(reply) => self.learn(reply, context),
             DriverEvent::Signal(QueueSignal::Head) => {
@@ -153,6 +155,7 @@ impl SessionDriver {
                 return self.waiter.on_head(round_trip, context);
             }
             DriverEvent::Signal(QueueSignal::SendToGroup) if context.is_linked => {
+                self.session.forget_refusals();
                 SessionEvent::SendToGroup
             }
             DriverEvent::Signal(QueueSignal::SendToGroup) => return,
@@ -303,6 +306,9 @@ impl SessionDriver {
             if now < self.silence_excused_until {
                 return None;
             }
+        }
+        if let Some(reason) = self.waiter.reason(&self.queue.wait_queue) {
+            self.session.set_wait_reason(reason);
         }
         Some(SessionEvent::Timer)
     }

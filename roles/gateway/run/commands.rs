@@ -1,6 +1,7 @@
 //! Executes operators' commands in a gateway.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tokio::time::{Instant, sleep};
 
@@ -34,9 +35,9 @@ impl GatewayProcess {
                     self.newer_reload = Cancel::new();
                     let newer_reload = self.newer_reload.clone();
                     let removed = self.removed_endpoints.clone();
-                    let settings = self.pipeline.dispatcher.transport().settings();
+                    let transport = Arc::clone(self.pipeline.dispatcher.transport());
                     let _detached = self.tasks.spawn_background(async move {
-                        let settings = messaging::settings_applied(settings, deadline).await;
+                        let settings = messaging::settings_applied(&*transport, deadline).await;
                         let unused = tokio::select! {
                             unused = removed.wait_until_unused(deadline) => unused,
                             () = newer_reload.cancelled() => {

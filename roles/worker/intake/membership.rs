@@ -105,9 +105,15 @@ impl VersionedMembership {
     /// Subscribes to messages about the queue's jobs, and retries until that succeeds. Returns `false` if the worker stops first.
     async fn listen(&self) -> bool {
         let GroupMembership { queue, transport, executor, stop, closed, .. } = &self.membership;
+        let mut link = transport.link();
         while !stop.is_cancelled() {
+            let listening = async {
+                // Each queue would report an outage. If the transport is closed, subscribing fails.
+                let _up = messaging::wait_until_up(&mut link).await;
+                control::listen(transport, queue, executor, closed).await
+            };
             let listening = tokio::select! {
-                listening = control::listen(transport, queue, executor, closed) => listening,
+                listening = listening => listening,
                 () = stop.cancelled() => return false,
             };
             let Err(error) = listening else { return true };

@@ -85,7 +85,7 @@ fn slots_report(queue: &QueueSnapshot, is_served: bool) -> SlotsReport {
         used_seconds: queue.slot_time.as_secs_f64(),
         full_seconds: queue.saturated_time.as_secs_f64(),
         is_served,
-        limit_configured: count(queue.limit_configured),
+        limit_configured: Some(count(queue.limit_configured)),
         is_paused: queue.is_paused,
     }
 }

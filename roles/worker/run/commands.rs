@@ -1,6 +1,7 @@
 //! Executes operators' commands in a worker.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
@@ -38,9 +39,9 @@ impl WorkerProcess {
                 match self.reload(sources, true) {
                     Ok(rollout) => {
                         self.last_rollout = Some(id);
-                        let settings = self.transport.settings();
+                        let transport = Arc::clone(&self.transport);
                         let _detached = self.tasks.spawn_background(async move {
-                            let settings = messaging::settings_applied(settings, deadline).await;
+                            let settings = messaging::settings_applied(&*transport, deadline).await;
                             let limit = deadline.saturating_duration_since(Instant::now());
                             let problems = rollout.finish(limit).await;
                             let result = fleet::control::also(split(problems, &unserved), settings);
@@ -63,8 +64,8 @@ impl WorkerProcess {
             ControlCommand::PauseQueues { .. }
             | ControlCommand::ResumeQueues { .. }
             | ControlCommand::LimitQueue { .. } => {
-                let result = self.queues.change(&command, answer.by());
-                answer.send(result).await;
+                let (result, changed) = self.queues.change(&command, &answer);
+                answer.send_changed(result, changed).await;
             }
             // The receiver of commands has executed it.
             ControlCommand::WeighQueues { .. } | ControlCommand::SetLogFilter { .. } => {

@@ -3,34 +3,44 @@
 use std::sync::Arc;
 
 use crate::config::limits::CONCURRENCY;
-use crate::fleet::control::{ControlCommand, ControlResult};
+use crate::fleet::control::{CommandAnswer, ControlCommand, ControlResult};
 use crate::roles::worker::intake::queue::Queue;
 
 use super::queues::RunningQueues;
 
 impl RunningQueues {
-    /// Applies a command to those of its queues that this worker serves. `by` is the user and host of the operator.
-    pub(super) fn change(&self, command: &ControlCommand, by: &str) -> ControlResult {
+    /// Applies a command to those of its queues that this worker serves. Returns the result, and the names of these queues.
+    pub(super) fn change(
+        &self,
+        command: &ControlCommand,
+        answer: &CommandAnswer,
+    ) -> (ControlResult, Vec<String>) {
+        if let ControlCommand::LimitQueue { limit: Some(limit), .. } = command {
+            let (floor, ceiling) = (CONCURRENCY.floor, CONCURRENCY.ceiling);
+            if !(floor..=ceiling).contains(limit) {
+                let fault = format!("expected a limit from {floor} to {ceiling}");
+                return (Err(vec![fault]), Vec::new());
+            }
+        }
         let served = self.set.load();
-        let named = command.queues().iter();
-        let queues: Vec<&Arc<Queue>> = named
-            .filter_map(|name| served.iter().find(|queue| queue.subjects.name.as_str() == name))
-            .collect();
-        if queues.is_empty() {
-            return Ok(vec!["serves none of these queues".to_owned()]);
+        let (mut notes, mut changed) = (Vec::new(), Vec::new());
+        for name in command.queues() {
+            let queue = served.iter().find(|queue| queue.subjects.name.as_str() == name);
+            let Some(queue) = queue.filter(|_| !changed.contains(name)) else { continue };
+            let before = state(queue);
+            notes.push(match command {
+                ControlCommand::PauseQueues { .. } => self.pause(queue, answer.by()),
+                ControlCommand::ResumeQueues { .. } => self.resume(queue),
+                ControlCommand::LimitQueue { limit, .. } => set_limit(queue, *limit),
+                _ => continue,
+            });
+            answer.log_queue_change(name, &before, &state(queue));
+            changed.push(name.clone());
         }
-        match command {
-            ControlCommand::PauseQueues { .. } => {
-                Ok(queues.iter().map(|queue| self.pause(queue, by)).collect())
-            }
-            ControlCommand::ResumeQueues { .. } => {
-                Ok(queues.iter().map(|queue| self.resume(queue)).collect())
-            }
-            ControlCommand::LimitQueue { limit, .. } => {
-                queues.iter().map(|queue| set_limit(queue, *limit)).collect()
-            }
-            _ => Ok(Vec::new()),
+        if changed.is_empty() {
+            notes.push("serves none of these queues".to_owned());
         }
+        (Ok(notes), changed)
     }
 
     fn pause(&self, queue: &Queue, by: &str) -> String {
@@ -50,16 +60,16 @@ impl RunningQueues {
     }
 }
 
-fn set_limit(queue: &Arc<Queue>, limit: Option<usize>) -> Result<String, Vec<String>> {
-    let (floor, ceiling) = (CONCURRENCY.floor, CONCURRENCY.ceiling);
-    if limit.is_some_and(|limit| !(floor..=ceiling).contains(&limit)) {
-        return Err(vec![format!("expected a limit from {floor} to {ceiling}")]);
-    }
+/// Returns what commands can change, for the audit log.
+fn state(queue: &Queue) -> String {
+    let paused = if queue.snapshot().is_paused { ", paused" } else { "" };
+    format!("limit {}{paused}", queue.limit())
+}
+
+fn set_limit(queue: &Arc<Queue>, limit: Option<usize>) -> String {
     let before = queue.limit();
     queue.set_operator_limit(limit);
     let (name, now, configured) = (&queue.subjects.name, queue.limit(), queue.configured_limit());
     let waits = if now > configured { "; calls may have to wait for a connection" } else { "" };
-    Ok(format!(
-        "queue {name} runs up to {now} calls, before {before}, configured {configured}{waits}"
-    ))
+    format!("queue {name} runs up to {now} calls, before {before}, configured {configured}{waits}")
 }

@@ -52,7 +52,7 @@ impl WorkerProcess {
         roles::apply_log_filter(&config.log);
         failure_log::log_database_messages(config.log.database_messages);
         self.config = config;
-        roles::reload_succeeded();
+        roles::reload_applied(&self.transport, &self.tasks);
         Ok(rollout)
     }
 

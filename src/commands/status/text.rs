@@ -156,14 +156,18 @@ fn pool(pool: &PoolView) -> Vec<String> {
 }
 
 fn shares(process: &ProcessView) -> Vec<Vec<String>> {
+    // An operator has set another limit than the configured one.
+    let configured = |share: &WorkerQueueView| {
+        share.limit_configured.filter(|configured| *configured != share.limit)
+    };
     let is_busy = |share: &&WorkerQueueView| {
-        let is_changed = share.is_paused || share.limit != share.limit_configured;
+        let is_changed = share.is_paused || configured(share).is_some();
         share.running > 0 || share.rates.calls_per_second > 0.0 || !share.is_served || is_changed
     };
     let row = |share: &WorkerQueueView| {
         let mut runs = format!("{}/{}", share.running, share.limit);
-        if share.limit != share.limit_configured {
-            write!(runs, " (configured {})", share.limit_configured).ok();
+        if let Some(configured) = configured(share) {
+            write!(runs, " (configured {configured})").ok();
         }
         if share.is_paused {
             runs.push_str(" paused");

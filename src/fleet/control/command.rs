@@ -224,4 +224,6 @@ pub struct ControlReply {
     pub faults: Vec<String>,
     /// Facts that the operator should know.
     pub notes: Vec<String>,
+    /// The queues to which the command was applied.
+    pub changed: Vec<String>,
 }

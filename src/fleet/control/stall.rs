@@ -37,9 +37,14 @@ impl StallDetector {
         state.stalled_since.is_some()
     }
 
-    /// Records that all messages of a stall have been read.
-    pub(super) fn caught_up(&self) {
-        self.lock().stalled_since = None;
+    /// Records that the messages of a stall have been read: all of them had been received at `flushed_at`. Does not end the
+    /// stall if the process was suspended again since then. The time that confirming this took is not another stall.
+    pub(super) fn caught_up(&self, flushed_at: Instant, now: Instant) {
+        let mut state = self.lock();
+        if now.saturating_duration_since(flushed_at) < STALL_MIN {
+            state.stalled_since = None;
+        }
+        state.checked_at = now;
     }
 
     /// Returns the earliest time at which a message that is read now can have arrived.
@@ -75,8 +80,22 @@ mod tests {
         assert!(detector.check(at(5_001)));
         assert_eq!(detector.arrival(at(5_002)), at(250), "read after the next check");
         assert!(detector.check(at(5_250)));
-        detector.caught_up();
-        assert!(!detector.check(at(5_500)));
+        detector.caught_up(at(5_260), at(5_510));
+        assert!(!detector.check(at(5_510)));
         assert_eq!(detector.arrival(at(5_600)), at(5_600));
+    }
+
+    #[test]
+    fn a_long_round_trip_is_not_another_stall_and_a_second_stall_is_not_forgotten() {
+        let start = Instant::now();
+        let detector = StallDetector::new(start);
+        let at = |millis| start + Duration::from_millis(millis);
+        assert!(detector.check(at(2_000)));
+        detector.caught_up(at(3_500), at(3_750));
+        assert!(!detector.check(at(3_750)));
+        assert!(detector.check(at(6_000)));
+        detector.caught_up(at(6_100), at(9_000));
+        assert!(detector.check(at(9_000)), "suspended while it read the messages");
+        assert_eq!(detector.arrival(at(9_010)), at(3_750));
     }
 }

@@ -48,8 +48,8 @@ pub(crate) struct WorkerQueueView {
     pub(crate) running: u64,
     pub(crate) is_served: bool,
     pub(crate) is_paused: bool,
-    /// The number of slots that the configuration has.
-    pub(crate) limit_configured: u64,
+    /// The number of slots that the configuration has. `None` if the worker's version does not report it.
+    pub(crate) limit_configured: Option<u64>,
     /// The share of the slots that were in use.
     pub(crate) utilization: f64,
     /// The share of the time during which all slots were in use.

@@ -84,7 +84,15 @@ impl ConnectionState {
 
     /// Records refusals that the server sends to another client, which is not used yet.
     pub(super) fn begin_trial(&self, client: u64) {
-        self.lock().trial = Some(ClientTrial { client, refusals: Vec::new() });
+        let mut state = self.lock();
+        state.trial = Some(ClientTrial { client, refusals: Vec::new() });
+        // The earlier failures were those of other settings.
+        state.connect_failure = None;
+    }
+
+    /// Returns whether the server has refused a subscription since `begin_trial`.
+    pub(super) fn has_trial_refusal(&self) -> bool {
+        self.lock().trial.as_ref().is_some_and(|trial| !trial.refusals.is_empty())
     }
 
     /// Returns the refusals since `begin_trial`.

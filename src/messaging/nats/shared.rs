@@ -53,6 +53,13 @@ impl NatsShared {
         self.config_in_use.store(config);
     }
 
+    /// Starts a trial again that the loss of the client in use has ended.
+    pub(super) fn resume_trial(&self) {
+        if *self.settings.borrow() == SettingsState::Pending {
+            self.reconfigured.notify_one();
+        }
+    }
+
     pub(super) fn lock_round_trip(&self) -> MutexGuard<'_, RoundTripMeter> {
         self.round_trip.lock().unwrap_or_else(PoisonError::into_inner)
     }

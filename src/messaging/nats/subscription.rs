@@ -26,8 +26,6 @@ pub(super) struct NatsSubscription {
     handle: Arc<SubscriptionHandle>,
     subscriptions: Arc<Subscriptions>,
     inner: Option<async_nats::Subscriber>,
-    /// A subscriber that gets no further messages, but whose messages have not all been read.
-    rest: Option<async_nats::Subscriber>,
     read: u64,
     is_leaving: bool,
 }
@@ -35,7 +33,7 @@ pub(super) struct NatsSubscription {
 impl NatsSubscription {
     /// Creates the reading side of `handle`. Dropping it removes the subscription.
     pub(super) fn new(handle: Arc<SubscriptionHandle>, subscriptions: Arc<Subscriptions>) -> Self {
-        Self { handle, subscriptions, inner: None, rest: None, read: 0, is_leaving: false }
+        Self { handle, subscriptions, inner: None, read: 0, is_leaving: false }
     }
 }
 
@@ -58,12 +56,8 @@ impl Stream for NatsSubscription {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Message>> {
         let this = &mut *self;
         loop {
-            match this.rest.as_mut().map(|rest| rest.poll_next_unpin(cx)) {
-                Some(Poll::Ready(Some(message))) => {
-                    return Poll::Ready(Some(convert::received(message)));
-                }
-                Some(Poll::Ready(None)) => this.rest = None,
-                Some(Poll::Pending) | None => {}
+            if let Some(message) = this.handle.next_forwarded() {
+                return Poll::Ready(Some(convert::received(message)));
             }
             match this.inner.as_mut().map(|inner| inner.poll_next_unpin(cx)) {
                 Some(Poll::Ready(Some(message))) => {
@@ -74,10 +68,13 @@ impl Stream for NatsSubscription {
                 Some(Poll::Ready(None)) => this.inner = None,
                 Some(Poll::Pending) | None => {}
             }
+            this.handle.reader.register(cx.waker());
+            if this.handle.has_forwarded() {
+                continue;
+            }
             if this.is_leaving {
                 return if this.inner.is_some() { Poll::Pending } else { Poll::Ready(None) };
             }
-            this.handle.reader.register(cx.waker());
             match this.handle.take_change() {
                 SubscriberChange::None => return Poll::Pending,
                 SubscriberChange::Ended => this.inner = None,
@@ -85,7 +82,6 @@ impl Stream for NatsSubscription {
                     this.inner = Some(inner);
                     this.read = 0;
                 }
-                SubscriberChange::Also(rest) => this.rest = Some(rest),
             }
         }
     }

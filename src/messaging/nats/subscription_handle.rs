@@ -1,9 +1,12 @@
 //! A subscription of this process, independent of the client that carries it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 
 use async_nats::{Client, Subscriber};
+use futures_util::StreamExt;
 use futures_util::task::AtomicWaker;
 use tokio::sync::watch;
 
@@ -13,6 +16,8 @@ use crate::messaging::TransportError;
 
 /// The value of `client` after leaving. It keeps later clients from subscribing again.
 const LEFT: u64 = u64::MAX;
+/// The maximum number of messages of another client that wait for the reader. More wait in the buffer of the client library.
+const FORWARDED_MAX: usize = 256;
 
 /// A subscription. It outlives the client that carries it.
 #[derive(Debug)]
@@ -24,6 +29,10 @@ pub(super) struct SubscriptionHandle {
     /// The number of the latest client that carries the subscription; `LEFT` after leaving.
     client: AtomicU64,
     change: Mutex<SubscriberChange>,
+    /// Messages that a client received which does not carry the subscription.
+    forwarded: Mutex<VecDeque<async_nats::Message>>,
+    /// `false` only if `forwarded` is empty. Atomic, because it is read for every message.
+    has_forwarded: AtomicBool,
     pub(super) reader: AtomicWaker,
     pub(super) served: watch::Sender<bool>,
 }
@@ -50,8 +59,6 @@ pub(super) enum SubscriberChange {
     Ended,
     /// A new subscriber.
     New(Subscriber),
-    /// The same subscriber, and the messages that another one has received.
-    Also(Subscriber),
 }
 
 impl SubscriptionKind {
@@ -89,6 +96,8 @@ impl SubscriptionHandle {
             kind,
             client: AtomicU64::new(0),
             change: Mutex::new(SubscriberChange::None),
+            forwarded: Mutex::default(),
+            has_forwarded: AtomicBool::new(false),
             reader: AtomicWaker::new(),
             served: watch::Sender::new(true),
         }
@@ -131,26 +140,62 @@ impl SubscriptionHandle {
         subscribed.await.map_err(|e| TransportError::Refused(e.into()))
     }
 
-    /// Switches the reader to a subscriber that client number `number` has made, unless this or a later client already carries
-    /// the subscription, or the process has left.
-    pub(super) fn carry_on(&self, subscriber: Subscriber, number: u64) {
+    /// Switches the reader to a subscriber that client number `number` has made. Returns the subscriber if this or a later
+    /// client already carries the subscription, or the process has left.
+    pub(super) fn carry_on(&self, subscriber: Subscriber, number: u64) -> Option<Subscriber> {
         let mut change = self.lock_change();
-        if self.client.fetch_max(number, Ordering::AcqRel) < number {
-            *change = SubscriberChange::New(subscriber);
-            drop(change);
-            self.reader.wake();
+        if self.client.fetch_max(number, Ordering::AcqRel) >= number {
+            return Some(subscriber);
         }
+        *change = SubscriberChange::New(subscriber);
+        drop(change);
+        self.reader.wake();
+        None
     }
 
-    /// Lets the reader also read the messages of another subscriber, which receives no further
-    /// ones.
-    pub(super) fn read_also(&self, subscriber: Subscriber) {
-        let mut change = self.lock_change();
-        if matches!(*change, SubscriberChange::None) {
-            *change = SubscriberChange::Also(subscriber);
-            drop(change);
+    /// Passes the messages that a subscriber of another client has received to the reader, as far as there is room. Returns
+    /// `Ready` when there can be no more.
+    pub(super) fn poll_forward(
+        &self,
+        subscriber: &mut Subscriber,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        let mut forwarded = self.lock_forwarded();
+        let before = forwarded.len();
+        let mut result = Poll::Pending;
+        while forwarded.len() < FORWARDED_MAX {
+            match subscriber.poll_next_unpin(cx) {
+                Poll::Ready(Some(message)) => forwarded.push_back(message),
+                Poll::Ready(None) => {
+                    result = Poll::Ready(());
+                    break;
+                }
+                Poll::Pending => break,
+            }
+        }
+        let has_new = forwarded.len() > before;
+        self.has_forwarded.store(!forwarded.is_empty(), Ordering::Release);
+        drop(forwarded);
+        if has_new {
             self.reader.wake();
         }
+        result
+    }
+
+    /// Returns whether messages of another client are waiting to be read.
+    pub(super) fn has_forwarded(&self) -> bool {
+        self.has_forwarded.load(Ordering::Acquire)
+    }
+
+    /// Takes the oldest message of another client.
+    pub(super) fn next_forwarded(&self) -> Option<async_nats::Message> {
+        if !self.has_forwarded() {
+            return None;
+        }
+        let mut forwarded = self.lock_forwarded();
+        let message = forwarded.pop_front();
+        self.has_forwarded.store(!forwarded.is_empty(), Ordering::Release);
+        message
     }
 
     /// Switches the reader to a subscriber of client number `number`.
@@ -177,6 +222,10 @@ impl SubscriptionHandle {
     /// Takes the pending change for the reader.
     pub(super) fn take_change(&self) -> SubscriberChange {
         std::mem::replace(&mut *self.lock_change(), SubscriberChange::None)
+    }
+
+    fn lock_forwarded(&self) -> MutexGuard<'_, VecDeque<async_nats::Message>> {
+        self.forwarded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_change(&self) -> MutexGuard<'_, SubscriberChange> {

@@ -1,12 +1,15 @@
 //! Replaces the client after a reload has changed its configuration: the new client is used only if the server accepts all
 //! subscriptions of the previous one.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use async_nats::Subscriber;
 use bytes::Bytes;
+use futures_util::future::join_all;
 use futures_util::{FutureExt, StreamExt};
 use tokio::time::{sleep, timeout};
 
@@ -17,7 +20,7 @@ use super::subscription_handle::SubscriptionHandle;
 use crate::config::messaging::NatsConfig;
 use crate::lifecycle::Tasks;
 use crate::messaging::{SettingsState, TransportError};
-use crate::telemetry::{counter, names};
+use crate::telemetry::chain;
 
 /// The interval at which a new client is asked whether it is connected.
 const CONNECT_CHECK: Duration = Duration::from_millis(20);
@@ -29,6 +32,21 @@ pub(super) struct Successor {
     client: Arc<NatsClient>,
     config: Arc<NatsConfig>,
     subscriptions: Vec<TrialSubscription>,
+}
+
+/// A client that cannot be used with the reloaded configuration.
+struct FailedTrial {
+    reason: FailureReason,
+    client: Arc<NatsClient>,
+    config: Arc<NatsConfig>,
+}
+
+/// Why a client cannot be used.
+enum FailureReason {
+    /// The server has refused subscriptions.
+    Refused(String),
+    /// The server has not confirmed the subscriptions, for example because the connection was lost.
+    NotConfirmed(TransportError),
 }
 
 /// A subscription of a client that is not used yet.
@@ -67,18 +85,45 @@ impl NatsShared {
     pub(super) async fn successor(&self) -> Successor {
         loop {
             self.reconfigured.notified().await;
-            let connected = loop {
-                tokio::select! {
-                    connected = self.connect_successor() => break connected,
+            loop {
+                let tried = tokio::select! {
+                    tried = self.try_settings() => tried,
                     // The configuration has changed again.
-                    () = self.reconfigured.notified() => {}
+                    () = self.reconfigured.notified() => continue,
+                };
+                match tried {
+                    Ok(successor) => return successor,
+                    Err(FailedTrial {
+                        reason: FailureReason::Refused(refusal),
+                        client,
+                        config,
+                    }) => {
+                        self.refuse(&config, refusal);
+                        end_slowly(client);
+                        break;
+                    }
+                    Err(FailedTrial {
+                        reason: FailureReason::NotConfirmed(error), client, ..
+                    }) => {
+                        let error = chain(&error);
+                        tracing::warn!(
+                            error,
+                            "NATS has not confirmed the subscriptions with the reloaded settings; trying again"
+                        );
+                        end_slowly(client);
+                        sleep(CREATE_RETRY).await;
+                    }
                 }
-            };
-            let (client, config) = connected;
-            match self.try_subscriptions(&client).await {
-                Ok(subscriptions) => return Successor { client, config, subscriptions },
-                Err(refusal) => self.refuse(client, &config, refusal),
             }
+        }
+    }
+
+    /// Connects with the new configuration, and makes all accepted subscriptions on the new client.
+    async fn try_settings(&self) -> Result<Successor, FailedTrial> {
+        let (client, config) = self.connect_successor().await;
+        match self.try_subscriptions(&client).await {
+            Ok(subscriptions) => Ok(Successor { client, config, subscriptions }),
+            Err(reason) => Err(FailedTrial { reason, client, config }),
         }
     }
 
@@ -110,30 +155,45 @@ impl NatsShared {
         (client, config)
     }
 
-    /// Makes all accepted subscriptions on a client that is not used yet, and waits until the server has processed them.
+    /// Makes all accepted subscriptions on a client that is not used yet, and waits until the server has processed them. Joins
+    /// queue groups only after the server has accepted the others, because a group delivers requests to each of its members at
+    /// once: they are read in the meantime. After a failure, the groups are left without losing requests.
     async fn try_subscriptions(
         &self,
         client: &NatsClient,
-    ) -> Result<Vec<TrialSubscription>, (String, Vec<TrialSubscription>)> {
-        let mut made = Vec::new();
+    ) -> Result<Vec<TrialSubscription>, FailureReason> {
+        let (groups, others): (Vec<_>, Vec<_>) =
+            self.state.subscriptions.accepted().into_iter().partition(|one| one.group.is_some());
+        let (mut made, mut joined) = (Vec::new(), JoinedGroups(Vec::new()));
         let confirmed = async {
-            for handle in self.state.subscriptions.accepted() {
+            for handle in others {
                 let subscriber = handle.subscribe(&client.inner).await?;
                 made.push((handle, subscriber));
             }
-            self.confirm(client).await
+            self.confirm(client).await?;
+            if self.state.has_trial_refusal() {
+                return Ok(());
+            }
+            for handle in groups {
+                let subscriber = handle.subscribe(&client.inner).await?;
+                joined.0.push((handle, subscriber));
+            }
+            joined.forward_until(self.confirm(client)).await
         };
         let limit = client.operation_timeout + self.config.load().ping_interval;
         let confirmed = timeout(limit, confirmed).await.unwrap_or(Err(TransportError::TimedOut));
         let refusals = self.state.end_trial();
         match (confirmed, refusals.first()) {
-            (Ok(()), None) => Ok(made),
+            (Ok(()), None) => {
+                made.append(&mut joined.0);
+                Ok(made)
+            }
             (_, Some(refusal)) => {
                 let more = refusals.len() - 1;
                 let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
-                Err((format!("{refusal}{more}"), made))
+                Err(FailureReason::Refused(format!("{refusal}{more}")))
             }
-            (Err(error), None) => Err((error.to_string(), made)),
+            (Err(error), None) => Err(FailureReason::NotConfirmed(error)),
         }
     }
 
@@ -153,35 +213,17 @@ impl NatsShared {
     }
 
     /// Keeps the previous client and its configuration, because the server refuses subscriptions of the new one.
-    fn refuse(
-        &self,
-        client: Arc<NatsClient>,
-        tried: &Arc<NatsConfig>,
-        (refusal, made): (String, Vec<TrialSubscription>),
-    ) {
+    fn refuse(&self, tried: &Arc<NatsConfig>, refusal: String) {
         tracing::error!(
             error = refusal,
             "NATS refuses the reloaded settings; the previous connection and settings stay in use"
         );
-        let result = (names::RESULT, "failed".to_owned());
-        counter(&names::CONFIG_RELOADS, &[result]).increment(1);
-        let is_latest = Arc::ptr_eq(tried, &self.config.load());
-        if is_latest {
+        if Arc::ptr_eq(tried, &self.config.load()) {
             self.config.store(self.config_in_use.load_full());
             // The same configuration is tried again by the next reload.
             self.files.lock().unwrap_or_else(PoisonError::into_inner).clear();
             self.settings.send_replace(SettingsState::Refused(refusal));
         }
-        let _detached = Tasks::new().spawn_background(async move {
-            for (handle, mut subscriber) in made {
-                // Requests that a group has already delivered to this client are still executed.
-                if handle.group.is_some() && subscriber.unsubscribe().await.is_ok() {
-                    handle.read_also(subscriber);
-                }
-            }
-            sleep(PREVIOUS_KEPT).await;
-            drop(client);
-        });
     }
 
     /// Uses another client, whose subscriptions the server has accepted. Messages that only the previous client receives are
@@ -189,23 +231,74 @@ impl NatsShared {
     pub(super) async fn switch_to(&self, previous: Arc<NatsClient>, next: Successor) {
         let Successor { client, config, subscriptions } = next;
         self.state.switch_client(client.number);
+        let mut left = JoinedGroups(Vec::new());
         for (handle, mut subscriber) in subscriptions {
             // Both clients have received these messages. A group delivers each message only once.
             if handle.group.is_none() {
                 while let Some(Some(_)) = subscriber.next().now_or_never() {}
             }
-            handle.carry_on(subscriber, client.number);
+            let is_group = handle.group.is_some();
+            if let Some(unused) = handle.carry_on(subscriber, client.number)
+                && is_group
+            {
+                left.0.push((handle, unused));
+            }
         }
+        drop(left);
         self.client.store(Arc::clone(&client));
         self.use_config(config);
         // Makes the subscriptions that were added in the meantime.
         self.subscribe_all(&client).await;
         previous.retire();
         tracing::info!("connected to NATS with the reloaded settings");
-        let _detached = Tasks::new().spawn_background(async move {
-            // Messages that were passed to the previous client are still being written.
-            sleep(PREVIOUS_KEPT).await;
-            drop(previous);
-        });
+        // Messages that were passed to the previous client are still being written.
+        end_slowly(previous);
+    }
+}
+
+/// Drops a client a while after it was last used.
+fn end_slowly(client: Arc<NatsClient>) {
+    let _detached = Tasks::new().spawn_background(async move {
+        sleep(PREVIOUS_KEPT).await;
+        drop(client);
+    });
+}
+
+/// The queue groups that a client has joined which is not used yet. When dropped, it leaves the groups, and requests that they
+/// have already delivered are still executed.
+struct JoinedGroups(Vec<TrialSubscription>);
+
+impl JoinedGroups {
+    /// Passes the requests to their readers until `done` completes.
+    async fn forward_until<T>(&mut self, done: impl Future<Output = T>) -> T {
+        let mut done = pin!(done);
+        poll_fn(|cx| {
+            for (handle, subscriber) in &mut self.0 {
+                // The subscriptions end only with the client.
+                let _ended = handle.poll_forward(subscriber, cx);
+            }
+            done.as_mut().poll(cx)
+        })
+        .await
+    }
+}
+
+impl Drop for JoinedGroups {
+    fn drop(&mut self) {
+        let groups = std::mem::take(&mut self.0);
+        if groups.is_empty() {
+            return;
+        }
+        let _detached = Tasks::new().spawn_background(timeout(PREVIOUS_KEPT, async move {
+            let leave = async |(handle, mut subscriber): TrialSubscription| {
+                if subscriber.unsubscribe().await.is_err() {
+                    return;
+                }
+                let mut all = pin!(poll_fn(|cx| handle.poll_forward(&mut subscriber, cx)));
+                // Polled again after a while, because the reader may have made room.
+                while timeout(CONNECT_CHECK, &mut all).await.is_err() {}
+            };
+            join_all(groups.into_iter().map(leave)).await
+        }));
     }
 }

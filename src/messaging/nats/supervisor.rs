@@ -171,13 +171,11 @@ impl NatsShared {
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         self.state.use_client(number);
         let parts = (&self.state, &self.probes);
+        // The settings of a reload are used only once a successor has confirmed them.
+        let config = self.config_in_use.load_full();
         let client = loop {
-            let config = self.config.load_full();
             match NatsClient::start(&config, &self.name, number, parts).await {
-                Ok(client) => {
-                    self.use_config(config);
-                    break Arc::new(client);
-                }
+                Ok(client) => break Arc::new(client),
                 Err(error) => tracing::error!(%error, "cannot create a NATS client"),
             }
             sleep(CREATE_RETRY).await;
@@ -190,6 +188,7 @@ impl NatsShared {
         self.client.store(Arc::clone(&client));
         // Makes the subscriptions that were added in the meantime.
         self.subscribe_all(&client).await;
+        self.resume_trial();
     }
 
     /// Retries refused subscriptions with growing pauses. Never returns.

@@ -10,7 +10,7 @@ use crate::config::log::is_filter;
 /// A directive that silences the SQL Server driver regardless of the configured filter. The driver
 /// logs messages and rows, which contain values from callers.
 const SILENT: &str = "tiberius=off";
-/// A directive for the lines that record operators' commands, which temporary directives cannot silence.
+/// A directive for the lines that record operators' commands, which no filter can silence.
 const AUDIT: &str = "fjord::fleet::control=info";
 
 /// The filter of the process's subscriber.
@@ -102,15 +102,17 @@ impl Directives {
 
     fn to_filter(&self) -> Result<EnvFilter, LogError> {
         let Some((_, temporary)) = &self.temporary else { return parse(&self.configured) };
-        let audit = AUDIT.parse().map_err(|_| LogError::Filter)?;
-        Ok(parse(&format!("{},{temporary}", self.configured))?.add_directive(audit))
+        parse(&format!("{},{temporary}", self.configured))
     }
 }
 
 pub(super) fn parse(filter: &str) -> Result<EnvFilter, LogError> {
     let parsed: Option<EnvFilter> = is_filter(filter).then(|| filter.parse().ok()).flatten();
-    let silent = SILENT.parse().map_err(|_| LogError::Filter)?;
-    Ok(parsed.ok_or(LogError::Filter)?.add_directive(silent))
+    let mut parsed = parsed.ok_or(LogError::Filter)?;
+    for directive in [SILENT, AUDIT] {
+        parsed = parsed.add_directive(directive.parse().map_err(|_| LogError::Filter)?);
+    }
+    Ok(parsed)
 }
 
 #[cfg(test)]
@@ -136,16 +138,15 @@ mod tests {
     fn temporary_directives_take_precedence_and_are_removed_by_their_number() {
         let configured = "info,async_nats=warn".to_owned();
         let mut directives = Directives { configured, ..Directives::default() };
-        let before = ["async_nats=warn", "info", "tiberius=off"];
-        assert_eq!(applied(&directives), before);
-        let first = directives.set_temporary("debug,tiberius=trace");
         let audit = "fjord::fleet::control=info";
+        assert_eq!(applied(&directives), ["async_nats=warn", audit, "info", "tiberius=off"]);
+        let first = directives.set_temporary("debug,tiberius=trace");
         assert_eq!(applied(&directives), ["async_nats=warn", "debug", audit, "tiberius=off"]);
         let second = directives.set_temporary("off,fjord::fleet::control=off");
         assert!(!directives.end(first), "replaced");
         assert_eq!(applied(&directives), ["async_nats=warn", audit, "off", "tiberius=off"]);
-        directives.configured = "warn".to_owned();
+        directives.configured = "off,fjord::fleet::control=off".to_owned();
         assert!(directives.end(second));
-        assert_eq!(applied(&directives), ["tiberius=off", "warn"]);
+        assert_eq!(applied(&directives), [audit, "off", "tiberius=off"]);
     }
 }

@@ -66,6 +66,8 @@ struct State {
     /// The waiters whose reply subject no worker knows, so that none will offer them a slot, and a
     /// head whose channel was full when it was to be notified. Replies let them try the group.
     unregistered: BTreeSet<WaiterId>,
+    /// The reason of the last waiter that became unregistered. Only the head tries the group, so it holds for all of them.
+    unregistered_reason: Option<WaitReason>,
     /// The waiter that was last notified that it is the head.
     notified_head: Option<WaiterId>,
     /// The times at which the most recent waiters got a slot. Cleared when the queue becomes empty.
@@ -137,6 +139,11 @@ impl WaitQueue {
         }
         if matches!(reason, WaitReason::NoWorkers | WaitReason::BusDown | WaitReason::Paused) {
             state.unregistered.insert(id);
+            state.unregistered_reason = Some(reason);
+        }
+        if reason == WaitReason::Paused {
+            // The rate before the pause says nothing about when it will end.
+            state.dequeue_times.clear();
         }
         if state.notified_head == Some(id) {
             state.notified_head = None;
@@ -191,6 +198,18 @@ impl WaitQueue {
     #[must_use]
     pub fn is_head(&self, id: WaiterId) -> bool {
         self.lock().waiters.first_key_value().is_some_and(|(first, _)| *first == id)
+    }
+
+    /// Returns whether no worker knows the reply subject of this waiter.
+    #[must_use]
+    pub fn is_unregistered(&self, id: WaiterId) -> bool {
+        self.lock().unregistered.contains(&id)
+    }
+
+    /// Returns why unregistered waiters wait, as far as the last one that tried the group has found out.
+    #[must_use]
+    pub fn unregistered_reason(&self) -> WaitReason {
+        self.lock().unregistered_reason.unwrap_or(WaitReason::NoWorkers)
     }
 
     /// Returns `Retry-After`: the expected time until the current waiters are served, with jitter.

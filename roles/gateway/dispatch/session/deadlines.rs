@@ -87,7 +87,7 @@ impl Session {
     /// Returns the time after which too little time is left for an attempt. At most half of the
     /// total is reserved for the attempt, so that requests are still sent to a queue whose calls
     /// have become slow.
-    fn waiting_deadline(&self) -> Instant {
+    pub(super) fn waiting_deadline(&self) -> Instant {
         if !self.attempts.none_open() {
             return self.accept_deadline;
         }

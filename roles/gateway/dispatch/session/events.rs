@@ -16,8 +16,8 @@ pub enum SessionEvent {
     Start {
         /// Whether the link to the bus is up.
         is_linked: bool,
-        /// Whether the request may be sent to the group immediately. Otherwise it joins the wait queue.
-        may_send_to_group: bool,
+        /// Why the request must join the wait queue; `None` if it may be sent to the group immediately.
+        wait_for: Option<WaitReason>,
     },
     /// The session may send its request to the group now.
     SendToGroup,

@@ -13,7 +13,8 @@ use super::{
 };
 
 /// How many refusals (`draining`, `unavailable`, `paused`) are answered by sending the request again immediately.
-/// More refusals mean that the whole group is leaving or paused: the request then waits.
+/// More refusals mean that the whole group is probably leaving or paused: the request then waits, and starts counting anew when
+/// a member accepts requests.
 const IMMEDIATE_RETRIES_MAX: u32 = 8;
 
 impl Session {
@@ -35,7 +36,8 @@ impl Session {
                 self.end(SessionEnd::Problem(ProblemKind::Expired), context);
             }
             RefusalReason::Draining | RefusalReason::Unavailable | RefusalReason::Paused
-                if self.immediate_retries < IMMEDIATE_RETRIES_MAX =>
+                if self.immediate_retries < IMMEDIATE_RETRIES_MAX
+                    && context.now < self.waiting_deadline() =>
             {
                 self.immediate_retries += 1;
                 self.resubmit(ResubmitReason::Refused(reason), context);

@@ -48,6 +48,12 @@ impl QueueWaiter {
         self.id.is_some()
     }
 
+    /// Returns why the waiter waits if it depends on what other sessions learn about the queue.
+    pub(super) fn reason(&self, queue: &WaitQueue) -> Option<WaitReason> {
+        let is_unregistered = self.id.is_some_and(|id| queue.is_unregistered(id));
+        is_unregistered.then(|| queue.unregistered_reason())
+    }
+
     /// Leaves the queue, but keeps the position for a later `join`.
     pub(super) fn leave(&mut self, queue: &WaitQueue) {
         self.try_at = None;

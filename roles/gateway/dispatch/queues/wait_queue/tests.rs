@@ -197,3 +197,26 @@ fn a_waiter_that_cannot_receive_the_signal_is_not_evicted() {
     queue.leave(id);
     assert!(queue.is_head(youngest));
 }
+
+#[test]
+fn a_pause_ends_the_estimate_from_the_time_before_it() {
+    let (queue, start) = (queue(), Instant::now());
+    let mut inboxes = Vec::new();
+    let mut enter = |reason| {
+        let (signals, messages) = mpsc::channel(8);
+        inboxes.push(messages);
+        queue.join(None, reason, signals, MANY).unwrap();
+    };
+    for _ in 0..14 {
+        enter(WaitReason::Busy);
+    }
+    for second in 1..=10 {
+        queue.offer(offer(1), start + Duration::from_secs(second)).unwrap();
+    }
+    let now = start + Duration::from_secs(30);
+    let wait_max = Duration::from_secs(1);
+    assert_eq!(queue.admit(wait_max, MANY, now), QueueAdmission::Reject);
+    enter(WaitReason::Paused);
+    assert_eq!(queue.admit(wait_max, MANY, now), QueueAdmission::Wait);
+    assert_eq!(queue.unregistered_reason(), WaitReason::Paused);
+}
