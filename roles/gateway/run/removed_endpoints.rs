@@ -95,7 +95,11 @@ mod tests {
         assert!(lines.len() == 1 && lines[0].contains("endpoint removed are"), "{lines:?}");
         // An endpoint that was added again no longer counts as removed.
         let mut restored = endpoints.clone();
-        restored.add(&new, &catalogue(r#""removed": {"route":"GET /removed", KEYS}"#));
+        let newest = catalogue(
+            r#""kept": {"route":"GET /kept", KEYS}, "moved": {"route":"GET /moved", "queue": "other", KEYS},
+               "removed": {"route":"GET /removed", KEYS}"#,
+        );
+        restored.add(&new, &newest);
         assert_eq!(wait(&restored).await, Ok(()));
         let waiting = Tasks::new().spawn(wait(&endpoints));
         sleep(Duration::from_millis(100)).await;
