@@ -346,7 +346,7 @@ async fn endpoints_that_the_worker_does_not_serve_are_skipped() {
     assert!(text.contains("skipped greeting-add/one more ("), "{text}");
     assert!(text.contains("2 examples: 1 passed, 1 skipped ("), "{text}");
     let text = has_status(&test(&api, &["greeting-add"]), 2);
-    let reason = "every example was skipped: greeting-add/one more: worker.queues does not contain";
+    let reason = "every example was skipped: greeting-add/one more: worker.queues contains no queue of the endpoint";
     assert!(text.contains(reason), "{text}");
 }
 
