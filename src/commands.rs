@@ -33,6 +33,7 @@ mod reload;
 mod result_descriptions;
 pub mod routes;
 pub mod schema;
+mod shell;
 mod status;
 mod table;
 mod test;
@@ -89,7 +90,9 @@ pub fn run(command: &Command, sources: &Sources, roles: RoleFunctions) -> ExitCo
         Command::Reload(arguments) => reload::run(arguments, sources, &mut output),
         Command::Call(arguments) => call::run(arguments, sources, roles.call_endpoint, &mut output),
         Command::Test(arguments) => {
-            test::run(arguments, sources, roles.open_local_api, &mut output)
+            // It writes on another thread.
+            drop(output);
+            return test::run(arguments, sources, roles.open_local_api);
         }
         Command::Import(arguments) => import::run(arguments, sources, &mut output),
         Command::Init(arguments) => init::run(arguments, sources, &mut output),

@@ -148,7 +148,7 @@ impl Config {
     pub fn load(sources: &Sources) -> Result<LoadedConfig, Vec<ConfigError>> {
         match Self::load_with_errors(sources) {
             (Some(loaded), errors) if errors.is_empty() => Ok(loaded),
-            (_, errors) => Err(explain_missing_directory(sources, errors)),
+            (_, errors) => Err(errors),
         }
     }
 
@@ -181,6 +181,7 @@ impl Config {
         diagnostics.errors.sort();
         diagnostics.errors.dedup();
         let SettingsDiagnostics { errors, entries, warnings, files, .. } = diagnostics;
+        let errors = explain_missing_directory(sources, errors);
         (config.map(|config| LoadedConfig { config, entries, warnings, files }), errors)
     }
 }

@@ -1,6 +1,7 @@
 //! Checks that find every error that would prevent a role from starting. `fjord check` and both roles use the same functions.
 
 use std::fmt;
+use std::path::Path;
 
 use crate::catalogue::{Catalogue, CatalogueError};
 use crate::cli::Role;
@@ -121,8 +122,10 @@ pub fn all_errors<T>(
     let (loaded, errors) = Config::load_with_errors(sources);
     let has_catalogue_error = errors.iter().any(|error| error.key.starts_with("catalogue"));
     let more = loaded.and_then(|loaded| {
+        let directory = sources.directory();
+        let is_missing = |file: &str| !directory.is_dir() && Path::new(file).starts_with(directory);
         let is_independent = |error: &StartError| match error {
-            StartError::Catalogue(_) => !has_catalogue_error,
+            StartError::Catalogue(error) => !has_catalogue_error && !is_missing(&error.file),
             StartError::Config(error) => loaded.files.iter().any(|file| {
                 let is_about =
                     file.path.as_os_str() == error.location.as_str() || file.key == error.key;

@@ -109,6 +109,37 @@ fn check_warns_about_a_public_endpoint_that_writes() {
 }
 
 #[test]
+fn a_schema_that_cannot_be_compared_is_a_warning() {
+    let catalogue = r#"{ "look": { "route": "GET /v1/look", "handler": "echo", "auth": "public", "result": "sets",
+        "returns": [{ "n": { "type": "json", "schema": { "type": "string", "pattern": "^(?!x)" } } }] } }"#;
+    let directory = directory_with(&[("fjord.toml", ""), ("endpoints/look.json", catalogue)]);
+    let output = run(directory.path(), &["check"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    let start = "warning: endpoint \"look\": returns[0].n.schema: answers are not compared with it: /pattern: ";
+    assert!(stderr.starts_with(start) && stderr.contains("look-around"), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+}
+
+#[test]
+fn a_missing_default_directory_is_explained_to_roles_and_by_check() {
+    let home = tempfile::tempdir().unwrap();
+    for arguments in [&["--role", "gateway"][..], &["check", "--role", "worker"], &["routes"]] {
+        let output = Command::new(fjord_binary())
+            .args(arguments)
+            .env_remove("FJORD_CONFIG")
+            .current_dir(home.path())
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let hint = "is not a directory: --config or FJORD_CONFIG names another one";
+        let lines = stderr.lines().filter(|line| line.ends_with(hint));
+        assert_eq!(lines.count(), 1, "{arguments:?}: {stderr}");
+        assert!(!stderr.contains("/endpoints"), "{arguments:?}: {stderr}");
+    }
+}
+
+#[test]
 fn neither_role_nor_command_is_a_usage_error() {
     let output = Command::new(fjord_binary()).output().expect("fjord runs");
     assert_eq!(output.status.code(), Some(2));

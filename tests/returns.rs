@@ -278,7 +278,7 @@ async fn a_procedure_that_is_not_described_in_time_does_not_spoil_the_others() {
         describe(&endpoint, procedure, Some("id int"));
     }
     let never = "fjord_test.thing_add".to_owned();
-    *endpoint.state.never_described.lock().expect("not poisoned") = Some(never);
+    endpoint.state.never_described.lock().expect("not poisoned").push(never);
     let directory = directory(&on_endpoint(&endpoint));
     let (entries, said) = import(directory.path(), &["fjord_test.thing_*"]);
     for id in ["thing-get", "thing-list"] {
@@ -287,6 +287,41 @@ async fn a_procedure_that_is_not_described_in_time_does_not_spoil_the_others() {
     assert!(entries["thing-add"].is_object() && entries["thing-add"].get("returns").is_none());
     assert_eq!(said.matches("untyped: ").count(), 1, "{said}");
     assert!(said.contains("untyped: fjord_test.thing_add: no answer within 5.0s\n"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_check_names_the_endpoints_that_the_database_does_not_describe_in_time() {
+    let endpoint = fake_server().await.fake.expect("this is the fake server");
+    let names = ["thing_get", "thing_list", "thing_add"];
+    for procedure in names {
+        describe(&endpoint, procedure, Some("id int"));
+    }
+    let directory = directory(&on_endpoint(&endpoint));
+    let (entries, _) = import(directory.path(), &["fjord_test.thing_*"]);
+    let file = directory.path().join("endpoints/things.json");
+    fs::write(&file, entries.to_string()).expect("the file can be written");
+    describe(&endpoint, "thing_get", Some("id bigint"));
+    let hanging = ["fjord_test.thing_list", "fjord_test.thing_add"].map(str::to_owned);
+    endpoint.state.never_described.lock().expect("not poisoned").extend(hanging);
+    let lines = drift(directory.path());
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    let changed = "endpoint \"thing-get\": returns.id.type: the catalogue says int32";
+    assert!(lines[0].starts_with(changed), "{lines:?}");
+    let start = "returns of 2 endpoints were not compared (endpoint \"thing-add\", endpoint \"thing-list\"): no answer within ";
+    assert!(lines[1].starts_with(start), "{lines:?}");
+
+    // Errors of the database are not about whether it can be reached.
+    endpoint.state.never_described.lock().expect("not poisoned").clear();
+    for procedure in names {
+        describe(&endpoint, procedure, None);
+    }
+    let lines = drift(directory.path());
+    let ids = ["thing-add", "thing-get", "thing-list"];
+    for (line, id) in lines.iter().zip(ids) {
+        let start = format!("endpoint \"{id}\": returns: not compared, because the database does");
+        assert!(line.starts_with(&start), "{lines:?}");
+    }
+    assert_eq!(lines.len(), 3, "{lines:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -94,7 +94,8 @@ impl ExactJson {
         }
     }
 
-    /// Converts the value for libraries. Numbers are rounded to doubles unless they are integers of 64 bits.
+    /// Converts the value for libraries. Numbers are rounded to doubles unless they are integers of 64 bits;
+    /// those that are too large for a double become `null`.
     #[must_use]
     pub fn to_value(&self) -> serde_json::Value {
         use serde_json::Value;
@@ -109,6 +110,17 @@ impl ExactJson {
                 .map(|(name, value)| (name.to_string(), value.to_value()))
                 .collect::<serde_json::Map<_, _>>()
                 .into(),
+        }
+    }
+
+    /// Returns whether `to_value` can convert the value: a number such as `1e999` has no double.
+    #[must_use]
+    pub fn is_convertible(&self) -> bool {
+        match self {
+            Self::Number(text) => serde_json::from_str::<serde_json::Number>(text).is_ok(),
+            Self::Array(items) => items.iter().all(Self::is_convertible),
+            Self::Object(members) => members.iter().all(|(_, value)| value.is_convertible()),
+            _ => true,
         }
     }
 

@@ -27,6 +27,31 @@ pub enum Returns {
     },
 }
 
+impl Returns {
+    /// Returns every column with its key in the catalogue, such as `returns.sets[0].n`.
+    #[must_use]
+    pub fn columns(&self) -> Vec<(String, &ReturnColumn)> {
+        let lists: Vec<(String, &[ReturnColumn])> = match self {
+            Self::Columns(columns) => vec![("returns".to_owned(), columns)],
+            Self::Sets(sets) => lists("returns", sets),
+            Self::Full { sets, outputs } => {
+                let mut all = lists("returns.sets", sets.as_deref().unwrap_or_default());
+                all.push(("returns.outputs".to_owned(), outputs));
+                all
+            }
+        };
+        let mut found = Vec::new();
+        for (key, columns) in lists {
+            found.extend(columns.iter().map(|column| (format!("{key}.{}", column.name), column)));
+        }
+        found
+    }
+}
+
+fn lists<'a>(key: &str, sets: &'a [Vec<ReturnColumn>]) -> Vec<(String, &'a [ReturnColumn])> {
+    sets.iter().enumerate().map(|(at, columns)| (format!("{key}[{at}]"), &**columns)).collect()
+}
+
 /// A declared column, or an OUTPUT parameter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReturnColumn {

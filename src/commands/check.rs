@@ -21,6 +21,7 @@ mod online;
 mod position;
 mod report;
 mod returns;
+mod schemas;
 
 /// Checks the selected role or, if none is selected, each role that the directory configures.
 pub(super) fn run(
@@ -73,6 +74,7 @@ fn check_role(
         }
     };
     report.add_warnings(routes::warnings(&catalogue));
+    report.add_warnings(schemas::warnings(&catalogue));
     if role == Role::Worker {
         let (short, enough) = pool_sizes::summaries(&loaded.config, &catalogue);
         report.add_warnings(short.into_iter().map(|line| format!("worker: {line}")));
@@ -94,6 +96,7 @@ fn check_without_role(sources: &Sources, report: &mut CheckReport) {
                 report.add(Severity::Warning, None, &StartError::Config(warning));
             }
             report.add_warnings(routes::warnings(&catalogue));
+            report.add_warnings(schemas::warnings(&catalogue));
         }
         Err(errors) => errors.iter().for_each(|error| report.add(Severity::Error, None, error)),
     }

@@ -32,8 +32,6 @@ mod session;
 mod token;
 mod watcher;
 
-pub(super) use samples::quoted;
-
 use child::ChildProcess;
 use console::{Console, NATS_SERVER};
 use plan::{DevPlan, RunFiles};

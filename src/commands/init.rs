@@ -6,10 +6,10 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::dev::quoted;
 use super::import;
 use super::private_directory::PrivateDirectory;
 use super::process_guard::ProcessGuard;
+use super::shell::quoted_path;
 use super::{EXIT_FAILED, EXIT_USAGE, Output, print_lines};
 use crate::cli::{AuthChoice, ImportArguments, InitArguments, Role};
 use crate::config::Sources;
@@ -91,11 +91,10 @@ pub(super) fn run(
         print_lines(&mut output.err, "error", [error])?;
         return Ok(ExitCode::from(EXIT_FAILED));
     }
-    let shown = directory.display();
     for file in &files {
         writeln!(output.out, "created {}", directory.join(file.name).display())?;
     }
-    let shown = quoted(&shown.to_string());
+    let shown = quoted_path(directory);
     writeln!(output.out, "\nNext:\n\n  fjord check --config {shown}\n  fjord dev {shown}")?;
     if connection.is_none() {
         // The imported endpoints have no examples.

@@ -6,32 +6,62 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use crate::catalogue::ProcedureName;
-use crate::procedures::{Backend, ResultDescription};
+use crate::procedures::{Backend, BackendError, BackendErrorKind, ResultDescription};
 use crate::telemetry::chain;
 
 /// The longest wait for the description of one procedure.
 const PROCEDURE_LIMIT: Duration = Duration::from_secs(5);
 
-/// Describes the answers of procedures, in their order. If a procedure takes longer than `PROCEDURE_LIMIT`, or is not described
-/// before `deadline`, its description says so. Cancel safe.
+/// The reason why the answer of a procedure is not known.
+#[derive(Debug)]
+pub(super) enum DescribeError {
+    /// The database cannot be reached, or does not answer in time.
+    NoAnswer(String),
+    /// The database answered with an error.
+    Refused(String),
+}
+
+impl DescribeError {
+    fn new(error: &BackendError) -> Self {
+        let reason = chain(error);
+        match error.kind {
+            BackendErrorKind::TimedOut
+            | BackendErrorKind::Cancelled
+            | BackendErrorKind::PoolTimedOut
+            | BackendErrorKind::Unavailable => Self::NoAnswer(reason),
+            _ => Self::Refused(reason),
+        }
+    }
+}
+
+impl From<DescribeError> for ResultDescription {
+    fn from(error: DescribeError) -> Self {
+        let (DescribeError::NoAnswer(reason) | DescribeError::Refused(reason)) = error;
+        Self::unknown(reason)
+    }
+}
+
+/// Describes the answers of procedures, in their order. A procedure that takes longer than `PROCEDURE_LIMIT`, or is not described
+/// before `deadline`, has no answer. Cancel safe.
 pub(super) async fn describe(
     backend: &Arc<dyn Backend>,
     procedures: &[ProcedureName],
     deadline: Instant,
-) -> Vec<ResultDescription> {
+) -> Vec<Result<ResultDescription, DescribeError>> {
     let mut descriptions = Vec::with_capacity(procedures.len());
     for procedure in procedures {
         let now = Instant::now();
         if now >= deadline {
-            descriptions.push(ResultDescription::unknown("the time for all procedures is over"));
+            let reason = "the time for all procedures is over".to_owned();
+            descriptions.push(Err(DescribeError::NoAnswer(reason)));
             continue;
         }
         let end = deadline.min(now + PROCEDURE_LIMIT);
         let described = match timeout_at(end, backend.describe_result(procedure)).await {
-            Ok(described) => described.map_err(|error| chain(&error)),
-            Err(_) => Err(format!("no answer within {:.1?}", end - now)),
+            Ok(described) => described.map_err(|error| DescribeError::new(&error)),
+            Err(_) => Err(DescribeError::NoAnswer(format!("no answer within {:.1?}", end - now))),
         };
-        descriptions.push(described.unwrap_or_else(ResultDescription::unknown));
+        descriptions.push(described);
     }
     descriptions
 }

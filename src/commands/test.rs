@@ -13,13 +13,14 @@ use super::{EXIT_FAILED, EXIT_USAGE, Output, print_lines};
 use crate::catalogue::{self, Catalogue, Endpoint, Example};
 use crate::cli::{Role, TestArguments, TestFormat};
 use crate::config::{Config, Sources};
-use crate::lifecycle::Signals;
 use crate::local_api::OpenFunction;
 use crate::telemetry::logs;
 
 use availability::Availability;
+use database_copies::DatabaseCopies;
 use evaluation::{HttpAnswer, evaluate};
 use gateway_client::GatewayClient;
+use interruptible::StopFlag;
 use junit::JunitFile;
 use result::{ExampleOutcome, ExampleResult, TargetError};
 use target::ExampleTarget;
@@ -30,6 +31,7 @@ mod credentials;
 mod database_copies;
 mod evaluation;
 mod gateway_client;
+mod interruptible;
 mod junit;
 mod report;
 mod result;
@@ -53,24 +55,22 @@ enum TestError {
     Failed(Vec<String>),
 }
 
-/// Runs the selected examples and reports their results.
-pub(super) fn run(
-    arguments: &TestArguments,
-    sources: &Sources,
-    open: OpenFunction,
-    output: &mut Output<impl Write, impl Write>,
-) -> io::Result<ExitCode> {
-    let (status, errors) = match test(arguments, sources, open, output)? {
-        Ok(status) => return Ok(ExitCode::from(status)),
-        Err(TestError::Usage(errors)) => (EXIT_USAGE, errors),
-        Err(TestError::Failed(errors)) => (EXIT_FAILED, errors),
-    };
-    print_errors(&errors, output)?;
-    Ok(ExitCode::from(status))
+/// Runs the selected examples and reports their results. The caller must not hold the locks of stdout and stderr.
+pub(super) fn run(arguments: &TestArguments, sources: &Sources, open: OpenFunction) -> ExitCode {
+    let status = prepare_and_run(arguments, sources, open).unwrap_or_else(|error| {
+        let (status, errors) = match error {
+            TestError::Usage(errors) => (EXIT_USAGE, errors),
+            TestError::Failed(errors) => (EXIT_FAILED, errors),
+        };
+        print_errors(&errors, &mut io::stderr().lock());
+        status
+    });
+    ExitCode::from(status)
 }
 
-fn print_errors(errors: &[String], output: &mut Output<impl Write, impl Write>) -> io::Result<()> {
-    print_lines(&mut output.err, "error", errors.iter().map(|error| printable(error)))
+/// Prints errors. If this fails too, only the exit status reports them.
+fn print_errors(errors: &[String], err: &mut impl Write) {
+    print_lines(err, "error", errors.iter().map(|error| printable(error))).ok();
 }
 
 /// How a run ended.
@@ -85,44 +85,40 @@ enum RunEnd {
 }
 
 /// Returns the exit status of a run.
-fn test(
+fn prepare_and_run(
     arguments: &TestArguments,
     sources: &Sources,
     open: OpenFunction,
-    output: &mut Output<impl Write, impl Write>,
-) -> io::Result<Result<u8, TestError>> {
+) -> Result<u8, TestError> {
+    // Before anything else, so that the file never contains the results of an earlier run.
+    let junit = arguments.junit.as_deref().map(JunitFile::start);
+    let junit = junit.transpose().map_err(|error| TestError::Failed(vec![error]))?;
     // Only the worker's configuration names queues and databases.
     let role = if arguments.url.is_some() { sources.role } else { Some(Role::Worker) };
     let sources = Sources { role, ..sources.clone() };
-    let mut plan = match TestPlan::create(arguments, &sources) {
+    let plan = match TestPlan::create(arguments, &sources) {
         Ok(plan) => plan,
-        Err(error) => return Ok(Err(error)),
+        Err(error) => return Err(report_not_started(junit, error, Duration::ZERO)),
     };
     logs::warn_on_stderr();
-    // The runtime has a single thread, because this thread holds the lock on stderr, which log
-    // lines also need.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let started = Instant::now();
-    let mut results: Vec<ExampleResult> = Vec::with_capacity(plan.selected.len());
-    let gateway = plan.gateway.take();
-    let ended = runtime.block_on(async {
-        // From now on, the process exits on a signal only after it has removed the databases. Files
-        // are read earlier, or on other threads.
-        let mut signals = Signals::listen()?;
-        tokio::select! {
-            ended = plan.run_all(gateway, open, &mut results, output) => ended,
-            _ = signals.next() => Ok(RunEnd::Stopped("stopped by a signal".to_owned())),
-        }
+    let copies = plan.copies.clone();
+    // Until here, a signal ends the process. From now on, it ends the run, and the databases are removed.
+    let ended = interruptible::run(move |stop| {
+        let mut output = Output { out: io::stdout().lock(), err: io::stderr().lock() };
+        plan.execute(open, stop, junit, &mut output)
     });
-    // A procedure that does not end must not keep the process running.
-    runtime.shutdown_timeout(CLOSE_LIMIT);
-    plan.report(&results, ended?, started.elapsed(), output)
+    copies.remove();
+    match ended {
+        Ok(Some(status)) => status,
+        Ok(None) => Ok(EXIT_FAILED),
+        Err(error) => Err(TestError::Failed(vec![format!("cannot start the run: {error}")])),
+    }
 }
 
 /// Everything that a run needs.
 #[derive(Debug)]
-struct TestPlan<'a> {
-    arguments: &'a TestArguments,
+struct TestPlan {
+    arguments: TestArguments,
     config: Config,
     catalogue: Arc<Catalogue>,
     /// The endpoint and the index of each example.
@@ -131,11 +127,12 @@ struct TestPlan<'a> {
     gateway: Option<GatewayClient>,
     /// Present with `--update`.
     files: Option<CatalogueFiles>,
-    junit: Option<JunitFile>,
+    /// Without `--url` and `--in-place`, the databases of the run.
+    copies: DatabaseCopies,
 }
 
-impl<'a> TestPlan<'a> {
-    fn create(arguments: &'a TestArguments, sources: &Sources) -> Result<Self, TestError> {
+impl TestPlan {
+    fn create(arguments: &TestArguments, sources: &Sources) -> Result<Self, TestError> {
         let (config, catalogue) = load(sources).map_err(TestError::Usage)?;
         let catalogue = match &arguments.queue {
             None => catalogue,
@@ -148,9 +145,43 @@ impl<'a> TestPlan<'a> {
         let gateway = gateway.transpose()?;
         let files = arguments.update.then(|| CatalogueFiles::read(&catalogue));
         let files = files.transpose().map_err(failed)?;
-        let junit = arguments.junit.as_deref().map(JunitFile::create);
-        let junit = junit.transpose().map_err(failed)?;
-        Ok(Self { arguments, config, catalogue, selected, gateway, files, junit })
+        let (arguments, copies) = (arguments.clone(), DatabaseCopies::default());
+        Ok(Self { arguments, config, catalogue, selected, gateway, files, copies })
+    }
+
+    /// Runs the examples, and reports the results. Returns the exit status.
+    fn execute(
+        mut self,
+        open: OpenFunction,
+        mut stop: StopFlag,
+        junit: Option<JunitFile>,
+        output: &mut Output<impl Write, impl Write>,
+    ) -> Result<u8, TestError> {
+        let started = Instant::now();
+        let mut results: Vec<ExampleResult> = Vec::with_capacity(self.selected.len());
+        let gateway = self.gateway.take();
+        // The runtime has a single thread, because this thread holds the lock on stderr, which log
+        // lines also need.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let ended = match runtime {
+            Ok(runtime) => {
+                let ended = runtime.block_on(async {
+                    tokio::select! {
+                        ended = self.run_all(gateway, open, &mut results, output) => ended,
+                        _ = stop.wait_for(|stop| *stop) => RunEnd::Stopped("stopped by a signal".to_owned()),
+                    }
+                });
+                // A procedure that does not end must not keep the process.
+                runtime.shutdown_timeout(CLOSE_LIMIT);
+                ended
+            }
+            Err(error) => {
+                let error = format!("cannot create a runtime: {error}");
+                RunEnd::NotStarted(TestError::Failed(vec![error]))
+            }
+        };
+        self.copies.remove();
+        self.report(&results, ended, started.elapsed(), (junit, output))
     }
 
     /// Runs examples one after the other, in the order of the catalogue, because each can depend on
@@ -161,17 +192,17 @@ impl<'a> TestPlan<'a> {
         open: OpenFunction,
         results: &mut Vec<ExampleResult>,
         output: &mut Output<impl Write, impl Write>,
-    ) -> io::Result<RunEnd> {
+    ) -> RunEnd {
         let opened = if let Some(client) = gateway {
             Ok(ExampleTarget::Gateway(client))
         } else {
             let config = self.config.clone();
-            let in_place = self.arguments.in_place;
-            ExampleTarget::open_procedures(in_place, config, &self.catalogue, open).await
+            let copies = (!self.arguments.in_place).then_some(&self.copies);
+            ExampleTarget::open_procedures(copies, config, &self.catalogue, open).await
         };
         let target = match opened {
             Ok(target) => target,
-            Err(error) => return Ok(RunEnd::NotStarted(error)),
+            Err(error) => return RunEnd::NotStarted(error),
         };
         let ended = self.run_selected(&target, results, output).await;
         // The databases are removed anyway.
@@ -184,19 +215,19 @@ impl<'a> TestPlan<'a> {
         target: &ExampleTarget,
         results: &mut Vec<ExampleResult>,
         output: &mut Output<impl Write, impl Write>,
-    ) -> io::Result<RunEnd> {
+    ) -> RunEnd {
         let mut availability = Availability::default();
         let mut kept_bytes = 0;
         for (endpoint, index) in &self.selected {
             let Some(example) = endpoint.examples.get(*index) else { continue };
             if let Some(reason) = availability.reason() {
-                return Ok(RunEnd::Stopped(reason));
+                return RunEnd::Stopped(reason);
             }
             let started = Instant::now();
             let (outcome, received) =
                 match run_example(endpoint, example, target, &mut availability).await {
                     Ok(ended) => ended,
-                    Err(reason) => return Ok(RunEnd::Stopped(reason)),
+                    Err(reason) => return RunEnd::Stopped(reason),
                 };
             let status = received.as_ref().map(|received| received.status);
             let is_kept = self.arguments.update && matches!(outcome, ExampleOutcome::Failed(_));
@@ -212,12 +243,15 @@ impl<'a> TestPlan<'a> {
             let result =
                 ExampleResult { endpoint, index: *index, outcome, duration, status, received };
             if self.arguments.format == TestFormat::Text {
-                report::write_result(&result, &mut output.out)?;
-                output.out.flush()?;
+                let written = report::write_result(&result, &mut output.out);
+                if let Err(error) = written.and_then(|()| output.out.flush()) {
+                    results.push(result);
+                    return RunEnd::Stopped(not_written(&error));
+                }
             }
             results.push(result);
         }
-        Ok(RunEnd::Completed)
+        RunEnd::Completed
     }
 
     /// Writes the answers into the catalogue and the results to stdout. Returns the exit status.
@@ -226,12 +260,12 @@ impl<'a> TestPlan<'a> {
         results: &[ExampleResult],
         ended: RunEnd,
         took: Duration,
-        output: &mut Output<impl Write, impl Write>,
-    ) -> io::Result<Result<u8, TestError>> {
+        (junit, output): (Option<JunitFile>, &mut Output<impl Write, impl Write>),
+    ) -> Result<u8, TestError> {
         let mut errors = Vec::new();
         let mut updated = UpdateResult::default();
         match ended {
-            RunEnd::NotStarted(error) => return Ok(Err(self.report_not_started(error, took))),
+            RunEnd::NotStarted(error) => return Err(report_not_started(junit, error, took)),
             RunEnd::Stopped(reason) => {
                 let missing = self.selected.len() - results.len();
                 let not_updated = if self.files.is_some() { "; no file was updated" } else { "" };
@@ -260,34 +294,46 @@ impl<'a> TestPlan<'a> {
             errors.push(format!("every example was skipped: {}: {reason}", first.id()));
             status = EXIT_USAGE;
         }
-        if let Some(junit) = self.junit
+        if let Some(junit) = junit
             && let Err(error) = junit.write(results, &updated.examples, &errors, took)
         {
             errors.push(error);
             status = EXIT_FAILED;
         }
         let out = &mut output.out;
-        match self.arguments.format {
-            TestFormat::Text => report::write_summary(results, &updated, took, out)?,
-            TestFormat::Json => report::write_json(results, &updated, &errors, took, out)?,
+        let written = match self.arguments.format {
+            TestFormat::Text => report::write_summary(results, &updated, took, out),
+            TestFormat::Json => report::write_json(results, &updated, &errors, took, out),
+        };
+        if let Err(error) = written.and_then(|()| out.flush()) {
+            // Also if the reader has closed the pipe: whoever reads only the status must not take this for a success.
+            status = EXIT_FAILED;
+            let error = not_written(&error);
+            if !errors.iter().any(|known| known.starts_with(&error)) {
+                errors.push(error);
+            }
         }
-        print_errors(&errors, output)?;
-        Ok(Ok(status))
+        print_errors(&errors, &mut output.err);
+        Ok(status)
     }
+}
 
-    /// Writes the errors that prevented the run to the `JUnit` file.
-    fn report_not_started(self, error: TestError, took: Duration) -> TestError {
-        let Some(junit) = self.junit else { return error };
-        let (TestError::Usage(errors) | TestError::Failed(errors)) = &error;
-        let written = junit.write(&[], &[], errors, took);
-        match (error, written) {
-            (error, Ok(())) => error,
-            (TestError::Usage(errors), Err(another)) => {
-                TestError::Usage([errors, vec![another]].concat())
-            }
-            (TestError::Failed(errors), Err(another)) => {
-                TestError::Failed([errors, vec![another]].concat())
-            }
+fn not_written(error: &io::Error) -> String {
+    format!("cannot write the output: {error}")
+}
+
+/// Writes the errors because of which no example was run into the file of results.
+fn report_not_started(junit: Option<JunitFile>, error: TestError, took: Duration) -> TestError {
+    let Some(junit) = junit else { return error };
+    let (TestError::Usage(errors) | TestError::Failed(errors)) = &error;
+    let written = junit.write(&[], &[], errors, took);
+    match (error, written) {
+        (error, Ok(())) => error,
+        (TestError::Usage(errors), Err(another)) => {
+            TestError::Usage([errors, vec![another]].concat())
+        }
+        (TestError::Failed(errors), Err(another)) => {
+            TestError::Failed([errors, vec![another]].concat())
         }
     }
 }

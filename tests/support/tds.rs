@@ -147,7 +147,7 @@ pub(crate) struct FakeState {
     /// The calls whose first result set was described.
     pub(crate) described: Mutex<Vec<String>>,
     /// A procedure whose first result set is never described.
-    pub(crate) never_described: Mutex<Option<String>>,
+    pub(crate) never_described: Mutex<Vec<String>>,
     /// The number of open connections.
     pub(crate) connections: AtomicI64,
     /// The request ids of the calls to `ledger.write`, recorded when a call starts.

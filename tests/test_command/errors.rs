@@ -1,17 +1,19 @@
 //! Promise: an incomplete run says why, on one line and in the `JUnit` file, and never waits forever.
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::process::ExitStatusExt as _;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::{GOOD, api, ends, has_status, start, test};
 use crate::dev_command::fixture::fjord;
 use crate::support::eventually::{SOON, eventually_some};
-use crate::support::ports;
+use crate::support::{fjord_binary, ports};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_does_not_answer_is_given_up() {
@@ -83,6 +85,90 @@ async fn a_run_without_results_is_an_error_in_the_complete_junit_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_closed_stdout_fails_the_run_and_is_an_error_in_the_junit_file() {
+    let home = tempfile::tempdir().unwrap();
+    let api = api(home.path(), GOOD);
+    let junit = home.path().join("results.xml");
+    for (format, has_error) in [("text", true), ("json", false)] {
+        fs::write(&junit, "the results of an earlier run").unwrap();
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(fjord_binary());
+        command.arg("test").arg("--config").arg(&api).args(["--format", format, "--junit"]);
+        let output = command.arg(&junit).stdout(writer).output().unwrap();
+        let text = has_status(&output, 1);
+        assert_eq!(text.matches("cannot write the output: Broken pipe").count(), 1, "{text}");
+        let xml = fs::read_to_string(&junit).unwrap();
+        assert_eq!(xml.contains("cannot write the output: Broken pipe"), has_error, "{xml}");
+        assert!(xml.contains("greeting-get") && !xml.contains("has not ended"), "{xml}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_results_of_an_earlier_run_never_remain() {
+    let home = tempfile::tempdir().unwrap();
+    let api = api(home.path(), GOOD);
+    let junit = home.path().join("results.xml");
+    fs::write(&junit, "the results of an earlier run").unwrap();
+    // The kernel accepts the connection, but nothing reads from it.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let arguments = ["--url", &url, "--junit", junit.to_str().unwrap()];
+    let mut process = start(&api, home.path(), &arguments);
+    eventually_some("the file is replaced", SOON, async || {
+        fs::read_to_string(&junit).ok().filter(|xml| xml.contains("the run has not ended"))
+    })
+    .await;
+    process.signal(Signal::KILL);
+    ends(&mut process).await;
+    let xml = fs::read_to_string(&junit).unwrap();
+    let report = roxmltree::Document::parse(&xml).expect("XML");
+    assert_eq!(report.root_element().attribute("errors"), Some("1"), "{xml}");
+
+    has_status(&test(&api, &["--junit", junit.to_str().unwrap(), "missing"]), 2);
+    let xml = fs::read_to_string(&junit).unwrap();
+    assert!(xml.contains("&quot;missing&quot; selects no example"), "{xml}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_ends_a_run_whose_output_nobody_reads() {
+    let home = tempfile::tempdir().unwrap();
+    let api = api(home.path(), GOOD);
+    fs::create_dir(home.path().join("tmp")).unwrap();
+    for (format, place) in [("text", "during the run"), ("json", "in the report")] {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        // The pipe is full.
+        rustix::io::ioctl_fionbio(&writer, true).unwrap();
+        while writer.write(&[b' '; 4096]).is_ok() {}
+        rustix::io::ioctl_fionbio(&writer, false).unwrap();
+        let junit = home.path().join(format);
+        let mut command = Command::new(fjord_binary());
+        command.arg("test").arg("--config").arg(&api).args(["--format", format, "--junit"]);
+        command.arg(&junit).env("TMPDIR", home.path().join("tmp"));
+        let mut child = command.stdout(writer).spawn().unwrap();
+        let (pid, mut sleeping) = (Pid::from_child(&child), 0);
+        eventually_some("fjord test waits for the reader", SOON, async || {
+            let tasks = fs::read_dir(format!("/proc/{}/task", child.id())).ok()?;
+            let sleeps = |task: fs::DirEntry| {
+                let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+                stat.contains(" (test) S ")
+            };
+            // An example takes a few milliseconds.
+            sleeping = if tasks.flatten().any(sleeps) { sleeping + 1 } else { 0 };
+            (sleeping > 30).then_some(())
+        })
+        .await;
+        kill_process(pid, Signal::INT).unwrap();
+        let status = eventually_some(place, SOON, async || child.try_wait().unwrap()).await;
+        assert_eq!(status.code(), Some(1), "{place}");
+        assert_eq!(fs::read_dir(home.path().join("tmp")).unwrap().count(), 0, "{place}");
+        let is_open = fs::read_to_string(&junit).unwrap().contains("the run has not ended");
+        assert_eq!(is_open, format == "text");
+        drop(reader);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_pipe_that_nobody_writes_to_blocks_neither_the_run_nor_ctrl_c() {
     let home = tempfile::tempdir().unwrap();
     let api = api(home.path(), GOOD);
@@ -102,9 +188,15 @@ async fn a_pipe_that_nobody_writes_to_blocks_neither_the_run_nor_ctrl_c() {
     let status = ends(&mut process).await;
     assert_eq!(status.signal(), Some(Signal::INT.as_raw()), "{}", process.log());
 
-    for option in ["--token-file", "--api-key-file", "--ca"] {
-        let text = has_status(&test(&api, &["--url", "https://localhost:1", option, pipe]), 2);
-        assert_eq!(text, format!("error: {pipe}: cannot be read within 10s\n"));
+    // All files together have one time limit.
+    for options in [&["--token-file"][..], &["--api-key-file", "--ca"]] {
+        let mut arguments = vec!["--url", "https://localhost:1"];
+        arguments.extend(options.iter().flat_map(|option| [*option, pipe]));
+        let started = Instant::now();
+        let text = has_status(&test(&api, &arguments), 2);
+        let line = format!("error: {pipe}: cannot be read within 10s\n");
+        assert_eq!(text, line.repeat(options.len()));
+        assert!(started.elapsed() < Duration::from_secs(18), "{:?}", started.elapsed());
     }
 }
 

@@ -119,6 +119,44 @@ pub fn compare(left: &str, right: &str) -> Option<Ordering> {
     })
 }
 
+/// Returns whether a number is an integral multiple of another one, exactly. `None` if one of the texts is not a number, or has
+/// more digits than 128 bits can hold.
+#[must_use]
+pub fn is_multiple(number: &str, of: &str) -> Option<bool> {
+    let ((number, exponent), (of, of_exponent)) = (scaled(split(number)?)?, scaled(split(of)?)?);
+    if number == 0 || of == 0 {
+        return Some(number == 0);
+    }
+    let exponent = exponent - of_exponent;
+    if exponent < 0 {
+        // `number` does not end with a zero, so a multiple of a larger value cannot be equal to it.
+        let power = u32::try_from(-exponent).ok().and_then(|power| 10_u128.checked_pow(power));
+        let divisor = power.and_then(|power| of.checked_mul(power));
+        return Some(divisor.is_some_and(|divisor| number % divisor == 0));
+    }
+    let mut rest = number % of;
+    for _ in 0..exponent {
+        if rest == 0 {
+            break;
+        }
+        rest = rest.checked_mul(10)? % of;
+    }
+    Some(rest == 0)
+}
+
+/// Returns the absolute value of a number as an integer that does not end with a zero, and its decimal exponent.
+fn scaled(parts: DecimalParts<'_>) -> Option<(u128, i64)> {
+    let digits = parts.digits().map(|digit| u128::from(digit - b'0'));
+    let mut integer = digits
+        .into_iter()
+        .try_fold(0_u128, |all, digit| all.checked_mul(10)?.checked_add(digit))?;
+    let mut exponent = parts.exponent - i64::try_from(parts.fraction.len()).ok()?;
+    while integer != 0 && integer % 10 == 0 {
+        (integer, exponent) = (integer / 10, exponent + 1);
+    }
+    Some((integer, exponent))
+}
+
 /// Returns whether a number has at most 38 digits. The zero in `0.5` does not count.
 fn fits(whole: &str, fraction: &str) -> bool {
     let is_counted = whole != "0" || fraction.is_empty();
@@ -199,6 +237,26 @@ mod tests {
         check("1e99999999999999999999", "9", Ordering::Greater);
         check("1e-99999999999999999999", "0", Ordering::Greater);
         check("0.0001", "0.01", Ordering::Less);
+    }
+
+    #[test]
+    fn multiples_are_exact() {
+        for (number, of, expected) in [
+            ("19.99", "0.01", Some(true)),
+            ("19.995", "0.01", Some(false)),
+            ("-0.3", "0.1", Some(true)),
+            ("0", "7", Some(true)),
+            ("1e300", "0.01", Some(true)),
+            ("1e300", "7", Some(false)),
+            ("1e-300", "1", Some(false)),
+            ("1.5e-7", "5e-8", Some(true)),
+            ("120", "30", Some(true)),
+            ("100", "30", Some(false)),
+            ("1", "1e400", Some(false)),
+            ("x", "1", None),
+        ] {
+            assert_eq!(is_multiple(number, of), expected, "{number} {of}");
+        }
     }
 
     #[test]

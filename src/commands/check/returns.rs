@@ -9,10 +9,10 @@ use crate::catalogue::returns::VALUE;
 use crate::catalogue::{
     Endpoint, EndpointQueue, ParameterType, ProcedureName, ResultKind, ReturnColumn, Returns,
 };
-use crate::commands::result_descriptions;
+use crate::commands::result_descriptions::{self, DescribeError};
 use crate::procedures::{Backend, ColumnDescription, ResultDescription};
 
-/// The maximum number of columns that a line names.
+/// The maximum number of columns or endpoints that a line names.
 const NAMES_MAX: usize = 16;
 
 /// Returns a line for each difference. Differences are warnings, because `returns` affects only the
@@ -34,24 +34,39 @@ pub(super) async fn differences(
         return Vec::new();
     }
     let described = result_descriptions::describe(backend, &procedures, deadline).await;
-    // If the database cannot be reached, one line is enough.
-    if let [first, _, ..] = described.as_slice()
-        && let Err(reason) = &first.sets
-        && described.iter().all(|one| one.sets.as_ref().err() == Some(reason))
-    {
-        let count = described.len();
-        return vec![format!("returns of {count} endpoints were not compared: {reason}")];
-    }
-    let mut lines = Vec::new();
+    let (mut lines, mut unanswered) = (Vec::new(), Vec::new());
     for ((endpoint, queue), described) in endpoints.into_iter().zip(described) {
-        let found = compare(endpoint, &described).into_iter();
         let mut place = format!("endpoint {:?}", endpoint.id.as_str());
         if endpoint.queues.has_several() {
             place = format!("{place}, queue {}", queue.name);
         }
-        lines.extend(found.map(|line| format!("{place}: {line}")));
+        let found = match described {
+            Ok(described) => compare(endpoint, &described),
+            Err(DescribeError::Refused(reason)) => vec![not_compared(&reason)],
+            Err(DescribeError::NoAnswer(reason)) => {
+                unanswered.push((place, reason));
+                continue;
+            }
+        };
+        lines.extend(found.iter().map(|line| format!("{place}: {line}")));
     }
+    lines.extend(without_answer(&unanswered));
     lines
+}
+
+/// Returns one line for all endpoints whose procedures the database did not describe in time.
+fn without_answer(unanswered: &[(String, String)]) -> Option<String> {
+    let (first, reason) = unanswered.first()?;
+    if unanswered.len() == 1 {
+        return Some(format!("{first}: returns: not compared: {reason}"));
+    }
+    let places = list(unanswered.iter().map(|(place, _)| place.as_str()));
+    let count = unanswered.len();
+    Some(format!("returns of {count} endpoints were not compared ({places}): {reason}"))
+}
+
+fn not_compared(reason: &str) -> String {
+    format!("returns: not compared, because the database does not describe the result: {reason}")
 }
 
 fn compare(endpoint: &Endpoint, described: &ResultDescription) -> Vec<String> {
@@ -95,9 +110,7 @@ impl<'a> ReturnsComparison<'a> {
         match &self.described.sets {
             Ok(sets) => Some(sets),
             Err(reason) => {
-                self.lines.push(format!(
-                    "returns: not compared, because the database does not describe the result: {reason}"
-                ));
+                self.lines.push(not_compared(reason));
                 None
             }
         }
@@ -200,11 +213,36 @@ fn count(sets: usize) -> String {
 }
 
 fn names(described: &[ColumnDescription]) -> String {
-    let names = described.iter().take(NAMES_MAX).map(|column| column.name.as_str());
-    let names: Vec<&str> = names.collect();
-    match described.len().saturating_sub(names.len()) {
-        _ if names.is_empty() => "no columns".to_owned(),
+    if described.is_empty() {
+        return "no columns".to_owned();
+    }
+    list(described.iter().map(|column| column.name.as_str()))
+}
+
+fn list<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
+    let more = names.len().saturating_sub(NAMES_MAX);
+    let names: Vec<&str> = names.take(NAMES_MAX).collect();
+    match more {
         0 => names.join(", "),
         more => format!("{} and {more} more", names.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_without_a_description_are_named_in_one_line() {
+        let reasons = ["no answer within 5.0s", "the time for all procedures is over"];
+        let one =
+            |at: usize| (format!("endpoint \"e{at}\""), reasons[usize::from(at > 1)].to_owned());
+        let all: Vec<_> = (1..=18).map(one).collect();
+        assert_eq!(without_answer(&[]), None);
+        let one = "endpoint \"e1\": returns: not compared: no answer within 5.0s";
+        assert_eq!(without_answer(&all[..1]).as_deref(), Some(one));
+        let two = "returns of 2 endpoints were not compared (endpoint \"e1\", endpoint \"e2\"): no answer within 5.0s";
+        assert_eq!(without_answer(&all[..2]).as_deref(), Some(two));
+        assert!(without_answer(&all).unwrap().contains("endpoint \"e16\" and 2 more): "));
     }
 }

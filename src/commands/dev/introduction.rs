@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use crate::config::gateway::DocumentationAccess;
 
 use super::plan::{DevPlan, RunFiles, TokenFiles};
-use super::samples::{CurlOptions, curl_commands, quoted};
+use super::samples::{CurlOptions, curl_commands};
+use crate::commands::shell::{quoted, quoted_path};
 
 /// The file with the environment variables for other commands.
 const ENVIRONMENT: &str = "env";
@@ -52,7 +53,7 @@ pub(super) fn text(plan: &DevPlan, files: &RunFiles<'_>, environment: &Path) -> 
         lines.extend(["", "Try:", ""].map(str::to_owned));
         lines.extend(commands.iter().map(|command| format!("  {command}")));
     }
-    let environment = quoted(&environment.display().to_string());
+    let environment = quoted_path(environment);
     lines.push(String::new());
     lines.push(format!("In another terminal, run \". {environment}\" once, then fjord status, fjord call and the other commands."));
     lines.push(String::new());
@@ -72,11 +73,10 @@ fn documentation(plan: &DevPlan, url: &str) -> String {
 
 /// Returns the command that runs the examples in the catalogue through the gateway.
 fn test_command(plan: &DevPlan, options: &CurlOptions<'_>) -> String {
-    let path = |path: &Path| quoted(&path.display().to_string());
-    let (directory, ca) = (path(plan.worker.directory()), path(options.ca));
-    let token = plan.tokens.first().map(|one| format!(" --token-file {}", path(&one.token)));
+    let (directory, ca) = (quoted_path(plan.worker.directory()), quoted_path(options.ca));
+    let token = plan.tokens.first().map(|one| format!(" --token-file {}", quoted_path(&one.token)));
     let client = options.client.map(|(certificate, key)| {
-        format!(" --certificate {} --key {}", path(certificate), path(key))
+        format!(" --certificate {} --key {}", quoted_path(certificate), quoted_path(key))
     });
     let (token, client) = (token.unwrap_or_default(), client.unwrap_or_default());
     format!("fjord test --config {directory} --url {} --ca {ca}{token}{client}", options.url)

@@ -12,6 +12,7 @@ use crate::catalogue::{
     Auth, AuthMethod, Catalogue, Endpoint, Parameter, ParameterSource, ParameterType,
     ParameterValue,
 };
+use crate::commands::shell::{quoted, quoted_path};
 
 /// The text of a string without constraints other than its length.
 const TEXT: &str = "example";
@@ -182,20 +183,6 @@ fn encoded(parameter: &Parameter) -> Option<String> {
     Some(uri::encode(&text))
 }
 
-fn quoted_path(path: &Path) -> String {
-    quoted(&path.display().to_string())
-}
-
-/// Quotes an argument for the shell, if it needs that.
-pub(in crate::commands) fn quoted(argument: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-:=,@%+".contains(c);
-    if !argument.is_empty() && argument.chars().all(is_plain) {
-        argument.to_owned()
-    } else {
-        format!("'{}'", argument.replace('\'', r"'\''"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -247,14 +234,5 @@ mod tests {
             "b": {"route":"GET /v1/b","procedure":"a.b","auth":{"methods":["api-key"]}},
             "c": {"route":"GET /v1/c","procedure":"a.b","auth":{"methods":["jwt"],"issuers":["other"]}}"#;
         assert_eq!(commands(endpoints), Vec::<String>::new());
-    }
-
-    #[test]
-    fn arguments_are_quoted_for_the_shell() {
-        for (argument, expected) in
-            [("/a/b.pem", "/a/b.pem"), ("", "''"), ("a b", "'a b'"), ("it's", r"'it'\''s'")]
-        {
-            assert_eq!(quoted(argument), expected);
-        }
     }
 }

@@ -56,7 +56,7 @@ pub(super) fn procedures(
         let backend = databases::connect(database, name).map_err(failed)?;
         let read = match timeout(LIMIT, backend.describe(&arguments.pattern)).await {
             Ok(Ok(described)) => {
-                let mut read = describe_results(&backend, described, existing).await;
+                let mut read = describe_answers(&backend, described, existing).await;
                 if arguments.sample {
                     add_samples(&backend, &mut read).await;
                 }
@@ -70,9 +70,9 @@ pub(super) fn procedures(
     }))
 }
 
-/// Adds descriptions of the answers, for the procedures that an entry can be created for. The
-/// entries are useful without them, so an error does not stop the import.
-async fn describe_results(
+/// Adds the descriptions of the answers of procedures for which an entry can be created. The entries are useful without them, so
+/// an error does not stop the import.
+async fn describe_answers(
     backend: &Arc<dyn Backend>,
     described: Vec<ProcedureDescription>,
     existing: &ExistingEndpoints,
@@ -83,7 +83,8 @@ async fn describe_results(
     };
     let names: Vec<ProcedureName> = described.iter().filter_map(name).collect();
     let deadline = Instant::now() + RESULTS_LIMIT;
-    let mut results = result_descriptions::describe(backend, &names, deadline).await.into_iter();
+    let described_results = result_descriptions::describe(backend, &names, deadline).await;
+    let mut results = described_results.into_iter().map(|one| one.unwrap_or_else(Into::into));
     let read = described.into_iter().map(|description| {
         let results = name(&description).and_then(|_| results.next());
         ReadProcedure { description, results, sample_error: None }

@@ -2,6 +2,7 @@
 //! find the same data in every run.
 
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::commands::private_directory::PrivateDirectory;
 use crate::config::Config;
@@ -12,16 +13,16 @@ use crate::telemetry::chain;
 /// The prefix of the directory's name.
 const PREFIX: &str = "fjord-test";
 
-/// The directory of the databases, which is removed when this value is dropped.
-#[derive(Debug)]
+/// The directory of the databases. Clones share it.
+#[derive(Clone, Debug, Default)]
 pub(super) struct DatabaseCopies {
-    _directory: Option<PrivateDirectory>,
+    directory: Arc<Mutex<Option<PrivateDirectory>>>,
 }
 
 impl DatabaseCopies {
-    /// Returns a value without databases.
-    pub(super) fn none() -> Self {
-        Self { _directory: None }
+    /// Removes the databases, if there are any.
+    pub(super) fn remove(&self) {
+        drop(self.directory.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// Replaces the file of each embedded database with one that does not exist yet, so that it is
@@ -29,7 +30,7 @@ impl DatabaseCopies {
     ///
     /// # Errors
     /// A message that names the database.
-    pub(super) async fn create(config: &mut Config) -> Result<Self, String> {
+    pub(super) async fn create(&self, config: &mut Config) -> Result<(), String> {
         let databases = config.procedures.databases.iter_mut();
         let embedded = databases.filter_map(|(name, database)| match database {
             DatabaseConfig::Sqlite(sqlite) => Some((name.clone(), sqlite)),
@@ -37,12 +38,14 @@ impl DatabaseCopies {
         });
         let embedded: Vec<(String, &mut SqliteConfig)> = embedded.collect();
         if embedded.is_empty() {
-            return Ok(Self::none());
+            return Ok(());
         }
         PrivateDirectory::remove_abandoned(PREFIX);
         let directory = PrivateDirectory::temporary(PREFIX)?;
+        let path = directory.path().to_owned();
+        *self.directory.lock().unwrap_or_else(PoisonError::into_inner) = Some(directory);
         for (index, (name, sqlite)) in embedded.into_iter().enumerate() {
-            let file = directory.path().join(format!("{index}.db"));
+            let file = path.join(format!("{index}.db"));
             if sqlite.schema.is_none() {
                 if !sqlite.file.exists() {
                     let missing = sqlite.file.display();
@@ -52,7 +55,7 @@ impl DatabaseCopies {
             }
             sqlite.file = file;
         }
-        Ok(Self { _directory: Some(directory) })
+        Ok(())
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::mpsc;
-use std::time::Duration;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 use http::{HeaderName, HeaderValue, Uri};
 
@@ -21,6 +21,8 @@ use crate::tls;
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// The longest wait for the files of a credential, and for those of the TLS client.
 const FILES_LIMIT: Duration = Duration::from_secs(10);
+/// What is read if no file is named.
+const SYSTEM_CERTIFICATES: &str = "the system's CA certificates";
 /// The maximum size of an answer in bytes.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
@@ -34,8 +36,8 @@ pub(super) struct GatewayClient {
 }
 
 impl GatewayClient {
-    /// Creates a client. Does not connect yet. Blocks for at most `FILES_LIMIT` while it reads
-    /// files, some of which can be pipes.
+    /// Creates a client. Connects to nothing yet. Blocks for at most `FILES_LIMIT` while it reads all files, some of
+    /// which can be pipes.
     ///
     /// # Errors
     /// The arguments that cannot be used.
@@ -48,7 +50,7 @@ impl GatewayClient {
         })?;
         let TestArguments { token_file, api_key_file, ca, certificate, key, .. } = arguments;
         let owned = arguments.clone();
-        let credential = in_time(&[token_file, api_key_file], move || {
+        let credential = FileReader::start(&[token_file, api_key_file], move || {
             credentials::header(&owned).map_err(|error| vec![error])
         });
         let identity = certificate.clone().zip(key.clone());
@@ -56,12 +58,18 @@ impl GatewayClient {
             ca: ca.clone(),
             identity: identity.map(|(certificate, key)| CertificateFiles { certificate, key }),
         };
-        let tls = in_time(&[ca, certificate, key], move || {
+        let tls = FileReader::start(&[ca, certificate, key], move || {
             let lines = |errors: tls::TlsErrors| errors.0.iter().map(ToString::to_string).collect();
             tls::client_config(&files).map_err(lines)
         });
-        let (credential, tls) =
-            (credential.map_err(TestError::Usage)?, tls.map_err(TestError::Usage)?);
+        let deadline = Instant::now() + FILES_LIMIT;
+        let (credential, tls) = match (credential.finish(deadline), tls.finish(deadline)) {
+            (Ok(credential), Ok(tls)) => (credential, tls),
+            (credential, tls) => {
+                let errors = [credential.err(), tls.err()].into_iter().flatten().flatten();
+                return Err(TestError::Usage(errors.collect()));
+            }
+        };
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             // An answer can be a redirect.
@@ -123,21 +131,43 @@ impl GatewayClient {
 /// A header with a credential.
 type CredentialHeader = (HeaderName, HeaderValue);
 
-/// Reads files on a separate thread, because opening or reading a pipe can block forever. After
-/// `FILES_LIMIT`, the thread is abandoned.
-fn in_time<T: Send + 'static>(
-    files: &[&Option<PathBuf>],
-    read: impl FnOnce() -> Result<T, Vec<String>> + Send + 'static,
-) -> Result<T, Vec<String>> {
-    let (sender, receiver) = mpsc::sync_channel(1);
-    let thread = std::thread::Builder::new().name("files".to_owned());
-    let started = thread.spawn(move || sender.send(read()).ok());
-    started.map_err(|error| vec![format!("cannot start a thread: {error}")])?;
-    receiver.recv_timeout(FILES_LIMIT).unwrap_or_else(|_| {
+/// A thread that reads files, because opening or reading a pipe can block forever. If it does not end in time, it is left behind.
+struct FileReader<T> {
+    /// The files, for messages.
+    names: String,
+    result: Receiver<Result<T, Vec<String>>>,
+}
+
+impl<T: Send + 'static> FileReader<T> {
+    fn start(
+        files: &[&Option<PathBuf>],
+        read: impl FnOnce() -> Result<T, Vec<String>> + Send + 'static,
+    ) -> Self {
         let names: Vec<String> =
             files.iter().filter_map(|file| Some(file.as_ref()?.display().to_string())).collect();
-        Err(vec![format!("{}: cannot be read within {FILES_LIMIT:?}", names.join(", "))])
-    })
+        let names =
+            if names.is_empty() { SYSTEM_CERTIFICATES.to_owned() } else { names.join(", ") };
+        let (sender, result) = mpsc::sync_channel(1);
+        let failed = sender.clone();
+        let thread = std::thread::Builder::new().name("files".to_owned());
+        if let Err(error) = thread.spawn(move || sender.send(read()).ok()) {
+            failed.send(Err(vec![format!("{names}: cannot start a thread: {error}")])).ok();
+        }
+        Self { names, result }
+    }
+
+    /// Waits for the result.
+    fn finish(self, deadline: Instant) -> Result<T, Vec<String>> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let reason = match self.result.recv_timeout(left) {
+            Ok(result) => return result,
+            Err(RecvTimeoutError::Timeout) => format!("cannot be read within {FILES_LIMIT:?}"),
+            Err(RecvTimeoutError::Disconnected) => {
+                "cannot be read: the thread that reads it has panicked".to_owned()
+            }
+        };
+        Err(vec![format!("{}: {reason}", self.names)])
+    }
 }
 
 /// Checks the URL of a gateway, and removes a trailing slash. The URL can have a path, under which
@@ -171,6 +201,20 @@ fn base_url(url: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_read_has_its_name_and_its_reason() {
+        let deadline = Instant::now() + FILES_LIMIT;
+        let ca = Some(PathBuf::from("ca.pem"));
+        let panicking = FileReader::<()>::start(&[&ca, &None], || panic!("expected by the test"));
+        let error = panicking.finish(deadline).unwrap_err().concat();
+        assert_eq!(error, "ca.pem: cannot be read: the thread that reads it has panicked");
+        let (sender, receiver) = mpsc::channel::<()>();
+        let slow = FileReader::start(&[&None], move || receiver.recv().map_err(|_| Vec::new()));
+        let error = slow.finish(Instant::now()).unwrap_err().concat();
+        assert_eq!(error, "the system's CA certificates: cannot be read within 10s");
+        drop(sender);
+    }
 
     #[test]
     fn only_urls_of_gateways_are_taken() {

@@ -1,7 +1,7 @@
 //! Writes results in the XML format of `JUnit`, which CI systems show. Endpoints are test suites.
 
-use std::fs::File;
-use std::io::Write as _;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +14,11 @@ use crate::new_file::PendingFile;
 /// The name of the test suite, and of its only test case, with the errors of the whole run.
 const RUN: (&str, &str) = ("fjord test", "run");
 
+/// The maximum number of symbolic links that are followed.
+const LINKS_MAX: usize = 40;
+/// The error in the file until the report is written.
+const NOT_ENDED: &str = "the run has not ended";
+
 /// A file for the report.
 #[derive(Debug)]
 pub(super) struct JunitFile {
@@ -23,32 +28,32 @@ pub(super) struct JunitFile {
 }
 
 impl JunitFile {
-    /// Checks that the file can be written, so that an unusable name is an error before any example
-    /// runs.
+    /// Replaces the report of an earlier run with one that says that this run has not ended, which stays if the process is
+    /// killed. A pipe or a device is only opened.
     ///
     /// # Errors
     /// A message that names the file.
-    pub(super) fn create(path: &Path) -> Result<Self, String> {
-        let failed =
-            |error: std::io::Error| format!("{}: cannot be created: {error}", path.display());
-        // A symbolic link remains a symbolic link.
-        let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let old = std::fs::metadata(path).ok();
-        let stream = match old {
-            None => None,
-            Some(old) => {
-                let opened = File::options().write(true).open(path).map_err(failed)?;
+    pub(super) fn start(path: &Path) -> Result<Self, String> {
+        let failed = |error: io::Error| format!("{}: cannot be created: {error}", path.display());
+        // A symbolic link stays one.
+        let target = target(path);
+        let stream = match fs::metadata(&target) {
+            Err(_) => None,
+            Ok(old) => {
+                let opened = File::options().write(true).open(&target).map_err(failed)?;
                 (!old.is_file()).then_some(opened)
             }
         };
         if stream.is_none() {
-            drop(PendingFile::create(path).map_err(failed)?);
+            let text = report(&[], &[], &[NOT_ENDED.to_owned()], Duration::ZERO).to_string();
+            let written = text.map_err(io::Error::other).and_then(|text| replace(&target, &text));
+            written.map_err(failed)?;
         }
-        Ok(Self { path: path.clone(), stream })
+        Ok(Self { path: target, stream })
     }
 
-    /// Writes the report, completely or not at all. `updated` contains the examples whose actual
-    /// answers were written into the catalogue, and `errors` the errors of the whole run.
+    /// Writes the report. `updated` are the examples whose actual answers were written into the catalogue, and `errors` those of
+    /// the whole run.
     ///
     /// # Errors
     /// A message that names the file.
@@ -60,12 +65,43 @@ impl JunitFile {
         took: Duration,
     ) -> Result<(), String> {
         let text = report(results, updated, errors, took).to_string();
-        let written = text.map_err(std::io::Error::other).and_then(|text| match self.stream {
+        let written = text.map_err(io::Error::other).and_then(|text| match self.stream {
             Some(mut stream) => stream.write_all(text.as_bytes()),
-            None => PendingFile::create(&self.path)?.publish(&text),
+            None => replace(&self.path, &text),
         });
         written.map_err(|error| format!("{}: cannot be written: {error}", self.path.display()))
     }
+}
+
+/// Follows symbolic links, also to a file that does not exist.
+fn target(path: &Path) -> PathBuf {
+    if let Ok(target) = fs::canonicalize(path) {
+        return target;
+    }
+    let mut target = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        // Such as /dev/stdout, if it is a pipe: its link names no file.
+        if fs::metadata(&target).is_ok() {
+            break;
+        }
+        let Ok(next) = fs::read_link(&target) else { break };
+        target = target.parent().unwrap_or(Path::new("")).join(next);
+    }
+    target
+}
+
+/// Replaces a file in one step or, if its directory does not permit that, overwrites it. A file that is mounted into a container
+/// cannot be replaced.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, ResourceBusy};
+    let replaced = PendingFile::create(path).and_then(|file| file.publish(text));
+    let Err(error) = replaced else { return Ok(()) };
+    let is_fixed = matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem | ResourceBusy);
+    if !is_fixed || !path.is_file() {
+        return Err(error);
+    }
+    let mut file = File::options().write(true).truncate(true).open(path)?;
+    file.write_all(text.as_bytes())
 }
 
 fn report(
@@ -125,4 +161,26 @@ fn case(result: &ExampleResult, is_updated: bool) -> TestCase {
         case.set_system_out(notes.join("\n"));
     }
     case
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_link_to_a_file_that_does_not_exist_stays_a_link() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, first) = (directory.path().join("results.xml"), directory.path().join("first"));
+        let second = directory.path().join("second");
+        symlink("results.xml", &first).unwrap();
+        symlink(&first, &second).unwrap();
+        let junit = JunitFile::start(&second).unwrap();
+        assert!(fs::read_to_string(&file).unwrap().contains(NOT_ENDED));
+        junit.write(&[], &[], &[], Duration::ZERO).unwrap();
+        assert!(!fs::read_to_string(&file).unwrap().contains(NOT_ENDED));
+        assert!(first.is_symlink() && second.is_symlink());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3);
+    }
 }

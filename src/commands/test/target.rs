@@ -20,29 +20,23 @@ pub(super) enum ExampleTarget {
     /// A gateway.
     Gateway(GatewayClient),
     /// The databases of the worker's configuration.
-    Procedures {
-        api: Arc<dyn LocalApi>,
-        /// The databases that are removed afterwards.
-        _copies: DatabaseCopies,
-    },
+    Procedures { api: Arc<dyn LocalApi> },
 }
 
 impl ExampleTarget {
-    /// Opens the databases of a configuration.
+    /// Opens the databases of a configuration, or copies of them.
     ///
     /// # Errors
     /// All reasons why the databases cannot be used.
     pub(super) async fn open_procedures(
-        in_place: bool,
+        copies: Option<&DatabaseCopies>,
         mut config: Config,
         catalogue: &Arc<Catalogue>,
         open: OpenFunction,
     ) -> Result<Self, TestError> {
-        let copies = if in_place {
-            DatabaseCopies::none()
-        } else {
-            DatabaseCopies::create(&mut config).await.map_err(|it| TestError::Failed(vec![it]))?
-        };
+        if let Some(copies) = copies {
+            copies.create(&mut config).await.map_err(|it| TestError::Failed(vec![it]))?;
+        }
         let lines = |errors: Vec<crate::start_check::StartError>| {
             TestError::Usage(errors.iter().map(ToString::to_string).collect())
         };
@@ -56,13 +50,13 @@ impl ExampleTarget {
             api.close().await;
             return Err(TestError::Failed(errors));
         }
-        Ok(Self::Procedures { api, _copies: copies })
+        Ok(Self::Procedures { api })
     }
 
     /// Returns why an endpoint's examples cannot be run.
     pub(super) fn reason_to_skip(&self, endpoint: &Endpoint) -> Option<String> {
         match self {
-            Self::Procedures { api, .. } if !api.serves(endpoint) => Some(format!(
+            Self::Procedures { api } if !api.serves(endpoint) => Some(format!(
                 "worker.queues contains no queue of the endpoint ({}), so no database is known",
                 endpoint.queues.names()
             )),
@@ -80,7 +74,7 @@ impl ExampleTarget {
         request.headers.entry(ACCEPT).or_insert(http::HeaderValue::from_static("*/*"));
         match self {
             Self::Gateway(client) => client.send(endpoint, request).await,
-            Self::Procedures { api, .. } => {
+            Self::Procedures { api } => {
                 let request = local_request(request).map_err(TargetError::Failed)?;
                 let response = api.respond(request, example.caller.clone()).await;
                 let (parts, body) = response.into_parts();
@@ -92,7 +86,7 @@ impl ExampleTarget {
 
     /// Closes all connections.
     pub(super) async fn close(&self) {
-        if let Self::Procedures { api, .. } = self {
+        if let Self::Procedures { api } = self {
             api.close().await;
         }
     }

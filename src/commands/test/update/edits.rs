@@ -5,10 +5,11 @@ use std::ops::Range;
 use serde_json::value::RawValue;
 
 use crate::catalogue::ExactJson;
+use crate::catalogue::exact_json::quoted;
 
-use list::OldList;
+use container::ContainerEdit;
 
-mod list;
+mod container;
 
 /// The indentation of each level in a text without indented lines.
 const UNIT_DEFAULT: &str = "  ";
@@ -99,7 +100,7 @@ impl Edit {
         let content = range.start + 1..range.end.saturating_sub(1);
         let inner = source.text.get(content.clone()).unwrap_or_default();
         let at = content.start + inner.trim_end().len();
-        let key = serde_json::Value::from(name);
+        let key = quoted(name);
         let (indent, _) = source.position(range.start);
         let unit = source.unit;
         if inner.trim().is_empty() {
@@ -134,24 +135,24 @@ pub(super) fn edits(
     if old_json == *new {
         return Ok(());
     }
-    let list = match (&old_json, new) {
+    let container = match (&old_json, new) {
         (ExactJson::Object(_), ExactJson::Object(members)) => {
-            OldList::object(source, old, members)?
+            ContainerEdit::object(source, old, members)?
         }
         (ExactJson::Array(old_items), ExactJson::Array(items)) => {
-            OldList::array(source, old, (old_items, items))?
+            ContainerEdit::array(source, old, (old_items, items))?
         }
         _ => None,
     };
-    let Some(list) = list else {
+    let Some(container) = container else {
         found.push(Edit::replace(source, old, new));
         return Ok(());
     };
-    let mut own = list.edits();
-    for (raw, new) in &list.kept {
+    let mut own = container.edits();
+    for (raw, new) in &container.kept {
         edits(source, raw, new, &mut own)?;
     }
-    if list.has_new() && !list.fits(&own) {
+    if container.has_new() && !container.fits(&own) {
         own = vec![Edit::replace(source, old, new)];
     }
     found.append(&mut own);

@@ -21,7 +21,7 @@ enum NewItem<'a> {
 
 /// An array or an object in the text, and its new version. Some of its items or members stay.
 #[derive(Debug)]
-pub(super) struct OldList<'a> {
+pub(super) struct ContainerEdit<'a> {
     source: SourceText<'a>,
     range: Range<usize>,
     /// The places of the items, or of the members with their names.
@@ -32,7 +32,7 @@ pub(super) struct OldList<'a> {
     pub(super) kept: Vec<(&'a RawValue, &'a ExactJson)>,
 }
 
-impl<'a> OldList<'a> {
+impl<'a> ContainerEdit<'a> {
     /// Compares an array with its new version; `None` if nothing stays.
     pub(super) fn array(
         source: SourceText<'a>,
@@ -42,11 +42,11 @@ impl<'a> OldList<'a> {
         let raw: Vec<&RawValue> =
             serde_json::from_str(old.get()).map_err(|error| error.to_string())?;
         let is_same = |at: usize, to: usize| old_items.get(at) == items.get(to);
-        let mut pairs = pairs(raw.len(), items.len(), is_same).into_iter().peekable();
+        let mut paired = pairs(raw.len(), items.len(), is_same).into_iter().peekable();
         let (mut new, mut kept) = (Vec::with_capacity(items.len()), Vec::new());
         for (to, item) in items.iter().enumerate() {
-            let paired = pairs.next_if(|(_, paired)| *paired == to);
-            match paired.and_then(|(at, _)| Some((at, raw.get(at)?))) {
+            let pair = paired.next_if(|(_, other)| *other == to);
+            match pair.and_then(|(at, _)| Some((at, raw.get(at)?))) {
                 Some((at, raw)) => {
                     new.push(NewItem::Old(at));
                     kept.push((*raw, item));
@@ -55,8 +55,8 @@ impl<'a> OldList<'a> {
             }
         }
         let places = raw.iter().map(|raw| source.range_of(raw)).collect();
-        let list = Self { source, range: source.range_of(old), places, new, kept };
-        Ok((!list.kept.is_empty()).then_some(list))
+        let container = Self { source, range: source.range_of(old), places, new, kept };
+        Ok((!container.kept.is_empty()).then_some(container))
     }
 
     /// Compares an object with its new version; `None` if nothing stays. Members that stay keep their order, and an added one
@@ -93,8 +93,8 @@ impl<'a> OldList<'a> {
             before = Some(name);
         }
         let new = new.into_iter().map(|(_, item)| item).collect();
-        let list = Self { source, range, places, new, kept };
-        Ok((!list.kept.is_empty()).then_some(list))
+        let container = Self { source, range, places, new, kept };
+        Ok((!container.kept.is_empty()).then_some(container))
     }
 
     /// Returns whether the new version has items that the old one does not have.
@@ -102,7 +102,7 @@ impl<'a> OldList<'a> {
         self.new.iter().any(|item| matches!(item, NewItem::Added(..)))
     }
 
-    /// Returns whether the list is still short enough for one line with these edits, if it was.
+    /// Returns whether the container is still short enough for one line with these edits, if it was.
     pub(super) fn fits(&self, edits: &[Edit]) -> bool {
         let old = self.source.text.get(self.range.clone()).unwrap_or_default();
         let (_, column) = self.source.position(self.range.start);
@@ -114,28 +114,28 @@ impl<'a> OldList<'a> {
     /// Returns the edits that add and remove items. They do not overlap with the items that stay.
     pub(super) fn edits(&self) -> Vec<Edit> {
         let mut found = Vec::new();
+        let separator = self.separator();
         let (mut last, mut added) = (None, Vec::new());
         for item in &self.new {
             match item {
                 NewItem::Added(name, value) => added.push((*name, *value)),
                 NewItem::Old(at) => {
-                    found.extend(self.between(last, Some(*at), &added));
+                    found.extend(self.between((last, Some(*at)), &added, &separator));
                     added.clear();
                     last = Some(*at);
                 }
             }
         }
-        found.extend(self.between(last, None, &added));
+        found.extend(self.between((last, None), &added, &separator));
         found
     }
 
-    /// Returns the edit between two items that stay, or at an end of the list: it removes the items
-    /// there and adds others.
+    /// Returns the edit between two items that stay, or at an end of the container: removes the items that are there, and adds others.
     fn between(
         &self,
-        last: Option<usize>,
-        next: Option<usize>,
+        (last, next): (Option<usize>, Option<usize>),
         added: &[(Option<&str>, &ExactJson)],
+        separator: &str,
     ) -> Option<Edit> {
         let count = self.places.len();
         let removed = last.map_or(0, |last| last + 1)..next.unwrap_or(count);
@@ -149,15 +149,14 @@ impl<'a> OldList<'a> {
             (None, Some(next)) => place(0)?.start..place(next)?.start,
             (None, None) => return None,
         };
-        let separator = self.separator();
         let mut text = String::new();
         for (name, value) in added {
             if last.is_some() {
-                text.push_str(&separator);
+                text.push_str(separator);
             }
-            text.push_str(&self.added(&separator, *name, value));
+            text.push_str(&self.added(separator, *name, value));
             if last.is_none() {
-                text.push_str(&separator);
+                text.push_str(separator);
             }
         }
         if let (Some(_), Some(next)) = (last, next) {

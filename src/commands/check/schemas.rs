@@ -1,0 +1,21 @@
+//! Warns about JSON Schemas in `returns` with which no value can be compared.
+
+use crate::catalogue::Catalogue;
+use crate::catalogue::json_schema::JsonSchema;
+
+/// Returns a line for each schema that only the `OpenAPI` document uses.
+pub(super) fn warnings(catalogue: &Catalogue) -> Vec<String> {
+    let mut lines = Vec::new();
+    for endpoint in catalogue.endpoints() {
+        let columns = endpoint.returns.iter().flat_map(|returns| returns.columns());
+        for (key, column) in columns {
+            if let Some(Err(error)) = column.schema.as_ref().map(JsonSchema::new) {
+                let id = endpoint.id.as_str();
+                lines.push(format!(
+                    "endpoint {id:?}: {key}.schema: answers are not compared with it: {error}"
+                ));
+            }
+        }
+    }
+    lines
+}
