@@ -207,7 +207,7 @@ impl<'a> SettingsTable<'a> {
         read.collect()
     }
 
-    /// Reads a table whose keys are names chosen by the operator and whose values are texts.
+    /// Reads a table whose keys are names chosen by the operator and whose values are strings.
     pub(super) fn named_texts(&mut self, name: &str) -> BTreeMap<String, String> {
         self.table(name, |table| {
             let names = table.names().into_iter();

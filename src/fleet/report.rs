@@ -50,7 +50,7 @@ pub struct Report {
     pub weighted_queues: Vec<WeightedQueueReport>,
     /// The databases of a worker.
     pub databases: Vec<DatabaseReport>,
-    /// Whether both kinds of queues were omitted because they did not fit into one message.
+    /// Whether `queues` and `weighted_queues` were left empty because they did not fit into one message.
     pub is_truncated: bool,
 }
 
@@ -90,8 +90,8 @@ pub struct SlotsReport {
     pub full_seconds: f64,
     /// Whether the worker is a member of the queue group.
     pub is_served: bool,
-    /// The number of slots that the configuration has. An operator may have set another one. `None` if the worker's version does
-    /// not report it.
+    /// The number of slots in the configuration, which an operator may have overridden in `limit`. `None` if the worker's version
+    /// does not report it.
     pub limit_configured: Option<u64>,
     /// Whether an operator has paused the queue.
     pub is_paused: bool,

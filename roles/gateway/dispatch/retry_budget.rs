@@ -23,7 +23,7 @@ struct State {
 }
 
 impl RetryBudget {
-    /// Creates a budget for resubmissions of `percent` of the traffic plus `floor` per second.
+    /// Creates a budget that allows resubmissions for `percent` of the requests, plus `floor` resubmissions per second.
     #[must_use]
     pub fn new(percent: u32, floor: u32, now: Instant) -> Self {
         let floor = f64::from(floor);

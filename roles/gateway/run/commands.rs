@@ -69,8 +69,8 @@ impl GatewayProcess {
         drains
     }
 
-    /// Answers commands while the gateway drains. It does not read its files again. A reload can only finish, and let workers forget
-    /// endpoints, when the last request is complete.
+    /// Answers commands while the gateway drains, without rereading its files. A reload is answered only when the last request is
+    /// complete, because workers may drop endpoints when the reload finishes.
     pub(super) fn answer_while_draining(&self, mut commands: CommandReceiver) {
         let in_flight = self.pipeline.in_flight.clone();
         let _detached = self.tasks.spawn_background(async move {
@@ -91,7 +91,8 @@ impl GatewayProcess {
         });
     }
 
-    /// Changes weights of an endpoint's queues, from the next request on. Returns a note with all its weights.
+    /// Changes weights of an endpoint's queues, starting with the next request. Returns a note with the weights of all the
+    /// endpoint's queues.
     fn weigh_queues(
         &self,
         endpoint: &str,

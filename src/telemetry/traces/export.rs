@@ -86,7 +86,7 @@ impl Exporter {
 fn client(config: &TracesConfig, tls: Option<ClientConfig>) -> Result<reqwest::Client, String> {
     let builder = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
-        // Ignores proxies from the environment: only the configuration layers configure fjord.
+        // Ignores proxies in the environment, because fjord is configured only through its configuration layers.
         .no_proxy()
         .timeout(config.timeout)
         .default_headers(config.headers.clone())
@@ -135,7 +135,7 @@ impl SpanSender {
     /// Waits for a span, then up to `BATCH_WAIT` for more. Cancel safe: received spans are kept.
     async fn gather(&mut self, spans: &mut Vec<EndedSpan>) {
         if self.ended.recv_many(spans, BATCH_SPANS_MAX).await == 0 {
-            // The recorder was dropped, so no more spans will arrive. Waits until `run` is stopped.
+            // The recorder was dropped, so no more spans will arrive. Waits until `run` is cancelled.
             return std::future::pending().await;
         }
         let until = Instant::now() + BATCH_WAIT;

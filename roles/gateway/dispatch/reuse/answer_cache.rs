@@ -66,9 +66,9 @@ impl AnswerCache {
         Some((stored.answer.clone(), now.saturating_duration_since(stored.stored_at)))
     }
 
-    /// Stores a successful answer for `ttl`. To make room, removes the answers that expire first.
-    /// Does not replace the answer of a call that began later, because the new answer may be based
-    /// on older data.
+    /// Stores a successful answer for `ttl`. If the cache is full, evicts the answers that will expire
+    /// soonest. Does not replace the answer from a call that began later, because the new answer may
+    /// be based on older data.
     pub(super) fn put(
         &self,
         key: AnswerKey,

@@ -42,10 +42,11 @@ struct SharedCall {
 }
 
 impl Coalescer {
-    /// Returns the result of a running call with the same key or, if there is none, of `call`; `None` if the call panicked.
+    /// Returns the result of a running call with the same key. If there is none, runs `call` and returns its result. The result is
+    /// `None` if the call panicked.
     ///
-    /// The call runs in a task of its own. It is dropped, which counts as a client's disconnect,
-    /// only when no request waits for it any longer.
+    /// The call runs in its own task. It is dropped, which has the same effect as a client's disconnect,
+    /// only when no more requests wait for it.
     pub(super) async fn call(
         self: &Arc<Self>,
         key: AnswerKey,
