@@ -1,10 +1,12 @@
 //! The shipped examples for `CloudFormation` and Prometheus are valid, and agree with fjord and with user-data.
 
 use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use super::shipped;
 use crate::support::external_tools::{find, run};
+use crate::support::fjord_binary;
 use crate::support::prometheus;
 
 /// The longest value of a parameter of a stack, in bytes.
@@ -66,7 +68,13 @@ fn the_hook_waits_longer_than_both_units_take_to_stop() {
         line.expect("the key").trim().parse().expect("a number")
     };
     let unit = number(&text("systemd/fjord@.service"), "TimeoutStopSec=");
-    assert!(number(&template, "HeartbeatTimeout:") > 2 * unit);
+    let help = Command::new(fjord_binary()).args(["ec2", "watch", "--help"]).output();
+    let help = String::from_utf8(help.expect("fjord runs").stdout).expect("UTF-8");
+    let option = help.split("--stop-timeout").nth(1).expect("the option");
+    let default = option.split("[default: ").nth(1).and_then(|after| after.split(']').next());
+    let limit: u64 = default.expect("a default").parse().expect("a number");
+    assert!(limit > unit, "the command must not give up before systemd does");
+    assert!(number(&template, "HeartbeatTimeout:") > 2 * limit);
 }
 
 #[test]
