@@ -61,6 +61,28 @@ fn the_template_agrees_with_fjord_and_with_user_data() {
 }
 
 #[test]
+fn instances_of_a_group_serve_requests_until_their_replacement_has_started() {
+    assert!(text("config/ec2/autoscaling.yaml").contains("CapacityRebalance: true"));
+    let accepts = |options: &str| {
+        let mut watch = Command::new(fjord_binary());
+        watch.args(["ec2", "watch", "--hook=h", "--group=g"]).args(options.split_whitespace());
+        watch.arg("--help").output().expect("fjord runs").status.success()
+    };
+    assert!(!accepts("--unknown"), "the check can fail");
+    for file in ["config/ec2/worker.yaml", "config/ec2/gateway.yaml"] {
+        let user_data = text(file);
+        let mut lines = user_data.lines().map(str::trim);
+        let unit = lines.find(|line| line.ends_with("/etc/sysconfig/fjord-lifecycle"));
+        assert!(unit.is_some(), "{file}");
+        let options = lines
+            .take_while(|line| !line.starts_with("- path:"))
+            .find_map(|line| line.strip_prefix("OPTIONS="));
+        let options = options.unwrap_or_default();
+        assert!(options.contains("--ignore-rebalance") && accepts(options), "{file}: {options}");
+    }
+}
+
+#[test]
 fn the_hook_waits_longer_than_both_units_take_to_stop() {
     let template = text("config/ec2/autoscaling.yaml");
     let number = |text: &str, key: &str| -> u64 {
