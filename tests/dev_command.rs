@@ -222,7 +222,7 @@ async fn without_documentation_the_examples_are_offered_and_the_page_is_not() {
     let api = init(home.path());
     for (access, page) in [
         ("off", None),
-        ("authenticated", Some("of the endpoints that a caller may call")),
+        ("authenticated", Some("for the endpoints that a caller may call")),
         ("public", Some("/docs\n")),
     ] {
         let home = home.path().join(access);

@@ -12,6 +12,9 @@ use super::HISTORY_TIME;
 /// The maximum number of processes that are remembered without a reply.
 const MISSING_MAX: usize = 1_000;
 
+/// The maximum length in bytes of an id, role, host name or version. A process with a longer one is not remembered.
+const TEXT_BYTES_MAX: usize = 256;
+
 /// The processes that have replied within `HISTORY_TIME`.
 #[derive(Debug, Default)]
 pub(super) struct KnownMembers {
@@ -47,6 +50,10 @@ impl KnownMembers {
         self.updated = Some(now);
         let mut started = Vec::new();
         for report in reports {
+            let texts = [&report.id, &report.role, &report.host, &report.version];
+            if texts.iter().any(|text| text.len() > TEXT_BYTES_MAX) {
+                continue;
+            }
             let member = KnownMember {
                 role: report.role.clone(),
                 host: report.host.clone(),
@@ -135,6 +142,16 @@ mod tests {
         assert_eq!(missing(&members, at(25)), ["e"]);
         members.update(at(25) + HISTORY_TIME, &[report("a", "x"), report("d", "x")]);
         assert_eq!(missing(&members, at(25) + HISTORY_TIME), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_process_with_a_long_name_is_not_remembered() {
+        let mut members = KnownMembers::default();
+        let now = Instant::now();
+        let long = "x".repeat(TEXT_BYTES_MAX + 1);
+        members.update(now, &[report(&long, "a"), report("b", &long), report("c", "c")]);
+        members.update(now + Duration::from_secs(5), &[]);
+        assert_eq!(missing(&members, now + Duration::from_secs(5)), ["c"]);
     }
 
     #[test]
