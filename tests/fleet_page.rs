@@ -7,8 +7,6 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-mod simulated_fleet;
-
 use super::fleet_status::status_command::status;
 use super::support::browser::Browser;
 use super::support::caller_pool::CallerPool;
@@ -18,8 +16,8 @@ use super::support::fjord_process::FjordProcess;
 use super::support::fleet::{Fleet, FleetOptions};
 use super::support::nats::NatsOptions;
 use super::support::prefix_proxy::PrefixProxy;
+use super::support::simulated_fleet::{self, SimulatedFleet};
 use super::support::target_directory;
-use simulated_fleet::SimulatedFleet;
 
 /// JavaScript functions for the steps of a test.
 const FUNCTIONS: &str = r#"

@@ -26,6 +26,7 @@ pub(crate) mod raw_nats;
 pub(crate) mod reload;
 pub(crate) mod resetting_connection;
 pub(crate) mod sigv4;
+pub(crate) mod simulated_fleet;
 pub(crate) mod stalling_proxy;
 pub(crate) mod tds;
 pub(crate) mod tokens;

@@ -107,6 +107,20 @@ fn the_unit_is_consistent_with_fjord_and_valid_on_every_systemd() {
     );
 }
 
+#[test]
+fn systemd_waits_longer_than_the_longest_measurement() {
+    let mut publish = Command::new(fjord_binary());
+    let output = publish.args(["ec2", "publish", "--interval", "0"]).output().expect("fjord runs");
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    let after = error.split("0 is not in 1..=").nth(1).expect("the permitted range");
+    let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
+    let interval: u64 = digits.parse().expect("a number");
+    let unit = text("systemd/fjord-headroom.service");
+    let limit: u64 = value(&unit, "TimeoutStartSec").parse().expect("a number of seconds");
+    // The connections to NATS, two queries, and three attempts with their metadata and pauses take at most a minute.
+    assert!(limit >= interval + 60, "{limit} s, with an interval of {interval} s");
+}
+
 /// A list of names with their values.
 type NamedValues = Vec<(String, String)>;
 

@@ -66,7 +66,8 @@ pub struct WatchArguments {
     /// The time between two queries of the instance metadata.
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
     pub interval: u64,
-    /// How long each unit may take to stop. Must be longer than `TimeoutStopSec` of the unit.
+    /// How long each unit may take to stop. Must be longer than `TimeoutStopSec` of the unit. Twice this time must be shorter than
+    /// the heartbeat timeout of the hook, after which the group does not wait any longer.
     #[arg(long, value_name = "SECONDS", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=7200))]
     pub stop_timeout: u64,
     /// The URL of EC2 Auto Scaling, such as that of a VPC endpoint [default: the public endpoint of the instance's region].

@@ -10,7 +10,7 @@ use super::nats_connection::{self, NatsConnection};
 use super::{EXIT_FAILED, Output};
 use crate::cli::StatusArguments;
 use crate::config::Sources;
-use crate::fleet;
+use crate::fleet::query::{self, QueryLimits};
 use crate::fleet::view::{FleetSnapshot, FleetView};
 
 pub(super) mod monitoring;
@@ -92,12 +92,12 @@ async fn take_snapshot(
     expected: usize,
     servers_expected: usize,
 ) -> Result<FleetSnapshot, String> {
-    let snapshot = query(connection, expected, servers_expected).await?;
+    let snapshot = query_all(connection, expected, servers_expected).await?;
     if snapshot.reports.is_empty() {
         return Err(format!(
             "no reply on {prefix}.{}: no gateway or worker with the prefix {prefix} is connected to this NATS, or the \
              account is not permitted to publish there",
-            fleet::query::STATUS_TOKEN,
+            query::STATUS_TOKEN,
             prefix = connection.prefix
         ));
     }
@@ -105,7 +105,7 @@ async fn take_snapshot(
 }
 
 /// Queries the fleet and the NATS servers.
-async fn query(
+async fn query_all(
     connection: &NatsConnection,
     expected: usize,
     servers_expected: usize,
@@ -116,9 +116,10 @@ async fn query(
             None => monitoring::sample_all(&connection.monitoring).await,
         }
     };
-    let reports =
-        fleet::query::gather(&*connection.transport, &connection.prefix, expected, GATHER_LIMIT);
-    let (servers, reports) = tokio::join!(servers, reports);
-    let reports = reports.map_err(|error| format!("cannot query the fleet: {error}"))?;
-    Ok(FleetSnapshot { reports, servers })
+    let limits = QueryLimits::of_command(expected, GATHER_LIMIT);
+    let replies = query::query(&*connection.transport, &connection.prefix, limits);
+    let (servers, replies) = tokio::join!(servers, replies);
+    let replies = replies.map_err(|error| format!("cannot query the fleet: {error}"))?;
+    let reports = query::parse(&replies.messages);
+    Ok(FleetSnapshot { reports, is_cut_off: replies.is_cut_off, servers })
 }

@@ -169,7 +169,7 @@ impl FleetMonitor {
         let is_cut_off = replies.is_some_and(|replies| replies.is_cut_off);
         let is_fleet = replies.is_some();
         self.add_own_report(&mut reports);
-        let later = Arc::new(FleetSnapshot { reports, servers: Vec::new() });
+        let later = Arc::new(FleetSnapshot { reports, is_cut_off, servers: Vec::new() });
         let earlier = self.state().collected.earlier.clone();
         let view = earlier.map(|earlier| FleetView::between(&earlier, &later));
         let now = Instant::now();

@@ -26,6 +26,8 @@ pub(crate) use weighted_queues::WeightedQueueView;
 pub(crate) struct FleetView {
     /// The time between the snapshots, in seconds.
     pub(crate) window_seconds: f64,
+    /// Whether the fleet has more processes than a query collects, so that some are missing.
+    pub(crate) is_cut_off: bool,
     /// The bottleneck. Its kind is `None` if nothing limits the fleet.
     pub(crate) bottleneck: Bottleneck,
     /// All gateways and workers.
@@ -44,6 +46,8 @@ pub(crate) struct FleetView {
 #[derive(Clone, Debug)]
 pub(crate) struct FleetSnapshot {
     pub(crate) reports: Vec<Report>,
+    /// Whether reports are missing because the limits of the query were reached.
+    pub(crate) is_cut_off: bool,
     pub(crate) servers: Vec<(String, Result<ServerSample, String>)>,
 }
 
@@ -69,7 +73,17 @@ impl FleetView {
         let window_seconds = window(&pairs);
         let pools = pools::pools(&later.reports, &queues);
         let bottleneck = bottleneck::find(&processes, &queues, &nats);
-        Self { window_seconds, bottleneck, processes, queues, pools, weighted_queues, nats }
+        let is_cut_off = earlier.is_cut_off || later.is_cut_off;
+        Self {
+            window_seconds,
+            is_cut_off,
+            bottleneck,
+            processes,
+            queues,
+            pools,
+            weighted_queues,
+            nats,
+        }
     }
 }
 

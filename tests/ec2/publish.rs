@@ -11,11 +11,15 @@ use crate::support::aws::{Accepted, AwsServices, ServiceAnswer};
 use crate::support::certs::Certs;
 use crate::support::fjord_binary;
 use crate::support::fleet::{Fleet, FleetOptions};
+use crate::support::nats::NatsOptions;
+use crate::support::simulated_fleet::SimulatedFleet;
 
 /// The number of requests that are always in progress.
 const CALLERS: u16 = 3;
 /// The slots of the queue in each worker.
 const SLOTS: u16 = 4;
+/// The maximum number of processes that a query collects.
+const PROCESSES_MAX: usize = 1_000;
 
 /// Starts a fleet whose two workers belong to the pool `heavy`.
 async fn fleet() -> Fleet {
@@ -175,6 +179,32 @@ async fn transient_refusals_are_retried_and_others_are_reported() {
             assert!(aws.accepted().is_empty(), "{name}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_published_if_some_processes_could_not_be_queried() {
+    let nats = NatsOptions { has_tls: false, ..NatsOptions::default() };
+    let fleet = Fleet::start(FleetOptions { nats, workers: 0, ..FleetOptions::default() }).await;
+    let aws = AwsServices::start(&fleet.certs).await;
+    let url = &fleet.nats.urls()[0];
+    // With the gateway, exactly as many processes as a query collects, and then one more.
+    let simulated = SimulatedFleet::start(url, PROCESSES_MAX - 1).await;
+    let (status, stdout, stderr) = run(publish(&fleet, &aws, &fleet.certs)).await;
+    assert_eq!(status, Some(0), "{stdout}{stderr}");
+    assert_eq!(aws.accepted().len(), 1);
+    drop(simulated);
+    aws.answer_with([]);
+    let _simulated = SimulatedFleet::start(url, PROCESSES_MAX).await;
+    let (status, stdout, stderr) = run(publish(&fleet, &aws, &fleet.certs)).await;
+    assert_eq!((status, stdout.as_str()), (Some(1), ""), "{stderr}");
+    assert!(stderr.starts_with("error: the fleet is too large"), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert_eq!(aws.attempts(), 0);
+    let mut status = Command::new(fjord_binary());
+    status.arg("status").arg("--config").arg(fleet.gateways[0].directory());
+    let (_, page, _) = run(status).await;
+    let note = format!("the fleet is too large: only {PROCESSES_MAX} processes are known");
+    assert!(page.contains(&note), "{page}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,10 +1,12 @@
 //! The shipped examples for `CloudFormation` and Prometheus are valid, and agree with fjord and with user-data.
 
 use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use super::shipped;
 use crate::support::external_tools::{find, run};
+use crate::support::fjord_binary;
 use crate::support::prometheus;
 
 /// The longest value of a parameter of a stack, in bytes.
@@ -59,6 +61,28 @@ fn the_template_agrees_with_fjord_and_with_user_data() {
 }
 
 #[test]
+fn instances_of_a_group_serve_requests_until_their_replacement_has_started() {
+    assert!(text("config/ec2/autoscaling.yaml").contains("CapacityRebalance: true"));
+    let accepts = |options: &str| {
+        let mut watch = Command::new(fjord_binary());
+        watch.args(["ec2", "watch", "--hook=h", "--group=g"]).args(options.split_whitespace());
+        watch.arg("--help").output().expect("fjord runs").status.success()
+    };
+    assert!(!accepts("--unknown"), "the check can fail");
+    for file in ["config/ec2/worker.yaml", "config/ec2/gateway.yaml"] {
+        let user_data = text(file);
+        let mut lines = user_data.lines().map(str::trim);
+        let unit = lines.find(|line| line.ends_with("/etc/sysconfig/fjord-lifecycle"));
+        assert!(unit.is_some(), "{file}");
+        let options = lines
+            .take_while(|line| !line.starts_with("- path:"))
+            .find_map(|line| line.strip_prefix("OPTIONS="));
+        let options = options.unwrap_or_default();
+        assert!(options.contains("--ignore-rebalance") && accepts(options), "{file}: {options}");
+    }
+}
+
+#[test]
 fn the_hook_waits_longer_than_both_units_take_to_stop() {
     let template = text("config/ec2/autoscaling.yaml");
     let number = |text: &str, key: &str| -> u64 {
@@ -66,7 +90,13 @@ fn the_hook_waits_longer_than_both_units_take_to_stop() {
         line.expect("the key").trim().parse().expect("a number")
     };
     let unit = number(&text("systemd/fjord@.service"), "TimeoutStopSec=");
-    assert!(number(&template, "HeartbeatTimeout:") > 2 * unit);
+    let help = Command::new(fjord_binary()).args(["ec2", "watch", "--help"]).output();
+    let help = String::from_utf8(help.expect("fjord runs").stdout).expect("UTF-8");
+    let option = help.split("--stop-timeout").nth(1).expect("the option");
+    let default = option.split("[default: ").nth(1).and_then(|after| after.split(']').next());
+    let limit: u64 = default.expect("a default").parse().expect("a number");
+    assert!(limit > unit, "the command must not give up before systemd does");
+    assert!(number(&template, "HeartbeatTimeout:") > 2 * limit);
 }
 
 #[test]

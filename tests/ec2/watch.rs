@@ -158,7 +158,7 @@ async fn failures_of_the_metadata_are_logged_once_and_a_notice_is_still_noticed(
     for_a_while(Duration::from_secs(3)).await;
     assert_eq!(watch.log().matches(failure).count(), 1, "{}", watch.log());
     host.aws.set_mode(MetadataMode::Version2);
-    eventually(SOON, TICK, || watch.log().contains("answers again")).await;
+    eventually(SOON, TICK, || watch.log().contains("can be read again")).await;
     host.aws.revoke_token();
     host.aws.set(INTERRUPTED.0, Some("interrupted"));
     eventually(SOON, TICK, || watch.log().contains("spot/instance-action cannot be read")).await;
@@ -180,23 +180,83 @@ async fn units_that_do_not_stop_and_actions_that_are_refused_are_errors() {
     assert!(watch.log().contains(error), "{}", watch.log());
     assert_eq!(host.aws.accepted().len(), 1, "the group need not wait for the instance");
 
-    host.write_systemctl("sleep 60");
+    host.write_systemctl("exit 0");
     host.aws.answer_with([ServiceAnswer::Refuse(403, "AccessDenied", "no")]);
-    let mut watch = host.watch(&[&HOOK[..], &["--stop-timeout", "1"]].concat());
+    let mut watch = host.watch(&HOOK);
     assert_eq!(watch.wait(SOON).await.code(), Some(1));
     let log = watch.log();
-    assert!(
-        log.contains("cannot stop fjord@worker.service: systemctl has not ended within 1 s"),
-        "{log}"
-    );
     assert!(log.contains("must permit autoscaling:CompleteLifecycleAction"), "{log}");
 
     // The answer to an earlier attempt was lost.
-    host.write_systemctl("exit 0");
     let gone = "No active Lifecycle Action found with instance ID i-0123456789abcdef0";
     host.aws.answer_with([ServiceAnswer::Refuse(400, "ValidationError", gone)]);
     let mut watch = host.watch(&HOOK);
     assert!(watch.wait(SOON).await.success(), "{}", watch.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_action_is_not_completed_while_a_unit_still_stops() {
+    let host = Host::start().await;
+    host.aws.set(TERMINATED.0, Some(TERMINATED.1));
+    host.write_systemctl("sleep 60");
+    let mut watch = host.watch(&[&HOOK[..], &["--stop-timeout", "1"]].concat());
+    assert_eq!(watch.wait(SOON).await.code(), Some(1));
+    let log = watch.log();
+    for unit in ["gateway", "worker"] {
+        let error = format!("cannot stop fjord@{unit}.service: systemctl has not ended within 1 s");
+        assert!(log.contains(&error), "{log}");
+    }
+    assert!(log.contains("error: this instance is not drained"), "{log}");
+    assert!(!log.contains("the roles are stopped"), "{log}");
+    assert_eq!(host.aws.attempts(), 0, "the group must wait: {log}");
+
+    // As systemd does, starts the command again.
+    host.write_systemctl("exit 0");
+    let mut watch = host.watch(&HOOK);
+    assert!(watch.wait(SOON).await.success(), "{}", watch.log());
+    assert_eq!(host.aws.accepted().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_stop_after_a_spot_notice_is_tried_again() {
+    let host = Host::start().await;
+    host.write_systemctl("echo 'Connection timed out' >&2; exit 1");
+    host.aws.set(INTERRUPTED.0, Some(INTERRUPTED.1));
+    let mut watch = host.watch(&HOOK);
+    eventually(SOON, TICK, || host.stopped().len() >= 6).await;
+    let log = watch.log();
+    assert_eq!(log.matches("cannot stop fjord@gateway.service").count(), 1, "{log}");
+    assert!(!log.contains("the roles are stopped"), "{log}");
+    assert!(watch.is_running(), "{log}");
+    host.write_systemctl("exit 0");
+    eventually(SOON, TICK, || watch.log().contains("the roles are stopped")).await;
+    let stopped = host.stopped();
+    host.aws.set(TERMINATED.0, Some(TERMINATED.1));
+    let status = watch.wait(SOON).await;
+    assert!(status.success(), "the roles have stopped after all: {}", watch.log());
+    assert!(watch.log().contains("this instance is drained without errors"), "{}", watch.log());
+    assert_eq!(host.stopped(), stopped, "roles that have stopped are not stopped again");
+    assert_eq!(host.aws.accepted().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_notice_that_cannot_be_read_does_not_hide_the_others() {
+    for (unreadable, readable) in [(INTERRUPTED, REBALANCE), (REBALANCE, INTERRUPTED)] {
+        let host = Host::start().await;
+        host.write_systemctl("exit 0");
+        host.aws.set(unreadable.0, Some("{}"));
+        let mut watch = host.watch(&HOOK);
+        let failure = format!("error: the instance metadata {} cannot be read", unreadable.0);
+        eventually(SOON, TICK, || watch.log().contains(&failure)).await;
+        assert!(host.stopped().is_empty(), "{}", watch.log());
+        host.aws.set(readable.0, Some(readable.1));
+        eventually(SOON, TICK, || watch.log().contains("the roles are stopped")).await;
+        host.aws.set(TERMINATED.0, Some(TERMINATED.1));
+        assert!(watch.wait(SOON).await.success(), "{}", watch.log());
+        assert_eq!(host.stopped(), BOTH);
+        assert_eq!(host.aws.accepted().len(), 1);
+        assert_eq!(watch.log().matches(&failure).count(), 1, "{}", watch.log());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -43,31 +43,49 @@ impl fmt::Display for Notice {
     }
 }
 
-/// Returns the notices that the metadata service currently has, the most urgent first. Cancel safe.
-///
-/// # Errors
-/// A message if the service cannot be queried, or a notice cannot be read.
+/// Returns the notices that the metadata service currently has, the most urgent first, and a message if the service cannot be
+/// queried or some notice cannot be read. A failure does not affect the other notices. Cancel safe.
 pub(super) async fn read(
     metadata: &mut InstanceMetadata,
     ignores_rebalance: bool,
-) -> Result<Vec<Notice>, String> {
-    let mut notices = Vec::new();
+) -> (Vec<Notice>, Option<String>) {
+    let mut results = vec![terminating(metadata).await, spot_interruption(metadata).await];
+    if !ignores_rebalance {
+        results.push(rebalance_recommendation(metadata).await);
+    }
+    let (mut notices, mut failures) = (Vec::new(), Vec::new());
+    for result in results {
+        match result {
+            Ok(notice) => notices.extend(notice),
+            // A service that does not answer fails in the same way for each notice.
+            Err(failure) if failures.contains(&failure) => {}
+            Err(failure) => failures.push(failure),
+        }
+    }
+    let failure = (!failures.is_empty()).then(|| failures.join("; "));
+    (notices, failure)
+}
+
+async fn terminating(metadata: &mut InstanceMetadata) -> Result<Option<Notice>, String> {
     // Instances that are in no group do not have this value.
     let state = metadata.find("autoscaling/target-lifecycle-state").await?;
-    if state.as_deref() == Some("Terminated") {
-        notices.push(Notice::Terminating);
-    }
-    if let Some(text) = metadata.find("spot/instance-action").await? {
-        let InstanceAction { action, time } = parse("spot/instance-action", &text)?;
-        notices.push(Notice::SpotInterruption(action, time));
-    }
-    if !ignores_rebalance
-        && let Some(text) = metadata.find("events/recommendations/rebalance").await?
-    {
-        let document: RebalanceDocument = parse("events/recommendations/rebalance", &text)?;
-        notices.push(Notice::RebalanceRecommendation(document.notice_time));
-    }
-    Ok(notices)
+    Ok((state.as_deref() == Some("Terminated")).then_some(Notice::Terminating))
+}
+
+async fn spot_interruption(metadata: &mut InstanceMetadata) -> Result<Option<Notice>, String> {
+    let path = "spot/instance-action";
+    let Some(text) = metadata.find(path).await? else { return Ok(None) };
+    let InstanceAction { action, time } = parse(path, &text)?;
+    Ok(Some(Notice::SpotInterruption(action, time)))
+}
+
+async fn rebalance_recommendation(
+    metadata: &mut InstanceMetadata,
+) -> Result<Option<Notice>, String> {
+    let path = "events/recommendations/rebalance";
+    let Some(text) = metadata.find(path).await? else { return Ok(None) };
+    let document: RebalanceDocument = parse(path, &text)?;
+    Ok(Some(Notice::RebalanceRecommendation(document.notice_time)))
 }
 
 fn parse<T: for<'a> Deserialize<'a>>(path: &str, text: &str) -> Result<T, String> {

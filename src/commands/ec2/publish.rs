@@ -39,7 +39,15 @@ async fn measure(
     connection: &NatsConnection,
 ) -> Result<Vec<PoolView>, String> {
     let interval = Duration::from_secs(arguments.interval);
-    let FleetView { processes, pools, .. } = status::measure(connection, interval).await?;
+    let FleetView { processes, pools, is_cut_off, .. } =
+        status::measure(connection, interval).await?;
+    if is_cut_off {
+        return Err(format!(
+            "the fleet is too large, so the load is not known: only {} processes could be queried; divide it into fleets with \
+             different prefixes",
+            processes.len()
+        ));
+    }
     if let Some(process) = processes.iter().find(|process| process.is_truncated) {
         return Err(format!(
             "the queues of {} on {} do not fit into one message, so the load is not known: increase max_payload of the NATS servers",

@@ -1,5 +1,6 @@
 //! `fjord ec2 watch`: stops the roles of this host when EC2 announces that it will stop the instance.
 
+use std::fmt;
 use std::io::{self, Write};
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
@@ -30,10 +31,22 @@ struct Watch<'a> {
     metadata: InstanceMetadata,
     /// The notices that have been logged.
     seen: Vec<Notice>,
+    /// Whether both roles have stopped after a notice.
     is_drained: bool,
-    has_failed: bool,
-    /// The last failure of the metadata service, and when it was logged.
-    failure: Option<(String, Instant)>,
+    metadata_failures: FailureLog,
+    stop_failures: FailureLog,
+}
+
+/// The last failure of an operation that is tried again at each query, and when it was logged.
+#[derive(Default)]
+struct FailureLog(Option<(String, Instant)>);
+
+/// Why a unit has not stopped.
+enum StopFailure {
+    /// systemctl has not ended within this time. Requests may still be in progress.
+    TimedOut(Duration),
+    /// systemctl has failed, because the unit is masked, for instance.
+    Failed(String),
 }
 
 pub(super) fn run(
@@ -52,8 +65,8 @@ pub(super) fn run(
         metadata,
         seen: Vec::new(),
         is_drained: false,
-        has_failed: false,
-        failure: None,
+        metadata_failures: FailureLog::default(),
+        stop_failures: FailureLog::default(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(watch.run(output))
@@ -63,20 +76,21 @@ impl Watch<'_> {
     async fn run(&mut self, output: &mut Output<impl Write, impl Write>) -> io::Result<ExitCode> {
         let interval = Duration::from_secs(self.arguments.interval);
         loop {
-            match notices::read(&mut self.metadata, self.arguments.ignore_rebalance).await {
-                Ok(notices) => {
-                    self.recovered(output)?;
-                    if let Some(status) = self.handle(&notices, output).await? {
-                        return Ok(status);
-                    }
-                }
-                Err(failure) => self.log_failure(failure, output)?,
+            let (notices, failure) =
+                notices::read(&mut self.metadata, self.arguments.ignore_rebalance).await;
+            match failure {
+                Some(failure) => self.metadata_failures.log(failure, output)?,
+                None => self.recovered(output)?,
+            }
+            if let Some(status) = self.handle(&notices, output).await? {
+                return Ok(status);
             }
             sleep(interval).await;
         }
     }
 
-    /// Drains the host at the first notice. Returns the exit status once nothing is left to do.
+    /// Stops the roles if there is a notice, unless they have stopped. Returns the exit status once nothing is left to do, or if
+    /// systemd must start the command again.
     async fn handle(
         &mut self,
         notices: &[Notice],
@@ -97,22 +111,33 @@ impl Watch<'_> {
                 self.seen.push(notice.clone());
             }
         }
-        if !notices.is_empty() && !self.is_drained {
-            self.stop_roles(output).await?;
-        }
+        let failures = if notices.is_empty() || self.is_drained {
+            Vec::new()
+        } else {
+            self.stop_roles(output).await?
+        };
         if !notices.contains(&Notice::Terminating) {
-            // The service stays active: the group may still terminate the instance, and then waits for its hook.
+            // The service stays active: it tries again to stop the roles if that has failed, and the group may still terminate
+            // the instance, and then waits for its hook.
             return Ok(None);
         }
+        if failures.iter().any(|failure| matches!(failure, StopFailure::TimedOut(_))) {
+            writeln!(
+                output.err,
+                "error: this instance is not drained: requests may still be in progress"
+            )?;
+            return Ok(Some(ExitCode::from(EXIT_FAILED)));
+        }
+        let mut has_failed = !failures.is_empty();
         if let Some((hook, group)) = self.hook()
             && let Err(failure) = self.complete(&hook, &group).await
         {
-            self.has_failed = true;
+            has_failed = true;
             writeln!(output.err, "error: {}", printable(&failure))?;
         }
-        let result = if self.has_failed { "with errors" } else { "without errors" };
+        let result = if has_failed { "with errors" } else { "without errors" };
         writeln!(output.out, "this instance is drained {result}")?;
-        Ok(Some(if self.has_failed { ExitCode::from(EXIT_FAILED) } else { ExitCode::SUCCESS }))
+        Ok(Some(if has_failed { ExitCode::from(EXIT_FAILED) } else { ExitCode::SUCCESS }))
     }
 
     /// Returns the names of the hook and the group. systemd passes empty names if they are not configured.
@@ -121,19 +146,28 @@ impl Watch<'_> {
         given(&self.arguments.hook).zip(given(&self.arguments.group))
     }
 
-    /// Stops both roles. The gateway is stopped first, so that the worker can still answer its requests.
-    async fn stop_roles(&mut self, output: &mut Output<impl Write, impl Write>) -> io::Result<()> {
+    /// Stops both roles, and returns the failures. The gateway is stopped first, so that the worker can still answer its requests.
+    async fn stop_roles(
+        &mut self,
+        output: &mut Output<impl Write, impl Write>,
+    ) -> io::Result<Vec<StopFailure>> {
         let limit = Duration::from_secs(self.arguments.stop_timeout);
-        self.is_drained = true;
+        let (mut failures, mut messages) = (Vec::new(), Vec::new());
         for role in [Role::Gateway, Role::Worker] {
             let unit = format!("fjord@{}.service", role.as_str());
-            if let Err(reason) = stop(&unit, limit).await {
-                self.has_failed = true;
-                writeln!(output.err, "error: cannot stop {unit}: {}", printable(&reason))?;
+            if let Err(failure) = stop(&unit, limit).await {
+                messages.push(format!("cannot stop {unit}: {failure}"));
+                failures.push(failure);
             }
         }
-        writeln!(output.out, "the roles are stopped")?;
-        output.out.flush()
+        self.is_drained = failures.is_empty();
+        if self.is_drained {
+            writeln!(output.out, "the roles are stopped")?;
+            output.out.flush()?;
+        } else {
+            self.stop_failures.log(messages.join("; "), output)?;
+        }
+        Ok(failures)
     }
 
     /// Tells the autoscaling group that it need not wait for this instance any longer.
@@ -155,44 +189,56 @@ impl Watch<'_> {
         }
     }
 
-    /// Logs a failure that is new, or that has persisted for a long time.
-    fn log_failure(
-        &mut self,
-        failure: String,
-        output: &mut Output<impl Write, impl Write>,
-    ) -> io::Result<()> {
-        let is_known = self
-            .failure
-            .as_ref()
-            .is_some_and(|(known, at)| *known == failure && at.elapsed() < FAILURE_REPEAT);
-        if is_known {
-            return Ok(());
-        }
-        writeln!(output.err, "error: {}", printable(&failure))?;
-        self.failure = Some((failure, Instant::now()));
-        Ok(())
-    }
-
     fn recovered(&mut self, output: &mut Output<impl Write, impl Write>) -> io::Result<()> {
-        if self.failure.take().is_some() {
-            writeln!(output.out, "the instance metadata service answers again")?;
+        if self.metadata_failures.0.take().is_some() {
+            writeln!(output.out, "the instance metadata can be read again")?;
             output.out.flush()?;
         }
         Ok(())
     }
 }
 
+impl FailureLog {
+    /// Logs a failure that is new, or that has persisted for a long time.
+    fn log(
+        &mut self,
+        failure: String,
+        output: &mut Output<impl Write, impl Write>,
+    ) -> io::Result<()> {
+        let is_known = self
+            .0
+            .as_ref()
+            .is_some_and(|(known, at)| *known == failure && at.elapsed() < FAILURE_REPEAT);
+        if is_known {
+            return Ok(());
+        }
+        writeln!(output.err, "error: {}", printable(&failure))?;
+        self.0 = Some((failure, Instant::now()));
+        Ok(())
+    }
+}
+
+impl fmt::Display for StopFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TimedOut(limit) => {
+                write!(f, "systemctl has not ended within {} s", limit.as_secs())
+            }
+            Self::Failed(reason) => write!(f, "systemctl: {reason}"),
+        }
+    }
+}
+
 /// Stops a unit, and waits until it has stopped.
-async fn stop(unit: &str, limit: Duration) -> Result<(), String> {
+async fn stop(unit: &str, limit: Duration) -> Result<(), StopFailure> {
     let mut command = Command::new("systemctl");
     command.args(["stop", unit]).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
     let stopped = timeout(limit, command.output()).await;
-    let stopped =
-        stopped.map_err(|_| format!("systemctl has not ended within {} s", limit.as_secs()))?;
-    let output = stopped.map_err(|error| format!("systemctl: {error}"))?;
+    let stopped = stopped.map_err(|_| StopFailure::TimedOut(limit))?;
+    let output = stopped.map_err(|error| StopFailure::Failed(error.to_string()))?;
     if output.status.success() {
         return Ok(());
     }
     let reason = String::from_utf8_lossy(&output.stderr);
-    Err(format!("systemctl: {}: {}", output.status, reason.trim()))
+    Err(StopFailure::Failed(format!("{}: {}", output.status, reason.trim())))
 }

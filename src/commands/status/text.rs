@@ -214,6 +214,9 @@ fn server(server: &NatsServerView) -> Vec<String> {
 
 /// Returns a line for each reason why a process is not ready or its report is incomplete.
 fn notes(view: &FleetView) -> Vec<String> {
+    let cut_off = view.is_cut_off.then(|| {
+        format!("the fleet is too large: only {} processes are known", view.processes.len())
+    });
     let notes = view.processes.iter().flat_map(|process| {
         let name = format!("{} {}", process.role, short(&process.id));
         let cut =
@@ -224,5 +227,5 @@ fn notes(view: &FleetView) -> Vec<String> {
     });
     let mixed = view.pools.iter().filter(|pool| pool.is_mixed).map(PoolView::mixed_note);
     let notes = notes.chain(weighted_queues::notes(&view.weighted_queues)).take(ROWS_MAX);
-    notes.chain(mixed).collect()
+    cut_off.into_iter().chain(notes).chain(mixed).collect()
 }

@@ -206,7 +206,7 @@ mod tests {
     }
 
     fn view(queues: impl Iterator<Item = String>, arrivals_per_second: f64) -> FleetView {
-        let empty = FleetSnapshot { reports: Vec::new(), servers: Vec::new() };
+        let empty = FleetSnapshot { reports: Vec::new(), is_cut_off: false, servers: Vec::new() };
         let queue = |name| QueueView { name, arrivals_per_second, ..QueueView::default() };
         FleetView { queues: queues.map(queue).collect(), ..FleetView::between(&empty, &empty) }
     }

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 /// The name of a host and of a queue that is code in HTML.
-pub(super) const HOSTILE: &str = "<img src=x onerror=\"window.injected=1\"><b>";
+pub(crate) const HOSTILE: &str = "<img src=x onerror=\"window.injected=1\"><b>";
 /// The number of queues.
 const QUEUES: usize = 24;
 /// A worker serves one queue in so many.
@@ -22,14 +22,14 @@ const GATEWAY_SHARE: usize = 10;
 
 /// Processes that answer status queries until this is dropped.
 #[derive(Debug)]
-pub(super) struct SimulatedFleet {
+pub(crate) struct SimulatedFleet {
     queries: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
 impl SimulatedFleet {
     /// Starts `number` processes, connected to the server at `url`.
-    pub(super) async fn start(url: &str, number: usize) -> Self {
+    pub(crate) async fn start(url: &str, number: usize) -> Self {
         let client = async_nats::connect(url).await.expect("the connection succeeds");
         let mut requests = client.subscribe("fjord.status").await.expect("a subscription");
         client.flush().await.expect("the server has the subscription");
@@ -51,7 +51,7 @@ impl SimulatedFleet {
     }
 
     /// Returns the number of queries that have arrived.
-    pub(super) fn queries(&self) -> usize {
+    pub(crate) fn queries(&self) -> usize {
         self.queries.load(Ordering::Relaxed)
     }
 }
