@@ -181,7 +181,8 @@ impl Config {
         diagnostics.errors.sort();
         diagnostics.errors.dedup();
         let SettingsDiagnostics { errors, entries, warnings, files, .. } = diagnostics;
-        let errors = explain_missing_directory(sources, errors);
+        let errors =
+            if errors.is_empty() { errors } else { explain_missing_directory(sources, errors) };
         (config.map(|config| LoadedConfig { config, entries, warnings, files }), errors)
     }
 }

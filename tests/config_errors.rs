@@ -140,6 +140,18 @@ fn a_missing_default_directory_is_explained_to_roles_and_by_check() {
 }
 
 #[test]
+fn a_configuration_without_a_directory_is_complete_if_other_layers_name_everything() {
+    let home = directory_with(&[]);
+    let endpoints = home.path().join("endpoints");
+    let output = Command::new(fjord_binary())
+        .args(["routes", "--set", &format!("catalogue.directory={}", endpoints.display())])
+        .env_remove("FJORD_CONFIG")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
 fn neither_role_nor_command_is_a_usage_error() {
     let output = Command::new(fjord_binary()).output().expect("fjord runs");
     assert_eq!(output.status.code(), Some(2));

@@ -104,7 +104,8 @@ fn prepare_and_run(
     let copies = plan.copies.clone();
     // Until here, a signal ends the process. From now on, it ends the run, and the databases are removed.
     let ended = interruptible::run(move |stop| {
-        let mut output = Output { out: io::stdout().lock(), err: io::stderr().lock() };
+        // Log lines are written to stderr too, so it must not stay locked.
+        let mut output = Output { out: io::stdout().lock(), err: io::stderr() };
         plan.execute(open, stop, junit, &mut output)
     });
     copies.remove();
@@ -160,8 +161,6 @@ impl TestPlan {
         let started = Instant::now();
         let mut results: Vec<ExampleResult> = Vec::with_capacity(self.selected.len());
         let gateway = self.gateway.take();
-        // The runtime has a single thread, because this thread holds the lock on stderr, which log
-        // lines also need.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let ended = match runtime {
             Ok(runtime) => {

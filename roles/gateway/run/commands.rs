@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::timeout_at;
 
 use crate::catalogue::EndpointId;
 use crate::config::Sources;
@@ -17,7 +17,6 @@ use crate::spelling;
 use crate::start_check::{self, StartError};
 
 use super::GatewayProcess;
-use super::removed_endpoints::CHECK_INTERVAL;
 
 impl GatewayProcess {
     /// Executes a command, and answers it. Returns whether the gateway must drain.
@@ -72,19 +71,20 @@ impl GatewayProcess {
     /// Answers commands while the gateway drains, without rereading its files. A reload is answered only when the last request is
     /// complete, because workers may drop endpoints when the reload finishes.
     pub(super) fn answer_while_draining(&self, mut commands: CommandReceiver) {
-        let in_flight = self.pipeline.in_flight.clone();
+        let all_complete = self.stop.clone();
         let _detached = self.tasks.spawn_background(async move {
             while let Some(received) = commands.recv().await {
                 let (command, deadline, answer) = received.into_parts();
                 let must_wait = matches!(command, ControlCommand::Reload { .. });
-                while must_wait && in_flight.in_use() > 0 && Instant::now() < deadline {
-                    sleep(CHECK_INTERVAL).await;
-                }
-                let result = match in_flight.in_use() {
-                    1.. if must_wait => {
-                        Err(vec!["it is draining, with requests in progress".to_owned()])
-                    }
-                    _ => Ok(vec!["it is draining".to_owned()]),
+                let is_complete =
+                    !must_wait || timeout_at(deadline, all_complete.cancelled()).await.is_ok();
+                let result = if is_complete {
+                    Ok(vec!["it is draining".to_owned()])
+                } else {
+                    Err(vec![
+                        "it is draining, and still accepts requests or has some in progress"
+                            .to_owned(),
+                    ])
                 };
                 answer.send(result).await;
             }

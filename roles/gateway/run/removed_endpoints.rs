@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use crate::catalogue::{Catalogue, Endpoint};
 
 /// The interval at which a wait checks whether requests are complete.
-pub(super) const CHECK_INTERVAL: Duration = Duration::from_millis(25);
+const CHECK_INTERVAL: Duration = Duration::from_millis(25);
 
 /// The removed endpoints that requests still use. Every request holds its endpoint until it is complete, including a request whose
 /// client has disconnected.
