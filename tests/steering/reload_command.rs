@@ -176,9 +176,14 @@ async fn a_fault_of_one_process_changes_nothing_and_is_named() {
     let output = run(&fleet, &["reload"]).await;
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     client.get("/v1/added/1").await.is(200);
+    // Four checks by three processes, then two commands to two workers and one to a gateway. Log lines are written in the
+    // background.
+    let number = 4 * 3 + 2 * 2 + 1;
+    eventually_some("all commands are logged", SOON, async || {
+        (audit(&fleet).len() == number).then_some(())
+    })
+    .await;
     let audit = audit(&fleet);
-    // Four checks by three processes, then two commands to two workers and one to a gateway.
-    assert_eq!(audit.len(), 4 * 3 + 2 * 2 + 1, "{audit:#?}");
     assert!(audit.iter().all(|line| line.contains(r#""by":"grace@"#)), "{audit:#?}");
     let commands = |name: &str| audit.iter().filter(|line| line.contains(name)).count();
     assert_eq!(commands(r#""command":"check-reload""#), 12);
