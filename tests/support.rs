@@ -9,6 +9,7 @@ pub(crate) mod eventually;
 pub(crate) mod external_tools;
 pub(crate) mod fjord_process;
 pub(crate) mod fleet;
+pub(crate) mod hex;
 pub(crate) mod http2;
 pub(crate) mod latency_proxy;
 pub(crate) mod ledger_load;
