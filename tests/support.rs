@@ -5,6 +5,7 @@ pub(crate) mod browser;
 pub(crate) mod caller_pool;
 pub(crate) mod certs;
 pub(crate) mod client;
+pub(crate) mod connect_proxy;
 pub(crate) mod eventually;
 pub(crate) mod external_tools;
 pub(crate) mod fjord_process;
