@@ -30,7 +30,7 @@ pub(super) fn run(
         command: ControlCommand::SetLogFilter { filter: filter.clone(), duration_ms },
         replies: &target.replies,
         is_urgent: false,
-        success: "the filter applies, and will end by itself",
+        success: "the filter applies, and expires automatically",
     };
     control::run(&log, sources, output)
 }
