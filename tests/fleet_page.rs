@@ -114,7 +114,7 @@ async fn a_person_sees_the_fleet_live_with_its_bottleneck() {
     until(&browser, "return /now 0,/.test(all('#charts [role=img]')[2].ariaLabel);").await;
     let pressed = "return all('#queues [aria-pressed=true]').map((it) => it.innerText);";
     assert_eq!(run(&browser, pressed).await, json!(["echo"]));
-    // The heading of the sorted column says so, and reacts to a click.
+    // A click on a heading sorts by its column, and the heading shows the order.
     run(&browser, "all('#queues th button').find((it) => it.innerText === 'Queue').click();").await;
     let order = run(&browser, "return all('#queues td.name').map((it) => it.innerText);").await;
     let names: Vec<&str> = order.as_array().unwrap().iter().filter_map(Value::as_str).collect();

@@ -35,7 +35,7 @@ pub(super) fn run(
     control::run(&log, sources, output)
 }
 
-/// Checks what the processes would refuse.
+/// Checks the filter and the duration, which the processes would otherwise refuse.
 fn check(LogArguments { filter, duration, .. }: &LogArguments) -> Result<(), String> {
     if !logs::is_valid_filter(filter) {
         return Err(format!(
