@@ -16,7 +16,7 @@ mod weight;
 /// The argument that stands for the limit in the configuration.
 const CONFIGURED: &str = "configured";
 
-/// What a command of `fjord queue` sends, and what it prints.
+/// The message that a command of `fjord queue` sends, its recipients, and the text that the command prints.
 struct QueueOperation<'a> {
     command: ControlCommand,
     to: CommandTarget,

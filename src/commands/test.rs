@@ -305,7 +305,7 @@ impl TestPlan {
             TestFormat::Json => report::write_json(results, &updated, &errors, took, out),
         };
         if let Err(error) = written.and_then(|()| out.flush()) {
-            // Also if the reader has closed the pipe: whoever reads only the status must not take this for a success.
+            // Also if the reader has closed the pipe: a caller that reads only the status must not mistake this for success.
             status = EXIT_FAILED;
             let error = not_written(&error);
             if !errors.iter().any(|known| known.starts_with(&error)) {
@@ -321,7 +321,7 @@ fn not_written(error: &io::Error) -> String {
     format!("cannot write the output: {error}")
 }
 
-/// Writes the errors because of which no example was run into the file of results.
+/// Writes the errors that prevented all examples from running to the file of results.
 fn report_not_started(junit: Option<JunitFile>, error: TestError, took: Duration) -> TestError {
     let Some(junit) = junit else { return error };
     let (TestError::Usage(errors) | TestError::Failed(errors)) = &error;

@@ -62,7 +62,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// Returns what identifies the request if its client repeats it.
+    /// Returns the key by which repetitions of the request are recognized, if its client has sent one.
     #[must_use]
     pub fn key(&self) -> Option<RequestKey<'_>> {
         let principal = self.principal.as_deref();

@@ -35,7 +35,7 @@ impl JunitFile {
     /// A message that names the file.
     pub(super) fn start(path: &Path) -> Result<Self, String> {
         let failed = |error: io::Error| format!("{}: cannot be created: {error}", path.display());
-        // A symbolic link stays one.
+        // A symbolic link stays a symbolic link.
         let target = target(path);
         let stream = match fs::metadata(&target) {
             Err(_) => None,

@@ -157,7 +157,7 @@ impl CatalogueFiles {
 }
 
 fn changed() -> String {
-    "the file has changed meanwhile: run the examples again".to_owned()
+    "the file has changed in the meantime: run the examples again".to_owned()
 }
 
 fn not_updated(result: &ExampleResult, reason: &str) -> String {
