@@ -153,7 +153,7 @@ pub const PROGRESS_FIRST: Limit<Duration> = time(ms(250), ms(10), s(60));
 pub const PART_BYTES: Limit<usize> = size(128 * KIB, KIB, 64 * MIB);
 /// `worker.claim_timeout`.
 pub const CLAIM_TIMEOUT: Limit<Duration> = time(s(1), ms(10), s(60));
-/// The interval at which a worker checks offers, and requests that accepted one, for expiry.
+/// The interval at which a worker checks whether offers, and requests that accepted an offer, have expired.
 pub const OFFER_EXPIRY_INTERVAL: Duration = ms(100);
 /// `worker.offer_timeout`.
 pub const OFFER_TIMEOUT: Limit<Duration> = time(ms(250), ms(10), s(10));
