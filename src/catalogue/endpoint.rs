@@ -35,7 +35,7 @@ pub struct Endpoint {
     pub tags: Vec<String>,
     /// Whether callers should stop using the endpoint.
     pub deprecated: bool,
-    /// The queues that serve the endpoint. By default, it is one that has the endpoint's id as its name.
+    /// The queues that serve the endpoint. By default, there is a single queue whose name is the endpoint's id.
     pub queues: EndpointQueues,
     /// The name of the worker's handler; `procedure` unless the catalogue names another.
     pub handler: Arc<str>,
@@ -90,7 +90,7 @@ impl Endpoint {
         self.parameters.iter().any(|parameter| parameter.source == ParameterSource::Body)
     }
 
-    /// Returns the endpoint as the workers of one of its queues serve it: with only that queue.
+    /// Returns the endpoint with only one of its queues, as the workers of that queue serve it.
     #[must_use]
     pub fn for_queue(self: &Arc<Self>, queue: &EndpointQueue) -> Arc<Self> {
         let only = EndpointQueues::new(vec![queue.clone()]);
@@ -120,7 +120,7 @@ impl Endpoint {
         self.parameters.iter().any(is_header)
     }
 
-    /// Returns whether a header of the answer can be set by the procedure.
+    /// Returns whether the procedure can set a header of the answer.
     #[must_use]
     pub fn has_header(&self, header: ResponseHeader) -> bool {
         self.headers.iter().any(|(declared, _)| *declared == header)

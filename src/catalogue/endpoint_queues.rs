@@ -154,8 +154,8 @@ impl EndpointQueues {
         Ok(())
     }
 
-    /// Chooses a queue for a request and returns its index. Without a key the choice is random; requests with the same key
-    /// get the same queue as long as the weights do not change. Does not allocate.
+    /// Chooses a queue for a request and returns its index. Without a key, the choice is random; requests with the same key get
+    /// the same queue as long as the weights do not change. Does not allocate.
     #[must_use]
     pub fn choose(&self, key: Option<&RequestKey<'_>>) -> usize {
         let Some(weights) = &self.weights else { return 0 };
@@ -208,7 +208,7 @@ pub struct RequestKey<'a> {
 
 impl RequestKey<'_> {
     /// Hashes the key for a queue. All gateways and all versions of fjord must compute the same value, so that a repeated
-    /// request gets the same queue from each of them. Hence the fixed algorithm.
+    /// request gets the same queue from each of them. The algorithm must therefore never change.
     fn hash(&self, queue: &QueueName) -> u32 {
         let mut hasher = SipHasher13::new();
         for text in [queue.as_str(), self.principal.unwrap_or_default(), self.idempotency_key] {

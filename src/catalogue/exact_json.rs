@@ -18,7 +18,7 @@ pub enum ExactJson {
     Null,
     /// `true` or `false`.
     Boolean(bool),
-    /// A number as it is written.
+    /// A number, as written in the text.
     Number(Box<str>),
     /// A string.
     Text(Box<str>),
@@ -94,8 +94,8 @@ impl ExactJson {
         }
     }
 
-    /// Converts the value for libraries. Numbers are rounded to doubles unless they are integers of 64 bits;
-    /// those that are too large for a double become `null`.
+    /// Converts the value to `serde_json`'s type, which libraries expect. Numbers are rounded to doubles unless they are
+    /// integers of 64 bits; numbers that are too large for a double become `null`.
     #[must_use]
     pub fn to_value(&self) -> serde_json::Value {
         use serde_json::Value;
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json_is_refused() {
+    fn text_that_is_not_json_is_refused() {
         let deep = format!("{}{}", "[".repeat(70), "]".repeat(70));
         for (text, part) in [
             ("{", "EOF"),

@@ -30,7 +30,7 @@ impl QueueKeys {
         }
     }
 
-    /// Returns the queues of an endpoint: by default, the one that has the name of the endpoint.
+    /// Returns the queues of an endpoint: by default, a single queue whose name is the endpoint's id.
     pub(super) fn validate(
         self,
         handler: &str,

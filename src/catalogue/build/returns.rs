@@ -45,8 +45,7 @@ pub(super) fn returns(
     }
 }
 
-/// Gives the declared outputs the spelling in `outputs`, which is how the answer spells their
-/// members.
+/// Changes the names of declared outputs to their spelling in `outputs`, because the members of the answer have that spelling.
 fn name_as_outputs(columns: &mut [ReturnColumn], outputs: &[String]) {
     for output in outputs {
         if columns.iter().any(|column| column.name == *output) {
@@ -164,7 +163,8 @@ fn column(
     } else if let Some(Err(SchemaError::Invalid(error))) =
         definition.schema.as_ref().map(JsonSchema::new)
     {
-        // One that cannot be compared is still documented, and `fjord check` warns about it.
+        // A schema against which values cannot be validated still becomes part of the documentation, and `fjord check` warns
+        // about it.
         errors.add(format!("{key}.schema"), format!("expected a JSON Schema: {error}"));
     }
     let kind = definition.kind.or_else(|| {

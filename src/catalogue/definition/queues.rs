@@ -26,8 +26,7 @@ pub struct QueueSettings {
     pub procedure: Option<String>,
 }
 
-/// The share of the requests that a queue gets, relative to the weights of the other queues. A queue with a weight of 0 gets
-/// none.
+/// The share of the requests that a queue gets, relative to the weights of the other queues. A queue with a weight of 0 gets none.
 #[derive(Clone, Copy, Debug, JsonSchema)]
 #[schemars(rename = "Weight")]
 pub struct Weight(#[schemars(range(min = 0, max = 1_000_000))] pub u32);

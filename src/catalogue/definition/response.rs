@@ -91,6 +91,6 @@ pub struct CacheDefinition {
     pub coalesce: bool,
     /// How long a gateway may answer GET and HEAD requests with a stored answer, with its unit: `"5s"`. Such an answer is not streamed.
     pub ttl: Option<String>,
-    /// Whether all callers get the same answers. If not, `coalesce` and `ttl` reuse an answer only for the caller whose request it was.
+    /// Whether all callers get the same answers. If not, `coalesce` and `ttl` reuse an answer only for requests of the same caller.
     pub shared: bool,
 }

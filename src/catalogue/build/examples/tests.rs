@@ -93,7 +93,7 @@ fn every_error_in_a_request_is_reported() {
         ),
         (
             r#""parameters":{"id":1},"headers":{"Idempotency-Key":"k","A b":"x"}"#.to_owned(),
-            "examples.one.headers.A b: expected the name and the value",
+            "examples.one.headers.A b: expected a valid header name and value",
         ),
         (
             format!(r#"{key},"parameters":{{"id":1}},"caller":{{"claims":{{"office":"long"}}}}"#),

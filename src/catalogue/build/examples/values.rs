@@ -25,7 +25,7 @@ const CURE: &str =
 /// The advice about a value that no request can contain, even if its refusal is expected.
 const UNSENDABLE: &str = "cannot be sent in a header: expected a value without control characters";
 
-/// Returns every error as its key within the example and its message.
+/// Returns every error: its key within the example, and its message.
 pub(super) fn errors(endpoint: &Endpoint, example: &Example) -> Vec<(String, String)> {
     let mut errors = Vec::new();
     for (name, _) in &example.parameters {
@@ -129,7 +129,7 @@ fn add(parameter: &Parameter, example: &Example, errors: &mut Vec<(String, Strin
             Some(inner) if !inner.is_empty() => format!("{inner}: "),
             _ => String::new(),
         };
-        let cure = if is_from_caller { "expected a usable value" } else { CURE };
+        let cure = if is_from_caller { "expected a valid value" } else { CURE };
         errors.push((key.clone(), format!("{place}{detail}; {cure}")));
     }
 }
