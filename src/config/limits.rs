@@ -102,8 +102,8 @@ pub const STREAMS_MAX: Limit<u32> = count(100, 1, 10_000);
 /// `gateway.http.resets_max` (CVE-2023-44487).
 pub const RESETS_MAX: Limit<usize> = size(20, 1, 10_000);
 
-/// `gateway.http.auth_failures_per_minute_max`. Ten failures per second are more than a page with
-/// an expired token causes, but only a thousandth of what one connection can send.
+/// `gateway.http.auth_failures_per_minute_max`. Ten failures per second are more than a page with an expired token causes, but
+/// only a thousandth of the failures that one connection can cause.
 pub const AUTH_FAILURES_PER_MINUTE_MAX: Limit<u32> = count(600, 1, 1_000_000);
 
 /// `gateway.compression.bytes_min`. Compressing an answer that fits into one packet saves nothing.
