@@ -170,7 +170,7 @@ pub struct RateLimitDefinition {
     pub window: String,
 }
 
-/// The web pages from other origins that may call an endpoint. Replaces the default completely.
+/// The web pages from other origins that may call an endpoint. These settings replace the default completely.
 #[derive(Clone, Debug, Default, serde::Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Cors")]

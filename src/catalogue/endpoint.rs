@@ -140,8 +140,8 @@ impl Endpoint {
         matches!(*self.produces, [Representation::Json]) || wanted.is_content_type(content_type)
     }
 
-    /// Returns whether parts of a large answer may be sent while the procedure is still running. This requires a result without
-    /// a fixed size, and a status and headers that do not depend on the end of the call.
+    /// Returns whether parts of a large answer may be sent while the procedure is still running. This requires a result that
+    /// can have more than one row, and a status and headers that do not depend on the end of the call.
     #[must_use]
     pub fn may_stream(&self) -> bool {
         use ResultKind::{Full, Json, Rows, Sets};
@@ -204,7 +204,7 @@ pub enum ResultKind {
     Full,
 }
 
-/// The HTTP statuses of a procedure's own outcomes.
+/// The HTTP statuses for a procedure's RETURN statuses and error numbers, as configured in the catalogue.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StatusMap {
     /// HTTP statuses by RETURN status.

@@ -124,9 +124,9 @@ impl ExactJson {
         }
     }
 
-    /// Returns the text in the form of catalogue files: a short value on one line, each member or
-    /// item of a longer one on a line of its own. `indent` is the indentation of the line on which
-    /// the text starts, at column `column`; `unit` is the additional indentation of each level.
+    /// Returns the text in the form of catalogue files: a short value is written on one line, a longer array or object with one
+    /// item or member per line. `indent` is the indentation of the line on which the text starts, at column `column`; `unit` is
+    /// the additional indentation of each level.
     #[must_use]
     pub fn to_indented(&self, indent: &str, unit: &str, column: usize) -> String {
         let line = self.to_string();

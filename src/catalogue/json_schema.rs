@@ -203,7 +203,7 @@ fn first_cause<'e, 's, 'v>(
     }
     let mut causes = error.causes.iter().map(|cause| first_cause(cause, is_certain));
     match error.kind {
-        // A single alternative that accepts the value would suffice.
+        // One alternative that accepts the value would suffice.
         ErrorKind::AnyOf | ErrorKind::OneOf(_) | ErrorKind::Contains => {
             let causes: Option<Vec<_>> = causes.collect();
             causes?.into_iter().next()

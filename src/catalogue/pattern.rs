@@ -17,7 +17,7 @@ const COMPILED_BYTES_CEILING: usize = 2 << 20;
 const COMPILED_BYTES_MAX: usize = 16 << 20;
 /// The memory that a thread may use for each direction of a search: enough for the states of common expressions.
 const SEARCH_BYTES_MAX: usize = 64 << 10;
-/// The table is searched for unused texts only if it has at least this many.
+/// The table is searched for unused texts only if it contains at least this many texts.
 const UNUSED_TEXTS_MIN: usize = 64;
 
 /// A regular expression. Clones share its compiled form.

@@ -346,7 +346,7 @@ impl ExampleBuilder<'_, '_> {
     }
 }
 
-/// Returns the statuses below 400 that can answer an example.
+/// Returns the statuses below 400 that the answer to an example can have.
 fn success_statuses(endpoint: &Endpoint, example: &Example) -> BTreeSet<u16> {
     let usual = if endpoint.result == ResultKind::None { 204 } else { 200 };
     let mapped = endpoint.status.returns.values().copied().filter(|status| *status < 400);

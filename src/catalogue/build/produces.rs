@@ -5,7 +5,7 @@ use crate::catalogue::endpoint::ResultKind;
 use crate::catalogue::error::EndpointErrors;
 use crate::catalogue::representation::{Representation, is_media_type};
 
-/// Media types of fjord's own answers, and of content with a structure that a value cannot have.
+/// Media types that a `value` must not have: fjord's own errors use the first one, and multipart content needs several parts.
 const RESERVED: [&str; 2] = ["application/problem+json", "multipart/"];
 
 /// Returns the representations of an answer. The default is JSON.

@@ -22,7 +22,7 @@ use crate::catalogue::representation::Representation;
 use crate::catalogue::response_header::ResponseHeader;
 use crate::units::{DURATION_EXPECTED, parse_duration};
 
-/// The bounds of `cache.ttl`. `Age` counts whole seconds.
+/// The bounds of `cache.ttl`. The minimum is one second, because `Age` counts whole seconds.
 const TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
 
 /// The rules for the responses of an endpoint.
@@ -130,7 +130,7 @@ fn cache(
     rules
 }
 
-/// Checks that requests can be answered without a call of their own.
+/// Checks that a request can get the answer of another request's call, if the endpoint reuses answers.
 fn check_reuse(
     cache: CacheRules,
     execution: Execution,

@@ -57,7 +57,7 @@ fn name_as_outputs(columns: &mut [ReturnColumn], outputs: &[String]) {
     }
 }
 
-/// Checks that the single value is declared, and that everything else is an output.
+/// Checks that the columns contain the value, and that all other columns are outputs.
 fn check_value(
     columns: &[ReturnColumn],
     (result, outputs): (ResultKind, &[String]),
@@ -180,7 +180,7 @@ fn column(
     })
 }
 
-/// Reads an object member by member.
+/// Reads the members of an object, in their order.
 fn members(
     raw: &RawValue,
     key: &str,
@@ -199,7 +199,7 @@ mod tests {
     use crate::catalogue::load::fixture::defaults;
     use crate::catalogue::load::parse;
 
-    /// Returns the errors of an endpoint with these keys, without the file and the endpoint.
+    /// Returns the errors of an endpoint with these keys, without the names of the file and the endpoint.
     fn errors(keys: &str) -> Vec<String> {
         let text =
             format!(r#"{{"e":{{"route":"GET /e","procedure":"a.b","auth":"public",{keys}}}}}"#);

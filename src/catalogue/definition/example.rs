@@ -1,4 +1,4 @@
-//! `examples` as catalogue files define them. They are read when the rest of the endpoint is known.
+//! `examples` as catalogue files define them. They are read after the rest of the endpoint.
 
 use schemars::JsonSchema;
 use serde::Deserialize as _;

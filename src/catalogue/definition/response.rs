@@ -16,7 +16,7 @@ pub struct HeadersDefinition {
     /// Related resources, such as the next page: `</v1/horses?page=2>; rel="next"`.
     #[serde(rename = "Link")]
     pub link: Option<String>,
-    /// The version of the resource: an entity tag, or a number, text or bytes that become one.
+    /// The version of the resource: an entity tag, or a number, text or bytes that are converted to one.
     #[serde(rename = "ETag")]
     pub etag: Option<String>,
     /// The name under which a browser stores the answer: `attachment; filename="a.pdf"`.

@@ -87,7 +87,7 @@ pub fn is_match(expected: &ExactJson, actual: &ExactJson) -> bool {
             expected.len() == actual.len()
                 && expected.iter().zip(actual).all(|(expected, actual)| is_match(expected, actual))
         }
-        // The names in an object are unique.
+        // The names in an object are unique, so equal counts exclude further members.
         (ExactJson::Object(expected), ExactJson::Object(members)) => {
             let has = |(name, expected): &(Box<str>, ExactJson)| {
                 actual.member(name).is_some_and(|actual| is_match(expected, actual))

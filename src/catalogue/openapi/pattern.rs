@@ -267,7 +267,7 @@ mod tests {
             ["^[a-c]+$", "(?i)^AB?$", "b", "^.$", "[[:digit:]]", "a|-", "(?i)k", r"^1\.0/[a\]b-]$"]
         {
             let (own, other) = (Regex::new(rust).unwrap(), translated(rust).unwrap());
-            // Except for the form of its escapes, the translation is also valid for Rust.
+            // Apart from its escapes, the translation is also valid in Rust's syntax.
             let other =
                 other.replace(r"\u", r"\x{").replace("0000", "0000}").replace("000A", "000A}");
             let other = other.replace("212A", "212A}");

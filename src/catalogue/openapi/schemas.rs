@@ -107,7 +107,7 @@ fn value_type(parameter: &Parameter, kind: Option<&str>, nullable: bool) -> Opti
     }
 }
 
-/// Returns the bounds of a type, because validators need not check its `format`.
+/// Returns the bounds of an integer type. The schema states them, because validators need not check `format`.
 fn range(kind: ParameterType) -> (Option<i64>, Option<i64>) {
     match kind {
         ParameterType::Int32 => (Some(i32::MIN.into()), Some(i32::MAX.into())),

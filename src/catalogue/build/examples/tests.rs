@@ -11,7 +11,7 @@ const ENDPOINT: &str = r#""route":"POST /v1/{id}/moves","procedure":"a.b","auth"
       "office":{"in":"claim","type":"string","maxLength":3},
       "idempotency_key":{"in":"context","required":true},"principal":{"in":"context"}}"#;
 
-/// Returns the errors of an endpoint with these examples, without the file and the endpoint.
+/// Returns the errors of an endpoint with these examples, without the names of the file and the endpoint.
 fn errors_of(endpoint: &str, examples: &str) -> Vec<String> {
     let text = format!(r#"{{"e":{{{endpoint},"examples":{examples}}}}}"#);
     let errors = parse(&[("a.json", &text)], &defaults()).err().unwrap_or_default();
