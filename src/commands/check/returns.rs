@@ -188,7 +188,7 @@ impl<'a> ReturnsComparison<'a> {
     fn column(&mut self, key: &str, column: &ReturnColumn, found: &ColumnDescription) {
         let (name, kind) = (&column.name, column.kind);
         let ColumnDescription { declared, kinds, is_nullable, .. } = found;
-        // `json` stands for any value.
+        // `json` allows any value.
         let fits = kind == ParameterType::Json || kinds.is_empty() || kinds.contains(&kind);
         if !fits {
             let expected: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
