@@ -32,7 +32,7 @@ pub(super) struct SendFailure {
 }
 
 impl HttpClient {
-    /// Creates a client that uses no proxy, which would get the credentials in the instance metadata, for example. It verifies
+    /// Creates a client that uses no proxy, which would receive the credentials from the instance metadata, for example. It verifies
     /// certificates with the authorities in `ca`, or with those of the system.
     ///
     /// # Errors
