@@ -8,6 +8,7 @@ use rand::RngExt;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
 
 use super::client::NatsClient;
+use super::interest::InterestCheck;
 use super::shared::{CREATE_RETRY, NatsShared, REFUSAL_DELAY_MAX};
 use super::subscription_handle::SubscriptionHandle;
 use super::successor::Successor;
@@ -106,6 +107,7 @@ impl NatsShared {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut confirmed = 0;
         let mut last = Instant::now();
+        let (mut interest, mut last_check) = (InterestCheck::default(), Instant::now());
         self.lock_round_trip().cancel();
         loop {
             let is_event = tokio::select! {
@@ -142,6 +144,14 @@ impl NatsShared {
                     if is_change && client.is_connected() && client.connections() == connections {
                         confirmed = connections;
                         self.state.confirmed();
+                    }
+                    if last_check.elapsed() >= ping_interval {
+                        last_check = Instant::now();
+                        tokio::select! {
+                            () = interest.run(self, client) => {}
+                            // A new connection must be confirmed immediately.
+                            () = self.state.changed.notified() => ticks.reset_immediately(),
+                        }
                     }
                 }
                 // The process was suspended and could not receive the probe.
