@@ -8,6 +8,7 @@ use crate::fleet::Report;
 
 mod activity;
 mod bottleneck;
+mod diagnosis;
 pub(crate) mod format;
 mod nats_server;
 mod pools;
@@ -17,6 +18,7 @@ use activity::ReportPair;
 
 pub(crate) use activity::{CallRates, ProcessView, QueueView, WorkerQueueView};
 pub(crate) use bottleneck::Bottleneck;
+pub(crate) use diagnosis::QueueDiagnosis;
 pub(crate) use nats_server::{Connz, MonitoredConnection, NatsServerView, ServerSample, Varz};
 pub(crate) use pools::PoolView;
 pub(crate) use weighted_queues::WeightedQueueView;
