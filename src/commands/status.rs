@@ -13,7 +13,7 @@ use crate::cli::StatusArguments;
 use crate::config::Sources;
 use crate::fleet::monitor::{KnownMembers, MissingMember};
 use crate::fleet::query::{self, QueryLimits};
-use crate::fleet::view::{FleetSnapshot, FleetView, MonitoredConnection};
+use crate::fleet::view::{self, FleetSnapshot, FleetView, IdleWorker, MonitoredConnection};
 
 pub(super) mod monitoring;
 pub(super) mod system;
@@ -57,6 +57,8 @@ struct FleetStatusDocument<'a> {
     /// The number of processes that are known: those in the view and those that did not reply.
     known_processes: usize,
     missing: Vec<MissingMember<'a>>,
+    /// The workers that receive no requests for a queue that they serve.
+    idle_workers: Vec<IdleWorker<'a>>,
 }
 
 async fn watch(
@@ -84,8 +86,12 @@ async fn watch(
         known.add_connected(now, connection.prefix.as_str(), &connected);
         let view = FleetView::between(&earlier, &later);
         let known_processes = known.count();
-        let document =
-            FleetStatusDocument { view: &view, known_processes, missing: known.missing(now) };
+        let document = FleetStatusDocument {
+            view: &view,
+            known_processes,
+            missing: known.missing(now),
+            idle_workers: view::idle_workers(&view),
+        };
         if clears {
             output.out.write_all(CLEAR.as_bytes())?;
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::fleet_status::status_command::status;
+use crate::support::caller_pool::CallerPool;
 use crate::support::client::get_json;
 use crate::support::eventually::{SOON, eventually_some, for_a_while};
 use crate::support::fjord_process::FjordProcess;
@@ -133,4 +134,61 @@ async fn a_gateway_notices_that_the_server_does_not_have_its_subscription() {
     let before = gateway.metric(lost).await;
     for_a_while(Duration::from_secs(4)).await;
     assert!((gateway.metric(lost).await - before).abs() < 0.5, "the check finds no other loss");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_queue_subscription_does_not_reach_the_server_is_named() {
+    let port = ports::pick();
+    let target = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    let proxy = LineFilterProxy::start(target, "SUB fjord.q.echo ").await;
+    let mut options = options();
+    options.nats.port = Some(port);
+    options.environment =
+        vec![("FJORD_MESSAGING__NATS__SERVERS", format!("[\"nats://{}\"]", proxy.address))];
+    let mut fleet = Fleet::start(options).await;
+    eventually_some("the worker subscribes", SOON, async || {
+        let ready = r#"fjord_worker_queue_ready{queue="echo"}"#;
+        (proxy.has_withheld() && fleet.workers[0].metric(ready).await > 0.5).then_some(())
+    })
+    .await;
+    // It is the only worker.
+    let running = status(fleet.gateways[0].directory(), &["--interval", "4"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("fjord runs");
+    for_a_while(Duration::from_secs(2)).await;
+    fleet.client().get("/v1/echo/a").await.is_problem(503, "no-workers");
+    let unserved = r#"fjord_gateway_attempts_unserved_total{queue="echo"}"#;
+    assert!(fleet.gateways[0].metric(unserved).await > 0.5);
+    let page = running.wait_with_output().expect("the process ends").stdout;
+    let page = String::from_utf8_lossy(&page).into_owned();
+    let start =
+        "The bottleneck is queue echo: 1 worker reports that it serves it, but NATS found none";
+    assert!(page.starts_with(start), "{page}");
+    // One of two.
+    fleet.add_worker().ready().await;
+    let callers = CallerPool::start(&[fleet.client()], "/v1/echo/a", 200, 4);
+    let page = eventually_some("the idle worker is named", SOON * 2, async || {
+        let page = status(fleet.gateways[0].directory(), &["--interval", "2"]).output();
+        let page = String::from_utf8_lossy(&page.expect("fjord runs").stdout).into_owned();
+        page.contains(": received no requests for queue echo, while NATS delivered").then_some(page)
+    })
+    .await;
+    println!("{page}");
+    callers.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_has_ended_is_replaced_and_named() {
+    let fleet = Fleet::start(options()).await;
+    // The client library cannot parse these headers, and its connection task panics.
+    let headers = b"NATS/1.0\r\nX: a\rb\r\n\r\n";
+    let size = headers.len();
+    let line = format!("HPUB fjord.status _INBOX.x {size} {size}\r\n");
+    let lines = [line.as_bytes(), headers, b"\r\n"].concat();
+    fleet.nats.servers[0].send_raw("", &lines).await;
+    for process in [&fleet.gateways[0], &fleet.workers[0]] {
+        let note = note(process, "nats client", "because the client had ended").await;
+        println!("{note}");
+    }
 }

@@ -243,6 +243,9 @@ impl SessionDriver {
     ) -> ClosedSession {
         self.waiter.leave(&self.queue.wait_queue);
         self.delivery.set(DeliveryPhase::Idle, now);
+        if matches!(end, SessionEnd::Answer(answer) if answer.status < 500) {
+            self.queue.deliveries.count_answer();
+        }
         messages.close();
         let mut replies = Vec::new();
         while let Ok(message) = messages.try_recv() {

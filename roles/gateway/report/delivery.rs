@@ -25,6 +25,7 @@ pub(super) fn add(reports: &mut [QueueReport], queues: &[Arc<GatewayQueue>]) {
             unaccepted_seconds: unaccepted.oldest.as_secs_f64(),
             accepted: count(accepted.count),
             accepted_seconds: accepted.oldest.as_secs_f64(),
+            answered: queue.deliveries.answered(),
             unserved: unserved.get(&report.name).copied().map_or(0, snapshot::to_count),
         });
     }

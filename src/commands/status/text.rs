@@ -98,6 +98,18 @@ pub(super) fn page(document: &FleetStatusDocument<'_>) -> String {
         view.processes.iter().flat_map(shares).collect(),
     );
     section("NATS", &SERVER_HEADINGS, view.nats.iter().map(server).collect());
+    for idle in document.idle_workers.iter().take(ROWS_MAX) {
+        writeln!(
+            text,
+            "worker {} on {}: received no requests for queue {}, while NATS delivered {:.0} to its other workers: its \
+             subscription does not reach the NATS servers, or it is connected to another cluster",
+            short(idle.id),
+            idle.host,
+            idle.queue,
+            idle.calls_elsewhere
+        )
+        .ok();
+    }
     for line in notes(view) {
         writeln!(text, "{line}").ok();
     }

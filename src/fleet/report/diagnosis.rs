@@ -14,6 +14,8 @@ pub struct DeliveryReport {
     pub accepted: u64,
     /// The time since the oldest of them was accepted, in seconds.
     pub accepted_seconds: f64,
+    /// The number of requests that a worker has answered without a server error, since the start.
+    pub answered: u64,
     /// The number of attempts for which NATS found no worker, since the start.
     pub unserved: u64,
 }

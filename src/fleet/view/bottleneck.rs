@@ -93,7 +93,13 @@ fn without_worker(queues: &[QueueView]) -> Option<Bottleneck> {
         queue.workers == queue.paused && (queue.waiting > 0 || queue.arrivals_per_second > 0.0)
     };
     let queue = queues.iter().filter(wanted).max_by_key(|queue| queue.waiting)?;
-    let why = if queue.paused > 0 { "it is paused" } else { "no worker serves it" };
+    let why = if queue.paused > 0 {
+        "it is paused"
+    } else if queue.diagnosis.unaccepted > 0 {
+        "none of its workers replies"
+    } else {
+        "no worker serves it"
+    };
     let sentence = format!(
         "The bottleneck is queue {}: {why}, while {:.1} requests per second arrive and {} are waiting.",
         queue.name, queue.arrivals_per_second, queue.waiting,

@@ -7,7 +7,7 @@ use crate::telemetry::Distribution;
 
 /// A queue whose oldest unaccepted request is at least this old does not progress. Workers accept or refuse within milliseconds.
 const UNACCEPTED_SECONDS: f64 = 2.0;
-/// The same if no call has ended between the reports. The timeout of the endpoint limits the age of such a request.
+/// The same if no request was answered between the reports. The timeout of the endpoint limits the age of such a request.
 const UNACCEPTED_IDLE_SECONDS: f64 = 0.5;
 /// A call may take this many times as long as 99 % of the earlier calls before it seems to hang.
 const LONG_CALL_FACTOR: f64 = 3.0;
@@ -35,9 +35,9 @@ pub(crate) struct QueueDiagnosis {
     pub(crate) offers_made: u64,
     /// The number of those that were not answered, or too late.
     pub(crate) offers_lapsed: u64,
-    /// The number of calls that ended, and of requests that were answered without a server error, between the reports.
-    #[serde(skip)]
-    pub(crate) ended: u64,
+    /// The number of requests that workers answered without a server error between the reports. Requests that time out, or whose
+    /// clients leave, are no progress.
+    pub(crate) answered: u64,
     /// The durations of all calls and requests since the processes started.
     #[serde(skip)]
     pub(crate) times: Distribution,
@@ -46,11 +46,6 @@ pub(crate) struct QueueDiagnosis {
 impl QueueDiagnosis {
     /// Adds the queue of one process.
     pub(crate) fn add(&mut self, now: &QueueReport, before: Option<&QueueReport>) {
-        let answered = |report: &QueueReport| {
-            let failed = if report.slots.is_some() { 0 } else { report.errors };
-            report.calls.saturating_sub(failed)
-        };
-        self.ended += answered(now).saturating_sub(before.map_or(0, answered));
         self.times.add(&now.times);
         if let Some(delivery) = &now.delivery {
             let earlier = before.and_then(|before| before.delivery.as_ref());
@@ -58,6 +53,8 @@ impl QueueDiagnosis {
             self.unaccepted_seconds = self.unaccepted_seconds.max(delivery.unaccepted_seconds);
             self.accepted += delivery.accepted;
             self.accepted_seconds = self.accepted_seconds.max(delivery.accepted_seconds);
+            let answered = earlier.map_or(0, |earlier| earlier.answered);
+            self.answered += delivery.answered.saturating_sub(answered);
             let unserved = earlier.map_or(0, |earlier| earlier.unserved);
             self.unserved += delivery.unserved.saturating_sub(unserved);
         }
@@ -73,18 +70,18 @@ impl QueueDiagnosis {
 
     /// Returns whether workers do not accept the requests that are sent to them.
     pub(crate) fn is_not_accepted(&self) -> bool {
-        let age = if self.ended > 0 { UNACCEPTED_SECONDS } else { UNACCEPTED_IDLE_SECONDS };
+        let age = if self.answered > 0 { UNACCEPTED_SECONDS } else { UNACCEPTED_IDLE_SECONDS };
         self.unaccepted > 0 && self.unaccepted_seconds >= age
     }
 
-    /// Returns whether the calls that workers have accepted do not end: none has ended between the reports, and the oldest takes
+    /// Returns whether the calls that workers have accepted do not end: none was answered between the reports, and the oldest takes
     /// much longer than earlier ones.
     pub(crate) fn is_hanging(&self) -> bool {
         let long = match self.times.quantile(0.99) {
             Some(usual) => (LONG_CALL_FACTOR * usual).max(LONG_CALL_SECONDS_MIN),
             None => LONG_CALL_SECONDS_UNKNOWN,
         };
-        self.accepted > 0 && self.ended == 0 && self.accepted_seconds >= long
+        self.accepted > 0 && self.answered == 0 && self.accepted_seconds >= long
     }
 
     /// Returns whether most offers are not answered in time.

@@ -24,6 +24,8 @@ struct State {
     /// The subjects, without their variable parts, to which the server has refused messages.
     refused_publishes: BTreeMap<String, Occurrences>,
     dropped: Option<Occurrences>,
+    /// The reason for which a client was last replaced.
+    replaced: Option<(&'static str, Occurrences)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -97,6 +99,13 @@ impl LinkProblems {
         state.dropped = Some(Occurrences::add(state.dropped, now));
     }
 
+    /// Records that the client was replaced.
+    pub(super) fn record_replaced(&self, reason: &'static str, now: Instant) {
+        let mut state = self.lock();
+        let before = state.replaced.map(|(_, before)| before);
+        state.replaced = Some((reason, Occurrences::add(before, now)));
+    }
+
     /// Returns why no server could be reached: every server with the cause of its last failure.
     pub(super) fn connect_failure(&self) -> Option<String> {
         let state = self.lock();
@@ -142,6 +151,13 @@ impl LinkProblems {
             notes.insert(
                 "nats messages".to_owned(),
                 format!("messages were dropped, because this process reads too slowly ({text})"),
+            );
+        }
+        if let Some((reason, replaced)) = state.replaced.filter(|(_, each)| each.is_recent(now)) {
+            let text = replaced.text(now);
+            notes.insert(
+                "nats client".to_owned(),
+                format!("the connection was replaced by a new one, because {reason} ({text})"),
             );
         }
         notes
@@ -193,6 +209,9 @@ mod tests {
         );
         assert_eq!(permissions.matches("5 s ago").count(), SHOWN_MAX, "{permissions}");
         assert!(notes["nats messages"].contains("once, 5 s ago"), "{notes:?}");
+        problems.record_replaced("it ended", start);
+        let notes = problems.notes(now);
+        assert!(notes["nats client"].contains("because it ended (once, 5 s ago)"), "{notes:?}");
         let refused = |subject, since| problems.refused_publish(subject, since);
         assert_eq!(refused("a.0.7", start).as_deref(), Some("a.0"));
         assert_eq!(refused("a.01", start), None, "another token");

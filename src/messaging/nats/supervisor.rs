@@ -47,6 +47,15 @@ impl ReplaceReason {
             Self::UnknownRefusals => "subscriptions",
         }
     }
+
+    /// Returns the reason for operators.
+    fn text(self) -> &'static str {
+        match self {
+            Self::Ended => "the client had ended, probably at a message that it could not read",
+            Self::Silent => "no message came back for two ping intervals",
+            Self::UnknownRefusals => "the server refused subscriptions without naming them",
+        }
+    }
 }
 
 /// Why a client is no longer used.
@@ -78,6 +87,7 @@ pub(super) async fn run(shared: Arc<NatsShared>) {
         shared.state.lost();
         let label = [(names::REASON, reason.as_str().to_owned())];
         counter(&names::NATS_CLIENTS_REPLACED, &label).increment(1);
+        shared.state.problems.record_replaced(reason.text(), Instant::now());
         tracing::error!(reason = reason.as_str(), "the NATS client is replaced");
         tokio::select! {
             () = shared.stop.cancelled() => return,

@@ -1,6 +1,7 @@
 //! The requests of a queue that have been sent: those that no worker has accepted yet, and those that a worker runs.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ pub struct Deliveries {
     queue: QueueName,
     /// Created when the first request is published, because most of many queues may be idle.
     gauges: OnceLock<DeliveryGauges>,
+    answered: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -81,7 +83,23 @@ impl Deliveries {
     /// Creates an empty set for a queue.
     #[must_use]
     pub fn new(queue: &QueueName) -> Self {
-        Self { queue: queue.clone(), gauges: OnceLock::new(), state: Mutex::default() }
+        Self {
+            queue: queue.clone(),
+            gauges: OnceLock::new(),
+            answered: AtomicU64::new(0),
+            state: Mutex::default(),
+        }
+    }
+
+    /// Counts a request that a worker has answered without a server error.
+    pub fn count_answer(&self) {
+        self.answered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns the number of requests that workers have answered without a server error.
+    #[must_use]
+    pub fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// Returns the requests that no worker has accepted, and those that a worker has.

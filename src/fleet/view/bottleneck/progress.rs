@@ -9,11 +9,14 @@ pub(super) fn unreachable_workers(queues: &[QueueView]) -> Option<Bottleneck> {
     let unreachable =
         |queue: &&QueueView| queue.workers > queue.paused && queue.diagnosis.unserved > 0;
     let queue = queues.iter().filter(unreachable).max_by_key(|queue| queue.diagnosis.unserved)?;
+    let workers = match queue.workers {
+        1 => "1 worker reports that it serves it".to_owned(),
+        workers => format!("{workers} workers report that they serve it"),
+    };
     let sentence = format!(
-        "The bottleneck is queue {}: {} workers report that they serve it, but NATS has found none for {} requests; \
-         the workers have just started or their subscriptions do not reach the NATS servers of the gateways: check the routes \
-         between the servers.",
-        queue.name, queue.workers, queue.diagnosis.unserved,
+        "The bottleneck is queue {}: {workers}, but NATS found none for {} attempts. Unless the workers have just started, \
+         their subscriptions do not reach the NATS servers of the gateways: check the routes between the servers.",
+        queue.name, queue.diagnosis.unserved,
     );
     Some(Bottleneck::new(BottleneckKind::NoWorker, &queue.name, sentence))
 }
@@ -44,7 +47,7 @@ fn hanging(queues: &[QueueView]) -> Option<Bottleneck> {
         .max_by(|a, b| a.diagnosis.accepted_seconds.total_cmp(&b.diagnosis.accepted_seconds))?;
     let sentence = format!(
         "The bottleneck is queue {}: its calls do not end. Workers have accepted {} requests, the oldest {} ago, and none \
-         has ended since the earlier report; {} of its workers have replied to this query. Its procedures wait in the \
+         was answered since the earlier report; {} of its workers have replied to this query. Its procedures wait in the \
          database, for example for a lock, or its workers hang.",
         queue.name,
         queue.diagnosis.accepted,
@@ -102,6 +105,7 @@ mod tests {
                 unaccepted_seconds,
                 accepted: 5,
                 accepted_seconds,
+                answered: 0,
                 unserved: 0,
             }),
             ..QueueReport::default()
@@ -116,8 +120,11 @@ mod tests {
         assert_eq!(between(&well, &well), named(BottleneckKind::None, ""));
         assert_eq!(between(&well, &not_accepted), named(BottleneckKind::Stalled, "a"));
         assert_eq!(between(&well, &slow), named(BottleneckKind::Stalled, "a"));
-        let more = QueueReport { calls: 11, ..slow };
-        assert_eq!(between(&well, &more), named(BottleneckKind::None, ""), "a call has ended");
+        let failed = QueueReport { calls: 11, ..slow.clone() };
+        assert_eq!(between(&well, &failed), named(BottleneckKind::Stalled, "a"));
+        let mut answered = slow;
+        answered.delivery.as_mut().unwrap().answered = 1;
+        assert_eq!(between(&well, &answered), named(BottleneckKind::None, ""));
         // Nothing is known about the usual duration.
         let unknown = |seconds| {
             let report = QueueReport { times: Distribution::default(), ..delivery(0.0, seconds) };
