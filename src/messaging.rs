@@ -19,6 +19,9 @@ pub use link::{
     Link, LinkState, RoundTrip, SettingsState, next_epoch, settings_applied, wait_until_up,
 };
 
+/// The key in `Transport::problems` of the note that the client was replaced.
+pub const CLIENT_REPLACED: &str = "nats client";
+
 /// Carries messages between processes.
 pub trait Transport: Debug + Send + Sync {
     /// Publishes a message. The future must be polled until the client has accepted the message.

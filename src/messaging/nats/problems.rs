@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::messaging::CLIENT_REPLACED;
+
 /// How long a problem is shown after it last occurred: as long as the alerts look back.
 const SHOWN_FOR: Duration = Duration::from_mins(10);
 /// The maximum number of servers and of refused subjects that are remembered and shown.
@@ -156,7 +158,7 @@ impl LinkProblems {
         if let Some((reason, replaced)) = state.replaced.filter(|(_, each)| each.is_recent(now)) {
             let text = replaced.text(now);
             notes.insert(
-                "nats client".to_owned(),
+                CLIENT_REPLACED.to_owned(),
                 format!("the connection was replaced by a new one, because {reason} ({text})"),
             );
         }
