@@ -10,7 +10,7 @@ use crate::fleet::view::MonitoredConnection;
 
 use super::HISTORY_TIME;
 
-/// The maximum number of processes that are remembered without a reply.
+/// The maximum number of remembered processes that did not reply to the last query.
 const MISSING_MAX: usize = 1_000;
 
 /// The maximum number of known processes with which another connected process is added.
