@@ -82,7 +82,7 @@ async fn watch(
             };
         let now = Instant::now();
         known.update(now, &later.reports);
-        let connected = connections(&connection).await;
+        let connected = connections(connection).await;
         known.add_connected(now, connection.prefix.as_str(), &connected);
         let view = FleetView::between(&earlier, &later);
         let known_processes = known.count();

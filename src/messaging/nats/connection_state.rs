@@ -287,15 +287,14 @@ impl ConnectionState {
         if !conditions::raise(&REFUSED, repeated_part(&text)) {
             return;
         }
-        match subject {
-            Some(subject) => {
-                tracing::error!(
-                    subject,
-                    error = text,
-                    "NATS does not permit this user to publish to the subject; messages to it are lost"
-                );
-            }
-            None => tracing::error!(error = text, "the NATS server has reported an error"),
+        if let Some(subject) = subject {
+            tracing::error!(
+                subject,
+                error = text,
+                "NATS does not permit this user to publish to the subject; messages to it are lost"
+            );
+        } else {
+            tracing::error!(error = text, "the NATS server has reported an error");
         }
     }
 }
