@@ -37,9 +37,8 @@ macro_rules! metrics {
 metrics! {
     BUILD_INFO: Gauge "fjord_build_info", "Version and role of this process; always 1.";
 
-    GATEWAY_REQUESTS: Counter "fjord_gateway_requests_total", "Requests answered, by endpoint, status and outcome.";
-    GATEWAY_REQUEST_DURATION: Histogram "fjord_gateway_request_duration_seconds", "Time from a request's headers to its response's headers, by endpoint.";
-    GATEWAY_QUEUE_REQUESTS: Counter "fjord_gateway_queue_requests_total", "Requests answered by endpoints with several queues, by endpoint, queue, status and outcome.";
+    GATEWAY_REQUESTS: Counter "fjord_gateway_requests_total", "Requests answered, by endpoint, queue, status and outcome.";
+    GATEWAY_REQUEST_DURATION: Histogram "fjord_gateway_request_duration_seconds", "Time from a request's headers to its response's headers, by endpoint and queue.";
     GATEWAY_QUEUE_WEIGHT: Gauge "fjord_gateway_queue_weight", "Current weight of a queue of an endpoint with several queues, by endpoint and queue.";
     GATEWAY_IN_FLIGHT: Gauge "fjord_gateway_requests_in_flight", "Requests in progress.";
     GATEWAY_DRY_RUNS: Counter "fjord_gateway_dry_runs_total", "Dry runs that a worker answered, by endpoint and result.";

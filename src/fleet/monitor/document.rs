@@ -6,7 +6,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::fleet::ProcessIdentity;
-use crate::fleet::view::{Bottleneck, FleetView, ProcessView, QueueView};
+use crate::fleet::view::{Bottleneck, FleetView, ProcessView, QueueView, known_sum};
 use crate::telemetry::Distribution;
 
 use super::history::{FleetHistory, HistorySeries};
@@ -138,7 +138,9 @@ pub(super) fn render(source: &Source<'_>, collected: &Collected, queue: Option<&
 
 fn queues(view: &FleetView) -> (Vec<&QueueView>, usize) {
     let mut queues: Vec<&QueueView> = view.queues.iter().collect();
-    let requests = |queue: &QueueView| queue.arrivals_per_second.max(queue.rates.calls_per_second);
+    // `f64::max` ignores rates that are not known.
+    let requests =
+        |queue: &QueueView| queue.arrivals_per_second.max(queue.rates.calls_per_second).max(0.0);
     queues.sort_by(|a, b| {
         b.waiting
             .cmp(&a.waiting)
@@ -151,10 +153,14 @@ fn queues(view: &FleetView) -> (Vec<&QueueView>, usize) {
 }
 
 fn totals(queues: &[QueueView]) -> Totals {
-    let (mut totals, mut times) = (Totals::default(), Distribution::default());
+    let sum = |value: fn(&QueueView) -> f64| known_sum(queues.iter().map(value));
+    let mut totals = Totals {
+        requests_per_second: sum(|queue| queue.arrivals_per_second),
+        failed_per_second: sum(|queue| queue.failed_per_second),
+        ..Totals::default()
+    };
+    let mut times = Distribution::default();
     for queue in queues {
-        totals.requests_per_second += queue.arrivals_per_second;
-        totals.failed_per_second += queue.failed_per_second;
         totals.running += queue.running;
         totals.limit += queue.limit;
         totals.waiting += queue.waiting;
