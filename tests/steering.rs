@@ -15,6 +15,7 @@ use super::support::nats::{NatsOptions, SHIPPED_PASSWORD};
 mod drain_command;
 mod log_command;
 mod nats_settings;
+mod page;
 mod queue_command;
 mod reload_command;
 mod weight_command;

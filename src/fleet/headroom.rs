@@ -127,7 +127,8 @@ mod tests {
 
     #[test]
     fn the_headroom_is_unknown_if_the_load_of_one_queue_is() {
-        let unknown = QueueLoad { call_seconds: None, in_progress: 1.0, ..queue(f64::NAN, 0.0, 8.0) };
+        let unknown =
+            QueueLoad { call_seconds: None, in_progress: 1.0, ..queue(f64::NAN, 0.0, 8.0) };
         assert_eq!(unknown.slots_needed(), None);
         assert_eq!(Headroom::new(2, [queue(10.0, 0.5, 8.0), unknown]), None);
         let unserved = QueueLoad { slots: 0.0, ..unknown };

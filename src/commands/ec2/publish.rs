@@ -67,7 +67,9 @@ async fn measure(
         );
     }
     if pools.iter().all(|pool| pool.load.is_none()) {
-        return Err("the load is not known: no process has sent two reports with all queues".to_owned());
+        return Err(
+            "the load is not known: no process has sent two reports with all queues".to_owned()
+        );
     }
     if pools.len() > POOLS_MAX {
         return Err(format!(

@@ -77,14 +77,20 @@ pub(super) fn page(view: &FleetView) -> String {
     } else {
         format!(", over {:.1} s", view.window_seconds)
     };
-    section(&format!("Processes{window}"), &PROCESS_HEADINGS, view.processes.iter().map(process).collect());
+    section(
+        &format!("Processes{window}"),
+        &PROCESS_HEADINGS,
+        view.processes.iter().map(process).collect(),
+    );
     section(
         "Queues (WAIT: until a worker accepts the request; p50 and p99: time that a call occupies its slot)",
         &QUEUE_HEADINGS,
         queue_rows(view),
     );
     section(
-        &format!("Pools{window} (LOAD: share of the slots of the busiest queue that the load needs; NEEDED: workers with which it is at most 80 %)"),
+        &format!(
+            "Pools{window} (LOAD: share of the slots of the busiest queue that the load needs; NEEDED: workers with which it is at most 80 %)"
+        ),
         &["POOL", "WORKERS", "LOAD", "NEEDED", "FREE", "QUEUES"],
         view.pools.iter().map(pool).collect(),
     );

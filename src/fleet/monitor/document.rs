@@ -6,7 +6,9 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::fleet::ProcessIdentity;
-use crate::fleet::view::{Bottleneck, FleetView, ProcessView, QueueView, known_sum};
+use crate::fleet::view::{
+    Bottleneck, FleetView, ProcessView, QueueView, WorkerQueueView, known_sum,
+};
 use crate::telemetry::Distribution;
 
 use super::history::{FleetHistory, HistorySeries};
@@ -90,8 +92,19 @@ struct ProcessRow<'a> {
     /// The number of queues that a worker serves, and of those that it should serve.
     queues_served: usize,
     queues: usize,
+    /// The queues whose limit an operator has changed.
+    changed_limits: Vec<ChangedLimit<'a>>,
     databases_down: Vec<&'a str>,
     is_truncated: bool,
+    /// Whether rates are missing, because the process has not sent two reports with all its queues.
+    is_partial: bool,
+}
+
+#[derive(Serialize)]
+struct ChangedLimit<'a> {
+    name: &'a str,
+    limit: u64,
+    limit_configured: u64,
 }
 
 #[derive(Serialize)]
@@ -189,9 +202,16 @@ fn row(process: &ProcessView) -> ProcessRow<'_> {
         p99_seconds: process.rates.p99_seconds,
         queues_served: process.queues.iter().filter(|queue| queue.is_served).count(),
         queues: process.queues.len(),
+        changed_limits: process.queues.iter().filter_map(changed_limit).collect(),
         databases_down: down.map(|database| database.name.as_str()).collect(),
         is_truncated: process.is_truncated,
+        is_partial: process.is_partial,
     }
+}
+
+fn changed_limit(queue: &WorkerQueueView) -> Option<ChangedLimit<'_>> {
+    let configured = queue.limit_configured.filter(|configured| *configured != queue.limit)?;
+    Some(ChangedLimit { name: &queue.name, limit: queue.limit, limit_configured: configured })
 }
 
 fn history<'a>(

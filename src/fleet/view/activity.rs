@@ -110,7 +110,7 @@ pub(crate) struct QueueView {
     pub(crate) request_times: Distribution,
     /// The workers that the shares are computed from, and their slots.
     #[serde(skip)]
-    measured: (u64, u64),
+    pub(crate) measured: (u64, u64),
 }
 
 impl CallRates {

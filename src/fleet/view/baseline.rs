@@ -26,12 +26,7 @@ pub(crate) struct Baseline {
 
 impl Baseline {
     pub(crate) fn new(age_max: Duration) -> Self {
-        Self {
-            age_max,
-            reports: HashMap::new(),
-            servers: HashMap::new(),
-            is_cut_off: false,
-        }
+        Self { age_max, reports: HashMap::new(), servers: HashMap::new(), is_cut_off: false }
     }
 
     /// Replaces the reports with those of a later snapshot. A process that has not replied, or without its queues, keeps its
@@ -124,9 +119,7 @@ mod tests {
             baseline.update(start + Duration::from_secs(5) * step, later);
         }
         assert_eq!(baseline.processes(), 80 + KEPT_MAX);
-        let count = |step: &str| {
-            baseline.reports.keys().filter(|id| id.starts_with(step)).count()
-        };
+        let count = |step: &str| baseline.reports.keys().filter(|id| id.starts_with(step)).count();
         assert_eq!((count("4-"), count("3-"), count("2-"), count("1-")), (80, 80, 20, 0));
     }
 }

@@ -178,10 +178,8 @@ mod tests {
             report("g2", 1.0, &[("v1", 5, [30, 0, 0]), ("v2", 0, [0, 0, 0])]),
         ];
         // The second gateway has sent only one report, so its requests are not known.
-        let pairs = [
-            ReportPair::new(Some(&before[0]), &after[0]),
-            ReportPair::new(None, &after[1]),
-        ];
+        let pairs =
+            [ReportPair::new(Some(&before[0]), &after[0]), ReportPair::new(None, &after[1])];
         let views = weighted_queues(&pairs);
         let rows: Vec<String> = views.iter().map(|view| view.row().join("|")).collect();
         // v1: 75/s, of which 1.5/s are errors; v2: 5/s, of which 1/s and 2.5/s are errors.
