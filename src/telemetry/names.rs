@@ -82,6 +82,7 @@ metrics! {
     WORKER_UNSENT: Counter "fjord_worker_replies_unsent_total", "Interim replies and refusals dropped because NATS did not accept them immediately.";
     WORKER_RESENT: Counter "fjord_worker_answers_resent_total", "Reply messages that gateways requested again after a connection to NATS was lost, by result.";
     WORKER_QUEUE_READY: Gauge "fjord_worker_queue_ready", "1 while a queue is served, 0 while it is not, by queue.";
+    WORKER_POOL: Gauge "fjord_worker_pool_info", "Pool of this worker; always 1.";
     WORKER_QUEUE_PAUSED: Gauge "fjord_worker_queue_paused", "1 while an operator has paused a queue, otherwise 0, by queue.";
 
     BACKEND_CONNECTIONS: Gauge "fjord_backend_connections", "Database connections, by database, program name and state.";
@@ -153,6 +154,8 @@ pub const RESULT: &str = "result";
 pub const FILE: &str = "file";
 /// A part of the program.
 pub const COMPONENT: &str = "component";
+/// The pool of this worker.
+pub const POOL: &str = "pool";
 /// The version of this process.
 pub const VERSION: &str = "version";
 /// The role of this process.

@@ -37,9 +37,23 @@ pub(crate) struct Varz {
 #[serde(default)]
 pub(crate) struct Connz {
     pub(crate) connections: Vec<MonitoredConnection>,
+    /// The number of all connections, of which `connections` may contain only the first ones.
+    pub(crate) total: usize,
 }
 
 impl Connz {
+    /// Returns the connections.
+    ///
+    /// # Errors
+    /// A message if they are not all connections of the server.
+    pub(crate) fn all(self) -> Result<Vec<MonitoredConnection>, String> {
+        let listed = self.connections.len();
+        if self.total > listed {
+            return Err(format!("a server lists only {listed} of its {} connections", self.total));
+        }
+        Ok(self.connections)
+    }
+
     /// Returns the connection with the most unread bytes, if it has any. The reply must be sorted by pending bytes.
     pub(crate) fn slowest(self) -> Option<MonitoredConnection> {
         self.connections.into_iter().next().filter(|connection| connection.pending_bytes > 0)
