@@ -1,8 +1,8 @@
 //! A command does not succeed if there may be processes that it does not know.
 
 use super::{document, fleet, run, text};
-use crate::support::fleet::{Fleet, FleetOptions};
 use crate::support::fjord_binary;
+use crate::support::fleet::{Fleet, FleetOptions};
 use crate::support::nats::NatsOptions;
 use crate::support::simulated_fleet::SimulatedFleet;
 
@@ -89,7 +89,9 @@ async fn a_fleet_that_is_too_large_for_a_query_makes_every_command_fail() {
         let output = command.output().await.expect("fjord runs");
         let error = text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {error}");
-        let reason = format!("the fleet is too large for one query: only {PROCESSES_MAX} processes are known");
+        let reason = format!(
+            "the fleet is too large for one query: only {PROCESSES_MAX} processes are known"
+        );
         assert!(error.contains(&reason), "{arguments:?}: {error:.2000}");
         assert!(!error.contains("WARN"), "{error:.2000}");
     }

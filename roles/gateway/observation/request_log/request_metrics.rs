@@ -51,7 +51,7 @@ pub(in crate::roles::gateway) fn forget_endpoints() {
     CATALOGUE.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Counts a request to an endpoint and records its duration. `queue` is the queue that it was given.
+/// Counts a request to an endpoint and records its duration. `queue` is the queue to which it was assigned.
 pub(super) fn record(
     (endpoint, queue): (Option<&EndpointId>, Option<&QueueName>),
     status: StatusCode,
