@@ -55,7 +55,7 @@ fn view(
     earlier: impl IntoIterator<Item = Report>,
     later: impl IntoIterator<Item = Report>,
 ) -> FleetView {
-    let mut baseline = Baseline::new(Duration::from_secs(60));
+    let mut baseline = Baseline::new(Duration::from_mins(1));
     baseline.update(Instant::now(), snapshot(earlier));
     FleetView::since(&baseline, &snapshot(later))
 }
@@ -153,6 +153,6 @@ fn the_requests_that_were_given_no_queue_belong_only_to_their_gateway() {
         ..report("gateway", "g1", seconds, &[("a", calls, 0.0)])
     };
     let view = view([with(10.0, 100, 1_000)], [with(20.0, 200, 1_500)]);
-    assert_eq!(view.processes[0].rates.calls_per_second, 60.0);
-    assert_eq!(view.queues[0].arrivals_per_second, 10.0);
+    let rates = (view.processes[0].rates.calls_per_second, view.queues[0].arrivals_per_second);
+    assert_eq!(rates, (60.0, 10.0));
 }

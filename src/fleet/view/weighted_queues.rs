@@ -172,8 +172,8 @@ mod tests {
 
     #[test]
     fn rates_and_shares_are_those_between_the_snapshots() {
-        let before = vec![report("g1", 10.0, &[("v1", 5, [100, 0, 0]), ("v2", 5, [50, 1, 9])])];
-        let after = vec![
+        let before = [report("g1", 10.0, &[("v1", 5, [100, 0, 0]), ("v2", 5, [50, 1, 9])])];
+        let after = [
             report("g1", 12.0, &[("v1", 5, [250, 0, 3]), ("v2", 5, [60, 3, 14])]),
             report("g2", 1.0, &[("v1", 5, [30, 0, 0]), ("v2", 0, [0, 0, 0])]),
         ];
