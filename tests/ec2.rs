@@ -2,6 +2,7 @@
 //! a service of AWS is reported in one line, within a bounded time.
 
 mod metadata_failures;
+mod new_processes;
 mod publish;
 mod shipped_files;
 mod watch;
