@@ -19,6 +19,8 @@ mod nats_settings;
 mod page;
 mod queue_command;
 mod reload_command;
+mod reloads_under_load;
+mod removed_endpoints;
 mod unknown_processes;
 mod weight_command;
 

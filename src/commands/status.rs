@@ -4,14 +4,18 @@ use std::io::{self, IsTerminal as _, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use super::nats_connection::{self, NatsConnection};
 use super::{EXIT_FAILED, Output};
 use crate::cli::StatusArguments;
 use crate::config::Sources;
+use crate::fleet::monitor::{KnownMembers, MissingMember};
 use crate::fleet::query::{self, QueryLimits};
-use crate::fleet::view::{Baseline, FleetSnapshot, FleetView};
+use crate::fleet::view::{
+    self, Baseline, FleetSnapshot, FleetView, IdleWorker, MonitoredConnection,
+};
 
 pub(super) mod monitoring;
 pub(super) mod system;
@@ -65,6 +69,18 @@ fn baseline(interval: Duration) -> Baseline {
     Baseline::new(interval * 2 + GATHER_LIMIT)
 }
 
+/// The view of the fleet as JSON, with the processes that did not reply.
+#[derive(Serialize)]
+struct FleetStatusDocument<'a> {
+    #[serde(flatten)]
+    view: &'a FleetView,
+    /// The number of processes that are known: those in the view and those that did not reply.
+    known_processes: usize,
+    missing: Vec<MissingMember<'a>>,
+    /// The workers that receive no requests for a queue that they serve.
+    idle_workers: Vec<IdleWorker<'a>>,
+}
+
 async fn watch(
     arguments: &StatusArguments,
     connection: &NatsConnection,
@@ -72,8 +88,12 @@ async fn watch(
 ) -> io::Result<ExitCode> {
     let interval = Duration::from_secs(arguments.interval);
     let mut baseline = baseline(interval);
+    let mut known = KnownMembers::default();
     match take_snapshot(connection, &baseline).await {
-        Ok(earlier) => baseline.update(Instant::now(), earlier),
+        Ok(earlier) => {
+            known.update(Instant::now(), &earlier.reports);
+            baseline.update(Instant::now(), earlier);
+        }
         Err(failure) => return failed(&failure, output),
     }
     let clears = arguments.watch && !arguments.json && io::stdout().is_terminal();
@@ -83,14 +103,25 @@ async fn watch(
             Ok(later) => later,
             Err(failure) => return failed(&failure, output),
         };
+        let now = Instant::now();
+        known.update(now, &later.reports);
+        let connected = connections(connection).await;
+        known.add_connected(now, connection.prefix.as_str(), &connected);
         let view = FleetView::since(&baseline, &later);
+        let known_processes = known.count();
+        let document = FleetStatusDocument {
+            view: &view,
+            known_processes,
+            missing: known.missing(now),
+            idle_workers: view::idle_workers(&view),
+        };
         if clears {
             output.out.write_all(CLEAR.as_bytes())?;
         }
         if arguments.json {
-            writeln!(output.out, "{}", serde_json::to_string(&view)?)?;
+            writeln!(output.out, "{}", serde_json::to_string(&document)?)?;
         } else {
-            output.out.write_all(text::page(&view).as_bytes())?;
+            output.out.write_all(text::page(&document).as_bytes())?;
         }
         output.out.flush()?;
         if !arguments.watch {
@@ -98,6 +129,15 @@ async fn watch(
         }
         baseline.update(Instant::now(), later);
     }
+}
+
+/// Returns the connections of the NATS servers, if they can be queried. If that fails, the table of the servers has the reason.
+async fn connections(connection: &NatsConnection) -> Vec<MonitoredConnection> {
+    let found = match &connection.system {
+        Some(system) => system::connections(&**system).await,
+        None => monitoring::connections(&connection.monitoring).await,
+    };
+    found.unwrap_or_default()
 }
 
 fn failed(failure: &str, output: &mut Output<impl Write, impl Write>) -> io::Result<ExitCode> {
@@ -112,12 +152,7 @@ async fn take_snapshot(
 ) -> Result<FleetSnapshot, String> {
     let snapshot = query_all(connection, earlier.processes(), earlier.servers()).await?;
     if snapshot.reports.is_empty() {
-        return Err(format!(
-            "no reply on {prefix}.{}: no gateway or worker with the prefix {prefix} is connected to this NATS, or the \
-             account is not permitted to publish there",
-            query::STATUS_TOKEN,
-            prefix = connection.prefix
-        ));
+        return Err(connection.no_reply());
     }
     Ok(snapshot)
 }

@@ -31,12 +31,7 @@ impl<'a> ControlledFleet<'a> {
         let replies = replies.map_err(|error| format!("cannot query the fleet: {error}"))?;
         let reports = query::parse(&replies.messages);
         if reports.is_empty() {
-            let prefix = &connection.prefix;
-            return Err(format!(
-                "no reply on {prefix}.{}: no gateway or worker with the prefix {prefix} is connected to this NATS, or the \
-                 account is not permitted to publish there",
-                query::STATUS_TOKEN
-            ));
+            return Err(connection.no_reply());
         }
         let mut gaps = Vec::new();
         if replies.is_cut_off {

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::fleet::report::{DatabaseReport, QueueReport, SlotsReport};
 use crate::telemetry::{Distribution, count_as_f64};
 
+use super::diagnosis::QueueDiagnosis;
 use super::report_pair::{ReportPair, UNKNOWN, known_sum, since};
 
 #[derive(Clone, Debug, Default, Serialize)]
@@ -104,6 +105,8 @@ pub(crate) struct QueueView {
     pub(crate) is_partial: bool,
     #[serde(flatten)]
     pub(crate) rates: CallRates,
+    #[serde(flatten)]
+    pub(crate) diagnosis: QueueDiagnosis,
     #[serde(skip)]
     pub(crate) waits: Distribution,
     #[serde(skip)]
@@ -222,6 +225,7 @@ impl QueueView {
         before: Option<&QueueReport>,
     ) {
         self.is_partial |= before.is_none();
+        self.diagnosis.add(now, before);
         if let Some(slots) = &now.slots {
             self.running += slots.running;
             self.waiting += slots.waiting;
