@@ -9,7 +9,7 @@ use fjord::lifecycle::Tasks;
 use http::Method;
 use serde_json::json;
 
-use super::support::client::get_json;
+use super::support::client::get_page_data;
 use super::support::eventually::{SOON, eventually_some};
 use super::support::fleet::{Fleet, FleetOptions};
 use super::support::nats::{NatsOptions, SHIPPED_PASSWORD};
@@ -76,9 +76,8 @@ async fn the_shipped_permissions_suffice() {
     .await;
     // The pages of the admin listeners: that of a gateway shows the fleet.
     for (process, number) in [(&fleet.gateways[0], 4), (&fleet.workers[0], 1)] {
-        let url = format!("http://{}/fleet.json", process.admin());
         eventually_some(format!("the page shows {number} processes"), SOON, async || {
-            let data = get_json(&url).await?;
+            let data = get_page_data(process).await?;
             (data["processes"].as_array()?.len() == number).then_some(())
         })
         .await;

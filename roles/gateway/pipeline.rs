@@ -226,7 +226,7 @@ impl Pipeline {
     ) -> Result<(Response, Option<StreamDriver>), Box<Rejection>> {
         let queues = &request.endpoint.queues;
         let queue = queues.choose(envelope.key().as_ref());
-        log.queue = queues.has_several().then_some(queue);
+        log.queue = Some(queue);
         let (result, source) = if request.endpoint.cache.reuses_answers() {
             let endpoint = Arc::clone(request.endpoint);
             let is_head = request.parts.method == Method::HEAD;

@@ -18,6 +18,8 @@ const LIMIT: Duration = Duration::from_secs(3);
 /// The text to show instead of the servers' names if none can be queried.
 const EVERY: &str = "all servers, queried with messaging.nats.system";
 
+const NO_SERVER: &str = "no server replied: perhaps the user does not belong to the system account";
+
 /// The reply from a server.
 #[derive(Debug, Deserialize)]
 struct SystemReply<T> {
@@ -42,13 +44,23 @@ pub(super) async fn sample_all(
     }
 }
 
-/// Returns the connections of all servers in the cluster, up to 1,000 from each. Cancel safe.
+/// Returns the connections of all servers in the cluster that reply. Cancel safe.
+///
+/// # Errors
+/// A message if no server replies, or if one has more than 1,000 connections.
 pub(in crate::commands) async fn connections(
     transport: &dyn Transport,
 ) -> Result<Vec<MonitoredConnection>, String> {
     wait_until_up(transport).await?;
     let replies = request::<Connz>(transport, "CONNZ", r#"{"limit":1000}"#, 0).await?;
-    Ok(replies.into_iter().flat_map(|reply| reply.data.connections).collect())
+    if replies.is_empty() {
+        return Err(NO_SERVER.to_owned());
+    }
+    let mut connections = Vec::new();
+    for SystemReply { server, data } in replies {
+        connections.extend(data.all().map_err(|error| format!("{}: {error}", server.name))?);
+    }
+    Ok(connections)
 }
 
 async fn wait_until_up(transport: &dyn Transport) -> Result<(), String> {
@@ -72,9 +84,7 @@ async fn try_sample_all(
         request::<Connz>(transport, "CONNZ", r#"{"sort":"pending","limit":1}"#, expected);
     let (values, connections) = (values.await?, connections.await?);
     if values.is_empty() {
-        return Err(
-            "no server replied: perhaps the user does not belong to the system account".to_owned()
-        );
+        return Err(NO_SERVER.to_owned());
     }
     let mut slowest: HashMap<String, _> = connections
         .into_iter()

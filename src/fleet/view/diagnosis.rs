@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::fleet::report::{OffersReport, QueueReport};
+use crate::fleet::report::QueueReport;
 use crate::telemetry::Distribution;
 
 /// A queue whose oldest unaccepted request is at least this old does not progress. Workers accept or refuse within milliseconds.
@@ -38,6 +38,9 @@ pub(crate) struct QueueDiagnosis {
     /// The number of requests that workers answered without a server error between the reports. Requests that time out, or whose
     /// clients leave, are no progress.
     pub(crate) answered: u64,
+    /// Whether the numbers between the reports leave out processes that have not sent two reports with the queue.
+    #[serde(skip)]
+    pub(crate) is_partial: bool,
     /// The durations of all calls and requests since the processes started.
     #[serde(skip)]
     pub(crate) times: Distribution,
@@ -47,30 +50,32 @@ impl QueueDiagnosis {
     /// Adds the queue of one process.
     pub(crate) fn add(&mut self, now: &QueueReport, before: Option<&QueueReport>) {
         self.times.add(&now.times);
+        self.is_partial |= before.is_none();
         if let Some(delivery) = &now.delivery {
             let earlier = before.and_then(|before| before.delivery.as_ref());
             self.unaccepted += delivery.unaccepted;
             self.unaccepted_seconds = self.unaccepted_seconds.max(delivery.unaccepted_seconds);
             self.accepted += delivery.accepted;
             self.accepted_seconds = self.accepted_seconds.max(delivery.accepted_seconds);
-            let answered = earlier.map_or(0, |earlier| earlier.answered);
-            self.answered += delivery.answered.saturating_sub(answered);
-            let unserved = earlier.map_or(0, |earlier| earlier.unserved);
-            self.unserved += delivery.unserved.saturating_sub(unserved);
+            if let Some(earlier) = earlier {
+                self.answered += delivery.answered.saturating_sub(earlier.answered);
+                self.unserved += delivery.unserved.saturating_sub(earlier.unserved);
+            }
         }
         if let Some(offers) = &now.offers {
-            let none = OffersReport::default();
-            let earlier = before.and_then(|before| before.offers.as_ref()).unwrap_or(&none);
             self.offered += offers.open;
-            self.offers_made += offers.made.saturating_sub(earlier.made);
-            self.offers_lapsed += offers.lapsed.saturating_sub(earlier.lapsed);
-            self.offers_lapsed += offers.late.saturating_sub(earlier.late);
+            if let Some(earlier) = before.and_then(|before| before.offers.as_ref()) {
+                self.offers_made += offers.made.saturating_sub(earlier.made);
+                self.offers_lapsed += offers.lapsed.saturating_sub(earlier.lapsed);
+                self.offers_lapsed += offers.late.saturating_sub(earlier.late);
+            }
         }
     }
 
     /// Returns whether workers do not accept the requests that are sent to them.
     pub(crate) fn is_not_accepted(&self) -> bool {
-        let age = if self.answered > 0 { UNACCEPTED_SECONDS } else { UNACCEPTED_IDLE_SECONDS };
+        let is_idle = self.answered == 0 && !self.is_partial;
+        let age = if !is_idle { UNACCEPTED_SECONDS } else { UNACCEPTED_IDLE_SECONDS };
         self.unaccepted > 0 && self.unaccepted_seconds >= age
     }
 
@@ -81,7 +86,8 @@ impl QueueDiagnosis {
             Some(usual) => (LONG_CALL_FACTOR * usual).max(LONG_CALL_SECONDS_MIN),
             None => LONG_CALL_SECONDS_UNKNOWN,
         };
-        self.accepted > 0 && self.answered == 0 && self.accepted_seconds >= long
+        let is_idle = self.answered == 0 && !self.is_partial;
+        self.accepted > 0 && is_idle && self.accepted_seconds >= long
     }
 
     /// Returns whether most offers are not answered in time.
