@@ -11,6 +11,8 @@ mod architecture;
 #[cfg(test)]
 mod authentication;
 #[cfg(test)]
+mod caller_limits;
+#[cfg(test)]
 mod catalogue_memory;
 #[cfg(test)]
 mod compression;

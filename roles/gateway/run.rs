@@ -24,6 +24,7 @@ use crate::tls::{ServerTls, WATCH_INTERVAL};
 use crate::roles::gateway::active_config::ActiveConfig;
 use crate::roles::gateway::admission::rate_limit::RateLimiter;
 use crate::roles::gateway::client::byte_budget::ByteBudget;
+use crate::roles::gateway::client::requests_per_caller::RequestsPerCaller;
 use crate::roles::gateway::dispatch::{AnswerReuse, Dispatcher};
 use crate::roles::gateway::edge::connection::HttpService;
 use crate::roles::gateway::edge::health_check::HealthCheck;
@@ -176,6 +177,8 @@ impl GatewayProcess {
         }
         traces.apply();
         self.pipeline.in_flight.set_limit(config.gateway.http.requests_in_flight_max);
+        let per_caller = config.gateway.http.requests_in_flight_per_caller_max;
+        self.pipeline.in_flight_per_caller.set_limit(per_caller);
         self.pipeline.bytes.set(&config.gateway.http);
         self.pipeline.reuse.reload(&config.gateway.http);
         self.listener.reload(&config.gateway);
@@ -255,6 +258,9 @@ async fn pipeline(
         reuse: AnswerReuse::new(&config.gateway.http),
         rates: RateLimiter::new(),
         in_flight: ConcurrencyLimit::new(config.gateway.http.requests_in_flight_max, in_flight),
+        in_flight_per_caller: RequestsPerCaller::new(
+            config.gateway.http.requests_in_flight_per_caller_max,
+        ),
         bytes: ByteBudget::new(&config.gateway.http),
         health: HealthCheck::new(readiness),
     })

@@ -69,6 +69,8 @@ pub struct HttpLimits {
     pub ipv6_prefix_bits: u32,
     /// The maximum number of concurrent requests.
     pub requests_in_flight_max: usize,
+    /// The maximum number of concurrent requests of one caller.
+    pub requests_in_flight_per_caller_max: usize,
     /// The maximum size in bytes of all request bodies and answers in memory.
     pub buffered_bytes_max: usize,
     /// The maximum size in bytes of one client's request bodies and answers in memory.
@@ -198,6 +200,10 @@ impl HttpLimits {
             ipv6_prefix_bits: table.get_limited("ipv6_prefix_bits", limits::IPV6_PREFIX_BITS),
             requests_in_flight_max: table
                 .get_limited("requests_in_flight_max", limits::REQUESTS_IN_FLIGHT_MAX),
+            requests_in_flight_per_caller_max: table.get_limited(
+                "requests_in_flight_per_caller_max",
+                limits::REQUESTS_IN_FLIGHT_PER_CALLER_MAX,
+            ),
             buffered_bytes_max: table.get_bytes("buffered_bytes_max", limits::BUFFERED_BYTES_MAX),
             buffered_bytes_per_client_max: table
                 .get_bytes("buffered_bytes_per_client_max", limits::BUFFERED_BYTES_PER_CLIENT_MAX),

@@ -75,6 +75,9 @@ pub const CONNECTIONS_PER_CLIENT_MAX: Limit<usize> = size(200, 1, 1_000_000);
 pub const IPV6_PREFIX_BITS: Limit<u32> = count(56, 32, 128);
 /// `gateway.http.requests_in_flight_max`.
 pub const REQUESTS_IN_FLIGHT_MAX: Limit<usize> = size(10_000, 1, 1_000_000);
+/// `gateway.http.requests_in_flight_per_caller_max`. A tenth of all requests: one caller is not enough to exhaust them, and a
+/// service that calls for many users still gets 5,000 answers of 200 ms per second from each gateway.
+pub const REQUESTS_IN_FLIGHT_PER_CALLER_MAX: Limit<usize> = size(1_000, 1, 1_000_000);
 /// `gateway.http.buffered_bytes_max`.
 pub const BUFFERED_BYTES_MAX: Limit<usize> = size(256 * MIB, 2 * MIB, 1_024 * 1_024 * MIB);
 /// `gateway.http.cached_bytes_max`.

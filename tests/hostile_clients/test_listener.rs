@@ -338,6 +338,7 @@ fn config(options: &Options, tls: Option<ServerTlsConfig>) -> GatewayConfig {
             connections_per_client_max: options.connections_per_client_max,
             ipv6_prefix_bits: 56,
             requests_in_flight_max: 100,
+            requests_in_flight_per_caller_max: 100,
             buffered_bytes_max: 1 << 20,
             buffered_bytes_per_client_max: 1 << 20,
             cached_bytes_max: 0,

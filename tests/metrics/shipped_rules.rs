@@ -108,6 +108,7 @@ const NO_ALERT: &[(Metric, &str)] = &[
     (names::AUTH_FAILURES_LIMITED, "caused by the callers; a warning in the log names the address"),
     (names::CONTROL_COMMANDS, "the command names the processes on which it has failed"),
     (names::RATE_LIMITED, "caused by the callers"),
+    (names::IN_FLIGHT_LIMITED, "caused by the callers; a warning in the log names one of them"),
     (names::LOG_LINES_SUPPRESSED, "its first line is in the log, and its requests have outcomes"),
     (names::TRACE_EXPORTS, "FjordTracesLost covers their spans"),
 ];

@@ -16,6 +16,7 @@ use crate::lifecycle::Tasks;
 use crate::message::SubjectError;
 use crate::messaging::{Transport, TransportError};
 use crate::problem::ProblemKind;
+use crate::roles::gateway::client::CallerPermit;
 
 use super::message::SESSION_MESSAGES_MAX;
 use super::queues::wait_queue::QueueAdmission;
@@ -40,6 +41,17 @@ const DISCONNECT_LIMIT: Duration = Duration::from_secs(2);
 pub struct Dispatcher {
     queues: Arc<QueueRegistry>,
     services: Arc<DispatchServices>,
+}
+
+/// A request to dispatch.
+#[derive(Debug)]
+pub struct DispatchRequest {
+    /// The request for the workers.
+    pub envelope: Request,
+    /// The memory reserved for the request and its answer.
+    pub reservation: AnswerReservation,
+    /// The permit of the request's caller, which the session holds until it ends.
+    pub permit: CallerPermit,
 }
 
 /// The result of dispatching a request.
@@ -103,11 +115,10 @@ impl Dispatcher {
     pub async fn dispatch(
         &self,
         (endpoint, queue): (&Arc<Endpoint>, &QueueName),
-        request: Request,
-        reservation: AnswerReservation,
+        request: DispatchRequest,
     ) -> DispatchResult {
         let AdmittedSession { task, may_send_to_group } =
-            match self.create_session((endpoint, queue), request, reservation) {
+            match self.create_session((endpoint, queue), request) {
                 Ok(admitted) => admitted,
                 Err(result) => return DispatchResult::Complete(*result),
             };
@@ -131,12 +142,11 @@ impl Dispatcher {
     pub async fn dispatch_until(
         &self,
         (endpoint, queue): (&Arc<Endpoint>, &QueueName),
-        request: Request,
-        reservation: AnswerReservation,
+        request: DispatchRequest,
         disconnect: impl Future<Output = ()>,
     ) -> SessionSummary {
         let AdmittedSession { mut task, may_send_to_group } =
-            match self.create_session((endpoint, queue), request, reservation) {
+            match self.create_session((endpoint, queue), request) {
                 Ok(admitted) => admitted,
                 Err(result) => return *result,
             };
@@ -158,8 +168,7 @@ impl Dispatcher {
     fn create_session(
         &self,
         (endpoint, queue): (&Arc<Endpoint>, &QueueName),
-        request: Request,
-        reservation: AnswerReservation,
+        DispatchRequest { envelope: request, reservation, permit }: DispatchRequest,
     ) -> Result<AdmittedSession, Box<SessionSummary>> {
         let now = Instant::now();
         self.services.retry_budget.deposit(now);
@@ -192,6 +201,7 @@ impl Dispatcher {
             registration,
             messages,
             reservation,
+            permit,
         };
         Ok(AdmittedSession {
             task: SessionTask::new(parts),

@@ -1,0 +1,105 @@
+//! Promise: one caller cannot take the places of all others. Its requests in flight are limited.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use http::Method;
+use serde_json::json;
+use tokio::time::timeout;
+
+use super::support::client::Client;
+use super::support::eventually::{SOON, eventually_some};
+use super::support::fjord_process::FjordProcess;
+use super::support::fleet::{Fleet, FleetOptions};
+use super::support::reload;
+
+/// Lets `client_at` choose the address that the gateway sees.
+const TRUSTED: &str = "trusted_proxies = ['127.0.0.0/8']\n";
+
+const ENDPOINTS: &str = r#"{
+    "narrow": { "route": "GET /v1/narrow", "procedure": "ledger.slow", "timeout": "2s", "session": "60s",
+        "parameters": { "ms": { "in": "query", "type": "int32" } },
+        "result": "value", "auth": "public", "max_in_flight": 1 } }"#;
+
+/// Returns a client with this address.
+fn client_at(fleet: &Fleet, address: &str) -> Client {
+    fleet.client().with_header("x-forwarded-for", address)
+}
+
+/// Waits until a metric of a process has at least this value.
+async fn wait_for(process: &FjordProcess, metric: &str, value: f64) {
+    eventually_some(format!("{metric} at {value}"), SOON, async || {
+        (process.metric(metric).await > value - 0.5).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_has_a_limited_number_of_requests_in_flight() {
+    let fleet = Fleet::start(FleetOptions {
+        gateway_keys: TRUSTED,
+        gateway_toml: "requests_in_flight_per_caller_max = 2\n".to_owned(),
+        catalogue: Some(("narrow.json", ENDPOINTS)),
+        ..FleetOptions::default()
+    })
+    .await;
+    let (busy, other) = (client_at(&fleet, "192.0.2.1"), client_at(&fleet, "192.0.2.2"));
+    let gateway = &fleet.gateways[0];
+    let held = join_all([busy.get("/v1/narrow?ms=1500"), busy.get("/v1/slow?ms=1500")]);
+    let (answers, ()) = tokio::join!(held, async {
+        wait_for(gateway, "fjord_gateway_requests_in_flight", 2.0).await;
+        let refused = busy.get("/v1/echo/a").await;
+        refused.is_problem(429, "too-many-in-flight");
+        assert_eq!(refused.header("retry-after"), "1");
+        other.get("/v1/echo/a").await.is(200);
+    });
+    answers.iter().for_each(|answer| drop(answer.is(200)));
+    let (first, ()) = tokio::join!(busy.get("/v1/narrow?ms=1500"), async {
+        wait_for(gateway, "fjord_gateway_requests_in_flight", 1.0).await;
+        busy.get("/v1/narrow?ms=1").await.is_problem(429, "too-many-in-flight");
+        busy.get("/v1/echo/a").await.is(200);
+    });
+    first.is(200);
+    for labels in [r#"endpoint="echo",reason="gateway""#, r#"endpoint="narrow",reason="endpoint""#]
+    {
+        let metric = format!("fjord_in_flight_limited_total{{{labels}}}");
+        assert!((gateway.metric(&metric).await - 1.0).abs() < 0.5, "{metric}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_counts_until_it_ends_even_if_its_client_has_disconnected() {
+    let gateway_toml = "requests_in_flight_per_caller_max = 1\n".to_owned();
+    let fleet = Fleet::start(FleetOptions { gateway_toml, ..FleetOptions::default() }).await;
+    let (client, running) = (fleet.client(), "fjord_worker_running");
+    let no_body = json!({});
+    let call = client.send(Method::POST, "/v1/slow?ms=3000", &no_body);
+    let abandoned = timeout(Duration::from_secs(1), call).await;
+    assert!(abandoned.is_err(), "the call takes longer");
+    wait_for(&fleet.workers[0], running, 1.0).await;
+    client.get("/v1/echo/a").await.is_problem(429, "too-many-in-flight");
+    eventually_some("the call has ended", SOON, async || {
+        (client.get("/v1/echo/a").await.status == 200).then_some(())
+    })
+    .await;
+    assert!(fleet.workers[0].metric(running).await < 0.5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_changes_the_limit_at_once() {
+    let gateway_toml = "requests_in_flight_per_caller_max = 1\n".to_owned();
+    let mut fleet = Fleet::start(FleetOptions { gateway_toml, ..FleetOptions::default() }).await;
+    let client = fleet.client();
+    let key = "requests_in_flight_per_caller_max";
+    reload::edit(&fleet.gateways[0], &format!("{key} = 1"), &format!("{key} = 0"));
+    reload::signal(&mut fleet.gateways[0], "failed").await;
+    let log = fleet.gateways[0].process.log_tail();
+    assert!(log.contains(key) && log.contains("expected"), "{log}");
+    reload::edit(&fleet.gateways[0], &format!("{key} = 0"), &format!("{key} = 2"));
+    reload::signal(&mut fleet.gateways[0], "ok").await;
+    let (first, ()) = tokio::join!(client.get("/v1/slow?ms=1500"), async {
+        wait_for(&fleet.gateways[0], "fjord_gateway_requests_in_flight", 1.0).await;
+        client.get("/v1/echo/a").await.is(200);
+    });
+    first.is(200);
+}
