@@ -1,8 +1,9 @@
-//! Promise: one caller cannot take the places of all others. Its requests in flight are limited.
+//! Promise: one caller cannot take the places of all others. Its requests in flight are limited, and callers take turns in the wait
+//! queue.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use http::Method;
 use serde_json::json;
 use tokio::time::timeout;
@@ -19,7 +20,10 @@ const TRUSTED: &str = "trusted_proxies = ['127.0.0.0/8']\n";
 const ENDPOINTS: &str = r#"{
     "narrow": { "route": "GET /v1/narrow", "procedure": "ledger.slow", "timeout": "2s", "session": "60s",
         "parameters": { "ms": { "in": "query", "type": "int32" } },
-        "result": "value", "auth": "public", "max_in_flight": 1 } }"#;
+        "result": "value", "auth": "public", "max_in_flight": 1 },
+    "turns": { "route": "GET /v1/turns", "procedure": "ledger.slow", "timeout": "10s",
+        "parameters": { "ms": { "in": "query", "type": "int32" } },
+        "result": "value", "auth": "public" } }"#;
 
 /// Returns a client with this address.
 fn client_at(fleet: &Fleet, address: &str) -> Client {
@@ -53,7 +57,9 @@ async fn a_caller_has_a_limited_number_of_requests_in_flight() {
         assert_eq!(refused.header("retry-after"), "1");
         other.get("/v1/echo/a").await.is(200);
     });
-    answers.iter().for_each(|answer| drop(answer.is(200)));
+    for answer in answers {
+        answer.is(200);
+    }
     let (first, ()) = tokio::join!(busy.get("/v1/narrow?ms=1500"), async {
         wait_for(gateway, "fjord_gateway_requests_in_flight", 1.0).await;
         busy.get("/v1/narrow?ms=1").await.is_problem(429, "too-many-in-flight");
@@ -102,4 +108,102 @@ async fn a_reload_changes_the_limit_at_once() {
         client.get("/v1/echo/a").await.is(200);
     });
     first.is(200);
+}
+
+/// The duration of a call in the tests of the wait queue.
+const CALL: Duration = Duration::from_millis(200);
+/// The longest time that a client of a caller with one request waits and runs: for the running call, for one call of each of the
+/// other callers' turns, and for its own. The margin is for a busy machine.
+const TURNS_MAX: u32 = 5;
+const TURNS: &str = "/v1/turns?ms=200";
+
+/// Starts a fleet with one slot in total.
+async fn one_slot(gateways: usize, gateway_toml: &str) -> Fleet {
+    Fleet::start(FleetOptions {
+        gateways,
+        concurrency: 1,
+        gateway_keys: TRUSTED,
+        gateway_toml: gateway_toml.to_owned(),
+        catalogue: Some(("callers.json", ENDPOINTS)),
+        ..FleetOptions::default()
+    })
+    .await
+}
+
+/// Waits until this number of requests waits for the queue in a gateway.
+async fn wait_until_waiting(gateway: &FjordProcess, requests: f64) {
+    wait_for(gateway, r#"fjord_gateway_requests_waiting{queue="turns"}"#, requests).await;
+}
+
+/// Sends requests one after another; returns the longest time to an answer.
+async fn slowest(client: &Client, requests: usize) -> Duration {
+    let mut slowest = Duration::ZERO;
+    for _ in 0..requests {
+        let start = Instant::now();
+        client.get(TURNS).await.is(200);
+        slowest = slowest.max(start.elapsed());
+    }
+    slowest
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_is_served_soon_while_another_has_60_calls_in_flight() {
+    let fleet = one_slot(1, "").await;
+    let (many, single) = (client_at(&fleet, "192.0.2.1"), client_at(&fleet, "192.0.2.2"));
+    let calls = join_all((0..60).map(|_| many.get(TURNS)));
+    let others = async {
+        wait_until_waiting(&fleet.gateways[0], 55.0).await;
+        slowest(&single, 5).await
+    };
+    let (answers, slowest) = join(calls, others).await;
+    let served = answers.iter().filter(|answer| answer.status == 200).count();
+    println!(
+        "the slowest of 5 calls of 200 ms took {slowest:?}; {served} of the other client's 60 were served"
+    );
+    assert!(slowest < CALL * TURNS_MAX, "{slowest:?}");
+    // In 10 s, the slot serves 50 calls.
+    assert!(served >= 35, "{served} of 60");
+    for answer in answers.iter().filter(|answer| answer.status != 200) {
+        assert_eq!(answer.status, 503, "{}", answer.text());
+    }
+}
+
+/// The other client's requests wait in another gateway, so the worker must offer its slot to the gateways in turn.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_is_served_soon_while_another_has_60_calls_at_another_gateway() {
+    let fleet = one_slot(2, "").await;
+    let many = client_at(&fleet, "192.0.2.1");
+    let single = client_at(&fleet, "192.0.2.2").at(fleet.gateways[1].https());
+    let calls = join_all((0..60).map(|_| many.get(TURNS)));
+    let others = async {
+        wait_until_waiting(&fleet.gateways[0], 55.0).await;
+        slowest(&single, 5).await
+    };
+    let (answers, slowest) = join(calls, others).await;
+    let served = answers.iter().filter(|answer| answer.status == 200).count();
+    println!(
+        "two gateways: the slowest of 5 calls took {slowest:?}; {served} of the other client's 60 were served"
+    );
+    assert!(slowest < CALL * TURNS_MAX, "{slowest:?}");
+    assert!(served >= 35, "{served} of 60");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_wait_queue_makes_room_for_a_caller_with_fewer_requests() {
+    let fleet = one_slot(1, "[gateway.session]\nwaiting_max = 5\n").await;
+    let (many, single) = (client_at(&fleet, "192.0.2.1"), client_at(&fleet, "192.0.2.2"));
+    let calls = join_all((0..30).map(|_| many.get(TURNS)));
+    let others = async {
+        wait_until_waiting(&fleet.gateways[0], 5.0).await;
+        join_all((0..2).map(|_| single.get(TURNS))).await
+    };
+    let (answers, others) = join(calls, others).await;
+    for answer in others {
+        answer.is(200);
+    }
+    let served = answers.iter().filter(|answer| answer.status == 200).count();
+    assert!((3..=8).contains(&served), "{served} of 30");
+    for answer in answers.iter().filter(|answer| answer.status != 200) {
+        answer.is_problem(503, "overloaded");
+    }
 }

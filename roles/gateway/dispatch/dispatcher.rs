@@ -25,7 +25,7 @@ use super::replies::{ReplyRouter, recovery};
 use super::retry_budget::RetryBudget;
 use super::services::DispatchServices;
 use super::session::{SessionEnd, SessionOptions};
-use super::session_driver::{DriverEvent, SessionDriver, count_rejection};
+use super::session_driver::{DriverEvent, QueueWaiter, SessionDriver, count_rejection};
 use super::session_summary::SessionSummary;
 use super::session_task::{
     AnswerReservation, SessionGuard, SessionParts, SessionProgress, SessionTask,
@@ -178,18 +178,20 @@ impl Dispatcher {
         };
         queue.metrics.arrivals.increment(1);
         let config = self.services.config.load();
-        let admission = queue.admit(&endpoint.id, endpoint.timeout, config.waiting_max, now);
+        let caller = permit.caller();
+        let destination = (caller, &endpoint.id);
+        let admission = queue.admit(destination, endpoint.timeout, config.waiting_max, now);
         if admission == QueueAdmission::Reject {
             count_rejection("queue");
-            let retry_after = Some(queue.wait_queue.retry_after(now));
+            let retry_after = Some(queue.wait_queue.retry_after(caller, now));
             let result = SessionSummary::from_problem(ProblemKind::Overloaded, retry_after);
             return Err(Box::new(result));
         }
         let options = session_options(endpoint, &request, &queue, &reservation, &config);
         let (sender, messages) = mpsc::channel(SESSION_MESSAGES_MAX);
-        let (id, signals) = (endpoint.id.clone(), sender.clone());
-        let number = queue.number;
-        let driver = SessionDriver::new(queue, id, options, signals, now);
+        let (id, number) = (endpoint.id.clone(), queue.number);
+        let waiter = QueueWaiter::new(caller, sender.clone());
+        let driver = SessionDriver::new(queue, id, options, waiter, now);
         let limits = reservation.reply_limits(&request);
         let registration = self.services.replies.register(number, sender, limits);
         let services = Arc::clone(&self.services);

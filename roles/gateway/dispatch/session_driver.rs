@@ -33,7 +33,7 @@ mod learning;
 mod waiter;
 
 pub use events::{DriverAction, DriverEvent};
-use waiter::QueueWaiter;
+pub use waiter::QueueWaiter;
 
 /// The gateway state that a session driver needs at each step.
 pub struct DriverContext<'a> {
@@ -92,20 +92,20 @@ pub struct SessionDriver {
 }
 
 impl SessionDriver {
-    /// Creates a driver for a request read at `now`. The wait queue sends signals to `signals`.
+    /// Creates a driver for a request read at `now`.
     #[must_use]
     pub fn new(
         queue: Arc<GatewayQueue>,
         endpoint: EndpointId,
         options: SessionOptions,
-        signals: mpsc::Sender<SessionMessage>,
+        waiter: QueueWaiter,
         now: Instant,
     ) -> Self {
         Self {
             queue,
             endpoint,
             session: Session::new(options, now),
-            waiter: QueueWaiter::new(signals),
+            waiter,
             started_at: now,
             actions: Vec::with_capacity(2),
             next_action: 0,
@@ -262,7 +262,8 @@ impl SessionDriver {
         }
         // A request that is too large (413) would fail again.
         let may_retry = was_not_executed && status.is_some_and(|status| status.is_server_error());
-        let retry_after = may_retry.then(|| self.queue.wait_queue.retry_after(now));
+        let caller = self.waiter.caller();
+        let retry_after = may_retry.then(|| self.queue.wait_queue.retry_after(caller, now));
         let wait_end = if was_not_executed { now } else { self.session.sent_at() };
         let queue_wait = wait_end.saturating_duration_since(self.started_at);
         self.queue.metrics.wait.record(queue_wait.as_secs_f64());

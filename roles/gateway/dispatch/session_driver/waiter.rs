@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::roles::gateway::client::CallerKey;
 use crate::roles::gateway::dispatch::message::SessionMessage;
 use crate::roles::gateway::dispatch::queues::wait_queue::{WaitQueue, WaiterId};
 use crate::roles::gateway::dispatch::session::WaitReason;
@@ -15,7 +16,9 @@ use super::DriverContext;
 /// One session as a waiter in the wait queue. While it is the head of the queue, it sends its
 /// request to the group at growing intervals.
 #[derive(Debug)]
-pub(super) struct QueueWaiter {
+pub struct QueueWaiter {
+    /// The caller whose turns in the queue the waiter uses.
+    caller: CallerKey,
     signals: mpsc::Sender<SessionMessage>,
     /// The position in the queue, which the waiter keeps while it sends its request to the group.
     id: Option<WaiterId>,
@@ -26,9 +29,15 @@ pub(super) struct QueueWaiter {
 }
 
 impl QueueWaiter {
-    /// Creates a waiter without a position. The wait queue sends its signals to `signals`.
-    pub(super) fn new(signals: mpsc::Sender<SessionMessage>) -> Self {
-        Self { signals, id: None, try_at: None, tries: 0, is_trying: false }
+    /// Creates a waiter of a caller, without a position. The wait queue sends its signals to `signals`.
+    #[must_use]
+    pub fn new(caller: CallerKey, signals: mpsc::Sender<SessionMessage>) -> Self {
+        Self { caller, signals, id: None, try_at: None, tries: 0, is_trying: false }
+    }
+
+    /// Returns the caller.
+    pub(super) fn caller(&self) -> CallerKey {
+        self.caller
     }
 
     /// Returns when the waiter will send its request to the group, if it is the head.
@@ -44,7 +53,8 @@ impl QueueWaiter {
         waiting_max: usize,
     ) -> bool {
         self.try_at = None;
-        self.id = queue.join(self.id, reason, self.signals.clone(), waiting_max);
+        let waiter = (self.caller, self.id);
+        self.id = queue.join(waiter, reason, self.signals.clone(), waiting_max);
         self.id.is_some()
     }
 
@@ -106,8 +116,8 @@ impl QueueWaiter {
 
     /// Gives up the position after a worker has accepted the request.
     pub(super) fn on_accepted(&mut self, queue: &WaitQueue, now: Instant) {
-        if self.id.take().is_some() && self.is_trying {
-            queue.record_dequeue(now);
+        if let Some(id) = self.id.take() {
+            queue.record_served(id, self.is_trying, now);
         }
     }
 }
