@@ -99,7 +99,7 @@ pub(crate) async fn gateway(config: &Config, tasks: &Tasks) -> SocketAddr {
         active_config: ArcSwap::from_pointee(active_config),
         dispatcher,
         reuse: AnswerReuse::new(&config.gateway.http),
-        rates: RateLimiter::new(),
+        rates: Arc::new(RateLimiter::new(config.gateway.rate_limits)),
         in_flight: ConcurrencyLimit::new(100, gauge(&names::GATEWAY_IN_FLIGHT, &[])),
         in_flight_per_caller: RequestsPerCaller::new(100),
         bytes: ByteBudget::new(&config.gateway.http),

@@ -43,6 +43,8 @@ mod fault_tolerance;
 #[cfg(test)]
 mod fleet_page;
 #[cfg(test)]
+mod fleet_rate_limits;
+#[cfg(test)]
 mod fleet_status;
 #[cfg(test)]
 mod foreign_workers;

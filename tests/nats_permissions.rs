@@ -144,6 +144,7 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "fjord.cancel.echo",
             "fjord.resend.echo",
             "fjord.status",
+            "fjord.rate",
             "fjord.control",
             "fjord.control.queue",
             "fjord.control.log",
@@ -153,7 +154,7 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "_INBOX_worker-payments.x",
         ],
         // A subscription without a queue group would receive requests that are meant for other workers.
-        &["fjord.q.echo", "fjord.q.>", "_INBOX_gateway.>", "_INBOX_operator.>"],
+        &["fjord.q.echo", "fjord.q.>", "fjord.rate", "_INBOX_gateway.>", "_INBOX_operator.>"],
     ),
     (
         "worker-reports",
@@ -164,6 +165,7 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "fjord.cancel.reports",
             "fjord.resend.reports",
             "fjord.status",
+            "fjord.rate",
             "fjord.control",
             "fjord.control.queue",
             "fjord.control.log",
@@ -183,6 +185,7 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "fjord.resend.payments",
             "fjord.resend.*",
             "fjord.>",
+            "fjord.rate",
             "_INBOX_gateway.>",
             "_INBOX_worker-payments.>",
             "_INBOX_operator.>",
@@ -194,6 +197,7 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "fjord.q.echo",
             "fjord.w.echo.x.j.1",
             "fjord.resend.echo",
+            "fjord.rate",
             "fjord.control",
             "fjord.control.queue",
             "fjord.control.log",
@@ -204,6 +208,7 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
         &[
             "fjord.q.echo",
             "fjord.w.>",
+            "fjord.rate",
             "fjord.control",
             "fjord.control.queue",
             "fjord.control.log",
@@ -220,6 +225,7 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "fjord.w.echo.x.j.1",
             "fjord.cancel.echo",
             "fjord.resend.echo",
+            "fjord.rate",
             "$SRV.PING",
             "_INBOX_gateway.x",
             "_INBOX_worker.x",
@@ -229,6 +235,7 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "fjord.q.echo",
             "fjord.w.>",
             "fjord.status",
+            "fjord.rate",
             "fjord.control",
             "fjord.control.queue",
             "fjord.control.log",
@@ -242,6 +249,7 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
         &[
             "fjord.resend.echo",
             "fjord.status",
+            "fjord.rate",
             "fjord.control",
             "fjord.control.queue",
             "fjord.control.log",
@@ -249,7 +257,14 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "_INBOX_gateway.x",
             "_INBOX_worker.x",
         ],
-        &["fjord.q.echo", "fjord.w.>", "fjord.status", "_INBOX_gateway.>", "_INBOX_worker.>"],
+        &[
+            "fjord.q.echo",
+            "fjord.w.>",
+            "fjord.status",
+            "fjord.rate",
+            "_INBOX_gateway.>",
+            "_INBOX_worker.>",
+        ],
     ),
 ];
 

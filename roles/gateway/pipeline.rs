@@ -73,7 +73,7 @@ pub struct Pipeline {
     /// Answers that can be reused.
     pub reuse: AnswerReuse,
     /// The rate limits.
-    pub rates: RateLimiter,
+    pub rates: Arc<RateLimiter>,
     /// The limit on concurrent requests.
     pub in_flight: ConcurrencyLimit,
     /// The limits on the concurrent requests of each caller.

@@ -22,7 +22,7 @@ use crate::telemetry::{gauge, names};
 use crate::tls::{ServerTls, WATCH_INTERVAL};
 
 use crate::roles::gateway::active_config::ActiveConfig;
-use crate::roles::gateway::admission::rate_limit::RateLimiter;
+use crate::roles::gateway::admission::rate_limit::{RateLimiter, exchange};
 use crate::roles::gateway::client::byte_budget::ByteBudget;
 use crate::roles::gateway::client::requests_per_caller::RequestsPerCaller;
 use crate::roles::gateway::dispatch::{AnswerReuse, Dispatcher};
@@ -117,6 +117,8 @@ impl GatewayProcess {
         let source = report::source(&pipeline, &readiness);
         let transport = pipeline.dispatcher.transport();
         let prefix = config.messaging.prefix.clone();
+        exchange::start(&pipeline.rates, &prefix, transport, &tasks)
+            .map_err(|error| RunError::system("cannot exchange consumed quotas", error))?;
         let identity = ProcessIdentity::new(Role::Gateway, prefix, &transport.inbox());
         let member = FleetMember::new(identity, source);
         let fleet = monitor::start(&member, config.admin.fleet, transport, &tasks);
@@ -177,6 +179,7 @@ impl GatewayProcess {
         }
         traces.apply();
         self.pipeline.in_flight.set_limit(config.gateway.http.requests_in_flight_max);
+        self.pipeline.rates.reconfigure(config.gateway.rate_limits);
         let per_caller = config.gateway.http.requests_in_flight_per_caller_max;
         self.pipeline.in_flight_per_caller.set_limit(per_caller);
         self.pipeline.bytes.set(&config.gateway.http);
@@ -256,7 +259,7 @@ async fn pipeline(
         active_config: ArcSwap::from_pointee(active_config),
         dispatcher,
         reuse: AnswerReuse::new(&config.gateway.http),
-        rates: RateLimiter::new(),
+        rates: Arc::new(RateLimiter::new(config.gateway.rate_limits)),
         in_flight: ConcurrencyLimit::new(config.gateway.http.requests_in_flight_max, in_flight),
         in_flight_per_caller: RequestsPerCaller::new(
             config.gateway.http.requests_in_flight_per_caller_max,

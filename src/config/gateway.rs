@@ -12,9 +12,11 @@ use crate::cli::Role;
 
 mod compression;
 mod proxies;
+mod rate_limits;
 
 pub use compression::{Coding, CompressionConfig};
 pub use proxies::{ProxyConfig, TrustedProxies};
+pub use rate_limits::{RateLimitConfig, RateLimitScope};
 
 const HEALTH_PATH: &str = "health_path";
 
@@ -31,6 +33,8 @@ pub struct GatewayConfig {
     pub proxies: ProxyConfig,
     /// Limits on connections and requests.
     pub http: HttpLimits,
+    /// How the rate limits of endpoints are counted.
+    pub rate_limits: RateLimitConfig,
     /// Compression of answers.
     pub compression: CompressionConfig,
     /// Attempts, waiting and retries of requests.
@@ -140,6 +144,7 @@ impl GatewayConfig {
             hosts: hosts::read(table, |_| false),
             proxies: ProxyConfig::read(table),
             http: table.table("http", HttpLimits::read),
+            rate_limits: table.table("rate_limits", RateLimitConfig::read),
             compression: table.table("compression", CompressionConfig::read),
             session: table.table("session", SessionConfig::read),
             health_path: read_health_path(table),
