@@ -201,7 +201,9 @@ impl SessionDriver {
                     None
                 }
                 SessionAction::LeaveQueue => {
-                    self.waiter.leave(&self.queue.wait_queue);
+                    let next = self.actions.get(self.next_action);
+                    let to_send = matches!(next, Some(SessionAction::Publish { .. }));
+                    self.waiter.leave(&self.queue.wait_queue, to_send);
                     None
                 }
                 SessionAction::NoReply(attempt) => self.on_no_reply(attempt, context.now),
@@ -230,7 +232,7 @@ impl SessionDriver {
         messages: &mut mpsc::Receiver<SessionMessage>,
         now: Instant,
     ) -> ClosedSession {
-        self.waiter.leave(&self.queue.wait_queue);
+        self.waiter.leave(&self.queue.wait_queue, false);
         messages.close();
         let mut replies = Vec::new();
         while let Ok(message) = messages.try_recv() {

@@ -34,9 +34,9 @@ const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 /// The longest `Retry-After`.
 const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
 
-/// Identifies a waiter, in the order in which waiters are served. A session keeps its id while it sends its request to the group.
+/// Identifies a waiter; ordered by arrival. A session keeps its id while it sends its request to a worker, to return to its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct WaiterId(FairPosition);
+pub struct WaiterId(FairPosition<CallerKey>);
 
 /// The decision about a new request.
 #[derive(Debug, PartialEq, Eq)]
@@ -99,7 +99,7 @@ impl WaitQueue {
     }
 
     /// Admits a request, unless it would wait longer than `wait_max`, or `waiting_max` others are
-    /// already waiting and it would not be served before the last of them.
+    /// already waiting and `join` would evict it.
     #[must_use]
     pub fn admit(
         &self,
@@ -114,7 +114,7 @@ impl WaitQueue {
         }
         let is_too_late = state.expected_wait(caller, now).is_some_and(|wait| wait > wait_max);
         let is_full = state.waiters.len() >= waiting_max;
-        if is_too_late || (is_full && !state.waiters.would_precede_last(caller)) {
+        if is_too_late || (is_full && state.waiters.would_be_evicted(caller)) {
             QueueAdmission::Reject
         } else if state.unregistered.is_empty() {
             QueueAdmission::SendNow
@@ -123,9 +123,9 @@ impl WaitQueue {
         }
     }
 
-    /// Adds a waiter of this caller. With `old_id`, it returns to the position that it had before it sent its
-    /// request to the group. If the queue is full, evicts the last waiter, which is one of a caller with the
-    /// most waiters. Returns `None` if that is this waiter.
+    /// Adds a waiter of this caller. With `old_id`, it returns to the position that it had before it sent its request to a worker, and
+    /// its caller gets its turn back. If too many requests are waiting then, evicts the newest of the caller with the most. Returns
+    /// `None` if that is this waiter.
     #[must_use]
     pub fn join(
         &self,
@@ -135,9 +135,12 @@ impl WaitQueue {
         waiting_max: usize,
     ) -> Option<WaiterId> {
         let mut state = self.lock();
-        let id = old_id.unwrap_or_else(|| WaiterId(state.waiters.next_position(caller)));
-        let is_full = state.waiters.len() >= waiting_max && state.waiters.get(id.0).is_none();
-        if is_full && (waiting_max == 0 || !state.evict_later_than(id)) {
+        let (position, is_new) = match old_id {
+            Some(WaiterId(old)) => (old, state.waiters.restore(old, signals)),
+            None => (state.waiters.push(caller, signals), true),
+        };
+        let id = WaiterId(position);
+        if is_new && state.waiters.len() > waiting_max && state.evict_for(id) == id {
             return None;
         }
         if matches!(reason, WaitReason::NoWorkers | WaitReason::BusDown | WaitReason::Paused) {
@@ -151,13 +154,12 @@ impl WaitQueue {
         if state.notified_head == Some(id) {
             state.notified_head = None;
         }
-        state.waiters.insert(id.0, caller, signals);
         state.notify_head();
         self.publish(&state);
         Some(id)
     }
 
-    /// Removes a waiter.
+    /// Removes a waiter that gives up. Its caller keeps its turn.
     pub fn leave(&self, id: WaiterId) {
         let mut state = self.lock();
         state.remove(id);
@@ -165,7 +167,20 @@ impl WaitQueue {
         self.publish(&state);
     }
 
-    /// Removes the first waiter and passes an offered slot to it. A waiter whose channel is full
+    /// Removes a waiter that sends its request to a worker, which uses its caller's turn unless an offer has used it already. Returns the
+    /// id with which it can return.
+    #[must_use]
+    pub fn take_turn(&self, id: WaiterId) -> WaiterId {
+        let mut state = self.lock();
+        let taken = state.waiters.take(id.0);
+        state.remove(id);
+        state.notify_head();
+        self.publish(&state);
+        // An offer was made to the first waiter, whose turn preceded those of all others, as the turn in `id` does.
+        taken.map_or(id, |(used, _)| WaiterId(used))
+    }
+
+    /// Removes the first waiter and passes an offered slot to it, which is its caller's turn. A waiter whose channel is full
     /// keeps its position, and the next one gets the slot.
     ///
     /// # Errors
@@ -192,14 +207,15 @@ impl WaitQueue {
         self.publish(&state);
     }
 
-    /// Records that the waiter with this id got a slot: its caller has had its turn. `was_head` means that it got the slot by
-    /// sending its request to the group as the head, so that the drain rate includes it.
-    pub fn record_served(&self, id: WaiterId, was_head: bool, now: Instant) {
-        let mut state = self.lock();
-        state.waiters.record_served(id.0);
-        if was_head {
-            state.record_dequeue(now);
-        }
+    /// Records that the head got a slot by sending its request to the group, for the drain rate.
+    pub fn record_dequeue(&self, now: Instant) {
+        self.lock().record_dequeue(now);
+    }
+
+    /// Returns the number of a caller's waiters.
+    #[must_use]
+    pub fn waiters_of(&self, caller: CallerKey) -> usize {
+        self.lock().waiters.waiters_of(caller)
     }
 
     /// Returns whether this waiter is the next to be served.
@@ -262,7 +278,7 @@ impl State {
             }
         }
         if let Some(position) = served {
-            self.waiters.record_served(position);
+            self.waiters.serve(position);
         }
         for position in removed {
             self.remove(WaiterId(position));
@@ -270,20 +286,14 @@ impl State {
         slot.map_or(Ok(()), Err)
     }
 
-    /// Evicts the last waiter that would be served after `id` and can receive the signal.
-    fn evict_later_than(&mut self, id: WaiterId) -> bool {
-        let evicted = {
-            let mut last_first = self.waiters.after(id.0).rev();
-            last_first.find(|(_, signals)| !finds_full(signals, QueueSignal::QueueFull))
-        };
-        let evicted = evicted.map(|(position, _)| WaiterId(position));
-        if let Some(evicted) = evicted {
-            self.remove(evicted);
-            if self.notified_head == Some(evicted) {
-                self.notified_head = None;
-            }
-        }
-        evicted.is_some()
+    /// Evicts the first waiter in eviction order that can receive the signal, or else the one that joins. Returns its id.
+    fn evict_for(&mut self, joining: WaiterId) -> WaiterId {
+        let evicted = self.waiters.in_eviction_order().find(|(position, signals)| {
+            *position == joining.0 || !finds_full(signals, QueueSignal::QueueFull)
+        });
+        let evicted = evicted.map_or(joining, |(position, _)| WaiterId(position));
+        self.remove(evicted);
+        evicted
     }
 
     /// Lets the first unregistered waiters try the group.
@@ -307,6 +317,9 @@ impl State {
     fn remove(&mut self, id: WaiterId) {
         self.waiters.remove(id.0);
         self.unregistered.remove(&id);
+        if self.notified_head == Some(id) {
+            self.notified_head = None;
+        }
         if self.waiters.is_empty() {
             self.dequeue_times.clear();
         }

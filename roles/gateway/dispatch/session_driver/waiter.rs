@@ -64,11 +64,14 @@ impl QueueWaiter {
         is_unregistered.then(|| queue.unregistered_reason())
     }
 
-    /// Leaves the queue, but keeps the position for a later `join`.
-    pub(super) fn leave(&mut self, queue: &WaitQueue) {
+    /// Leaves the queue. A waiter that leaves it to send its request uses its caller's turn, and gets its position and the turn back
+    /// with a later `join`.
+    pub(super) fn leave(&mut self, queue: &WaitQueue, to_send: bool) {
         self.try_at = None;
-        if let Some(id) = self.id {
-            queue.leave(id);
+        match self.id {
+            Some(id) if to_send => self.id = Some(queue.take_turn(id)),
+            Some(id) => queue.leave(id),
+            None => {}
         }
     }
 
@@ -116,8 +119,8 @@ impl QueueWaiter {
 
     /// Gives up the position after a worker has accepted the request.
     pub(super) fn on_accepted(&mut self, queue: &WaitQueue, now: Instant) {
-        if let Some(id) = self.id.take() {
-            queue.record_served(id, self.is_trying, now);
+        if self.id.take().is_some() && self.is_trying {
+            queue.record_dequeue(now);
         }
     }
 }

@@ -98,18 +98,17 @@ impl Offers {
         !self.known.is_empty()
     }
 
-    /// Adds a refused caller. If there are too many, forgets the last one, which is one of a gateway with the most callers.
+    /// Adds a refused caller. If there are too many, forgets the newest one of the gateway with the most callers.
     pub(super) fn remember(&mut self, caller: &Subject) {
         let gateway = self.gateway(caller);
         let is_full = self.known.len() >= self.remembered_max;
-        if (is_full && !self.refused.would_precede_last(gateway)) || self.known.contains(caller) {
+        if (is_full && self.refused.would_be_evicted(gateway)) || self.known.contains(caller) {
             return;
         }
         if is_full {
             self.forget_last();
         }
-        let position = self.refused.next_position(gateway);
-        self.refused.insert(position, gateway, caller.clone());
+        self.refused.push(gateway, caller.clone());
         self.known.insert(caller.clone());
     }
 
@@ -135,7 +134,7 @@ impl Offers {
 
     /// Makes an offer to the next caller.
     pub(super) fn make(&mut self, now: Instant, timeout: Duration) -> Option<Offer> {
-        let to = self.evicted.pop_front().or_else(|| self.next_refused())?;
+        let to = self.evicted.pop_front().or_else(|| self.refused.serve_first())?;
         self.known.remove(&to);
         self.last_id += 1;
         let id = OfferId(self.last_id);
@@ -145,15 +144,9 @@ impl Offers {
         Some(Offer { id, to })
     }
 
-    fn next_refused(&mut self) -> Option<Subject> {
-        let (position, _) = self.refused.first()?;
-        self.refused.record_served(position);
-        self.refused.remove(position)
-    }
-
-    /// Forgets the caller that would get an offer last. Returns whether there was one.
+    /// Forgets the newest caller of the gateway with the most. Returns whether there was one.
     fn forget_last(&mut self) -> bool {
-        let last = self.refused.iter().next_back().map(|(position, _)| position);
+        let last = self.refused.in_eviction_order().next().map(|(position, _)| position);
         let last = last.and_then(|position| self.refused.remove(position));
         let last = last.or_else(|| self.evicted.pop_back());
         last.is_some_and(|caller| self.known.remove(&caller))

@@ -1,5 +1,7 @@
 //! Tests the wait queue.
 
+mod overload;
+
 use std::net::Ipv4Addr;
 
 use super::*;
@@ -63,7 +65,7 @@ fn trying_the_group_keeps_the_position() {
     let id = queue.join((caller(), None), WaitReason::Busy, first.clone(), MANY).unwrap();
     queue.join((caller(), None), WaitReason::Busy, second, MANY).unwrap();
     assert_eq!(next(&mut first_messages), "head");
-    queue.leave(id);
+    let id = queue.take_turn(id);
     assert!(!queue.is_head(id));
     assert_eq!(queue.join((caller(), Some(id)), WaitReason::Busy, first, MANY), Some(id));
     assert!(queue.is_head(id));
@@ -260,7 +262,7 @@ fn callers_take_turns() {
     assert_eq!(queue.offer(offer(0), now), Ok(()));
     let mut single = join(&queue, named("single"), MANY).unwrap();
     assert_eq!(queue.offer(offer(1), now), Ok(()));
-    assert!(has(&mut many[1], "w.o.1"), "it came first, and nobody has had this turn yet");
+    assert!(has(&mut many[1], "w.o.1"), "its caller has waited for this turn for longer");
     assert_eq!(next(&mut single), "head");
     assert_eq!(queue.offer(offer(2), now), Ok(()));
     assert!(has(&mut single, "w.o.2"));
@@ -275,14 +277,51 @@ fn a_head_that_gets_a_slot_from_the_group_has_had_its_turn() {
     let head = queue.join((named("many"), None), WaitReason::Busy, signals, MANY).unwrap();
     let mut second = join(&queue, named("many"), MANY).unwrap();
     let mut third = join(&queue, named("many"), MANY).unwrap();
-    queue.leave(head);
-    queue.record_served(head, true, now);
+    let _taken = queue.take_turn(head);
+    queue.record_dequeue(now);
     let mut single = join(&queue, named("single"), MANY).unwrap();
     for number in 1..=3 {
         assert_eq!(queue.offer(offer(number), now), Ok(()));
     }
     let order = [has(&mut second, "w.o.1"), has(&mut single, "w.o.2"), has(&mut third, "w.o.3")];
     assert_eq!(order, [true; 3]);
+}
+
+#[test]
+fn a_waiter_whose_offered_slot_is_taken_gets_its_turn_back() {
+    let (queue, now) = (queue(), Instant::now());
+    let (signals, mut messages) = mpsc::channel(8);
+    let id = queue.join((named("many"), None), WaitReason::Busy, signals.clone(), MANY).unwrap();
+    let mut second = join(&queue, named("many"), MANY).unwrap();
+    let mut single = join(&queue, named("single"), MANY).unwrap();
+    assert_eq!(queue.offer(offer(1), now), Ok(()));
+    assert!(has(&mut messages, "w.o.1"));
+    let id = queue.take_turn(id);
+    assert!(has(&mut single, "head"), "it is the other caller's turn");
+    assert_eq!(queue.join((named("many"), Some(id)), WaitReason::Busy, signals, MANY), Some(id));
+    for number in 2..=4 {
+        assert_eq!(queue.offer(offer(number), now), Ok(()));
+    }
+    let order = [has(&mut messages, "w.o.2"), has(&mut single, "w.o.3"), has(&mut second, "w.o.4")];
+    assert_eq!(order, [true; 3]);
+}
+
+#[test]
+fn a_late_waiter_that_is_accepted_first_delays_no_other_caller() {
+    let (queue, now) = (queue(), Instant::now());
+    let mut inboxes = Vec::new();
+    let mut ids = Vec::new();
+    for _ in 0..60 {
+        let (signals, messages) = mpsc::channel(8);
+        let waiter = (named("many"), None);
+        ids.push(queue.join(waiter, WaitReason::NoWorkers, signals, MANY).unwrap());
+        inboxes.push(messages);
+    }
+    let _taken = queue.take_turn(ids[40]);
+    let mut single = join(&queue, named("single"), MANY).unwrap();
+    assert_eq!(queue.offer(offer(1), now), Ok(()));
+    assert_eq!(queue.offer(offer(2), now), Ok(()));
+    assert!(has(&mut inboxes[0], "w.o.1") && has(&mut single, "w.o.2"));
 }
 
 #[test]
