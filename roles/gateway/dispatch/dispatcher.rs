@@ -16,7 +16,7 @@ use crate::lifecycle::Tasks;
 use crate::message::SubjectError;
 use crate::messaging::{Transport, TransportError};
 use crate::problem::ProblemKind;
-use crate::roles::gateway::client::CallerPermit;
+use crate::roles::gateway::client::{CallerKey, CallerPermit};
 
 use super::message::SESSION_MESSAGES_MAX;
 use super::queues::wait_queue::QueueAdmission;
@@ -215,6 +215,12 @@ impl Dispatcher {
     #[must_use]
     pub fn config(&self) -> Guard<Arc<SessionConfig>> {
         self.services.config.load()
+    }
+
+    /// Returns the number of a caller's requests that wait for a slot in a queue.
+    pub(super) fn waiters_of(&self, queue: &QueueName, caller: CallerKey) -> usize {
+        let queue = self.queues.get_or_create(queue);
+        queue.map_or(0, |queue| queue.wait_queue.waiters_of(caller))
     }
 
     /// Returns the tasks of the process.

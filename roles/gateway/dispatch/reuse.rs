@@ -21,7 +21,7 @@ mod completed_call;
 mod key;
 
 use answer_cache::AnswerCache;
-use coalescer::{CoalescedRole, Coalescer};
+use coalescer::{CoalescedRole, Coalescer, Requester};
 use completed_call::CompletedCall;
 use key::AnswerKey;
 
@@ -125,7 +125,8 @@ impl AnswerReuse {
         }
         let own = AnswerReservation::new(true, reservation.empty_for_same_client());
         // Each request that waits for the call is counted, so the call itself is not.
-        let shared = CallerPermit::uncounted(permit.caller());
+        let caller = permit.caller();
+        let shared = CallerPermit::uncounted(caller);
         let call = {
             let (dispatcher, key) = (dispatcher.clone(), key.clone());
             let endpoint = Arc::clone(&endpoint);
@@ -140,7 +141,10 @@ impl AnswerReuse {
                 call
             }
         };
-        let (shared, role) = self.coalescer.call(key, call, dispatcher.tasks()).await;
+        let waiters_of = |caller| dispatcher.waiters_of(destination.1, caller);
+        let requester = Requester { caller, waiters_of: &waiters_of };
+        let call = self.coalescer.call((key, requester), call, dispatcher.tasks());
+        let (shared, role) = call.await;
         let shared = shared.unwrap_or_else(|| Arc::new(CompletedCall::failed()));
         let (summary, source) = match role {
             CoalescedRole::Leader => (shared.summary(reservation), AnswerSource::Call),
