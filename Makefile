@@ -38,7 +38,7 @@ PROPERTY_TESTS = arbitrary_header_bytes $(shell grep -rl --include='*.rs' 'propt
 # Fault tests start clusters of real processes, which compete for the processor if more tests run concurrently.
 TEST_THREADS ?= 2
 
-.PHONY: help check fmt lint test snapshots soak bench bench-growth bench-overload bench-pool bench-procedures bench-scrape rpm test-rpm doc deny run nats-server python prometheus sslyze openapi-tools cfn-lint simulate-growth rpm-aarch64 test-hostile run-gateway run-worker install clean
+.PHONY: help check fmt lint test snapshots soak bench bench-growth bench-overload bench-pool bench-procedures bench-scrape rpm test-rpm doc deny run nats-server python prometheus sslyze openapi-tools cfn-lint simulate-growth rpm-aarch64 test-hostile test-reloads run-gateway run-worker install clean
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-15s %s\n", $$1, $$2 }'
@@ -62,6 +62,9 @@ test-hostile: nats-server sslyze ## Runs third-party attack tools and random inp
 	FJORD_TEST_EXECUTABLE=$(abspath $(TARGET))/release/fjord \
 	  $(CARGO) test --locked --test fjord -- --nocapture --include-ignored --test-threads 1 third_party_tools hostile_clients
 	PROPTEST_CASES=20000 $(CARGO) test --locked --lib --test fjord -- --test-threads 2 $(PROPERTY_TESTS)
+
+test-reloads: nats-server ## Reloads a fleet 50 times under load, and adds and removes an endpoint each time
+	$(CARGO) test --locked --test fjord -- --nocapture --ignored fifty_reloads_add_and_remove
 
 soak: nats-server ## Injects random faults for SOAK_SECONDS (300), then compares every response with the ledger
 	FJORD_SOAK_SECONDS=$${SOAK_SECONDS:-300} $(CARGO) test --locked --test fjord -- --nocapture --ignored soak
@@ -93,7 +96,7 @@ bench-procedures: nats-server ## Compares procedure calls of fjord's worker with
 	env $$(test -x $(TARGET)/go/procedures && echo FJORD_BENCH_GO_PROCEDURES=$(TARGET)/go/procedures) \
 	  $(TARGET)/release/examples/speed procedures
 
-simulate-growth: ## Prints a day of a fleet that follows the published load, and of fixed fleets (docs/OPERATIONS.md)
+simulate-growth: ## Simulates a day of a fleet that follows the published load, and of fixed fleets (docs/OPERATIONS.md)
 	$(CARGO) test --release --locked --test fjord -- --nocapture growth_simulation::a_group
 
 bench-scrape: nats-server ## Measures the cost of a scrape of /metrics at full load
@@ -120,7 +123,7 @@ rpm: $(ZIG)/cargo-zigbuild ## Builds one RPM for CentOS 7 and newer: target/rpm/
 	mv $(TARGET)/rpm/work/$(RPM_ARCHITECTURE)/*.rpm $(TARGET)/rpm/ && rm -rf $(TARGET)/rpm/work
 	@ls -l $(TARGET)/rpm/*.rpm
 
-rpm-aarch64: ## Builds the RPM for Graviton: target/rpm/fjord-*.aarch64.rpm. Elsewhere than on aarch64, also needs qemu-user and rustup target add
+rpm-aarch64: ## Builds the RPM for Graviton: target/rpm/fjord-*.aarch64.rpm. On other architectures, it also needs qemu-user and rustup target add
 	$(MAKE) rpm RPM_TARGET=aarch64-unknown-linux-gnu
 
 test-rpm: nats-server ## Installs, runs, upgrades and removes the RPM on a booted Debian 11. Needs root

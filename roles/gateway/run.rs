@@ -107,7 +107,7 @@ impl GatewayProcess {
         let (tasks, admin_tasks, stop) = (Tasks::new(), Tasks::new(), Cancel::new());
         let readiness = Readiness::new();
         let transport = connect(&config).await?;
-        readiness.follow(transport.link(), &tasks);
+        readiness.follow(&transport, &tasks);
         active_config.authenticator.fetch_issuer_keys(None, &readiness, &tasks, &stop);
         if let Some(tls) = tls.clone() {
             drop(tasks.spawn_background(tls.watch(WATCH_INTERVAL, stop.clone())));
@@ -147,7 +147,7 @@ impl GatewayProcess {
         Ok((gateway, commands))
     }
 
-    /// Reloads the configuration, the catalogue, keys and certificates. Returns what an operator should know.
+    /// Reloads the configuration, the catalogue, keys and certificates. Returns notes for the operator.
     ///
     /// # Errors
     /// All errors. Nothing has changed in that case.

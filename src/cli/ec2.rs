@@ -26,7 +26,7 @@ pub struct AwsArguments {
         default_value = "http://169.254.169.254"
     )]
     pub metadata_url: String,
-    /// The certificates of the authorities that services are checked with [default: those of the system].
+    /// The file with the CA certificates that verify the certificates of services [default: the system's].
     #[arg(long, value_name = "FILE", env = "AWS_CA_BUNDLE")]
     pub ca: Option<PathBuf>,
 }
@@ -60,16 +60,20 @@ pub struct WatchArguments {
     /// The autoscaling group that the instance belongs to.
     #[arg(long, value_name = "NAME", requires = "hook")]
     pub group: Option<String>,
-    /// Does not stop the units after a rebalance recommendation, which an interruption does not always follow.
+    /// Does not stop the units after a rebalance recommendation, because an interruption does not always follow.
     #[arg(long)]
     pub ignore_rebalance: bool,
     /// The time between two queries of the instance metadata.
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
     pub interval: u64,
-    /// How long each unit may take to stop. Must be longer than `TimeoutStopSec` of the unit. Twice this time must be shorter than
-    /// the heartbeat timeout of the hook, after which the group does not wait any longer.
+    /// How long each unit may take to stop. Must be longer than `TimeoutStopSec` of the unit. After twice this time, the action of
+    /// the hook is completed even if requests are still in progress.
     #[arg(long, value_name = "SECONDS", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=7200))]
     pub stop_timeout: u64,
+    /// The time between two heartbeats of the lifecycle action, which are sent while the units stop, so that the group waits. Must be
+    /// shorter than half the heartbeat timeout of the hook.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub heartbeat_interval: u64,
     /// The URL of EC2 Auto Scaling, such as that of a VPC endpoint [default: the public endpoint of the instance's region].
     #[arg(long, value_name = "URL", env = "AWS_ENDPOINT_URL_AUTO_SCALING", value_parser = https_url)]
     pub autoscaling_url: Option<String>,

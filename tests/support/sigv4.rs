@@ -2,17 +2,15 @@
 
 use aws_lc_rs::{digest, hmac};
 
-/// What a request is signed with.
+use super::hex::hex;
+
+/// The secret and the scope from which the key of a signature is derived.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SigningKey<'a> {
     pub(crate) secret: &'a str,
     pub(crate) date: &'a str,
     pub(crate) region: &'a str,
     pub(crate) service: &'a str,
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 fn mac(key: &[u8], text: &str) -> Vec<u8> {
