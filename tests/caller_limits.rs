@@ -172,7 +172,6 @@ async fn most_overtaking(
     let (held, (calls, others)) = join(many.get(HOLD), join(calls, others)).await;
     held.is(200);
     let during = |(from, to): (Instant, Instant)| {
-        // The first request is sent while the slot is held.
         calls.iter().filter(|(_, ended_at)| (from..to).contains(ended_at)).count()
     };
     others.into_iter().map(during).max().unwrap()
