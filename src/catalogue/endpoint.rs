@@ -75,6 +75,8 @@ pub struct Endpoint {
     pub body_bytes_max: usize,
     /// The rate limit for each caller, if any.
     pub rate_limit: Option<RateLimit>,
+    /// The maximum number of requests in flight of each caller, if the endpoint limits it.
+    pub in_flight_per_caller_max: Option<usize>,
     /// How answers can be reused.
     pub cache: CacheRules,
     /// The `Cache-Control` of a successful answer; `no-store` if `None`.

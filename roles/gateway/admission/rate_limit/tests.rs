@@ -16,6 +16,30 @@ fn limited(requests: u32, seconds: u64) -> Endpoint {
     endpoint("e", Some(RateLimit { requests, window: Duration::from_secs(seconds) }))
 }
 
+fn config(scope: RateLimitScope) -> RateLimitConfig {
+    RateLimitConfig { scope, interval: Duration::from_millis(500) }
+}
+
+/// Returns a limiter that counts alone.
+fn limiter() -> RateLimiter {
+    RateLimiter::new(config(RateLimitScope::Gateway))
+}
+
+/// Returns limiters that count together.
+fn fleet<const GATEWAYS: usize>() -> [RateLimiter; GATEWAYS] {
+    std::array::from_fn(|_| RateLimiter::new(config(RateLimitScope::Fleet)))
+}
+
+/// Tells each limiter what callers have consumed at the others.
+fn exchange(fleet: &[RateLimiter], now: Instant) {
+    for (number, limiter) in fleet.iter().enumerate() {
+        let (consumed, omitted) = limiter.take_consumed();
+        assert_eq!(omitted, 0);
+        let others = fleet.iter().enumerate().filter(|(other, _)| *other != number);
+        others.for_each(|(_, other)| other.add_consumed_elsewhere(&consumed, now));
+    }
+}
+
 fn named(principal: &str) -> Caller {
     Caller { principal: Some(principal.into()), ..Caller::default() }
 }
@@ -49,7 +73,7 @@ fn is_allowed(verdict: &RateDecision) -> bool {
 
 #[test]
 fn a_caller_can_use_its_quota_at_once_and_then_has_a_steady_rate() {
-    let (limiter, endpoint, start) = (RateLimiter::new(), limited(3, 60), Instant::now());
+    let (limiter, endpoint, start) = (limiter(), limited(3, 60), Instant::now());
     let check = |seconds: u64, limit: &str, retry_after: Option<u64>| {
         let now = start + Duration::from_secs(seconds);
         let verdict = limiter.admit(&endpoint, &named("anna"), somewhere(), now);
@@ -69,7 +93,7 @@ fn a_caller_can_use_its_quota_at_once_and_then_has_a_steady_rate() {
 
 #[test]
 fn a_request_after_retry_after_is_allowed() {
-    let (limiter, endpoint, mut now) = (RateLimiter::new(), limited(7, 3), Instant::now());
+    let (limiter, endpoint, mut now) = (limiter(), limited(7, 3), Instant::now());
     for _ in 0..100 {
         let verdict = limiter.admit(&endpoint, &named("anna"), somewhere(), now);
         if let (_, Some(wait)) = headers_and_retry_after(&verdict) {
@@ -81,7 +105,7 @@ fn a_request_after_retry_after_is_allowed() {
 
 #[test]
 fn the_headers_contain_the_policy_if_there_is_one() {
-    let limiter = RateLimiter::new();
+    let limiter = limiter();
     let mut headers = HeaderMap::new();
     let admit = |endpoint: &Endpoint| match limiter.admit(
         endpoint,
@@ -101,7 +125,7 @@ fn the_headers_contain_the_policy_if_there_is_one() {
 
 #[test]
 fn callers_and_endpoints_have_separate_quotas() {
-    let (limiter, now) = (RateLimiter::new(), Instant::now());
+    let (limiter, now) = (limiter(), Instant::now());
     let v6 = |text: &str| at(text.parse::<Ipv6Addr>().unwrap());
     let other = endpoint("other", limited(1, 60).rate_limit);
     let public = Caller::default();
@@ -125,8 +149,11 @@ fn callers_and_endpoints_have_separate_quotas() {
 
 #[test]
 fn many_addresses_neither_grow_the_table_nor_evict_a_named_caller() {
-    let (limiter, endpoint, now) =
-        (RateLimiter::with_callers_max(100), limited(1, 60), Instant::now());
+    let (limiter, endpoint, now) = (
+        RateLimiter::with_callers_max(config(RateLimitScope::Gateway), 100),
+        limited(1, 60),
+        Instant::now(),
+    );
     assert!(is_allowed(&limiter.admit(&endpoint, &named("anna"), somewhere(), now)));
     for bits in 0..10_000 {
         let peer = at(Ipv4Addr::from_bits(bits));
@@ -138,11 +165,86 @@ fn many_addresses_neither_grow_the_table_nor_evict_a_named_caller() {
 
 #[test]
 fn a_shorter_window_applies_at_once() {
-    let (limiter, now) = (RateLimiter::new(), Instant::now());
+    let (limiter, now) = (limiter(), Instant::now());
     assert!(is_allowed(&limiter.admit(&limited(1, 3600), &named("anna"), somewhere(), now)));
     let (_, wait) =
         headers_and_retry_after(&limiter.admit(&limited(1, 10), &named("anna"), somewhere(), now));
     assert_eq!(wait, Some(Duration::from_secs(10)));
+}
+
+#[test]
+fn a_quota_that_was_consumed_elsewhere_is_not_available_here() {
+    let (fleet, endpoint, now) = (fleet::<2>(), limited(3, 60), Instant::now());
+    let admit =
+        |limiter: &RateLimiter, now| limiter.admit(&endpoint, &named("anna"), somewhere(), now);
+    assert!(is_allowed(&admit(&fleet[0], now)));
+    assert!(is_allowed(&admit(&fleet[0], now)));
+    exchange(&fleet, now);
+    let last = admit(&fleet[1], now);
+    assert_eq!(headers_and_retry_after(&last).0, r#""default";r=0;t=60"#);
+    assert!(!is_allowed(&admit(&fleet[1], now)));
+    exchange(&fleet, now);
+    assert!(!is_allowed(&admit(&fleet[0], now)));
+    assert!(is_allowed(&fleet[1].admit(&endpoint, &named("bert"), somewhere(), now)));
+    exchange(&fleet, now);
+    assert!(
+        fleet.iter().all(|limiter| limiter.take_consumed().0.is_empty()),
+        "nothing is passed on"
+    );
+}
+
+#[test]
+fn what_a_caller_got_too_much_is_deducted_later() {
+    let (fleet, endpoint, start) = (fleet::<3>(), limited(3, 60), Instant::now());
+    let admit =
+        |limiter: &RateLimiter, now| limiter.admit(&endpoint, &named("anna"), somewhere(), now);
+    for limiter in &fleet {
+        assert!((0..3).all(|_| is_allowed(&admit(limiter, start))));
+    }
+    exchange(&fleet, start);
+    let (headers, wait) = headers_and_retry_after(&admit(&fleet[0], start));
+    assert_eq!(
+        (headers.as_str(), wait),
+        (r#""default";r=0;t=140"#, Some(Duration::from_secs(140)))
+    );
+    let later = start + Duration::from_secs(140);
+    assert!(is_allowed(&admit(&fleet[0], later)));
+    exchange(&fleet, later);
+    assert!(!is_allowed(&admit(&fleet[1], later)));
+    fleet[2].reconfigure(config(RateLimitScope::Gateway));
+    let (_, wait) = headers_and_retry_after(&admit(&fleet[2], start));
+    assert_eq!(
+        wait,
+        Some(Duration::from_secs(20)),
+        "a gateway that counts alone forgives the rest"
+    );
+}
+
+#[test]
+fn consumption_that_nobody_can_have_is_bounded() {
+    let (fleet, endpoint, now) = (fleet::<1>(), limited(1, 10), Instant::now());
+    let (key, kind) = QuotaKey::new("e", Some("anna"), somewhere());
+    let mut consumed = ConsumedQuotas::default();
+    consumed.add((key, kind), Duration::from_hours(48));
+    for _ in 0..100 {
+        fleet[0].add_consumed_elsewhere(&consumed, now);
+    }
+    let decision = fleet[0].admit(&endpoint, &named("anna"), somewhere(), now);
+    let (_, wait) = headers_and_retry_after(&decision);
+    assert_eq!(wait, Some(Duration::from_secs(10 * u64::from(QUOTAS_OWED_MAX))));
+}
+
+#[test]
+fn many_callers_of_other_gateways_do_not_grow_the_table() {
+    let limiter = RateLimiter::with_callers_max(config(RateLimitScope::Fleet), 100);
+    let now = Instant::now();
+    for number in 0..10_000_u32 {
+        let (key, kind) = QuotaKey::new("e", None, at(Ipv4Addr::from_bits(number)));
+        let mut consumed = ConsumedQuotas::default();
+        consumed.add((key, kind), Duration::from_secs(60));
+        limiter.add_consumed_elsewhere(&consumed, now);
+    }
+    assert!(limiter.addresses.lock().unwrap().len() <= 200);
 }
 
 proptest! {
@@ -154,7 +256,7 @@ proptest! {
     ) {
         let window = Duration::from_millis(window_ms);
         let endpoint = endpoint("e", Some(RateLimit { requests, window }));
-        let (limiter, start) = (RateLimiter::new(), Instant::now());
+        let (limiter, start) = (limiter(), Instant::now());
         let mut elapsed = Duration::ZERO;
         let mut passed = Vec::new();
         for step in steps {
@@ -170,5 +272,38 @@ proptest! {
         }
         let burst = passed.iter().take_while(|t| **t == passed[0]).count();
         prop_assert!(burst <= quota);
+    }
+
+    /// Over any time since the start, a caller gets at most the quota and what is refilled, and what it gets at the other gateways
+    /// between two exchanges.
+    #[test]
+    fn a_fleet_admits_no_more_than_the_bound(
+        requests in 1..30_u32,
+        window_ms in 1_000..20_000_u64,
+        steps in prop::collection::vec((0..200_u64, 0..3_usize), 1..400),
+    ) {
+        let window = Duration::from_millis(window_ms);
+        let endpoint = endpoint("e", Some(RateLimit { requests, window }));
+        let (fleet, start) = (fleet::<3>(), Instant::now());
+        let exchanged_every = Duration::from_millis(500);
+        let (mut elapsed, mut exchange_at) = (Duration::ZERO, exchanged_every);
+        let (mut admitted, mut since_exchange, mut most) = (0_u32, [0_u32; 3], 0_u32);
+        for (step, gateway) in steps {
+            elapsed += Duration::from_millis(step);
+            while exchange_at <= elapsed {
+                exchange(&fleet, start + exchange_at);
+                exchange_at += exchanged_every;
+                since_exchange = [0; 3];
+            }
+            let now = start + elapsed;
+            if is_allowed(&fleet[gateway].admit(&endpoint, &named("a"), somewhere(), now)) {
+                admitted += 1;
+                since_exchange[gateway] += 1;
+                most = most.max(since_exchange[gateway]);
+            }
+            let refilled = elapsed.as_secs_f64() / window.as_secs_f64() * f64::from(requests);
+            let bound = f64::from(requests + 2 * most) + refilled + 1e-6;
+            prop_assert!(f64::from(admitted) <= bound, "{admitted} of {bound}");
+        }
     }
 }
