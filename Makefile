@@ -93,7 +93,7 @@ bench-procedures: nats-server ## Compares procedure calls of fjord's worker with
 	env $$(test -x $(TARGET)/go/procedures && echo FJORD_BENCH_GO_PROCEDURES=$(TARGET)/go/procedures) \
 	  $(TARGET)/release/examples/speed procedures
 
-simulate-growth: ## Prints a day of a fleet that follows the published load, and of fixed fleets (docs/OPERATIONS.md)
+simulate-growth: ## Simulates a day of a fleet that follows the published load, and of fixed fleets (docs/OPERATIONS.md)
 	$(CARGO) test --release --locked --test fjord -- --nocapture growth_simulation::a_group
 
 bench-scrape: nats-server ## Measures the cost of a scrape of /metrics at full load
@@ -120,7 +120,7 @@ rpm: $(ZIG)/cargo-zigbuild ## Builds one RPM for CentOS 7 and newer: target/rpm/
 	mv $(TARGET)/rpm/work/$(RPM_ARCHITECTURE)/*.rpm $(TARGET)/rpm/ && rm -rf $(TARGET)/rpm/work
 	@ls -l $(TARGET)/rpm/*.rpm
 
-rpm-aarch64: ## Builds the RPM for Graviton: target/rpm/fjord-*.aarch64.rpm. Elsewhere than on aarch64, also needs qemu-user and rustup target add
+rpm-aarch64: ## Builds the RPM for Graviton: target/rpm/fjord-*.aarch64.rpm. On other architectures, it also needs qemu-user and rustup target add
 	$(MAKE) rpm RPM_TARGET=aarch64-unknown-linux-gnu
 
 test-rpm: nats-server ## Installs, runs, upgrades and removes the RPM on a booted Debian 11. Needs root

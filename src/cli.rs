@@ -84,7 +84,7 @@ pub enum Command {
     /// requests among queues. The changes last until a process stops.
     #[command(subcommand)]
     Queue(QueueCommand),
-    /// Adds directives to the log filter of running processes for a limited time, without a change of their configuration.
+    /// Adds directives to the log filter of running processes for a limited time, without changing their configuration.
     Log(LogArguments),
     /// Commands for hosts on EC2.
     #[command(subcommand)]
@@ -181,8 +181,8 @@ pub struct CallArguments {
     /// The idempotency key.
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
-    /// The queue to send the request to, whatever its weight, if the endpoint has several [default: one by the catalogue's
-    /// weights].
+    /// The queue to send the request to, whatever its weight, if the endpoint has several [default: chosen according to the
+    /// catalogue's weights].
     #[arg(long, value_name = "NAME")]
     pub queue: Option<String>,
     /// Rolls back all changes in the database, if the endpoint permits dry runs.
@@ -206,8 +206,8 @@ pub struct TestArguments {
     /// The examples to run: ids of endpoints, or endpoint/example, in which `*` matches any characters [default: all].
     #[arg(value_name = "FILTER")]
     pub filters: Vec<String>,
-    /// The queue whose procedures are called for endpoints with several queues, of which it is one [default: the first one in
-    /// the catalogue that the worker serves].
+    /// The queue whose procedure is called, for endpoints that have it among several queues [default: the first queue in the
+    /// catalogue that the worker serves].
     #[arg(long, value_name = "NAME", conflicts_with = "url")]
     pub queue: Option<String>,
     /// The gateway to send the requests to, such as `https://localhost:8443`.

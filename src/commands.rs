@@ -55,7 +55,7 @@ pub struct Output<O, E> {
     pub err: E,
 }
 
-/// What commands need from the roles.
+/// The functions of the roles that commands call.
 #[derive(Clone, Copy, Debug)]
 pub struct RoleFunctions {
     /// Makes the call of `fjord call`.

@@ -67,8 +67,8 @@ impl Acceptor {
         Ok(Self { listener, address, pause: PAUSE_MIN })
     }
 
-    /// Returns the listener of this address that the previous process left with systemd, or binds the address and leaves the
-    /// listener with systemd for the next process. Between the two, the kernel queues connections.
+    /// Returns the listener of this address that the previous process handed to systemd, or binds the address and hands the
+    /// listener to systemd for the next process. Between the two, the kernel queues connections.
     ///
     /// # Errors
     /// Returns `ListenError` with the address and the reason.

@@ -1,5 +1,5 @@
 //! Promise: identical requests share a call or a stored answer only where the endpoint allows it, and never across callers
-//! unless the endpoint says so. No client's disconnect affects another one.
+//! unless the endpoint permits it. No client's disconnect affects another client.
 
 use std::time::{Duration, Instant};
 

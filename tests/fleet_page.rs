@@ -41,7 +41,7 @@ fn until<'a>(browser: &'a Browser, script: &str) -> impl Future<Output = Value> 
     async move { browser.until(&script).await }
 }
 
-/// Saves pictures of the page in both color schemes, for people who want to see it.
+/// Saves screenshots of the page in both color schemes.
 async fn take_pictures(browser: &Browser, name: &str) {
     let directory = target_directory().join("fleet-page");
     fs::create_dir_all(&directory).expect("the directory can be created");
@@ -114,7 +114,7 @@ async fn a_person_sees_the_fleet_live_with_its_bottleneck() {
     until(&browser, "return /now 0,/.test(all('#charts [role=img]')[2].ariaLabel);").await;
     let pressed = "return all('#queues [aria-pressed=true]').map((it) => it.innerText);";
     assert_eq!(run(&browser, pressed).await, json!(["echo"]));
-    // The heading of the sorted column says so, and reacts to a click.
+    // A click on a heading sorts by its column, and the heading shows the order.
     run(&browser, "all('#queues th button').find((it) => it.innerText === 'Queue').click();").await;
     let order = run(&browser, "return all('#queues td.name').map((it) => it.innerText);").await;
     let names: Vec<&str> = order.as_array().unwrap().iter().filter_map(Value::as_str).collect();
@@ -173,14 +173,14 @@ async fn two_hundred_processes_stay_readable_and_their_texts_are_escaped() {
     assert!(totals.contains("Gateways\n21") && totals.contains("Workers\n179"), "{totals}");
     until(&browser, "return text('#bottleneck').startsWith('The bottleneck is queue ');").await;
 
-    // Texts of other processes are shown as they are.
+    // Text from other processes is shown verbatim.
     let hostile = simulated_fleet::HOSTILE;
     assert_eq!(run(&browser, "return all('main img, main script, main b').length;").await, 0);
     assert_eq!(run(&browser, "return window.injected ?? null;").await, Value::Null);
     let shown = run(&browser, "return [rows('processes'), rows('queues')].flat().join();").await;
     assert!(shown.as_str().is_some_and(|text| text.matches(hostile).count() >= 2), "{shown}");
 
-    // Those that are not ready come first.
+    // Processes that are not ready come first.
     let first = run(&browser, "return rows('processes')[0];").await;
     assert!(first.as_str().is_some_and(|row| row.contains("not connected")), "{first}");
     run(&browser, "search('processes-search', 'worker host-017');").await;

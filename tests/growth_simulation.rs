@@ -98,7 +98,7 @@ fn print_row(result: &DayResult) {
 #[test]
 fn a_group_that_follows_the_load_needs_fewer_worker_hours_than_a_fixed_fleet() {
     let day = Day::new(20_261_130);
-    // The slots that the peak needs by the rule in docs/OPERATIONS.md: 54 requests per second × 0.8 s × 1.3.
+    // The slots that the peak needs by the rule in docs/OPERATIONS.md: 54 requests per second × 0.8 s ÷ 0.8.
     let peak = simulate(day, 24, &mut Fixed::new(7));
     // About as many worker hours as the group that follows the load.
     let mean = simulate(day, 24, &mut Fixed::new(5));

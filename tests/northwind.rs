@@ -1,4 +1,4 @@
-//! Promise: `fjord import` creates endpoints for all seven procedures of Northwind, and a fleet serves them as they are,
+//! Promise: `fjord import` creates endpoints for all seven procedures of Northwind, and a fleet serves them unchanged,
 //! whatever their names.
 
 use std::fmt::Write as _;

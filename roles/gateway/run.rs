@@ -147,7 +147,7 @@ impl GatewayProcess {
         Ok((gateway, commands))
     }
 
-    /// Reloads the configuration, the catalogue, keys and certificates. Returns what an operator should know.
+    /// Reloads the configuration, the catalogue, keys and certificates. Returns notes for the operator.
     ///
     /// # Errors
     /// All errors. Nothing has changed in that case.

@@ -55,7 +55,7 @@ impl LocalWorker {
         self.served(endpoint).is_some()
     }
 
-    /// Returns an endpoint as the first of its queues serves it that is served at all.
+    /// Returns an endpoint as it is served in the first of its queues that the configuration serves.
     fn served(&self, endpoint: &Endpoint) -> Option<&ServedEndpoint> {
         let mut queues = endpoint.queues.iter();
         queues.find_map(|queue| self.served.get(&(endpoint.id.clone(), queue.name.clone())))

@@ -1,4 +1,5 @@
-//! Defines how the answers of an endpoint can be reused: by the client, by identical concurrent requests, and from the gateway's cache.
+//! Defines how the answers of an endpoint can be reused: by clients, for identical concurrent requests, and from the gateway's
+//! cache.
 
 use std::time::Duration;
 

@@ -97,7 +97,7 @@ fn is_origin(text: &str) -> bool {
     is_scheme && is_plain && has_host && !has_default_port
 }
 
-/// Headers that an endpoint uses because of its keys, in lower case.
+/// The headers that an endpoint uses because of its keys. Their names are in lower case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct UsedHeaders {
     /// Request headers, which pages may send.
@@ -121,8 +121,8 @@ pub struct CorsRules {
 }
 
 impl CorsRules {
-    /// Returns the rules of an endpoint with these parameters, `auth` and other used headers, or `None` if no other origin
-    /// may call it.
+    /// Returns the rules of an endpoint, given its parameters, its `auth` and the other headers that it uses. Returns `None` if
+    /// no other origin may call it.
     pub(super) fn new(
         cors: &CorsSettings,
         parameters: &[Parameter],

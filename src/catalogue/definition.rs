@@ -44,7 +44,7 @@ pub struct EndpointDefinition {
     /// The queue that serves the endpoint. Default: the endpoint's own id. Endpoints that share a queue share its workers.
     #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"))]
     pub queue: Option<String>,
-    /// Several queues, each with its weight, instead of `queue`: the requests are divided among them at random, in proportion to the weights. A queue can have its own `procedure`, with which a new version of the procedure is tried. `fjord queue weight` changes the weights of running gateways.
+    /// Several queues, each with its weight, instead of `queue`: the requests are divided among them at random, in proportion to the weights. A queue can have its own `procedure`, for example to try a new version of the procedure. `fjord queue weight` changes the weights of running gateways.
     #[schemars(with = "OrderedMembers<QueueDefinition>", extend("minProperties" = 1, "maxProperties" = 16))]
     pub queues: Option<Box<RawValue>>,
     /// The name of the worker's handler. Default: `procedure`.
@@ -173,7 +173,7 @@ pub struct RateLimitDefinition {
     pub window: String,
 }
 
-/// The web pages from other origins that may call an endpoint. Replaces the default completely.
+/// The web pages from other origins that may call an endpoint. These settings replace the default completely.
 #[derive(Clone, Debug, Default, serde::Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Cors")]

@@ -35,7 +35,7 @@ pub struct Endpoint {
     pub tags: Vec<String>,
     /// Whether callers should stop using the endpoint.
     pub deprecated: bool,
-    /// The queues that serve the endpoint. By default, it is one that has the endpoint's id as its name.
+    /// The queues that serve the endpoint. By default, there is a single queue whose name is the endpoint's id.
     pub queues: EndpointQueues,
     /// The name of the worker's handler; `procedure` unless the catalogue names another.
     pub handler: Arc<str>,
@@ -92,7 +92,7 @@ impl Endpoint {
         self.parameters.iter().any(|parameter| parameter.source == ParameterSource::Body)
     }
 
-    /// Returns the endpoint as the workers of one of its queues serve it: with only that queue.
+    /// Returns the endpoint with only one of its queues, as the workers of that queue serve it.
     #[must_use]
     pub fn for_queue(self: &Arc<Self>, queue: &EndpointQueue) -> Arc<Self> {
         let only = EndpointQueues::new(vec![queue.clone()]);
@@ -122,7 +122,7 @@ impl Endpoint {
         self.parameters.iter().any(is_header)
     }
 
-    /// Returns whether a header of the answer can be set by the procedure.
+    /// Returns whether the procedure can set a header of the answer.
     #[must_use]
     pub fn has_header(&self, header: ResponseHeader) -> bool {
         self.headers.iter().any(|(declared, _)| *declared == header)
@@ -142,8 +142,8 @@ impl Endpoint {
         matches!(*self.produces, [Representation::Json]) || wanted.is_content_type(content_type)
     }
 
-    /// Returns whether parts of a large answer may be sent while the procedure is still running. This requires a result without
-    /// a fixed size, and a status and headers that do not depend on the end of the call.
+    /// Returns whether parts of a large answer may be sent while the procedure is still running. This requires a result that
+    /// can have more than one row, and a status and headers that do not depend on the end of the call.
     #[must_use]
     pub fn may_stream(&self) -> bool {
         use ResultKind::{Full, Json, Rows, Sets};
@@ -206,7 +206,7 @@ pub enum ResultKind {
     Full,
 }
 
-/// The HTTP statuses of a procedure's own outcomes.
+/// The HTTP statuses for a procedure's RETURN statuses and error numbers, as configured in the catalogue.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StatusMap {
     /// HTTP statuses by RETURN status.

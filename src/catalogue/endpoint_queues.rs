@@ -16,7 +16,7 @@ pub const WEIGHT_MAX: u32 = 1_000_000;
 
 const _: () = assert!(QUEUES_MAX <= (u32::MAX / WEIGHT_MAX) as usize);
 
-/// A queue that serves an endpoint, and what its workers call.
+/// A queue that serves an endpoint, and the procedure that the queue's workers call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointQueue {
     /// The name of the queue.
@@ -94,7 +94,7 @@ impl EndpointQueues {
         !self.others.is_empty()
     }
 
-    /// Returns the queue with an index that `choose` or `position` has returned, and otherwise the first queue.
+    /// Returns the queue at an index that `choose` or `position` has returned, or the first queue if the index is out of range.
     #[must_use]
     pub fn get(&self, index: usize) -> &EndpointQueue {
         let other = index.checked_sub(1).and_then(|index| self.others.get(index));
@@ -131,7 +131,7 @@ impl EndpointQueues {
     /// Changes the current weights of some queues. The others keep theirs.
     ///
     /// # Errors
-    /// `WeightError` if a queue or a weight is invalid, or if no queue would get requests. Nothing changes then.
+    /// `WeightError` if a queue or a weight is invalid, or if no queue would get requests. In that case, no weight is changed.
     pub fn set_weights(&self, changes: &BTreeMap<String, u32>) -> Result<(), WeightError> {
         let Some(weights) = &self.weights else {
             return Err(WeightError::SingleQueue(self.first.name.clone()));
@@ -154,8 +154,8 @@ impl EndpointQueues {
         Ok(())
     }
 
-    /// Chooses a queue for a request and returns its index. Without a key the choice is random; requests with the same key
-    /// get the same queue as long as the weights do not change. Does not allocate.
+    /// Chooses a queue for a request and returns its index. Without a key, the choice is random; requests with the same key get
+    /// the same queue as long as the weights do not change. Does not allocate.
     #[must_use]
     pub fn choose(&self, key: Option<&RequestKey<'_>>) -> usize {
         let Some(weights) = &self.weights else { return 0 };
@@ -166,7 +166,8 @@ impl EndpointQueues {
         }
     }
 
-    /// Rendezvous hashing with weights: a change of weights moves only the keys that a queue gains or loses.
+    /// Chooses a queue by weighted rendezvous hashing: if the weights change, only the keys that a queue gains or loses are
+    /// moved.
     fn choose_by_key(&self, weights: &[u32], key: &RequestKey<'_>) -> usize {
         let score = |queue: &EndpointQueue, weight: u32| {
             // Greater than 0 and less than 1, so that the logarithm is finite and negative.
@@ -196,7 +197,7 @@ fn choose_random(weights: &[u32]) -> usize {
     0
 }
 
-/// What identifies a request that its client repeats: its idempotency key, and whose key it is.
+/// The identity of a request that a client may repeat: the idempotency key, and the caller to whom the key belongs.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestKey<'a> {
     /// The caller.
@@ -207,7 +208,7 @@ pub struct RequestKey<'a> {
 
 impl RequestKey<'_> {
     /// Hashes the key for a queue. All gateways and all versions of fjord must compute the same value, so that a repeated
-    /// request gets the same queue from each of them. Hence the fixed algorithm.
+    /// request gets the same queue from each of them. The algorithm must therefore never change.
     fn hash(&self, queue: &QueueName) -> u32 {
         let mut hasher = SipHasher13::new();
         for text in [queue.as_str(), self.principal.unwrap_or_default(), self.idempotency_key] {
@@ -235,8 +236,8 @@ mod tests {
         weights.iter().map(|(name, weight)| ((*name).to_owned(), *weight)).collect()
     }
 
-    /// Asserts that a count lies within six standard deviations of a binomial distribution's mean, which a correct count
-    /// misses about twice in a billion runs.
+    /// Asserts that a count lies within six standard deviations of the mean of its binomial distribution. A correct count lies
+    /// outside this range about twice in a billion runs.
     fn check_count(count: u32, trials: u32, probability: f64) {
         let mean = f64::from(trials) * probability;
         let deviation = (mean * (1.0 - probability)).sqrt();

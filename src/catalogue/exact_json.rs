@@ -18,7 +18,7 @@ pub enum ExactJson {
     Null,
     /// `true` or `false`.
     Boolean(bool),
-    /// A number as it is written.
+    /// A number, as written in the text.
     Number(Box<str>),
     /// A string.
     Text(Box<str>),
@@ -94,8 +94,8 @@ impl ExactJson {
         }
     }
 
-    /// Converts the value for libraries. Numbers are rounded to doubles unless they are integers of 64 bits;
-    /// those that are too large for a double become `null`.
+    /// Converts the value to `serde_json`'s type, which libraries expect. Numbers are rounded to doubles unless they are
+    /// integers of 64 bits; numbers that are too large for a double become `null`.
     #[must_use]
     pub fn to_value(&self) -> serde_json::Value {
         use serde_json::Value;
@@ -124,9 +124,9 @@ impl ExactJson {
         }
     }
 
-    /// Returns the text in the form of catalogue files: a short value on one line, each member or
-    /// item of a longer one on a line of its own. `indent` is the indentation of the line on which
-    /// the text starts, at column `column`; `unit` is the additional indentation of each level.
+    /// Returns the text in the form of catalogue files: a short value is written on one line, a longer array or object with one
+    /// item or member per line. `indent` is the indentation of the line on which the text starts, at column `column`; `unit` is
+    /// the additional indentation of each level.
     #[must_use]
     pub fn to_indented(&self, indent: &str, unit: &str, column: usize) -> String {
         let line = self.to_string();
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json_is_refused() {
+    fn text_that_is_not_json_is_refused() {
         let deep = format!("{}{}", "[".repeat(70), "]".repeat(70));
         for (text, part) in [
             ("{", "EOF"),

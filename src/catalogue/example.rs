@@ -68,7 +68,7 @@ pub struct ExampleAnswer {
     pub status: u16,
     /// The last part of the problem's type URI, if the answer is a problem document.
     pub problem: Option<Arc<str>>,
-    /// Response headers, with their names as they are written. Each value is a string or a matcher.
+    /// The response headers, with their names as written in the catalogue. Each value is a string or a matcher.
     pub headers: Vec<(Arc<str>, ExactJson)>,
     /// The body, which can contain matchers. For a problem document, only the members to compare.
     /// If the answer is not JSON, its text as a string.

@@ -61,7 +61,7 @@ impl ExampleRequest {
     }
 }
 
-/// Returns the path with the values of an example. A missing value is left out.
+/// Returns the path with the values of an example. The segment of a missing value is empty.
 pub(super) fn path(endpoint: &Endpoint, example: &Example) -> String {
     let mut path = String::new();
     for segment in route::segments(&endpoint.path) {
@@ -82,7 +82,7 @@ pub(super) fn path(endpoint: &Endpoint, example: &Example) -> String {
     path
 }
 
-/// Returns a value as it is written in a path, a query or a header. `null` is written as an empty text.
+/// Returns the text of a value in a path, a query or a header. The text of `null` is empty.
 #[must_use]
 pub fn text<'a>(parameter: &Parameter, value: &'a ExactJson) -> Cow<'a, str> {
     match value {

@@ -1,4 +1,4 @@
-//! Checks JSON values with the JSON Schema that a `json` column declares.
+//! Validates JSON values against the JSON Schema that a `json` column declares.
 
 use std::error::Error;
 use std::fmt;
@@ -22,7 +22,7 @@ const CONDITIONAL: [&str; 3] = ["if", "unevaluatedItems", "unevaluatedProperties
 pub enum SchemaError {
     /// It is not a JSON Schema, or it refers to another document.
     Invalid(String),
-    /// It can be a JSON Schema, but values cannot be compared with it, e.g. because of a look-ahead in a `pattern`.
+    /// It may be a valid JSON Schema, but values cannot be validated against it, e.g. because a `pattern` has a look-ahead.
     Unsupported(String),
 }
 
@@ -35,8 +35,8 @@ impl fmt::Display for SchemaError {
 
 impl Error for SchemaError {}
 
-/// A schema can refer only to itself and to the drafts of JSON Schema, so that it uses neither
-/// files nor the network.
+/// A loader that loads nothing: a schema can refer only to itself and to the drafts of JSON Schema, so neither files nor the
+/// network are used.
 struct NoDocuments;
 
 impl UrlLoader for NoDocuments {
@@ -65,7 +65,7 @@ impl JsonSchema {
     /// Compiles a schema.
     ///
     /// # Errors
-    /// The reason why it is not a JSON Schema, or why values cannot be compared with it.
+    /// The reason why it is not a JSON Schema, or why values cannot be validated against it.
     pub fn new(schema: &Json) -> Result<Self, SchemaError> {
         let dialect = schema.get("$schema").and_then(Json::as_str);
         if let Some(dialect) = dialect.filter(|dialect| Draft::from_url(dialect).is_none()) {
@@ -90,8 +90,9 @@ impl JsonSchema {
         })
     }
 
-    /// Returns where a value contradicts the schema, as a JSON Pointer into the value, and how; `None` if it does not. The parts
-    /// of the value at the JSON Pointers in `unknown` stand for any value: what follows from them is not a contradiction.
+    /// Returns the JSON Pointer of a part of the value that contradicts the schema, and the reason; `None` if there is no
+    /// contradiction. The parts of the value at the JSON Pointers in `unknown` can have any value: an error that depends on one
+    /// of them is not a contradiction.
     #[must_use]
     pub fn contradiction(&self, value: &Json, unknown: &[String]) -> Option<(String, String)> {
         let error = self.schemas.validate(value, self.index).err()?;
@@ -102,7 +103,7 @@ impl JsonSchema {
         Some((first.instance_location.to_string(), reason(&first.kind)))
     }
 
-    /// Returns whether an error without a cause contradicts the schema whatever the unknown parts are.
+    /// Returns whether an error without a cause proves a contradiction, whatever values the unknown parts have.
     fn is_certain(&self, error: &ValidationError<'_, '_>, unknown: &[String]) -> bool {
         let place = error.instance_location.to_string();
         if unknown.iter().any(|unknown| is_within(&place, unknown)) {
@@ -125,7 +126,7 @@ impl JsonSchema {
     }
 }
 
-/// Returns whether an object at any depth has a member with a property.
+/// Returns whether an object at any depth has a member that `is_wanted` accepts.
 fn has_member(value: &Json, is_wanted: &dyn Fn(&str, &Json) -> bool) -> bool {
     match value {
         Json::Array(items) => items.iter().any(|item| has_member(item, is_wanted)),
@@ -136,7 +137,7 @@ fn has_member(value: &Json, is_wanted: &dyn Fn(&str, &Json) -> bool) -> bool {
     }
 }
 
-/// Returns whether a JSON Pointer points to the place of another one, or below it.
+/// Returns whether `pointer` refers to the same value as `outer`, or to a value inside it.
 fn is_within(pointer: &str, outer: &str) -> bool {
     pointer.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
@@ -150,7 +151,8 @@ fn schema_error(error: &CompileError) -> SchemaError {
                 let start = if place.is_empty() { place } else { format!("{place}: ") };
                 format!("{start}{}", reason(&error.kind))
             };
-            // The library knows fewer patterns than ECMA 262. In the drafts, the names of members have formats only.
+            // The library supports fewer regular expressions than ECMA 262. The metaschemas of the drafts restrict the names of
+            // members only by `format`.
             let is_certain = |error: &ValidationError<'_, '_>| {
                 !matches!(error.kind, ErrorKind::Format { .. } | ErrorKind::PropertyName { .. })
             };
@@ -174,7 +176,7 @@ fn schema_error(error: &CompileError) -> SchemaError {
     }
 }
 
-/// Returns the reason of a validation error in one line.
+/// Returns the reason for a validation error, in one line.
 fn reason(kind: &ErrorKind<'_, '_>) -> String {
     match kind {
         ErrorKind::Format { got, want, err } => {
@@ -184,14 +186,14 @@ fn reason(kind: &ErrorKind<'_, '_>) -> String {
     }
 }
 
-/// Returns the reason of an error in a pattern, which follows lines that show its place.
+/// Returns the last line of an error in a pattern: the reason. The lines before it show the position of the error.
 fn last_line(error: &dyn Error) -> String {
     let text = error.to_string();
     let last = text.lines().next_back().unwrap_or_default();
     last.trim_start_matches("error: ").to_owned()
 }
 
-/// Returns the first error without a cause that `is_certain` accepts and that suffices to reject the value.
+/// Returns the first error that has no cause, is accepted by `is_certain`, and suffices to reject the value.
 fn first_cause<'e, 's, 'v>(
     error: &'e ValidationError<'s, 'v>,
     is_certain: &dyn Fn(&ValidationError<'s, 'v>) -> bool,
@@ -201,7 +203,7 @@ fn first_cause<'e, 's, 'v>(
     }
     let mut causes = error.causes.iter().map(|cause| first_cause(cause, is_certain));
     match error.kind {
-        // A single alternative that accepts the value would suffice.
+        // One alternative that accepts the value would suffice.
         ErrorKind::AnyOf | ErrorKind::OneOf(_) | ErrorKind::Contains => {
             let causes: Option<Vec<_>> = causes.collect();
             causes?.into_iter().next()

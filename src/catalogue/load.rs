@@ -64,7 +64,7 @@ impl Catalogue {
 
     /// Removes the examples, which only `fjord test` and the documentation use.
     pub fn remove_examples(&mut self) {
-        // An endpoint can be changed as long as only the list refers to it.
+        // An endpoint can be changed in place only while nothing except the list refers to it.
         self.by_id.clear();
         for endpoint in &mut self.endpoints {
             if !endpoint.examples.is_empty() {
@@ -74,7 +74,8 @@ impl Catalogue {
         }
     }
 
-    /// Returns the catalogue with only one queue in each endpoint that has this one. Returns `None` if no endpoint has it.
+    /// Returns a copy of the catalogue in which each endpoint that has this queue has no other queue. Returns `None` if no
+    /// endpoint has it.
     #[must_use]
     pub fn with_queue(&self, name: &str) -> Option<Self> {
         let mut is_found = false;

@@ -57,11 +57,11 @@ macro_rules! token_name {
 }
 
 token_name! {
-    /// The key of an endpoint in the catalogue.
+    /// The id of an endpoint: its key in the catalogue.
     EndpointId
 }
 token_name! {
-    /// The queue that serves an endpoint: a single NATS subject token and the queue group's name.
+    /// The name of a queue: a single NATS subject token, which is also the name of the queue group.
     QueueName
 }
 

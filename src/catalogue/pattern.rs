@@ -9,15 +9,15 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use arc_swap::ArcSwapOption;
 use regex_automata::meta::{BuildError, Config, Regex};
 
-/// The largest expression that is accepted, in bytes of its compiled form: an eighth of the total, so that no expression
-/// displaces all others.
+/// The maximum size of one compiled expression in bytes: an eighth of the total, so that no expression displaces all others.
 const COMPILED_BYTES_CEILING: usize = 2 << 20;
-/// The total size of all compiled expressions: about 600 with a common class, such as `^[A-Z0-9]{15}$`. With more, requests
-/// compile an expression that was displaced, which takes a few tenths of a millisecond.
+/// The maximum total size of the compiled expressions in bytes, enough for about 600 expressions with a common class, such as
+/// `^[A-Z0-9]{15}$`. If a catalogue has more, requests compile evicted expressions again, which takes a few tenths of a
+/// millisecond each.
 const COMPILED_BYTES_MAX: usize = 16 << 20;
 /// The memory that a thread may use for each direction of a search: enough for the states of common expressions.
 const SEARCH_BYTES_MAX: usize = 64 << 10;
-/// The minimum number of texts in the table before it is searched for unused ones.
+/// The table is searched for unused texts only if it contains at least this many texts.
 const UNUSED_TEXTS_MIN: usize = 64;
 
 /// A regular expression. Clones share its compiled form.
@@ -28,8 +28,8 @@ struct SharedPattern {
     text: Box<str>,
     /// The compiled form, if it is in memory.
     compiled: ArcSwapOption<Regex>,
-    /// Whether the compiled form has been used since the search for an evictable one last passed
-    /// it.
+    /// Whether the compiled form has been used since the last eviction considered it (the reference bit of the CLOCK
+    /// algorithm).
     was_used: AtomicBool,
 }
 
@@ -117,7 +117,7 @@ impl PatternTable {
         let bytes = size(regex);
         self.compiled.push_back((Arc::downgrade(pattern), bytes));
         self.compiled_bytes += bytes;
-        // Every pattern is passed at most twice: the first time, it is marked as unused.
+        // Every pattern is considered at most twice: the first time, it is marked as unused.
         for _ in 0..2 * self.compiled.len() {
             if self.compiled_bytes <= COMPILED_BYTES_MAX || self.compiled.len() == 1 {
                 break;
@@ -147,7 +147,7 @@ fn compile(text: &str) -> Result<Regex, Box<BuildError>> {
     let config = Config::new()
         .nfa_size_limit(Some(COMPILED_BYTES_CEILING))
         .hybrid_cache_capacity(SEARCH_BYTES_MAX)
-        // The one-pass engine only finds groups faster, which are not needed here.
+        // The one-pass engine only speeds up capture groups, which are not needed here.
         .onepass(false);
     Regex::builder().configure(config).build(text).map_err(Box::new)
 }

@@ -17,7 +17,7 @@ pub enum Representation {
 }
 
 impl Representation {
-    /// Returns the representation of rows with a media type.
+    /// Returns the representation of rows that has this media type.
     #[must_use]
     pub(super) fn of_rows(media_type: &str) -> Option<Self> {
         [Self::Json, Self::Csv, Self::Ndjson].into_iter().find(|one| one.media_type() == media_type)

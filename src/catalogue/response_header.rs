@@ -58,7 +58,7 @@ impl ResponseHeader {
         }
     }
 
-    /// Returns the header with a name. Case matters, because it does in NATS.
+    /// Returns the header with a name, which is case-sensitive, as in NATS.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|header| header.as_str() == name)
@@ -77,7 +77,7 @@ impl ResponseHeader {
         }
     }
 
-    /// Checks a value. No value that passes can end the header or begin another one.
+    /// Checks a value. A valid value can neither end the header nor begin another one.
     ///
     /// # Errors
     /// Returns a description of the expected value.
@@ -141,7 +141,7 @@ fn is_entity_tag(text: &str) -> bool {
     opaque.is_some_and(is_opaque_tag)
 }
 
-/// Returns whether a text can stand between the quotes of an entity tag: visible ASCII characters except quotes.
+/// Returns whether a text can appear between the quotes of an entity tag: visible ASCII characters except quotes.
 #[must_use]
 pub fn is_opaque_tag(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_graphic() && b != b'"')

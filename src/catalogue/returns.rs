@@ -22,7 +22,7 @@ pub enum Returns {
     Full {
         /// The columns of each result set, in their order; `None` if they are not declared.
         sets: Option<Vec<Vec<ReturnColumn>>>,
-        /// The OUTPUT parameters. Outputs that are not declared can follow.
+        /// The OUTPUT parameters. The answer can contain further outputs that are not declared.
         outputs: Vec<ReturnColumn>,
     },
 }
@@ -57,7 +57,7 @@ fn lists<'a>(key: &str, sets: &'a [Vec<ReturnColumn>]) -> Vec<(String, &'a [Retu
 pub struct ReturnColumn {
     /// The name of the member in the answer.
     pub name: String,
-    /// The type; never `table`. `json` stands for any JSON value.
+    /// The type; never `table`. `json` allows any JSON value.
     pub kind: ParameterType,
     /// Whether the value can be `null`.
     pub nullable: bool,

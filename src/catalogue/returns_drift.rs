@@ -39,11 +39,11 @@ impl ReturnsDrift {
     }
 }
 
-/// A comparison, and what it has found.
+/// The state of a comparison: the differences found so far, and the schemas compiled so far.
 #[derive(Debug, Default)]
 struct DriftCollector {
     found: ReturnsDrift,
-    /// The compiled schemas by the addresses of their columns, because an answer can have many rows.
+    /// The compiled schemas, by the address of their column. They are kept because an answer can have many rows.
     schemas: HashMap<usize, Option<JsonSchema>>,
 }
 
@@ -66,7 +66,7 @@ impl DriftCollector {
         // `fjord check` warns about a schema that cannot be compiled.
         let compiled = self.schemas.entry(address).or_insert_with(|| JsonSchema::new(schema).ok());
         let Some(compiled) = compiled else { return };
-        // What stands for any value of a type is not compared.
+        // The parts of the answer that are matchers are not compared.
         let mut matchers = Vec::new();
         add_matchers(answer, String::new(), &mut matchers);
         let sample = with_samples(answer);
@@ -113,7 +113,7 @@ pub fn drift(endpoint: &Endpoint, answer: &ExactJson) -> ReturnsDrift {
         }
         _ => {}
     }
-    // `outputs` that `returns` does not declare are part of the endpoint.
+    // The endpoint declares its `outputs` itself, so they are not reported as undeclared even if `returns` omits them.
     drift.found.undeclared.retain(|line| {
         let name = line.split(':').next().unwrap_or_default();
         !endpoint.outputs.iter().any(|output| eq_ignore_case(&format!("/{output}"), name))
@@ -200,7 +200,7 @@ fn object(columns: &[ReturnColumn], answer: &ExactJson, pointer: &str, drift: &m
 fn value(column: &ReturnColumn, answer: &ExactJson, pointer: &str, drift: &mut DriftCollector) {
     let kind = column.kind;
     let fits = match (Matcher::from_json(answer), answer) {
-        // Some values must have both types.
+        // The two types must have values in common.
         (Some(matcher), _) => {
             is_any(answer) || has_type(kind, &matcher.sample()) || matcher.is_match(&sample(kind))
         }

@@ -249,7 +249,7 @@ fn textual<'a>(
     is_valid.then_some(value)
 }
 
-/// Returns the canonical form of a text, or else the text itself.
+/// Returns the canonical form of a text, or the text itself as the error if it is invalid.
 fn canonical(kind: ParameterType, text: Cow<'_, str>) -> Result<Cow<'_, str>, Cow<'_, str>> {
     fn canonical_str(kind: ParameterType, text: &str) -> Option<Cow<'_, str>> {
         match kind {

@@ -7,7 +7,7 @@ use crate::problem::Violation;
 
 /// The maximum number of violations in one answer. A body full of errors must not produce an even larger answer.
 pub const VIOLATIONS_MAX: usize = 64;
-/// The number of characters after which a violation truncates a name sent by the client.
+/// The number of characters after which a name that the client sent is truncated in a violation.
 const NAME_CHARS_MAX: usize = 64;
 
 /// The detail for a required parameter that is absent.

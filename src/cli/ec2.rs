@@ -26,7 +26,7 @@ pub struct AwsArguments {
         default_value = "http://169.254.169.254"
     )]
     pub metadata_url: String,
-    /// The certificates of the authorities that services are checked with [default: those of the system].
+    /// The file with the CA certificates that verify the certificates of services [default: the system's].
     #[arg(long, value_name = "FILE", env = "AWS_CA_BUNDLE")]
     pub ca: Option<PathBuf>,
 }
@@ -60,7 +60,7 @@ pub struct WatchArguments {
     /// The autoscaling group that the instance belongs to.
     #[arg(long, value_name = "NAME", requires = "hook")]
     pub group: Option<String>,
-    /// Does not stop the units after a rebalance recommendation, which an interruption does not always follow.
+    /// Does not stop the units after a rebalance recommendation, because an interruption does not always follow.
     #[arg(long)]
     pub ignore_rebalance: bool,
     /// The time between two queries of the instance metadata.

@@ -125,7 +125,7 @@ pub struct LogArguments {
     /// configured filter, and takes precedence.
     #[arg(value_name = "FILTER")]
     pub filter: String,
-    /// How long it applies, from 1s to 1h.
+    /// How long the directives apply, from 1s to 1h.
     #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
     pub duration: Duration,
     /// The processes.

@@ -161,8 +161,8 @@ impl<'a> ControlledFleet<'a> {
         Ok(self.record(&request.command, &expected, replies))
     }
 
-    /// Sends a command and finds out meanwhile which processes there are. Returns them, and whether all that the command concerns
-    /// have succeeded.
+    /// Sends a command, and meanwhile finds out which processes are running. Returns them, and whether all processes that the
+    /// command concerns have succeeded.
     ///
     /// # Errors
     /// A message if the command cannot be sent, or if it concerns no process.
@@ -289,7 +289,7 @@ impl<'a> ControlledFleet<'a> {
     }
 }
 
-/// A command that is sent once, with what to print about it.
+/// A command that is sent once, and the text that is printed about it.
 pub(super) struct SingleCommand<'a> {
     /// The name in errors and of the connection to NATS, e.g. `fjord drain`.
     pub(super) name: &'static str,
@@ -297,11 +297,11 @@ pub(super) struct SingleCommand<'a> {
     pub(super) to: CommandTarget,
     /// The command.
     pub(super) command: ControlCommand,
-    /// Whether the command is sent before it is known which processes there are, which takes about half a second.
+    /// Whether the command is sent before the running processes are known. Finding them takes about half a second.
     pub(super) is_urgent: bool,
     /// How to wait for the replies, and how to report them.
     pub(super) replies: &'a ReplyOptions,
-    /// The state after success, which follows the number of processes that have succeeded: "draining".
+    /// The state after success, printed after the number of processes that have succeeded, such as "draining".
     pub(super) success: &'a str,
 }
 
@@ -361,7 +361,8 @@ fn request(
     ControlRequest { id: uuid::Uuid::new_v4().to_string(), by, to, timeout_ms, command }
 }
 
-/// Returns how long replies are awaited. A member that answers at the end of its time is still heard.
+/// Returns how long to wait for replies. This is longer than the members' time, so that the reply of a member that needs all of
+/// its time still arrives.
 fn reply_limit(timeout: Duration) -> Duration {
     timeout + timeout / 10
 }

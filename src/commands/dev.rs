@@ -142,6 +142,6 @@ async fn listens(nats: &mut ChildProcess, directory: &Path) -> Result<(), String
     tokio::select! {
         () = is_listening => Ok(()),
         _ = nats.wait() => Err(format!("{NATS_SERVER} has ended; its last lines:")),
-        () = sleep(NATS_LIMIT) => Err(format!("{NATS_SERVER} does not listen after {NATS_LIMIT:?}")),
+        () = sleep(NATS_LIMIT) => Err(format!("{NATS_SERVER} is not listening after {NATS_LIMIT:?}")),
     }
 }

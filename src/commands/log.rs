@@ -30,12 +30,12 @@ pub(super) fn run(
         command: ControlCommand::SetLogFilter { filter: filter.clone(), duration_ms },
         replies: &target.replies,
         is_urgent: false,
-        success: "the filter applies, and will end by itself",
+        success: "the filter applies, and expires automatically",
     };
     control::run(&log, sources, output)
 }
 
-/// Checks what the processes would refuse.
+/// Checks the filter and the duration, which the processes would otherwise refuse.
 fn check(LogArguments { filter, duration, .. }: &LogArguments) -> Result<(), String> {
     if !logs::is_valid_filter(filter) {
         return Err(format!(

@@ -13,10 +13,10 @@ use crate::fleet::control::{CommandTarget, ControlCommand};
 
 mod weight;
 
-/// The argument that stands for the limit in the configuration.
+/// The argument that restores the limit in the configuration.
 const CONFIGURED: &str = "configured";
 
-/// What a command of `fjord queue` sends, and what it prints.
+/// The message that a command of `fjord queue` sends, its recipients, and the text that the command prints.
 struct QueueOperation<'a> {
     command: ControlCommand,
     to: CommandTarget,
@@ -93,7 +93,7 @@ fn name(queue: &str) -> Result<String, String> {
     Ok(name.as_str().to_owned())
 }
 
-/// Parses a limit; `None` stands for the one in the configuration.
+/// Parses a limit; `None` restores the limit in the configuration.
 fn limit(text: &str) -> Result<Option<usize>, String> {
     if text == CONFIGURED {
         return Ok(None);

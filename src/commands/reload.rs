@@ -40,7 +40,8 @@ fn steps() -> [(&'static str, Option<Role>, ControlCommand, &'static str); 4] {
             "finish",
             Some(Role::Worker),
             ControlCommand::FinishReload { rollout },
-            "the new configuration is in use, but these workers may still serve what it no longer has: run the command again",
+            "the new configuration is in use, but these workers may still serve queues or endpoints that it no longer has: run the \
+             command again",
         ),
     ]
 }

@@ -52,7 +52,7 @@ pub(super) async fn describe(
     for procedure in procedures {
         let now = Instant::now();
         if now >= deadline {
-            let reason = "the time for all procedures is over".to_owned();
+            let reason = "the time limit for all procedures has passed".to_owned();
             descriptions.push(Err(DescribeError::NoAnswer(reason)));
             continue;
         }

@@ -305,7 +305,8 @@ impl TestPlan {
             TestFormat::Json => report::write_json(results, &updated, &errors, took, out),
         };
         if let Err(error) = written.and_then(|()| out.flush()) {
-            // Also if the reader has closed the pipe: whoever reads only the status must not take this for a success.
+            // This applies even if the reader has closed the pipe: a caller that reads only the status must not mistake this
+            // for success.
             status = EXIT_FAILED;
             let error = not_written(&error);
             if !errors.iter().any(|known| known.starts_with(&error)) {
@@ -321,7 +322,7 @@ fn not_written(error: &io::Error) -> String {
     format!("cannot write the output: {error}")
 }
 
-/// Writes the errors because of which no example was run into the file of results.
+/// Writes the errors that prevented all examples from running to the `JUnit` file.
 fn report_not_started(junit: Option<JunitFile>, error: TestError, took: Duration) -> TestError {
     let Some(junit) = junit else { return error };
     let (TestError::Usage(errors) | TestError::Failed(errors)) = &error;
@@ -348,7 +349,7 @@ fn load(sources: &Sources) -> Result<(Config, Arc<Catalogue>), Vec<String>> {
     Ok((config, Arc::new(catalogue)))
 }
 
-/// Returns the catalogue with only this queue in the endpoints that have it.
+/// Returns a copy of the catalogue in which each endpoint that has this queue has no other queue.
 fn in_queue(catalogue: &Catalogue, name: &str) -> Result<Arc<Catalogue>, String> {
     let found = catalogue.with_queue(name);
     let missing = || format!("--queue: no endpoint has the queue {name:?}: see fjord routes");

@@ -105,8 +105,8 @@ pub const STREAMS_MAX: Limit<u32> = count(100, 1, 10_000);
 /// `gateway.http.resets_max` (CVE-2023-44487).
 pub const RESETS_MAX: Limit<usize> = size(20, 1, 10_000);
 
-/// `gateway.http.auth_failures_per_minute_max`. Ten failures per second are more than a page with
-/// an expired token causes, but only a thousandth of what one connection can send.
+/// `gateway.http.auth_failures_per_minute_max`. Ten failures per second are more than a page with an expired token causes, but
+/// only a thousandth of the failures that one connection can cause.
 pub const AUTH_FAILURES_PER_MINUTE_MAX: Limit<u32> = count(600, 1, 1_000_000);
 
 /// `gateway.rate_limits.interval`. A caller can exceed its limit by what it consumes at the other gateways in this time.
@@ -159,7 +159,7 @@ pub const PROGRESS_FIRST: Limit<Duration> = time(ms(250), ms(10), s(60));
 pub const PART_BYTES: Limit<usize> = size(128 * KIB, KIB, 64 * MIB);
 /// `worker.claim_timeout`.
 pub const CLAIM_TIMEOUT: Limit<Duration> = time(s(1), ms(10), s(60));
-/// The interval at which a worker checks offers, and requests that accepted one, for expiry.
+/// The interval at which a worker checks whether offers, and requests that accepted an offer, have expired.
 pub const OFFER_EXPIRY_INTERVAL: Duration = ms(100);
 /// `worker.offer_timeout`.
 pub const OFFER_TIMEOUT: Limit<Duration> = time(ms(250), ms(10), s(10));

@@ -134,8 +134,7 @@ impl<'a> SettingsTable<'a> {
         self.get_limited(name, limit.map(ByteCount)).0
     }
 
-    /// Returns the choice that a keyword stands for, or records an error and returns `None` if it
-    /// is unknown.
+    /// Returns the choice that a keyword selects, or records an error and returns `None` if it is unknown.
     pub(super) fn get_choice<T: Copy>(
         &mut self,
         name: &str,

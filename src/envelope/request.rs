@@ -46,8 +46,8 @@ pub struct Request {
     pub waiting: u32,
     /// The number of parts that may be unacknowledged; 0 if the answer must not be streamed.
     pub window: u32,
-    /// The media type of the answer, without parameters. `None` stands for JSON or, if the endpoint does not have it, for the
-    /// first media type that it has.
+    /// The media type of the answer, without parameters. `None` means JSON or, if the endpoint does not have it, the first
+    /// media type that it has.
     pub accept: Option<String>,
     /// The name of the authenticated caller.
     pub principal: Option<String>,
@@ -62,7 +62,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// Returns what identifies the request if its client repeats it.
+    /// Returns the key by which repetitions of the request are recognized, if its client has sent one.
     #[must_use]
     pub fn key(&self) -> Option<RequestKey<'_>> {
         let principal = self.principal.as_deref();

@@ -58,7 +58,7 @@ pub fn also(result: ControlResult, other: Result<(), String>) -> ControlResult {
     Err(faults)
 }
 
-/// The means to reply to the sender of a command.
+/// The data that a reply to the sender of a command needs.
 #[derive(Debug)]
 pub struct CommandAnswer {
     request: ControlRequest<()>,
@@ -168,7 +168,7 @@ impl CommandIntake {
         let expected = self.member.identity.prefix.join(command.subject_tokens());
         if expected.as_ref().ok() != Some(&subject) {
             let fault =
-                format!("a command of this kind must be sent to another subject than {subject}");
+                format!("a command of this kind must be sent to another subject, not to {subject}");
             return answer.send(Err(vec![fault])).await;
         }
         let arrival = self.stalls.arrival(Instant::now());
@@ -179,7 +179,7 @@ impl CommandIntake {
         }
     }
 
-    /// Executes a command that does not depend on the role, or passes it on. Answers why it cannot be executed.
+    /// Executes a command that does not depend on the role, or passes it on. If it cannot be executed, replies with the reason.
     async fn start(&self, received: ReceivedCommand) {
         if let ControlCommand::SetLogFilter { filter, duration_ms } = &received.command {
             let duration = Duration::from_millis(*duration_ms);

@@ -62,7 +62,7 @@ impl Headroom {
         Some(Self { workers, workers_needed, load })
     }
 
-    /// Returns the workers that are not needed; negative if workers are missing.
+    /// Returns the number of workers that are not needed; negative if there are too few.
     #[must_use]
     pub fn workers_free(&self) -> i64 {
         let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);

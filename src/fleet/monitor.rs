@@ -154,8 +154,8 @@ impl FleetMonitor {
         let replies = replies.map_err(|error| format!("cannot query the fleet: {error}"))?;
         if replies.messages.is_empty() {
             return Err(format!(
-                "no process has replied on {prefix}.{}: the NATS user of this process needs the permission to publish \
-                 there, and the users of all processes the permission to publish to its inbox",
+                "no process has replied on {prefix}.{}: the NATS user of this process needs permission to publish \
+                 there, and the users of all processes need permission to publish to its inbox",
                 query::STATUS_TOKEN
             ));
         }

@@ -40,12 +40,12 @@ pub fn feed_watchdog(tasks: &Tasks) {
     });
 }
 
-/// Leaves a listener with systemd, which passes it to the next process of the unit (`FileDescriptorStoreMax`).
+/// Hands a listener to systemd, which passes it to the next process of the unit (`FileDescriptorStoreMax`).
 pub fn keep_listener(listener: BorrowedFd<'_>) {
     // systemd 219 ignores the name.
     let states = [NotifyState::FdStore, NotifyState::FdName("https")];
     if let Err(error) = sd_notify::notify_with_fds(&states, &[listener]) {
-        tracing::warn!(%error, "cannot leave the listener with systemd: a restart will refuse connections");
+        tracing::warn!(%error, "cannot hand the listener to systemd: a restart will refuse connections");
     }
 }
 

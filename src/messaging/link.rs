@@ -101,9 +101,8 @@ pub struct RoundTrip {
 }
 
 impl RoundTrip {
-    /// Returns the time until which the silence of a process that reports every `interval` means
-    /// nothing: a stalled link delays its reports, and the next one arrives at most an interval
-    /// after the stall.
+    /// Returns the time until which the silence of a process that reports every `interval` does not indicate a failure: a
+    /// stalled link delays its reports, and the next one arrives at most an interval after the stall.
     #[must_use]
     pub fn silence_excused_until(&self, interval: Duration) -> Option<Instant> {
         self.stalled_at.map(|stalled_at| stalled_at + interval)

@@ -50,7 +50,7 @@ impl Connector {
     /// Creates a connector that accepts any certificate, for `insecure_trust_any = true`.
     ///
     /// # Errors
-    /// Returns `TlsError` if the provider supports no TLS version, which aws-lc-rs rules out.
+    /// Returns `TlsError` if the provider supports no TLS version. This cannot happen with aws-lc-rs.
     pub fn trusting_any() -> Result<Self, TlsError> {
         let connector = TlsConnector::from(Arc::new(trust_any::client_config()?));
         let current = Mutex::new(LoadedConnector { connector, versions: Vec::new() });

@@ -61,6 +61,16 @@ pub(crate) fn runs(id: u32) -> bool {
         .is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))
 }
 
+/// Returns whether everything is ready. On a slow machine, a role may become ready after `fjord dev` has reported that it is not.
+fn is_ready(log: &str) -> bool {
+    let has_followed = |role: &str| {
+        !log.contains(&format!("the {role} is not ready"))
+            || log.contains(&format!("the {role} is ready after"))
+    };
+    log.contains("Ready after")
+        || log.contains("Not ready after") && has_followed("worker") && has_followed("gateway")
+}
+
 /// A running `fjord dev`.
 #[derive(Debug)]
 pub(crate) struct DevRun {
@@ -85,7 +95,7 @@ impl DevRun {
             if let Some(status) = process.ended() {
                 panic!("fjord dev ended with {status}:\n{}", process.log());
             }
-            process.log().contains("Ready after").then_some(())
+            is_ready(&process.log()).then_some(())
         })
         .await;
         install_provider();

@@ -34,7 +34,7 @@ impl Host {
         let host = Self { fleet, aws, home };
         let pid = |process: &crate::support::fjord_process::FjordProcess| process.process.pid();
         let (gateway, worker) = (pid(&host.fleet.gateways[0]), pid(&host.fleet.workers[0]));
-        // As systemctl stop does, sends SIGTERM and waits until the process has ended, which its parent may not have noticed.
+        // Like systemctl stop, sends SIGTERM and waits until the process has exited. A zombie counts as exited.
         host.write_systemctl(&format!(
             "case $2 in fjord@gateway.service) pid={gateway};; fjord@worker.service) pid={worker};; *) exit 5;; esac\n\
              kill -TERM $pid\n\

@@ -78,7 +78,7 @@ async fn check_prometheus(prometheus: &Prometheus, moment: SystemTime, slow: &Va
     let arrivals = query("arrivals", &of("queue:fjord_arrivals:rate2m")).await;
     near("arrivals/s", &slow["arrivals_per_second"], arrivals, 0.2);
     let used = query("slots in use", &of("queue:fjord_slots_used:ratio2m")).await;
-    near("utilisation", &slow["utilization"], used, 0.15);
+    near("utilization", &slow["utilization"], used, 0.15);
     let full = query("saturation", &of("queue:fjord_saturated:ratio5m")).await;
     near("saturated", &slow["saturated"], full, 0.15);
     let wait = query(

@@ -10,7 +10,7 @@ const CURVE: [f64; 25] = [
     6.0, 5.0, 4.0, 4.0, 5.0, 8.0, 15.0, 26.0, 40.0, 50.0, 54.0, 52.0, 44.0, 46.0, 52.0, 50.0, 44.0,
     34.0, 26.0, 22.0, 18.0, 14.0, 11.0, 8.0, 6.0,
 ];
-/// A burst: from this second on, for so many seconds, so many additional requests per second.
+/// A burst: the second at which it begins, its duration in seconds, and the additional requests per second.
 const BURST: (f64, f64, f64) = (19.0 * 3600.0, 900.0, 18.0);
 /// The times that calls occupy a slot, in seconds, and the share of the requests that are fast. The mean is 0.8 s.
 const FAST: f64 = 0.4;

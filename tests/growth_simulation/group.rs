@@ -19,12 +19,12 @@ const MINUTES_LOW: usize = 15;
 /// The seconds of each minute over which fjord ec2 publish measures.
 const MEASURED_SECONDS: u64 = 30;
 
-/// The workers of a group at a moment.
+/// The workers of a group at one moment.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct WorkerCount {
     /// The workers that serve requests.
     pub(super) ready: u64,
-    /// The instances that run, including those that start.
+    /// The running instances, including those that are still starting.
     pub(super) running: u64,
 }
 
@@ -62,7 +62,7 @@ pub(super) struct Following {
     least: u64,
     most: u64,
     ready: u64,
-    /// When the instances that start will serve requests.
+    /// The times at which the starting instances will serve requests.
     starting: VecDeque<u64>,
     /// The published loads of the last minutes, in percent.
     loads: VecDeque<f64>,
@@ -87,7 +87,7 @@ impl Following {
         headroom.load * 100.0
     }
 
-    /// Returns the number of instances that start.
+    /// Returns the number of starting instances.
     fn starting(&self) -> u64 {
         u64::try_from(self.starting.len()).expect("a small number")
     }

@@ -37,7 +37,7 @@ pub(super) struct WaitSummary {
     pub(super) refused: u64,
 }
 
-/// What the gateways and workers have counted since the last measurement.
+/// The counts of the gateways and workers since the last measurement.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
     pub(super) arrivals: u64,
@@ -97,7 +97,7 @@ impl SimulatedQueue {
         self.now = time;
     }
 
-    /// Starts calls in free slots, after those have been refused whose timeout has passed.
+    /// Removes requests whose timeout has passed, and starts calls in free slots.
     fn start_calls(&mut self) {
         while let Some((arrived, call_seconds)) = self.waiting.front().copied() {
             let wait = self.now - arrived;
@@ -117,17 +117,17 @@ impl SimulatedQueue {
         self.used_seconds
     }
 
-    /// Returns the number of requests that wait.
+    /// Returns the number of waiting requests.
     pub(super) fn waiting(&self) -> u64 {
         count(self.waiting.len())
     }
 
-    /// Returns the number of calls that run.
+    /// Returns the number of running calls.
     pub(super) fn running(&self) -> u64 {
         count(self.running.len())
     }
 
-    /// Returns what has been counted since the last time.
+    /// Returns the counts since the last call of this function.
     pub(super) fn take_counts(&mut self) -> Counts {
         std::mem::take(&mut self.counts)
     }

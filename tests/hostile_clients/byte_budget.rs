@@ -192,8 +192,16 @@ async fn a_part_that_arrives_twice_counts_once() {
     let answer =
         fjord::lifecycle::Tasks::new().spawn(async move { client.get("/v1/foreign/a").await });
     let request = worker.next().await;
-    for _ in 0..8 {
+    for sent in 1..=8 {
         send_part(&mut worker, &request, 1).await;
+        // Messages arrive in the order in which they were sent: once the second message was rejected, the part has
+        // been counted.
+        worker.publish(&format!("{}0", request.reply), &[], b"").await;
+        let rejected = r#"fjord_gateway_replies_rejected_total{reason="token"}"#;
+        eventually_some("the part has arrived", SOON, async || {
+            (gateway.metric(rejected).await >= f64::from(sent)).then_some(())
+        })
+        .await;
         reserves(gateway, PART_BYTES).await;
     }
     send_part(&mut worker, &request, 2).await;

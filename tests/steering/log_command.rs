@@ -23,7 +23,9 @@ async fn a_filter_applies_for_a_limited_time_and_survives_a_reload() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let said = text(&output.stdout);
     assert!(said.contains("logs debug for 6s"), "{said}");
-    assert!(said.ends_with("1 worker and 1 gateway: the filter applies, and will end by itself\n"));
+    assert!(
+        said.ends_with("1 worker and 1 gateway: the filter applies, and expires automatically\n")
+    );
     for node in fleet.gateways.iter_mut().chain(&mut fleet.workers) {
         reload::signal(node, "ok").await;
     }
@@ -56,7 +58,8 @@ async fn a_later_filter_replaces_the_first_and_the_target_is_respected() {
     let output = run(&fleet, &silence).await;
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert!(
-        text(&output.stdout).ends_with("\n1 worker: the filter applies, and will end by itself\n")
+        text(&output.stdout)
+            .ends_with("\n1 worker: the filter applies, and expires automatically\n")
     );
     // Commands are still recorded.
     let output = run(&fleet, &["log", "--for", "1s", "--on", "worker", "debug"]).await;

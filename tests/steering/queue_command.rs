@@ -192,7 +192,8 @@ async fn a_limit_applies_at_once_and_outlasts_a_reload_but_not_a_restart() {
     };
     assert_eq!(limit(&fleet).await, 16);
     let said = succeeds(&fleet, &["queue", "limit", "slow", "1"]).await;
-    assert!(said.contains("queue slow runs up to 1 calls, before 16, configured 16\n"), "{said}");
+    let expected = "queue slow: concurrency limit 1 (previously 16, configured 16)\n";
+    assert!(said.contains(expected), "{said}");
     assert_eq!(limit(&fleet).await, 1);
     let client = fleet.client();
     let calls: Vec<_> = (0..4)
@@ -224,7 +225,7 @@ async fn a_limit_applies_at_once_and_outlasts_a_reload_but_not_a_restart() {
     let page = succeeds(&fleet, &["status", "--interval", "1"]).await;
     assert!(page.contains("0/1 (configured 3)"), "{page}");
     let said = succeeds(&fleet, &["queue", "limit", "slow", "20"]).await;
-    assert!(said.contains("configured 3; calls may have to wait for a connection"), "{said}");
+    assert!(said.contains("configured 3); calls may have to wait for a connection"), "{said}");
     assert_eq!(limit(&fleet).await, 20);
     succeeds(&fleet, &["queue", "limit", "slow", "configured"]).await;
     assert_eq!(limit(&fleet).await, 3);

@@ -1,4 +1,4 @@
-//! `fjord queue weight`.
+//! Tests `fjord queue weight`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -161,7 +161,7 @@ async fn weights_change_under_load_and_no_request_fails() {
         let count = versions.values().filter(|versions| versions.contains(&version)).count();
         assert!(count > 100, "{version}: {count} requests");
     }
-    // A weight of 0 takes a version out completely.
+    // With a weight of 0, a version gets no requests.
     let calls = async |fleet: &Fleet| {
         let mut calls = 0.0;
         for worker in &fleet.workers {
@@ -177,14 +177,14 @@ async fn weights_change_under_load_and_no_request_fails() {
     }
     assert!((calls(&fleet).await - before).abs() < 0.5);
 
-    // A reload returns to the catalogue's weights, and says so.
+    // A reload restores the catalogue's weights, and reports this.
     let output = run(&fleet, &["reload"]).await;
     let said = text(&output.stdout);
     let note = "endpoint split: the weights split=95, split-v2=0 are replaced with those of the catalogue: split=95, split-v2=5";
     assert_eq!(said.matches(note).count(), 2, "{said}");
     assert_eq!(status_of(&fleet, "split-v2").await["weights"], json!([5]));
     assert!(fleet.gateways[0].process.log().contains("a reload has replaced the weights"));
-    // A gateway that restarts returns to them as well, and the difference is shown.
+    // So does a restart of a gateway, and fjord status shows that the gateways differ.
     let output = run(&fleet, &["queue", "weight", "split", "split-v2=0"]).await;
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     fleet.gateways[1].restart();

@@ -133,7 +133,7 @@ impl AwsServices {
         self.lock().tokens += 1;
     }
 
-    /// Sets the answers to the next requests, and forgets what was accepted before.
+    /// Sets the answers to the next requests, and forgets the earlier ones.
     pub(crate) fn answer_with(&self, answers: impl IntoIterator<Item = ServiceAnswer>) {
         let mut state = self.lock();
         state.answers = answers.into_iter().collect();

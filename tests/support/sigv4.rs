@@ -2,7 +2,7 @@
 
 use aws_lc_rs::{digest, hmac};
 
-/// What a request is signed with.
+/// The secret and the scope from which the key of a signature is derived.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SigningKey<'a> {
     pub(crate) secret: &'a str,

@@ -11,13 +11,13 @@ use futures_util::StreamExt;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-/// The name of a host and of a queue that is code in HTML.
+/// The name of a host and of a queue. In HTML, it would be code.
 pub(crate) const HOSTILE: &str = "<img src=x onerror=\"window.injected=1\"><b>";
 /// The number of queues.
 const QUEUES: usize = 24;
-/// A worker serves one queue in so many.
+/// Each worker serves one out of this number of queues.
 const WORKER_SHARE: usize = 6;
-/// One process in so many is a gateway.
+/// One out of this number of processes is a gateway.
 const GATEWAY_SHARE: usize = 10;
 
 /// Processes that answer status queries until this is dropped.

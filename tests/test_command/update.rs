@@ -122,7 +122,8 @@ async fn a_file_that_changes_during_the_run_is_not_written() {
     fs::write(&file, &changed).unwrap();
     let status = ends(&mut process).await;
     assert_eq!(status.code(), Some(1), "{}", process.log());
-    assert!(process.log().contains("the file has changed meanwhile"), "{}", process.log());
+    let expected = "the file has changed in the meantime";
+    assert!(process.log().contains(expected), "{}", process.log());
     assert_eq!(fs::read_to_string(&file).unwrap(), changed);
 }
 

@@ -2,7 +2,7 @@
 //! back, or that the answer have no content.
 //!
 //! The RFC lets servers ignore a preference. Ignoring a dry run would commit a call that the caller wants rolled back, so a
-//! request whose preference might not be honored is rejected before anything is executed.
+//! request whose preference might not be honoured is rejected before anything is executed.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -13,7 +13,7 @@ use crate::telemetry::conditions::{self, ConditionKind};
 use crate::telemetry::{counter, names};
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
-/// The response header that names the honored preference.
+/// The response header that names the honoured preference.
 pub(in crate::roles::gateway) const PREFERENCE_APPLIED: HeaderName =
     HeaderName::from_static("preference-applied");
 
@@ -29,7 +29,7 @@ pub(in crate::roles::gateway) enum TransactionEnd {
     Rollback,
 }
 
-/// The preferences in a request that the gateway honors.
+/// The preferences in a request that the gateway honours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::roles::gateway) struct HonoredPreferences {
     /// How the caller wants the transaction to end. `None` if the request states no preference or the endpoint does not
@@ -55,7 +55,7 @@ enum Handling {
     Other,
 }
 
-/// Returns the preferences in a request that the gateway honors.
+/// Returns the preferences in a request that the gateway honours.
 ///
 /// # Errors
 /// `Violation` if the header is malformed or requests something unsupported.

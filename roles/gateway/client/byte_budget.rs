@@ -33,8 +33,7 @@ struct BudgetState {
     per_client_max: AtomicUsize,
     /// The reserved bytes of all clients, written under the lock of `clients` and read without it.
     held: AtomicUsize,
-    /// The bytes reserved per client. Clients without reservations have no entry: this bounds the
-    /// map.
+    /// The bytes reserved per client. Clients without reservations have no entry, which bounds the size of the map.
     clients: Mutex<HashMap<ClientNetwork, usize>>,
     gauge: Gauge,
 }

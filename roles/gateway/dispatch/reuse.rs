@@ -37,7 +37,7 @@ pub struct AnswerReuse {
 pub struct ReusableRequest {
     /// The endpoint.
     pub endpoint: Arc<Endpoint>,
-    /// The index of the endpoint's queue that the request was given.
+    /// The index of the endpoint's queue to which the request was assigned.
     pub queue: usize,
     /// The request for the workers.
     pub envelope: Request,

@@ -1,4 +1,4 @@
-//! The weights of endpoints with several queues, as metrics, and what a reload does to them.
+//! Exports the weights of endpoints with several queues as metrics, and reports weights that a reload replaces.
 
 use std::collections::BTreeSet;
 

@@ -52,7 +52,7 @@ pub(in crate::roles::gateway) struct RequestLog {
     pub(in crate::roles::gateway) principal: Option<Arc<str>>,
     /// The reason why authentication or authorization failed.
     pub(in crate::roles::gateway) refused: Option<Box<AuthRejection>>,
-    /// The index of the queue that the request was given, if the endpoint has several.
+    /// The index of the queue to which the request was assigned, if the endpoint has several.
     pub(in crate::roles::gateway) queue: Option<usize>,
     pub(in crate::roles::gateway) attempts: u32,
     pub(in crate::roles::gateway) outcome: Outcome,
@@ -150,7 +150,7 @@ impl RequestLog {
         self.transaction_end == Some(TransactionEnd::Rollback)
     }
 
-    /// Returns the queue that the request was given, if the endpoint has several.
+    /// Returns the queue to which the request was assigned, if the endpoint has several.
     fn queue(&self) -> Option<&QueueName> {
         let endpoint = self.endpoint.as_ref()?;
         self.queue.map(|index| &endpoint.queues.get(index).name)

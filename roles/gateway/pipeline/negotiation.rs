@@ -66,7 +66,7 @@ impl<'a> NegotiatedRequest<'a> {
                 %endpoint,
                 expected,
                 content_type,
-                "a worker answered in another media type: is it an older version?"
+                "a worker answered in another media type; it may be an older version"
             );
         }
         Err(Problem::new(ProblemKind::BadAnswer))

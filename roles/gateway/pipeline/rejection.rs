@@ -18,7 +18,7 @@ pub(super) struct Rejection {
     pub(super) challenge: Option<HeaderValue>,
     /// The outcome in logs and metrics, if it differs from the problem's.
     pub(super) outcome: Option<Outcome>,
-    /// Why the connection is closed after the response, if it is.
+    /// The reason why the connection is closed after the response; `None` if it stays open.
     pub(super) close: Option<CloseReason>,
 }
 

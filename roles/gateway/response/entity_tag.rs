@@ -110,7 +110,7 @@ pub(in crate::roles::gateway) enum Comparison {
 /// A match between the tags in a header and the current tags.
 #[derive(Debug)]
 pub(in crate::roles::gateway) enum Matched<'a> {
-    /// `*` matches whatever is current.
+    /// `*`, which matches any current representation.
     Any,
     /// The current tag that is in the header.
     Tag(&'a HeaderValue),

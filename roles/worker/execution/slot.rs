@@ -21,8 +21,7 @@ pub trait SlotQueue: Debug + Send + Sync {
     /// Releases the capacity held for a job of `bytes` bytes whose gateway did not consent.
     fn release_claim(&self, bytes: usize, outcome: Outcome);
 
-    /// Takes back a call's slot. `more` is the call's reply subject if further requests are waiting
-    /// at its gateway.
+    /// Takes back a call's slot. `waiting_gateway` is the call's reply subject if further requests are waiting at its gateway.
     fn release_slot(
         self: Arc<Self>,
         outcome: Outcome,

@@ -135,7 +135,7 @@ impl Queue {
         self.slots.read(Slots::limit)
     }
 
-    /// Returns the number of slots that the configuration has.
+    /// Returns the configured number of slots.
     #[must_use]
     pub fn configured_limit(&self) -> usize {
         self.limit.lock().unwrap_or_else(PoisonError::into_inner).configured

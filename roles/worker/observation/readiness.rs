@@ -43,8 +43,8 @@ impl QueueReadiness {
         self.readiness.set(COMPONENT, state);
     }
 
-    /// Sets the reason why the reloaded version of a queue is not served, while the previous one
-    /// is; `None` if there is no such version.
+    /// Sets the reason why the reloaded version of a queue is not served although the previous version still is; `None` if the
+    /// queue has no such version.
     pub fn note_reloaded(&self, name: &str, reason: Option<String>) {
         self.readiness.note(format!("reloaded queue {name}"), reason);
     }

@@ -19,7 +19,7 @@ pub struct QueueSnapshot {
     pub name: String,
     /// The usage of the slots.
     pub slots: SlotUsage,
-    /// The number of slots that the configuration has.
+    /// The configured number of slots.
     pub limit_configured: usize,
     /// Whether an operator has paused the queue.
     pub is_paused: bool,

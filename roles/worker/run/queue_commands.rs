@@ -60,7 +60,7 @@ impl RunningQueues {
     }
 }
 
-/// Returns what commands can change, for the audit log.
+/// Returns the state that commands can change, for the audit log.
 fn state(queue: &Queue) -> String {
     let paused = if queue.snapshot().is_paused { ", paused" } else { "" };
     format!("limit {}{paused}", queue.limit())
@@ -71,5 +71,7 @@ fn set_limit(queue: &Arc<Queue>, limit: Option<usize>) -> String {
     queue.set_operator_limit(limit);
     let (name, now, configured) = (&queue.subjects.name, queue.limit(), queue.configured_limit());
     let waits = if now > configured { "; calls may have to wait for a connection" } else { "" };
-    format!("queue {name} runs up to {now} calls, before {before}, configured {configured}{waits}")
+    format!(
+        "queue {name}: concurrency limit {now} (previously {before}, configured {configured}){waits}"
+    )
 }

@@ -43,7 +43,7 @@ const CHARTS = [
     series: [["Requests (5xx)", "failed_per_second"], ["Calls", "errors_per_second"]],
   },
   {
-    title: "Utilisation", unit: "share of the slots in use, and requests that wait for one", format: format.percent,
+    title: "Utilization", unit: "share of the slots in use, and requests waiting for one", format: format.percent,
     series: [["Slots in use", "utilization"], ["Waiting", "waiting"]], second: format.count,
   },
 ];

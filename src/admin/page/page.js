@@ -80,7 +80,7 @@ const QUEUE_COLUMNS = [
   },
   { ...number("Used", (row) => row.utilization, format.percent, "Share of the slots in use"), level: (row) => (row.utilization > 0.8 ? "warn" : "") },
   { ...number("Full", (row) => row.saturated, format.percent, "Share of the time without a free slot"), level: (row) => (row.saturated >= 0.5 ? "bad" : "") },
-  { ...number("Waiting", (row) => row.waiting, format.count, "Requests that wait for a slot"), level: (row) => (row.waiting > 0 ? "warn" : "") },
+  { ...number("Waiting", (row) => row.waiting, format.count, "Requests waiting for a slot"), level: (row) => (row.waiting > 0 ? "warn" : "") },
   number("Wait p99", (row) => row.wait_p99_seconds, format.seconds, "Until a worker accepts the request"),
   number("Requests/s", (row) => row.arrivals_per_second, format.rate, "Requests that arrive at the gateways"),
   number("p99", (row) => row.request_p99_seconds, format.seconds, "From request to response"),
@@ -213,10 +213,10 @@ function showQueueChoice() {
 
 function chartsNote() {
   const history = data.history;
-  if (!history.is_kept) return "There is no history of this queue: it has had no requests, or 100 other queues have.";
+  if (!history.is_kept) return "There is no history of this queue: it has had no requests, or 100 other queues already have a history.";
   const oldest = data.history_seconds;
   if (oldest === null || oldest > 14.5 * 60) return "";
-  return `The charts begin ${format.uptime(oldest)} ago, when this page was opened: while nobody looks, nothing is collected.`;
+  return `The charts begin ${format.uptime(oldest)} ago, when this page was opened: nothing is collected while nobody is viewing the page.`;
 }
 
 function show() {

@@ -1,5 +1,5 @@
-//! Validates `examples`: each request must be one that the endpoint accepts, and each answer one
-//! that it can return.
+//! Validates `examples`: the endpoint must be able to return each answer, and must accept each request for which the example
+//! does not expect `invalid-request`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -83,7 +83,7 @@ impl ExampleBuilder<'_, '_> {
         if !is_short || name.trim() != name || name.contains(char::is_control) || name.contains('/')
         {
             let expected = format!(
-                "expected a name of 1 to {NAME_CHARACTERS_MAX} characters without '/', control characters and outer spaces"
+                "expected a name of 1 to {NAME_CHARACTERS_MAX} characters without '/', control characters, or spaces at either end"
             );
             self.add("", expected);
         }
@@ -152,7 +152,7 @@ impl ExampleBuilder<'_, '_> {
                     || lower.starts_with("fjord-"));
             let parsed = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(&value));
             let (Ok(header), Ok(value)) = parsed else {
-                self.add(&key, "expected the name and the value of a header");
+                self.add(&key, "expected a valid header name and value");
                 continue;
             };
             if is_parameter {
@@ -190,7 +190,7 @@ impl ExampleBuilder<'_, '_> {
                 || principal.contains(char::is_control))
         {
             let expected = format!(
-                "expected 1 to {PRINCIPAL_BYTES_MAX} bytes without control characters and outer spaces"
+                "expected 1 to {PRINCIPAL_BYTES_MAX} bytes without control characters, or spaces at either end"
             );
             self.add(".caller.principal", expected);
         }
@@ -226,7 +226,7 @@ impl ExampleBuilder<'_, '_> {
         let is_negotiated = !matches!(*self.endpoint.produces, [Representation::Json]);
         match (known, status) {
             (Some((_, 406)), _) if !is_negotiated => {
-                let expected = "expected another problem, because the endpoint answers with JSON whatever `Accept` says";
+                let expected = "expected another problem, because the endpoint answers with JSON regardless of `Accept`";
                 self.add(".answer.problem", expected);
                 None
             }
@@ -346,7 +346,7 @@ impl ExampleBuilder<'_, '_> {
     }
 }
 
-/// Returns the statuses below 400 that can answer an example.
+/// Returns the statuses below 400 that the answer to an example can have.
 fn success_statuses(endpoint: &Endpoint, example: &Example) -> BTreeSet<u16> {
     let usual = if endpoint.result == ResultKind::None { 204 } else { 200 };
     let mapped = endpoint.status.returns.values().copied().filter(|status| *status < 400);

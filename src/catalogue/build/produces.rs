@@ -5,7 +5,7 @@ use crate::catalogue::endpoint::ResultKind;
 use crate::catalogue::error::EndpointErrors;
 use crate::catalogue::representation::{Representation, is_media_type};
 
-/// Media types of fjord's own answers, and of content with a structure that a value cannot have.
+/// Media types that a `value` must not have: fjord's own errors use the first one, and multipart content needs several parts.
 const RESERVED: [&str; 2] = ["application/problem+json", "multipart/"];
 
 /// Returns the representations of an answer. The default is JSON.
@@ -32,11 +32,11 @@ pub(super) fn representations(
     }
     let raw = produces.iter().filter(|one| matches!(one, Representation::Raw(_))).count();
     if raw > 1 {
-        let expected = "expected one media type besides application/json, because the procedure returns the bytes of one";
+        let expected = "expected at most one media type besides application/json, because the procedure returns the bytes of a single media type";
         errors.add("produces", expected);
     }
     if raw > 0 && !outputs.is_empty() {
-        let expected = "expected none, because a value that is sent as it is has no place for them: use `headers`";
+        let expected = "expected none, because a value that is sent unchanged cannot contain outputs: use `headers`";
         errors.add("outputs", expected);
     }
     produces
@@ -53,12 +53,12 @@ fn representation(text: &str, result: ResultKind) -> Result<Representation, &'st
             Err("expected a media type without wildcards, e.g. \"image/png\"")
         }
         ResultKind::Value if RESERVED.iter().any(|start| lower.starts_with(start)) => {
-            Err("expected another media type, because a value cannot be of this one")
+            Err("expected another media type, because a value cannot have this one")
         }
         ResultKind::Value => Ok(Representation::Raw(lower.into())),
         _ => Err(
             "expected only application/json, because other media types need the result `rows` (one line for \
-                  each row) or `value` (sent as it is)",
+                  each row) or `value` (sent unchanged)",
         ),
     }
 }

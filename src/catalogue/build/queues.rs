@@ -30,7 +30,7 @@ impl QueueKeys {
         }
     }
 
-    /// Returns the queues of an endpoint: by default, the one that has the name of the endpoint.
+    /// Returns the queues of an endpoint: by default, a single queue whose name is the endpoint's id.
     pub(super) fn validate(
         self,
         handler: &str,
@@ -53,7 +53,7 @@ impl QueueKeys {
         };
         let lacks_procedure = match &queues {
             Some(queues) => queues.iter().any(|queue| queue.procedure.is_none()),
-            // Queues with errors may have their own procedures.
+            // Queues that could not be read may have their own procedures.
             None => self.queues.is_none(),
         };
         if handler == PROCEDURE_HANDLER && written.is_none() && lacks_procedure {
@@ -78,7 +78,7 @@ fn single(
     queue.or_else(|| QueueName::new(id?.as_str()).ok())
 }
 
-/// Reads `queues`, and collects the errors of all its members.
+/// Reads `queues`, and collects the errors in all of its members.
 fn several(
     raw: &RawValue,
     default: Option<&ProcedureName>,

@@ -22,7 +22,7 @@ use crate::catalogue::representation::Representation;
 use crate::catalogue::response_header::ResponseHeader;
 use crate::units::{DURATION_EXPECTED, parse_duration};
 
-/// The bounds of `cache.ttl`. `Age` counts whole seconds.
+/// The bounds of `cache.ttl`. The minimum is one second, because `Age` counts whole seconds.
 const TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
 
 /// The rules for the responses of an endpoint.
@@ -130,7 +130,7 @@ fn cache(
     rules
 }
 
-/// Checks that requests can be answered without a call of their own.
+/// Checks that a request can get the answer of another request's call, if the endpoint reuses answers.
 fn check_reuse(
     cache: CacheRules,
     execution: Execution,
@@ -146,14 +146,14 @@ fn check_reuse(
             .add(key, "expected only with GET, because an answer to HEAD has no content to reuse");
     }
     if execution == Execution::AtMostOnce {
-        let expected = "expected only with the execution at-least-once, because a request that must be executed at most \
-                        once cannot be answered by the call of another one";
+        let expected = "expected only with the execution at-least-once, because an at-most-once request must not get the \
+                        answer of another request's call";
         errors.add(key, expected);
     }
     for parameter in parameters.iter().filter(|one| one.source == ParameterSource::Context) {
         let expected = match &*parameter.name {
             "request_id" => {
-                "expected no such parameter, because every request has another id, so that no answer could be reused"
+                "expected no such parameter, because every request has a different id, so no answer could be reused"
             }
             "principal" if cache.is_shared => {
                 "expected no such parameter together with `cache.shared`, because the answers then depend on the caller"
@@ -164,8 +164,8 @@ fn check_reuse(
     }
 }
 
-/// Validates `cache_control`. An endpoint with an `ETag` has a default that lets clients store the answer: a client that
-/// stores nothing cannot ask whether it has changed.
+/// Validates `cache_control`. If the endpoint has `cache.etag`, the default lets clients store the answer, because a client
+/// that stores nothing cannot ask whether the answer has changed.
 fn cache_control(
     written: Option<String>,
     (cache, auth): (CacheRules, Option<&Auth>),

@@ -45,8 +45,7 @@ pub(super) fn returns(
     }
 }
 
-/// Gives the declared outputs the spelling in `outputs`, which is how the answer spells their
-/// members.
+/// Changes the names of declared outputs to their spelling in `outputs`, because the members of the answer have that spelling.
 fn name_as_outputs(columns: &mut [ReturnColumn], outputs: &[String]) {
     for output in outputs {
         if columns.iter().any(|column| column.name == *output) {
@@ -58,7 +57,7 @@ fn name_as_outputs(columns: &mut [ReturnColumn], outputs: &[String]) {
     }
 }
 
-/// Checks that the single value is declared, and that everything else is an output.
+/// Checks that the columns contain the value, and that all other columns are outputs.
 fn check_value(
     columns: &[ReturnColumn],
     (result, outputs): (ResultKind, &[String]),
@@ -164,7 +163,8 @@ fn column(
     } else if let Some(Err(SchemaError::Invalid(error))) =
         definition.schema.as_ref().map(JsonSchema::new)
     {
-        // One that cannot be compared is still documented, and `fjord check` warns about it.
+        // A schema against which values cannot be validated still becomes part of the documentation, and `fjord check` warns
+        // about it.
         errors.add(format!("{key}.schema"), format!("expected a JSON Schema: {error}"));
     }
     let kind = definition.kind.or_else(|| {
@@ -180,7 +180,7 @@ fn column(
     })
 }
 
-/// Reads an object member by member.
+/// Reads the members of an object, in their order.
 fn members(
     raw: &RawValue,
     key: &str,
@@ -199,7 +199,7 @@ mod tests {
     use crate::catalogue::load::fixture::defaults;
     use crate::catalogue::load::parse;
 
-    /// Returns the errors of an endpoint with these keys, without the file and the endpoint.
+    /// Returns the errors of an endpoint with these keys, without the names of the file and the endpoint.
     fn errors(keys: &str) -> Vec<String> {
         let text =
             format!(r#"{{"e":{{"route":"GET /e","procedure":"a.b","auth":"public",{keys}}}}}"#);

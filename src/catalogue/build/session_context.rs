@@ -3,7 +3,7 @@
 use crate::catalogue::error::EndpointErrors;
 use crate::catalogue::parameter::{Parameter, ParameterSource, ParameterType};
 
-/// The names that a worker sets itself.
+/// The names of the values that a worker sets itself.
 const RESERVED: [&str; 4] = ["request_id", "trace_id", "endpoint", "principal"];
 /// The maximum number of values for an endpoint. With their keys, they take about half of the 1 MB
 /// that a session context of SQL Server can hold.

@@ -95,7 +95,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for RawMembers<'a> {
     }
 }
 
-/// Returns each member that occurs twice in an object of a JSON text, as its keys joined by dots and its line.
+/// Returns every duplicate member of the objects in a JSON text, as its path (the keys, joined by dots) and its line.
 ///
 /// # Errors
 /// Returns a syntax error in the text.

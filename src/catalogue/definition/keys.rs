@@ -10,7 +10,7 @@ use super::json::RawMembers;
 use crate::catalogue::error::EndpointErrors;
 use crate::spelling::closest;
 
-/// The number of keys up to which the error for an unknown key lists all of them.
+/// The error for an unknown key lists the known keys only if there are at most this many.
 const KEYS_LISTED_MAX: usize = 8;
 
 /// Returns the text of a JSON object without the members that `T` cannot deserialize, each of which is reported as an error.
@@ -103,7 +103,7 @@ pub(in crate::catalogue) fn message(error: &serde_json::Error) -> String {
 /// only the most similar known one. Also returns the unknown key, unless it is the member itself.
 fn misspelling(error: &serde_json::Error, member: &str) -> (String, String) {
     let text = message(error);
-    // The texts of serde: "unknown field `a`, expected one of `b`, `c`", and the same with "variant".
+    // Messages of serde: "unknown field `a`, expected one of `b`, `c`", or "unknown variant …" for a word.
     let parts = text.strip_prefix("unknown field `").map(|rest| (true, rest));
     let parts = parts.or_else(|| text.strip_prefix("unknown variant `").map(|rest| (false, rest)));
     let found = parts.and_then(|(is_field, rest)| {

@@ -5,17 +5,17 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 
-/// A queue among several: its weight, or an object.
+/// One of an endpoint's several queues: its weight, or an object with its settings.
 #[derive(Debug, JsonSchema)]
 #[schemars(rename = "Queue", untagged)]
 pub enum QueueDefinition {
     /// The weight alone.
     Weight(Weight),
-    /// The weight, and what differs in this queue.
+    /// The weight, and the settings that replace the endpoint's in this queue.
     Settings(QueueSettings),
 }
 
-/// A queue among several.
+/// The settings of one of an endpoint's several queues.
 #[derive(Debug, Default, serde::Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "QueueSettings")]
@@ -26,7 +26,7 @@ pub struct QueueSettings {
     pub procedure: Option<String>,
 }
 
-/// The share of the requests that a queue gets, relative to the weights of the other queues. With 0 it gets none.
+/// The share of the requests that a queue gets, relative to the weights of the other queues. A queue with a weight of 0 gets none.
 #[derive(Clone, Copy, Debug, JsonSchema)]
 #[schemars(rename = "Weight")]
 pub struct Weight(#[schemars(range(min = 0, max = 1_000_000))] pub u32);
@@ -38,7 +38,7 @@ impl<'de> Deserialize<'de> for Weight {
             type Value = Weight;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a whole number from 0 to 1000000 as weight")
+                f.write_str("a whole number from 0 to 1000000 as the weight")
             }
 
             fn visit_u64<E: Error>(self, number: u64) -> Result<Weight, E> {

@@ -16,7 +16,7 @@ pub struct HeadersDefinition {
     /// Related resources, such as the next page: `</v1/horses?page=2>; rel="next"`.
     #[serde(rename = "Link")]
     pub link: Option<String>,
-    /// The version of the resource: an entity tag, or a number, text or bytes that become one.
+    /// The version of the resource: an entity tag, or a number, text or bytes that are converted to one.
     #[serde(rename = "ETag")]
     pub etag: Option<String>,
     /// The name under which a browser stores the answer: `attachment; filename="a.pdf"`.
@@ -91,6 +91,6 @@ pub struct CacheDefinition {
     pub coalesce: bool,
     /// How long a gateway may answer GET and HEAD requests with a stored answer, with its unit: `"5s"`. Such an answer is not streamed.
     pub ttl: Option<String>,
-    /// Whether all callers get the same answers. If not, `coalesce` and `ttl` reuse an answer only for the caller whose request it was.
+    /// Whether all callers get the same answers. If not, `coalesce` and `ttl` reuse an answer only for requests of the same caller.
     pub shared: bool,
 }

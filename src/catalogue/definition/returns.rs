@@ -9,11 +9,11 @@ use crate::catalogue::parameter::ParameterType;
 #[derive(Debug, JsonSchema)]
 #[schemars(rename = "Returns", untagged)]
 pub enum ReturnsDefinition {
-    /// With the results `rows` and `row`, the columns by name, and with `row` also the outputs. With `value` and `json`, the member `value`, and with `value` also the outputs.
+    /// For the results `rows` and `row`, the columns by name; for `value` and `json`, the member `value`. For `row` and `value`, also the outputs.
     Columns(OrderedMembers<ObjectOnly<ReturnColumnDefinition>>),
-    /// With the result `sets`, the columns of each result set.
+    /// For the result `sets`, the columns of each result set.
     Sets(Vec<OrderedMembers<ObjectOnly<ReturnColumnDefinition>>>),
-    /// With the result `full`.
+    /// For the result `full`, the result sets and the outputs.
     Full(FullReturnsDefinition),
 }
 
@@ -32,7 +32,7 @@ pub struct FullReturnsDefinition {
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "ReturnColumn")]
 pub struct ReturnColumnDefinition {
-    /// The type, one of the types of parameters except `table`. `json` stands for any JSON value.
+    /// The type, one of the types of parameters except `table`. `json` allows any JSON value.
     #[serde(rename = "type")]
     #[schemars(required)]
     pub kind: Option<ParameterType>,

@@ -10,7 +10,7 @@ use crate::catalogue::validate::decimal;
 
 /// The maximum number of differences that are collected.
 pub const DIFFERENCES_MAX: usize = 50;
-/// The number of characters after which a difference truncates a value.
+/// The number of characters after which a value in a difference is truncated.
 const SHOWN_CHARACTERS_MAX: usize = 160;
 
 /// A difference between an expected and an actual value.
@@ -73,7 +73,7 @@ pub fn differences(
     found
 }
 
-/// Returns whether there is no difference, without describing one.
+/// Returns whether the actual value matches the expected one. Unlike `differences`, it does not describe any difference.
 #[must_use]
 pub fn is_match(expected: &ExactJson, actual: &ExactJson) -> bool {
     if let Some(matcher) = Matcher::from_json(expected) {
@@ -87,7 +87,7 @@ pub fn is_match(expected: &ExactJson, actual: &ExactJson) -> bool {
             expected.len() == actual.len()
                 && expected.iter().zip(actual).all(|(expected, actual)| is_match(expected, actual))
         }
-        // The names in an object are unique.
+        // The names in an object are unique, so equal counts exclude further members.
         (ExactJson::Object(expected), ExactJson::Object(members)) => {
             let has = |(name, expected): &(Box<str>, ExactJson)| {
                 actual.member(name).is_some_and(|actual| is_match(expected, actual))
@@ -164,8 +164,8 @@ pub fn member_pointer(pointer: &str, name: &str) -> String {
     format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 
-/// Converts the actual value to an expected one. Matchers that still match are kept, even in items
-/// whose position has changed, and members keep their order.
+/// Returns an expected value that matches the actual one. Matchers that still match are kept, even in items whose position has
+/// changed, and members keep their order.
 #[must_use]
 pub fn updated(expected: Option<&ExactJson>, actual: &ExactJson) -> ExactJson {
     if let Some(expected) = expected
@@ -175,7 +175,7 @@ pub fn updated(expected: Option<&ExactJson>, actual: &ExactJson) -> ExactJson {
     }
     match (expected, actual) {
         (_, ExactJson::Object(members)) => {
-            // An actual value that looks like a matcher can only be expected as any value.
+            // An object with the member `$any` would be read as a matcher, so a matcher for any value replaces it.
             if actual.member(ANY).is_some() {
                 return ExactJson::Object(vec![(ANY.into(), ExactJson::Text("json".into()))]);
             }

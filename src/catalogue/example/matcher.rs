@@ -1,4 +1,4 @@
-//! Matchers: `{"$any": "uuid"}` in an expected answer stands for every value of a type.
+//! Matchers: in an expected answer, `{"$any": "uuid"}` matches any value of that type.
 
 use super::value_type::{has_type, sample};
 use crate::catalogue::exact_json::ExactJson;
@@ -27,12 +27,12 @@ const KINDS: [ParameterType; 12] = [
     ParameterType::Json,
 ];
 
-/// A value that is different in each answer.
+/// A placeholder for a value that can differ from answer to answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Matcher<'a> {
-    /// The type of the value; `json` stands for any value.
+    /// The type of the value; `json` matches any value.
     pub kind: ParameterType,
-    /// Whether the matcher also stands for `null`.
+    /// Whether the matcher also matches `null`.
     nullable: bool,
     /// The value that the documentation shows.
     shown: Option<&'a ExactJson>,
@@ -77,19 +77,19 @@ impl<'a> Matcher<'a> {
         Some(Ok(Self { kind, nullable, shown }))
     }
 
-    /// Returns whether the matcher stands for a value.
+    /// Returns whether the matcher matches a value.
     #[must_use]
     pub fn is_match(&self, value: &ExactJson) -> bool {
         has_type(self.kind, value) || (self.nullable && *value == ExactJson::Null)
     }
 
-    /// Returns the value for the documentation: the one that the matcher names, or any of its type.
+    /// Returns the value for the documentation: the matcher's own example, or a sample of its type.
     #[must_use]
     pub fn sample(&self) -> ExactJson {
         self.shown.cloned().unwrap_or_else(|| sample(self.kind))
     }
 
-    /// Describes the values for which the matcher stands.
+    /// Describes the values that the matcher matches.
     #[must_use]
     pub fn description(&self) -> String {
         match self.kind {
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_matcher_stands_for_the_values_of_its_type() {
+    fn a_matcher_matches_the_values_of_its_type() {
         for (written, matching, other) in [
             (r#"{"$any":"string"}"#, r#""""#, "1"),
             (r#"{"$any":"int64"}"#, "-7", "7.5"),

@@ -4,7 +4,7 @@ use crate::catalogue::exact_json::ExactJson;
 use crate::catalogue::parameter::ParameterType;
 use crate::catalogue::validate::scalar;
 
-/// Returns whether a value has a type. `json` stands for any value, `table` for an array.
+/// Returns whether a value has a type. Every value has the type `json`, and every array the type `table`.
 #[must_use]
 pub fn has_type(kind: ParameterType, value: &ExactJson) -> bool {
     match (kind, value) {

@@ -101,9 +101,12 @@ fn errors_in_produces_give_the_reason() {
     );
     check(&produces("value", r#""image/*""#), "expected a media type without wildcards");
     check(&produces("value", r#""multipart/mixed""#), "expected another media type");
-    check(&produces("value", r#"["image/png","image/gif"]"#), "expected one media type besides");
+    check(
+        &produces("value", r#"["image/png","image/gif"]"#),
+        "expected at most one media type besides",
+    );
     let outputs = with(r#""result":"value","produces":"image/png","outputs":["a"]"#);
-    check(&outputs, "outputs: expected none, because a value that is sent as it is");
+    check(&outputs, "outputs: expected none, because a value that is sent unchanged");
 }
 
 #[test]
@@ -123,7 +126,7 @@ fn errors_in_cache_give_the_reason() {
     let id = get(r#""cache":{"coalesce":true},"parameters":{"request_id":{"in":"context"}}"#);
     check(
         &id,
-        "parameters.request_id: expected no such parameter, because every request has another id",
+        "parameters.request_id: expected no such parameter, because every request has a different id",
     );
     let own = get(
         r#""cache":{"coalesce":true,"shared":true},"parameters":{"principal":{"in":"context"}}"#,

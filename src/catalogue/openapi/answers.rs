@@ -42,8 +42,8 @@ fn value(columns: Option<&[ReturnColumn]>) -> Json {
     value.map_or_else(|| json!({}), column)
 }
 
-/// Returns the schema of an object with these columns and outputs. A row has all of the declared columns. Further ones are
-/// allowed, so that a client still accepts the answer if the procedure returns more.
+/// Returns the schema of an object with these columns and outputs. A row has all of the declared columns. Further columns are
+/// allowed, so that a client still accepts the answer if the procedure returns more of them.
 fn object(columns: Option<&[ReturnColumn]>, outputs: &[String]) -> Json {
     let Some(columns) = columns else { return json!({ "type": "object" }) };
     let mut properties: Map<String, Json> =

@@ -18,7 +18,7 @@ use crate::problem::{self, Effect, PROBLEM_JSON, ProblemKind};
 /// The id of the request in the sample of a problem document.
 const REQUEST_ID: &str = "0198f1c5-7d2a-7c3e-9b1f-2a4c6e8f0a1b";
 
-/// Returns the examples of a request that the endpoint accepts. The values of others contradict the schemas.
+/// Returns the examples whose requests the endpoint accepts. The values in the other examples contradict the schemas.
 fn accepted(endpoint: &Endpoint) -> impl Iterator<Item = &Example> {
     endpoint.examples.iter().filter(|example| !example.is_invalid())
 }
@@ -52,7 +52,7 @@ pub(super) fn of_header(endpoint: &Endpoint, name: &'static str) -> Map<String, 
     values.map(|(one, value)| (one.name.to_string(), object(one, value.into()))).collect()
 }
 
-/// Returns a value in its JSON type, although it can be written as a string; `None` for NULL.
+/// Returns a value, which an example may contain as a string, in the JSON type of its parameter; `None` for NULL.
 fn typed(parameter: &Parameter, value: &ExactJson) -> Option<Json> {
     if parameter.kind == ParameterType::Json {
         return Some(value.to_value());
@@ -85,7 +85,7 @@ pub(super) fn add_answers(endpoint: &Endpoint, responses: &mut Map<String, Json>
         let Some((media_type, value)) = sample(endpoint, example, answer) else { continue };
         let status = answer.status.to_string();
         if answer.problem.is_some() {
-            // The shared response has no examples.
+            // The reference to the shared response, which cannot have examples, is replaced.
             let response = responses.entry(status).or_insert_with(|| json!({}));
             if response.get("content").is_none() {
                 *response = super::problem_response();

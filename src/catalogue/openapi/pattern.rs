@@ -1,7 +1,7 @@
 //! Translates regular expressions of Rust's `regex` to ECMA 262, the syntax of `pattern` in JSON Schema.
 //!
-//! The translation prints the parsed expression with only the syntax that `RegExp` reads in the same way with and without the
-//! flag `u`, and that other common engines share. Everything else has no translation.
+//! The translation uses only syntax that `RegExp` interprets in the same way with and without the flag `u`, and that other
+//! common engines support as well. An expression that needs other syntax is not translated.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,8 @@ use regex_syntax::hir::{Class, ClassUnicode, ClassUnicodeRange, Hir, HirKind, Lo
 
 /// The maximum number of ranges in a class. Larger classes, such as `\w` with all letters of Unicode, are not translated.
 const RANGES_MAX: usize = 64;
-/// The last character that is one code unit in UTF-16. Without the flag `u`, `RegExp` reads others as two characters.
+/// The last character that is one code unit in UTF-16. Without the flag `u`, `RegExp` reads each later character as two
+/// characters.
 const LAST_CODE_UNIT: char = '\u{FFFF}';
 
 /// Returns a class that consists of these ranges of characters.
@@ -159,7 +160,8 @@ impl Printer<'_> {
     }
 }
 
-/// Writes a class, or its complement if only that has no character beyond `LAST_CODE_UNIT`.
+/// Writes a class. If it has characters beyond `LAST_CODE_UNIT` and its complement has none, the complement is written as a
+/// negated class.
 fn write_class(mut class: ClassUnicode, out: &mut String) -> Option<()> {
     let is_wide = |class: &ClassUnicode| {
         class.ranges().last().is_some_and(|range| range.end() > LAST_CODE_UNIT)
@@ -265,7 +267,7 @@ mod tests {
             ["^[a-c]+$", "(?i)^AB?$", "b", "^.$", "[[:digit:]]", "a|-", "(?i)k", r"^1\.0/[a\]b-]$"]
         {
             let (own, other) = (Regex::new(rust).unwrap(), translated(rust).unwrap());
-            // Except for the form of its escapes, the translation is also valid for Rust.
+            // Apart from its escapes, the translation is also valid in Rust's syntax.
             let other =
                 other.replace(r"\u", r"\x{").replace("0000", "0000}").replace("000A", "000A}");
             let other = other.replace("212A", "212A}");

@@ -17,7 +17,7 @@ pub(super) fn content(endpoint: &Endpoint, schema: &Json) -> Map<String, Json> {
     endpoint.produces.iter().map(|one| (one.media_type().to_owned(), described(one))).collect()
 }
 
-/// Returns whether `Accept` can exclude every representation although it accepts JSON, or choose between several.
+/// Returns whether the answer depends on `Accept`, because the endpoint has representations other than JSON.
 pub(super) fn is_negotiated(endpoint: &Endpoint) -> bool {
     !matches!(*endpoint.produces, [Representation::Json])
 }

@@ -7,7 +7,7 @@ use crate::catalogue::parameter::{NumberBound, Parameter, ParameterSource, Param
 use crate::catalogue::payload;
 use crate::catalogue::validate::decimal::DECIMAL_DIGITS_MAX;
 
-/// Returns the type and the format of a catalogue type. `json` has no type, because it stands for any value.
+/// Returns the type and the format of a catalogue type. `json` has no type, because it allows any value.
 pub(super) fn kind(kind: ParameterType) -> (Option<&'static str>, Option<&'static str>) {
     match kind {
         ParameterType::Int32 => (Some("integer"), Some("int32")),
@@ -107,7 +107,7 @@ fn value_type(parameter: &Parameter, kind: Option<&str>, nullable: bool) -> Opti
     }
 }
 
-/// Returns the bounds of a type. JSON Schema does not check its format.
+/// Returns the bounds of an integer type. The schema states them, because validators need not check `format`.
 fn range(kind: ParameterType) -> (Option<i64>, Option<i64>) {
     match kind {
         ParameterType::Int32 => (Some(i32::MIN.into()), Some(i32::MAX.into())),

@@ -11,9 +11,9 @@ const DATE: &str = "^(?!0000)";
 const TIME: &str = r"^(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?$";
 /// A date and time without a leap second, and with an offset of at most 14 hours.
 const DATETIME: &str = r"^(?!0000)[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt](?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?(?:[Zz]|[+-](?:(?:0[0-9]|1[0-3]):[0-5][0-9]|14:00))$";
-/// A header's value has no space at its ends, because HTTP removes it.
+/// The value of a header neither starts nor ends with a space, because HTTP removes such spaces.
 const HEADER: &str = r"^(?:[!-~](?:[\u0009 -~]*[!-~])?)?$";
-/// A complete group of base64, and the last groups of one and two bytes (RFC 4648 §4).
+/// A complete group of base64, and the last groups that encode one and two bytes (RFC 4648 §4).
 const BASE64: [&str; 3] =
     ["[A-Za-z0-9+/]{4}", "[A-Za-z0-9+/][AQgw]==", "[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]="];
 /// The largest number of bytes that a pattern counts. Engines are slow with larger counts, or refuse them.

@@ -119,8 +119,8 @@ pub fn compare(left: &str, right: &str) -> Option<Ordering> {
     })
 }
 
-/// Returns whether a number is an integral multiple of another one, exactly. `None` if one of the texts is not a number, or has
-/// more digits than 128 bits can hold.
+/// Returns whether a number is an integer multiple of another one; the calculation is exact. Returns `None` if one of the texts
+/// is not a number, or has more digits than 128 bits can hold.
 #[must_use]
 pub fn is_multiple(number: &str, of: &str) -> Option<bool> {
     let ((number, exponent), (of, of_exponent)) = (scaled(split(number)?)?, scaled(split(of)?)?);
@@ -129,10 +129,8 @@ pub fn is_multiple(number: &str, of: &str) -> Option<bool> {
     }
     let exponent = exponent - of_exponent;
     if exponent < 0 {
-        // `number` does not end with a zero, so a multiple of a larger value cannot be equal to it.
-        let power = u32::try_from(-exponent).ok().and_then(|power| 10_u128.checked_pow(power));
-        let divisor = power.and_then(|power| of.checked_mul(power));
-        return Some(divisor.is_some_and(|divisor| number % divisor == 0));
+        // `number` does not end with a zero, so it is not a multiple of `of` times a power of ten.
+        return Some(false);
     }
     let mut rest = number % of;
     for _ in 0..exponent {

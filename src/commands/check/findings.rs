@@ -19,8 +19,8 @@ pub(super) struct CheckedRole {
 }
 
 impl CheckedRole {
-    /// Returns the endpoints that the role serves, each with a queue: with all its queues for a gateway, and with those that
-    /// the worker serves for a worker.
+    /// Returns the endpoints of the role, each with one of its queues: for a gateway, all queues; for a worker, those that the
+    /// worker serves.
     pub(super) fn endpoints(&self) -> impl Iterator<Item = (&Endpoint, &EndpointQueue)> {
         let is_served = |(_, queue): &(&Endpoint, &EndpointQueue)| {
             self.role == Role::Gateway || self.config.worker.queue(&queue.name).is_some()

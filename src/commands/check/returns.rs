@@ -188,7 +188,7 @@ impl<'a> ReturnsComparison<'a> {
     fn column(&mut self, key: &str, column: &ReturnColumn, found: &ColumnDescription) {
         let (name, kind) = (&column.name, column.kind);
         let ColumnDescription { declared, kinds, is_nullable, .. } = found;
-        // `json` stands for any value.
+        // `json` allows any value.
         let fits = kind == ParameterType::Json || kinds.is_empty() || kinds.contains(&kind);
         if !fits {
             let expected: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn endpoints_without_a_description_are_named_in_one_line() {
-        let reasons = ["no answer within 5.0s", "the time for all procedures is over"];
+        let reasons = ["no answer within 5.0s", "the time limit for all procedures has passed"];
         let one =
             |at: usize| (format!("endpoint \"e{at}\""), reasons[usize::from(at > 1)].to_owned());
         let all: Vec<_> = (1..=18).map(one).collect();

@@ -1,4 +1,4 @@
-//! Warns about JSON Schemas in `returns` with which no value can be compared.
+//! Warns about JSON Schemas in `returns` against which values cannot be validated.
 
 use crate::catalogue::Catalogue;
 use crate::catalogue::json_schema::JsonSchema;

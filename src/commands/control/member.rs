@@ -15,7 +15,7 @@ pub(super) struct Member {
     pub(super) version: String,
     /// The last command that the process has replied to.
     pub(super) replied_to: Option<&'static str>,
-    /// Why the last command failed, or that there was no reply in time.
+    /// The reasons why the last command failed. A missing reply is a reason, too.
     pub(super) faults: Vec<String>,
     pub(super) notes: Vec<String>,
     /// The queues to which the process has applied the last command.

@@ -60,7 +60,7 @@ pub(super) fn text(plan: &DevPlan, files: &RunFiles<'_>, environment: &Path) -> 
     lines.join("\n")
 }
 
-/// Returns where the documentation is, and what it shows.
+/// Returns the line about the documentation: its URL, and the endpoints that it shows.
 fn documentation(plan: &DevPlan, url: &str) -> String {
     match plan.documentation {
         DocumentationAccess::Off => String::new(),

@@ -177,7 +177,7 @@ fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned)
 }
 
-/// Returns a sample value as it is written in a URL.
+/// Returns the text of a sample value in a URL.
 fn encoded(parameter: &Parameter) -> Option<String> {
     let text = text(&value(parameter)?);
     Some(uri::encode(&text))

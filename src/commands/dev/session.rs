@@ -384,7 +384,7 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
         Ok(())
     }
 
-    /// Returns a path as a person writes it: relative to the directory of the configuration.
+    /// Returns a path for messages: relative to the configuration directory.
     fn relative(&self, path: &std::path::Path) -> String {
         path.strip_prefix(self.base.directory()).unwrap_or(path).display().to_string()
     }

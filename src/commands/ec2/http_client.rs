@@ -23,7 +23,7 @@ pub(super) fn new(ca: Option<&Path>) -> Result<reqwest::Client, String> {
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .redirect(reqwest::redirect::Policy::none())
-        // Ignores proxies from the environment, which would get the credentials in the instance metadata.
+        // Ignores proxies from the environment, which would receive the credentials from the instance metadata.
         .no_proxy()
         .user_agent(concat!("fjord/", env!("CARGO_PKG_VERSION")))
         .build()

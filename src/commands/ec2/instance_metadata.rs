@@ -27,7 +27,7 @@ pub(super) struct InstanceMetadata {
 pub(super) struct RoleCredentials {
     pub(super) role: String,
     pub(super) credentials: Credentials,
-    /// When they expire, as the service writes it.
+    /// The time at which they expire, as the service formats it.
     pub(super) expiration: String,
 }
 

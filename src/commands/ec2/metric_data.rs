@@ -7,7 +7,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use crate::fleet::view::PoolView;
 use crate::telemetry::count_as_f64;
 
-/// The characters that the query protocol does not encode.
+/// The characters that the query protocol encodes: all except letters, digits, `-`, `.`, `_` and `~`.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// One value of a pool.

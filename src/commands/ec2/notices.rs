@@ -11,9 +11,9 @@ use super::instance_metadata::InstanceMetadata;
 pub(super) enum Notice {
     /// The autoscaling group terminates the instance.
     Terminating,
-    /// A spot instance is interrupted: the action, and when it begins.
+    /// A spot instance will be interrupted: the action, and the time at which it begins.
     SpotInterruption(String, String),
-    /// A spot instance has an elevated risk of interruption, since this time.
+    /// A spot instance has had an elevated risk of interruption since this time.
     RebalanceRecommendation(String),
 }
 
@@ -32,12 +32,15 @@ struct RebalanceDocument {
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Terminating => write!(f, "the autoscaling group terminates this instance"),
+            Self::Terminating => write!(f, "the autoscaling group is terminating this instance"),
             Self::SpotInterruption(action, time) => {
-                write!(f, "this spot instance is interrupted ({action}) at {time}")
+                write!(f, "this spot instance will be interrupted ({action}) at {time}")
             }
             Self::RebalanceRecommendation(time) => {
-                write!(f, "this spot instance has an elevated risk of interruption since {time}")
+                write!(
+                    f,
+                    "this spot instance has had an elevated risk of interruption since {time}"
+                )
             }
         }
     }

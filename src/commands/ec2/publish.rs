@@ -16,7 +16,7 @@ use crate::commands::status;
 use crate::config::Sources;
 use crate::fleet::view::{FleetView, PoolView};
 
-/// The name of `CloudWatch` in signatures and in the names of its endpoints, and in policies.
+/// The name of `CloudWatch` in signatures and endpoint names, and its name in policies.
 const SERVICE: (&str, &str) = ("monitoring", "cloudwatch");
 /// The maximum number of pools. `CloudWatch` accepts 1,000 metrics in one request; each pool has four.
 const POOLS_MAX: usize = 250;

@@ -36,7 +36,7 @@ impl ServiceError {
         matches!(&*self.code, "ExpiredToken" | "ExpiredTokenException" | "RequestExpired")
     }
 
-    /// Returns whether the permissions of the role do not suffice.
+    /// Returns whether the role lacks a permission.
     pub(super) fn is_denied(&self) -> bool {
         matches!(&*self.code, "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation")
     }

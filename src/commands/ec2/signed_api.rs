@@ -14,7 +14,7 @@ use crate::jitter::jittered;
 
 /// The longest wait for the answer to one attempt.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(5);
-/// How many times a request is sent. A timer or the service manager runs the command again later.
+/// The maximum number of attempts for a request. A timer or the service manager runs the command again later.
 const ATTEMPTS_MAX: u32 = 3;
 /// The pause before the second attempt. It doubles with each further attempt.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -73,7 +73,7 @@ impl SignedApi {
     /// metadata service currently has.
     ///
     /// # Errors
-    /// `CallFailure` if the last attempt has failed, or one of them in a way that a repetition would not change.
+    /// `CallFailure` if the last attempt has failed, or if another attempt has failed in a way that retrying would not fix.
     pub(super) async fn call(
         &self,
         action: &str,

@@ -19,7 +19,7 @@ use crate::commands::printable::printable;
 use crate::commands::{EXIT_FAILED, Output};
 use crate::telemetry::logs;
 
-/// The name of EC2 Auto Scaling in signatures and in the names of its endpoints, and in policies.
+/// The name of EC2 Auto Scaling in signatures and endpoint names, and its name in policies.
 const SERVICE: (&str, &str) = ("autoscaling", "autoscaling");
 /// The time after which a failure that persists is logged again.
 const FAILURE_REPEAT: Duration = Duration::from_mins(10);
@@ -117,8 +117,8 @@ impl Watch<'_> {
             self.stop_roles(output).await?
         };
         if !notices.contains(&Notice::Terminating) {
-            // The service stays active: it tries again to stop the roles if that has failed, and the group may still terminate
-            // the instance, and then waits for its hook.
+            // The command continues to run: if the roles have not stopped, it tries again, and if the group terminates the
+            // instance later, the group waits for its hook.
             return Ok(None);
         }
         if failures.iter().any(|failure| matches!(failure, StopFailure::TimedOut(_))) {

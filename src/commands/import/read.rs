@@ -20,8 +20,7 @@ use crate::telemetry::chain;
 
 /// The longest wait for the list of procedures with their parameters.
 const LIMIT: Duration = Duration::from_mins(1);
-/// The longest wait for the descriptions of all answers. Descriptions that are still missing then
-/// are reported.
+/// The longest wait for the descriptions of all answers. Descriptions that are missing after this time are reported.
 const RESULTS_LIMIT: Duration = Duration::from_mins(5);
 
 /// A procedure in the database.
@@ -29,7 +28,7 @@ const RESULTS_LIMIT: Duration = Duration::from_mins(5);
 pub(super) struct ReadProcedure {
     /// The name and the parameters.
     pub(super) description: ProcedureDescription,
-    /// What the procedure returns; `None` if no entry will be created for it.
+    /// The description of the procedure's results; `None` if no entry will be created for the procedure.
     pub(super) results: Option<ResultDescription>,
     /// The reason why a sample failed.
     pub(super) sample_error: Option<String>,
@@ -92,7 +91,7 @@ async fn describe_answers(
     read.collect()
 }
 
-/// Calls the procedures that will get an entry with GET, if part of their answer is not described.
+/// Calls each procedure that will become a GET endpoint and whose answer is not completely described.
 async fn add_samples(backend: &Arc<dyn Backend>, procedures: &mut [ReadProcedure]) {
     for ReadProcedure { description, results, sample_error } in procedures {
         let is_read = entry::method_of(description) == Some("GET");

@@ -11,9 +11,9 @@ use crate::procedures::{ColumnDescription, ResultDescription};
 #[derive(Clone, Debug, serde::Serialize)]
 #[serde(untagged)]
 pub(super) enum ImportedReturns<'a> {
-    /// With the results `rows` and `row`.
+    /// For the results `rows` and `row`.
     Columns(ImportedColumns<'a>),
-    /// With the result `full`.
+    /// For the result `full`.
     Full {
         /// The result sets.
         #[serde(skip_serializing_if = "Option::is_none")]

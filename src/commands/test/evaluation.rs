@@ -188,7 +188,7 @@ fn drift(
     returns_drift::drift(endpoint, body)
 }
 
-/// Compares an answer with the expected one. `body` is missing if it has its own difference.
+/// Compares an answer with the expected one. `body` is `None` if its difference has already been reported.
 fn compare(
     expected: &ExampleAnswer,
     received: &HttpAnswer,
@@ -201,7 +201,7 @@ fn compare(
     let is_same = expected.status == received.status
         && expected.problem.as_deref() == received.problem().as_deref();
     if !is_same {
-        // If the status differs, the rest of the answer says nothing more.
+        // If the status differs, further differences give no additional information.
         return vec![Difference::new("status", expected_status, received.description())];
     }
     let mut found = Vec::new();

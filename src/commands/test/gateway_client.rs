@@ -21,7 +21,7 @@ use crate::tls;
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// The longest wait for the files of a credential, and for those of the TLS client.
 const FILES_LIMIT: Duration = Duration::from_secs(10);
-/// What is read if no file is named.
+/// The certificates that are read if no file is named.
 const SYSTEM_CERTIFICATES: &str = "the system's CA certificates";
 /// The maximum size of an answer in bytes.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -131,7 +131,7 @@ impl GatewayClient {
 /// A header with a credential.
 type CredentialHeader = (HeaderName, HeaderValue);
 
-/// A thread that reads files, because opening or reading a pipe can block forever. If it does not end in time, it is left behind.
+/// A thread that reads files, because opening or reading a pipe can block forever. If it does not end in time, it is abandoned.
 struct FileReader<T> {
     /// The files, for messages.
     names: String,

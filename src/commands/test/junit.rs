@@ -28,14 +28,14 @@ pub(super) struct JunitFile {
 }
 
 impl JunitFile {
-    /// Replaces the report of an earlier run with one that says that this run has not ended, which stays if the process is
-    /// killed. A pipe or a device is only opened.
+    /// Replaces the report of an earlier run with one that says that this run has not ended. If the process is killed, that
+    /// report remains. A pipe or a device is only opened.
     ///
     /// # Errors
     /// A message that names the file.
     pub(super) fn start(path: &Path) -> Result<Self, String> {
         let failed = |error: io::Error| format!("{}: cannot be created: {error}", path.display());
-        // A symbolic link stays one.
+        // A symbolic link stays a symbolic link.
         let target = target(path);
         let stream = match fs::metadata(&target) {
             Err(_) => None,
@@ -73,14 +73,14 @@ impl JunitFile {
     }
 }
 
-/// Follows symbolic links, also to a file that does not exist.
+/// Follows symbolic links, even to a file that does not exist.
 fn target(path: &Path) -> PathBuf {
     if let Ok(target) = fs::canonicalize(path) {
         return target;
     }
     let mut target = path.to_owned();
     for _ in 0..LINKS_MAX {
-        // Such as /dev/stdout, if it is a pipe: its link names no file.
+        // For example, /dev/stdout exists if it is a pipe, but the target of its link does not name a file.
         if fs::metadata(&target).is_ok() {
             break;
         }

@@ -24,7 +24,7 @@ const BYTE_ORDER_MARK: &str = "\u{feff}";
 /// The key of an example's answer.
 const ANSWER: &str = "answer";
 
-/// What was written.
+/// The result of an update.
 #[derive(Debug, Default)]
 pub(super) struct UpdateResult {
     /// The changed files.
@@ -34,7 +34,7 @@ pub(super) struct UpdateResult {
     /// The expectations that were removed because the answer does not meet them, each after the
     /// name of its example.
     pub(super) removed: Vec<String>,
-    /// Why examples or files were not updated.
+    /// The reasons why examples or files were not updated.
     pub(super) errors: Vec<String>,
 }
 
@@ -157,7 +157,7 @@ impl CatalogueFiles {
 }
 
 fn changed() -> String {
-    "the file has changed meanwhile: run the examples again".to_owned()
+    "the file has changed in the meantime: run the examples again".to_owned()
 }
 
 fn not_updated(result: &ExampleResult, reason: &str) -> String {

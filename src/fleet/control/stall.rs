@@ -38,7 +38,7 @@ impl StallDetector {
     }
 
     /// Records that the messages of a stall have been read: all of them had been received at `flushed_at`. Does not end the
-    /// stall if the process was suspended again since then. The time that confirming this took is not another stall.
+    /// stall if the process was suspended again since then. The time that the confirmation took does not count as another stall.
     pub(super) fn caught_up(&self, flushed_at: Instant, now: Instant) {
         let mut state = self.lock();
         if now.saturating_duration_since(flushed_at) < STALL_MIN {

@@ -9,7 +9,7 @@ use crate::fleet::Report;
 
 use super::HISTORY_TIME;
 
-/// The maximum number of processes that are remembered without a reply.
+/// The maximum number of remembered processes that did not reply to the last query.
 const MISSING_MAX: usize = 1_000;
 
 /// The maximum length in bytes of an id, role, host name or version. A process with a longer one is not remembered.

@@ -127,7 +127,7 @@ async fn send_batches(
         let limit = shared.config.load().operation_timeout;
         let client = shared.client.load_full();
         for message in batch.drain(..) {
-            // The link was lost meanwhile. The library would send the message after the reconnect.
+            // The link was lost in the meantime. The library would send the message after the reconnect.
             if !client.is_connected() {
                 tracing::debug!("a message was dropped: the connection to NATS was lost");
                 continue;

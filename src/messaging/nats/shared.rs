@@ -53,7 +53,7 @@ impl NatsShared {
         self.config_in_use.store(config);
     }
 
-    /// Starts a trial again that the loss of the client in use has ended.
+    /// Restarts a trial that ended because the client in use was lost.
     pub(super) fn resume_trial(&self) {
         if *self.settings.borrow() == SettingsState::Pending {
             self.reconfigured.notify_one();

@@ -16,7 +16,8 @@ use crate::messaging::TransportError;
 
 /// The value of `client` after leaving. It keeps later clients from subscribing again.
 const LEFT: u64 = u64::MAX;
-/// The maximum number of messages of another client that wait for the reader. More wait in the buffer of the client library.
+/// The maximum number of messages of another client that wait for the reader. Further messages wait in the client library's
+/// buffer.
 const FORWARDED_MAX: usize = 256;
 
 /// A subscription. It outlives the client that carries it.
@@ -29,7 +30,7 @@ pub(super) struct SubscriptionHandle {
     /// The number of the latest client that carries the subscription; `LEFT` after leaving.
     client: AtomicU64,
     change: Mutex<SubscriberChange>,
-    /// Messages that a client received which does not carry the subscription.
+    /// Messages that were received by a client that does not carry the subscription.
     forwarded: Mutex<VecDeque<async_nats::Message>>,
     /// `false` only if `forwarded` is empty. Atomic, because it is read for every message.
     has_forwarded: AtomicBool,

@@ -264,8 +264,8 @@ fn end_slowly(client: Arc<NatsClient>) {
     });
 }
 
-/// The queue groups that a client has joined which is not used yet. When dropped, it leaves the groups, and requests that they
-/// have already delivered are still executed.
+/// The queue groups that have been joined by a client that is not used yet. When this value is dropped, the client leaves the
+/// groups; requests that have already been delivered are still executed.
 struct JoinedGroups(Vec<TrialSubscription>);
 
 impl JoinedGroups {

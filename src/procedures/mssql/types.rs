@@ -157,8 +157,8 @@ impl SqlType {
         }
     }
 
-    /// Returns the declaration of a variable for a value of this type. Text stands for the types
-    /// that the driver exchanges as text.
+    /// Returns the declaration of a variable for a value of this type. For the types that the driver exchanges as text, it is a
+    /// text type.
     pub(super) fn variable_type(&self) -> String {
         match self {
             Self::Json | Self::Vector => "nvarchar(max)".to_owned(),

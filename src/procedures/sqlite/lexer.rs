@@ -101,7 +101,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// Takes text between delimiters of one byte. A doubled closing delimiter stands for itself.
+    /// Takes text between delimiters of one byte. A doubled closing delimiter is part of the text, once.
     fn take_quoted(&mut self, close: char) -> String {
         self.skip(1);
         let mut text = String::new();

@@ -28,9 +28,9 @@ const PIECE_BYTES: usize = 64 * 1024;
 /// A body that is compressed again counts as several.
 const DECOMPRESSIONS_MAX: usize = 64;
 static DECOMPRESSIONS: Semaphore = Semaphore::const_new(DECOMPRESSIONS_MAX);
-/// The memory that one decompression needs, rounded.
+/// The memory that one decompression needs, rounded up.
 const DECOMPRESSION_BYTES: usize = 128 * 1024;
-/// `Retry-After` for a request beyond this limit, in seconds.
+/// `Retry-After` for a request beyond `DECOMPRESSIONS_MAX`, in seconds.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 /// The level for bodies that are compressed once and sent many times.
 const LEVEL: u32 = 6;

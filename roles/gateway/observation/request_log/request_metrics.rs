@@ -52,7 +52,8 @@ pub(in crate::roles::gateway) fn forget_endpoints() {
     CATALOGUE.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Counts a request to an endpoint and records its duration. `queue` is the queue that it was given, if the endpoint has several.
+/// Counts a request to an endpoint and records its duration. `queue` is the queue to which it was assigned, if the endpoint has
+/// several.
 pub(super) fn record(
     (endpoint, queue): (Option<&EndpointId>, Option<&QueueName>),
     status: StatusCode,

@@ -25,7 +25,7 @@ use super::answer_sink::AnswerSink;
 use super::failure_log::{FailureKind, log_failure};
 use super::response_headers::response_headers;
 
-/// Error numbers that contain an HTTP status: 50404 stands for 404.
+/// Error numbers that contain an HTTP status: 50404 becomes 404.
 const STATUS_NUMBERS: std::ops::RangeInclusive<u32> = 50_400..=50_599;
 /// The difference between an error number in `STATUS_NUMBERS` and its HTTP status.
 const STATUS_NUMBERS_BASE: u32 = 50_000;

@@ -42,12 +42,12 @@ enum NotStarted {
 }
 
 impl Queue {
-    /// Sets the number of slots that the configuration has. It applies unless an operator has set another one.
+    /// Sets the configured number of slots. It applies unless an operator has set a different number.
     pub fn set_configured_limit(self: &Arc<Self>, configured: usize) {
         self.change_limit(|limit| limit.configured = configured);
     }
 
-    /// Sets the number of slots until the worker stops; `None` stands for the one in the configuration. Excess calls continue.
+    /// Sets the number of slots until the worker stops; `None` restores the configured number. Excess calls continue.
     pub fn set_operator_limit(self: &Arc<Self>, by_operator: Option<usize>) {
         self.change_limit(|limit| limit.by_operator = by_operator);
     }

@@ -11,7 +11,7 @@ const ENDPOINT: &str = r#""route":"POST /v1/{id}/moves","procedure":"a.b","auth"
       "office":{"in":"claim","type":"string","maxLength":3},
       "idempotency_key":{"in":"context","required":true},"principal":{"in":"context"}}"#;
 
-/// Returns the errors of an endpoint with these examples, without the file and the endpoint.
+/// Returns the errors of an endpoint with these examples, without the names of the file and the endpoint.
 fn errors_of(endpoint: &str, examples: &str) -> Vec<String> {
     let text = format!(r#"{{"e":{{{endpoint},"examples":{examples}}}}}"#);
     let errors = parse(&[("a.json", &text)], &defaults()).err().unwrap_or_default();
@@ -93,7 +93,7 @@ fn every_error_in_a_request_is_reported() {
         ),
         (
             r#""parameters":{"id":1},"headers":{"Idempotency-Key":"k","A b":"x"}"#.to_owned(),
-            "examples.one.headers.A b: expected the name and the value",
+            "examples.one.headers.A b: expected a valid header name and value",
         ),
         (
             format!(r#"{key},"parameters":{{"id":1}},"caller":{{"claims":{{"office":"long"}}}}"#),

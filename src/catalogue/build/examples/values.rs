@@ -22,10 +22,10 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const CURE: &str =
     "expected a value that the endpoint accepts, or \"problem\": \"invalid-request\" as the answer";
 
-/// The advice about a value that no request can contain, even if its refusal is expected.
+/// The advice about a value that cannot be sent, so that the gateway cannot even refuse it.
 const UNSENDABLE: &str = "cannot be sent in a header: expected a value without control characters";
 
-/// Returns every error as its key within the example and its message.
+/// Returns every error: its key within the example, and its message.
 pub(super) fn errors(endpoint: &Endpoint, example: &Example) -> Vec<(String, String)> {
     let mut errors = Vec::new();
     for (name, _) in &example.parameters {
@@ -129,7 +129,7 @@ fn add(parameter: &Parameter, example: &Example, errors: &mut Vec<(String, Strin
             Some(inner) if !inner.is_empty() => format!("{inner}: "),
             _ => String::new(),
         };
-        let cure = if is_from_caller { "expected a usable value" } else { CURE };
+        let cure = if is_from_caller { "expected a valid value" } else { CURE };
         errors.push((key.clone(), format!("{place}{detail}; {cure}")));
     }
 }
@@ -166,7 +166,7 @@ fn check(parameter: &Parameter, value: &ExactJson, violations: &mut Violations) 
     validate::from_text(parameter, text, location, violations);
 }
 
-/// Checks a claim as the gateway does, which uses the text of a string.
+/// Checks a claim in the same way as the gateway: a string is validated as text, any other value as JSON.
 fn check_claim(parameter: &Parameter, claim: &serde_json::Value, violations: &mut Violations) {
     let location = Location::Parameter(parameter);
     match claim {

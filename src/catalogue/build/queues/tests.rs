@@ -67,7 +67,7 @@ fn errors_in_queues_name_their_keys() {
         check_error(&with(&format!(r#"{{"q":{weight}}}"#)), expected);
         let errors = endpoint(&with(&format!(r#"{{"q":{weight}}}"#))).unwrap_err();
         assert!(
-            errors[0].ends_with("expected a whole number from 0 to 1000000 as weight"),
+            errors[0].ends_with("expected a whole number from 0 to 1000000 as the weight"),
             "{errors:?}"
         );
     }

@@ -8,7 +8,7 @@ use crate::commands::test::evaluation::{HttpAnswer, has_body, header_matches, re
 /// The members of a problem document that describe the example. The others depend on the request or follow from the type.
 const DESCRIBING: [&str; 2] = ["detail", "errors"];
 
-/// An answer as it is written in the catalogue.
+/// An answer in the form in which the catalogue contains it.
 #[derive(Debug)]
 pub(super) struct ActualAnswer {
     pub(super) json: ExactJson,
@@ -16,8 +16,8 @@ pub(super) struct ActualAnswer {
     pub(super) removed: Vec<String>,
 }
 
-/// Returns the answer as it is written in the catalogue. Matchers that still match are kept, as are the selection of headers
-/// and the omission of the body.
+/// Returns the answer in the form in which the catalogue contains it. Matchers that still match are kept, as are the selection
+/// of headers and the omission of the body.
 ///
 /// # Errors
 /// The reason why an example cannot expect this answer.

@@ -87,8 +87,7 @@ fn an_error_of_the_procedure_outranks_those_of_the_server() {
         (&[(50422, 16), (823, 24)], 823),
         (&[(50422, 16), (1205, 13)], 1205),
         (&[(50000, 16), (3960, 16)], 3960),
-        // The number that stands for every unknown error of Babelfish does not mean that a
-        // procedure raised the error.
+        // Babelfish's number for every unknown error does not mean that a procedure raised the error.
         (&[(547, 16), (BABELFISH_UNMAPPED, 16)], 547),
     ];
     for (numbers, expected) in cases {

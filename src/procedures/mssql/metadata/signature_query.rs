@@ -37,8 +37,8 @@ const FORMS: [QueryForm; 2] = [
 ];
 /// The join with the object, for its type code.
 const OBJECTS: &str = "LEFT JOIN sys.all_objects AS b ON b.object_id = r.id ";
-/// The SQL expressions for the object that a synonym stands for. The id of an object in another
-/// database would denote an unrelated object in this one.
+/// The join with the synonyms, and the SQL expressions for the name and the id of a synonym's base object. In this database,
+/// the id of an object in another database would denote an unrelated object.
 const SYNONYMS: &str = "LEFT JOIN sys.synonyms AS y ON y.object_id = o.id ";
 const SYNONYM: &str = "y.base_object_name";
 const BASE: &str = "CASE WHEN y.object_id IS NULL THEN o.id \

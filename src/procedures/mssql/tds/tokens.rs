@@ -23,7 +23,7 @@ const DONE_PROC: u8 = 0xfe;
 const SHORT_TOKENS: [u8; 6] = [0xa4, 0xa5, 0xa9, 0xad, 0xe3, 0xed];
 /// SESSIONSTATE, FEDAUTHINFO: a length of four bytes follows.
 const LONG_TOKENS: [u8; 2] = [0xe4, 0xee];
-/// The number of columns that stands for "no columns are described".
+/// The column count with which the server says that no columns are described.
 const NO_COLUMNS: u16 = 0xffff;
 /// The maximum size of the part of a token that is read as a whole. The largest is a message.
 const PART_BYTES_MAX: usize = 160 << 10;

@@ -38,9 +38,9 @@ pub(super) fn encode<'a>(
         .then(|| ColumnData::Numeric(Some(Numeric::new_with_scale(scaled, scale))))
 }
 
-/// Returns a `decimal` in a form in which the driver can send it as a parameter. For a parameter, the
-/// driver counts a zero before the decimal point, which is one digit too many if 38 follow. Text is
-/// converted by the server.
+/// Returns a `decimal` in a form in which the driver can send it as a parameter. For a parameter, the driver counts the zero
+/// before the decimal point, which is one digit too many if 38 digits follow. Such a number is sent as text, which the server
+/// converts.
 pub(super) fn as_parameter(number: Numeric) -> ColumnData<'static> {
     if number.scale() < Numeric::MAX_NUMERIC_SCALE {
         return ColumnData::Numeric(Some(number));

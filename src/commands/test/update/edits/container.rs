@@ -33,7 +33,7 @@ pub(super) struct ContainerEdit<'a> {
 }
 
 impl<'a> ContainerEdit<'a> {
-    /// Compares an array with its new version; `None` if nothing stays.
+    /// Compares an array with its new version; `None` if no item stays.
     pub(super) fn array(
         source: SourceText<'a>,
         old: &'a RawValue,
@@ -59,7 +59,7 @@ impl<'a> ContainerEdit<'a> {
         Ok((!container.kept.is_empty()).then_some(container))
     }
 
-    /// Compares an object with its new version; `None` if nothing stays. Members that stay keep their order, and an added one
+    /// Compares an object with its new version; `None` if no member stays. Members that stay keep their order, and an added one
     /// follows the member that it follows in the new version.
     pub(super) fn object(
         source: SourceText<'a>,
