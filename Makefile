@@ -38,7 +38,7 @@ PROPERTY_TESTS = arbitrary_header_bytes $(shell grep -rl --include='*.rs' 'propt
 # Fault tests start clusters of real processes, which compete for the processor if more tests run concurrently.
 TEST_THREADS ?= 2
 
-.PHONY: help check fmt lint test snapshots soak bench bench-growth bench-overload bench-pool bench-procedures bench-scrape rpm test-rpm doc deny run nats-server python prometheus sslyze openapi-tools cfn-lint simulate-growth rpm-aarch64 test-hostile run-gateway run-worker install clean
+.PHONY: help check fmt lint test snapshots soak bench bench-growth bench-overload bench-pool bench-procedures bench-scrape rpm test-rpm doc deny run nats-server python prometheus sslyze openapi-tools cfn-lint simulate-growth rpm-aarch64 test-hostile test-reloads run-gateway run-worker install clean
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-15s %s\n", $$1, $$2 }'
@@ -62,6 +62,9 @@ test-hostile: nats-server sslyze ## Runs third-party attack tools and random inp
 	FJORD_TEST_EXECUTABLE=$(abspath $(TARGET))/release/fjord \
 	  $(CARGO) test --locked --test fjord -- --nocapture --include-ignored --test-threads 1 third_party_tools hostile_clients
 	PROPTEST_CASES=20000 $(CARGO) test --locked --lib --test fjord -- --test-threads 2 $(PROPERTY_TESTS)
+
+test-reloads: nats-server ## Reloads a fleet 50 times under load, and adds and removes an endpoint each time
+	$(CARGO) test --locked --test fjord -- --nocapture --ignored fifty_reloads_add_and_remove
 
 soak: nats-server ## Injects random faults for SOAK_SECONDS (300), then compares every response with the ledger
 	FJORD_SOAK_SECONDS=$${SOAK_SECONDS:-300} $(CARGO) test --locked --test fjord -- --nocapture --ignored soak

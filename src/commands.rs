@@ -42,6 +42,9 @@ mod test;
 pub const EXIT_FAILED: u8 = 1;
 /// The exit status for invalid usage, or for an error in the configuration that a command found.
 pub const EXIT_USAGE: u8 = 2;
+/// The exit status of `fjord ec2 watch` if the autoscaling group terminates the instance before it is drained, or there is no
+/// lifecycle action to complete. systemd does not restart the unit, because another attempt would not change this.
+pub const EXIT_TERMINATION_FAILED: u8 = 3;
 /// The exit status for an error in the configuration that a role finds when it starts: `EX_CONFIG` from sysexits.h. systemd
 /// does not restart the unit (`RestartPreventExitStatus=`), because the next start would find the same error.
 pub const EXIT_CONFIG: u8 = 78;

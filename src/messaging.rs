@@ -1,5 +1,6 @@
 //! The `Transport` trait, which carries messages between processes.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -17,6 +18,9 @@ pub mod nats;
 pub use link::{
     Link, LinkState, RoundTrip, SettingsState, next_epoch, settings_applied, wait_until_up,
 };
+
+/// The key in `Transport::problems` of the note that the client was replaced.
+pub const CLIENT_REPLACED: &str = "nats client";
 
 /// Carries messages between processes.
 pub trait Transport: Debug + Send + Sync {
@@ -69,8 +73,10 @@ pub trait Transport: Debug + Send + Sync {
     fn reconfigure(&self, config: &TransportConfig);
     /// Returns a receiver that watches whether the connection uses the configuration of the last `reconfigure`.
     fn settings(&self) -> watch::Receiver<SettingsState>;
-    /// Returns why the last failed connection attempt did not succeed, with the server's address.
+    /// Returns why no server could be reached since the last connection: every server with the cause of its last failure.
     fn connect_failure(&self) -> Option<String>;
+    /// Returns the current and recent problems of the connection, by what they concern, such as refused subjects.
+    fn problems(&self) -> BTreeMap<String, String>;
     /// Returns the subject prefix of the reply inbox, below which only this process subscribes.
     fn inbox(&self) -> Subject;
 }
@@ -94,6 +100,9 @@ pub enum TransportError {
     /// The transport did not finish in time.
     #[error("the message bus did not accept the message in time")]
     TimedOut,
+    /// The server does not permit messages to this subject, or below it.
+    #[error("the message bus does not permit this user to publish to {0}")]
+    PublishNotPermitted(String),
     /// The transport cannot accept a message without waiting.
     #[error("the message bus has no room for the message now")]
     Full,

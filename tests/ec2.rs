@@ -1,9 +1,12 @@
 //! Promise: the load of each pool reaches `CloudWatch`, and a host that EC2 is about to stop is drained first. Every failure of
 //! a service of AWS is reported in one line, within a bounded time.
 
+mod host;
 mod metadata_failures;
+mod proxy;
 mod publish;
 mod shipped_files;
+mod termination;
 mod watch;
 
 use std::path::PathBuf;
@@ -25,6 +28,9 @@ fn ec2(command: &str, aws: &AwsServices, certs: &Certs) -> Command {
     let mut ec2 = Command::new(fjord_binary());
     ec2.args(["ec2", command]).env("AWS_EC2_METADATA_SERVICE_ENDPOINT", aws.metadata_url());
     ec2.arg("--ca").arg(&certs.ca).kill_on_drop(true);
+    for variable in ["HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"] {
+        ec2.env_remove(variable);
+    }
     let url = aws.api_url();
     ec2.arg(if command == "publish" { "--cloudwatch-url" } else { "--autoscaling-url" }).arg(url);
     ec2

@@ -27,6 +27,8 @@ mod database_outage;
 #[cfg(test)]
 mod dev_command;
 #[cfg(test)]
+mod diagnosis;
+#[cfg(test)]
 mod distant_workers;
 #[cfg(test)]
 mod docs;

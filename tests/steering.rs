@@ -17,6 +17,8 @@ mod log_command;
 mod nats_settings;
 mod queue_command;
 mod reload_command;
+mod reloads_under_load;
+mod removed_endpoints;
 mod weight_command;
 
 /// Starts a fleet with the shipped NATS configuration.

@@ -1,7 +1,6 @@
 //! Promise: a sampled request is recorded as one trace from the client to the procedure, with OpenTelemetry's attribute names,
 //! and the collector does not affect any request.
 
-use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use http::Method;
@@ -14,6 +13,7 @@ use super::support::client::Client;
 use super::support::eventually::{SOON, eventually, eventually_some};
 use super::support::fjord_process::FjordProcess;
 use super::support::fleet::{Fleet, FleetOptions};
+use super::support::hex::hex;
 use super::support::ports;
 use super::support::trace_collector::{CollectedSpan, CollectorResponse, TraceCollector};
 
@@ -36,13 +36,6 @@ async fn plain_fleet(collector: &TraceCollector, keys: &str) -> Fleet {
 
 fn with_traceparent(client: &Client, flags: &str) -> Client {
     client.with_header("traceparent", &format!("00-{TRACE}-{SPAN}-{flags}"))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("writing to a String cannot fail");
-        text
-    })
 }
 
 /// Waits until the collector has `number` spans, and returns them in the order in which they started.

@@ -11,6 +11,8 @@ use crate::telemetry::{Distribution, names, snapshot};
 
 use crate::roles::gateway::pipeline::Pipeline;
 
+mod delivery;
+
 /// Returns the function that creates the reports.
 pub(super) fn source(pipeline: &Arc<Pipeline>, readiness: &Readiness) -> ReportSource {
     let (pipeline, readiness) = (Arc::clone(pipeline), readiness.clone());
@@ -20,11 +22,13 @@ pub(super) fn source(pipeline: &Arc<Pipeline>, readiness: &Readiness) -> ReportS
             readiness.reasons().into_iter().map(|(part, reason)| (part.to_owned(), reason));
         let active_config = pipeline.active_config.load();
         let weighted_queues = weighted_queues(&active_config.catalogue);
+        let mut queues = queues(&active_config.catalogue, &weighted_queues);
+        delivery::add(&mut queues, &pipeline.dispatcher.queues());
         Report {
             not_ready: reasons.chain(readiness.notes()).collect(),
             in_flight: count(pipeline.in_flight.in_use()),
             in_flight_max: count(pipeline.in_flight.limit()),
-            queues: queues(&active_config.catalogue, &weighted_queues),
+            queues,
             weighted_queues,
             ..Report::new(identity)
         }

@@ -109,7 +109,7 @@ impl GatewayProcess {
         let (tasks, admin_tasks, stop) = (Tasks::new(), Tasks::new(), Cancel::new());
         let readiness = Readiness::new();
         let transport = connect(&config).await?;
-        readiness.follow(transport.link(), &tasks);
+        readiness.follow(&transport, &tasks);
         active_config.authenticator.fetch_issuer_keys(None, &readiness, &tasks, &stop);
         if let Some(tls) = tls.clone() {
             drop(tasks.spawn_background(tls.watch(WATCH_INTERVAL, stop.clone())));

@@ -113,7 +113,7 @@ impl WorkerProcess {
         let readiness = Readiness::new();
         let queue_readiness = QueueReadiness::new(readiness.clone());
         let transport = connect(&config).await?;
-        readiness.follow(transport.link(), &tasks);
+        readiness.follow(&transport, &tasks);
         let replies = ReplySender::new(Arc::clone(&transport));
         let recent = RecentReplies::new(config.messaging.transport.reconnect_time_max());
         let (executor, resend_requests) =

@@ -3,10 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
-
 use crate::lifecycle::Tasks;
-use crate::messaging::{Link, LinkState};
+use crate::messaging::{LinkState, Transport};
 
 /// The parts of a process that must be ready. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +14,7 @@ pub struct Readiness(Arc<Mutex<State>>);
 struct State {
     required: BTreeMap<&'static str, Option<String>>,
     notes: BTreeMap<String, String>,
+    transport: Option<Arc<dyn Transport>>,
 }
 
 impl Readiness {
@@ -35,15 +34,17 @@ impl Readiness {
         }
     }
 
-    /// Updates the part `nats` whenever the state of the link changes.
-    pub fn follow(&self, mut link: watch::Receiver<Link>, tasks: &Tasks) {
+    /// Updates the part `nats` whenever the state of the link changes. The problems of the transport become notes.
+    pub fn follow(&self, transport: &Arc<dyn Transport>, tasks: &Tasks) {
         let readiness = self.clone();
+        let mut link = transport.link();
+        self.state().transport = Some(Arc::clone(transport));
         let _detached = tasks.spawn_background(async move {
             loop {
                 let state = match link.borrow_and_update().state {
                     LinkState::Down => Err("not connected to NATS".to_owned()),
                     LinkState::SubscriptionRefused => {
-                        Err("NATS refuses a subscription: see the log".to_owned())
+                        Err("NATS refuses a subscription that this process needs".to_owned())
                     }
                     LinkState::Up | LinkState::LameDuck => Ok(()),
                 };
@@ -77,10 +78,14 @@ impl Readiness {
         }
     }
 
-    /// Returns all notes.
+    /// Returns all notes, and the current problems of the transport.
     #[must_use]
     pub fn notes(&self) -> BTreeMap<String, String> {
-        self.state().notes.clone()
+        let state = self.state();
+        let (mut notes, transport) = (state.notes.clone(), state.transport.clone());
+        drop(state);
+        notes.extend(transport.map(|transport| transport.problems()).unwrap_or_default());
+        notes
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -66,10 +66,14 @@ pub struct WatchArguments {
     /// The time between two queries of the instance metadata.
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
     pub interval: u64,
-    /// How long each unit may take to stop. Must be longer than `TimeoutStopSec` of the unit. Twice this time must be shorter than
-    /// the heartbeat timeout of the hook, after which the group does not wait any longer.
+    /// How long each unit may take to stop. Must be longer than `TimeoutStopSec` of the unit. After twice this time, the action of
+    /// the hook is completed even if requests are still in progress.
     #[arg(long, value_name = "SECONDS", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=7200))]
     pub stop_timeout: u64,
+    /// The time between two heartbeats of the lifecycle action, which are sent while the units stop, so that the group waits. Must be
+    /// shorter than half the heartbeat timeout of the hook.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub heartbeat_interval: u64,
     /// The URL of EC2 Auto Scaling, such as that of a VPC endpoint [default: the public endpoint of the instance's region].
     #[arg(long, value_name = "URL", env = "AWS_ENDPOINT_URL_AUTO_SCALING", value_parser = https_url)]
     pub autoscaling_url: Option<String>,

@@ -60,12 +60,7 @@ impl<'a> ControlledFleet<'a> {
         let reports = query::gather(transport, &connection.prefix, 0, GATHER_LIMIT).await;
         let reports = reports.map_err(|error| format!("cannot query the fleet: {error}"))?;
         if reports.is_empty() {
-            let prefix = &connection.prefix;
-            return Err(format!(
-                "no reply on {prefix}.{}: no gateway or worker with the prefix {prefix} is connected to this NATS, or the \
-                 account is not permitted to publish there",
-                query::STATUS_TOKEN
-            ));
+            return Err(connection.no_reply());
         }
         let member = |report: fleet::Report| {
             let fleet::Report { role, id, host, version, queues, is_truncated, .. } = report;

@@ -11,7 +11,9 @@ use super::{EXIT_FAILED, EXIT_USAGE, Output, print_lines};
 use crate::cli::Role;
 use crate::config::messaging::{NatsConfig, TransportConfig};
 use crate::config::{Config, Sources};
+use crate::fleet::query;
 use crate::message::Subject;
+use crate::messaging::nats::permission_check;
 use crate::messaging::{self, Transport, TransportError};
 use crate::telemetry::logs;
 
@@ -27,6 +29,32 @@ pub(super) struct NatsConnection {
     pub(super) monitoring: Vec<String>,
     /// A connection to the system account, if one is configured. It might not be established yet.
     pub(super) system: Option<Arc<dyn Transport>>,
+}
+
+impl NatsConnection {
+    /// Returns the error for a query of the fleet that got no reply.
+    pub(super) fn no_reply(&self) -> String {
+        let Self { transport, prefix, .. } = self;
+        let cause = problems(&**transport).unwrap_or_else(|| {
+            let inbox = transport.inbox();
+            format!(
+                "no gateway or worker with the prefix {prefix} is connected to this NATS, or none replies, for example \
+                 because its user may not publish to {inbox}.>"
+            )
+        });
+        format!("no reply on {prefix}.{}: {cause}", query::STATUS_TOKEN)
+    }
+}
+
+/// Returns the problems of a connection, if there are any.
+fn problems(transport: &dyn Transport) -> Option<String> {
+    let mut problems = transport.problems();
+    if problems.len() > 1 {
+        // A consequence of the others.
+        problems.remove(messaging::CLIENT_REPLACED);
+    }
+    let texts: Vec<String> = problems.into_values().collect();
+    (!texts.is_empty()).then(|| texts.join("; "))
 }
 
 /// Returns the configuration sources for a command that uses only NATS: the sources of the selected role, or of the first
@@ -81,7 +109,11 @@ pub(super) fn run<O: Write, E: Write>(
         let up = messaging::wait_until_up(&mut link);
         if !matches!(timeout(CONNECT_LIMIT, up).await, Ok(Some(_))) {
             // The causes of the attempts are not logged on stderr.
-            let cause = transport.connect_failure().unwrap_or_else(|| nats.servers.join(", "));
+            let cause = problems(&*transport).unwrap_or_else(|| {
+                let servers =
+                    nats.servers.iter().map(|server| permission_check::display_name(server));
+                format!("no answer from {}", servers.collect::<Vec<_>>().join(", "))
+            });
             writeln!(output.err, "error: no connection to NATS within {CONNECT_LIMIT:?}: {cause}")?;
             return Ok(ExitCode::from(EXIT_FAILED));
         }

@@ -4,14 +4,16 @@ use std::io::{self, IsTerminal as _, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use tokio::time::sleep;
+use serde::Serialize;
+use tokio::time::{Instant, sleep};
 
 use super::nats_connection::{self, NatsConnection};
 use super::{EXIT_FAILED, Output};
 use crate::cli::StatusArguments;
 use crate::config::Sources;
+use crate::fleet::monitor::{KnownMembers, MissingMember};
 use crate::fleet::query::{self, QueryLimits};
-use crate::fleet::view::{FleetSnapshot, FleetView};
+use crate::fleet::view::{self, FleetSnapshot, FleetView, IdleWorker, MonitoredConnection};
 
 pub(super) mod monitoring;
 pub(super) mod system;
@@ -47,6 +49,18 @@ pub(super) async fn measure(
     Ok(FleetView::between(&earlier, &later))
 }
 
+/// The view of the fleet as JSON, with the processes that did not reply.
+#[derive(Serialize)]
+struct FleetStatusDocument<'a> {
+    #[serde(flatten)]
+    view: &'a FleetView,
+    /// The number of processes that are known: those in the view and those that did not reply.
+    known_processes: usize,
+    missing: Vec<MissingMember<'a>>,
+    /// The workers that receive no requests for a queue that they serve.
+    idle_workers: Vec<IdleWorker<'a>>,
+}
+
 async fn watch(
     arguments: &StatusArguments,
     connection: &NatsConnection,
@@ -56,6 +70,8 @@ async fn watch(
         Ok(snapshot) => snapshot,
         Err(failure) => return failed(&failure, output),
     };
+    let mut known = KnownMembers::default();
+    known.update(Instant::now(), &earlier.reports);
     let clears = arguments.watch && !arguments.json && io::stdout().is_terminal();
     loop {
         sleep(Duration::from_secs(arguments.interval)).await;
@@ -64,14 +80,25 @@ async fn watch(
                 Ok(later) => later,
                 Err(failure) => return failed(&failure, output),
             };
+        let now = Instant::now();
+        known.update(now, &later.reports);
+        let connected = connections(connection).await;
+        known.add_connected(now, connection.prefix.as_str(), &connected);
         let view = FleetView::between(&earlier, &later);
+        let known_processes = known.count();
+        let document = FleetStatusDocument {
+            view: &view,
+            known_processes,
+            missing: known.missing(now),
+            idle_workers: view::idle_workers(&view),
+        };
         if clears {
             output.out.write_all(CLEAR.as_bytes())?;
         }
         if arguments.json {
-            writeln!(output.out, "{}", serde_json::to_string(&view)?)?;
+            writeln!(output.out, "{}", serde_json::to_string(&document)?)?;
         } else {
-            output.out.write_all(text::page(&view).as_bytes())?;
+            output.out.write_all(text::page(&document).as_bytes())?;
         }
         output.out.flush()?;
         if !arguments.watch {
@@ -79,6 +106,15 @@ async fn watch(
         }
         earlier = later;
     }
+}
+
+/// Returns the connections of the NATS servers, if they can be queried. If that fails, the table of the servers has the reason.
+async fn connections(connection: &NatsConnection) -> Vec<MonitoredConnection> {
+    let found = match &connection.system {
+        Some(system) => system::connections(&**system).await,
+        None => monitoring::connections(&connection.monitoring).await,
+    };
+    found.unwrap_or_default()
 }
 
 fn failed(failure: &str, output: &mut Output<impl Write, impl Write>) -> io::Result<ExitCode> {
@@ -94,12 +130,7 @@ async fn take_snapshot(
 ) -> Result<FleetSnapshot, String> {
     let snapshot = query_all(connection, expected, servers_expected).await?;
     if snapshot.reports.is_empty() {
-        return Err(format!(
-            "no reply on {prefix}.{}: no gateway or worker with the prefix {prefix} is connected to this NATS, or the \
-             account is not permitted to publish there",
-            query::STATUS_TOKEN,
-            prefix = connection.prefix
-        ));
+        return Err(connection.no_reply());
     }
     Ok(snapshot)
 }

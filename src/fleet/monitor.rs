@@ -22,7 +22,7 @@ mod history;
 mod members;
 
 use history::FleetHistory;
-use members::KnownMembers;
+pub(crate) use members::{KnownMembers, MissingMember};
 
 /// The time that the history covers.
 const HISTORY_TIME: Duration = Duration::from_mins(15);

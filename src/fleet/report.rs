@@ -12,6 +12,10 @@ use crate::telemetry::{Distribution, names, snapshot};
 
 use super::ProcessIdentity;
 
+mod diagnosis;
+
+pub use diagnosis::{DeliveryReport, OffersReport};
+
 /// The file in which Linux describes this process.
 const STATUS_FILE: &str = "/proc/self/status";
 
@@ -72,6 +76,10 @@ pub struct QueueReport {
     pub slots: Option<SlotsReport>,
     /// The demand, in a gateway.
     pub demand: Option<DemandReport>,
+    /// The requests that have been sent, in a gateway.
+    pub delivery: Option<DeliveryReport>,
+    /// The offers of slots, in a worker.
+    pub offers: Option<OffersReport>,
 }
 
 /// The slots of a queue in a worker.

@@ -284,6 +284,7 @@ mod tests {
             times: Distribution { count: 4, seconds: 0.5, buckets: Vec::new() },
             slots: Some(SlotsReport { limit: 8, running: 2, ..SlotsReport::default() }),
             demand: Some(DemandReport::default()),
+            ..QueueReport::default()
         };
         let source = move |identity: &ProcessIdentity| Report {
             queues: vec![queue.clone()],

@@ -8,7 +8,9 @@ use crate::fleet::Report;
 
 mod activity;
 mod bottleneck;
+mod diagnosis;
 pub(crate) mod format;
+mod idle_workers;
 mod nats_server;
 mod pools;
 pub(crate) mod weighted_queues;
@@ -17,6 +19,8 @@ use activity::ReportPair;
 
 pub(crate) use activity::{CallRates, ProcessView, QueueView, WorkerQueueView};
 pub(crate) use bottleneck::Bottleneck;
+pub(crate) use diagnosis::QueueDiagnosis;
+pub(crate) use idle_workers::{IdleWorker, idle_workers};
 pub(crate) use nats_server::{Connz, MonitoredConnection, NatsServerView, ServerSample, Varz};
 pub(crate) use pools::PoolView;
 pub(crate) use weighted_queues::WeightedQueueView;

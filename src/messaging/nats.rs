@@ -1,5 +1,6 @@
 //! NATS as the transport. Only this module and its children use `async_nats`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::ready;
 use std::pin::pin;
@@ -27,10 +28,12 @@ mod connect;
 mod connection_state;
 mod convert;
 mod credentials;
+mod interest;
 mod outbox;
 mod payload_limit;
 pub mod permission_check;
 mod probe;
+mod problems;
 mod refusal;
 mod round_trip;
 mod shared;
@@ -192,6 +195,7 @@ impl Nats {
         // The library's flush only empties the socket buffer. A probe comes back after the server
         // has read everything sent before it.
         let mut probe = self.shared.probes.start();
+        let sent_at = Instant::now();
         self.send(OutgoingMessage {
             subject: convert::subject(&probe.subject()),
             reply: None,
@@ -199,7 +203,12 @@ impl Nats {
             payload: Bytes::new(),
         })
         .await?;
-        timeout_at(end, probe.returned()).await.map_err(|_| TransportError::TimedOut)
+        if timeout_at(end, probe.returned()).await.is_ok() {
+            return Ok(());
+        }
+        let subject = probe.subject();
+        let refused = self.shared.state.problems.refused_publish(subject.as_str(), sent_at);
+        Err(refused.map_or(TransportError::TimedOut, TransportError::PublishNotPermitted))
     }
 }
 
@@ -311,7 +320,11 @@ impl Transport for Nats {
     }
 
     fn connect_failure(&self) -> Option<String> {
-        self.shared.state.connect_failure()
+        self.shared.state.problems.connect_failure()
+    }
+
+    fn problems(&self) -> BTreeMap<String, String> {
+        self.shared.state.problems()
     }
 
     fn inbox(&self) -> Subject {

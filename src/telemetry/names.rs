@@ -52,6 +52,11 @@ metrics! {
                                                                      its first attempt.";
     GATEWAY_PHASE: Histogram "fjord_gateway_phase_seconds", "Time that requests spent in a phase of their processing, by phase.";
     GATEWAY_WAITING: Gauge "fjord_gateway_requests_waiting", "Requests waiting for a free slot, by queue.";
+    GATEWAY_UNACCEPTED: Gauge "fjord_gateway_requests_unaccepted", "Requests that were sent and that no worker has accepted, by queue.";
+    GATEWAY_UNACCEPTED_OLDEST: Gauge "fjord_gateway_requests_unaccepted_oldest_seconds", "Time since the oldest request that no worker has accepted was sent, by queue.";
+    GATEWAY_ACCEPTED: Gauge "fjord_gateway_requests_accepted", "Requests that a worker has accepted and that have not ended, by queue.";
+    GATEWAY_ACCEPTED_OLDEST: Gauge "fjord_gateway_requests_accepted_oldest_seconds", "Time since the oldest request that has not ended was accepted, by queue.";
+    GATEWAY_UNSERVED: Counter "fjord_gateway_attempts_unserved_total", "Attempts for which NATS found no worker of the queue, by queue.";
     GATEWAY_SHED: Counter "fjord_gateway_requests_shed_total", "Requests refused immediately because a limit was reached, by reason.";
     GATEWAY_BUFFERED_BYTES: Gauge "fjord_gateway_buffered_bytes", "Bytes of request bodies, responses and compression buffers in memory, except small ones.";
     GATEWAY_REUSED: Counter "fjord_gateway_answers_reused_total", "Requests answered without a call of their own, by endpoint and result.";
@@ -79,6 +84,7 @@ metrics! {
                                                                  minute, by queue.";
     WORKER_REFUSALS: Counter "fjord_worker_refusals_total", "Requests refused, by queue and reason.";
     WORKER_OFFERS: Counter "fjord_worker_offers_total", "Offers of freed slots, by queue and result.";
+    WORKER_OFFERED: Gauge "fjord_worker_slots_offered", "Slots reserved for offers that no gateway has answered yet, by queue.";
     WORKER_MALFORMED: Counter "fjord_worker_malformed_messages_total", "Messages that could not be decoded.";
     WORKER_UNSENT: Counter "fjord_worker_replies_unsent_total", "Interim replies and refusals dropped because NATS did not accept them immediately.";
     WORKER_RESENT: Counter "fjord_worker_answers_resent_total", "Reply messages that gateways requested again after a connection to NATS was lost, by result.";
@@ -97,7 +103,9 @@ metrics! {
     NATS_RECONNECTS: Counter "fjord_nats_reconnects_total", "Connections to NATS established after the first one.";
     NATS_CLIENTS_REPLACED: Counter "fjord_nats_clients_replaced_total", "NATS clients replaced, by reason: `ended`, `silent`, `subscriptions`.";
     NATS_SUBSCRIPTIONS_REFUSED: Gauge "fjord_nats_subscriptions_refused", "Subscriptions that NATS currently refuses, by kind: `inbox`, `control`, `queue`, `optional`.";
+    NATS_SUBSCRIPTIONS_LOST: Counter "fjord_nats_subscriptions_lost_total", "Inbox subscriptions that the NATS server no longer had, and that were made again.";
     NATS_ROUND_TRIP: Gauge "fjord_nats_round_trip_seconds", "Smoothed round trip of a message from this process through NATS to itself.";
+    NATS_PERMISSION_VIOLATIONS: Counter "fjord_nats_permission_violations_total", "Messages and subscriptions that NATS refused because the user lacks a permission, by operation: `publish`, `subscribe`.";
     NATS_EVENTS: Counter "fjord_nats_events_total", "Events reported by the NATS client, by event.";
 
     TLS_CERTIFICATE_EXPIRY: Gauge "fjord_tls_certificate_expiry_timestamp_seconds", "Time at which a certificate expires, by file.";
@@ -150,6 +158,8 @@ pub const STATE: &str = "state";
 pub const KIND: &str = "kind";
 /// An event that the NATS client reported.
 pub const EVENT: &str = "event";
+/// An operation that needs a permission.
+pub const OPERATION: &str = "operation";
 /// An operator's command.
 pub const COMMAND: &str = "command";
 /// The result of an operation.

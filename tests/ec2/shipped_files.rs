@@ -92,11 +92,19 @@ fn the_hook_waits_longer_than_both_units_take_to_stop() {
     let unit = number(&text("systemd/fjord@.service"), "TimeoutStopSec=");
     let help = Command::new(fjord_binary()).args(["ec2", "watch", "--help"]).output();
     let help = String::from_utf8(help.expect("fjord runs").stdout).expect("UTF-8");
-    let option = help.split("--stop-timeout").nth(1).expect("the option");
-    let default = option.split("[default: ").nth(1).and_then(|after| after.split(']').next());
-    let limit: u64 = default.expect("a default").parse().expect("a number");
+    let default = |option: &str| -> u64 {
+        let after = help.split(option).nth(1).expect("the option");
+        let default = after.split("[default: ").nth(1).and_then(|after| after.split(']').next());
+        default.expect("a default").parse().expect("a number")
+    };
+    let limit = default("--stop-timeout <");
     assert!(limit > unit, "the command must not give up before systemd does");
-    assert!(number(&template, "HeartbeatTimeout:") > 2 * limit);
+    let heartbeat_timeout = number(&template, "HeartbeatTimeout:");
+    assert!(heartbeat_timeout > 2 * limit, "the group waits even if heartbeats are lost");
+    assert!(heartbeat_timeout >= 2 * default("--heartbeat-interval <"));
+    for action in ["CompleteLifecycleAction", "RecordLifecycleActionHeartbeat"] {
+        assert!(template.contains(&format!("autoscaling:{action}")), "the role permits {action}");
+    }
 }
 
 #[test]

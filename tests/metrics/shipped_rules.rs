@@ -96,7 +96,6 @@ const NO_ALERT: &[(Metric, &str)] = &[
         names::WORKER_REFUSALS,
         "busy refusals distribute the load; the causes of the others have their own alerts",
     ),
-    (names::WORKER_OFFERS, "offers are how slots are assigned"),
     (
         names::WORKER_UNSENT,
         "a result of the gateway's timers; FjordLinkUnsteady covers a stalled link",

@@ -50,10 +50,7 @@ async fn a_process_or_a_host_drains_and_no_request_fails() {
     let other = fleet.workers[1 - number].process.wait(DRAIN_LIMIT).await;
     let gateway = fleet.gateways[0].process.wait(DRAIN_LIMIT).await;
     assert!(other.success() && gateway.success(), "{other} {gateway}");
-    let log = fleet.gateways[0].process.log();
-    let audit =
-        log.lines().find(|line| line.contains("received a command") && line.contains("drain"));
-    assert!(audit.is_some_and(|line| line.contains(r#""by":"grace@"#)), "{audit:?}");
+    fleet.gateways[0].process.log_line(&["received a command", "drain", r#""by":"grace@"#]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

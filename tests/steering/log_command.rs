@@ -45,10 +45,8 @@ async fn a_filter_applies_for_a_limited_time_and_survives_a_reload() {
     let after = debug_lines(&fleet);
     client.get("/v1/echo/a").await.is(200);
     assert_eq!(debug_lines(&fleet), after);
-    let log = fleet.workers[0].process.log();
-    let audit = log.lines().find(|line| line.contains(r#""command":"set-log-filter""#));
-    let audit = audit.expect("an audit line");
-    assert!(audit.contains(r#""arguments":"debug for 6s""#), "{audit}");
+    let audit = [r#""command":"set-log-filter""#, r#""arguments":"debug for 6s""#];
+    fleet.workers[0].process.log_line(&audit).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -64,11 +62,8 @@ async fn a_later_filter_replaces_the_first_and_the_target_is_respected() {
     // Commands are still recorded.
     let output = run(&fleet, &["log", "--for", "1s", "--on", "worker", "debug"]).await;
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    eventually_some("the second filter ends, and with it the first", SOON, async || {
-        let log = fleet.workers[0].process.log();
-        log.contains("the temporary log filter has ended").then_some(())
-    })
-    .await;
+    // The second filter ends, and with it the first. Lines are written in the order in which they are logged.
+    fleet.workers[0].process.log_line(&["the temporary log filter has ended"]).await;
     let log = fleet.workers[0].process.log();
     let audits = log.lines().filter(|line| line.contains("received a command")).count();
     assert_eq!(audits, 2, "{log}");

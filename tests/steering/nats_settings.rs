@@ -1,12 +1,15 @@
 //! Tests `fjord reload` with changed settings in `[messaging.nats]`.
 
+use std::collections::BTreeMap;
 use std::process::Output;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use serde_json::Value;
 
 use super::text;
-use crate::support::eventually::{SOON, eventually_some};
+use crate::support::client::get_json;
+use crate::support::eventually::{SOON, TICK, eventually_some, for_a_while};
 use crate::support::fjord_binary;
 use crate::support::fleet::{Fleet, FleetOptions};
 use crate::support::ledger_load::{GatewayRotation, LedgerLoad, reconcile};
@@ -25,6 +28,8 @@ const USERS: [(&str, &str); 5] = [
 
 /// A short ping interval, so that a server that does not answer is noticed soon.
 const PINGS: &str = "ping_interval = '1s'\n";
+/// The log line after the successful trial of new settings.
+const CONNECTED: &str = "connected to NATS with the reloaded settings";
 const REPLACED: &str = r#"fjord_nats_clients_replaced_total{reason="silent"}"#;
 
 async fn start() -> Fleet {
@@ -86,11 +91,76 @@ async fn a_user_without_a_permission_is_not_used_and_no_request_fails() {
     reload::edit(&fleet.workers[0], &before, "user = 'second'");
     let output = reload(&fleet).await;
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    let log = fleet.workers[0].process.log();
-    assert!(log.contains("connected to NATS with the reloaded settings"), "{log}");
+    fleet.workers[0].process.log_line(&[CONNECTED]).await;
     load.wait_for_more(100).await;
     let answers = load.stop().await;
     reconcile("other NATS users", &answers, fleet.ledger()).no_request_lost().all_ok();
+}
+
+/// Counts the messages of queue groups that the server sends to each connection of a user, until it is dropped. Never returns.
+async fn count_group_messages(fleet: &Fleet, user: &str, counts: &mut BTreeMap<String, u64>) {
+    let monitoring = fleet.nats.servers[0].monitoring();
+    let url = format!("{monitoring}/connz?auth=true&subs=detail");
+    let list = |value: &Value, key: &str| value[key].as_array().cloned().unwrap_or_default();
+    loop {
+        let report = get_json(&url).await.expect("the server answers");
+        for connection in list(&report, "connections") {
+            if connection["authorized_user"] != user {
+                continue;
+            }
+            for one in list(&connection, "subscriptions_list_detail") {
+                if let (Some(group), Some(messages)) =
+                    (one["qgroup"].as_str(), one["msgs"].as_u64())
+                {
+                    counts.insert(format!("{} {group}", connection["cid"]), messages);
+                }
+            }
+        }
+        for_a_while(TICK).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_a_group_delivers_during_a_trial_are_executed() {
+    /// Enough callers that the group delivers requests while a trial lasts, which takes a few round trips.
+    const CALLERS: usize = 32;
+    let fleet = start_with(Duration::from_millis(300)).await;
+    let rotation = GatewayRotation::new(vec![fleet.client()]);
+    let load = LedgerLoad::start_callers(CALLERS, &rotation, &mut SeededRandom::new());
+    load.wait_for_more(CALLERS).await;
+    let mut before = "user = 'whole'".to_owned();
+    let mut counts = BTreeMap::new();
+    let no_reply = r#"fjord_gateway_resubmissions_total{reason="no_reply"}"#;
+    let resent = async || fleet.gateways[0].metric(no_reply).await;
+    // The server refuses one of the groups of the user `other`, so that the others are left again. The connection of `whole`
+    // stays in use until that of `second` replaces it.
+    for name in ["other", "other", "other", "second"] {
+        if name == "second" {
+            // A lost request would have been sent again by now.
+            load.wait_for_more(8 * CALLERS).await;
+            let resent = resent().await;
+            assert!(resent < 0.5, "requests that the connections on trial received: {resent}");
+        }
+        let after = format!("user = '{name}'");
+        reload::edit(&fleet.workers[0], &before, &after);
+        before = after;
+        let output = tokio::select! {
+            output = reload(&fleet) => output,
+            () = count_group_messages(&fleet, "other", &mut counts) => unreachable!(),
+        };
+        let expected = i32::from(name == "other");
+        assert_eq!(output.status.code(), Some(expected), "{name}: {}", text(&output.stderr));
+        load.wait_for_more(CALLERS).await;
+    }
+    let answers = load.stop().await;
+    let reconciliation = reconcile("trials of NATS settings", &answers, fleet.ledger());
+    reconciliation.no_request_lost().all_ok();
+    let delivered: u64 = counts.values().sum();
+    assert!(delivered > 0, "the test can fail: {counts:?}");
+    let resent = resent().await;
+    println!(
+        "{delivered} requests were delivered during failed trials, {resent} sent again after the switch"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -144,7 +214,7 @@ async fn a_server_that_restarts_before_it_confirms_the_settings_has_not_refused_
     fleet.nats.servers[0].restart().await;
     eventually_some("the new settings are used", SOON * 2, async || {
         let log = fleet.workers[0].process.log();
-        log.contains("connected to NATS with the reloaded settings").then_some(())
+        log.contains(CONNECTED).then_some(())
     })
     .await;
     let log = fleet.workers[0].process.log();

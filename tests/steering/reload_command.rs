@@ -1,129 +1,23 @@
 //! Tests `fjord reload`.
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use fjord::lifecycle::Tasks;
 use serde_json::{Value, json};
 
 use super::{document, fleet, run, run_as, send, text};
 use crate::support::eventually::{SOON, eventually_some, for_a_while};
-use crate::support::fleet::{Fleet, FleetOptions};
-use crate::support::ledger_load::{GatewayRotation, LedgerLoad, reconcile};
-use crate::support::nats::{NatsOptions, SHIPPED_PASSWORD};
-use crate::support::random::SeededRandom;
+use crate::support::fleet::Fleet;
+use crate::support::nats::SHIPPED_PASSWORD;
 use crate::support::reload;
 
-/// The number of reloads, each of which adds an endpoint and removes another one.
-const RELOADS: usize = 8;
-
-fn endpoint(number: usize) -> String {
+/// Returns the file of an endpoint that a reload adds. Every second one has a queue of its own.
+pub(super) fn endpoint(number: usize) -> String {
     let queue = if number.is_multiple_of(2) { "echo".to_owned() } else { format!("own-{number}") };
     format!(
         r#"{{ "added-{number}": {{ "route": "GET /v1/added/{number}", "handler": "echo", "queue": "{queue}",
               "result": "json", "auth": "public" }} }}"#
     )
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn endpoints_are_added_and_removed_and_no_request_fails() {
-    let mut fleet = fleet(2, 2).await;
-    let client = fleet.client();
-    let clients: Vec<_> = fleet.gateways.iter().map(|one| client.at(one.https())).collect();
-    let load = LedgerLoad::start(&GatewayRotation::new(clients.clone()), &mut SeededRandom::new());
-    // Clients call the endpoint that the next reload adds, and the one that it removes.
-    let current = Arc::new(AtomicUsize::new(0));
-    let callers: Vec<_> = clients
-        .iter()
-        .cloned()
-        .map(|client| {
-            let current = Arc::clone(&current);
-            Tasks::new().spawn(async move {
-                let mut statuses = BTreeMap::new();
-                loop {
-                    let number = current.load(Ordering::Relaxed);
-                    if number >= RELOADS {
-                        return statuses;
-                    }
-                    for path in [number, number.saturating_sub(1)] {
-                        let answer = client.get(&format!("/v1/added/{path}")).await;
-                        *statuses.entry(answer.status.as_u16()).or_insert(0_usize) += 1;
-                    }
-                }
-            })
-        })
-        .collect();
-    for number in 0..RELOADS {
-        current.store(number, Ordering::Relaxed);
-        let file = |number: usize| fleet.catalogue().join(format!("added-{number}.json"));
-        fs::write(file(number), endpoint(number)).unwrap();
-        if let Some(old) = number.checked_sub(1) {
-            fs::remove_file(file(old)).unwrap();
-        }
-        let output = run(&fleet, &["reload"]).await;
-        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-        let said = text(&output.stdout);
-        assert!(said.ends_with("2 workers and 2 gateways use the new configuration\n"), "{said}");
-        for client in &clients {
-            client.get(&format!("/v1/added/{number}")).await.is(200);
-        }
-    }
-    current.store(RELOADS, Ordering::Relaxed);
-    for caller in callers {
-        let statuses = caller.await.expect("the caller does not panic");
-        assert!(statuses.keys().all(|status| [200, 404].contains(status)), "{statuses:?}");
-        assert!(statuses.len() == 2, "endpoints came and went: {statuses:?}");
-    }
-    let answers = load.stop().await;
-    reconcile("fjord reload", &answers, fleet.ledger()).no_request_lost().all_ok();
-    for worker in &fleet.workers {
-        let queues = reload::queues(worker).await;
-        let added: Vec<_> = queues.iter().filter(|name| name.starts_with("own-")).collect();
-        assert_eq!(added, [&format!("own-{}", RELOADS - 1)], "the others were removed");
-    }
-    let log = fleet.nats.servers[0].process().log();
-    let violations: Vec<_> = log.lines().filter(|line| line.contains("Violation")).collect();
-    assert_eq!(violations, Vec::<&str>::new());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn requests_for_a_removed_endpoint_are_still_answered() {
-    let nats = NatsOptions { is_shipped: true, ..NatsOptions::default() };
-    let options = FleetOptions { nats, concurrency: 1, ..FleetOptions::default() };
-    let fleet = Fleet::start(options).await;
-    let (client, file) = (fleet.client(), fleet.catalogue().join("removed.json"));
-    let removed = r#"{ "removed": { "route": "GET /v1/removed", "procedure": "ledger.slow", "result": "value",
-        "auth": "public", "timeout": "20s", "parameters": {
-        "ms": { "in": "query", "type": "int32", "required": true } } } }"#;
-    fs::write(&file, removed).unwrap();
-    let output = run(&fleet, &["reload"]).await;
-    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    // The worker executes one of the requests, and the others wait in the gateway.
-    let requests: Vec<_> = (0..3)
-        .map(|_| {
-            let client = client.clone();
-            Tasks::new().spawn(async move { client.get("/v1/removed?ms=2500").await })
-        })
-        .collect();
-    eventually_some("three requests in progress", SOON, async || {
-        (fleet.gateways[0].metric("fjord_gateway_requests_in_flight ").await > 2.0).then_some(())
-    })
-    .await;
-    fs::remove_file(&file).unwrap();
-    let output = run(&fleet, &["reload", "--timeout", "1"]).await;
-    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
-    let errors = text(&output.stderr);
-    assert!(errors.contains("requests for endpoint removed are still in progress"), "{errors}");
-    client.get("/v1/removed?ms=1").await.is_problem(404, "no-route");
-    let output = run(&fleet, &["reload"]).await;
-    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    for request in requests {
-        assert!(request.is_finished(), "the command has waited for the requests");
-        request.await.expect("the request does not panic").is(200);
-    }
 }
 
 /// Returns the lines in the logs of all processes that record a command.

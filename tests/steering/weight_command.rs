@@ -183,7 +183,7 @@ async fn weights_change_under_load_and_no_request_fails() {
     let note = "endpoint split: the weights split=95, split-v2=0 are replaced with those of the catalogue: split=95, split-v2=5";
     assert_eq!(said.matches(note).count(), 2, "{said}");
     assert_eq!(status_of(&fleet, "split-v2").await["weights"], json!([5]));
-    assert!(fleet.gateways[0].process.log().contains("a reload has replaced the weights"));
+    fleet.gateways[0].process.log_line(&["a reload has replaced the weights"]).await;
     // So does a restart of a gateway, and fjord status shows that the gateways differ.
     let output = run(&fleet, &["queue", "weight", "split", "split-v2=0"]).await;
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
@@ -283,11 +283,8 @@ async fn invalid_weights_change_nothing_and_the_reason_is_given() {
     let report = document(&output);
     assert_eq!(report["members"].as_array().map(Vec::len), Some(2), "only gateways: {report}");
     for gateway in &fleet.gateways {
-        let log = gateway.process.log();
-        let audit = log
-            .lines()
-            .find(|line| line.contains("received a command") && line.contains("split split-v2=6"));
-        let audit: Value = serde_json::from_str(audit.expect("an audit line")).expect("JSON");
+        let audit = gateway.process.log_line(&["received a command", "split split-v2=6"]).await;
+        let audit: Value = serde_json::from_str(&audit).expect("JSON");
         assert_eq!(audit["command"], "weigh-queues", "{audit}");
         assert!(audit["by"].as_str().is_some_and(|by| by.starts_with("grace@")), "{audit}");
     }

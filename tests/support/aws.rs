@@ -26,6 +26,9 @@ pub(crate) const REGION: &str = "eu-north-1";
 /// The role of the instance.
 pub(crate) const ROLE: &str = "fjord-gateway";
 
+/// The actions of Auto Scaling that an instance may request.
+const LIFECYCLE_ACTIONS: [&str; 2] = ["CompleteLifecycleAction", "RecordLifecycleActionHeartbeat"];
+
 /// How the metadata service behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MetadataMode {
@@ -56,11 +59,14 @@ struct State {
     mode: MetadataMode,
     /// The values below `/latest/meta-data/`.
     values: BTreeMap<String, String>,
-    /// The number of session tokens that have been issued. Only the last one is valid.
+    /// The number of session tokens that have been issued, and how many of them are no longer valid.
     tokens: u32,
+    revoked_tokens: u32,
     /// The number of times that the credentials have been read. Each time, there are new ones.
     credentials: u32,
-    /// The answers to the next requests. Further requests are accepted.
+    /// The answers to all requests for an action.
+    action_answers: BTreeMap<String, ServiceAnswer>,
+    /// The answers to the next requests for other actions. Further requests are accepted.
     answers: VecDeque<ServiceAnswer>,
     accepted: Vec<Accepted>,
     attempts: usize,
@@ -91,7 +97,9 @@ impl AwsServices {
             mode: MetadataMode::Version2,
             values,
             tokens: 0,
+            revoked_tokens: 0,
             credentials: 0,
+            action_answers: BTreeMap::new(),
             answers: VecDeque::new(),
             accepted: Vec::new(),
             attempts: 0,
@@ -128,9 +136,10 @@ impl AwsServices {
         self.lock().mode = mode;
     }
 
-    /// Makes the session token that was issued last invalid.
+    /// Makes all session tokens invalid that were issued.
     pub(crate) fn revoke_token(&self) {
-        self.lock().tokens += 1;
+        let mut state = self.lock();
+        state.revoked_tokens = state.tokens;
     }
 
     /// Sets the answers to the next requests, and forgets the earlier ones.
@@ -139,6 +148,26 @@ impl AwsServices {
         state.answers = answers.into_iter().collect();
         state.accepted.clear();
         state.attempts = 0;
+    }
+
+    /// Sets the answer to all further requests for an action; `None` accepts them.
+    pub(crate) fn answer_action(&self, action: &str, answer: Option<ServiceAnswer>) {
+        let mut state = self.lock();
+        match answer {
+            Some(answer) => state.action_answers.insert(action.to_owned(), answer),
+            None => state.action_answers.remove(action),
+        };
+    }
+
+    /// Returns the accepted requests for an action.
+    pub(crate) fn accepted_for(&self, action: &str) -> Vec<Accepted> {
+        let is_action = |form: &Accepted| form.get("Action").is_some_and(|name| name == action);
+        self.accepted().into_iter().filter(is_action).collect()
+    }
+
+    /// Returns the address of `CloudWatch` and Auto Scaling.
+    pub(crate) fn api_address(&self) -> SocketAddr {
+        self.api
     }
 
     /// Returns the accepted requests. Panics if a signature was not valid.
@@ -240,7 +269,9 @@ fn metadata(parts: &http::request::Parts, state: &mut State) -> Option<(StatusCo
         state.tokens += 1;
         return Some((StatusCode::OK, format!("token-{}", state.tokens)));
     }
-    let is_valid = text("x-aws-ec2-metadata-token") == Some(&format!("token-{}", state.tokens));
+    let number = text("x-aws-ec2-metadata-token").and_then(|token| token.strip_prefix("token-"));
+    let number = number.and_then(|number| number.parse::<u32>().ok()).unwrap_or_default();
+    let is_valid = (state.revoked_tokens + 1..=state.tokens).contains(&number);
     if state.mode == MetadataMode::Version2 && !is_valid {
         return Some((StatusCode::UNAUTHORIZED, String::new()));
     }
@@ -276,26 +307,29 @@ fn api(
         state.bad_signatures.push(reason);
         return Some(refusal(403, "SignatureDoesNotMatch", "the signature is not valid"));
     }
-    match state.answers.pop_front() {
+    let text = std::str::from_utf8(body).expect("a form");
+    let form: Accepted =
+        text.split('&').filter_map(|pair| pair.split_once('=')).map(decoded).collect();
+    let of_action = state.action_answers.get(&form["Action"]).cloned();
+    match of_action.or_else(|| state.answers.pop_front()) {
         Some(ServiceAnswer::Hang) => None,
         Some(ServiceAnswer::Refuse(status, code, message)) => Some(refusal(status, code, message)),
         Some(ServiceAnswer::Text(status, text)) => {
             Some((StatusCode::from_u16(status).expect("a status"), text))
         }
         None => {
-            let text = std::str::from_utf8(body).expect("a form");
-            let pairs = text.split('&').filter_map(|pair| pair.split_once('='));
-            let decoded = |text: &str| {
-                percent_encoding::percent_decode_str(text)
-                    .decode_utf8()
-                    .expect("UTF-8")
-                    .into_owned()
-            };
-            let form = pairs.map(|(name, value)| (decoded(name), decoded(value))).collect();
             state.accepted.push(form);
             Some((StatusCode::OK, "<PutMetricDataResponse/>".to_owned()))
         }
     }
+}
+
+/// Decodes a parameter of a form.
+fn decoded((name, value): (&str, &str)) -> (String, String) {
+    let decoded = |text: &str| {
+        percent_encoding::percent_decode_str(text).decode_utf8().expect("UTF-8").into_owned()
+    };
+    (decoded(name), decoded(value))
 }
 
 fn refusal(status: u16, code: &str, message: &str) -> (StatusCode, String) {
@@ -306,7 +340,7 @@ fn refusal(status: u16, code: &str, message: &str) -> (StatusCode, String) {
 }
 
 /// Computes the signature again, and compares it.
-fn verify(parts: &http::request::Parts, body: &[u8], number: u32) -> Result<(), String> {
+fn verify(parts: &http::request::Parts, body: &[u8], issued: u32) -> Result<(), String> {
     let header = |headers: &HeaderMap, name: &str| {
         let value = headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         value.ok_or_else(|| format!("no {name}"))
@@ -324,13 +358,19 @@ fn verify(parts: &http::request::Parts, body: &[u8], number: u32) -> Result<(), 
     let form = String::from_utf8_lossy(body);
     let expected = if form.starts_with("Action=PutMetricData&Version=2010-08-01&") {
         "monitoring"
-    } else if form.starts_with("Action=CompleteLifecycleAction&Version=2011-01-01&") {
+    } else if LIFECYCLE_ACTIONS
+        .iter()
+        .any(|action| form.starts_with(&format!("Action={action}&Version=2011-01-01&")))
+    {
         "autoscaling"
     } else {
         return Err(format!("the action {form}"));
     };
-    let is_current = get("x-amz-security-token")? == format!("session-token-{number}");
-    if id != format!("ASIA{number}") || region != REGION || service != expected || !is_current {
+    // Several processes can use the service at once, each with its own credentials.
+    let number = id.strip_prefix("ASIA").and_then(|number| number.parse::<u32>().ok());
+    let number = number.filter(|number| (1..=issued).contains(number)).unwrap_or_default();
+    let has_token = get("x-amz-security-token")? == format!("session-token-{number}");
+    if number == 0 || region != REGION || service != expected || !has_token {
         return Err(format!("the credential {credential:?}"));
     }
     let time = get("x-amz-date")?;

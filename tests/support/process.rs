@@ -55,6 +55,17 @@ impl Process {
         &self.name
     }
 
+    /// Waits until the log has a line with all of these parts, because fjord writes its log in the background. Returns the line.
+    #[track_caller]
+    pub(crate) fn log_line(&self, parts: &[&str]) -> impl Future<Output = String> {
+        let what = format!("a log line of {} with {parts:?}", self.name);
+        super::eventually::eventually_some(what, SOON, async || {
+            let log = self.log();
+            let has_all = |line: &&str| parts.iter().all(|part| line.contains(part));
+            log.lines().find(has_all).map(str::to_owned)
+        })
+    }
+
     /// Returns the process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()

@@ -2,6 +2,8 @@
 
 use aws_lc_rs::{digest, hmac};
 
+use super::hex::hex;
+
 /// The secret and the scope from which the key of a signature is derived.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SigningKey<'a> {
@@ -9,10 +11,6 @@ pub(crate) struct SigningKey<'a> {
     pub(crate) date: &'a str,
     pub(crate) region: &'a str,
     pub(crate) service: &'a str,
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 fn mac(key: &[u8], text: &str) -> Vec<u8> {

@@ -107,6 +107,12 @@ impl Dispatcher {
         Ok(Self { queues, services })
     }
 
+    /// Returns all queues.
+    #[must_use]
+    pub fn queues(&self) -> Vec<Arc<GatewayQueue>> {
+        self.queues.all()
+    }
+
     /// Dispatches one request to one of its endpoint's queues, which all its attempts use, and returns its answer or the
     /// beginning of a streamed answer.
     ///

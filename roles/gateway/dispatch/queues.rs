@@ -13,10 +13,12 @@ use crate::message::{Subject, SubjectError};
 use crate::roles::gateway::client::CallerKey;
 use crate::telemetry::{Counter, Histogram, LabelValue, counter, gauge, histogram, names};
 
+use deliveries::Deliveries;
 use members::Members;
 use timing::QueueTiming;
 use wait_queue::{QueueAdmission, WaitQueue};
 
+pub mod deliveries;
 pub mod members;
 pub mod timing;
 pub mod wait_queue;
@@ -40,6 +42,8 @@ pub struct GatewayQueue {
     pub worker_prefix: Subject,
     /// The requests that wait for a slot.
     pub wait_queue: WaitQueue,
+    /// The requests that have been sent.
+    pub deliveries: Arc<Deliveries>,
     /// The workers that are known to reply, tracked while one of them is suspected of hanging.
     pub members: Members,
     /// The reply times of its workers.
@@ -54,6 +58,8 @@ pub struct GatewayQueueMetrics {
     pub arrivals: Counter,
     /// The waiting times of requests.
     pub wait: Histogram,
+    /// The number of attempts for which NATS found no worker.
+    pub unserved: Counter,
 }
 
 impl GatewayQueueMetrics {
@@ -61,7 +67,9 @@ impl GatewayQueueMetrics {
         let arrivals = counter(&names::GATEWAY_ARRIVALS, label);
         // Registers the counter at zero, so that a rate includes the first requests.
         arrivals.increment(0);
-        Self { arrivals, wait: histogram(&names::GATEWAY_QUEUE_WAIT, label) }
+        let unserved = counter(&names::GATEWAY_UNSERVED, label);
+        unserved.increment(0);
+        Self { arrivals, unserved, wait: histogram(&names::GATEWAY_QUEUE_WAIT, label) }
     }
 }
 
@@ -154,6 +162,7 @@ impl GatewayQueue {
             resend: prefix.join(format_args!("{RESEND_TOKEN}.{name}"))?,
             worker_prefix: prefix.join(format_args!("{WORKERS_TOKEN}.{name}"))?,
             wait_queue: WaitQueue::new(gauge(&names::GATEWAY_WAITING, &label)),
+            deliveries: Arc::new(Deliveries::new(name)),
             members: Members::new(gauge(&names::GATEWAY_SUSPECTED, &label)),
             timing: QueueTiming::default(),
             metrics: GatewayQueueMetrics::new(&label),

@@ -152,6 +152,12 @@ impl Session {
         matches!(self.state, State::Waiting)
     }
 
+    /// Returns whether a worker has accepted the request, and runs it.
+    #[must_use]
+    pub fn is_accepted(&self) -> bool {
+        matches!(self.state, State::Running { .. })
+    }
+
     /// Returns whether the session waits only for the link.
     #[must_use]
     pub fn awaits_link(&self) -> bool {

@@ -21,6 +21,7 @@ use crate::telemetry::{counter, names};
 
 use super::message::{AttemptReply, QueueSignal, SessionMessage};
 use super::queues::GatewayQueue;
+use super::queues::deliveries::{Delivery, DeliveryPhase};
 use super::queues::members::Recipient;
 use super::retry_budget::RetryBudget;
 use super::session::{
@@ -77,6 +78,7 @@ pub struct SessionDriver {
     endpoint: EndpointId,
     session: Session,
     waiter: QueueWaiter,
+    delivery: Delivery,
     started_at: Instant,
     actions: Vec<SessionAction>,
     next_action: usize,
@@ -102,6 +104,7 @@ impl SessionDriver {
         now: Instant,
     ) -> Self {
         Self {
+            delivery: Delivery::new(&queue.deliveries),
             queue,
             endpoint,
             session: Session::new(options, now),
@@ -220,6 +223,14 @@ impl SessionDriver {
         }
         self.actions.clear();
         self.next_action = 0;
+        let phase = if self.session.is_waiting() || self.session.has_ended() {
+            DeliveryPhase::Idle
+        } else if self.session.is_accepted() {
+            DeliveryPhase::Accepted
+        } else {
+            DeliveryPhase::Unaccepted
+        };
+        self.delivery.set(phase, context.now);
         None
     }
 
@@ -231,6 +242,10 @@ impl SessionDriver {
         now: Instant,
     ) -> ClosedSession {
         self.waiter.leave(&self.queue.wait_queue);
+        self.delivery.set(DeliveryPhase::Idle, now);
+        if matches!(end, SessionEnd::Answer(answer) if answer.status < 500) {
+            self.queue.deliveries.count_answer();
+        }
         messages.close();
         let mut replies = Vec::new();
         while let Ok(message) = messages.try_recv() {

@@ -1,4 +1,4 @@
-//! Exports the round trip of each queue, and queries the members of queues with a suspected worker.
+//! Exports the round trip of each queue and the ages of its requests, and queries the members of queues with a suspected worker.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +27,7 @@ pub(super) fn start(services: &Arc<DispatchServices>, queues: &Arc<QueueRegistry
             let configured = services.config.load().accept_timeout;
             let mut slowest = (Duration::ZERO, configured);
             for queue in queues.all() {
+                queue.deliveries.publish(Instant::now());
                 queue.timing.set_link_round_trip(link_round_trip);
                 let round_trip = queue.timing.round_trip();
                 let label = [(names::QUEUE, queue.name.to_string())];

@@ -63,6 +63,7 @@ fn usage<W>(slots: &Slots<W>) -> SlotUsage {
         limit: slots.limit(),
         running: slots.running(),
         waiting: slots.waiting(),
+        offered: slots.offered(),
         is_full: slots.is_full(),
     }
 }

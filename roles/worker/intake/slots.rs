@@ -309,6 +309,12 @@ impl<W> Slots<W> {
         self.running + self.claiming + self.backlog.len() + self.offers.open_count()
     }
 
+    /// Returns the number of slots that are reserved for open offers.
+    #[must_use]
+    pub fn offered(&self) -> usize {
+        self.offers.open_count()
+    }
+
     /// Returns whether requests are accepted.
     #[must_use]
     pub fn is_open(&self) -> bool {

@@ -20,6 +20,8 @@ pub struct SlotUsage {
     pub running: usize,
     /// The length of the backlog.
     pub waiting: usize,
+    /// The number of slots that are reserved for offers.
+    pub offered: usize,
     /// Whether no slot is free.
     pub is_full: bool,
 }
@@ -29,6 +31,7 @@ pub struct Load {
     limit: Gauge,
     running: Gauge,
     waiting: Gauge,
+    offered: Gauge,
     utilization: Gauge,
     slot_seconds: Counter,
     saturated_seconds: Counter,
@@ -61,6 +64,7 @@ impl Load {
             limit: gauge(&names::WORKER_LIMIT, &label),
             running: gauge(&names::WORKER_RUNNING, &label),
             waiting: gauge(&names::WORKER_WAITING, &label),
+            offered: gauge(&names::WORKER_OFFERED, &label),
             utilization: gauge(&names::WORKER_UTILIZATION, &label),
             slot_seconds: counter(&names::WORKER_SLOT_SECONDS, &label),
             saturated_seconds: counter(&names::WORKER_SATURATED, &label),
@@ -86,6 +90,7 @@ impl Load {
         self.state.is_full = usage.is_full;
         self.running.set(f64::from(self.state.running));
         self.waiting.set(f64::from(count(usage.waiting)));
+        self.offered.set(f64::from(count(usage.offered)));
         self.limit.set(f64::from(self.state.limit));
         self.utilization.set(self.state.utilization);
     }

@@ -11,10 +11,11 @@ use crate::telemetry::names::Metric;
 use crate::telemetry::{Counter, Gauge, Histogram, counter, gauge, histogram, names};
 
 /// The gauges that have a series for each queue.
-pub const GAUGES: [Metric; 7] = [
+pub const GAUGES: [Metric; 8] = [
     names::WORKER_LIMIT,
     names::WORKER_RUNNING,
     names::WORKER_WAITING,
+    names::WORKER_OFFERED,
     names::WORKER_UTILIZATION,
     names::WORKER_ROUND_TRIP,
     names::WORKER_QUEUE_READY,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admin::Readiness;
-use crate::fleet::report::{self, QueueReport, SlotsReport};
+use crate::fleet::report::{self, OffersReport, QueueReport, SlotsReport};
 use crate::fleet::{Report, ReportSource};
 use crate::outcome::Outcome;
 use crate::telemetry::{names, snapshot};
@@ -60,6 +60,12 @@ fn queue_reports(queues: Vec<QueueSnapshot>) -> Vec<QueueReport> {
         Outcome::parse(&label(names::OUTCOME)).is_failure()
     });
     let mut times = snapshot::distributions(&names::WORKER_CALL_DURATION, names::QUEUE);
+    let offers = |result: &str| {
+        snapshot::sums_where(&names::WORKER_OFFERS, names::QUEUE, |label| {
+            label(names::RESULT) == result
+        })
+    };
+    let [made, lapsed, late] = ["made", "lapsed", "late"].map(offers);
     let ready = snapshot::sums(&names::WORKER_QUEUE_READY, names::QUEUE);
     let count = |of: &BTreeMap<String, f64>, name: &str| {
         of.get(name).copied().map_or(0, snapshot::to_count)
@@ -69,9 +75,16 @@ fn queue_reports(queues: Vec<QueueSnapshot>) -> Vec<QueueReport> {
         errors: count(&errors, &queue.name),
         last_error: queue.last_failure.map_or("", Outcome::as_str).to_owned(),
         times: times.remove(&queue.name).unwrap_or_default(),
+        offers: Some(OffersReport {
+            open: u64::try_from(queue.slots.offered).unwrap_or(u64::MAX),
+            made: count(&made, &queue.name),
+            lapsed: count(&lapsed, &queue.name),
+            late: count(&late, &queue.name),
+        }),
         slots: Some(slots_report(&queue, count(&ready, &queue.name) > 0)),
         name: queue.name,
         demand: None,
+        delivery: None,
     });
     reports.collect()
 }

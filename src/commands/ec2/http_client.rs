@@ -1,61 +1,123 @@
-//! An HTTP client whose requests and answers are bounded.
+//! An HTTP client whose requests and answers are bounded, and which may use a proxy.
 
 use std::path::Path;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 use tokio::time::timeout;
 
+use super::proxy::ProxySettings;
 use crate::config::tls::ClientTlsConfig;
 use crate::telemetry::chain;
 use crate::tls;
 
 /// The maximum size of an answer in bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// How the client describes a failure to get a connection from a proxy.
+const TUNNEL: &str = "tunnel error: ";
 
-/// Creates a client that verifies certificates with the authorities in `ca`, or with those of the system.
-///
-/// # Errors
-/// A message if the authorities cannot be used.
-pub(super) fn new(ca: Option<&Path>) -> Result<reqwest::Client, String> {
-    let files = ClientTlsConfig { ca: ca.map(Path::to_owned), identity: None };
-    let tls = tls::client_config(&files).map_err(|error| error.to_string())?;
-    reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
-        .redirect(reqwest::redirect::Policy::none())
-        // Ignores proxies from the environment, which would receive the credentials from the instance metadata.
-        .no_proxy()
-        .user_agent(concat!("fjord/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .map_err(|error| chain(&error))
+/// The client.
+#[derive(Clone, Debug)]
+pub(super) struct HttpClient {
+    client: reqwest::Client,
+    proxy: Option<ProxySettings>,
 }
 
-/// Sends a request, and reads the whole answer. Cancel safe.
-///
-/// # Errors
-/// A message if there is no complete answer within `limit`.
-pub(super) async fn send(
-    client: &reqwest::Client,
-    request: reqwest::Request,
-    limit: Duration,
-) -> Result<(StatusCode, String), String> {
-    let answer = async {
-        let mut answer = client.execute(request).await.map_err(reason)?;
-        let mut bytes = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(reason)? {
-            bytes.extend_from_slice(&chunk);
-            if bytes.len() > ANSWER_BYTES_MAX {
-                return Err(format!("expected an answer of at most {ANSWER_BYTES_MAX} bytes"));
-            }
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) struct SendFailure {
+    pub(super) reason: String,
+    /// Whether the server may have received the request.
+    pub(super) was_sent: bool,
+}
+
+impl HttpClient {
+    /// Creates a client that uses no proxy, which would receive the credentials from the instance metadata, for example. It verifies
+    /// certificates with the authorities in `ca`, or with those of the system.
+    ///
+    /// # Errors
+    /// A message if the authorities cannot be used.
+    pub(super) fn direct(ca: Option<&Path>) -> Result<Self, String> {
+        Self::new(ca, None)
+    }
+
+    /// Creates a client like `direct`, whose requests over TLS go through a proxy. The proxy forwards bytes (`CONNECT`) and cannot
+    /// read them.
+    ///
+    /// # Errors
+    /// A message if the authorities cannot be used.
+    pub(super) fn new(ca: Option<&Path>, proxy: Option<ProxySettings>) -> Result<Self, String> {
+        let files = ClientTlsConfig { ca: ca.map(Path::to_owned), identity: None };
+        let tls = tls::client_config(&files).map_err(|error| error.to_string())?;
+        let mut builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .redirect(reqwest::redirect::Policy::none())
+            // The client itself would ignore a proxy whose URL is not valid.
+            .no_proxy()
+            .user_agent(concat!("fjord/", env!("CARGO_PKG_VERSION")));
+        if let Some(settings) = &proxy {
+            builder = builder.proxy(settings.proxy.clone());
         }
-        let text =
-            String::from_utf8(bytes).map_err(|_| "expected an answer in UTF-8".to_owned())?;
-        Ok((answer.status(), text))
-    };
-    let answered = timeout(limit, answer).await;
-    answered.unwrap_or_else(|_| Err(format!("no answer within {} s", limit.as_secs())))
-}
+        let client = builder.build().map_err(|error| chain(&error))?;
+        Ok(Self { client, proxy })
+    }
 
-fn reason(error: reqwest::Error) -> String {
-    chain(&error.without_url())
+    /// Starts to build a request.
+    pub(super) fn request(&self, method: Method, url: &str) -> reqwest::RequestBuilder {
+        self.client.request(method, url)
+    }
+
+    /// Sends a request, and reads the whole answer. Cancel safe.
+    ///
+    /// # Errors
+    /// `SendFailure` if there is no complete answer within `limit`.
+    pub(super) async fn send(
+        &self,
+        request: reqwest::Request,
+        limit: Duration,
+    ) -> Result<(StatusCode, String), SendFailure> {
+        let was_sent = |reason: String| SendFailure { reason, was_sent: true };
+        let answer = async {
+            let mut answer =
+                self.client.execute(request).await.map_err(|error| self.failure(error))?;
+            let mut bytes = Vec::new();
+            while let Some(chunk) = answer.chunk().await.map_err(|error| self.failure(error))? {
+                bytes.extend_from_slice(&chunk);
+                if bytes.len() > ANSWER_BYTES_MAX {
+                    return Err(was_sent(format!(
+                        "expected an answer of at most {ANSWER_BYTES_MAX} bytes"
+                    )));
+                }
+            }
+            let text = String::from_utf8(bytes);
+            let text = text.map_err(|_| was_sent("expected an answer in UTF-8".to_owned()))?;
+            Ok((answer.status(), text))
+        };
+        let answered = timeout(limit, answer).await;
+        answered.unwrap_or_else(|_| {
+            let through = self.proxy.as_ref().map_or_else(String::new, |settings| {
+                format!(" ({} names the proxy {})", settings.variable, settings.address)
+            });
+            Err(was_sent(format!("no answer within {} s{through}", limit.as_secs())))
+        })
+    }
+
+    fn failure(&self, error: reqwest::Error) -> SendFailure {
+        let was_sent = !error.is_connect();
+        let reason = chain(&error.without_url());
+        let Some((settings, (_, cause))) = self.proxy.as_ref().zip(reason.split_once(TUNNEL))
+        else {
+            return SendFailure { reason, was_sent };
+        };
+        let ProxySettings { variable, address, .. } = settings;
+        let problem = if cause.starts_with("unsuccessful") {
+            "refuses to connect to the service: it must permit CONNECT to this host and port"
+                .to_owned()
+        } else if cause.starts_with("proxy authorization required") {
+            "refuses to connect to the service without valid credentials (status 407)".to_owned()
+        } else {
+            format!("cannot be used: {cause}")
+        };
+        SendFailure { reason: format!("the proxy {address} ({variable}) {problem}"), was_sent }
+    }
 }

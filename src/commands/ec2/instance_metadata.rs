@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::http_client;
+use super::http_client::{HttpClient, SendFailure};
 
 /// The longest wait for an answer, which normally takes a few milliseconds.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
@@ -18,9 +18,11 @@ const ROLE_PATH: &str = "iam/security-credentials/";
 
 /// A client of the metadata service, with its session token.
 pub(super) struct InstanceMetadata {
-    client: reqwest::Client,
+    client: HttpClient,
     url: String,
     token: Option<(String, Instant)>,
+    /// Whether the service has answered the last request.
+    is_reachable: bool,
 }
 
 /// The temporary credentials of the instance's role.
@@ -45,8 +47,13 @@ struct CredentialsDocument {
 
 impl InstanceMetadata {
     /// Creates a client. Connects to nothing yet.
-    pub(super) fn new(client: reqwest::Client, url: &str) -> Self {
-        Self { client, url: url.trim_end_matches('/').to_owned(), token: None }
+    pub(super) fn new(client: HttpClient, url: &str) -> Self {
+        Self { client, url: url.trim_end_matches('/').to_owned(), token: None, is_reachable: true }
+    }
+
+    /// Returns whether the service has answered the last request, with whatever status.
+    pub(super) fn is_reachable(&self) -> bool {
+        self.is_reachable
     }
 
     /// Returns a value, or `None` if the instance does not have it. Cancel safe.
@@ -112,11 +119,9 @@ impl InstanceMetadata {
 
     async fn query(&mut self, path: &str) -> Result<(StatusCode, String), String> {
         let token = self.token().await?;
-        let request = self
-            .client
-            .get(format!("{}/latest/meta-data/{path}", self.url))
-            .header("X-aws-ec2-metadata-token", token);
-        self.send(request).await
+        let url = format!("{}/latest/meta-data/{path}", self.url);
+        let request = self.client.request(Method::GET, &url);
+        self.send(request.header("X-aws-ec2-metadata-token", token)).await
     }
 
     /// Returns the session token, and requests it if it is missing or old.
@@ -129,7 +134,7 @@ impl InstanceMetadata {
         let until = Instant::now() + Duration::from_secs(u64::from(TOKEN_SECONDS / 2));
         let request = self
             .client
-            .request(Method::PUT, format!("{}/latest/api/token", self.url))
+            .request(Method::PUT, &format!("{}/latest/api/token", self.url))
             .header("X-aws-ec2-metadata-token-ttl-seconds", TOKEN_SECONDS);
         let (status, token) = self.send(request).await?;
         if status != StatusCode::OK || token.is_empty() {
@@ -143,15 +148,20 @@ impl InstanceMetadata {
         Ok(token)
     }
 
-    async fn send(&self, request: reqwest::RequestBuilder) -> Result<(StatusCode, String), String> {
+    async fn send(
+        &mut self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<(StatusCode, String), String> {
+        let url = &self.url;
         let failed = |reason: String| {
             format!(
-                "cannot query the instance metadata service {}: {reason}: expected an EC2 instance with the metadata service \
-                 enabled; in a container, its hop limit must be at least 2",
-                self.url
+                "cannot query the instance metadata service {url}: {reason}: expected an EC2 instance with the metadata service \
+                 enabled; in a container, its hop limit must be at least 2"
             )
         };
         let request = request.build().map_err(|error| failed(error.to_string()))?;
-        http_client::send(&self.client, request, ANSWER_LIMIT).await.map_err(failed)
+        let answered = self.client.send(request, ANSWER_LIMIT).await;
+        self.is_reachable = answered.is_ok();
+        answered.map_err(|SendFailure { reason, .. }| failed(reason))
     }
 }

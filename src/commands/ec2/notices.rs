@@ -1,10 +1,16 @@
 //! The notices with which EC2 announces that it will stop an instance.
 
 use std::fmt;
+use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
 
 use super::instance_metadata::InstanceMetadata;
+
+/// The time after the announced time of a spot interruption after which an instance that still runs is no longer interrupted. The
+/// announced time is approximate.
+const INTERRUPTION_AGE_MAX: Duration = Duration::from_mins(5);
 
 /// A reason to drain the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +23,24 @@ pub(super) enum Notice {
     RebalanceRecommendation(String),
 }
 
+/// The kinds of notices. At most one of each kind stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Terminating,
+    Spot,
+    Rebalance,
+}
+
+impl Kind {
+    async fn read(self, metadata: &mut InstanceMetadata) -> Result<Option<Notice>, String> {
+        match self {
+            Self::Terminating => terminating(metadata).await,
+            Self::Spot => spot_interruption(metadata).await,
+            Self::Rebalance => rebalance_recommendation(metadata).await,
+        }
+    }
+}
+
 #[derive(Deserialize)]
 struct InstanceAction {
     action: String,
@@ -27,6 +51,26 @@ struct InstanceAction {
 #[serde(rename_all = "camelCase")]
 struct RebalanceDocument {
     notice_time: String,
+}
+
+impl Notice {
+    /// Returns whether an interruption is over: the instance has resumed from hibernation, for instance. A time in another format
+    /// is in the future.
+    fn has_passed(&self, now: DateTime<Utc>) -> bool {
+        let Self::SpotInterruption(_, time) = self else { return false };
+        let time = DateTime::parse_from_rfc3339(time);
+        time.is_ok_and(|time| {
+            (now - time.to_utc()).to_std().is_ok_and(|age| age > INTERRUPTION_AGE_MAX)
+        })
+    }
+
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Terminating => Kind::Terminating,
+            Self::SpotInterruption(..) => Kind::Spot,
+            Self::RebalanceRecommendation(_) => Kind::Rebalance,
+        }
+    }
 }
 
 impl fmt::Display for Notice {
@@ -46,40 +90,90 @@ impl fmt::Display for Notice {
     }
 }
 
-/// Returns the notices that the metadata service currently has, the most urgent first, and a message if the service cannot be
-/// queried or some notice cannot be read. A failure does not affect the other notices. Cancel safe.
-pub(super) async fn read(
-    metadata: &mut InstanceMetadata,
-    ignores_rebalance: bool,
-) -> (Vec<Notice>, Option<String>) {
-    let mut results = vec![terminating(metadata).await, spot_interruption(metadata).await];
-    if !ignores_rebalance {
-        results.push(rebalance_recommendation(metadata).await);
+/// The notices that stand.
+#[derive(Default)]
+pub(super) struct Notices {
+    standing: Vec<Notice>,
+}
+
+/// What has changed since the last query.
+#[derive(Default)]
+pub(super) struct NoticeChanges {
+    /// The notices that are new, the most urgent first.
+    pub(super) new: Vec<Notice>,
+    /// The notices that the metadata service no longer has, or whose time has passed.
+    pub(super) withdrawn: Vec<Notice>,
+    /// Why the service cannot be queried, or some notices cannot be read.
+    pub(super) failure: Option<String>,
+}
+
+impl Notices {
+    /// Returns whether no notice stands.
+    pub(super) fn is_empty(&self) -> bool {
+        self.standing.is_empty()
     }
-    let (mut notices, mut failures) = (Vec::new(), Vec::new());
-    for result in results {
-        match result {
-            Ok(notice) => notices.extend(notice),
-            // A service that does not answer fails in the same way for each notice.
-            Err(failure) if failures.contains(&failure) => {}
-            Err(failure) => failures.push(failure),
+
+    /// Returns whether the autoscaling group terminates the instance.
+    pub(super) fn is_terminating(&self) -> bool {
+        self.standing.contains(&Notice::Terminating)
+    }
+
+    /// Queries the metadata service. A notice that cannot be read stands as long as it did before, and does not affect the others.
+    /// Cancel safe.
+    pub(super) async fn refresh(
+        &mut self,
+        metadata: &mut InstanceMetadata,
+        ignores_rebalance: bool,
+    ) -> NoticeChanges {
+        let mut changes = NoticeChanges::default();
+        let mut failures = Vec::new();
+        let mut standing = Vec::new();
+        for kind in [Kind::Terminating, Kind::Spot, Kind::Rebalance] {
+            if kind == Kind::Rebalance && ignores_rebalance {
+                continue;
+            }
+            let result = match failures.last().cloned() {
+                // Each of the other queries would take as long, and delay the drain.
+                Some(failure) if !metadata.is_reachable() => Err(failure),
+                _ => kind.read(metadata).await,
+            };
+            let before = self.standing.iter().find(|notice| notice.kind() == kind);
+            let now = match result {
+                Ok(now) => now,
+                Err(failure) => {
+                    // A service that does not answer fails in the same way for each notice.
+                    if !failures.contains(&failure) {
+                        failures.push(failure);
+                    }
+                    before.cloned()
+                }
+            };
+            if before != now.as_ref() {
+                // A notice that replaces one of its kind does not withdraw it.
+                changes.withdrawn.extend(before.filter(|_| now.is_none()).cloned());
+                changes.new.extend(now.clone());
+            }
+            standing.extend(now);
         }
+        self.standing = standing;
+        changes.failure = (!failures.is_empty()).then(|| failures.join("; "));
+        changes
     }
-    let failure = (!failures.is_empty()).then(|| failures.join("; "));
-    (notices, failure)
 }
 
 async fn terminating(metadata: &mut InstanceMetadata) -> Result<Option<Notice>, String> {
     // Instances that are in no group do not have this value.
     let state = metadata.find("autoscaling/target-lifecycle-state").await?;
-    Ok((state.as_deref() == Some("Terminated")).then_some(Notice::Terminating))
+    let is_terminating = matches!(state.as_deref(), Some("Terminated" | "Warmed:Terminated"));
+    Ok(is_terminating.then_some(Notice::Terminating))
 }
 
 async fn spot_interruption(metadata: &mut InstanceMetadata) -> Result<Option<Notice>, String> {
     let path = "spot/instance-action";
     let Some(text) = metadata.find(path).await? else { return Ok(None) };
     let InstanceAction { action, time } = parse(path, &text)?;
-    Ok(Some(Notice::SpotInterruption(action, time)))
+    let notice = Notice::SpotInterruption(action, time);
+    Ok(Some(notice).filter(|notice| !notice.has_passed(Utc::now())))
 }
 
 async fn rebalance_recommendation(
@@ -94,4 +188,28 @@ async fn rebalance_recommendation(
 fn parse<T: for<'a> Deserialize<'a>>(path: &str, text: &str) -> Result<T, String> {
     serde_json::from_str(text)
         .map_err(|error| format!("the instance metadata {path} cannot be read: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interruption_is_over_some_minutes_after_its_time() {
+        let now = DateTime::parse_from_rfc3339("2026-11-30T18:30:00Z").unwrap().to_utc();
+        for (time, has_passed) in [
+            ("2026-11-30T18:32:00Z", false),
+            ("2026-11-30T18:26:00Z", false),
+            ("2026-11-30T18:24:59Z", true),
+            ("2025-01-01T00:00:00Z", true),
+            ("soon", false),
+        ] {
+            let notice = Notice::SpotInterruption("hibernate".to_owned(), time.to_owned());
+            assert_eq!(notice.has_passed(now), has_passed, "{time}");
+        }
+        assert!(
+            !Notice::RebalanceRecommendation("2025-01-01T00:00:00Z".to_owned()).has_passed(now)
+        );
+        assert!(!Notice::Terminating.has_passed(now));
+    }
 }

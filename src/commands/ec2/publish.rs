@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::failed;
-use super::http_client;
+use super::http_client::HttpClient;
 use super::instance_metadata::InstanceMetadata;
 use super::metric_data::{self, PoolMetric};
 use super::signed_api::SignedApi;
@@ -23,12 +23,13 @@ const POOLS_MAX: usize = 250;
 
 pub(super) fn run(
     arguments: &PublishArguments,
+    client: HttpClient,
     sources: &Sources,
     output: &mut Output<impl Write, impl Write>,
 ) -> io::Result<ExitCode> {
     nats_connection::run(sources, "fjord ec2 publish", output, async |connection, output| {
         match measure(arguments, &connection).await {
-            Ok(pools) => report(arguments, &pools, output).await,
+            Ok(pools) => report(arguments, client, &pools, output).await,
             Err(failure) => failed(&failure, output),
         }
     })
@@ -69,6 +70,7 @@ async fn measure(
 /// Publishes the headroom of the pools, and prints it.
 async fn report(
     arguments: &PublishArguments,
+    client: HttpClient,
     pools: &[PoolView],
     output: &mut Output<impl Write, impl Write>,
 ) -> io::Result<ExitCode> {
@@ -77,7 +79,7 @@ async fn report(
     }
     let metrics = metric_data::metrics(pools);
     if !arguments.dry_run
-        && let Err(failure) = publish(arguments, &metrics).await
+        && let Err(failure) = publish(arguments, client, &metrics).await
     {
         return failed(&failure, output);
     }
@@ -87,12 +89,16 @@ async fn report(
     Ok(ExitCode::SUCCESS)
 }
 
-async fn publish(arguments: &PublishArguments, metrics: &[PoolMetric<'_>]) -> Result<(), String> {
-    let client = http_client::new(arguments.aws.ca.as_deref())?;
-    let mut metadata = InstanceMetadata::new(client.clone(), &arguments.aws.metadata_url);
+async fn publish(
+    arguments: &PublishArguments,
+    client: HttpClient,
+    metrics: &[PoolMetric<'_>],
+) -> Result<(), String> {
+    let direct = HttpClient::direct(arguments.aws.ca.as_deref())?;
+    let mut metadata = InstanceMetadata::new(direct, &arguments.aws.metadata_url);
     let url = arguments.cloudwatch_url.as_deref();
     let api = SignedApi::new(client, SERVICE, url, &mut metadata).await?;
     let form = metric_data::form(&arguments.namespace, metrics);
     let called = api.call("PutMetricData", &form, &mut metadata).await;
-    called.map_err(super::signed_api::CallFailure::into_message)
+    called.map_err(|failure| failure.message)
 }

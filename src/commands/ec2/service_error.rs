@@ -49,9 +49,14 @@ impl ServiceError {
         )
     }
 
-    /// Returns whether there is no lifecycle action to complete.
-    pub(super) fn is_without_action(&self) -> bool {
-        self.code == "ValidationError" && self.message.contains("No active Lifecycle Action")
+    /// Returns whether the service rejects the parameters: it does not know what they name, for instance.
+    pub(super) fn is_invalid(&self) -> bool {
+        self.code == "ValidationError"
+    }
+
+    /// Returns whether the request may have been executed all the same.
+    pub(super) fn is_ambiguous(&self) -> bool {
+        self.status.is_server_error() || self.status == StatusCode::REQUEST_TIMEOUT
     }
 }
 

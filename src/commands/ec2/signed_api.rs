@@ -7,7 +7,7 @@ use aws_sigv4::sign::v4::SigningParams;
 use http::{HeaderValue, header};
 use tokio::time::sleep;
 
-use super::http_client;
+use super::http_client::{HttpClient, SendFailure};
 use super::instance_metadata::{InstanceMetadata, RoleCredentials};
 use super::service_error::ServiceError;
 use crate::jitter::jittered;
@@ -23,7 +23,7 @@ const FORM: &str = "application/x-www-form-urlencoded; charset=utf-8";
 
 /// A service of AWS.
 pub(super) struct SignedApi {
-    client: reqwest::Client,
+    client: HttpClient,
     /// The name of the service in signatures and in the names of its endpoints.
     name: &'static str,
     /// The namespace of its actions in policies.
@@ -32,19 +32,19 @@ pub(super) struct SignedApi {
     url: String,
 }
 
-/// Why a request did not succeed.
-pub(super) enum CallFailure {
-    /// The service has refused the request.
-    Refused(ServiceError, String),
-    /// There was no answer, or there are no credentials.
-    Failed(String),
+/// Why a call did not succeed.
+pub(super) struct CallFailure {
+    pub(super) message: String,
+    /// The answer of the service, if it has refused the last attempt.
+    pub(super) refusal: Option<ServiceError>,
+    /// Whether an attempt may have succeeded, because it was sent and has no answer, or one that leaves this open.
+    pub(super) may_have_succeeded: bool,
 }
 
 impl CallFailure {
-    pub(super) fn into_message(self) -> String {
-        match self {
-            Self::Refused(_, message) | Self::Failed(message) => message,
-        }
+    /// Returns the failure of a call of which nothing was sent.
+    pub(super) fn before_sending(message: String) -> Self {
+        Self { message, refusal: None, may_have_succeeded: false }
     }
 }
 
@@ -54,7 +54,7 @@ impl SignedApi {
     /// # Errors
     /// A message if the region is not known.
     pub(super) async fn new(
-        client: reqwest::Client,
+        client: HttpClient,
         (name, policy_prefix): (&'static str, &'static str),
         url: Option<&str>,
         metadata: &mut InstanceMetadata,
@@ -83,21 +83,32 @@ impl SignedApi {
         let body = format!("Action={action}&{form}");
         let mut pause = PAUSE;
         let mut attempt = 1;
+        let mut may_have_succeeded = false;
         loop {
-            let credentials = metadata.credentials().await.map_err(CallFailure::Failed)?;
+            let credentials = metadata.credentials().await.map_err(|message| CallFailure {
+                may_have_succeeded,
+                ..CallFailure::before_sending(message)
+            })?;
             let failure = match self.send(&body, &credentials).await {
                 Ok(None) => return Ok(()),
-                Ok(Some(error)) if !error.is_transient() || attempt == ATTEMPTS_MAX => {
-                    let message = self.describe(action, &error, &credentials, attempt);
-                    return Err(CallFailure::Refused(error, message));
+                Ok(Some(error)) => {
+                    may_have_succeeded |= error.is_ambiguous();
+                    if !error.is_transient() || attempt == ATTEMPTS_MAX {
+                        let message = self.describe(action, &error, &credentials, attempt);
+                        let refusal = Some(error);
+                        return Err(CallFailure { message, refusal, may_have_succeeded });
+                    }
+                    error.to_string()
                 }
-                Ok(Some(error)) => error.to_string(),
-                Err(reason) if attempt == ATTEMPTS_MAX => {
-                    let message =
-                        format!("cannot reach {} in {attempt} attempts: {reason}", self.url);
-                    return Err(CallFailure::Failed(message));
+                Err(SendFailure { reason, was_sent }) => {
+                    may_have_succeeded |= was_sent;
+                    if attempt == ATTEMPTS_MAX {
+                        let message =
+                            format!("cannot reach {} in {attempt} attempts: {reason}", self.url);
+                        return Err(CallFailure { message, refusal: None, may_have_succeeded });
+                    }
+                    reason
                 }
-                Err(reason) => reason,
             };
             tracing::debug!(failure, attempt, "an attempt has failed");
             sleep(jittered(pause, 0.5..=1.5)).await;
@@ -134,10 +145,12 @@ impl SignedApi {
         &self,
         body: &str,
         credentials: &RoleCredentials,
-    ) -> Result<Option<ServiceError>, String> {
-        let request = self.signed(body, credentials)?;
-        let request = reqwest::Request::try_from(request).map_err(|error| error.to_string())?;
-        let (status, answer) = http_client::send(&self.client, request, ATTEMPT_LIMIT).await?;
+    ) -> Result<Option<ServiceError>, SendFailure> {
+        let not_sent = |reason| SendFailure { reason, was_sent: false };
+        let request = self.signed(body, credentials).map_err(not_sent)?;
+        let request = reqwest::Request::try_from(request);
+        let request = request.map_err(|error| not_sent(error.to_string()))?;
+        let (status, answer) = self.client.send(request, ATTEMPT_LIMIT).await?;
         Ok((!status.is_success()).then(|| ServiceError::read(status, &answer)))
     }
 

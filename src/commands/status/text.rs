@@ -2,10 +2,12 @@
 
 use std::fmt::Write as _;
 
+use super::FleetStatusDocument;
 use crate::commands::table;
+use crate::fleet::monitor::MissingMember;
 use crate::fleet::view::format::{bytes, percent, rate, seconds, uptime};
 use crate::fleet::view::{
-    FleetView, NatsServerView, PoolView, ProcessView, QueueView, WeightedQueueView,
+    FleetView, NatsServerView, PoolView, ProcessView, QueueDiagnosis, QueueView, WeightedQueueView,
     WorkerQueueView, weighted_queues,
 };
 use crate::telemetry::count_as_f64;
@@ -15,6 +17,8 @@ use crate::telemetry::count_as_f64;
 const ID_SHOWN: usize = 8;
 /// The maximum number of rows that a table shows; `--json` shows all.
 const ROWS_MAX: usize = 200;
+/// The maximum number of processes without a reply whose names are shown; `--json` shows all.
+const MISSING_SHOWN: usize = 10;
 /// The headings of the processes.
 const PROCESS_HEADINGS: [&str; 12] = [
     "ROLE", "ID", "HOST", "VERSION", "UP", "CPU", "MEMORY", "RUNNING", "CALLS/s", "p50", "p99",
@@ -53,8 +57,12 @@ fn short(id: &str) -> String {
     id.chars().take(ID_SHOWN).collect()
 }
 
-pub(super) fn page(view: &FleetView) -> String {
+pub(super) fn page(document: &FleetStatusDocument<'_>) -> String {
+    let view = document.view;
     let mut text = format!("{}\n", view.bottleneck.sentence);
+    if let Some(line) = missing(document) {
+        text.push_str(&line);
+    }
     let mut section = |title: &str, headings: &[&str], rows: Vec<Vec<String>>| {
         if rows.is_empty() {
             return;
@@ -90,10 +98,48 @@ pub(super) fn page(view: &FleetView) -> String {
         view.processes.iter().flat_map(shares).collect(),
     );
     section("NATS", &SERVER_HEADINGS, view.nats.iter().map(server).collect());
+    for idle in document.idle_workers.iter().take(ROWS_MAX) {
+        writeln!(
+            text,
+            "worker {} on {}: received no requests for queue {}, while NATS delivered {:.0} to its other workers: its \
+             subscription does not reach the NATS servers, or it is connected to another cluster",
+            short(idle.id),
+            idle.host,
+            idle.queue,
+            idle.calls_elsewhere
+        )
+        .ok();
+    }
     for line in notes(view) {
         writeln!(text, "{line}").ok();
     }
     text
+}
+
+/// Returns a line with the number and the names of the processes that did not reply, if there are any.
+fn missing(document: &FleetStatusDocument<'_>) -> Option<String> {
+    let silent = |member: &&MissingMember<'_>| !member.was_draining;
+    let names = document.missing.iter().filter(silent).map(|member| {
+        let since = uptime(member.silent_seconds);
+        let last = if member.has_replied {
+            format!("last reply {since} ago")
+        } else {
+            "connected to NATS".to_owned()
+        };
+        format!("{} {} on {} ({last})", member.role, short(member.id), member.host)
+    });
+    let names: Vec<String> = names.collect();
+    let more = names.len().saturating_sub(MISSING_SHOWN);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let shown: Vec<&str> = names.iter().take(MISSING_SHOWN).map(String::as_str).collect();
+    (!shown.is_empty()).then(|| {
+        format!(
+            "{} of {} known processes did not reply: {}{more}.\n",
+            names.len(),
+            document.known_processes,
+            shown.join(", ")
+        )
+    })
 }
 
 fn process(process: &ProcessView) -> Vec<String> {
@@ -212,6 +258,29 @@ fn server(server: &NatsServerView) -> Vec<String> {
     ]
 }
 
+/// Returns a line for each queue with requests that no worker accepts, or with slots that are reserved for offers.
+fn queue_notes(queue: &QueueView) -> Vec<String> {
+    let QueueDiagnosis {
+        unaccepted, unaccepted_seconds, offered, offers_made, offers_lapsed, ..
+    } = queue.diagnosis;
+    let mut notes = Vec::new();
+    if queue.diagnosis.is_not_accepted() {
+        let since = seconds(Some(unaccepted_seconds));
+        notes.push(format!(
+            "queue {}: no worker has accepted {unaccepted} requests, the oldest of which was sent {since} ago",
+            queue.name
+        ));
+    }
+    if queue.diagnosis.has_lapsing_offers() {
+        notes.push(format!(
+            "queue {}: {offered} slots are reserved by offers; gateways answered {offers_lapsed} of {offers_made} offers too \
+             late or not at all. FULL includes these slots, USED does not",
+            queue.name
+        ));
+    }
+    notes
+}
+
 /// Returns a line for each reason why a process is not ready or its report is incomplete.
 fn notes(view: &FleetView) -> Vec<String> {
     let cut_off = view.is_cut_off.then(|| {
@@ -226,6 +295,7 @@ fn notes(view: &FleetView) -> Vec<String> {
         reasons.chain(cut).collect::<Vec<_>>()
     });
     let mixed = view.pools.iter().filter(|pool| pool.is_mixed).map(PoolView::mixed_note);
+    let notes = notes.chain(view.queues.iter().flat_map(queue_notes));
     let notes = notes.chain(weighted_queues::notes(&view.weighted_queues)).take(ROWS_MAX);
     cut_off.into_iter().chain(notes).chain(mixed).collect()
 }

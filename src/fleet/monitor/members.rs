@@ -1,4 +1,4 @@
-//! The processes that have replied to a query, to find those that no longer reply.
+//! The processes that have replied to a query or are connected to NATS, to find those that do not reply.
 
 use std::collections::HashMap;
 
@@ -6,18 +6,22 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::fleet::Report;
+use crate::fleet::view::MonitoredConnection;
 
 use super::HISTORY_TIME;
 
 /// The maximum number of remembered processes that did not reply to the last query.
 const MISSING_MAX: usize = 1_000;
 
+/// The maximum number of known processes with which another connected process is added.
+const MEMBERS_MAX: usize = 10_000;
+
 /// The maximum length in bytes of an id, role, host name or version. A process with a longer one is not remembered.
 const TEXT_BYTES_MAX: usize = 256;
 
-/// The processes that have replied within `HISTORY_TIME`.
+/// The processes that have replied, or were connected, within `HISTORY_TIME`.
 #[derive(Debug, Default)]
-pub(super) struct KnownMembers {
+pub(crate) struct KnownMembers {
     by_id: HashMap<String, KnownMember>,
     updated: Option<Instant>,
 }
@@ -28,25 +32,31 @@ struct KnownMember {
     host: String,
     version: String,
     is_draining: bool,
+    /// When it last replied, or was first seen among the connections.
     replied_at: Instant,
+    has_replied: bool,
 }
 
 /// A process that did not reply to the last query.
 #[derive(Debug, PartialEq, Serialize)]
-pub(super) struct MissingMember<'a> {
-    pub(super) role: &'a str,
-    pub(super) id: &'a str,
-    pub(super) host: &'a str,
-    pub(super) version: &'a str,
+pub(crate) struct MissingMember<'a> {
+    pub(crate) role: &'a str,
+    pub(crate) id: &'a str,
+    /// The host name; of a process that has never replied, its IP address.
+    pub(crate) host: &'a str,
+    /// The version; empty if the process has never replied.
+    pub(crate) version: &'a str,
     /// Whether it was draining when it last replied, so that it has probably exited.
-    pub(super) was_draining: bool,
-    /// The time since its last reply, in seconds.
-    pub(super) silent_seconds: f64,
+    pub(crate) was_draining: bool,
+    /// Whether it has replied before. Otherwise, it is only known to be connected to NATS.
+    pub(crate) has_replied: bool,
+    /// The time since its last reply, in seconds; without one, the time for which it has been known.
+    pub(crate) silent_seconds: f64,
 }
 
 impl KnownMembers {
     /// Records the replies to a query.
-    pub(super) fn update(&mut self, now: Instant, reports: &[Report]) {
+    pub(crate) fn update(&mut self, now: Instant, reports: &[Report]) {
         self.updated = Some(now);
         let mut started = Vec::new();
         for report in reports {
@@ -60,6 +70,7 @@ impl KnownMembers {
                 version: report.version.clone(),
                 is_draining: report.not_ready.get("lifecycle").is_some_and(|why| why == "draining"),
                 replied_at: now,
+                has_replied: true,
             };
             if self.by_id.insert(report.id.clone(), member).is_none() {
                 started.push(report);
@@ -78,10 +89,43 @@ impl KnownMembers {
         }
     }
 
+    /// Adds the processes of the fleet with the prefix `prefix` that are connected to NATS but have never replied. Must be called
+    /// after `update`.
+    pub(crate) fn add_connected(
+        &mut self,
+        now: Instant,
+        prefix: &str,
+        connections: &[MonitoredConnection],
+    ) {
+        for connection in connections {
+            let Some((role, id)) = process_of(&connection.name, prefix) else { continue };
+            let is_full = self.by_id.len() >= MEMBERS_MAX;
+            if is_full || id.len() > TEXT_BYTES_MAX || self.by_id.contains_key(id) {
+                continue;
+            }
+            let member = KnownMember {
+                role: role.to_owned(),
+                host: connection.ip.clone(),
+                version: String::new(),
+                is_draining: false,
+                replied_at: now,
+                has_replied: false,
+            };
+            self.by_id.insert(id.to_owned(), member);
+        }
+    }
+
+    /// Returns the number of known processes.
+    pub(crate) fn count(&self) -> usize {
+        self.by_id.len()
+    }
+
     /// Returns the processes that did not reply to the last query, sorted by role, host and id.
-    pub(super) fn missing(&self, now: Instant) -> Vec<MissingMember<'_>> {
-        let silent =
-            self.by_id.iter().filter(|(_, member)| Some(member.replied_at) != self.updated);
+    pub(crate) fn missing(&self, now: Instant) -> Vec<MissingMember<'_>> {
+        let silent = self
+            .by_id
+            .iter()
+            .filter(|(_, member)| !member.has_replied || Some(member.replied_at) != self.updated);
         let mut missing: Vec<_> = silent
             .map(|(id, member)| MissingMember {
                 role: &member.role,
@@ -89,6 +133,7 @@ impl KnownMembers {
                 host: &member.host,
                 version: &member.version,
                 was_draining: member.is_draining,
+                has_replied: member.has_replied,
                 silent_seconds: now.saturating_duration_since(member.replied_at).as_secs_f64(),
             })
             .collect();
@@ -103,6 +148,15 @@ impl KnownMembers {
         let oldest = silent.min_by_key(|(_, member)| member.replied_at).map(|(id, _)| id.clone());
         oldest.is_some_and(|id| self.by_id.remove(&id).is_some())
     }
+}
+
+/// Returns the role and the id of the process that has named its connection like this, if it belongs to the fleet with this prefix.
+fn process_of<'a>(connection: &'a str, prefix: &str) -> Option<(&'a str, &'a str)> {
+    let mut words = connection.split(' ');
+    let (program, role) = (words.next()?, words.next()?);
+    let (of, id) = (words.next()?, words.next()?);
+    let is_process = program == "fjord" && matches!(role, "gateway" | "worker") && of == prefix;
+    (is_process && words.next().is_none()).then_some((role, id))
 }
 
 #[cfg(test)]
@@ -142,6 +196,32 @@ mod tests {
         assert_eq!(missing(&members, at(25)), ["e"]);
         members.update(at(25) + HISTORY_TIME, &[report("a", "x"), report("d", "x")]);
         assert_eq!(missing(&members, at(25) + HISTORY_TIME), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_connected_process_that_has_never_replied_is_missing() {
+        let mut members = KnownMembers::default();
+        let now = Instant::now();
+        let connection = |name: &str| MonitoredConnection {
+            name: name.to_owned(),
+            ip: "10.0.0.1".to_owned(),
+            ..MonitoredConnection::default()
+        };
+        let names = [
+            "fjord worker fjord w1",
+            "fjord worker fjord w2",
+            "fjord worker other w3",
+            "other",
+            "fjord status x y z",
+        ];
+        members.update(now, &[report("w1", "a")]);
+        members.add_connected(now, "fjord", &names.map(connection));
+        let found = members.missing(now);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!((found[0].id, found[0].host, found[0].has_replied), ("w2", "10.0.0.1", false));
+        assert_eq!(members.count(), 2);
+        members.update(now, &[report("w1", "a"), report("w2", "b")]);
+        assert_eq!(missing(&members, now), Vec::<String>::new());
     }
 
     #[test]

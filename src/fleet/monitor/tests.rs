@@ -1,5 +1,6 @@
 //! Tests when a monitor queries the fleet, and the document that the page requests.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use std::pin::Pin;
@@ -120,6 +121,10 @@ impl Transport for CountingTransport {
 
     fn connect_failure(&self) -> Option<String> {
         None
+    }
+
+    fn problems(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
     }
 
     fn inbox(&self) -> Subject {

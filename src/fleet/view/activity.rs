@@ -8,6 +8,8 @@ use crate::fleet::Report;
 use crate::fleet::report::{DatabaseReport, QueueReport, SlotsReport};
 use crate::telemetry::{Distribution, count_as_f64};
 
+use super::diagnosis::QueueDiagnosis;
+
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct ProcessView {
     pub(crate) role: String,
@@ -96,6 +98,8 @@ pub(crate) struct QueueView {
     pub(crate) slots_needed: Option<f64>,
     #[serde(flatten)]
     pub(crate) rates: CallRates,
+    #[serde(flatten)]
+    pub(crate) diagnosis: QueueDiagnosis,
     #[serde(skip)]
     pub(crate) waits: Distribution,
     #[serde(skip)]
@@ -251,6 +255,7 @@ impl QueueView {
         before: Option<&QueueReport>,
     ) {
         let rates = pair.rates(now, before);
+        self.diagnosis.add(now, before);
         if let Some(slots) = &now.slots {
             let earlier = before.and_then(|before| before.slots.as_ref());
             let queue = WorkerQueueView::between(pair, &now.name, (slots, earlier), rates);

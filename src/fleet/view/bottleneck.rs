@@ -8,6 +8,10 @@ use super::activity::{ProcessView, QueueView};
 use super::format::{percent, seconds};
 use super::nats_server::NatsServerView;
 
+mod progress;
+
+use progress::{offers_not_taken, stalled, unreachable_workers};
+
 /// A queue counts as saturated if all its slots are in use for at least this share of the time.
 const SATURATED: f64 = 0.5;
 /// A gateway counts as full if requests in flight reach this share of its limit.
@@ -24,6 +28,10 @@ pub(crate) enum BottleneckKind {
     Database,
     /// A queue has no worker.
     NoWorker,
+    /// The requests of a queue do not progress: workers accept none, or the calls do not end.
+    Stalled,
+    /// The slots of a queue are reserved by offers that no gateway takes.
+    Offers,
     /// A queue has too few free slots.
     Queue,
     /// Calls wait for connections to a database.
@@ -56,7 +64,10 @@ pub(crate) fn find(
     nats: &[NatsServerView],
 ) -> Bottleneck {
     unavailable_database(processes)
+        .or_else(|| unreachable_workers(queues))
+        .or_else(|| stalled(queues))
         .or_else(|| without_worker(queues))
+        .or_else(|| offers_not_taken(queues))
         .or_else(|| saturated(processes, queues))
         .or_else(|| full_gateway(processes))
         .or_else(|| slow_consumers(nats))
@@ -82,7 +93,13 @@ fn without_worker(queues: &[QueueView]) -> Option<Bottleneck> {
         queue.workers == queue.paused && (queue.waiting > 0 || queue.arrivals_per_second > 0.0)
     };
     let queue = queues.iter().filter(wanted).max_by_key(|queue| queue.waiting)?;
-    let why = if queue.paused > 0 { "it is paused" } else { "no worker serves it" };
+    let why = if queue.paused > 0 {
+        "it is paused"
+    } else if queue.diagnosis.unaccepted > 0 {
+        "none of its workers replies"
+    } else {
+        "no worker serves it"
+    };
     let sentence = format!(
         "The bottleneck is queue {}: {why}, while {:.1} requests per second arrive and {} are waiting.",
         queue.name, queue.arrivals_per_second, queue.waiting,

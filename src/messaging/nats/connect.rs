@@ -33,20 +33,21 @@ pub(super) async fn client(
         .reconnect_to_server_callback(move |servers, _info| {
             // Only this callback receives the cause of a failed connection. It is logged after 1,
             // 2, 4, 8 … failures, so that an outage does not produce a line per attempt.
-            for server in servers {
-                if let Some(cause) = server.last_error {
-                    let address = host_of(&server.addr);
-                    if server.failed_attempts.is_power_of_two() {
-                        tracing::warn!(
-                            server = %address,
-                            attempts = server.failed_attempts,
-                            cause,
-                            "cannot connect to NATS"
-                        );
-                    }
-                    failures.record_connect_failure(format!("{address}: {cause}"));
+            for server in &servers {
+                if let Some(cause) = &server.last_error
+                    && server.failed_attempts.is_power_of_two()
+                {
+                    tracing::warn!(
+                        server = %host_of(&server.addr),
+                        attempts = server.failed_attempts,
+                        cause,
+                        "cannot connect to NATS"
+                    );
                 }
             }
+            let known =
+                servers.into_iter().map(|server| (host_of(&server.addr), server.last_error));
+            failures.problems.set_servers(known);
             std::future::ready(None)
         });
     options.connect(servers).await.map_err(|e| TransportError::Refused(e.into()))

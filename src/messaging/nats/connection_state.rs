@@ -1,13 +1,15 @@
 //! The state of the link, derived from the events of the client and from probes.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use async_nats::{Event, ServerError};
+use async_nats::{ClientError, Event, ServerError};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::backoff::ReconnectBackoff;
-use super::refusal::{SubscriptionRefusal, repeated_part};
+use super::problems::LinkProblems;
+use super::refusal::{SubscriptionRefusal, owner_part, refused_publish, repeated_part};
 use super::subscriptions::Subscriptions;
 use crate::messaging::{Link, LinkState};
 use crate::telemetry::conditions::{self, ConditionKind};
@@ -18,6 +20,13 @@ const DROPPED: ConditionKind = ConditionKind::new("messages from NATS are droppe
 /// The server refuses operations of this process.
 const REFUSED: ConditionKind = ConditionKind::new("NATS refuses operations");
 
+/// The events that the alerts use.
+const SLOW_CONSUMER: &str = "slow_consumer";
+const SERVER_ERROR: &str = "server_error";
+/// The operations that need a permission.
+const PUBLISH: &str = "publish";
+const SUBSCRIBE: &str = "subscribe";
+
 /// The maximum number of refusals that are remembered for a client that is not used yet.
 const TRIAL_REFUSALS_MAX: usize = 1_000;
 
@@ -27,6 +36,7 @@ pub(super) struct ConnectionState {
     state: Mutex<State>,
     link: watch::Sender<Link>,
     pub(super) subscriptions: Arc<Subscriptions>,
+    pub(super) problems: LinkProblems,
     pub(super) backoff: ReconnectBackoff,
     /// Notified when a connection is made or lost.
     pub(super) changed: Notify,
@@ -41,8 +51,6 @@ struct State {
     epoch: u64,
     /// A client that is not used yet.
     trial: Option<ClientTrial>,
-    /// The server to which the last failed attempt to connect was made, and the cause.
-    connect_failure: Option<String>,
 }
 
 /// The subscriptions that the server has refused to a client that is not used yet.
@@ -56,10 +64,19 @@ impl ConnectionState {
     /// Creates the state of a link that is down.
     pub(super) fn new(backoff: ReconnectBackoff) -> Self {
         gauge(&names::NATS_CONNECTED, &[]).set(0.0);
+        // Exported as zero from the start, so that rates include the first event.
+        for event in [SLOW_CONSUMER, SERVER_ERROR] {
+            count_event(event, 0);
+        }
+        counter(&names::NATS_SUBSCRIPTIONS_LOST, &[]).increment(0);
+        for operation in [PUBLISH, SUBSCRIBE] {
+            count_violation(operation, 0);
+        }
         Self {
             state: Mutex::default(),
             link: watch::Sender::new(Link::NEW),
             subscriptions: Arc::default(),
+            problems: LinkProblems::default(),
             backoff,
             changed: Notify::new(),
         }
@@ -84,10 +101,9 @@ impl ConnectionState {
 
     /// Records refusals that the server sends to another client, which is not used yet.
     pub(super) fn begin_trial(&self, client: u64) {
-        let mut state = self.lock();
-        state.trial = Some(ClientTrial { client, refusals: Vec::new() });
+        self.lock().trial = Some(ClientTrial { client, refusals: Vec::new() });
         // The earlier failures were those of other settings.
-        state.connect_failure = None;
+        self.problems.connected();
     }
 
     /// Returns whether the server has refused a subscription since `begin_trial`.
@@ -100,14 +116,19 @@ impl ConnectionState {
         self.lock().trial.take().map(|trial| trial.refusals).unwrap_or_default()
     }
 
-    /// Records why a connection could not be made.
-    pub(super) fn record_connect_failure(&self, failure: String) {
-        self.lock().connect_failure = Some(failure);
-    }
-
-    /// Returns why the last failed connection attempt did not succeed.
-    pub(super) fn connect_failure(&self) -> Option<String> {
-        self.lock().connect_failure.clone()
+    /// Returns the current problems, by what they concern.
+    pub(super) fn problems(&self) -> BTreeMap<String, String> {
+        let mut problems = self.problems.notes(Instant::now());
+        if self.is_down()
+            && let Some(failure) = self.problems.connect_failure()
+        {
+            problems.insert("nats connection".to_owned(), failure);
+        }
+        if let Some(refused) = self.subscriptions.refused_subjects() {
+            let text = format!("NATS refuses the subscription to {refused}");
+            problems.insert("nats subscriptions".to_owned(), text);
+        }
+        problems
     }
 
     /// Records that the link was lost.
@@ -183,13 +204,21 @@ impl ConnectionState {
             Event::Connected => "connected",
             Event::Disconnected => "disconnected",
             Event::LameDuckMode => "lame_duck",
-            Event::SlowConsumer(_) => "slow_consumer",
-            Event::ServerError(_) => "server_error",
+            Event::SlowConsumer(_) => SLOW_CONSUMER,
+            Event::ServerError(_) => SERVER_ERROR,
             Event::ClientError(_) => "client_error",
             Event::Draining => "draining",
             Event::Closed => "closed",
         };
-        counter(&names::NATS_EVENTS, &[(names::EVENT, word.to_owned())]).increment(1);
+        count_event(word, 1);
+        // Also those of a client that is not used yet.
+        match event {
+            Event::Connected => self.problems.connected(),
+            Event::ClientError(ClientError::Other(error)) => {
+                self.problems.record_connect_failure(error.clone());
+            }
+            _ => {}
+        }
         if !self.is_in_use(client) {
             return self.record_trial(client, event);
         }
@@ -209,6 +238,7 @@ impl ConnectionState {
                 self.change(|state| state.is_leaving = true);
             }
             Event::SlowConsumer(subscription) => {
+                self.problems.record_dropped(Instant::now());
                 if conditions::raise(&DROPPED, "") {
                     tracing::error!(
                         subscription,
@@ -228,12 +258,10 @@ impl ConnectionState {
             ServerError::Other(text) => SubscriptionRefusal::parse(text),
             ServerError::AuthorizationViolation | ServerError::SlowConsumer(_) => None,
         };
-        let Some(refusal) = subscription else {
-            if conditions::raise(&REFUSED, repeated_part(&error.to_string())) {
-                tracing::error!(%error, "NATS refused an operation; check the permissions of the account");
-            }
-            return;
-        };
+        let Some(refusal) = subscription else { return self.server_error(error) };
+        if matches!(refusal, SubscriptionRefusal::Subject { .. }) {
+            count_violation(SUBSCRIBE, 1);
+        }
         if self.subscriptions.refuse(&refusal) {
             // The server may report `TooMany` once for each subscription.
             if refusal != SubscriptionRefusal::TooMany
@@ -244,4 +272,39 @@ impl ConnectionState {
             self.refresh();
         }
     }
+
+    fn server_error(&self, error: &ServerError) {
+        let text = error.to_string();
+        let refused = match error {
+            ServerError::Other(error) => refused_publish(error),
+            ServerError::AuthorizationViolation | ServerError::SlowConsumer(_) => None,
+        };
+        let subject = refused.map(owner_part);
+        if let Some(subject) = subject {
+            count_violation(PUBLISH, 1);
+            self.problems.record_refused_publish(subject, Instant::now());
+        }
+        if !conditions::raise(&REFUSED, repeated_part(&text)) {
+            return;
+        }
+        if let Some(subject) = subject {
+            tracing::error!(
+                subject,
+                error = text,
+                "NATS does not permit this user to publish to the subject; messages to it are lost"
+            );
+        } else {
+            tracing::error!(error = text, "the NATS server has reported an error");
+        }
+    }
+}
+
+fn count_event(event: &str, number: u64) {
+    counter(&names::NATS_EVENTS, &[(names::EVENT, event.to_owned())]).increment(number);
+}
+
+/// Counts a subject that the server does not permit this user to use.
+fn count_violation(operation: &str, number: u64) {
+    let label = [(names::OPERATION, operation.to_owned())];
+    counter(&names::NATS_PERMISSION_VIOLATIONS, &label).increment(number);
 }

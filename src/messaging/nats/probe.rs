@@ -1,7 +1,7 @@
 //! Probes of the link: messages that this process sends to itself. When one comes back, the server
 //! has read it and everything sent before it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -9,13 +9,19 @@ use tokio::sync::oneshot;
 
 use crate::message::{Subject, SubjectError};
 
+/// The maximum number of subscriptions without interest that are remembered until the next check. More than are checked.
+const UNSERVED_MAX: usize = 64;
+
 /// The probes that have not come back.
 #[derive(Debug)]
 pub(super) struct LinkProbes {
     base: Subject,
     trial: Subject,
+    unserved: Subject,
     next: AtomicU64,
     pending: Mutex<HashMap<u64, oneshot::Sender<()>>>,
+    /// The subscriptions for which the server has no interest.
+    unserved_ids: Mutex<BTreeSet<u64>>,
 }
 
 /// A probe that has not come back. Dropping the probe unregisters it.
@@ -30,7 +36,15 @@ impl LinkProbes {
     /// Creates an empty set, for probes below `inbox`.
     pub(super) fn new(inbox: &Subject) -> Result<Self, SubjectError> {
         let (base, trial) = (inbox.join("echo")?, inbox.join("trial")?);
-        Ok(Self { base, trial, next: AtomicU64::new(0), pending: Mutex::default() })
+        let unserved = base.join("unserved")?;
+        Ok(Self {
+            base,
+            trial,
+            unserved,
+            next: AtomicU64::new(0),
+            pending: Mutex::default(),
+            unserved_ids: Mutex::default(),
+        })
     }
 
     /// Returns the subject to subscribe to.
@@ -51,8 +65,25 @@ impl LinkProbes {
         LinkProbe { probes: self, number, returned }
     }
 
-    /// Completes the probe that a received message belongs to.
+    /// Returns the subject to which the server replies if it has no interest in subscription number `id`.
+    pub(super) fn unserved_subject(&self, id: u64) -> Subject {
+        self.unserved.join_numbers([id])
+    }
+
+    /// Returns the subscriptions in which the server has reported no interest since the last call.
+    pub(super) fn take_unserved(&self) -> BTreeSet<u64> {
+        std::mem::take(&mut *self.unserved_ids.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Completes the probe that a received message belongs to, or records a subscription without interest.
     pub(super) fn on_message(&self, subject: &str) {
+        if let Some(id) = subject.strip_prefix(self.unserved.as_str()) {
+            let mut ids = self.unserved_ids.lock().unwrap_or_else(PoisonError::into_inner);
+            if ids.len() < UNSERVED_MAX {
+                ids.extend(id.strip_prefix('.').and_then(|id| id.parse::<u64>().ok()));
+            }
+            return;
+        }
         let number = subject.rsplit('.').next().and_then(|number| number.parse().ok());
         if let Some(sender) = number.and_then(|number: u64| self.lock().remove(&number)) {
             // The probe may just have been dropped.
@@ -100,6 +131,11 @@ mod tests {
         }
         probes.on_message("inbox.me.echo.0");
         first.returned().await;
+        assert_eq!(probes.unserved_subject(1).as_str(), "inbox.me.echo.unserved.1");
+        probes.on_message("inbox.me.echo.unserved.1");
+        assert_eq!(probes.lock().len(), 1, "the subscription is not a probe");
+        assert_eq!(probes.take_unserved(), BTreeSet::from([1]));
+        assert_eq!(probes.take_unserved(), BTreeSet::new());
         drop((first, second));
         assert!(probes.lock().is_empty());
     }

@@ -1,4 +1,4 @@
-//! Parses the server's errors about subscriptions that it refuses or, after a reload, ends.
+//! Parses the server's errors about messages that it refuses, and about subscriptions that it refuses or, after a reload, ends.
 
 /// The refusal of a subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,16 +28,29 @@ impl SubscriptionRefusal {
     }
 }
 
+/// Returns the subject in the server's error about a message that it refuses, or whose reply subject it refuses. `None` if the
+/// error concerns something else.
+pub(super) fn refused_publish(error: &str) -> Option<&str> {
+    let rest = error.strip_prefix("Permissions Violation for Publish")?;
+    let (_, rest) = rest.split_once('"')?;
+    rest.split('"').next()
+}
+
+/// Returns the part of a subject that the messages of one owner share.
+pub(super) fn owner_part(subject: &str) -> &str {
+    // The first token of an inbox identifies its owner; in `fjord.q.<queue>`, the first three
+    // tokens do.
+    let tokens = if subject.starts_with('_') { 1 } else { 3 };
+    let length: usize = subject.split('.').take(tokens).map(|token| token.len() + 1).sum();
+    subject.get(..length.saturating_sub(1)).unwrap_or(subject)
+}
+
 /// Shortens an error to the part that repeated errors share. It keeps only those tokens of the
 /// subject that identify its owner.
 pub(super) fn repeated_part(error: &str) -> &str {
     let Some((head, subject)) = error.split_once('"') else { return error };
-    // The first token of an inbox identifies its owner; in `fjord.q.<queue>`, the first three
-    // tokens do.
-    let tokens = if subject.starts_with('_') { 1 } else { 3 };
     let subject = subject.split('"').next().unwrap_or_default();
-    let length: usize = subject.split('.').take(tokens).map(|token| token.len() + 1).sum();
-    let whole = head.len() + '"'.len_utf8() + length.saturating_sub(1);
+    let whole = head.len() + '"'.len_utf8() + owner_part(subject).len();
     error.get(..whole).unwrap_or(error)
 }
 
@@ -64,6 +77,26 @@ mod tests {
             ("odd \"", "odd \""),
         ] {
             assert_eq!(repeated_part(error), expected);
+        }
+    }
+
+    #[test]
+    fn the_subject_of_a_refused_message_is_parsed() {
+        for (error, subject) in [
+            ("Permissions Violation for Publish to \"a.b\"", Some("a.b")),
+            ("Permissions Violation for Publish with Reply of \"a.b\"", Some("a.b")),
+            ("Permissions Violation for Publish", None),
+            ("Permissions Violation for Subscription to \"a\"", None),
+        ] {
+            assert_eq!(refused_publish(error), subject, "{error}");
+        }
+        for (subject, owner) in [
+            ("_INBOX_x.a.17", "_INBOX_x"),
+            ("fjord.q.horse", "fjord.q.horse"),
+            ("a", "a"),
+            ("", ""),
+        ] {
+            assert_eq!(owner_part(subject), owner);
         }
     }
 

@@ -57,11 +57,17 @@ impl Stream for NatsSubscription {
         let this = &mut *self;
         loop {
             if let Some(message) = this.handle.next_forwarded() {
+                if this.handle.is_check(&message) {
+                    continue;
+                }
                 return Poll::Ready(Some(convert::received(message)));
             }
             match this.inner.as_mut().map(|inner| inner.poll_next_unpin(cx)) {
                 Some(Poll::Ready(Some(message))) => {
                     this.read += 1;
+                    if this.handle.is_check(&message) {
+                        continue;
+                    }
                     return Poll::Ready(Some(convert::received(message)));
                 }
                 // The server has sent the requested number of messages, or the client has ended.

@@ -14,6 +14,8 @@ use super::convert;
 use crate::message::Subject;
 use crate::messaging::TransportError;
 
+/// The last token of the messages with which a process checks its inbox subscriptions.
+const CHECK_TOKEN: &str = "interest";
 /// The value of `client` after leaving. It keeps later clients from subscribing again.
 const LEFT: u64 = u64::MAX;
 /// The maximum number of messages of another client that wait for the reader. Further messages wait in the client library's
@@ -107,6 +109,19 @@ impl SubscriptionHandle {
     /// Returns whether replies arrive on this subscription.
     pub(super) fn is_inbox(&self) -> bool {
         self.kind == SubscriptionKind::Inbox
+    }
+
+    /// Returns the subject of a message with which the process checks whether the server has the subscription. `None` if it may not
+    /// publish to its own subscription, or the subscription is for a single reply.
+    pub(super) fn check_subject(&self) -> Option<async_nats::Subject> {
+        let base = self.subject.as_str().strip_suffix('>').filter(|_| self.is_inbox())?;
+        Some(format!("{base}{CHECK_TOKEN}").into())
+    }
+
+    /// Returns whether a message that was received is such a check, which the reader does not expect.
+    pub(super) fn is_check(&self, message: &async_nats::Message) -> bool {
+        self.is_inbox()
+            && message.subject.strip_suffix(CHECK_TOKEN).is_some_and(|base| base.ends_with('.'))
     }
 
     /// Subscribes on client number `number`, and switches the reader to the new subscriber. Does

@@ -15,6 +15,9 @@ use crate::telemetry::{gauge, names};
 /// queues 128 events of any kind.
 const CERTAIN_REFUSALS_MAX: usize = 64;
 
+/// The maximum number of refused subjects that are shown.
+const SHOWN_MAX: usize = 8;
+
 /// All subscriptions of this process.
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
@@ -101,6 +104,18 @@ impl Subscriptions {
         refused
     }
 
+    /// Returns the subjects of the refused subscriptions, most important first, separated by commas.
+    pub(super) fn refused_subjects(&self) -> Option<String> {
+        let refused = self.refused();
+        let mut subjects: Vec<&str> =
+            refused.iter().map(|handle| handle.subject.as_str()).collect();
+        subjects.dedup();
+        let more = subjects.len().saturating_sub(SHOWN_MAX);
+        subjects.truncate(SHOWN_MAX);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        (!subjects.is_empty()).then(|| format!("{}{more}", subjects.join(", ")))
+    }
+
     /// Returns whether the server refuses a subscription that the process cannot work without.
     pub(super) fn is_deaf(&self) -> bool {
         let state = self.lock();
@@ -145,6 +160,25 @@ impl Subscriptions {
             entry.refuse();
         }
         report(&state);
+    }
+
+    /// Marks subscriptions as refused that the server does not have, so that they are made again. Returns their subjects.
+    pub(super) fn lose(&self, ids: &BTreeSet<u64>) -> Vec<Subject> {
+        let mut state = self.lock();
+        let mut lost = Vec::new();
+        for id in ids {
+            if let Some(entry) = state.entries.get_mut(id)
+                && entry.refuse()
+            {
+                lost.push(entry.handle.subject.clone());
+            }
+        }
+        report(&state);
+        drop(state);
+        if !lost.is_empty() {
+            self.new_refusal.notify_one();
+        }
+        lost
     }
 
     /// Starts a batch. Until it ends, refusals of these subscriptions are recorded in it.

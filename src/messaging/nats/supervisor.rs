@@ -8,6 +8,7 @@ use rand::RngExt;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
 
 use super::client::NatsClient;
+use super::interest::InterestCheck;
 use super::shared::{CREATE_RETRY, NatsShared, REFUSAL_DELAY_MAX};
 use super::subscription_handle::SubscriptionHandle;
 use super::successor::Successor;
@@ -46,6 +47,15 @@ impl ReplaceReason {
             Self::UnknownRefusals => "subscriptions",
         }
     }
+
+    /// Returns the reason for operators.
+    fn text(self) -> &'static str {
+        match self {
+            Self::Ended => "the client had ended, probably at a message that it could not read",
+            Self::Silent => "no message came back for two ping intervals",
+            Self::UnknownRefusals => "the server refused subscriptions without naming them",
+        }
+    }
 }
 
 /// Why a client is no longer used.
@@ -77,6 +87,7 @@ pub(super) async fn run(shared: Arc<NatsShared>) {
         shared.state.lost();
         let label = [(names::REASON, reason.as_str().to_owned())];
         counter(&names::NATS_CLIENTS_REPLACED, &label).increment(1);
+        shared.state.problems.record_replaced(reason.text(), Instant::now());
         tracing::error!(reason = reason.as_str(), "the NATS client is replaced");
         tokio::select! {
             () = shared.stop.cancelled() => return,
@@ -106,6 +117,7 @@ impl NatsShared {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut confirmed = 0;
         let mut last = Instant::now();
+        let (mut interest, mut last_check) = (InterestCheck::default(), Instant::now());
         self.lock_round_trip().cancel();
         loop {
             let is_event = tokio::select! {
@@ -142,6 +154,14 @@ impl NatsShared {
                     if is_change && client.is_connected() && client.connections() == connections {
                         confirmed = connections;
                         self.state.confirmed();
+                    }
+                    if last_check.elapsed() >= ping_interval {
+                        last_check = Instant::now();
+                        tokio::select! {
+                            () = interest.run(self, client) => {}
+                            // A new connection must be confirmed immediately.
+                            () = self.state.changed.notified() => ticks.reset_immediately(),
+                        }
                     }
                 }
                 // The process was suspended and could not receive the probe.

@@ -97,6 +97,9 @@ impl SessionDriver {
         let is_latest = attempt == self.session.attempts_made();
         let recipient = self.recipient.take_if(|_| is_latest);
         if matches!(reply, Ok(Reply::NoResponders)) {
+            if matches!(recipient, Some(Recipient::Group | Recipient::GroupProbe)) {
+                self.queue.metrics.unserved.increment(1);
+            }
             return match recipient {
                 Some(Recipient::Member(member)) => {
                     members.remove(&member);

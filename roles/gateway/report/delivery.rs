@@ -1,0 +1,32 @@
+//! The delivery of each queue's requests, for the gateway's report.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::fleet::report::{DeliveryReport, QueueReport};
+use crate::telemetry::{names, snapshot};
+
+use crate::roles::gateway::dispatch::queues::GatewayQueue;
+
+/// Adds the delivery of its requests to the report of each queue.
+pub(super) fn add(reports: &mut [QueueReport], queues: &[Arc<GatewayQueue>]) {
+    let now = Instant::now();
+    let unserved: BTreeMap<String, f64> = snapshot::sums(&names::GATEWAY_UNSERVED, names::QUEUE);
+    let by_name: HashMap<&str, _> =
+        queues.iter().map(|queue| (queue.name.as_str(), queue)).collect();
+    let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+    for report in reports {
+        let Some(queue) = by_name.get(report.name.as_str()) else { continue };
+        let [unaccepted, accepted] = queue.deliveries.ages(now);
+        report.delivery = Some(DeliveryReport {
+            unaccepted: count(unaccepted.count),
+            unaccepted_seconds: unaccepted.oldest.as_secs_f64(),
+            accepted: count(accepted.count),
+            accepted_seconds: accepted.oldest.as_secs_f64(),
+            answered: queue.deliveries.answered(),
+            unserved: unserved.get(&report.name).copied().map_or(0, snapshot::to_count),
+        });
+    }
+}

@@ -1,0 +1,93 @@
+//! The drain of this host: stops the units of both roles, as often as they are observed to run.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::failure_log::FailureLog;
+use super::units::{self, UnitState};
+use crate::cli::Role;
+use crate::commands::Output;
+
+/// The drain of both roles.
+pub(super) struct Drain {
+    /// How long each unit may take to stop.
+    stop_limit: Duration,
+    /// The time since which a unit runs or stops.
+    since: Instant,
+    progress: Option<DrainProgress>,
+    failures: FailureLog,
+}
+
+/// What was observed of the units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DrainProgress {
+    /// Some unit runs or stops, or its state is not known.
+    Stopping,
+    /// Both units are stopped.
+    Stopped,
+}
+
+impl Drain {
+    /// Starts a drain. Stops nothing yet.
+    pub(super) fn new(stop_limit: Duration) -> Self {
+        let since = Instant::now();
+        Self { stop_limit, since, progress: None, failures: FailureLog::default() }
+    }
+
+    /// Observes both units, and stops those that run. The gateway is stopped first, so that the worker can still answer its
+    /// requests; the worker follows if the gateway cannot be stopped, or has not stopped in time. Cancel safe.
+    pub(super) async fn advance(
+        &mut self,
+        output: &mut Output<impl Write, impl Write>,
+    ) -> io::Result<DrainProgress> {
+        if self.progress == Some(DrainProgress::Stopped) {
+            self.since = Instant::now();
+        }
+        let mut failures = Vec::new();
+        let mut progress = DrainProgress::Stopped;
+        for role in [Role::Gateway, Role::Worker] {
+            let unit = units::unit(role);
+            match observe_and_stop(&unit).await {
+                Ok(UnitState::Stopped) => continue,
+                Ok(_) if self.since.elapsed() < self.stop_limit => {
+                    progress = DrainProgress::Stopping;
+                    break;
+                }
+                Ok(_) => {
+                    let seconds = self.stop_limit.as_secs();
+                    failures.push(format!("{unit} has not stopped within {seconds} s"));
+                }
+                Err(failure) => failures.push(format!("cannot stop {unit}: {failure}")),
+            }
+            progress = DrainProgress::Stopping;
+        }
+        if failures.is_empty() {
+            self.failures.recover();
+        } else {
+            self.failures.log(failures.join("; "), output)?;
+        }
+        let before = self.progress.replace(progress);
+        if before != self.progress {
+            match progress {
+                DrainProgress::Stopped => writeln!(output.out, "the roles are stopped")?,
+                DrainProgress::Stopping if before.is_some() => {
+                    writeln!(output.out, "the roles run again: stopping them")?;
+                }
+                DrainProgress::Stopping => {}
+            }
+            output.out.flush()?;
+        }
+        Ok(progress)
+    }
+}
+
+/// Returns the state of a unit, and stops it if it runs, or if its state is not known.
+async fn observe_and_stop(unit: &str) -> Result<UnitState, String> {
+    let state = units::state(unit).await;
+    if matches!(state, Ok(UnitState::Running) | Err(_)) {
+        units::stop(unit).await?;
+    }
+    state
+}

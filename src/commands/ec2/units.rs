@@ -1,0 +1,71 @@
+//! The units of the roles of this host: their states, and requests to stop them. Every call of systemctl is bounded.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::cli::Role;
+
+/// The longest time that systemctl may take. It does not wait until a unit has stopped.
+const SYSTEMCTL_LIMIT: Duration = Duration::from_secs(10);
+
+/// What systemd reports about a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UnitState {
+    /// No process of the unit runs.
+    Stopped,
+    /// The unit was told to stop, and has not finished its requests.
+    Stopping,
+    /// The unit runs or starts.
+    Running,
+}
+
+/// Returns the unit of a role.
+pub(super) fn unit(role: Role) -> String {
+    format!("fjord@{}.service", role.as_str())
+}
+
+/// Returns the state of a unit. Cancel safe.
+///
+/// # Errors
+/// A message if the state is not known.
+pub(super) async fn state(unit: &str) -> Result<UnitState, String> {
+    let text = systemctl(&["show", "--property=LoadState", "--property=ActiveState", unit]).await?;
+    let value = |name: &str| {
+        let mut pairs = text.lines().filter_map(|line| line.trim().split_once('='));
+        pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
+    };
+    match (value("ActiveState"), value("LoadState")) {
+        // The host has its roles under other names, which may still run.
+        (Some("inactive"), Some("not-found")) => Err("systemctl: the unit is not found".to_owned()),
+        (Some("inactive" | "failed"), _) => Ok(UnitState::Stopped),
+        (Some("deactivating"), _) => Ok(UnitState::Stopping),
+        (Some(_), _) => Ok(UnitState::Running),
+        (None, _) => Err("systemctl: expected ActiveState in its output".to_owned()),
+    }
+}
+
+/// Requests that a unit stops, and does not wait for it. Cancel safe.
+///
+/// # Errors
+/// A message if systemctl fails.
+pub(super) async fn stop(unit: &str) -> Result<(), String> {
+    systemctl(&["stop", "--no-block", unit]).await.map(drop)
+}
+
+/// Runs systemctl, and returns its output.
+async fn systemctl(arguments: &[&str]) -> Result<String, String> {
+    let mut command = Command::new("systemctl");
+    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+    let ended = timeout(SYSTEMCTL_LIMIT, command.output()).await.map_err(|_| {
+        format!("systemctl: it has not ended within {} s", SYSTEMCTL_LIMIT.as_secs())
+    })?;
+    let output = ended.map_err(|error| format!("systemctl: {error}"))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let reason = String::from_utf8_lossy(&output.stderr);
+    Err(format!("systemctl: {}: {}", output.status, reason.trim()))
+}

@@ -1,0 +1,35 @@
+//! The parts of a report that explain why a queue's requests do not progress.
+
+use serde::{Deserialize, Serialize};
+
+/// The requests for a queue that a gateway has sent and that have not ended.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DeliveryReport {
+    /// The number of requests that no worker has accepted.
+    pub unaccepted: u64,
+    /// The time since the oldest of them was sent, in seconds.
+    pub unaccepted_seconds: f64,
+    /// The number of requests that a worker has accepted.
+    pub accepted: u64,
+    /// The time since the oldest of them was accepted, in seconds.
+    pub accepted_seconds: f64,
+    /// The number of requests that a worker has answered without a server error, since the start.
+    pub answered: u64,
+    /// The number of attempts for which NATS found no worker, since the start.
+    pub unserved: u64,
+}
+
+/// The offers of a queue's slots, in a worker.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OffersReport {
+    /// The number of slots that are reserved for offers now.
+    pub open: u64,
+    /// The number of offers made since the start.
+    pub made: u64,
+    /// The number of offers that no gateway has answered in time, since the start.
+    pub lapsed: u64,
+    /// The number of offers that were accepted too late for a slot, since the start.
+    pub late: u64,
+}

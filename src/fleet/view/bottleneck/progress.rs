@@ -1,0 +1,157 @@
+//! Bottlenecks of queues whose requests do not progress.
+
+use super::super::activity::QueueView;
+use super::super::format::{percent, seconds};
+use super::{Bottleneck, BottleneckKind, SATURATED};
+
+/// Returns a queue that workers serve, but whose workers NATS does not find for a gateway's requests.
+pub(super) fn unreachable_workers(queues: &[QueueView]) -> Option<Bottleneck> {
+    let unreachable =
+        |queue: &&QueueView| queue.workers > queue.paused && queue.diagnosis.unserved > 0;
+    let queue = queues.iter().filter(unreachable).max_by_key(|queue| queue.diagnosis.unserved)?;
+    let workers = match queue.workers {
+        1 => "1 worker reports that it serves it".to_owned(),
+        workers => format!("{workers} workers report that they serve it"),
+    };
+    let sentence = format!(
+        "The bottleneck is queue {}: {workers}, but NATS found none for {} attempts. Unless the workers have just started, \
+         their subscriptions do not reach the NATS servers of the gateways: check the routes between the servers.",
+        queue.name, queue.diagnosis.unserved,
+    );
+    Some(Bottleneck::new(BottleneckKind::NoWorker, &queue.name, sentence))
+}
+
+/// Returns the queue with the oldest request that no worker accepts, or whose call does not end.
+pub(super) fn stalled(queues: &[QueueView]) -> Option<Bottleneck> {
+    not_accepted(queues).or_else(|| hanging(queues))
+}
+
+fn not_accepted(queues: &[QueueView]) -> Option<Bottleneck> {
+    let stalled = queues.iter().filter(|queue| queue.diagnosis.is_not_accepted());
+    let queue = stalled
+        .max_by(|a, b| a.diagnosis.unaccepted_seconds.total_cmp(&b.diagnosis.unaccepted_seconds))?;
+    let sentence = format!(
+        "The bottleneck is queue {}: {} requests were sent and no worker has accepted them, the oldest {} ago; {} of its \
+         workers have replied to this query. The others hang, or a link to NATS does.",
+        queue.name,
+        queue.diagnosis.unaccepted,
+        seconds(Some(queue.diagnosis.unaccepted_seconds)),
+        queue.workers,
+    );
+    Some(Bottleneck::new(BottleneckKind::Stalled, &queue.name, sentence))
+}
+
+fn hanging(queues: &[QueueView]) -> Option<Bottleneck> {
+    let stalled = queues.iter().filter(|queue| queue.diagnosis.is_hanging());
+    let queue = stalled
+        .max_by(|a, b| a.diagnosis.accepted_seconds.total_cmp(&b.diagnosis.accepted_seconds))?;
+    let sentence = format!(
+        "The bottleneck is queue {}: its calls do not end. Workers have accepted {} requests, the oldest {} ago, and none \
+         was answered since the earlier report; {} of its workers have replied to this query. Its procedures wait in the \
+         database, for example for a lock, or its workers hang.",
+        queue.name,
+        queue.diagnosis.accepted,
+        seconds(Some(queue.diagnosis.accepted_seconds)),
+        queue.workers,
+    );
+    Some(Bottleneck::new(BottleneckKind::Stalled, &queue.name, sentence))
+}
+
+/// Returns a queue whose slots count as in use only because they are reserved for offers.
+pub(super) fn offers_not_taken(queues: &[QueueView]) -> Option<Bottleneck> {
+    let reserved = |queue: &&QueueView| {
+        queue.diagnosis.has_lapsing_offers()
+            && queue.saturated >= SATURATED
+            && queue.utilization < queue.saturated / 2.0
+    };
+    let queue = queues.iter().filter(reserved).max_by_key(|queue| queue.diagnosis.offers_lapsed)?;
+    let sentence = format!(
+        "The bottleneck is queue {}: its slots are reserved by offers that no gateway takes: of {} offers, {} were answered too \
+         late or not at all, and calls use only {} of the slots. A gateway hangs, or its link to NATS is slow.",
+        queue.name,
+        queue.diagnosis.offers_made,
+        queue.diagnosis.offers_lapsed,
+        percent(queue.utilization),
+    );
+    Some(Bottleneck::new(BottleneckKind::Offers, &queue.name, sentence))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::diagnosis::QueueDiagnosis;
+    use super::super::find;
+    use super::*;
+    use crate::fleet::report::{DeliveryReport, QueueReport};
+    use crate::telemetry::Distribution;
+
+    fn diagnosed(diagnosis: QueueDiagnosis) -> QueueView {
+        QueueView { name: "a".to_owned(), workers: 2, limit: 4, diagnosis, ..QueueView::default() }
+    }
+
+    fn bottleneck(queue: QueueView) -> (BottleneckKind, String) {
+        let found = find(&[], &[queue], &[]);
+        assert!(found.sentence.ends_with('.') && !found.sentence.contains('\n'), "{found:?}");
+        (found.kind, found.name)
+    }
+
+    #[test]
+    fn requests_that_do_not_progress_are_a_bottleneck() {
+        let named = |kind, name: &str| (kind, name.to_owned());
+        let delivery = |unaccepted_seconds, accepted_seconds| QueueReport {
+            calls: 10,
+            times: Distribution { count: 10, seconds: 10.0, buckets: vec![(2.0, 10)] },
+            delivery: Some(DeliveryReport {
+                unaccepted: 5,
+                unaccepted_seconds,
+                accepted: 5,
+                accepted_seconds,
+                answered: 0,
+                unserved: 0,
+            }),
+            ..QueueReport::default()
+        };
+        let between = |before: &QueueReport, now: &QueueReport| {
+            let mut diagnosis = QueueDiagnosis::default();
+            diagnosis.add(now, Some(before));
+            bottleneck(diagnosed(diagnosis))
+        };
+        let (well, not_accepted, slow) =
+            (delivery(0.1, 5.9), delivery(30.0, 0.0), delivery(0.0, 6.1));
+        assert_eq!(between(&well, &well), named(BottleneckKind::None, ""));
+        assert_eq!(between(&well, &not_accepted), named(BottleneckKind::Stalled, "a"));
+        assert_eq!(between(&well, &slow), named(BottleneckKind::Stalled, "a"));
+        let failed = QueueReport { calls: 11, ..slow.clone() };
+        assert_eq!(between(&well, &failed), named(BottleneckKind::Stalled, "a"));
+        let mut answered = slow;
+        answered.delivery.as_mut().unwrap().answered = 1;
+        assert_eq!(between(&well, &answered), named(BottleneckKind::None, ""));
+        // Nothing is known about the usual duration.
+        let unknown = |seconds| {
+            let report = QueueReport { times: Distribution::default(), ..delivery(0.0, seconds) };
+            between(&report, &report)
+        };
+        assert_eq!(unknown(9.0), named(BottleneckKind::None, ""));
+        assert_eq!(unknown(11.0), named(BottleneckKind::Stalled, "a"));
+    }
+
+    #[test]
+    fn workers_that_nats_does_not_find_and_offers_that_lapse_are_a_bottleneck() {
+        let unserved = QueueDiagnosis { unserved: 3, ..QueueDiagnosis::default() };
+        let found = bottleneck(diagnosed(unserved));
+        assert_eq!(found, (BottleneckKind::NoWorker, "a".to_owned()));
+        let offers = |lapsed| QueueDiagnosis {
+            offers_made: 10,
+            offers_lapsed: lapsed,
+            ..QueueDiagnosis::default()
+        };
+        let full = |diagnosis, utilization| QueueView {
+            utilization,
+            saturated: 1.0,
+            ..diagnosed(diagnosis)
+        };
+        let kind = |queue| bottleneck(queue).0;
+        assert_eq!(kind(full(offers(6), 0.1)), BottleneckKind::Offers);
+        assert_eq!(kind(full(offers(6), 0.9)), BottleneckKind::Queue);
+        assert_eq!(kind(full(offers(1), 0.1)), BottleneckKind::Queue);
+    }
+}

@@ -1,0 +1,225 @@
+//! The recent problems of the connection to NATS, described for operators.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::messaging::CLIENT_REPLACED;
+
+/// How long a problem is shown after it last occurred: as long as the alerts look back.
+const SHOWN_FOR: Duration = Duration::from_mins(10);
+/// The maximum number of servers and of refused subjects that are remembered and shown.
+const SHOWN_MAX: usize = 8;
+
+/// The recent problems of the connection.
+#[derive(Debug, Default)]
+pub(super) struct LinkProblems(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// The servers, each with the cause of its last failure, in the order of the library's list. Empty while connected.
+    servers: Vec<(String, Option<String>)>,
+    /// The last failure to connect, of whichever server.
+    last_failure: Option<String>,
+    /// The subjects, without their variable parts, to which the server has refused messages.
+    refused_publishes: BTreeMap<String, Occurrences>,
+    dropped: Option<Occurrences>,
+    /// The reason for which a client was last replaced.
+    replaced: Option<(&'static str, Occurrences)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Occurrences {
+    count: u64,
+    last: Instant,
+}
+
+impl Occurrences {
+    fn add(before: Option<Self>, now: Instant) -> Self {
+        let recent = before.filter(|before| before.is_recent(now));
+        Self { count: recent.map_or(0, |before| before.count) + 1, last: now }
+    }
+
+    fn is_recent(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.last) < SHOWN_FOR
+    }
+
+    /// Returns the number of occurrences, and the time since the last one.
+    fn text(&self, now: Instant) -> String {
+        let seconds = now.saturating_duration_since(self.last).as_secs();
+        match self.count {
+            1 => format!("once, {seconds} s ago"),
+            count => format!("{count} times, the last time {seconds} s ago"),
+        }
+    }
+}
+
+impl LinkProblems {
+    /// Forgets why connections failed, because one was made.
+    pub(super) fn connected(&self) {
+        let mut state = self.lock();
+        state.servers.clear();
+        state.last_failure = None;
+    }
+
+    /// Replaces the known servers, each with the cause of its last failure.
+    pub(super) fn set_servers(&self, servers: impl Iterator<Item = (String, Option<String>)>) {
+        self.lock().servers = servers.take(SHOWN_MAX).collect();
+    }
+
+    /// Records a failed attempt to connect. The library does not say to which server.
+    pub(super) fn record_connect_failure(&self, cause: String) {
+        self.lock().last_failure = Some(cause);
+    }
+
+    /// Records that the server has refused a message to a subject without its variable parts.
+    pub(super) fn record_refused_publish(&self, subject: &str, now: Instant) {
+        let refused = &mut self.lock().refused_publishes;
+        refused.retain(|_, each| each.is_recent(now));
+        if refused.len() < SHOWN_MAX || refused.contains_key(subject) {
+            let before = refused.get(subject).copied();
+            refused.insert(subject.to_owned(), Occurrences::add(before, now));
+        }
+    }
+
+    /// Returns the part of `subject` to which the server has refused a message since `since`.
+    pub(super) fn refused_publish(&self, subject: &str, since: Instant) -> Option<String> {
+        let state = self.lock();
+        let mut refused = state.refused_publishes.iter();
+        let found = refused.find(|(start, each)| {
+            let rest = subject.strip_prefix(start.as_str());
+            each.last >= since && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        });
+        found.map(|(start, _)| start.clone())
+    }
+
+    /// Records a message that was dropped because its subscription was not read fast enough.
+    pub(super) fn record_dropped(&self, now: Instant) {
+        let mut state = self.lock();
+        state.dropped = Some(Occurrences::add(state.dropped, now));
+    }
+
+    /// Records that the client was replaced.
+    pub(super) fn record_replaced(&self, reason: &'static str, now: Instant) {
+        let mut state = self.lock();
+        let before = state.replaced.map(|(_, before)| before);
+        state.replaced = Some((reason, Occurrences::add(before, now)));
+    }
+
+    /// Returns why no server could be reached: every server with the cause of its last failure.
+    pub(super) fn connect_failure(&self) -> Option<String> {
+        let state = self.lock();
+        let is_reported = |failure: &str| {
+            state
+                .servers
+                .iter()
+                .any(|(_, cause)| cause.as_deref().is_some_and(|cause| cause.contains(failure)))
+        };
+        let unreported = state.last_failure.as_deref().filter(|failure| !is_reported(failure));
+        // The library never reports a cause for a server whose name it cannot resolve.
+        let unknown = unreported.map_or_else(
+            || "not tried yet".to_owned(),
+            |cause| format!("{cause}, or not tried yet"),
+        );
+        let mut parts: Vec<String> = state
+            .servers
+            .iter()
+            .map(|(server, cause)| format!("{server}: {}", cause.as_deref().unwrap_or(&unknown)))
+            .collect();
+        if state.servers.iter().all(|(_, cause)| cause.is_some()) {
+            parts.extend(unreported.map(str::to_owned));
+        }
+        (!parts.is_empty()).then(|| parts.join("; "))
+    }
+
+    /// Returns the problems that have occurred recently, except failures to connect, by what they concern.
+    pub(super) fn notes(&self, now: Instant) -> BTreeMap<String, String> {
+        let state = self.lock();
+        let mut notes = BTreeMap::new();
+        let refused = state.refused_publishes.iter().filter(|(_, each)| each.is_recent(now));
+        let refused: Vec<String> =
+            refused.map(|(subject, each)| format!("{subject} ({})", each.text(now))).collect();
+        if !refused.is_empty() {
+            let subjects = refused.join(", ");
+            notes.insert(
+                "nats permissions".to_owned(),
+                format!("NATS does not permit this user to publish to {subjects}"),
+            );
+        }
+        if let Some(dropped) = state.dropped.filter(|each| each.is_recent(now)) {
+            let text = dropped.text(now);
+            notes.insert(
+                "nats messages".to_owned(),
+                format!("messages were dropped, because this process reads too slowly ({text})"),
+            );
+        }
+        if let Some((reason, replaced)) = state.replaced.filter(|(_, each)| each.is_recent(now)) {
+            let text = replaced.text(now);
+            notes.insert(
+                CLIENT_REPLACED.to_owned(),
+                format!("the connection was replaced by a new one, because {reason} ({text})"),
+            );
+        }
+        notes
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_to_connect_names_every_server_until_a_connection_is_made() {
+        let problems = LinkProblems::default();
+        assert_eq!(problems.connect_failure(), None);
+        problems.record_connect_failure("dns error".to_owned());
+        assert_eq!(problems.connect_failure().unwrap(), "dns error");
+        let server = |name: &str, cause: Option<&str>| (name.to_owned(), cause.map(str::to_owned));
+        let servers = [server("a:1", Some("refused")), server("b:2", None)];
+        problems.set_servers(servers.into_iter());
+        let text = "a:1: refused; b:2: dns error, or not tried yet";
+        assert_eq!(problems.connect_failure().unwrap(), text);
+        problems.record_connect_failure("refused".to_owned());
+        let text = "a:1: refused; b:2: not tried yet";
+        assert_eq!(problems.connect_failure().unwrap(), text);
+        problems.connected();
+        assert_eq!(problems.connect_failure(), None);
+    }
+
+    #[test]
+    fn refused_and_dropped_messages_are_shown_for_a_limited_time_and_number() {
+        let problems = LinkProblems::default();
+        let start = Instant::now();
+        assert!(problems.notes(start).is_empty());
+        for number in 0..2 * SHOWN_MAX {
+            problems.record_refused_publish(&format!("a.{number}"), start);
+        }
+        problems.record_refused_publish("a.0", start);
+        problems.record_dropped(start);
+        let now = start + Duration::from_secs(5);
+        let notes = problems.notes(now);
+        let permissions = &notes["nats permissions"];
+        assert!(
+            permissions.contains("publish to a.0 (2 times, the last time 5 s ago)"),
+            "{permissions}"
+        );
+        assert_eq!(permissions.matches("5 s ago").count(), SHOWN_MAX, "{permissions}");
+        assert!(notes["nats messages"].contains("once, 5 s ago"), "{notes:?}");
+        problems.record_replaced("it ended", start);
+        let notes = problems.notes(now);
+        assert!(notes["nats client"].contains("because it ended (once, 5 s ago)"), "{notes:?}");
+        let refused = |subject, since| problems.refused_publish(subject, since);
+        assert_eq!(refused("a.0.7", start).as_deref(), Some("a.0"));
+        assert_eq!(refused("a.01", start), None, "another token");
+        assert_eq!(refused("a.0", now), None, "earlier");
+        assert!(problems.notes(start + SHOWN_FOR).is_empty());
+        problems.record_dropped(start + SHOWN_FOR);
+        assert!(problems.notes(start + SHOWN_FOR)["nats messages"].contains("once"));
+    }
+}
