@@ -54,7 +54,7 @@ async fn a_caller_has_a_limited_number_of_requests_in_flight() {
     let (answers, ()) = tokio::join!(held, async {
         wait_for(gateway, "fjord_gateway_requests_in_flight", 2.0).await;
         let refused = busy.get("/v1/echo/a").await;
-        refused.is_problem(429, "too-many-in-flight");
+        refused.is_problem(503, "overloaded");
         assert_eq!(refused.header("retry-after"), "1");
         other.get("/v1/echo/a").await.is(200);
     });
@@ -67,11 +67,31 @@ async fn a_caller_has_a_limited_number_of_requests_in_flight() {
         busy.get("/v1/echo/a").await.is(200);
     });
     first.is(200);
-    for labels in [r#"endpoint="echo",reason="gateway""#, r#"endpoint="narrow",reason="endpoint""#]
-    {
-        let metric = format!("fjord_in_flight_limited_total{{{labels}}}");
-        assert!((gateway.metric(&metric).await - 1.0).abs() < 0.5, "{metric}");
+    let shed = r#"fjord_gateway_requests_shed_total{reason="in_flight_per_caller"}"#;
+    for metric in [shed, r#"fjord_in_flight_limited_total{endpoint="narrow"}"#] {
+        assert!((gateway.metric(metric).await - 1.0).abs() < 0.5, "{metric}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_is_cancelled_no_longer_counts() {
+    let gateway_toml = "requests_in_flight_per_caller_max = 1\n".to_owned();
+    let fleet = Fleet::start(FleetOptions { gateway_toml, ..FleetOptions::default() }).await;
+    let client = fleet.client();
+    let call = client.request(Method::GET, "/v1/slow?ms=60000").timeout(Duration::from_secs(3));
+    let (answer, ()) = tokio::join!(call.send(), async {
+        wait_for(&fleet.workers[0], "fjord_worker_running", 1.0).await;
+        client.get("/v1/echo/a").await.is_problem(503, "overloaded");
+    });
+    assert!(answer.is_err(), "the client disconnects before the answer");
+    eventually_some("the caller has no request in flight", SOON, async || {
+        (client.get("/v1/echo/a").await.status == 200).then_some(())
+    })
+    .await;
+    eventually_some("the worker has stopped the call", SOON, async || {
+        (fleet.workers[0].metric("fjord_worker_running").await < 0.5).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,7 +104,7 @@ async fn a_call_counts_until_it_ends_even_if_its_client_has_disconnected() {
         _answer = client.request(Method::POST, "/v1/slow?ms=5000").send() => panic!("the call takes longer"),
         () = wait_for(&fleet.workers[0], running, 1.0) => {}
     }
-    client.get("/v1/echo/a").await.is_problem(429, "too-many-in-flight");
+    client.get("/v1/echo/a").await.is_problem(503, "overloaded");
     eventually_some("the call has ended", SOON, async || {
         (client.get("/v1/echo/a").await.status == 200).then_some(())
     })

@@ -4,7 +4,12 @@
 use std::time::{Duration, Instant};
 
 use async_nats::ConnectOptions;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::StreamExt;
 use futures_util::future::join_all;
+use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::support::client::Client;
 use super::support::eventually::{SOON, eventually_some, for_a_while};
@@ -13,16 +18,17 @@ use super::support::reload;
 
 const GATEWAYS: usize = 3;
 const QUOTA: usize = 30;
-/// The time in which one request is refilled: 30 requests in a minute.
-const REFILL: Duration = Duration::from_secs(2);
+/// The time in which one request is refilled: 30 requests in an hour. So hardly any request is refilled while a test runs, however
+/// busy the machine is.
+const REFILL: Duration = Duration::from_secs(120);
 /// The interval of reports, and a margin for the messages on a busy machine.
-const REPORTED_AFTER: Duration = Duration::from_millis(500 + 250);
+const REPORTED_AFTER: Duration = Duration::from_millis(500 + 500);
 /// The pause between two requests, so that 10 of them are sent in an interval.
 const PACE: Duration = Duration::from_millis(50);
 const REQUESTS: usize = 4 * QUOTA;
 
 const LIMITED: &str = r#"{ "limited": { "route": "GET /v1/limited", "queue": "echo", "handler": "echo",
-    "timeout": "2s", "auth": "public", "rate_limit": { "requests": 30, "window": "1m" } } }"#;
+    "timeout": "2s", "auth": "public", "rate_limit": { "requests": 30, "window": "1h" } } }"#;
 
 async fn fleet(gateways: usize, gateway_toml: &str) -> Fleet {
     let catalogue = Some(("limited.json", LIMITED));
@@ -35,6 +41,12 @@ async fn fleet(gateways: usize, gateway_toml: &str) -> Fleet {
 fn clients(fleet: &Fleet) -> Vec<Client> {
     let client = fleet.client();
     fleet.gateways.iter().map(|gateway| client.at(gateway.https())).collect()
+}
+
+/// Returns a client of the fleet's NATS server, which may send every message.
+async fn nats_client(fleet: &Fleet) -> async_nats::Client {
+    let options = ConnectOptions::new().add_root_certificates(fleet.certs.ca.clone());
+    options.connect(fleet.nats.urls()[0].as_str()).await.expect("a connection")
 }
 
 /// The admitted requests of a caller, with the gateway and the time since the start.
@@ -160,6 +172,28 @@ async fn what_a_burst_to_all_gateways_gets_too_much_is_deducted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_drains_sends_a_last_message() {
+    // The next regular message would be too late.
+    let mut fleet = fleet(2, "[gateway.rate_limits]\ninterval = '10s'\n").await;
+    let clients = clients(&fleet);
+    let answers = join_all((0..QUOTA).map(|_| clients[0].get("/v1/limited"))).await;
+    for answer in answers {
+        answer.is(200);
+    }
+    assert!(fleet.gateways[0].stop().await.success());
+    eventually_some("the other gateway knows of the requests", SOON, async || {
+        let answer = clients[1].get("/v1/limited").await;
+        (answer.status == 429).then_some(())
+    })
+    .await;
+    let received = r#"fjord_rate_limit_messages_total{result="received"}"#;
+    assert!(
+        fleet.gateways[1].metric(received).await > 0.5,
+        "it has not used up a quota of its own"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_nats_each_gateway_enforces_its_own_limit() {
     let mut fleet = fleet(2, "").await;
     let clients = clients(&fleet);
@@ -176,8 +210,7 @@ async fn a_message_that_violates_the_protocol_is_counted_and_ignored() {
     let fleet = fleet(1, "").await;
     let client = fleet.client();
     client.get("/v1/limited").await.is(200);
-    let options = ConnectOptions::new().add_root_certificates(fleet.certs.ca.clone());
-    let sender = options.connect(fleet.nats.urls()[0].as_str()).await.expect("a connection");
+    let sender = nats_client(&fleet).await;
     let large = "x".repeat(200 << 10);
     let messages =
         ["{", "[1]", "\u{0}", r#"{"gateway":"x","consumed":{"principals":{"a":1}}}"#, &large];
@@ -196,4 +229,52 @@ async fn a_message_that_violates_the_protocol_is_counted_and_ignored() {
     .await;
     let answer = client.get("/v1/limited").await;
     assert!(answer.is(200).header("ratelimit").contains("r=28"), "{}", answer.header("ratelimit"));
+}
+
+/// The messages have more callers than the tables have room for, and more consumption than is possible.
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_messages_neither_disable_a_limit_nor_block_a_caller_for_long() {
+    const MESSAGES: u32 = 26;
+    const CALLERS: u32 = 2_900;
+    let fleet = fleet(1, "").await;
+    let (client, sender) = (fleet.client(), nats_client(&fleet).await);
+    let mut messages = sender.subscribe("fjord.rate").await.expect("a subscription");
+    sender.flush().await.expect("the server knows the subscription");
+    for answer in join_all((0..QUOTA).map(|_| client.get("/v1/limited"))).await {
+        answer.is(200);
+    }
+    let message = timeout(SOON, messages.next()).await.expect("the gateway sends a message");
+    let message: Value =
+        serde_json::from_slice(&message.expect("a message").payload).expect("JSON");
+    let callers = message["consumed"]["addresses"].as_object().expect("an object");
+    let key = callers.keys().next().expect("the caller").clone();
+
+    let publish = async |addresses: Value| {
+        let message = json!({ "gateway": "other", "consumed": { "addresses": addresses } });
+        let sent = sender.publish("fjord.rate", message.to_string().into()).await;
+        sent.expect("the client accepts it");
+    };
+    let window = Duration::from_hours(1);
+    let nanoseconds = |duration: Duration| u64::try_from(duration.as_nanos()).expect("a few days");
+    for message in 0..MESSAGES {
+        let keys = (message * CALLERS..(message + 1) * CALLERS)
+            .map(|number| URL_SAFE_NO_PAD.encode(u128::from(number).to_be_bytes()));
+        publish(keys.map(|key| (key, json!(nanoseconds(window)))).collect()).await;
+    }
+    let received = r#"fjord_rate_limit_messages_total{result="received"}"#;
+    eventually_some("the messages are received", SOON, async || {
+        (fleet.gateways[0].metric(received).await > f64::from(MESSAGES) - 0.5).then_some(())
+    })
+    .await;
+    client.get("/v1/limited").await.is_problem(429, "rate-limited");
+
+    publish(json!({ key: nanoseconds(48 * window) })).await;
+    let wait = eventually_some("the message is counted", SOON, async || {
+        let answer = client.get("/v1/limited").await;
+        let wait = answer.header("retry-after").parse().map(Duration::from_secs).expect("seconds");
+        (wait > window).then_some(wait)
+    });
+    // There are two gateways, so the caller owes at most two quotas: it may send again once it owes less than one.
+    let wait = wait.await;
+    assert!(wait <= window + REFILL, "{wait:?}");
 }

@@ -22,7 +22,8 @@ use crate::telemetry::{gauge, names};
 use crate::tls::{ServerTls, WATCH_INTERVAL};
 
 use crate::roles::gateway::active_config::ActiveConfig;
-use crate::roles::gateway::admission::rate_limit::{RateLimiter, exchange};
+use crate::roles::gateway::admission::rate_limit::RateLimiter;
+use crate::roles::gateway::admission::rate_limit::exchange::{self, RateExchange};
 use crate::roles::gateway::client::byte_budget::ByteBudget;
 use crate::roles::gateway::client::requests_per_caller::RequestsPerCaller;
 use crate::roles::gateway::dispatch::{AnswerReuse, Dispatcher};
@@ -47,6 +48,7 @@ use removed_endpoints::RemovedEndpoints;
 struct GatewayProcess {
     config: Config,
     pipeline: Arc<Pipeline>,
+    rate_exchange: Arc<RateExchange>,
     listener: RunningListener,
     tls: Option<ServerTls>,
     readiness: Readiness,
@@ -117,7 +119,7 @@ impl GatewayProcess {
         let source = report::source(&pipeline, &readiness);
         let transport = pipeline.dispatcher.transport();
         let prefix = config.messaging.prefix.clone();
-        exchange::start(&pipeline.rates, &prefix, transport, &tasks)
+        let rate_exchange = exchange::start(&pipeline.rates, &prefix, transport, &tasks)
             .map_err(|error| RunError::system("cannot exchange consumed quotas", error))?;
         let identity = ProcessIdentity::new(Role::Gateway, prefix, &transport.inbox());
         let member = FleetMember::new(identity, source);
@@ -135,6 +137,7 @@ impl GatewayProcess {
         let gateway = Self {
             config,
             pipeline,
+            rate_exchange,
             listener,
             tls,
             readiness,
@@ -203,6 +206,7 @@ impl GatewayProcess {
         sleep(lifecycle.drain_delay).await;
         let end = Instant::now() + lifecycle.drain_timeout;
         let is_complete = self.listener.drain(lifecycle.drain_timeout).await;
+        self.rate_exchange.report_last().await;
         self.stop.cancel();
         let ended = self.tasks.wait(TASKS_WAIT).await;
         let left = end.saturating_duration_since(Instant::now()).max(TASKS_WAIT);

@@ -222,7 +222,7 @@ pub fn is_bodiless(status: u16) -> bool {
 }
 
 /// The number of requests that each caller may send in a window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RateLimit {
     /// The number of requests allowed in a window.
     pub requests: u32,

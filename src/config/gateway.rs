@@ -198,16 +198,17 @@ fn read_tls(table: &mut SettingsTable<'_>, role: Option<Role>) -> Option<ServerT
 
 impl HttpLimits {
     fn read(table: &mut SettingsTable<'_>) -> Self {
+        let requests_in_flight_max =
+            table.get_limited("requests_in_flight_max", limits::REQUESTS_IN_FLIGHT_MAX);
         Self {
             connections_max: table.get_limited("connections_max", limits::CONNECTIONS_MAX),
             connections_per_client_max: table
                 .get_limited("connections_per_client_max", limits::CONNECTIONS_PER_CLIENT_MAX),
             ipv6_prefix_bits: table.get_limited("ipv6_prefix_bits", limits::IPV6_PREFIX_BITS),
-            requests_in_flight_max: table
-                .get_limited("requests_in_flight_max", limits::REQUESTS_IN_FLIGHT_MAX),
+            requests_in_flight_max,
             requests_in_flight_per_caller_max: table.get_limited(
                 "requests_in_flight_per_caller_max",
-                limits::REQUESTS_IN_FLIGHT_PER_CALLER_MAX,
+                limits::requests_in_flight_per_caller_max(requests_in_flight_max),
             ),
             buffered_bytes_max: table.get_bytes("buffered_bytes_max", limits::BUFFERED_BYTES_MAX),
             buffered_bytes_per_client_max: table

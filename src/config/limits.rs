@@ -75,9 +75,13 @@ pub const CONNECTIONS_PER_CLIENT_MAX: Limit<usize> = size(200, 1, 1_000_000);
 pub const IPV6_PREFIX_BITS: Limit<u32> = count(56, 32, 128);
 /// `gateway.http.requests_in_flight_max`.
 pub const REQUESTS_IN_FLIGHT_MAX: Limit<usize> = size(10_000, 1, 1_000_000);
-/// `gateway.http.requests_in_flight_per_caller_max`. A tenth of all requests: one caller is not enough to exhaust them, and a
-/// service that calls for many users still gets 5,000 answers of 200 ms per second from each gateway.
-pub const REQUESTS_IN_FLIGHT_PER_CALLER_MAX: Limit<usize> = size(1_000, 1, 1_000_000);
+/// `gateway.http.requests_in_flight_per_caller_max`, given the maximum of all callers together. The default is half of it, so one
+/// caller cannot exhaust it, and the other half is left for everybody else. A smaller share would refuse requests while the gateway
+/// has room: a service that calls for many users, or all anonymous clients behind one proxy, are one caller.
+#[must_use]
+pub const fn requests_in_flight_per_caller_max(requests_in_flight_max: usize) -> Limit<usize> {
+    Limit { default: requests_in_flight_max.div_ceil(2), ..REQUESTS_IN_FLIGHT_MAX }
+}
 /// `gateway.http.buffered_bytes_max`.
 pub const BUFFERED_BYTES_MAX: Limit<usize> = size(256 * MIB, 2 * MIB, 1_024 * 1_024 * MIB);
 /// `gateway.http.cached_bytes_max`.

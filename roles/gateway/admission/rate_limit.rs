@@ -6,18 +6,18 @@
 //! bounded.)
 //!
 //! The gateways of a fleet tell each other what callers have consumed (`exchange.rs`). Consumption at another gateway moves the
-//! instant even beyond the whole quota, so that what a caller gets too much, before the gateways know of each other, is deducted
-//! from what it gets later.
+//! instant even beyond the whole quota, so that what a caller gets too much, before the gateways know of it, is deducted from
+//! what it gets later. A caller can owe one quota for each gateway that has sent messages recently (`known_gateways.rs`): the
+//! most that it can consume at all of them before they know.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
-use super::two_generation_cache::TwoGenerationCache;
 use crate::catalogue::Endpoint;
 use crate::catalogue::endpoint::RateLimit;
 use crate::config::gateway::{RateLimitConfig, RateLimitScope};
@@ -26,21 +26,19 @@ use crate::roles::gateway::client::caller::Caller;
 use crate::roles::gateway::client::network::ClientNetwork;
 
 use consumed_quotas::{CallerKind, ConsumedQuotas, QuotaKey};
+use known_gateways::KnownGateways;
+use quota_tables::{QuotaRule, QuotaTables, interval, take_request};
 
 mod consumed_quotas;
 pub mod exchange;
+mod known_gateways;
+mod quota_tables;
 
 /// The maximum number of callers in each of the two generations of each table.
 const CALLERS_MAX: usize = 32_768;
 
 /// The window of the limit on failed authentications.
 const FAILURES_WINDOW: Duration = Duration::from_mins(1);
-
-/// The number of quotas that a caller can owe if the gateways count together: the most that it can consume at this many gateways
-/// before they know of each other.
-const QUOTAS_OWED_MAX: u32 = 64;
-/// The longest time until a quota is available again: 64 windows of 24 h.
-const DEBT_MAX: Duration = Duration::from_hours(24 * 64);
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -87,31 +85,31 @@ impl RateLimitHeaders {
 #[derive(Debug)]
 pub struct RateLimiter {
     /// Callers with a principal.
-    named: Mutex<QuotaTable>,
+    named: Mutex<QuotaTables>,
     /// Callers without a principal, by network. They have a separate table so that many addresses cannot evict callers with a
     /// principal.
-    addresses: Mutex<QuotaTable>,
+    addresses: Mutex<QuotaTables>,
     /// Clients with failed authentications, for all endpoints together.
-    rejections: Mutex<QuotaTable>,
+    rejections: Mutex<QuotaTables>,
     hasher: RandomState,
     config: watch::Sender<RateLimitConfig>,
     /// Whether the gateways count together. Atomic, because it is read for every request.
     is_shared: AtomicBool,
+    known_gateways: Mutex<KnownGateways>,
+    /// The number of `known_gateways`. Atomic for the same reason.
+    gateways: AtomicU32,
     /// What callers have consumed since the last message to the other gateways.
-    unreported: Mutex<UnreportedConsumption>,
+    pending: Mutex<PendingConsumption>,
+    /// Notified if so many callers are pending that the next message should not wait for its time.
+    many_are_pending: Notify,
 }
 
 #[derive(Debug, Default)]
-struct UnreportedConsumption {
+struct PendingConsumption {
     quotas: ConsumedQuotas,
     /// The number of requests that `quotas` does not include, because there were too many callers.
     omitted: u64,
 }
-
-/// A map from a hash of endpoint and caller to the instant at which the whole quota is available again.
-///
-/// The hash is keyed with a secret of this process, so that a caller cannot construct a collision with another caller.
-type QuotaTable = TwoGenerationCache<u64, Instant>;
 
 impl RateLimiter {
     /// Creates a limiter whose quotas are all unused.
@@ -122,13 +120,16 @@ impl RateLimiter {
 
     fn with_callers_max(config: RateLimitConfig, callers_max: usize) -> Self {
         Self {
-            named: Mutex::new(TwoGenerationCache::new(callers_max)),
-            addresses: Mutex::new(TwoGenerationCache::new(callers_max)),
-            rejections: Mutex::new(TwoGenerationCache::new(callers_max)),
+            named: QuotaTables::new(callers_max),
+            addresses: QuotaTables::new(callers_max),
+            rejections: QuotaTables::new(callers_max),
             hasher: RandomState::new(),
             is_shared: AtomicBool::new(config.scope == RateLimitScope::Fleet),
             config: watch::Sender::new(config),
-            unreported: Mutex::default(),
+            known_gateways: Mutex::default(),
+            gateways: AtomicU32::new(1),
+            pending: Mutex::default(),
+            many_are_pending: Notify::new(),
         }
     }
 
@@ -145,34 +146,59 @@ impl RateLimiter {
             return RateDecision::Allowed { headers: RateLimitHeaders::default() };
         };
         let id = endpoint.id.as_str();
-        let (key, kind) = QuotaKey::new(id, caller.principal.as_deref(), network);
-        let is_shared = self.is_shared.load(Ordering::Relaxed);
-        let rule = QuotaRule { limit, owed_max: if is_shared { QUOTAS_OWED_MAX } else { 1 } };
-        let decision = decide(self.table(kind), self.hasher.hash_one(key), rule, now);
-        if is_shared && matches!(decision, RateDecision::Allowed { .. }) {
-            let mut unreported = self.unreported.lock().unwrap_or_else(PoisonError::into_inner);
-            if !unreported.quotas.add((key, kind), interval(limit)) {
-                unreported.omitted += 1;
-            }
+        let principal = caller.principal.as_deref();
+        let tables = self.tables(CallerKind::new(principal));
+        if !self.is_shared.load(Ordering::Relaxed) {
+            // The key for all gateways is a cryptographic hash, which takes longer.
+            let key = self.hasher.hash_one((id, limit, principal.ok_or(network)));
+            return decide(tables, key, QuotaRule { limit, owed_max: 1 }, now);
+        }
+        let (key, kind) = QuotaKey::new((id, limit), principal, network);
+        let rule = QuotaRule { limit, owed_max: self.gateways.load(Ordering::Relaxed) };
+        let decision = decide(tables, self.hasher.hash_one(key), rule, now);
+        if matches!(decision, RateDecision::Allowed { .. }) {
+            self.add_pending((key, kind), interval(limit));
         }
         decision
     }
 
+    /// Adds to what the other gateways must be told.
+    fn add_pending(&self, quota: (QuotaKey, CallerKind), consumed: Duration) {
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        if !pending.quotas.add(quota, consumed) {
+            pending.omitted += 1;
+        }
+        if pending.quotas.is_half_full() {
+            self.many_are_pending.notify_one();
+        }
+    }
+
     /// Returns what callers have consumed since the last call, and the number of requests that it does not include.
     fn take_consumed(&self) -> (ConsumedQuotas, u64) {
-        let mut unreported = self.unreported.lock().unwrap_or_else(PoisonError::into_inner);
-        let UnreportedConsumption { quotas, omitted } = std::mem::take(&mut *unreported);
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let PendingConsumption { quotas, omitted } = std::mem::take(&mut *pending);
         (quotas, omitted)
     }
 
-    /// Counts what callers have consumed at another gateway.
-    fn add_consumed_elsewhere(&self, consumed: &ConsumedQuotas, now: Instant) {
+    /// Counts what callers have consumed at another gateway, given by its id.
+    fn add_consumed_elsewhere(&self, gateway: &str, consumed: &ConsumedQuotas, now: Instant) {
+        self.known_gateways().record(gateway, now);
+        self.count_gateways(now);
         for (key, kind, consumed) in consumed.iter() {
             let key = self.hasher.hash_one(key);
-            let mut table = self.table(kind).lock().unwrap_or_else(PoisonError::into_inner);
-            let full_at = table.take(&key).map_or(now, |full_at| full_at.max(now)) + consumed;
-            table.insert(key, full_at.min(now + DEBT_MAX), |full_at| *full_at > now);
+            let mut tables = self.tables(kind).lock().unwrap_or_else(PoisonError::into_inner);
+            tables.add_consumed_elsewhere(key, consumed, now);
         }
+    }
+
+    /// Updates the number of gateways, after a message or after some time.
+    fn count_gateways(&self, now: Instant) {
+        let gateways = u32::try_from(self.known_gateways().count(now)).unwrap_or(u32::MAX);
+        self.gateways.store(gateways, Ordering::Relaxed);
+    }
+
+    fn known_gateways(&self) -> MutexGuard<'_, KnownGateways> {
+        self.known_gateways.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes whether the gateways count together, and how often they tell each other.
@@ -188,7 +214,7 @@ impl RateLimiter {
         self.config.subscribe()
     }
 
-    fn table(&self, kind: CallerKind) -> &Mutex<QuotaTable> {
+    fn tables(&self, kind: CallerKind) -> &Mutex<QuotaTables> {
         match kind {
             CallerKind::Principal => &self.named,
             CallerKind::Address => &self.addresses,
@@ -211,16 +237,9 @@ impl RateLimiter {
     }
 }
 
-/// A limit, and how many whole quotas a caller can owe.
-#[derive(Clone, Copy, Debug)]
-struct QuotaRule {
-    limit: RateLimit,
-    owed_max: u32,
-}
-
-fn decide(table: &Mutex<QuotaTable>, key: u64, rule: QuotaRule, now: Instant) -> RateDecision {
+fn decide(tables: &Mutex<QuotaTables>, key: u64, rule: QuotaRule, now: Instant) -> RateDecision {
     let limit = rule.limit;
-    match take_request(table, key, rule, now) {
+    match take_request(tables, key, rule, now) {
         Ok(quota) => RateDecision::Allowed {
             headers: RateLimitHeaders::new(limit, quota.remaining, quota.reset),
         },
@@ -231,44 +250,6 @@ fn decide(table: &Mutex<QuotaTable>, key: u64, rule: QuotaRule, now: Instant) ->
             headers: RateLimitHeaders::new(limit, 0, wait),
         },
     }
-}
-
-/// The state of a quota after a request.
-struct Quota {
-    remaining: u128,
-    /// The time until the whole quota is available again.
-    reset: Duration,
-}
-
-/// Takes one request from a quota. If the quota is exhausted, returns the time until the next request is allowed.
-fn take_request(
-    table: &Mutex<QuotaTable>,
-    key: u64,
-    QuotaRule { limit, owed_max }: QuotaRule,
-    now: Instant,
-) -> Result<Quota, Duration> {
-    let interval = interval(limit);
-    let capacity = interval * limit.requests.max(1);
-
-    let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
-    // A reload may have shortened the window, so the debt is clamped to the current window.
-    let debt = table
-        .take(&key)
-        .map_or(Duration::ZERO, |full_at| full_at.saturating_duration_since(now))
-        .min(capacity.saturating_mul(owed_max));
-    let next_debt = debt + interval;
-    let spare = capacity.checked_sub(next_debt);
-    let kept = if spare.is_some() { next_debt } else { debt };
-    table.insert(key, now + kept, |full_at| *full_at > now);
-    drop(table);
-
-    let spare = spare.ok_or_else(|| next_debt.saturating_sub(capacity))?;
-    Ok(Quota { remaining: spare.as_nanos() / interval.as_nanos(), reset: next_debt })
-}
-
-/// Returns the time in which a quota is refilled by one request.
-fn interval(limit: RateLimit) -> Duration {
-    (limit.window / limit.requests.max(1)).max(Duration::from_nanos(1))
 }
 
 /// Returns a duration in whole seconds, rounded up so that a retry is not too early.

@@ -21,8 +21,9 @@ struct CountKey(u64);
 
 /// Counts and limits the requests in flight of each caller. Cheap to clone; all clones share the counts.
 ///
-/// The map has entries only for callers with requests in flight, at most two for each request, so
-/// `gateway.http.requests_in_flight_max` also limits its size.
+/// The map has at most two entries for each permit. A request has a permit while it is in flight and, after its client has
+/// disconnected, while its at-most-once call continues. So `gateway.http.requests_in_flight_max` and the number of these calls,
+/// each of which occupies a slot of a worker, limit its size.
 #[derive(Clone, Debug)]
 pub struct RequestsPerCaller(Arc<Mutex<RequestCounts>>);
 
@@ -41,8 +42,8 @@ pub enum InFlightLimit {
     Endpoint(usize),
 }
 
-/// The permit for one request of a caller, which is released on drop. A request holds it until its session has ended, even if its
-/// client has disconnected.
+/// The permit for one request of a caller, which is released on drop. A request holds it until its session has ended: if its client
+/// disconnects, until its call has ended, or until the gateway has sent the cancel of a call that does not continue.
 #[derive(Debug)]
 #[must_use = "dropping the permit releases it"]
 pub struct CallerPermit {
@@ -74,12 +75,12 @@ impl CallerKey {
 }
 
 impl InFlightLimit {
-    /// Returns the value of the metric label `reason`.
+    /// Returns the key of the limit in the configuration or the catalogue.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub fn key(self) -> &'static str {
         match self {
-            Self::Gateway(_) => "gateway",
-            Self::Endpoint(_) => "endpoint",
+            Self::Gateway(_) => "gateway.http.requests_in_flight_per_caller_max",
+            Self::Endpoint(_) => "max_in_flight",
         }
     }
 
@@ -216,7 +217,7 @@ mod tests {
         let (limited, free) = (endpoint("limited", Some(1)), endpoint("free", None));
         let first = limiter.try_acquire(caller, &limited).unwrap();
         let refused = limiter.try_acquire(caller, &limited).unwrap_err();
-        assert_eq!((refused, refused.as_str()), (InFlightLimit::Endpoint(1), "endpoint"));
+        assert_eq!(refused, InFlightLimit::Endpoint(1));
         let held = [limiter.try_acquire(caller, &free), limiter.try_acquire(caller, &free)];
         assert!(held.iter().all(Result::is_ok));
         drop(first);

@@ -1,7 +1,6 @@
 //! Authenticates and authorizes callers, and applies their limits on rates and on requests in flight.
 
 use std::io;
-
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -16,7 +15,7 @@ use crate::roles::gateway::admission::rate_limit::RateDecision;
 use crate::roles::gateway::client::caller::Caller;
 use crate::roles::gateway::client::caller::Peer;
 use crate::roles::gateway::client::network::ClientNetwork;
-use crate::roles::gateway::client::requests_per_caller::{CallerKey, CallerPermit};
+use crate::roles::gateway::client::requests_per_caller::{CallerKey, CallerPermit, InFlightLimit};
 use crate::roles::gateway::edge::documentation::DocumentationPage;
 use crate::roles::gateway::observation::request_log::RequestLog;
 use crate::roles::gateway::response::CloseReason;
@@ -32,7 +31,8 @@ use super::rejection::Rejection;
 const TOO_MANY_FAILURES: ConditionKind =
     ConditionKind::new("too many requests from a client fail authentication");
 
-/// All callers share one condition, because a client with many networks could otherwise fill the table of conditions.
+/// Has one subject for each of the two limits, not for each caller: a client with many networks could otherwise fill the table of
+/// conditions.
 const TOO_MANY_IN_FLIGHT: ConditionKind =
     ConditionKind::new("a caller has too many requests in flight");
 
@@ -94,24 +94,35 @@ impl Pipeline {
         endpoint: &Endpoint,
     ) -> Result<CallerPermit, Box<Rejection>> {
         self.in_flight_per_caller.try_acquire(key, endpoint).map_err(|limit| {
-            let labels = [
-                (names::ENDPOINT, endpoint.id.to_string()),
-                (names::REASON, limit.as_str().to_owned()),
-            ];
-            counter(&names::IN_FLIGHT_LIMITED, &labels).increment(1);
-            if conditions::raise(&TOO_MANY_IN_FLIGHT, "") {
+            let kind = match limit {
+                InFlightLimit::Gateway(_) => {
+                    let reason = (names::REASON, "in_flight_per_caller".to_owned());
+                    counter(&names::GATEWAY_SHED, &[reason]).increment(1);
+                    ProblemKind::Overloaded
+                }
+                InFlightLimit::Endpoint(_) => {
+                    let label = (names::ENDPOINT, endpoint.id.to_string());
+                    counter(&names::IN_FLIGHT_LIMITED, &[label]).increment(1);
+                    ProblemKind::TooManyInFlight
+                }
+            };
+            let max = limit.requests();
+            let problem = Problem::with_detail(
+                kind,
+                format!("at most {max} requests of a caller may be in flight"),
+            );
+            if conditions::raise(&TOO_MANY_IN_FLIGHT, limit.key()) {
                 let principal = caller.principal.as_deref();
                 tracing::warn!(
                     principal,
                     client = %network,
                     endpoint = endpoint.id.as_str(),
-                    limit = limit.as_str(),
-                    max = limit.requests(),
-                    "a caller has too many requests in flight: responding with 429"
+                    limit = limit.key(),
+                    max,
+                    "a caller has too many requests in flight: responding with {}",
+                    problem.kind.status().as_u16()
                 );
             }
-            let detail = format!("at most {} requests may be in flight", limit.requests());
-            let problem = Problem::with_detail(ProblemKind::TooManyInFlight, detail);
             problem.retry_after(IN_FLIGHT_RETRY_AFTER).into()
         })
     }

@@ -11,15 +11,19 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::catalogue::endpoint::RateLimit;
 use crate::roles::gateway::client::network::ClientNetwork;
 
-/// The maximum number of callers for which a gateway collects consumption between two messages. With more, the limit of the
-/// others applies to each gateway separately.
+/// The maximum number of callers of each kind for which a gateway collects consumption between two messages. With more, the limit
+/// of the others applies to each gateway separately.
 const CALLERS_MAX: usize = 8_192;
 /// The most that one entry may report: more than the longest window (24 h) and the longest interval together.
 const CONSUMED_MAX: Duration = Duration::from_hours(48);
 
 /// Identifies the quota of a caller at an endpoint in all gateways: the first 16 bytes of a SHA-256 hash.
+///
+/// A changed limit is a new quota: what was consumed of the previous one is no part of it, not even while the gateways reload at
+/// different times.
 ///
 /// The hash keeps principals and addresses out of messages and of the logs of NATS servers. It needs no secret that all gateways
 /// share: only gateways may receive the messages. Whoever can receive them can check a guess, so the keys are pseudonyms.
@@ -37,8 +41,6 @@ pub(super) enum CallerKind {
 }
 
 /// The parts of quotas that callers have consumed, in nanoseconds: the time in which a quota refills by this much.
-///
-/// A time is the same part of a quota at every gateway, even while they reload a limit at different times.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ConsumedQuotas {
     #[serde(default)]
@@ -50,27 +52,29 @@ pub(super) struct ConsumedQuotas {
 impl QuotaKey {
     const BYTES: usize = 16;
 
-    /// Returns the key of a principal or, without one, of a network.
+    /// Returns the key of a principal or, without one, of a network, at an endpoint with a limit.
     pub(super) fn new(
-        endpoint: &str,
+        (endpoint, limit): (&str, RateLimit),
         principal: Option<&str>,
         network: ClientNetwork,
     ) -> (Self, CallerKind) {
         let mut digest = Context::new(&SHA256);
         digest.update(endpoint.as_bytes());
         // Neither an id nor a principal contains a control character.
-        let kind = if let Some(principal) = principal {
-            digest.update(b"\0principal\0");
+        digest.update(b"\0");
+        digest.update(&limit.requests.to_be_bytes());
+        digest.update(&nanoseconds(limit.window).to_be_bytes());
+        let kind = CallerKind::new(principal);
+        if let Some(principal) = principal {
+            digest.update(b"principal\0");
             digest.update(principal.as_bytes());
-            CallerKind::Principal
         } else {
-            digest.update(b"\0address\0");
+            digest.update(b"address\0");
             match network.first_address() {
                 IpAddr::V4(address) => digest.update(&address.octets()),
                 IpAddr::V6(address) => digest.update(&address.octets()),
             }
-            CallerKind::Address
-        };
+        }
         let digest = digest.finish();
         let mut key = [0; Self::BYTES];
         for (to, from) in key.iter_mut().zip(digest.as_ref()) {
@@ -80,21 +84,33 @@ impl QuotaKey {
     }
 }
 
+impl CallerKind {
+    /// Returns the kind of a caller with or without a principal.
+    pub(super) fn new(principal: Option<&str>) -> Self {
+        if principal.is_some() { Self::Principal } else { Self::Address }
+    }
+}
+
 impl ConsumedQuotas {
-    /// Adds consumption. Returns `false` if it is not added, because there are too many callers.
+    /// Adds consumption. Returns `false` if it is not added, because there are too many callers of this kind.
     pub(super) fn add(&mut self, (key, kind): (QuotaKey, CallerKind), consumed: Duration) -> bool {
-        let is_full = self.len() >= CALLERS_MAX;
         let quotas = match kind {
             CallerKind::Principal => &mut self.principals,
             CallerKind::Address => &mut self.addresses,
         };
-        let nanos = u64::try_from(consumed.as_nanos()).unwrap_or(u64::MAX);
+        let nanos = nanoseconds(consumed);
+        let is_full = quotas.len() >= CALLERS_MAX;
         match quotas.get_mut(&key) {
             Some(sum) => *sum = sum.saturating_add(nanos),
             None if is_full => return false,
             None => drop(quotas.insert(key, nanos)),
         }
         true
+    }
+
+    /// Returns whether there are callers of a kind for half of the room.
+    pub(super) fn is_half_full(&self) -> bool {
+        self.principals.len().max(self.addresses.len()) >= CALLERS_MAX / 2
     }
 
     /// Returns the number of callers.
@@ -117,7 +133,8 @@ impl ConsumedQuotas {
 
     /// Returns whether every entry is at most what a caller can consume.
     pub(super) fn is_plausible(&self) -> bool {
-        self.len() <= CALLERS_MAX && self.iter().all(|(_, _, consumed)| consumed <= CONSUMED_MAX)
+        self.principals.len().max(self.addresses.len()) <= CALLERS_MAX
+            && self.iter().all(|(_, _, consumed)| consumed <= CONSUMED_MAX)
     }
 
     /// Splits into parts of at most `callers_max` callers.
@@ -136,6 +153,10 @@ impl ConsumedQuotas {
         }
         parts
     }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Serialize for QuotaKey {

@@ -22,6 +22,8 @@ use super::consumed_quotas::ConsumedQuotas;
 
 /// The maximum number of callers in a message, which then has about 42 KiB.
 const CALLERS_PER_MESSAGE_MAX: usize = 1_000;
+/// The maximum size in bytes of a message without its entries: 62 characters and the id.
+const FRAME_BYTES: usize = 62 + ID_BYTES_MAX;
 /// The size of an entry in bytes: a key of 22 characters, a number of up to 15 digits, and the characters between them.
 const ENTRY_BYTES: usize = 42;
 /// The maximum size of a received message.
@@ -33,6 +35,9 @@ const PUBLISH_LIMIT: Duration = Duration::from_millis(100);
 /// The pause after a subscription could not be made.
 const SUBSCRIBE_PAUSE: Duration = Duration::from_secs(1);
 
+/// The other gateways' messages cannot be received.
+const UNSUBSCRIBED: ConditionKind =
+    ConditionKind::new("cannot subscribe to what callers consume at the other gateways");
 const TOO_MANY_CALLERS: ConditionKind =
     ConditionKind::new("too many callers to tell the other gateways about all of them");
 
@@ -44,7 +49,9 @@ struct ConsumptionMessage {
     consumed: ConsumedQuotas,
 }
 
-struct RateExchange {
+/// Exchanges messages with the other gateways about what callers have consumed.
+#[derive(Debug)]
+pub struct RateExchange {
     limiter: Arc<RateLimiter>,
     transport: Arc<dyn Transport>,
     subject: Subject,
@@ -60,16 +67,17 @@ pub fn start(
     prefix: &Subject,
     transport: &Arc<dyn Transport>,
     tasks: &Tasks,
-) -> Result<(), SubjectError> {
+) -> Result<Arc<RateExchange>, SubjectError> {
     let inbox = transport.inbox();
-    let exchange = RateExchange {
+    let exchange = Arc::new(RateExchange {
         limiter: Arc::clone(limiter),
         transport: Arc::clone(transport),
         subject: prefix.join(RATE_TOKEN)?,
         id: inbox.as_str().rsplit('.').next().unwrap_or_default().to_owned(),
-    };
-    let _detached = tasks.spawn_background(async move { exchange.run().await });
-    Ok(())
+    });
+    let running = Arc::clone(&exchange);
+    let _detached = tasks.spawn_background(async move { running.run().await });
+    Ok(exchange)
 }
 
 impl RateExchange {
@@ -87,7 +95,15 @@ impl RateExchange {
                     }
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "cannot subscribe to the other gateways' consumption");
+                    counter(&names::RATE_LIMIT_SUBSCRIBE_FAILURES, &[]).increment(1);
+                    if conditions::raise(&UNSUBSCRIBED, "") {
+                        tracing::warn!(
+                            %error,
+                            subject = self.subject.as_str(),
+                            "cannot subscribe to what callers consume at the other gateways: for now, each gateway counts \
+                             alone"
+                        );
+                    }
                     sleep(SUBSCRIBE_PAUSE).await;
                 }
             }
@@ -100,6 +116,8 @@ impl RateExchange {
         mut messages: Box<dyn Subscription>,
         config: &mut watch::Receiver<RateLimitConfig>,
     ) -> ControlFlow<()> {
+        // What was consumed without a subscription is out of date.
+        let _discarded = self.limiter.take_consumed();
         let mut report_at = Instant::now();
         loop {
             let RateLimitConfig { scope, interval } = *config.borrow_and_update();
@@ -116,6 +134,7 @@ impl RateExchange {
                     self.report().await;
                     report_at = Instant::now() + interval;
                 }
+                () = self.limiter.many_are_pending.notified() => report_at = Instant::now(),
                 changed = config.changed() => if changed.is_err() {
                     return ControlFlow::Break(());
                 }
@@ -123,12 +142,20 @@ impl RateExchange {
         }
     }
 
+    /// Sends a last report. Call this when a drain has ended all requests.
+    pub async fn report_last(&self) {
+        if self.limiter.config().borrow().scope == RateLimitScope::Fleet {
+            self.report().await;
+        }
+    }
+
     /// Sends what callers have consumed since the last report. It is lost if NATS does not accept it: later, it would count
     /// against quotas that have been refilled since.
     async fn report(&self) {
-        let (consumed, unreported) = self.limiter.take_consumed();
-        if unreported > 0 {
-            counter(&names::RATE_LIMIT_UNREPORTED, &[]).increment(unreported);
+        self.limiter.count_gateways(Instant::now().into_std());
+        let (consumed, omitted) = self.limiter.take_consumed();
+        if omitted > 0 {
+            counter(&names::RATE_LIMIT_OMITTED, &[]).increment(omitted);
             if conditions::raise(&TOO_MANY_CALLERS, "") {
                 tracing::warn!(
                     "too many callers use endpoints with rate limits: the limit of some of them applies to each \
@@ -139,8 +166,7 @@ impl RateExchange {
         if consumed.is_empty() {
             return;
         }
-        let fitting = self.transport.payload_bytes_max() / ENTRY_BYTES;
-        for consumed in consumed.split(fitting.clamp(1, CALLERS_PER_MESSAGE_MAX)) {
+        for consumed in consumed.split(callers_per_message(self.transport.payload_bytes_max())) {
             let message = ConsumptionMessage { gateway: self.id.clone(), consumed };
             if let Err(error) = self.publish(&message).await {
                 count("unsent");
@@ -182,9 +208,16 @@ impl RateExchange {
         };
         if gateway != self.id {
             count("received");
-            self.limiter.add_consumed_elsewhere(&consumed, Instant::now().into_std());
+            let now = Instant::now().into_std();
+            self.limiter.add_consumed_elsewhere(&gateway, &consumed, now);
         }
     }
+}
+
+/// Returns the number of callers in a message of at most this size.
+fn callers_per_message(payload_bytes_max: usize) -> usize {
+    let fitting = payload_bytes_max.saturating_sub(FRAME_BYTES) / ENTRY_BYTES;
+    fitting.clamp(1, CALLERS_PER_MESSAGE_MAX)
 }
 
 fn parse(payload: &[u8]) -> Option<ConsumptionMessage> {

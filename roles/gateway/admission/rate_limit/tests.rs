@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use futures_util::FutureExt;
 use proptest::prelude::*;
 
 use super::*;
@@ -36,7 +37,8 @@ fn exchange(fleet: &[RateLimiter], now: Instant) {
         let (consumed, omitted) = limiter.take_consumed();
         assert_eq!(omitted, 0);
         let others = fleet.iter().enumerate().filter(|(other, _)| *other != number);
-        others.for_each(|(_, other)| other.add_consumed_elsewhere(&consumed, now));
+        let gateway = number.to_string();
+        others.for_each(|(_, other)| other.add_consumed_elsewhere(&gateway, &consumed, now));
     }
 }
 
@@ -159,16 +161,17 @@ fn many_addresses_neither_grow_the_table_nor_evict_a_named_caller() {
         let peer = at(Ipv4Addr::from_bits(bits));
         assert!(is_allowed(&limiter.admit(&endpoint, &Caller::default(), peer, now)));
     }
-    assert!(limiter.addresses.lock().unwrap().len() <= 200);
+    assert!(limiter.addresses.lock().unwrap().len_max() <= 200);
     assert!(!is_allowed(&limiter.admit(&endpoint, &named("anna"), somewhere(), now)));
 }
 
 #[test]
-fn a_shorter_window_applies_at_once() {
+fn a_changed_limit_is_a_new_quota() {
     let (limiter, now) = (limiter(), Instant::now());
-    assert!(is_allowed(&limiter.admit(&limited(1, 3600), &named("anna"), somewhere(), now)));
-    let (_, wait) =
-        headers_and_retry_after(&limiter.admit(&limited(1, 10), &named("anna"), somewhere(), now));
+    let admit = |endpoint: &Endpoint| limiter.admit(endpoint, &named("anna"), somewhere(), now);
+    assert!(is_allowed(&admit(&limited(1, 3600))));
+    assert!(is_allowed(&admit(&limited(1, 10))), "the new limit applies at once");
+    let (_, wait) = headers_and_retry_after(&admit(&limited(1, 10)));
     assert_eq!(wait, Some(Duration::from_secs(10)));
 }
 
@@ -212,39 +215,115 @@ fn what_a_caller_got_too_much_is_deducted_later() {
     exchange(&fleet, later);
     assert!(!is_allowed(&admit(&fleet[1], later)));
     fleet[2].reconfigure(config(RateLimitScope::Gateway));
-    let (_, wait) = headers_and_retry_after(&admit(&fleet[2], start));
-    assert_eq!(
-        wait,
-        Some(Duration::from_secs(20)),
-        "a gateway that counts alone forgives the rest"
-    );
+    assert!(is_allowed(&admit(&fleet[2], later)), "a gateway that counts alone has its own quotas");
+    assert!(fleet[2].take_consumed().0.is_empty());
 }
 
-#[test]
-fn consumption_that_nobody_can_have_is_bounded() {
-    let (fleet, endpoint, now) = (fleet::<1>(), limited(1, 10), Instant::now());
-    let (key, kind) = QuotaKey::new("e", Some("anna"), somewhere());
+/// A message that claims more than a caller can have consumed, from this number of gateways.
+fn wait_after_impossible_consumption(gateways: usize) -> Duration {
+    let ([limiter], endpoint, now) = (fleet(), limited(1, 10), Instant::now());
     let mut consumed = ConsumedQuotas::default();
-    consumed.add((key, kind), Duration::from_hours(48));
-    for _ in 0..100 {
-        fleet[0].add_consumed_elsewhere(&consumed, now);
+    let limit = endpoint.rate_limit.unwrap();
+    consumed.add(QuotaKey::new(("e", limit), Some("anna"), somewhere()), Duration::from_hours(48));
+    for number in 0..gateways {
+        limiter.add_consumed_elsewhere(&number.to_string(), &consumed, now);
     }
-    let decision = fleet[0].admit(&endpoint, &named("anna"), somewhere(), now);
-    let (_, wait) = headers_and_retry_after(&decision);
-    assert_eq!(wait, Some(Duration::from_secs(10 * u64::from(QUOTAS_OWED_MAX))));
+    let decision = limiter.admit(&endpoint, &named("anna"), somewhere(), now);
+    headers_and_retry_after(&decision).1.unwrap()
 }
 
 #[test]
-fn many_callers_of_other_gateways_do_not_grow_the_table() {
-    let limiter = RateLimiter::with_callers_max(config(RateLimitScope::Fleet), 100);
-    let now = Instant::now();
-    for number in 0..10_000_u32 {
-        let (key, kind) = QuotaKey::new("e", None, at(Ipv4Addr::from_bits(number)));
+fn a_caller_owes_at_most_one_quota_for_each_gateway() {
+    let windows = |number: u64| Duration::from_secs(10 * number);
+    assert_eq!(wait_after_impossible_consumption(1), windows(2), "one other gateway");
+    assert_eq!(wait_after_impossible_consumption(3), windows(4));
+    assert_eq!(wait_after_impossible_consumption(1_000), windows(64));
+}
+
+#[test]
+fn a_gateway_that_was_not_heard_from_for_a_day_no_longer_counts() {
+    let (fleet, start) = (fleet::<2>(), Instant::now());
+    fleet[0].add_consumed_elsewhere("1", &ConsumedQuotas::default(), start);
+    assert_eq!(fleet[0].gateways.load(Ordering::Relaxed), 2);
+    fleet[0].count_gateways(start + Duration::from_hours(24));
+    assert_eq!(fleet[0].gateways.load(Ordering::Relaxed), 1);
+}
+
+/// Returns what 10,000 callers have consumed at another gateway, in messages of one caller.
+fn flood(principal: impl Fn(u32) -> Option<String>) -> impl Iterator<Item = ConsumedQuotas> {
+    let limit = RateLimit { requests: 1, window: Duration::from_mins(1) };
+    (0..10_000_u32).map(move |number| {
+        let (principal, network) = (principal(number), at(Ipv4Addr::from_bits(number)));
+        let quota = QuotaKey::new(("e", limit), principal.as_deref(), network);
         let mut consumed = ConsumedQuotas::default();
-        consumed.add((key, kind), Duration::from_secs(60));
-        limiter.add_consumed_elsewhere(&consumed, now);
+        consumed.add(quota, Duration::from_mins(1));
+        consumed
+    })
+}
+
+#[test]
+fn many_callers_of_other_gateways_neither_grow_the_tables_nor_evict_a_caller_of_this_one() {
+    let (endpoint, now) = (limited(1, 60), Instant::now());
+    let limiter = RateLimiter::with_callers_max(config(RateLimitScope::Fleet), 100);
+    let admit = |caller: &Caller| limiter.admit(&endpoint, caller, at([192, 0, 2, 1]), now);
+    let callers = [named("anna"), Caller::default()];
+    assert!(callers.iter().all(|caller| is_allowed(&admit(caller))));
+    let principals = flood(|number| Some(number.to_string()));
+    for consumed in principals.chain(flood(|_| None)) {
+        limiter.add_consumed_elsewhere("1", &consumed, now);
     }
-    assert!(limiter.addresses.lock().unwrap().len() <= 200);
+    assert!(callers.iter().all(|caller| !is_allowed(&admit(caller))), "the limits still work");
+    for tables in [&limiter.named, &limiter.addresses] {
+        assert!(tables.lock().unwrap().len_max() <= 200);
+    }
+    let last = at(Ipv4Addr::from_bits(9_999));
+    let decision = limiter.admit(&endpoint, &Caller::default(), last, now);
+    assert!(!is_allowed(&decision), "a caller of the last message has used its quota elsewhere");
+}
+
+#[test]
+fn a_changed_limit_is_a_new_quota_at_all_gateways() {
+    let (fleet, now) = (fleet::<2>(), Instant::now());
+    let admit = |limiter: &RateLimiter, endpoint: &Endpoint| {
+        is_allowed(&limiter.admit(endpoint, &named("anna"), somewhere(), now))
+    };
+    let [before, after] = [limited(10, 86_400), limited(10, 1)];
+    for limiter in &fleet {
+        assert!((0..10).all(|_| admit(limiter, &before)));
+    }
+    // The first gateway has reloaded, the second not yet.
+    assert!(admit(&fleet[0], &after));
+    exchange(&fleet, now);
+    assert!(!admit(&fleet[0], &before) && !admit(&fleet[1], &before));
+    for limiter in &fleet {
+        assert!(
+            (0..9).all(|_| admit(limiter, &after)),
+            "debts of a day are not counted in seconds"
+        );
+    }
+    assert!(!admit(&fleet[0], &after));
+    exchange(&fleet, now);
+    assert!(!admit(&fleet[1], &after), "the new quota is also shared");
+    let other_quota = limited(11, 86_400);
+    assert!(admit(&fleet[0], &other_quota), "so is a quota with another number of requests");
+}
+
+#[test]
+fn many_addresses_do_not_keep_principals_out_of_the_message() {
+    let ([limiter], endpoint, now) = (fleet(), limited(1, 60), Instant::now());
+    let from = |number: u32| at(Ipv4Addr::from_bits(number));
+    let mut is_notified_at = None;
+    for number in 0..9_000 {
+        assert!(is_allowed(&limiter.admit(&endpoint, &Caller::default(), from(number), now)));
+        let notified = limiter.many_are_pending.notified().now_or_never();
+        is_notified_at = is_notified_at.or(notified.map(|()| number + 1));
+    }
+    assert_eq!(is_notified_at, Some(4_096), "the message is sent before there are too many");
+    assert!(is_allowed(&limiter.admit(&endpoint, &named("anna"), somewhere(), now)));
+    let (consumed, omitted) = limiter.take_consumed();
+    assert_eq!((consumed.len(), omitted), (8_192 + 1, 9_000 - 8_192));
+    let principals = consumed.iter().filter(|(_, kind, _)| *kind == CallerKind::Principal);
+    assert_eq!(principals.count(), 1);
 }
 
 proptest! {
