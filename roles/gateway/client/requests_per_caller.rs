@@ -212,19 +212,19 @@ mod tests {
 
     #[test]
     fn the_limit_of_an_endpoint_counts_only_the_requests_to_it() {
-        let limiter = RequestsPerCaller::new(3);
+        let requests = RequestsPerCaller::new(3);
         let caller = key("192.0.2.1");
         let (limited, free) = (endpoint("limited", Some(1)), endpoint("free", None));
-        let first = limiter.try_acquire(caller, &limited).unwrap();
-        let refused = limiter.try_acquire(caller, &limited).unwrap_err();
+        let first = requests.try_acquire(caller, &limited).unwrap();
+        let refused = requests.try_acquire(caller, &limited).unwrap_err();
         assert_eq!(refused, InFlightLimit::Endpoint(1));
-        let held = [limiter.try_acquire(caller, &free), limiter.try_acquire(caller, &free)];
+        let held = [requests.try_acquire(caller, &free), requests.try_acquire(caller, &free)];
         assert!(held.iter().all(Result::is_ok));
         drop(first);
-        let second = limiter.try_acquire(caller, &limited).unwrap();
-        assert_eq!(limiter.try_acquire(caller, &free).unwrap_err(), InFlightLimit::Gateway(3));
+        let second = requests.try_acquire(caller, &limited).unwrap();
+        assert_eq!(requests.try_acquire(caller, &free).unwrap_err(), InFlightLimit::Gateway(3));
         drop((second, held));
-        assert!(limiter.counts().held.is_empty());
+        assert!(requests.counts().held.is_empty());
     }
 
     #[test]

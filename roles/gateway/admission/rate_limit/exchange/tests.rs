@@ -1,5 +1,6 @@
 //! Tests the format of messages, and what is ignored.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -152,6 +153,10 @@ impl Transport for UnreliableSubscriptions {
 
     fn queue_subscribe<'a>(&'a self, subject: &'a Subject, _: &'a str) -> Subscribed<'a> {
         self.subscribe(subject)
+    }
+
+    fn problems(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
     }
 
     fn flush(&self) -> BoxFuture<'_, Result<(), TransportError>> {
