@@ -143,6 +143,7 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "fjord.cancel.echo",
             "fjord.resend.echo",
             "fjord.status",
+            "fjord.rate",
             "fjord.control",
             "fjord.control.queue",
             "fjord.control.log",
@@ -152,7 +153,7 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "_INBOX_worker-payments.x",
         ],
         // A subscription without a queue group would receive requests that are meant for other workers.
-        &["fjord.q.echo", "fjord.q.>", "_INBOX_gateway.>", "_INBOX_operator.>"],
+        &["fjord.q.echo", "fjord.q.>", "fjord.rate", "_INBOX_gateway.>", "_INBOX_operator.>"],
     ),
     (
         "worker-reports",
@@ -163,6 +164,7 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "fjord.cancel.reports",
             "fjord.resend.reports",
             "fjord.status",
+            "fjord.rate",
             "fjord.control",
             "fjord.control.queue",
             "fjord.control.log",
@@ -182,6 +184,7 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "fjord.resend.payments",
             "fjord.resend.*",
             "fjord.>",
+            "fjord.rate",
             "_INBOX_gateway.>",
             "_INBOX_worker-payments.>",
             "_INBOX_operator.>",
@@ -193,6 +196,7 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "fjord.q.echo",
             "fjord.w.echo.x.j.1",
             "fjord.resend.echo",
+            "fjord.rate",
             "fjord.control",
             "fjord.control.queue",
             "fjord.control.log",
@@ -203,6 +207,7 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
         &[
             "fjord.q.echo",
             "fjord.w.>",
+            "fjord.rate",
             "fjord.control",
             "fjord.control.queue",
             "fjord.control.log",
@@ -219,6 +224,7 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "fjord.w.echo.x.j.1",
             "fjord.cancel.echo",
             "fjord.resend.echo",
+            "fjord.rate",
             "$SRV.PING",
             "_INBOX_gateway.x",
             "_INBOX_worker.x",
@@ -228,6 +234,7 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "fjord.q.echo",
             "fjord.w.>",
             "fjord.status",
+            "fjord.rate",
             "fjord.control",
             "fjord.control.queue",
             "fjord.control.log",
@@ -241,6 +248,7 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
         &[
             "fjord.resend.echo",
             "fjord.status",
+            "fjord.rate",
             "fjord.control",
             "fjord.control.queue",
             "fjord.control.log",
@@ -248,7 +256,14 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "_INBOX_gateway.x",
             "_INBOX_worker.x",
         ],
-        &["fjord.q.echo", "fjord.w.>", "fjord.status", "_INBOX_gateway.>", "_INBOX_worker.>"],
+        &[
+            "fjord.q.echo",
+            "fjord.w.>",
+            "fjord.status",
+            "fjord.rate",
+            "_INBOX_gateway.>",
+            "_INBOX_worker.>",
+        ],
     ),
 ];
 
