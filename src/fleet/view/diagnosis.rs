@@ -75,7 +75,7 @@ impl QueueDiagnosis {
     /// Returns whether workers do not accept the requests that are sent to them.
     pub(crate) fn is_not_accepted(&self) -> bool {
         let is_idle = self.answered == 0 && !self.is_partial;
-        let age = if !is_idle { UNACCEPTED_SECONDS } else { UNACCEPTED_IDLE_SECONDS };
+        let age = if is_idle { UNACCEPTED_IDLE_SECONDS } else { UNACCEPTED_SECONDS };
         self.unaccepted > 0 && self.unaccepted_seconds >= age
     }
 
