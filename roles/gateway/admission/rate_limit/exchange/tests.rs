@@ -1,5 +1,6 @@
 //! Tests the format of messages, and what is ignored.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -182,6 +183,10 @@ impl Transport for UnreliableSubscriptions {
 
     fn connect_failure(&self) -> Option<String> {
         None
+    }
+
+    fn problems(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
     }
 
     fn inbox(&self) -> Subject {
