@@ -70,13 +70,6 @@ impl<'a> ControlledFleet<'a> {
         };
         let mut members: BTreeMap<String, Member> = reports.into_iter().map(member).collect();
         let connected = connected::processes(connection).await;
-        let connected = connected.unwrap_or_else(|error| {
-            tracing::warn!(
-                error,
-                "processes that hang are not found: the NATS servers do not list their connections"
-            );
-            Vec::new()
-        });
         for ConnectedProcess { role, id, address } in connected {
             // The host name of a process that has not replied is not known.
             let (role, host) = (role.as_str().to_owned(), address);

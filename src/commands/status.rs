@@ -8,12 +8,12 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use super::nats_connection::{self, NatsConnection};
-use super::{EXIT_FAILED, Output};
+use super::{EXIT_FAILED, Output, connected};
 use crate::cli::StatusArguments;
 use crate::config::Sources;
 use crate::fleet::monitor::{KnownMembers, MissingMember};
 use crate::fleet::query::{self, QueryLimits};
-use crate::fleet::view::{self, FleetSnapshot, FleetView, IdleWorker, MonitoredConnection};
+use crate::fleet::view::{self, FleetSnapshot, FleetView, IdleWorker};
 
 pub(super) mod monitoring;
 pub(super) mod system;
@@ -59,6 +59,8 @@ struct FleetStatusDocument<'a> {
     missing: Vec<MissingMember<'a>>,
     /// The workers that receive no requests for a queue that they serve.
     idle_workers: Vec<IdleWorker<'a>>,
+    /// A sentence for each NATS server whose connections are not all known, so that processes may be missing in `missing`.
+    connection_gaps: &'a [String],
 }
 
 async fn watch(
@@ -82,8 +84,8 @@ async fn watch(
             };
         let now = Instant::now();
         known.update(now, &later.reports);
-        let connected = connections(connection).await;
-        known.add_connected(now, connection.prefix.as_str(), &connected);
+        let connected = connected::connections(connection).await;
+        known.update_connected(now, connection.prefix.as_str(), &connected);
         let view = FleetView::between(&earlier, &later);
         let known_processes = known.count();
         let document = FleetStatusDocument {
@@ -91,6 +93,7 @@ async fn watch(
             known_processes,
             missing: known.missing(now),
             idle_workers: view::idle_workers(&view),
+            connection_gaps: &connected.gaps,
         };
         if clears {
             output.out.write_all(CLEAR.as_bytes())?;
@@ -106,15 +109,6 @@ async fn watch(
         }
         earlier = later;
     }
-}
-
-/// Returns the connections of the NATS servers, if they can be queried. If that fails, the table of the servers has the reason.
-async fn connections(connection: &NatsConnection) -> Vec<MonitoredConnection> {
-    let found = match &connection.system {
-        Some(system) => system::connections(&**system).await,
-        None => monitoring::connections(&connection.monitoring).await,
-    };
-    found.unwrap_or_default()
 }
 
 fn failed(failure: &str, output: &mut Output<impl Write, impl Write>) -> io::Result<ExitCode> {

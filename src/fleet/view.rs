@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::Serialize;
 
 use crate::fleet::Report;
+use crate::fleet::report::QueueReport;
 
 mod activity;
 mod bottleneck;
@@ -21,7 +22,9 @@ pub(crate) use activity::{CallRates, ProcessView, QueueView, WorkerQueueView};
 pub(crate) use bottleneck::Bottleneck;
 pub(crate) use diagnosis::QueueDiagnosis;
 pub(crate) use idle_workers::{IdleWorker, idle_workers};
-pub(crate) use nats_server::{Connz, MonitoredConnection, NatsServerView, ServerSample, Varz};
+pub(crate) use nats_server::{
+    Connz, MonitoredConnection, MonitoredConnections, NatsServerView, ServerSample, Varz,
+};
 pub(crate) use pools::PoolView;
 pub(crate) use weighted_queues::WeightedQueueView;
 
@@ -111,11 +114,16 @@ fn window(pairs: &[Pair<'_>]) -> f64 {
 /// Returns all queues of all processes.
 fn queues(pairs: &[Pair<'_>]) -> Vec<QueueView> {
     let mut queues: BTreeMap<&str, QueueView> = BTreeMap::new();
+    let (window, empty) = (window(pairs), QueueReport::default());
     for (before, report) in pairs {
         let pair = ReportPair::new(*before, report);
+        // All counts of a process that has started since the earlier snapshot, and of a new queue, are those since then.
+        let is_new = report.uptime_seconds <= window;
+        let is_complete = is_new || before.is_some_and(|before| !before.is_truncated);
         for (queue, earlier) in pair.queues() {
             let view = queues.entry(&queue.name).or_default();
             view.add(&pair, queue, earlier);
+            view.diagnosis.add(queue, earlier.or_else(|| is_complete.then_some(&empty)));
         }
     }
     for (name, view) in &mut queues {

@@ -255,7 +255,6 @@ impl QueueView {
         before: Option<&QueueReport>,
     ) {
         let rates = pair.rates(now, before);
-        self.diagnosis.add(now, before);
         if let Some(slots) = &now.slots {
             let earlier = before.and_then(|before| before.slots.as_ref());
             let queue = WorkerQueueView::between(pair, &now.name, (slots, earlier), rates);

@@ -36,6 +36,37 @@ pub(crate) struct Varz {
 #[serde(default)]
 pub(crate) struct Connz {
     pub(crate) connections: Vec<MonitoredConnection>,
+    /// The number of connections of the server, which can be more than are listed.
+    pub(crate) total: usize,
+}
+
+/// The connections of all NATS servers, as far as they are known.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct MonitoredConnections {
+    pub(crate) connections: Vec<MonitoredConnection>,
+    /// A sentence for each server whose connections are not all known.
+    pub(crate) gaps: Vec<String>,
+}
+
+impl MonitoredConnections {
+    /// Adds the connections of one server, or the reason why they are not known.
+    pub(crate) fn add(&mut self, server: &str, answer: Result<Connz, String>) {
+        match answer {
+            Ok(Connz { connections, total }) => {
+                if connections.len() < total {
+                    self.gaps.push(format!(
+                        "only {} of the {total} connections of {server} are known, so processes that do not reply may be \
+                         missing",
+                        connections.len()
+                    ));
+                }
+                self.connections.extend(connections);
+            }
+            Err(failure) => self.gaps.push(format!(
+                "the connections of {server} are not known, so processes that do not reply may be missing: {failure}"
+            )),
+        }
+    }
 }
 
 impl Connz {
@@ -52,6 +83,16 @@ pub(crate) struct MonitoredConnection {
     pub(crate) name: String,
     pub(crate) ip: String,
     pub(crate) pending_bytes: u64,
+    /// How long the connection has existed, in the largest units that apply, such as `3m12s` or `4s`.
+    pub(crate) uptime: String,
+}
+
+impl MonitoredConnection {
+    /// Returns whether the connection was made less than `seconds` ago, at most a minute.
+    pub(crate) fn is_newer_than(&self, seconds: u64) -> bool {
+        let uptime = self.uptime.strip_suffix('s').and_then(|number| number.parse::<u64>().ok());
+        uptime.is_some_and(|uptime| uptime < seconds)
+    }
 }
 
 /// A NATS server, with rates between two samples.
