@@ -26,9 +26,10 @@ RPM_RELEASE ?= 1
 # aarch64-unknown-linux-gnu builds the package for Graviton.
 RPM_TARGET := x86_64-unknown-linux-gnu
 RPM_ARCHITECTURE = $(firstword $(subst -, ,$(RPM_TARGET)))
-# Runs an executable of another architecture, which prints its manual page and completions while the package is built.
+# Runs executables of another architecture: while the package is built, fjord prints its manual page and completions.
 RPM_RUNNER = $(if $(filter-out $(shell uname -m),$(RPM_ARCHITECTURE)),qemu-$(RPM_ARCHITECTURE) -L /usr/$(RPM_ARCHITECTURE)-linux-gnu)
-RPM_BINARY := $(TARGET)/$(RPM_TARGET)/dist/fjord
+RPM_BINARY = $(TARGET)/$(RPM_TARGET)/dist/fjord
+RPM = $(TARGET)/rpm/fjord-$(VERSION)-$(RPM_RELEASE).$(RPM_ARCHITECTURE).rpm
 PYTHON := $(TARGET)/python/bin/python
 # Where cargo-deny stores its advisory database.
 ADVISORY_DB := $(or $(CARGO_HOME),$(HOME)/.cargo)/advisory-dbs
@@ -41,7 +42,7 @@ TEST_THREADS ?= 2
 .PHONY: help check fmt lint test snapshots soak bench bench-growth bench-overload bench-pool bench-procedures bench-scrape rpm test-rpm doc deny run nats-server python prometheus sslyze openapi-tools cfn-lint simulate-growth rpm-aarch64 test-hostile test-reloads run-gateway run-worker install clean
 
 help: ## Lists the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-15s %s\n", $$1, $$2 }'
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-15s %s\n", $$1, $$2 }'
 
 check: fmt lint test ## Runs all checks that a change must pass
 
@@ -121,10 +122,13 @@ rpm: $(ZIG)/cargo-zigbuild ## Builds one RPM for CentOS 7 and newer: target/rpm/
 	  --define "fjord_version $(VERSION)" --define "fjord_release $(RPM_RELEASE)" --define "fjord_runner $(or $(RPM_RUNNER),%{nil})" \
 	  --define "fjord_source $(CURDIR)" --define "fjord_bin $(abspath $(RPM_BINARY))" fjord.spec
 	mv $(TARGET)/rpm/work/$(RPM_ARCHITECTURE)/*.rpm $(TARGET)/rpm/ && rm -rf $(TARGET)/rpm/work
-	@ls -l $(TARGET)/rpm/*.rpm
+	@ls -l $(RPM)
 
-rpm-aarch64: ## Builds the RPM for Graviton: target/rpm/fjord-*.aarch64.rpm. On other architectures, it also needs qemu-user and rustup target add
-	$(MAKE) rpm RPM_TARGET=aarch64-unknown-linux-gnu
+rpm-aarch64: RPM_TARGET := aarch64-unknown-linux-gnu
+rpm-aarch64: nats-server ## Builds and runs the RPM for Graviton: target/rpm/fjord-*.aarch64.rpm. Elsewhere than on aarch64, also needs qemu-user and rustup target add
+	$(MAKE) rpm RPM_TARGET=$(RPM_TARGET)
+	tests/rpm/inspect $(RPM)
+	CARGO_TARGET_DIR=$(TARGET) tests/rpm/serve $(RPM) $(RPM_RUNNER)
 
 test-rpm: nats-server ## Installs, runs, upgrades and removes the RPM on a booted Debian 11. Needs root
 	tests/rpm/run

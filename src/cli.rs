@@ -311,6 +311,15 @@ impl Role {
             Self::Worker => "worker",
         }
     }
+
+    /// Returns the role of the processes that this one communicates with.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Gateway => Self::Worker,
+            Self::Worker => Self::Gateway,
+        }
+    }
 }
 
 impl Arguments {

@@ -14,6 +14,9 @@ pub use reply::{AnswerHead, Final, RefusalReason, Reply};
 pub use request::Request;
 pub use worker::{WORKERS_TOKEN, WorkerId};
 
+/// The last token of the subject on which gateways tell each other what callers have consumed of their rate limits.
+pub const RATE_TOKEN: &str = "rate";
+
 /// A message that violates the protocol.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("header {header}: {expected}")]

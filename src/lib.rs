@@ -9,6 +9,7 @@ pub mod commands;
 pub mod config;
 pub mod endpoint_call;
 pub mod envelope;
+pub mod fair_order;
 pub mod file_version;
 pub mod fleet;
 pub mod free_memory;

@@ -48,6 +48,7 @@ outcomes! {
     ExpectationFailed "expectation_failed", "the expectation in the Expect header cannot be met";
     Misdirected "misdirected", "the request is for another host";
     RateLimited "rate_limited", "the caller has exceeded its rate limit";
+    TooManyInFlight "too_many_in_flight", "the caller has too many requests in flight";
     ClientGone "client_gone", "the client disconnected before the response";
 
     Overloaded "overloaded", "refused immediately, because too many requests are waiting or in flight";
@@ -120,6 +121,7 @@ impl Outcome {
                 | Self::ExpectationFailed
                 | Self::Misdirected
                 | Self::RateLimited
+                | Self::TooManyInFlight
                 | Self::ClientGone
                 | Self::Cancelled
                 | Self::NotGranted

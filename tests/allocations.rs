@@ -22,6 +22,7 @@ use fjord::messaging::{self, Transport, nats};
 use fjord::roles::gateway::active_config::ActiveConfig;
 use fjord::roles::gateway::admission::rate_limit::RateLimiter;
 use fjord::roles::gateway::client::byte_budget::ByteBudget;
+use fjord::roles::gateway::client::requests_per_caller::RequestsPerCaller;
 use fjord::roles::gateway::dispatch::{AnswerReuse, Dispatcher};
 use fjord::roles::gateway::edge::health_check::HealthCheck;
 use fjord::roles::gateway::edge::listener::Listener;
@@ -98,8 +99,9 @@ pub(crate) async fn gateway(config: &Config, tasks: &Tasks) -> SocketAddr {
         active_config: ArcSwap::from_pointee(active_config),
         dispatcher,
         reuse: AnswerReuse::new(&config.gateway.http),
-        rates: RateLimiter::new(),
+        rates: Arc::new(RateLimiter::new(config.gateway.rate_limits)),
         in_flight: ConcurrencyLimit::new(100, gauge(&names::GATEWAY_IN_FLIGHT, &[])),
+        in_flight_per_caller: RequestsPerCaller::new(100),
         bytes: ByteBudget::new(&config.gateway.http),
         health: HealthCheck::new(Readiness::new()),
     };

@@ -72,7 +72,7 @@ async fn an_unchanged_answer_is_not_sent_again() {
     let other = get(&client, "/v1/tagged/2", &[("if-none-match", &tag)]).await;
     assert_ne!(other.is(200).header("etag"), tag, "another content has another tag");
     // The access line and the metric have the status that was sent.
-    let sent = r#"fjord_gateway_requests_total{endpoint="tagged-row",status="304",outcome="ok"}"#;
+    let sent = r#"fjord_gateway_requests_total{endpoint="tagged-row",queue="echo",status="304",outcome="ok"}"#;
     assert!(fleet.gateways[0].metric(sent).await > 4.5);
     // An error is never a 304.
     get(&client, "/v1/tagged?rows=x", &[("if-none-match", "*")])

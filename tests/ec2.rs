@@ -3,6 +3,7 @@
 
 mod host;
 mod metadata_failures;
+mod new_processes;
 mod proxy;
 mod publish;
 mod shipped_files;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::fleet_status::status_command::status;
 use super::support::browser::Browser;
 use super::support::caller_pool::CallerPool;
-use super::support::client::get_json;
+use super::support::client::get_page_data;
 use super::support::eventually::{SOON, eventually_some};
 use super::support::fjord_process::FjordProcess;
 use super::support::fleet::{Fleet, FleetOptions};
@@ -229,9 +229,7 @@ async fn only_a_process_whose_page_is_open_queries_the_fleet() {
     let nats = NatsOptions { has_tls: false, ..NatsOptions::default() };
     let fleet = Fleet::start(FleetOptions { nats, ..FleetOptions::default() }).await;
     let simulated = SimulatedFleet::start(&fleet.nats.urls()[0], 1).await;
-    let data = async |process: &FjordProcess| {
-        get_json(&format!("{}fleet.json", url(process))).await.expect("JSON")
-    };
+    let data = async |process: &FjordProcess| get_page_data(process).await.expect("JSON");
     let processes = async |process: &FjordProcess, number: usize| {
         eventually_some(format!("{number} processes"), SOON, async || {
             let data = data(process).await;
@@ -253,4 +251,27 @@ async fn only_a_process_whose_page_is_open_queries_the_fleet() {
         data(&fleet.gateways[0]).await;
     }
     assert!(simulated.queries() <= queries + 2, "{} queries", simulated.queries());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_another_site_can_neither_read_the_data_nor_make_the_process_query_the_fleet() {
+    let Some(browser) = Browser::start("the page's data for other sites").await else { return };
+    let nats = NatsOptions { has_tls: false, ..NatsOptions::default() };
+    let fleet = Fleet::start(FleetOptions { nats, ..FleetOptions::default() }).await;
+    let simulated = SimulatedFleet::start(&fleet.nats.urls()[0], 1).await;
+    let data = format!("{}fleet.json", url(&fleet.gateways[0]));
+    // A document of another origin without a content security policy, which would refuse the requests as well.
+    browser.open(&format!("{}metrics", url(&fleet.workers[0]))).await;
+    let results = format!(
+        "const attempt = (options) => fetch('{data}', options).then((answer) => answer.type, (error) => error.name);
+         return Promise.all([{{}}, {{ mode: 'no-cors' }}, {{ headers: {{ 'Fjord-Page': '1' }} }}].map(attempt));"
+    );
+    // Without CORS, the status of an answer is hidden.
+    assert_eq!(run(&browser, &results).await, json!(["TypeError", "opaque", "TypeError"]));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(simulated.queries(), 0, "the fleet was queried");
+    // Requests of the page itself succeed.
+    browser.open(&url(&fleet.gateways[0])).await;
+    until(&browser, "return rows('processes').length === 3;").await;
+    assert!(simulated.queries() > 0);
 }

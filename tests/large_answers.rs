@@ -84,7 +84,8 @@ async fn the_first_byte_is_sent_before_the_last_row_is_read() {
         assert!(is_complete && began.elapsed() >= Duration::from_secs(3), "{:?}", began.elapsed());
         assert_eq!(count_rows(&body), count);
     }
-    let ok = r#"fjord_gateway_requests_total{endpoint="flow",status="200",outcome="ok"}"#;
+    let ok =
+        r#"fjord_gateway_requests_total{endpoint="flow",queue="flow",status="200",outcome="ok"}"#;
     reaches(&fleet.gateways[0], ok, 2.0).await;
 }
 

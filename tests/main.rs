@@ -11,6 +11,8 @@ mod architecture;
 #[cfg(test)]
 mod authentication;
 #[cfg(test)]
+mod caller_limits;
+#[cfg(test)]
 mod catalogue_memory;
 #[cfg(test)]
 mod compression;
@@ -42,6 +44,8 @@ mod end_to_end;
 mod fault_tolerance;
 #[cfg(test)]
 mod fleet_page;
+#[cfg(test)]
+mod fleet_rate_limits;
 #[cfg(test)]
 mod fleet_status;
 #[cfg(test)]

@@ -69,8 +69,7 @@ async fn a_request_whose_client_disconnected_has_an_access_line() {
     })
     .await;
     assert_eq!((&line["outcome"], &line["status"]), (&"client_gone".into(), &499.into()), "{line}");
-    let metric =
-        r#"fjord_gateway_requests_total{endpoint="slow",status="499",outcome="client_gone"}"#;
+    let metric = r#"fjord_gateway_requests_total{endpoint="slow",queue="slow",status="499",outcome="client_gone"}"#;
     assert!(fleet.gateways[0].metric(metric).await > 0.5);
 }
 

@@ -9,7 +9,7 @@ use fjord::lifecycle::Tasks;
 use http::Method;
 use serde_json::json;
 
-use super::support::client::get_json;
+use super::support::client::get_page_data;
 use super::support::eventually::{SOON, eventually_some};
 use super::support::fleet::{Fleet, FleetOptions};
 use super::support::nats::{NatsOptions, SHIPPED_PASSWORD};
@@ -76,9 +76,8 @@ async fn the_shipped_permissions_suffice() {
     .await;
     // The pages of the admin listeners: that of a gateway shows the fleet.
     for (process, number) in [(&fleet.gateways[0], 4), (&fleet.workers[0], 1)] {
-        let url = format!("http://{}/fleet.json", process.admin());
         eventually_some(format!("the page shows {number} processes"), SOON, async || {
-            let data = get_json(&url).await?;
+            let data = get_page_data(process).await?;
             (data["processes"].as_array()?.len() == number).then_some(())
         })
         .await;
@@ -144,6 +143,7 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "fjord.cancel.echo",
             "fjord.resend.echo",
             "fjord.status",
+            "fjord.rate",
             "fjord.control",
             "fjord.control.queue",
             "fjord.control.log",
@@ -153,7 +153,7 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "_INBOX_worker-payments.x",
         ],
         // A subscription without a queue group would receive requests that are meant for other workers.
-        &["fjord.q.echo", "fjord.q.>", "_INBOX_gateway.>", "_INBOX_operator.>"],
+        &["fjord.q.echo", "fjord.q.>", "fjord.rate", "_INBOX_gateway.>", "_INBOX_operator.>"],
     ),
     (
         "worker-reports",
@@ -164,6 +164,7 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "fjord.cancel.reports",
             "fjord.resend.reports",
             "fjord.status",
+            "fjord.rate",
             "fjord.control",
             "fjord.control.queue",
             "fjord.control.log",
@@ -183,6 +184,7 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "fjord.resend.payments",
             "fjord.resend.*",
             "fjord.>",
+            "fjord.rate",
             "_INBOX_gateway.>",
             "_INBOX_worker-payments.>",
             "_INBOX_operator.>",
@@ -194,6 +196,7 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "fjord.q.echo",
             "fjord.w.echo.x.j.1",
             "fjord.resend.echo",
+            "fjord.rate",
             "fjord.control",
             "fjord.control.queue",
             "fjord.control.log",
@@ -204,6 +207,7 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
         &[
             "fjord.q.echo",
             "fjord.w.>",
+            "fjord.rate",
             "fjord.control",
             "fjord.control.queue",
             "fjord.control.log",
@@ -220,6 +224,7 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "fjord.w.echo.x.j.1",
             "fjord.cancel.echo",
             "fjord.resend.echo",
+            "fjord.rate",
             "$SRV.PING",
             "_INBOX_gateway.x",
             "_INBOX_worker.x",
@@ -229,6 +234,7 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "fjord.q.echo",
             "fjord.w.>",
             "fjord.status",
+            "fjord.rate",
             "fjord.control",
             "fjord.control.queue",
             "fjord.control.log",
@@ -242,6 +248,7 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
         &[
             "fjord.resend.echo",
             "fjord.status",
+            "fjord.rate",
             "fjord.control",
             "fjord.control.queue",
             "fjord.control.log",
@@ -249,7 +256,14 @@ const USERS: [(&str, &[&str], &[&str]); 6] = [
             "_INBOX_gateway.x",
             "_INBOX_worker.x",
         ],
-        &["fjord.q.echo", "fjord.w.>", "fjord.status", "_INBOX_gateway.>", "_INBOX_worker.>"],
+        &[
+            "fjord.q.echo",
+            "fjord.w.>",
+            "fjord.status",
+            "fjord.rate",
+            "_INBOX_gateway.>",
+            "_INBOX_worker.>",
+        ],
     ),
 ];
 

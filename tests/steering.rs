@@ -1,6 +1,7 @@
 //! Promise: an operator controls a whole fleet over NATS. A command is executed by all processes
 //! that it concerns, or the ones that did not execute it are named.
 
+use std::path::Path;
 use std::process::Output;
 
 use futures_util::StreamExt;
@@ -15,10 +16,12 @@ use super::support::nats::{NatsOptions, SHIPPED_PASSWORD};
 mod drain_command;
 mod log_command;
 mod nats_settings;
+mod page;
 mod queue_command;
 mod reload_command;
 mod reloads_under_load;
 mod removed_endpoints;
+mod unknown_processes;
 mod weight_command;
 
 /// Starts a fleet with the shipped NATS configuration.
@@ -33,8 +36,13 @@ async fn run(fleet: &Fleet, arguments: &[&str]) -> Output {
 }
 
 async fn run_as(fleet: &Fleet, user: &str, arguments: &[&str]) -> Output {
+    run_in(fleet.gateways[0].directory(), user, arguments).await
+}
+
+/// Runs a command as a user, with the configuration in a directory.
+async fn run_in(directory: &Path, user: &str, arguments: &[&str]) -> Output {
     let mut command = tokio::process::Command::new(fjord_binary());
-    command.args(arguments).arg("--config").arg(fleet.gateways[0].directory());
+    command.args(arguments).arg("--config").arg(directory);
     for (key, value) in [
         ("user", user.to_owned()),
         ("password", SHIPPED_PASSWORD.to_owned()),

@@ -13,6 +13,7 @@ use super::support::fleet::{Fleet, FleetOptions};
 
 mod commands;
 mod ledger;
+mod reports;
 mod split;
 
 /// Two versions of several endpoints.

@@ -10,10 +10,10 @@ use crate::future::BoxFuture;
 use crate::lifecycle::Tasks;
 use crate::messaging::TransportError;
 
-use super::client::ClientNetwork;
 use super::client::byte_budget::ByteBudget;
+use super::client::{CallerKey, CallerPermit, ClientNetwork};
 use super::dispatch::session::SessionEnd;
-use super::dispatch::{AnswerReservation, Dispatcher};
+use super::dispatch::{AnswerReservation, DispatchRequest, Dispatcher};
 use super::observation::phases::{RequestPhase, RequestPhases};
 
 /// The time limit for sending the messages at the end of a call.
@@ -38,14 +38,15 @@ pub fn execute(
         let client = ClientNetwork::new(Ipv4Addr::LOCALHOST.into(), 0);
         let reservation =
             AnswerReservation::new(true, ByteBudget::unbounded().empty_reservation(client));
+        let permit = CallerPermit::uncounted(CallerKey::new(None, client));
+        let request = DispatchRequest { envelope: request, reservation, permit };
         let interrupted = async {
             if tokio::signal::ctrl_c().await.is_err() {
                 std::future::pending::<()>().await;
             }
         };
         // The request has no window, so its answer never streams.
-        let result =
-            dispatcher.dispatch_until((&endpoint, queue), request, reservation, interrupted).await;
+        let result = dispatcher.dispatch_until((&endpoint, queue), request, interrupted).await;
         let duration = started_at.elapsed();
         // A worker whose claim or offer came too late must get an answer.
         let _all_ended = tasks.wait(LAST_MESSAGES_LIMIT).await;

@@ -14,7 +14,7 @@ pub mod session_task;
 pub mod stream_driver;
 mod worker_monitor;
 
-pub use dispatcher::{DispatchResult, Dispatcher};
+pub use dispatcher::{DispatchRequest, DispatchResult, Dispatcher};
 pub use reuse::{AnswerReuse, AnswerSource, ReusableRequest};
 pub use session_summary::{DispatchFailure, SessionSummary};
 pub use session_task::AnswerReservation;

@@ -30,9 +30,10 @@ use crate::roles::gateway::client::byte_budget::{ByteBudget, Reservation};
 use crate::roles::gateway::client::caller::Caller;
 use crate::roles::gateway::client::caller::Peer;
 use crate::roles::gateway::client::network::ClientNetwork;
+use crate::roles::gateway::client::requests_per_caller::{CallerPermit, RequestsPerCaller};
 use crate::roles::gateway::dispatch::{
-    AnswerReservation, AnswerReuse, AnswerSource, DispatchResult, Dispatcher, ReusableRequest,
-    StreamDriver, StreamingAnswer,
+    AnswerReservation, AnswerReuse, AnswerSource, DispatchRequest, DispatchResult, Dispatcher,
+    ReusableRequest, StreamDriver, StreamingAnswer,
 };
 use crate::roles::gateway::edge::connection::HttpService;
 use crate::roles::gateway::edge::connection::RequestBody;
@@ -72,9 +73,11 @@ pub struct Pipeline {
     /// Answers that can be reused.
     pub reuse: AnswerReuse,
     /// The rate limits.
-    pub rates: RateLimiter,
+    pub rates: Arc<RateLimiter>,
     /// The limit on concurrent requests.
     pub in_flight: ConcurrencyLimit,
+    /// The limits on the concurrent requests of each caller.
+    pub in_flight_per_caller: RequestsPerCaller,
     /// The limit on the memory for requests and responses.
     pub bytes: ByteBudget,
     /// The health check for load balancers.
@@ -193,7 +196,7 @@ impl Pipeline {
             }
         };
         log.endpoint = Some(Arc::clone(&matched.endpoint));
-        let caller = self.admit(&active_config, &parts.headers, peer, log).await?;
+        let (caller, permit) = self.admit(&active_config, &parts.headers, peer, log).await?;
         log.enter(Some(RequestPhase::Parameters));
         let negotiated = NegotiatedRequest::new(parts, &matched.endpoint)?;
         log.transaction_end = negotiated.preferences.transaction_end;
@@ -213,7 +216,7 @@ impl Pipeline {
         envelope.window =
             if negotiated.may_stream() { self.window(parts, &matched.endpoint) } else { 0 };
         log.enter(None);
-        self.call(&negotiated, envelope, room, log).await
+        self.call(&negotiated, envelope, (room, permit), log).await
     }
 
     /// Calls the procedure, or reuses an answer, and returns the response.
@@ -221,24 +224,25 @@ impl Pipeline {
         &self,
         request: &NegotiatedRequest<'_>,
         envelope: Envelope,
-        room: Reservation,
+        (room, permit): (Reservation, CallerPermit),
         log: &mut RequestLog,
     ) -> Result<(Response, Option<StreamDriver>), Box<Rejection>> {
         let queues = &request.endpoint.queues;
         let queue = queues.choose(envelope.key().as_ref());
-        log.queue = queues.has_several().then_some(queue);
+        log.queue = Some(queue);
         let (result, source) = if request.endpoint.cache.reuses_answers() {
             let endpoint = Arc::clone(request.endpoint);
             let is_head = request.parts.method == Method::HEAD;
             let reusable =
-                ReusableRequest { endpoint, queue, envelope, reservation: room, is_head };
+                ReusableRequest { endpoint, queue, envelope, reservation: room, permit, is_head };
             // This future is boxed, because it is rarely needed and would enlarge the future of
             // every request.
             Box::pin(self.reuse.dispatch(&self.dispatcher, reusable)).await
         } else {
             let reservation = AnswerReservation::new(request.keeps_answer(), room);
             let destination = (request.endpoint, &queues.get(queue).name);
-            let result = self.dispatcher.dispatch(destination, envelope, reservation).await;
+            let request = DispatchRequest { envelope, reservation, permit };
+            let result = self.dispatcher.dispatch(destination, request).await;
             (result, AnswerSource::Call)
         };
         log.answer_source = source;

@@ -1,10 +1,10 @@
 //! The gateway's report for `fjord status`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::admin::Readiness;
-use crate::catalogue::{Catalogue, Endpoint, EndpointQueue};
+use crate::catalogue::Catalogue;
 use crate::fleet::report::{DemandReport, QueueReport, WeightedQueueReport};
 use crate::fleet::{Report, ReportSource};
 use crate::telemetry::{Distribution, names, snapshot};
@@ -21,101 +21,117 @@ pub(super) fn source(pipeline: &Arc<Pipeline>, readiness: &Readiness) -> ReportS
         let reasons =
             readiness.reasons().into_iter().map(|(part, reason)| (part.to_owned(), reason));
         let active_config = pipeline.active_config.load();
-        let weighted_queues = weighted_queues(&active_config.catalogue);
-        let mut queues = queues(&active_config.catalogue, &weighted_queues);
+        let answered = AnsweredRequests::read();
+        let mut queues = queues(&active_config.catalogue, &answered);
         delivery::add(&mut queues, &pipeline.dispatcher.queues());
         Report {
             not_ready: reasons.chain(readiness.notes()).collect(),
             in_flight: count(pipeline.in_flight.in_use()),
             in_flight_max: count(pipeline.in_flight.limit()),
+            weighted_queues: answered.of_weighted_queues(&active_config.catalogue),
+            without_queue: answered.of_queue(NO_QUEUE),
             queues,
-            weighted_queues,
             ..Report::new(identity)
         }
     })
 }
 
-/// Returns a report for each queue: its demand, and the results of its endpoints' requests.
-fn queues(catalogue: &Catalogue, weighted: &[WeightedQueueReport]) -> Vec<QueueReport> {
-    let mut queues: BTreeMap<&str, QueueReport> = BTreeMap::new();
-    let requests = snapshot::sums(&names::GATEWAY_REQUESTS, names::ENDPOINT);
-    let errors = snapshot::sums_where(&names::GATEWAY_REQUESTS, names::ENDPOINT, |label| {
-        label(names::STATUS).starts_with('5')
-    });
-    let times = snapshot::distributions(&names::GATEWAY_REQUEST_DURATION, names::ENDPOINT);
-    let count = |sums: &BTreeMap<String, f64>, name: &str| {
-        sums.get(name).copied().map_or(0, snapshot::to_count)
-    };
-    let mut weighted = weighted.iter();
-    for endpoint in catalogue.endpoints() {
-        let id = endpoint.id.as_str();
-        let (mut calls, mut failed) = (count(&requests, id), count(&errors, id));
-        if endpoint.queues.has_several() {
-            // Both are in the order of the catalogue.
-            for (queue, own) in endpoint.queues.iter().zip(weighted.by_ref()) {
-                let report = queues.entry(queue.name.as_str()).or_default();
-                report.calls += own.requests;
-                report.errors += own.server_errors;
-                calls = calls.saturating_sub(own.requests);
-                failed = failed.saturating_sub(own.server_errors);
+/// The value of a label that a series does not have: the queue of requests that were answered before they were given one.
+const NO_QUEUE: &str = "";
+
+/// The requests of one endpoint that were given one queue, or none.
+#[derive(Debug, Default)]
+struct AnsweredCounts {
+    requests: u64,
+    client_errors: u64,
+    server_errors: u64,
+    times: Distribution,
+}
+
+/// The requests that this gateway has answered since its start, by queue and by endpoint.
+#[derive(Debug, Default)]
+struct AnsweredRequests(BTreeMap<String, BTreeMap<String, AnsweredCounts>>);
+
+impl AnsweredRequests {
+    fn read() -> Self {
+        let mut all = Self::default();
+        snapshot::for_each_value(&names::GATEWAY_REQUESTS, |label, value| {
+            let (counts, status) = (all.entry(label), label(names::STATUS));
+            let number = snapshot::to_count(value);
+            counts.requests += number;
+            if status.starts_with('5') {
+                counts.server_errors += number;
+            } else if status.starts_with('4') && status != "499" {
+                counts.client_errors += number;
+            }
+        });
+        snapshot::for_each_distribution(&names::GATEWAY_REQUEST_DURATION, |label, times| {
+            all.entry(label).times.add(&times);
+        });
+        all
+    }
+
+    fn entry(&mut self, label: &dyn Fn(&str) -> String) -> &mut AnsweredCounts {
+        let endpoints = self.0.entry(label(names::QUEUE)).or_default();
+        endpoints.entry(label(names::ENDPOINT)).or_default()
+    }
+
+    /// Returns the sum over all endpoints, including those that a reload has removed.
+    fn of_queue(&self, queue: &str) -> QueueReport {
+        let mut report = QueueReport { name: queue.to_owned(), ..QueueReport::default() };
+        for counts in self.0.get(queue).into_iter().flat_map(BTreeMap::values) {
+            report.calls += counts.requests;
+            report.errors += counts.server_errors;
+            report.times.add(&counts.times);
+        }
+        report
+    }
+
+    /// Returns a report for each queue of each endpoint with several queues, in the order of the catalogue.
+    fn of_weighted_queues(&self, catalogue: &Catalogue) -> Vec<WeightedQueueReport> {
+        let endpoints = catalogue.endpoints().iter().filter(|one| one.queues.has_several());
+        let mut reports = Vec::new();
+        for endpoint in endpoints {
+            for (queue, weight) in endpoint.queues.weights() {
+                let endpoints = self.0.get(queue.name.as_str());
+                let counts = endpoints.and_then(|counts| counts.get(endpoint.id.as_str()));
+                let none = AnsweredCounts::default();
+                let counts = counts.unwrap_or(&none);
+                reports.push(WeightedQueueReport {
+                    endpoint: endpoint.id.to_string(),
+                    queue: queue.name.to_string(),
+                    weight: weight.into(),
+                    catalogue_weight: queue.weight.into(),
+                    requests: counts.requests,
+                    client_errors: counts.client_errors,
+                    server_errors: counts.server_errors,
+                    times: counts.times.clone(),
+                });
             }
         }
-        // Includes requests that were answered before they were given a queue.
-        let queue = queues.entry(endpoint.queues.first().name.as_str()).or_default();
-        queue.calls += calls;
-        queue.errors += failed;
-        queue.times.add(times.get(id).unwrap_or(&Distribution::default()));
+        reports
     }
+}
+
+/// Returns a report for each queue of the catalogue: its demand, and the requests that it was given.
+fn queues(catalogue: &Catalogue, answered: &AnsweredRequests) -> Vec<QueueReport> {
     let arrivals = snapshot::sums(&names::GATEWAY_ARRIVALS, names::QUEUE);
     let waiting = snapshot::sums(&names::GATEWAY_WAITING, names::QUEUE);
     let mut waits = snapshot::distributions(&names::GATEWAY_QUEUE_WAIT, names::QUEUE);
-    for (name, queue) in &mut queues {
-        (*name).clone_into(&mut queue.name);
-        queue.demand = Some(DemandReport {
+    let count = |sums: &BTreeMap<String, f64>, name: &str| {
+        sums.get(name).copied().map_or(0, snapshot::to_count)
+    };
+    let endpoints = catalogue.endpoints().iter();
+    let queues: BTreeSet<&str> = endpoints
+        .flat_map(|endpoint| endpoint.queues.iter().map(|queue| queue.name.as_str()))
+        .collect();
+    let report = |name: &str| {
+        let demand = DemandReport {
             arrivals: count(&arrivals, name),
             waiting: count(&waiting, name),
-            waits: waits.remove(*name).unwrap_or_default(),
-        });
-    }
-    queues.into_values().collect()
-}
-
-/// Returns a report for each queue of each endpoint with several queues, in the order of the catalogue.
-fn weighted_queues(catalogue: &Catalogue) -> Vec<WeightedQueueReport> {
-    let endpoints = || catalogue.endpoints().iter().filter(|one| one.queues.has_several());
-    if endpoints().next().is_none() {
-        return Vec::new();
-    }
-    let mut answered: BTreeMap<(String, String), [u64; 3]> = BTreeMap::new();
-    snapshot::for_each_value(&names::GATEWAY_QUEUE_REQUESTS, |label, value| {
-        let key = (label(names::ENDPOINT), label(names::QUEUE));
-        let [all, client_errors, server_errors] = answered.entry(key).or_default();
-        let (status, value) = (label(names::STATUS), snapshot::to_count(value));
-        *all += value;
-        if status.starts_with('5') {
-            *server_errors += value;
-        } else if status.starts_with('4') && status != "499" {
-            *client_errors += value;
-        }
-    });
-    let report = |endpoint: &Arc<Endpoint>| -> Vec<WeightedQueueReport> {
-        let report = |(queue, weight): (&EndpointQueue, u32)| {
-            let key = (endpoint.id.to_string(), queue.name.to_string());
-            let answered = answered.get(&key).copied().unwrap_or_default();
-            let [requests, client_errors, server_errors] = answered;
-            let (endpoint, queue, catalogue_weight) = (key.0, key.1, queue.weight.into());
-            let weight = weight.into();
-            WeightedQueueReport {
-                endpoint,
-                queue,
-                weight,
-                catalogue_weight,
-                requests,
-                client_errors,
-                server_errors,
-            }
+            waits: waits.remove(name).unwrap_or_default(),
         };
-        endpoint.queues.weights().into_iter().map(report).collect()
+        QueueReport { demand: Some(demand), ..answered.of_queue(name) }
     };
-    endpoints().flat_map(report).collect()
+    queues.into_iter().map(report).collect()
 }

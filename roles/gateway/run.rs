@@ -23,7 +23,9 @@ use crate::tls::{ServerTls, WATCH_INTERVAL};
 
 use crate::roles::gateway::active_config::ActiveConfig;
 use crate::roles::gateway::admission::rate_limit::RateLimiter;
+use crate::roles::gateway::admission::rate_limit::exchange::{self, RateExchange};
 use crate::roles::gateway::client::byte_budget::ByteBudget;
+use crate::roles::gateway::client::requests_per_caller::RequestsPerCaller;
 use crate::roles::gateway::dispatch::{AnswerReuse, Dispatcher};
 use crate::roles::gateway::edge::connection::HttpService;
 use crate::roles::gateway::edge::health_check::HealthCheck;
@@ -46,6 +48,7 @@ use removed_endpoints::RemovedEndpoints;
 struct GatewayProcess {
     config: Config,
     pipeline: Arc<Pipeline>,
+    rate_exchange: Arc<RateExchange>,
     listener: RunningListener,
     tls: Option<ServerTls>,
     readiness: Readiness,
@@ -116,6 +119,8 @@ impl GatewayProcess {
         let source = report::source(&pipeline, &readiness);
         let transport = pipeline.dispatcher.transport();
         let prefix = config.messaging.prefix.clone();
+        let rate_exchange = exchange::start(&pipeline.rates, &prefix, transport, &tasks)
+            .map_err(|error| RunError::system("cannot exchange consumed quotas", error))?;
         let identity = ProcessIdentity::new(Role::Gateway, prefix, &transport.inbox());
         let member = FleetMember::new(identity, source);
         let fleet = monitor::start(&member, config.admin.fleet, transport, &tasks);
@@ -132,6 +137,7 @@ impl GatewayProcess {
         let gateway = Self {
             config,
             pipeline,
+            rate_exchange,
             listener,
             tls,
             readiness,
@@ -176,6 +182,9 @@ impl GatewayProcess {
         }
         traces.apply();
         self.pipeline.in_flight.set_limit(config.gateway.http.requests_in_flight_max);
+        self.pipeline.rates.reconfigure(config.gateway.rate_limits);
+        let per_caller = config.gateway.http.requests_in_flight_per_caller_max;
+        self.pipeline.in_flight_per_caller.set_limit(per_caller);
         self.pipeline.bytes.set(&config.gateway.http);
         self.pipeline.reuse.reload(&config.gateway.http);
         self.listener.reload(&config.gateway);
@@ -197,6 +206,7 @@ impl GatewayProcess {
         sleep(lifecycle.drain_delay).await;
         let end = Instant::now() + lifecycle.drain_timeout;
         let is_complete = self.listener.drain(lifecycle.drain_timeout).await;
+        self.rate_exchange.report_last().await;
         self.stop.cancel();
         let ended = self.tasks.wait(TASKS_WAIT).await;
         let left = end.saturating_duration_since(Instant::now()).max(TASKS_WAIT);
@@ -253,8 +263,11 @@ async fn pipeline(
         active_config: ArcSwap::from_pointee(active_config),
         dispatcher,
         reuse: AnswerReuse::new(&config.gateway.http),
-        rates: RateLimiter::new(),
+        rates: Arc::new(RateLimiter::new(config.gateway.rate_limits)),
         in_flight: ConcurrencyLimit::new(config.gateway.http.requests_in_flight_max, in_flight),
+        in_flight_per_caller: RequestsPerCaller::new(
+            config.gateway.http.requests_in_flight_per_caller_max,
+        ),
         bytes: ByteBudget::new(&config.gateway.http),
         health: HealthCheck::new(readiness),
     })

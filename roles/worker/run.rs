@@ -18,6 +18,7 @@ use crate::procedures::databases::Databases;
 use crate::procedures::pool_sizes;
 use crate::roles::RunError;
 use crate::roles::worker::prepare::PreparedWorker;
+use crate::telemetry::{gauge, names};
 
 use super::execution::executor::Executor;
 use super::execution::procedure::failure_log;
@@ -208,7 +209,9 @@ fn fleet_member(
 ) -> Arc<FleetMember> {
     let queues = queues.clone();
     let snapshots = move || queues.load().iter().map(|queue| queue.snapshot()).collect();
-    let source = report::source(&config.worker.pool, snapshots, readiness);
+    let pool = &config.worker.pool;
+    gauge(&names::WORKER_POOL, &[(names::POOL, pool.clone())]).set(1.0);
+    let source = report::source(pool, snapshots, readiness);
     let prefix = config.messaging.prefix.clone();
     FleetMember::new(ProcessIdentity::new(Role::Worker, prefix, &transport.inbox()), source)
 }

@@ -30,6 +30,9 @@ const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; connect-src 'self'; style-src 'self'; script-src 'self'; img-src data:; \
      frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
 );
+/// The header of every request for data. Its value does not matter.
+const PAGE_HEADER: &str = "fjord-page";
+const WITHOUT_HEADER: &str = "only the page at / may request its data: the header Fjord-Page is missing; fjord status --json prints the same data\n";
 /// The key of the queue in the query of `/fleet.json`.
 const QUEUE_KEY: &str = "queue=";
 
@@ -49,16 +52,16 @@ pub(super) fn file(path: &str) -> Option<AdminResponse> {
     Some(response(StatusCode::OK, media_type, *content))
 }
 
-/// Returns the data of the page, unless a page from another site requests it. Such a page could not
-/// read the answer, but would make this process query the fleet.
+/// Returns the data of the page, if the request has the header that only the page sends. A browser asks with a CORS preflight
+/// whether a page of another site may send it, which this listener never permits. Without this rule, such a page could not read
+/// the answer, but would make this process query the fleet.
 pub(super) fn data(
     headers: &HeaderMap,
     query: Option<&str>,
     source: &dyn Fn(Option<&str>) -> Vec<u8>,
 ) -> AdminResponse {
-    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
-    if !matches!(site, None | Some(b"same-origin" | b"none")) {
-        return text(StatusCode::FORBIDDEN, "a page of another site requests the data\n");
+    if !headers.contains_key(PAGE_HEADER) {
+        return text(StatusCode::FORBIDDEN, WITHOUT_HEADER);
     }
     let queue = query.unwrap_or_default().split('&').find_map(|pair| pair.strip_prefix(QUEUE_KEY));
     let queue = queue.map(|queue| percent_encoding::percent_decode_str(queue).decode_utf8_lossy());
@@ -122,16 +125,21 @@ mod tests {
 
     #[test]
     fn only_the_page_itself_can_start_the_collection() {
+        let source = |_: Option<&str>| -> Vec<u8> { panic!("the data is not collected") };
+        let mut headers = HeaderMap::new();
+        // A browser that sends no `Sec-Fetch-Site`, or a request that it does not consider to be cross-site.
+        for site in [None, Some("none"), Some("same-origin"), Some("cross-site")] {
+            headers.clear();
+            if let Some(site) = site {
+                headers.insert("sec-fetch-site", HeaderValue::from_static(site));
+            }
+            assert_eq!(data(&headers, None, &source).status(), StatusCode::FORBIDDEN, "{site:?}");
+        }
+        headers.insert(PAGE_HEADER, HeaderValue::from_static("1"));
         let source = |queue: Option<&str>| format!("{queue:?}").into_bytes();
-        let status = |site: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert("sec-fetch-site", HeaderValue::from_static(site));
-            data(&headers, None, &source).status()
-        };
-        assert_eq!(status("same-origin"), StatusCode::OK);
-        assert_eq!(status("none"), StatusCode::OK);
-        assert_eq!(status("cross-site"), StatusCode::FORBIDDEN);
-        assert_eq!(status("same-site"), StatusCode::FORBIDDEN);
+        assert_eq!(data(&headers, None, &source).status(), StatusCode::OK);
+        let script = str::from_utf8(FILES[0].2).unwrap();
+        assert!(script.contains(r#"fetch(`fleet.json${query}`, { headers: { "Fjord-Page": "1" }"#));
     }
 
     #[test]
@@ -141,6 +149,8 @@ mod tests {
             *seen.borrow_mut() = queue.map(ToOwned::to_owned);
             Vec::new()
         };
+        let mut headers = HeaderMap::new();
+        headers.insert(PAGE_HEADER, HeaderValue::from_static("1"));
         for (query, queue) in [
             (None, None),
             (Some(""), None),
@@ -148,7 +158,7 @@ mod tests {
             (Some("queue=a"), Some("a")),
             (Some("other=1&queue=a%20b%3C%ff"), Some("a b<\u{fffd}")),
         ] {
-            let _response = data(&HeaderMap::new(), query, &source);
+            let _response = data(&headers, query, &source);
             assert_eq!(seen.borrow().as_deref(), queue, "{query:?}");
         }
     }

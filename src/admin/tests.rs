@@ -87,8 +87,17 @@ async fn the_page_and_its_files_are_served_with_a_strict_policy() {
     assert!(page.contains("content-type: text/html; charset=utf-8"), "{page}");
     let script = started.request("GET /page/page.js").await;
     assert!(script.contains("content-type: text/javascript; charset=utf-8"), "{script}");
-    let data = started.request("GET /fleet.json?queue=a%22").await;
-    assert!(data.ends_with(r#"{"queue": Some("a\"")}"#), "{data}");
+    let data = "GET /fleet.json?queue=a%22";
+    let answer = started.request(data).await;
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    assert!(answer.ends_with("fjord status --json prints the same data\n"), "{answer}");
+    let answer = started.request_as(data, "*/*\r\nFjord-Page: 1", "localhost").await;
+    assert!(answer.ends_with(r#"{"queue": Some("a\"")}"#), "{answer}");
+    // The preflight of a page of another site.
+    let preflight = "*/*\r\nOrigin: http://evil.example\r\nAccess-Control-Request-Method: GET\r\n\
+                     Access-Control-Request-Headers: fjord-page";
+    let answer = started.request_as("OPTIONS /fleet.json", preflight, "localhost").await;
+    assert!(answer.starts_with("HTTP/1.1 405 ") && !answer.contains("access-control"), "{answer}");
     assert!(started.request("HEAD /").await.starts_with("HTTP/1.1 200 "));
     assert!(started.request("GET /page/../status").await.starts_with("HTTP/1.1 404 "));
 }

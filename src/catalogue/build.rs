@@ -40,6 +40,8 @@ const ATTEMPTS_CEILING: u32 = 20;
 const SESSION_CEILING: Duration = Duration::from_hours(24);
 /// The largest value of `max_body`, in bytes.
 const BODY_BYTES_CEILING: usize = 64 << 20;
+/// The ceiling of `max_in_flight`.
+const IN_FLIGHT_CEILING: usize = 1_000_000;
 /// The allowed range for the window of a rate limit.
 const WINDOW: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_hours(24);
@@ -82,6 +84,7 @@ pub(super) fn endpoint(
     let auth = auth(definition.auth, defaults, errors);
     let body_bytes_max = body_bytes_max(definition.max_body, defaults, errors);
     let rate_limit = definition.rate_limit.and_then(|rate| rate_limit(&rate.0, errors));
+    let in_flight_per_caller_max = max_in_flight(definition.max_in_flight, errors);
     let execution = execution(definition.execution, route.as_ref());
     let facts = (route.as_ref(), auth.as_ref(), execution);
     let response = response.validate(facts, (&parameters, &outputs), errors);
@@ -121,6 +124,7 @@ pub(super) fn endpoint(
         auth,
         body_bytes_max,
         rate_limit,
+        in_flight_per_caller_max,
         cache: response.cache,
         cache_control: response.cache_control,
     };
@@ -331,6 +335,13 @@ fn body_bytes_max(
         None => errors.add("max_body", format!("expected {BYTES_EXPECTED}, at most 64MiB")),
     }
     defaults.body_bytes_max
+}
+
+fn max_in_flight(definition: Option<usize>, errors: &mut EndpointErrors<'_>) -> Option<usize> {
+    if definition.is_some_and(|requests| !(1..=IN_FLIGHT_CEILING).contains(&requests)) {
+        errors.add("max_in_flight", format!("expected 1 to {IN_FLIGHT_CEILING}"));
+    }
+    definition
 }
 
 fn rate_limit(

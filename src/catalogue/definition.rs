@@ -90,6 +90,9 @@ pub struct EndpointDefinition {
     pub max_body: Option<SizeDefinition>,
     /// The rate limit for each caller.
     pub rate_limit: Option<ObjectOnly<RateLimitDefinition>>,
+    /// The maximum number of requests that each caller may have in flight at this endpoint, running or waiting: 1 to 1,000,000.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_in_flight: Option<usize>,
     /// How answers to GET and HEAD can be reused.
     pub cache: Option<ObjectOnly<CacheDefinition>>,
     /// The `Cache-Control` of a successful answer to GET or HEAD. Default: `no-store`; with `cache.etag`, `private, no-cache`, or `no-cache` for a public endpoint.

@@ -75,6 +75,8 @@ pub struct Endpoint {
     pub body_bytes_max: usize,
     /// The rate limit for each caller, if any.
     pub rate_limit: Option<RateLimit>,
+    /// The maximum number of requests in flight of each caller, if the endpoint limits it.
+    pub in_flight_per_caller_max: Option<usize>,
     /// How answers can be reused.
     pub cache: CacheRules,
     /// The `Cache-Control` of a successful answer; `no-store` if `None`.
@@ -220,7 +222,7 @@ pub fn is_bodiless(status: u16) -> bool {
 }
 
 /// The number of requests that each caller may send in a window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RateLimit {
     /// The number of requests allowed in a window.
     pub requests: u32,

@@ -178,7 +178,7 @@ fn responses(endpoint: &Endpoint) -> Json {
     if endpoint.takes_body() {
         problems.extend([413, 415]);
     }
-    if endpoint.rate_limit.is_some() {
+    if endpoint.rate_limit.is_some() || endpoint.in_flight_per_caller_max.is_some() {
         problems.push(429);
     }
     let mapped = endpoint.status.returns.values().chain(endpoint.status.errors.values());

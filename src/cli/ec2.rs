@@ -11,7 +11,8 @@ pub enum Ec2Command {
     /// `WorkersNeeded` and `WorkersFree` with the dimension Pool. Uses the credentials of the instance's role.
     Publish(PublishArguments),
     /// Waits until EC2 announces that this instance will be interrupted or terminated, and then stops the units fjord@gateway and
-    /// fjord@worker, which finish their requests. With --hook, completes the lifecycle action of the autoscaling group.
+    /// fjord@worker, which finish their requests. With --hook, completes the lifecycle action of the autoscaling group. The exit
+    /// status is 3 if the instance was not drained, or if the action was not completed.
     Watch(WatchArguments),
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+use super::Role;
 use crate::units::{DURATION_EXPECTED, parse_duration};
 
 /// Options of `fjord status`.
@@ -23,6 +24,9 @@ pub struct StatusArguments {
 /// Options of `fjord reload`.
 #[derive(Args, Clone, Debug)]
 pub struct ReloadArguments {
+    /// Reloads only the processes of a role. For fleets that have none of the other, such as those whose workers are other programs.
+    #[arg(long, value_name = "ROLE")]
+    pub on: Option<Role>,
     /// How long each step waits for all processes to reply.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub timeout: u64,

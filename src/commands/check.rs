@@ -16,6 +16,7 @@ use report::{CheckReport, Severity};
 
 mod databases;
 mod findings;
+mod in_flight;
 mod nats;
 mod online;
 mod position;
@@ -75,6 +76,10 @@ fn check_role(
     };
     report.add_warnings(routes::warnings(&catalogue));
     report.add_warnings(schemas::warnings(&catalogue));
+    if role == Role::Gateway {
+        let limit = loaded.config.gateway.http.requests_in_flight_per_caller_max;
+        report.add_warnings(in_flight::warnings(&catalogue, limit));
+    }
     if role == Role::Worker {
         let (short, enough) = pool_sizes::summaries(&loaded.config, &catalogue);
         report.add_warnings(short.into_iter().map(|line| format!("worker: {line}")));

@@ -17,13 +17,11 @@ pub(super) struct ConnectedProcess {
 }
 
 /// Returns the connected processes in the fleet. There are none if the configuration names neither the NATS servers' monitoring
-/// ports nor a user of the system account. Logs a warning for each server whose connections are not all known.
-pub(super) async fn processes(connection: &NatsConnection) -> Vec<ConnectedProcess> {
+/// ports nor a user of the system account. For each server whose connections are not all known, the second list has its name and the
+/// reason.
+pub(super) async fn processes(connection: &NatsConnection) -> (Vec<ConnectedProcess>, Vec<String>) {
     let MonitoredConnections { connections, gaps } = connections(connection).await;
-    for gap in gaps {
-        tracing::warn!(reason = gap, "processes that hang may not be found");
-    }
-    connections.iter().filter_map(|one| parse(one, &connection.prefix)).collect()
+    (connections.iter().filter_map(|one| parse(one, &connection.prefix)).collect(), gaps)
 }
 
 /// Returns the connections of the NATS servers, if the configuration says how to query them.

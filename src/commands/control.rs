@@ -9,22 +9,19 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::connected::{self, ConnectedProcess};
 use super::nats_connection::{self, NatsConnection};
 use super::{EXIT_FAILED, Output};
 use crate::cli::{ReplyOptions, Role};
 use crate::config::Sources;
+use crate::fleet;
 use crate::fleet::control::{self, CommandTarget, ControlCommand, ControlReply, ControlRequest};
-use crate::fleet::{self, query};
 use crate::spelling;
 use crate::units::format_duration;
 
+mod discovery;
 mod member;
 
 use member::Member;
-
-/// The longest wait for the reports that identify the members.
-const GATHER_LIMIT: Duration = Duration::from_secs(3);
 
 /// The members of a fleet, and their replies.
 pub(super) struct ControlledFleet<'a> {
@@ -35,6 +32,9 @@ pub(super) struct ControlledFleet<'a> {
     members: BTreeMap<String, Member>,
     /// The ids of the processes that the command is known not to concern.
     unconcerned: BTreeSet<String>,
+    /// The reasons why there may be processes that are not known. A command has then not succeeded, even if all that are known
+    /// have executed it.
+    gaps: Vec<String>,
 }
 
 /// The result of a command, as JSON.
@@ -44,47 +44,19 @@ struct ReportDocument<'a> {
     /// The last step that was reached.
     stage: &'a str,
     members: Vec<&'a Member>,
+    /// The reasons why there may be other processes.
+    gaps: &'a [String],
 }
 
 impl<'a> ControlledFleet<'a> {
-    /// Asks all processes to identify themselves.
-    ///
-    /// # Errors
-    /// A message if none replies.
-    pub(super) async fn discover(
-        connection: &'a NatsConnection,
-        sources: &Sources,
-        timeout: Duration,
-    ) -> Result<Self, String> {
-        let transport = &*connection.transport;
-        let reports = query::gather(transport, &connection.prefix, 0, GATHER_LIMIT).await;
-        let reports = reports.map_err(|error| format!("cannot query the fleet: {error}"))?;
-        if reports.is_empty() {
-            return Err(connection.no_reply());
-        }
-        let member = |report: fleet::Report| {
-            let fleet::Report { role, id, host, version, queues, is_truncated, .. } = report;
-            let names = || queues.into_iter().map(|queue| queue.name).collect();
-            let queues = (!is_truncated).then(names);
-            (id.clone(), Member { role, id, host, version, queues, ..Member::default() })
-        };
-        let mut members: BTreeMap<String, Member> = reports.into_iter().map(member).collect();
-        let connected = connected::processes(connection).await;
-        for ConnectedProcess { role, id, address } in connected {
-            // The host name of a process that has not replied is not known.
-            let (role, host) = (role.as_str().to_owned(), address);
-            let hangs = Member { role, id: id.clone(), host, hangs: true, ..Member::default() };
-            members.entry(id).or_insert(hangs);
-        }
-        let (by, unconcerned) = (sender(sources), BTreeSet::new());
-        Ok(Self { connection, by, timeout, members, unconcerned })
-    }
-
     /// Forgets the members that a command does not concern.
     ///
     /// # Errors
     /// A message if there are no others, or if none of them serves one of the command's queues.
     fn keep(&mut self, to: &CommandTarget, command: &ControlCommand) -> Result<(), String> {
+        if *to == CommandTarget::All && command.role().is_none() {
+            self.require_both_roles();
+        }
         let mut uncertain = self.members.clone();
         self.members.retain(|_, member| to.includes(&member.role, &member.id, &member.host));
         if let CommandTarget::Member(name) = to {
@@ -99,7 +71,7 @@ impl<'a> ControlledFleet<'a> {
                 for member in uncertain.values() {
                     write!(error, "; {} does not reply, and may be on {name}", member.name()).ok();
                 }
-                return Err(error);
+                return Err(self.with_gaps(error));
             }
         }
         let is_of_role =
@@ -110,12 +82,14 @@ impl<'a> ControlledFleet<'a> {
         if let (true, Some(name)) = (reports().all(|queues| queues.is_some()), unknown) {
             let similar = spelling::closest(name, known.iter().copied());
             let hint = similar.map(|name| format!(", did you mean {name}?")).unwrap_or_default();
-            return Err(format!("no worker serves the queue {name}{hint}"));
+            return Err(self.with_gaps(format!("no worker serves the queue {name}{hint}")));
         }
         let others = self.members.extract_if(.., |_, member| !member.must_execute(to, command));
         self.unconcerned.extend(others.map(|(id, _)| id));
         if self.members.is_empty() {
-            return Err("the command concerns no process: see fjord status".to_owned());
+            return Err(
+                self.with_gaps("the command concerns no process: see fjord status".to_owned())
+            );
         }
         if let CommandTarget::Member(name) = to {
             self.members.extend(uncertain.into_iter().map(|(id, mut member)| {
@@ -128,7 +102,7 @@ impl<'a> ControlledFleet<'a> {
     }
 
     /// Sends a command and waits for the replies. Returns whether all known members that the
-    /// command concerns have succeeded.
+    /// command concerns have succeeded, and no others may exist.
     ///
     /// # Errors
     /// A message if the command cannot be sent.
@@ -139,7 +113,7 @@ impl<'a> ControlledFleet<'a> {
     ) -> Result<bool, String> {
         let expected = self.expected(&to, &command);
         if expected.is_empty() {
-            return Ok(true);
+            return Ok(self.gaps.is_empty());
         }
         let request = request(self.by.clone(), to, self.timeout, command);
         let NatsConnection { transport, prefix, .. } = self.connection;
@@ -195,7 +169,7 @@ impl<'a> ControlledFleet<'a> {
         replies: BTreeMap<String, ControlReply>,
     ) -> bool {
         let (name, concerns_queues) = (command.as_str(), !command.queues().is_empty());
-        let mut succeeded = true;
+        let mut succeeded = self.gaps.is_empty();
         for id in expected.iter().filter(|id| !replies.contains_key(*id)) {
             succeeded = false;
             if let Some(member) = self.members.get_mut(id) {
@@ -240,7 +214,7 @@ impl<'a> ControlledFleet<'a> {
         members.sort_by(|a, b| (&a.role, &a.host, &a.id).cmp(&(&b.role, &b.host, &b.id)));
         if json {
             let result = if succeeded { "ok" } else { "failed" };
-            let document = ReportDocument { result, stage, members };
+            let document = ReportDocument { result, stage, members, gaps: &self.gaps };
             writeln!(output.out, "{}", serde_json::to_string(&document)?)?;
         } else {
             for member in &members {
@@ -251,6 +225,9 @@ impl<'a> ControlledFleet<'a> {
                 for fault in &member.faults {
                     writeln!(output.err, "error: {name}: {fault}")?;
                 }
+            }
+            for gap in &self.gaps {
+                writeln!(output.err, "error: {gap}")?;
             }
             if succeeded {
                 writeln!(output.out, "{summary}")?;

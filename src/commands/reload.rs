@@ -68,8 +68,14 @@ async fn reload(
         Ok(fleet) => fleet,
         Err(failure) => return failed(&failure, output),
     };
+    if arguments.on.is_none() {
+        fleet.require_both_roles();
+    }
     for (stage, role, command, consequence) in steps() {
-        let to = role.map_or(CommandTarget::All, CommandTarget::role);
+        if role.is_some() && arguments.on.is_some() && role != arguments.on {
+            continue;
+        }
+        let to = role.or(arguments.on).map_or(CommandTarget::All, CommandTarget::role);
         match fleet.send(to, command).await {
             Ok(true) => {}
             Ok(false) => return fleet.report((false, stage), consequence, arguments.json, output),

@@ -13,7 +13,7 @@ use crate::cli::StatusArguments;
 use crate::config::Sources;
 use crate::fleet::monitor::{KnownMembers, MissingMember};
 use crate::fleet::query::{self, QueryLimits};
-use crate::fleet::view::{self, FleetSnapshot, FleetView, IdleWorker};
+use crate::fleet::view::{self, Baseline, FleetSnapshot, FleetView, IdleWorker};
 
 pub(super) mod monitoring;
 pub(super) mod system;
@@ -21,6 +21,8 @@ mod text;
 
 /// The longest wait for the reports of the fleet.
 const GATHER_LIMIT: Duration = Duration::from_secs(3);
+/// The longest time by which a measurement is extended for processes that have only sent one report.
+const SECOND_INTERVAL_MAX: Duration = Duration::from_secs(30);
 /// The escape sequence that moves the cursor to the top left and clears the screen.
 const CLEAR: &str = "\x1b[H\x1b[J";
 
@@ -35,7 +37,8 @@ pub(super) fn run(
     })
 }
 
-/// Measures the activity of the fleet over an interval.
+/// Measures the activity of the fleet over an interval. If a process has not sent two reports with all its queues, because it or
+/// a queue is new or a reply was lost, measures for another interval, of at most `SECOND_INTERVAL_MAX`.
 ///
 /// # Errors
 /// A message if no process replies.
@@ -43,10 +46,25 @@ pub(super) async fn measure(
     connection: &NatsConnection,
     interval: Duration,
 ) -> Result<FleetView, String> {
-    let earlier = take_snapshot(connection, 0, 0).await?;
+    let mut baseline = baseline(interval);
+    let earlier = take_snapshot(connection, &baseline).await?;
+    baseline.update(Instant::now(), earlier);
     sleep(interval).await;
-    let later = take_snapshot(connection, earlier.reports.len(), earlier.servers.len()).await?;
-    Ok(FleetView::between(&earlier, &later))
+    let later = take_snapshot(connection, &baseline).await?;
+    let view = FleetView::since(&baseline, &later);
+    let is_partial = view.processes.iter().any(|process| process.is_partial);
+    if !is_partial || view.processes.iter().any(|process| process.is_truncated) {
+        return Ok(view);
+    }
+    baseline.update(Instant::now(), later);
+    sleep(interval.min(SECOND_INTERVAL_MAX)).await;
+    let last = take_snapshot(connection, &baseline).await?;
+    Ok(FleetView::since(&baseline, &last))
+}
+
+/// Returns a baseline that keeps the report of a process if one reply is missing.
+fn baseline(interval: Duration) -> Baseline {
+    Baseline::new(interval * 2 + GATHER_LIMIT)
 }
 
 /// The view of the fleet as JSON, with the processes that did not reply.
@@ -59,7 +77,7 @@ struct FleetStatusDocument<'a> {
     missing: Vec<MissingMember<'a>>,
     /// The workers that receive no requests for a queue that they serve.
     idle_workers: Vec<IdleWorker<'a>>,
-    /// A sentence for each NATS server whose connections are not all known, so that processes may be missing in `missing`.
+    /// For each NATS server whose connections are not all known, its name and the reason. Processes may be missing in `missing`.
     connection_gaps: &'a [String],
 }
 
@@ -68,25 +86,28 @@ async fn watch(
     connection: &NatsConnection,
     output: &mut Output<impl Write, impl Write>,
 ) -> io::Result<ExitCode> {
-    let mut earlier = match take_snapshot(connection, 0, 0).await {
-        Ok(snapshot) => snapshot,
-        Err(failure) => return failed(&failure, output),
-    };
+    let interval = Duration::from_secs(arguments.interval);
+    let mut baseline = baseline(interval);
     let mut known = KnownMembers::default();
-    known.update(Instant::now(), &earlier.reports);
+    match take_snapshot(connection, &baseline).await {
+        Ok(earlier) => {
+            known.update(Instant::now(), &earlier.reports);
+            baseline.update(Instant::now(), earlier);
+        }
+        Err(failure) => return failed(&failure, output),
+    }
     let clears = arguments.watch && !arguments.json && io::stdout().is_terminal();
     loop {
-        sleep(Duration::from_secs(arguments.interval)).await;
-        let later =
-            match take_snapshot(connection, earlier.reports.len(), earlier.servers.len()).await {
-                Ok(later) => later,
-                Err(failure) => return failed(&failure, output),
-            };
+        sleep(interval).await;
+        let later = match take_snapshot(connection, &baseline).await {
+            Ok(later) => later,
+            Err(failure) => return failed(&failure, output),
+        };
         let now = Instant::now();
         known.update(now, &later.reports);
         let connected = connected::connections(connection).await;
         known.update_connected(now, connection.prefix.as_str(), &connected);
-        let view = FleetView::between(&earlier, &later);
+        let view = FleetView::since(&baseline, &later);
         let known_processes = known.count();
         let document = FleetStatusDocument {
             view: &view,
@@ -107,7 +128,7 @@ async fn watch(
         if !arguments.watch {
             return Ok(ExitCode::SUCCESS);
         }
-        earlier = later;
+        baseline.update(Instant::now(), later);
     }
 }
 
@@ -119,10 +140,9 @@ fn failed(failure: &str, output: &mut Output<impl Write, impl Write>) -> io::Res
 /// Takes a snapshot. Fails if it contains no report.
 async fn take_snapshot(
     connection: &NatsConnection,
-    expected: usize,
-    servers_expected: usize,
+    earlier: &Baseline,
 ) -> Result<FleetSnapshot, String> {
-    let snapshot = query_all(connection, expected, servers_expected).await?;
+    let snapshot = query_all(connection, earlier.processes(), earlier.servers()).await?;
     if snapshot.reports.is_empty() {
         return Err(connection.no_reply());
     }

@@ -12,9 +12,11 @@ use crate::cli::Role;
 
 mod compression;
 mod proxies;
+mod rate_limits;
 
 pub use compression::{Coding, CompressionConfig};
 pub use proxies::{ProxyConfig, TrustedProxies};
+pub use rate_limits::{RateLimitConfig, RateLimitScope};
 
 const HEALTH_PATH: &str = "health_path";
 
@@ -31,6 +33,8 @@ pub struct GatewayConfig {
     pub proxies: ProxyConfig,
     /// Limits on connections and requests.
     pub http: HttpLimits,
+    /// How the rate limits of endpoints are counted.
+    pub rate_limits: RateLimitConfig,
     /// Compression of answers.
     pub compression: CompressionConfig,
     /// Attempts, waiting and retries of requests.
@@ -69,6 +73,8 @@ pub struct HttpLimits {
     pub ipv6_prefix_bits: u32,
     /// The maximum number of concurrent requests.
     pub requests_in_flight_max: usize,
+    /// The maximum number of concurrent requests of one caller.
+    pub requests_in_flight_per_caller_max: usize,
     /// The maximum size in bytes of all request bodies and answers in memory.
     pub buffered_bytes_max: usize,
     /// The maximum size in bytes of one client's request bodies and answers in memory.
@@ -138,6 +144,7 @@ impl GatewayConfig {
             hosts: hosts::read(table, |_| false),
             proxies: ProxyConfig::read(table),
             http: table.table("http", HttpLimits::read),
+            rate_limits: table.table("rate_limits", RateLimitConfig::read),
             compression: table.table("compression", CompressionConfig::read),
             session: table.table("session", SessionConfig::read),
             health_path: read_health_path(table),
@@ -191,13 +198,18 @@ fn read_tls(table: &mut SettingsTable<'_>, role: Option<Role>) -> Option<ServerT
 
 impl HttpLimits {
     fn read(table: &mut SettingsTable<'_>) -> Self {
+        let requests_in_flight_max =
+            table.get_limited("requests_in_flight_max", limits::REQUESTS_IN_FLIGHT_MAX);
         Self {
             connections_max: table.get_limited("connections_max", limits::CONNECTIONS_MAX),
             connections_per_client_max: table
                 .get_limited("connections_per_client_max", limits::CONNECTIONS_PER_CLIENT_MAX),
             ipv6_prefix_bits: table.get_limited("ipv6_prefix_bits", limits::IPV6_PREFIX_BITS),
-            requests_in_flight_max: table
-                .get_limited("requests_in_flight_max", limits::REQUESTS_IN_FLIGHT_MAX),
+            requests_in_flight_max,
+            requests_in_flight_per_caller_max: table.get_limited(
+                "requests_in_flight_per_caller_max",
+                limits::requests_in_flight_per_caller_max(requests_in_flight_max),
+            ),
             buffered_bytes_max: table.get_bytes("buffered_bytes_max", limits::BUFFERED_BYTES_MAX),
             buffered_bytes_per_client_max: table
                 .get_bytes("buffered_bytes_per_client_max", limits::BUFFERED_BYTES_PER_CLIENT_MAX),

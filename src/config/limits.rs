@@ -75,6 +75,13 @@ pub const CONNECTIONS_PER_CLIENT_MAX: Limit<usize> = size(200, 1, 1_000_000);
 pub const IPV6_PREFIX_BITS: Limit<u32> = count(56, 32, 128);
 /// `gateway.http.requests_in_flight_max`.
 pub const REQUESTS_IN_FLIGHT_MAX: Limit<usize> = size(10_000, 1, 1_000_000);
+/// `gateway.http.requests_in_flight_per_caller_max`, given the maximum of all callers together. The default is half of it, so one
+/// caller cannot exhaust it, and the other half is left for everybody else. A smaller share would refuse requests while the gateway
+/// has room: a service that calls for many users, or all anonymous clients behind one proxy, are one caller.
+#[must_use]
+pub const fn requests_in_flight_per_caller_max(requests_in_flight_max: usize) -> Limit<usize> {
+    Limit { default: requests_in_flight_max.div_ceil(2), ..REQUESTS_IN_FLIGHT_MAX }
+}
 /// `gateway.http.buffered_bytes_max`.
 pub const BUFFERED_BYTES_MAX: Limit<usize> = size(256 * MIB, 2 * MIB, 1_024 * 1_024 * MIB);
 /// `gateway.http.cached_bytes_max`.
@@ -105,6 +112,9 @@ pub const RESETS_MAX: Limit<usize> = size(20, 1, 10_000);
 /// `gateway.http.auth_failures_per_minute_max`. Ten failures per second are more than a page with an expired token causes, but
 /// only a thousandth of the failures that one connection can cause.
 pub const AUTH_FAILURES_PER_MINUTE_MAX: Limit<u32> = count(600, 1, 1_000_000);
+
+/// `gateway.rate_limits.interval`. A caller can exceed its limit by what it consumes at the other gateways in this time.
+pub const RATE_LIMIT_INTERVAL: Limit<Duration> = time(ms(500), ms(50), s(10));
 
 /// `gateway.compression.bytes_min`. Compressing an answer that fits into one packet saves nothing.
 pub const COMPRESSION_BYTES_MIN: Limit<usize> = size(KIB, 1, MIB);

@@ -95,6 +95,10 @@ fn check_gateway(config: &Config, relations: &mut Relations<'_>) {
         ("gateway.http.connections_per_client_max", http.connections_per_client_max),
         ("gateway.http.connections_max", http.connections_max),
     );
+    relations.at_most(
+        ("gateway.http.requests_in_flight_per_caller_max", http.requests_in_flight_per_caller_max),
+        ("gateway.http.requests_in_flight_max", http.requests_in_flight_max),
+    );
     relations.below(
         ("gateway.http.uri_bytes_max", http.uri_bytes_max),
         ("gateway.http.header_bytes_max", http.header_bytes_max),

@@ -88,6 +88,22 @@ fn a_lost_connection_is_replaced_within_two_pings_and_a_reconnect() {
 }
 
 #[test]
+fn one_caller_may_have_half_of_all_requests_in_flight() {
+    let http = |text: &str| load_toml(&format!("[gateway.http]\n{text}")).gateway.http;
+    for (all, half) in
+        [("", 5_000), ("requests_in_flight_max = 501", 251), ("requests_in_flight_max = 1", 1)]
+    {
+        assert_eq!(http(all).requests_in_flight_per_caller_max, half, "{all}");
+    }
+    let equal = "requests_in_flight_max = 2\nrequests_in_flight_per_caller_max = 2";
+    assert_eq!(http(equal).requests_in_flight_per_caller_max, 2);
+    let above = format!("[gateway.http]\n{}", equal.replace("_caller_max = 2", "_caller_max = 3"));
+    let expected = "fjord.toml: gateway.http.requests_in_flight_per_caller_max: expected at most \
+                    gateway.http.requests_in_flight_max (2), found 3";
+    assert!(errors(None, &above).iter().any(|error| error == expected), "it would have no effect");
+}
+
+#[test]
 fn all_errors_are_reported_at_once() {
     let found = errors(
         Some(Role::Gateway),

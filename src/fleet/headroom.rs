@@ -12,7 +12,7 @@ const ROUNDING: f64 = 1e-9;
 /// The load of a queue, and the slots that the workers of a pool have for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct QueueLoad {
-    /// The requests that arrive per second. A request that is refused and sent again counts once.
+    /// The requests that arrive per second; NaN if that is not known. A request that is refused and sent again counts once.
     pub arrivals_per_second: f64,
     /// The mean time in seconds that a call occupies its slot; `None` if no call has ended.
     pub call_seconds: Option<f64>,
@@ -23,16 +23,20 @@ pub struct QueueLoad {
 }
 
 impl QueueLoad {
-    /// Returns the number of slots that the load occupies, even if there are fewer, by Little's law.
+    /// Returns the number of slots that the load occupies, even if there are fewer, by Little's law. `None` if it is not known
+    /// how many requests arrive.
     #[must_use]
-    pub fn slots_occupied(&self) -> f64 {
-        self.call_seconds.map_or(self.in_progress, |seconds| self.arrivals_per_second * seconds)
+    pub fn slots_occupied(&self) -> Option<f64> {
+        let occupied = |seconds| self.arrivals_per_second * seconds;
+        let is_known = !self.arrivals_per_second.is_nan();
+        is_known.then(|| self.call_seconds.map_or(self.in_progress, occupied))
     }
 
-    /// Returns the number of slots of which the load occupies `TARGET_UTILIZATION`.
+    /// Returns the number of slots of which the load occupies `TARGET_UTILIZATION`. `None` if the load is not known.
     #[must_use]
-    pub fn slots_needed(&self) -> f64 {
-        (self.slots_occupied() / TARGET_UTILIZATION - ROUNDING).ceil().max(0.0)
+    pub fn slots_needed(&self) -> Option<f64> {
+        let occupied = self.slots_occupied()?;
+        Some((occupied / TARGET_UTILIZATION - ROUNDING).ceil().max(0.0))
     }
 }
 
@@ -49,14 +53,17 @@ pub struct Headroom {
 
 impl Headroom {
     /// Computes the headroom of a pool. Queues without slots are ignored, because additional workers would not serve them
-    /// either. Returns `None` without workers, because it is not known how many slots a worker would have.
+    /// either. Returns `None` without workers, because it is not known how many slots a worker would have, and if the load of a
+    /// queue is not known, because it might be the busiest.
     #[must_use]
     pub fn new(workers: u64, queues: impl IntoIterator<Item = QueueLoad>) -> Option<Self> {
         if workers == 0 {
             return None;
         }
-        let served = queues.into_iter().filter(|queue| queue.slots > 0.0);
-        let load = served.map(|queue| queue.slots_occupied() / queue.slots).fold(0.0, f64::max);
+        let mut load = 0.0_f64;
+        for queue in queues.into_iter().filter(|queue| queue.slots > 0.0) {
+            load = load.max(queue.slots_occupied()? / queue.slots);
+        }
         let needed = load / TARGET_UTILIZATION * count_as_f64(workers);
         let workers_needed = snapshot::to_count((needed - ROUNDING).ceil()).max(1);
         Some(Self { workers, workers_needed, load })
@@ -93,7 +100,7 @@ mod tests {
         let headroom = headroom(2, &queues);
         assert!(is_near(headroom.load, 0.625), "{headroom:?}");
         assert_eq!((headroom.workers_needed, headroom.workers_free()), (2, 0));
-        assert!(is_near(queues[0].slots_needed(), 7.0), "5 slots are 80 % of 6.25");
+        assert_eq!(queues[0].slots_needed(), Some(7.0), "5 slots are 80 % of 6.25");
     }
 
     #[test]
@@ -116,6 +123,16 @@ mod tests {
     fn calls_that_have_not_ended_count_as_well() {
         let queue = QueueLoad { call_seconds: None, in_progress: 12.0, ..queue(1.0, 0.0, 8.0) };
         assert!(is_near(headroom(1, &[queue]).load, 1.5));
+    }
+
+    #[test]
+    fn the_headroom_is_unknown_if_the_load_of_one_queue_is() {
+        let unknown =
+            QueueLoad { call_seconds: None, in_progress: 1.0, ..queue(f64::NAN, 0.0, 8.0) };
+        assert_eq!(unknown.slots_needed(), None);
+        assert_eq!(Headroom::new(2, [queue(10.0, 0.5, 8.0), unknown]), None);
+        let unserved = QueueLoad { slots: 0.0, ..unknown };
+        assert!(Headroom::new(2, [queue(10.0, 0.5, 8.0), unserved]).is_some());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::lifecycle::Tasks;
 use crate::messaging::{LinkState, Transport};
 
 use super::query::{self, QueryLimits, Replies};
-use super::view::{FleetSnapshot, FleetView};
+use super::view::{Baseline, FleetSnapshot, FleetView};
 use super::{FleetMember, Report};
 
 mod document;
@@ -35,7 +35,10 @@ const INTERVAL_FIRST: Duration = Duration::from_secs(1);
 const LINGER: Duration = HISTORY_TIME;
 /// The longest wait for the reports of the fleet.
 const QUERY_TIME_MAX: Duration = Duration::from_secs(3);
-/// The maximum total size of the reports in bytes. Up to two sets of them are in memory.
+/// The age from which the earlier report of a process no longer says what happens now: two replies may be missing.
+const REPORT_AGE_MAX: Duration = Duration::from_secs(15);
+/// The maximum total size of the reports in bytes. Up to two sets of them are in memory, and the earlier reports of some processes
+/// that have not replied since.
 const REPORT_BYTES_MAX: usize = 16 << 20;
 
 /// A function that returns the data of the page as JSON, with the history of one queue or of the whole fleet. It does
@@ -61,7 +64,8 @@ struct State {
 /// The data that is discarded when the collection ends.
 #[derive(Default)]
 struct Collected {
-    earlier: Option<Arc<FleetSnapshot>>,
+    /// The reports from which the next rates are computed. `None` before the first query, and during an evaluation.
+    baseline: Option<Baseline>,
     view: Option<FleetView>,
     /// Whether the view contains the reports of other processes.
     is_fleet: bool,
@@ -146,8 +150,7 @@ impl FleetMonitor {
     }
 
     async fn query(&self) -> Result<Replies, String> {
-        let earlier = self.state().collected.earlier.clone();
-        let expected = earlier.map_or(0, |earlier| earlier.reports.len());
+        let expected = self.state().collected.baseline.as_ref().map_or(0, Baseline::processes);
         let limits = QueryLimits { expected, time: QUERY_TIME_MAX, bytes: REPORT_BYTES_MAX };
         let prefix = &self.member.identity.prefix;
         let replies = query::query(&*self.transport, prefix, limits).await;
@@ -169,9 +172,9 @@ impl FleetMonitor {
         let is_cut_off = replies.is_some_and(|replies| replies.is_cut_off);
         let is_fleet = replies.is_some();
         self.add_own_report(&mut reports);
-        let later = Arc::new(FleetSnapshot { reports, is_cut_off, servers: Vec::new() });
-        let earlier = self.state().collected.earlier.clone();
-        let view = earlier.map(|earlier| FleetView::between(&earlier, &later));
+        let later = FleetSnapshot { reports, is_cut_off, servers: Vec::new() };
+        let baseline = self.state().collected.baseline.take();
+        let view = baseline.as_ref().map(|baseline| FleetView::since(baseline, &later));
         let now = Instant::now();
         let mut state = self.state();
         let collected = &mut state.collected;
@@ -179,6 +182,7 @@ impl FleetMonitor {
         if collected.failure.is_some() && collected.is_fleet {
             // The last view of the fleet is more useful than a view of this process alone.
             collected.history.add_gap(now);
+            collected.baseline = baseline;
             return;
         }
         if is_fleet {
@@ -191,7 +195,9 @@ impl FleetMonitor {
             collected.view = Some(view);
         }
         collected.is_cut_off = is_cut_off;
-        collected.earlier = Some(later);
+        let mut baseline = baseline.unwrap_or_else(|| Baseline::new(REPORT_AGE_MAX));
+        baseline.update(now, later);
+        collected.baseline = Some(baseline);
     }
 
     /// Adds the report of this process, unless its reply has arrived.

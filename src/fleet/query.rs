@@ -102,27 +102,6 @@ pub struct Replies {
     pub is_cut_off: bool,
 }
 
-/// Queries the fleet and returns the reports, sorted by role, host and id. Malformed reports are
-/// skipped. Cancel safe.
-///
-/// # Errors
-/// Returns `TransportError` if the query cannot be sent. A query without replies is not an error.
-pub async fn gather(
-    transport: &dyn Transport,
-    prefix: &Subject,
-    expected: usize,
-    limit: Duration,
-) -> Result<Vec<Report>, TransportError> {
-    let replies = query(transport, prefix, QueryLimits::of_command(expected, limit)).await?;
-    if replies.is_cut_off {
-        tracing::warn!(
-            replies = replies.messages.len(),
-            "the fleet is too large: reports are missing"
-        );
-    }
-    Ok(parse(&replies.messages))
-}
-
 /// Queries the fleet and returns the replies, which `parse` reads. Cancel safe.
 ///
 /// # Errors

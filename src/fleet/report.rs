@@ -50,6 +50,9 @@ pub struct Report {
     pub memory_bytes: Option<u64>,
     /// The queues.
     pub queues: Vec<QueueReport>,
+    /// The requests that a gateway answered before it gave them a queue, such as those without valid credentials. The name is
+    /// empty.
+    pub without_queue: QueueReport,
     /// The queues of endpoints with several queues, in a gateway.
     pub weighted_queues: Vec<WeightedQueueReport>,
     /// The databases of a worker.
@@ -64,7 +67,7 @@ pub struct Report {
 pub struct QueueReport {
     /// The name.
     pub name: String,
-    /// The number of calls that a worker has finished, or of requests that a gateway has answered.
+    /// The number of calls that a worker has finished, or of requests that a gateway has given to the queue and answered.
     pub calls: u64,
     /// The number of those calls or requests that failed.
     pub errors: u64,
@@ -135,6 +138,8 @@ pub struct WeightedQueueReport {
     pub client_errors: u64,
     /// The number of those answered with a status of 500 to 599.
     pub server_errors: u64,
+    /// How long the requests took.
+    pub times: Distribution,
 }
 
 /// One database in a worker.

@@ -1,24 +1,26 @@
 //! The state of the fleet, computed from two snapshots. `fjord status` and the page of the admin listener show it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use crate::fleet::Report;
-use crate::fleet::report::QueueReport;
 
 mod activity;
+mod baseline;
 mod bottleneck;
 mod diagnosis;
 pub(crate) mod format;
 mod idle_workers;
 mod nats_server;
 mod pools;
+mod report_pair;
 pub(crate) mod weighted_queues;
 
-use activity::ReportPair;
+use report_pair::{ReportPair, UNKNOWN};
 
 pub(crate) use activity::{CallRates, ProcessView, QueueView, WorkerQueueView};
+pub(crate) use baseline::Baseline;
 pub(crate) use bottleneck::Bottleneck;
 pub(crate) use diagnosis::QueueDiagnosis;
 pub(crate) use idle_workers::{IdleWorker, idle_workers};
@@ -26,12 +28,13 @@ pub(crate) use nats_server::{
     Connz, MonitoredConnection, MonitoredConnections, NatsServerView, ServerSample, Varz,
 };
 pub(crate) use pools::PoolView;
+pub(crate) use report_pair::known_sum;
 pub(crate) use weighted_queues::WeightedQueueView;
 
 /// The state of the fleet, with rates between two snapshots.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct FleetView {
-    /// The time between the snapshots, in seconds.
+    /// The longest time between two reports of a process, in seconds. `UNKNOWN` if no process has sent two.
     pub(crate) window_seconds: f64,
     /// Whether the fleet has more processes than a query collects, so that some are missing.
     pub(crate) is_cut_off: bool,
@@ -59,76 +62,44 @@ pub(crate) struct FleetSnapshot {
 }
 
 impl FleetView {
-    pub(crate) fn between(earlier: &FleetSnapshot, later: &FleetSnapshot) -> Self {
-        let pairs = pairs(earlier, later);
-        let processes: Vec<ProcessView> =
-            pairs.iter().map(|(before, report)| ProcessView::between(*before, report)).collect();
+    /// Returns the state in a snapshot, with rates since earlier reports.
+    pub(crate) fn since(baseline: &Baseline, later: &FleetSnapshot) -> Self {
+        let pairs: Vec<ReportPair<'_>> =
+            later.reports.iter().map(|report| baseline.pair(report)).collect();
+        let processes: Vec<ProcessView> = pairs.iter().map(ProcessView::between).collect();
         let queues = queues(&pairs);
-        let nats: Vec<_> = later
-            .servers
-            .iter()
-            .map(|(url, sample)| {
-                let before = earlier.servers.iter().find(|(other, _)| other == url);
-                NatsServerView::between(
-                    url,
-                    before.and_then(|(_, sample)| sample.as_ref().ok()),
-                    sample,
-                )
-            })
+        let servers = later.servers.iter();
+        let nats: Vec<_> = servers
+            .map(|(url, sample)| NatsServerView::between(url, baseline.server(url), sample))
             .collect();
-        let weighted_queues = weighted_queues::weighted_queues(&earlier.reports, &later.reports);
-        let window_seconds = window(&pairs);
+        let seconds = pairs.iter().filter_map(ReportPair::seconds);
         let pools = pools::pools(&later.reports, &queues);
         let bottleneck = bottleneck::find(&processes, &queues, &nats);
-        let is_cut_off = earlier.is_cut_off || later.is_cut_off;
         Self {
-            window_seconds,
-            is_cut_off,
+            window_seconds: seconds.reduce(f64::max).unwrap_or(UNKNOWN),
+            is_cut_off: baseline.is_cut_off || later.is_cut_off,
             bottleneck,
             processes,
             queues,
             pools,
-            weighted_queues,
+            weighted_queues: weighted_queues::weighted_queues(&pairs),
             nats,
         }
     }
 }
 
-/// A report of a process, and its earlier report if there is one.
-type Pair<'a> = (Option<&'a Report>, &'a Report);
-
-fn pairs<'a>(earlier: &'a FleetSnapshot, later: &'a FleetSnapshot) -> Vec<Pair<'a>> {
-    let by_id: HashMap<&str, &Report> =
-        earlier.reports.iter().map(|report| (report.id.as_str(), report)).collect();
-    later.reports.iter().map(|report| (by_id.get(report.id.as_str()).copied(), report)).collect()
-}
-
-/// Returns the time between the snapshots: the largest difference between two uptimes of a process.
-fn window(pairs: &[Pair<'_>]) -> f64 {
-    let differences = pairs
-        .iter()
-        .filter_map(|(before, report)| Some(report.uptime_seconds - (*before)?.uptime_seconds));
-    differences.fold(0.0, f64::max)
-}
-
 /// Returns all queues of all processes.
-fn queues(pairs: &[Pair<'_>]) -> Vec<QueueView> {
+fn queues(pairs: &[ReportPair<'_>]) -> Vec<QueueView> {
     let mut queues: BTreeMap<&str, QueueView> = BTreeMap::new();
-    let (window, empty) = (window(pairs), QueueReport::default());
-    for (before, report) in pairs {
-        let pair = ReportPair::new(*before, report);
-        // All counts of a process that has started since the earlier snapshot, and of a new queue, are those since then.
-        let is_new = report.uptime_seconds <= window;
-        let is_complete = is_new || before.is_some_and(|before| !before.is_truncated);
+    for pair in pairs {
         for (queue, earlier) in pair.queues() {
-            let view = queues.entry(&queue.name).or_default();
-            view.add(&pair, queue, earlier);
-            view.diagnosis.add(queue, earlier.or_else(|| is_complete.then_some(&empty)));
+            let view = queues.entry(&queue.name).or_insert_with(|| QueueView::new(&queue.name));
+            view.add(pair, queue, earlier);
         }
     }
-    for (name, view) in &mut queues {
-        (*name).clone_into(&mut view.name);
-        view.finish();
-    }
+    queues.values_mut().for_each(QueueView::finish);
     queues.into_values().collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -46,6 +46,8 @@ pub enum ProblemKind {
     Misdirected,
     /// The caller exceeds its rate limit.
     RateLimited,
+    /// The caller has as many requests in flight as it may have.
+    TooManyInFlight,
     /// The request's headers are larger than allowed.
     HeadersTooLarge,
     /// The procedure rejected the request, with a status from the catalogue or the SQL error.
@@ -202,6 +204,12 @@ impl ProblemKind {
                 S::TOO_MANY_REQUESTS,
                 "rate-limited",
                 "The caller exceeds its rate limit",
+                NotExecuted,
+            ),
+            Self::TooManyInFlight => definition(
+                S::TOO_MANY_REQUESTS,
+                "too-many-in-flight",
+                "The caller has too many requests in flight",
                 NotExecuted,
             ),
             Self::HeadersTooLarge => closing(

@@ -25,6 +25,7 @@ impl ProblemKind {
             Self::ExpectationFailed => Outcome::ExpectationFailed,
             Self::Misdirected => Outcome::Misdirected,
             Self::RateLimited => Outcome::RateLimited,
+            Self::TooManyInFlight => Outcome::TooManyInFlight,
             Self::HeadersTooLarge => Outcome::HeadersTooLarge,
             Self::ProcedureError(_) => Outcome::SqlUser,
             Self::Internal => Outcome::Internal,

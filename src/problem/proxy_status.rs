@@ -42,6 +42,7 @@ impl ProblemKind {
             | Self::ExpectationFailed
             | Self::Misdirected
             | Self::RateLimited
+            | Self::TooManyInFlight
             | Self::HeadersTooLarge
             | Self::ProcedureError(_) => None,
         }

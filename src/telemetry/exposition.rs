@@ -28,7 +28,7 @@ type RareCounter = (Option<Role>, names::Metric, &'static [(&'static str, &'stat
 
 /// Counters of rare events, which start at 0: an alert on the increase of a counter misses the
 /// first event if the series begins with it.
-const RARE_COUNTERS: [RareCounter; 14] = [
+const RARE_COUNTERS: [RareCounter; 15] = [
     (None, names::CONFIG_RELOADS, &[(names::RESULT, "failed")]),
     (None, names::TLS_RELOADS, &[(names::RESULT, "failed")]),
     (None, names::NATS_RECONNECTS, &[]),
@@ -37,6 +37,7 @@ const RARE_COUNTERS: [RareCounter; 14] = [
     (None, names::LOG_LINES_DROPPED, &[]),
     (Some(Role::Gateway), names::GATEWAY_SHED, &[(names::REASON, "queue")]),
     (Some(Role::Gateway), names::GATEWAY_SHED, &[(names::REASON, "in_flight")]),
+    (Some(Role::Gateway), names::GATEWAY_SHED, &[(names::REASON, "in_flight_per_caller")]),
     (Some(Role::Gateway), names::GATEWAY_CONNECTIONS_REFUSED, &[(names::REASON, "connections")]),
     (Some(Role::Gateway), names::GATEWAY_LATE_REPLIES, &[]),
     (Some(Role::Gateway), names::GATEWAY_BAD_REPLIES, &[]),

@@ -37,9 +37,8 @@ macro_rules! metrics {
 metrics! {
     BUILD_INFO: Gauge "fjord_build_info", "Version and role of this process; always 1.";
 
-    GATEWAY_REQUESTS: Counter "fjord_gateway_requests_total", "Requests answered, by endpoint, status and outcome.";
-    GATEWAY_REQUEST_DURATION: Histogram "fjord_gateway_request_duration_seconds", "Time from a request's headers to its response's headers, by endpoint.";
-    GATEWAY_QUEUE_REQUESTS: Counter "fjord_gateway_queue_requests_total", "Requests answered by endpoints with several queues, by endpoint, queue, status and outcome.";
+    GATEWAY_REQUESTS: Counter "fjord_gateway_requests_total", "Requests answered, by endpoint, queue, status and outcome.";
+    GATEWAY_REQUEST_DURATION: Histogram "fjord_gateway_request_duration_seconds", "Time from a request's headers to its response's headers, by endpoint and queue.";
     GATEWAY_QUEUE_WEIGHT: Gauge "fjord_gateway_queue_weight", "Current weight of a queue of an endpoint with several queues, by endpoint and queue.";
     GATEWAY_IN_FLIGHT: Gauge "fjord_gateway_requests_in_flight", "Requests in progress.";
     GATEWAY_DRY_RUNS: Counter "fjord_gateway_dry_runs_total", "Dry runs that a worker answered, by endpoint and result.";
@@ -89,6 +88,7 @@ metrics! {
     WORKER_UNSENT: Counter "fjord_worker_replies_unsent_total", "Interim replies and refusals dropped because NATS did not accept them immediately.";
     WORKER_RESENT: Counter "fjord_worker_answers_resent_total", "Reply messages that gateways requested again after a connection to NATS was lost, by result.";
     WORKER_QUEUE_READY: Gauge "fjord_worker_queue_ready", "1 while a queue is served, 0 while it is not, by queue.";
+    WORKER_POOL: Gauge "fjord_worker_pool_info", "Pool of this worker; always 1.";
     WORKER_QUEUE_PAUSED: Gauge "fjord_worker_queue_paused", "1 while an operator has paused a queue, otherwise 0, by queue.";
 
     BACKEND_CONNECTIONS: Gauge "fjord_backend_connections", "Database connections, by database, program name and state.";
@@ -117,6 +117,10 @@ metrics! {
     AUTH_KEY_FETCHES: Counter "fjord_auth_key_fetches_total", "Fetches of issuers' keys, by issuer and result.";
     AUTH_KEYS_FETCHED: Gauge "fjord_auth_keys_fetched_timestamp_seconds", "Time at which the issuer's keys were last fetched, by issuer.";
     RATE_LIMITED: Counter "fjord_rate_limited_total", "Requests refused because the caller exceeded its rate limit, by endpoint.";
+    RATE_LIMIT_MESSAGES: Counter "fjord_rate_limit_messages_total", "Messages between gateways about what callers have consumed, by result.";
+    RATE_LIMIT_SUBSCRIBE_FAILURES: Counter "fjord_rate_limit_subscribe_failures_total", "Failed attempts to subscribe to what callers consume at the other gateways.";
+    RATE_LIMIT_OMITTED: Counter "fjord_rate_limit_omitted_total", "Requests of which the other gateways were not told, because there were too many callers.";
+    IN_FLIGHT_LIMITED: Counter "fjord_in_flight_limited_total", "Requests refused because the caller had too many requests in flight at the endpoint, by endpoint.";
     TRACE_SPANS: Counter "fjord_trace_spans_total", "Trace spans by result: exported, dropped because the queue was \
                                                      full, not sent because of an error, or rejected by the collector.";
     TRACE_EXPORTS: Counter "fjord_trace_exports_total", "Exports of spans to the collector, by result.";
@@ -164,6 +168,8 @@ pub const RESULT: &str = "result";
 pub const FILE: &str = "file";
 /// A part of the program.
 pub const COMPONENT: &str = "component";
+/// The pool of this worker.
+pub const POOL: &str = "pool";
 /// The version of this process.
 pub const VERSION: &str = "version";
 /// The role of this process.

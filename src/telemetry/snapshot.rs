@@ -44,13 +44,22 @@ pub fn for_each_value(metric: &Metric, mut visit: impl FnMut(&dyn Fn(&str) -> St
 #[must_use]
 pub fn distributions(metric: &Metric, label: &str) -> BTreeMap<String, Distribution> {
     let mut distributions: BTreeMap<String, Distribution> = BTreeMap::new();
-    registry::for_each_of(metric, |labels, instrument| {
-        if let Instrument::Histogram(histogram) = instrument {
-            let key = label_value(labels, label);
-            distributions.entry(key).or_default().add(&histogram.distribution());
-        }
+    for_each_distribution(metric, |value_of, times| {
+        distributions.entry(value_of(label)).or_default().add(&times);
     });
     distributions
+}
+
+/// Calls `visit` with each series of a histogram, like `for_each_value`.
+pub fn for_each_distribution(
+    metric: &Metric,
+    mut visit: impl FnMut(&dyn Fn(&str) -> String, Distribution),
+) {
+    registry::for_each_of(metric, |labels, instrument| {
+        if let Instrument::Histogram(histogram) = instrument {
+            visit(&|name| label_value(labels, name), histogram.distribution());
+        }
+    });
 }
 
 /// Returns the value of a label, or an empty string for a series without it.

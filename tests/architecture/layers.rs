@@ -69,6 +69,7 @@ pub(super) fn drivers_outside_their_module(source: &SourceFile) -> Vec<String> {
 const LAYERS: &[&[&str]] = &[
     &[
         "cli",
+        "fair_order",
         "file_version",
         "free_memory",
         "future",

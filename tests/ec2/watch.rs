@@ -209,6 +209,22 @@ async fn an_interruption_that_is_over_does_not_stop_the_roles() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_interruption_that_is_over_at_the_start_is_an_error_and_does_not_stop_the_roles() {
+    let host = Host::start().await;
+    host.run_units();
+    let time = (Utc::now() - TimeDelta::minutes(8)).format("%Y-%m-%dT%H:%M:%SZ");
+    let notice = format!(r#"{{"action": "terminate", "time": "{time}"}}"#);
+    host.aws.set(INTERRUPTED.0, Some(&notice));
+    let mut watch = host.watch(&HOOK);
+    let expected =
+        format!("error: this spot instance will be interrupted (terminate) at {time}: over");
+    eventually(SOON, TICK, || watch.log().contains(&expected)).await;
+    for_a_while(Duration::from_secs(3)).await;
+    assert_eq!(watch.log().matches(&expected).count(), 1, "{}", watch.log());
+    assert!(host.stopped().is_empty() && watch.is_running(), "{}", watch.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_drain_goes_on_while_the_metadata_cannot_be_read() {
     let host = Host::start().await;
     host.run_units();

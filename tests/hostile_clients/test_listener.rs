@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fjord::config::gateway::{
     Coding, CompressionConfig, DocumentationAccess, GatewayConfig, HttpLimits, ProxyConfig,
-    SessionConfig,
+    RateLimitConfig, RateLimitScope, SessionConfig,
 };
 use fjord::config::tls::{CertificateFiles, ClientAuth, ClientTlsConfig, ServerTlsConfig};
 use fjord::envelope::Final;
@@ -333,11 +333,16 @@ fn config(options: &Options, tls: Option<ServerTlsConfig>) -> GatewayConfig {
         tls,
         hosts: options.hosts.clone(),
         proxies: options.proxies.clone(),
+        rate_limits: RateLimitConfig {
+            scope: RateLimitScope::Gateway,
+            interval: Duration::from_millis(500),
+        },
         http: HttpLimits {
             connections_max: options.connections_max,
             connections_per_client_max: options.connections_per_client_max,
             ipv6_prefix_bits: 56,
             requests_in_flight_max: 100,
+            requests_in_flight_per_caller_max: 100,
             buffered_bytes_max: 1 << 20,
             buffered_bytes_per_client_max: 1 << 20,
             cached_bytes_max: 0,

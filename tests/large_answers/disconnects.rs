@@ -22,8 +22,7 @@ async fn a_client_that_disconnects_stops_the_call() {
         wait_until_idle(&fleet.workers[0]).await;
         let cancelled = r#"fjord_worker_calls_total{queue="flow",outcome="cancelled"}"#;
         reaches(&fleet.workers[0], cancelled, left).await;
-        let gone =
-            r#"fjord_gateway_requests_total{endpoint="flow",status="200",outcome="client_gone"}"#;
+        let gone = r#"fjord_gateway_requests_total{endpoint="flow",queue="flow",status="200",outcome="client_gone"}"#;
         reaches(&fleet.gateways[0], gone, left).await;
     }
     fleet.client().get("/v1/flow?rows=10").await.is(200);
@@ -76,8 +75,7 @@ async fn the_answer_of_a_killed_worker_is_cut_off_and_the_request_is_not_sent_ag
         fleet.workers[index].restart();
         fleet.workers[index].ready().await;
     }
-    let cut =
-        r#"fjord_gateway_requests_total{endpoint="flow",status="200",outcome="attempt_timeout"}"#;
+    let cut = r#"fjord_gateway_requests_total{endpoint="flow",queue="flow",status="200",outcome="attempt_timeout"}"#;
     reaches(&fleet.gateways[0], cut, 2.0).await;
     assert!(fleet.gateways[0].metric("fjord_gateway_resubmissions_total").await < 0.5);
 }

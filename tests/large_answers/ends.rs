@@ -14,8 +14,7 @@ async fn an_error_after_the_first_part_cuts_the_answer_off() {
         let (body, is_complete) =
             read(begin(&client, "/v1/flow?rows=3000&fail_at=2500").await).await;
         assert!(!is_complete && body.starts_with(b"[{\"number\":1,"), "{http:?}");
-        let failed =
-            r#"fjord_gateway_requests_total{endpoint="flow",status="200",outcome="sql_user"}"#;
+        let failed = r#"fjord_gateway_requests_total{endpoint="flow",queue="flow",status="200",outcome="sql_user"}"#;
         reaches(&fleet.gateways[0], failed, count).await;
         // An error before the first part still determines the status.
         client.get("/v1/flow?rows=3000&fail_at=50").await.is(422);
@@ -32,8 +31,7 @@ async fn an_answer_above_the_size_limit_is_cut_off() {
     let fleet = Fleet::start(FleetOptions { worker_toml, ..FleetOptions::default() }).await;
     let (body, is_complete) = read(begin(&fleet.client(), "/v1/flow?rows=9000").await).await;
     assert!(!is_complete && body.len() <= 2 << 20, "{}", body.len());
-    let cut =
-        r#"fjord_gateway_requests_total{endpoint="flow",status="200",outcome="answer_too_large"}"#;
+    let cut = r#"fjord_gateway_requests_total{endpoint="flow",queue="flow",status="200",outcome="answer_too_large"}"#;
     reaches(&fleet.gateways[0], cut, 1.0).await;
 }
 

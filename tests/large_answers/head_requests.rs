@@ -46,7 +46,8 @@ async fn head_has_the_headers_of_get() {
         }
     }
     wait_until_idle(&fleet.workers[0]).await;
-    let ok = r#"fjord_gateway_requests_total{endpoint="flow",status="200",outcome="ok"}"#;
+    let ok =
+        r#"fjord_gateway_requests_total{endpoint="flow",queue="flow",status="200",outcome="ok"}"#;
     reaches(&fleet.gateways[0], ok, 8.0).await;
 }
 

@@ -107,6 +107,16 @@ const NO_ALERT: &[(Metric, &str)] = &[
     (names::AUTH_FAILURES_LIMITED, "caused by the callers; a warning in the log names the address"),
     (names::CONTROL_COMMANDS, "the command names the processes on which it has failed"),
     (names::RATE_LIMITED, "caused by the callers"),
+    (
+        names::RATE_LIMIT_MESSAGES,
+        "each gateway still enforces its limits; FjordNatsDisconnected covers a lost connection",
+    ),
+    (
+        names::RATE_LIMIT_SUBSCRIBE_FAILURES,
+        "each gateway still enforces its limits; a warning is in the log",
+    ),
+    (names::RATE_LIMIT_OMITTED, "each gateway still enforces its limits; a warning is in the log"),
+    (names::IN_FLIGHT_LIMITED, "caused by the callers; a warning in the log names one of them"),
     (names::LOG_LINES_SUPPRESSED, "its first line is in the log, and its requests have outcomes"),
     (names::TRACE_EXPORTS, "FjordTracesLost covers their spans"),
 ];

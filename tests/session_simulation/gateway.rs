@@ -1,5 +1,6 @@
 //! The gateway of the simulation: carries out the actions of each client's `SessionDriver`.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,11 +9,12 @@ use fjord::config::gateway::SessionConfig;
 use fjord::envelope::{Control, Reply};
 use fjord::message::Subject;
 use fjord::problem::ProblemKind;
+use fjord::roles::gateway::client::{CallerKey, ClientNetwork};
 use fjord::roles::gateway::dispatch::message::{AttemptReply, SessionMessage};
 use fjord::roles::gateway::dispatch::queues::wait_queue::QueueAdmission;
 use fjord::roles::gateway::dispatch::session::{SessionEnd, SessionOptions};
 use fjord::roles::gateway::dispatch::session_driver::{
-    DriverAction, DriverContext, DriverEvent, SessionDriver,
+    DriverAction, DriverContext, DriverEvent, QueueWaiter, SessionDriver,
 };
 use fjord::roles::worker::intake::slots::OfferId;
 use rand::RngExt;
@@ -41,18 +43,26 @@ impl World {
         }
     }
 
+    /// Returns the caller of a client: every third one shares its principal with others.
+    fn caller(&self, number: usize) -> CallerKey {
+        let name = if number % 3 == 0 { "shared".to_owned() } else { number.to_string() };
+        CallerKey::new(Some(&name), ClientNetwork::new(Ipv4Addr::LOCALHOST.into(), 0))
+    }
+
     /// Admits or rejects a client's request in the gateway.
     pub(super) fn begin(&mut self, number: usize) {
         let (execution, window) = (self.clients[number].execution, self.clients[number].window);
-        let admission = self.queue.admit(&self.endpoint, TIMEOUT, WAITING_MAX, self.now);
+        let caller = self.caller(number);
+        let destination = (caller, &self.endpoint);
+        let admission = self.queue.admit(destination, TIMEOUT, WAITING_MAX, self.now);
         if admission == QueueAdmission::Reject {
             let end = SessionEnd::Problem(ProblemKind::Overloaded);
             return self.clients[number].ends.push(end);
         }
         let (queue, endpoint) = (Arc::clone(&self.queue), self.endpoint.clone());
         let options = self.options(execution, window);
-        let signals = self.clients[number].sender.clone();
-        let driver = SessionDriver::new(queue, endpoint, options, signals, self.now);
+        let waiter = QueueWaiter::new(caller, self.clients[number].sender.clone());
+        let driver = SessionDriver::new(queue, endpoint, options, waiter, self.now);
         self.clients[number].driver = Some(driver);
         self.active.insert(number);
         let may_send_to_group = admission == QueueAdmission::SendNow;

@@ -91,10 +91,10 @@ async fn a_version_that_fails_is_seen_and_taken_back_in_less_than_a_second() {
             for gateway in &fleet.gateways {
                 let labels =
                     r#"{endpoint="broken",queue="broken-v2",status="500",outcome="sql_user"}"#;
-                let name = format!("fjord_gateway_queue_requests_total{labels}");
+                let name = format!("fjord_gateway_requests_total{labels}");
                 assert!(gateway.metric(&name).await > 0.5);
                 let labels = r#"{endpoint="broken",queue="broken",status="500""#;
-                let name = format!("fjord_gateway_queue_requests_total{labels}");
+                let name = format!("fjord_gateway_requests_total{labels}");
                 assert!(gateway.metric(&name).await < 0.5);
             }
             let output = run_as(&fleet, "operator", &["status", "--interval", "1"]).await;

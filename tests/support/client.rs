@@ -9,6 +9,7 @@ use http::{HeaderMap, Method, StatusCode};
 use serde_json::Value;
 
 use super::certs::{Certs, PemFiles};
+use super::fjord_process::FjordProcess;
 
 /// The time limit for a response. It is longer than any session in a test, so only a gateway that
 /// never responds exceeds it.
@@ -200,14 +201,28 @@ pub(crate) async fn get_json(url: &str) -> Option<Value> {
     serde_json::from_str(&get_text(url).await?).ok()
 }
 
+/// Fetches the data of the page of an admin listener, as the page does.
+pub(crate) async fn get_page_data(process: &FjordProcess) -> Option<Value> {
+    let url = format!("http://{}/fleet.json", process.admin());
+    serde_json::from_str(&get_text_with(&url, &[("fjord-page", "1")]).await?).ok()
+}
+
 /// Fetches text over plain HTTP; `None` unless the status is 200.
 pub(crate) async fn get_text(url: &str) -> Option<String> {
+    get_text_with(url, &[]).await
+}
+
+async fn get_text_with(url: &str, headers: &[(&str, &str)]) -> Option<String> {
     install_provider();
     // The client trusts no authorities, because loading the system's authorities takes longer than
     // the request.
     let builder = reqwest::Client::builder().no_proxy().tls_certs_only([]);
     let client = builder.timeout(Duration::from_secs(5)).build();
-    let response = client.expect("a client").get(url).send().await.ok()?;
+    let mut request = client.expect("a client").get(url);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let response = request.send().await.ok()?;
     if response.status() == StatusCode::OK { response.text().await.ok() } else { None }
 }
 

@@ -33,9 +33,8 @@ async fn five_of_a_hundred_requests_get_the_new_version() {
         let labels = format!(r#"{{endpoint="split",queue="{queue}""#);
         let (mut requests, mut arrivals) = (0.0, 0.0);
         for gateway in &fleet.gateways {
-            let name = format!(
-                r#"fjord_gateway_queue_requests_total{labels},status="200",outcome="ok"}}"#
-            );
+            let name =
+                format!(r#"fjord_gateway_requests_total{labels},status="200",outcome="ok"}}"#);
             requests += gateway.metric(&name).await;
             let name = format!(r#"fjord_gateway_queue_arrivals_total{{queue="{queue}"}}"#);
             arrivals += gateway.metric(&name).await;
@@ -53,12 +52,18 @@ async fn five_of_a_hundred_requests_get_the_new_version() {
         .await;
     }
 
-    // An endpoint with one queue has none of this.
+    // An endpoint with one queue has no weights, and its access lines do not repeat which queue it is.
     fleet.client().get("/v1/slow?ms=1").await.is(200);
     let metrics = get_text(&format!("http://{}/metrics", fleet.gateways[0].admin())).await.unwrap();
-    let by_queue = metrics.lines().filter(|line| line.starts_with("fjord_gateway_queue_requests"));
-    assert!(by_queue.clone().count() > 0);
-    assert!(by_queue.clone().all(|line| !line.contains(r#""slow""#)), "{metrics}");
+    let weights = metrics.lines().filter(|line| line.starts_with("fjord_gateway_queue_weight{"));
+    assert!(weights.clone().count() > 0);
+    assert!(weights.clone().all(|line| !line.contains(r#""slow""#)), "{metrics}");
+    let line = eventually_some("the access line", SOON, async || {
+        let log = fleet.gateways[0].process.log();
+        log.lines().find(|line| line.contains(r#""endpoint":"slow""#)).map(ToOwned::to_owned)
+    })
+    .await;
+    assert!(!line.contains(r#""queue""#), "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,19 +4,35 @@
 //! A caller's state is the instant at which its whole quota is available again. After that instant
 //! the state can be dropped. (`governor` uses the same algorithm, but its keyed store is not
 //! bounded.)
+//!
+//! The gateways of a fleet tell each other what callers have consumed (`exchange.rs`). Consumption at another gateway moves the
+//! instant even beyond the whole quota, so that what a caller gets too much, before the gateways know of it, is deducted from
+//! what it gets later. A caller can owe one quota for each gateway that has sent messages recently (`known_gateways.rs`): the
+//! most that it can consume at all of them before they know.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio::sync::{Notify, watch};
 
-use super::two_generation_cache::TwoGenerationCache;
 use crate::catalogue::Endpoint;
 use crate::catalogue::endpoint::RateLimit;
+use crate::config::gateway::{RateLimitConfig, RateLimitScope};
 use crate::problem::{Problem, ProblemKind};
 use crate::roles::gateway::client::caller::Caller;
 use crate::roles::gateway::client::network::ClientNetwork;
+
+use consumed_quotas::{CallerKind, ConsumedQuotas, QuotaKey};
+use known_gateways::KnownGateways;
+use quota_tables::{QuotaRule, QuotaTables, interval, take_request};
+
+mod consumed_quotas;
+pub mod exchange;
+mod known_gateways;
+mod quota_tables;
 
 /// The maximum number of callers in each of the two generations of each table.
 const CALLERS_MAX: usize = 32_768;
@@ -69,39 +85,51 @@ impl RateLimitHeaders {
 #[derive(Debug)]
 pub struct RateLimiter {
     /// Callers with a principal.
-    named: Mutex<QuotaTable>,
+    named: Mutex<QuotaTables>,
     /// Callers without a principal, by network. They have a separate table so that many addresses cannot evict callers with a
     /// principal.
-    addresses: Mutex<QuotaTable>,
+    addresses: Mutex<QuotaTables>,
     /// Clients with failed authentications, for all endpoints together.
-    rejections: Mutex<QuotaTable>,
+    rejections: Mutex<QuotaTables>,
     hasher: RandomState,
+    config: watch::Sender<RateLimitConfig>,
+    /// Whether the gateways count together. Atomic, because it is read for every request.
+    is_shared: AtomicBool,
+    known_gateways: Mutex<KnownGateways>,
+    /// The number of `known_gateways`. Atomic for the same reason.
+    gateways: AtomicU32,
+    /// What callers have consumed since the last message to the other gateways.
+    pending: Mutex<PendingConsumption>,
+    /// Notified if so many callers are pending that the next message should not wait for its time.
+    many_are_pending: Notify,
 }
 
-/// A map from a hash of endpoint and caller to the instant at which the whole quota is available again.
-///
-/// The hash is keyed with a secret of this process, so that a caller cannot construct a collision with another caller.
-type QuotaTable = TwoGenerationCache<u64, Instant>;
-
-impl Default for RateLimiter {
-    fn default() -> Self {
-        Self::new()
-    }
+#[derive(Debug, Default)]
+struct PendingConsumption {
+    quotas: ConsumedQuotas,
+    /// The number of requests that `quotas` does not include, because there were too many callers.
+    omitted: u64,
 }
 
 impl RateLimiter {
     /// Creates a limiter whose quotas are all unused.
     #[must_use]
-    pub fn new() -> Self {
-        Self::with_callers_max(CALLERS_MAX)
+    pub fn new(config: RateLimitConfig) -> Self {
+        Self::with_callers_max(config, CALLERS_MAX)
     }
 
-    fn with_callers_max(callers_max: usize) -> Self {
+    fn with_callers_max(config: RateLimitConfig, callers_max: usize) -> Self {
         Self {
-            named: Mutex::new(TwoGenerationCache::new(callers_max)),
-            addresses: Mutex::new(TwoGenerationCache::new(callers_max)),
-            rejections: Mutex::new(TwoGenerationCache::new(callers_max)),
+            named: QuotaTables::new(callers_max),
+            addresses: QuotaTables::new(callers_max),
+            rejections: QuotaTables::new(callers_max),
             hasher: RandomState::new(),
+            is_shared: AtomicBool::new(config.scope == RateLimitScope::Fleet),
+            config: watch::Sender::new(config),
+            known_gateways: Mutex::default(),
+            gateways: AtomicU32::new(1),
+            pending: Mutex::default(),
+            many_are_pending: Notify::new(),
         }
     }
 
@@ -118,11 +146,78 @@ impl RateLimiter {
             return RateDecision::Allowed { headers: RateLimitHeaders::default() };
         };
         let id = endpoint.id.as_str();
-        match &caller.principal {
-            Some(principal) => {
-                decide(&self.named, self.hasher.hash_one((id, principal)), limit, now)
-            }
-            None => decide(&self.addresses, self.hasher.hash_one((id, network)), limit, now),
+        let principal = caller.principal.as_deref();
+        let tables = self.tables(CallerKind::new(principal));
+        if !self.is_shared.load(Ordering::Relaxed) {
+            // The key for all gateways is a cryptographic hash, which takes longer.
+            let key = self.hasher.hash_one((id, limit, principal.ok_or(network)));
+            return decide(tables, key, QuotaRule { limit, owed_max: 1 }, now);
+        }
+        let (key, kind) = QuotaKey::new((id, limit), principal, network);
+        let rule = QuotaRule { limit, owed_max: self.gateways.load(Ordering::Relaxed) };
+        let decision = decide(tables, self.hasher.hash_one(key), rule, now);
+        if matches!(decision, RateDecision::Allowed { .. }) {
+            self.add_pending((key, kind), interval(limit));
+        }
+        decision
+    }
+
+    /// Adds to what the other gateways must be told.
+    fn add_pending(&self, quota: (QuotaKey, CallerKind), consumed: Duration) {
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        if !pending.quotas.add(quota, consumed) {
+            pending.omitted += 1;
+        }
+        if pending.quotas.is_half_full() {
+            self.many_are_pending.notify_one();
+        }
+    }
+
+    /// Returns what callers have consumed since the last call, and the number of requests that it does not include.
+    fn take_consumed(&self) -> (ConsumedQuotas, u64) {
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let PendingConsumption { quotas, omitted } = std::mem::take(&mut *pending);
+        (quotas, omitted)
+    }
+
+    /// Counts what callers have consumed at another gateway, given by its id.
+    fn add_consumed_elsewhere(&self, gateway: &str, consumed: &ConsumedQuotas, now: Instant) {
+        self.known_gateways().record(gateway, now);
+        self.count_gateways(now);
+        for (key, kind, consumed) in consumed.iter() {
+            let key = self.hasher.hash_one(key);
+            let mut tables = self.tables(kind).lock().unwrap_or_else(PoisonError::into_inner);
+            tables.add_consumed_elsewhere(key, consumed, now);
+        }
+    }
+
+    /// Updates the number of gateways, after a message or after some time.
+    fn count_gateways(&self, now: Instant) {
+        let gateways = u32::try_from(self.known_gateways().count(now)).unwrap_or(u32::MAX);
+        self.gateways.store(gateways, Ordering::Relaxed);
+    }
+
+    fn known_gateways(&self) -> MutexGuard<'_, KnownGateways> {
+        self.known_gateways.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes whether the gateways count together, and how often they tell each other.
+    pub fn reconfigure(&self, config: RateLimitConfig) {
+        self.is_shared.store(config.scope == RateLimitScope::Fleet, Ordering::Relaxed);
+        if config.scope == RateLimitScope::Gateway {
+            let _discarded = self.take_consumed();
+        }
+        self.config.send_replace(config);
+    }
+
+    fn config(&self) -> watch::Receiver<RateLimitConfig> {
+        self.config.subscribe()
+    }
+
+    fn tables(&self, kind: CallerKind) -> &Mutex<QuotaTables> {
+        match kind {
+            CallerKind::Principal => &self.named,
+            CallerKind::Address => &self.addresses,
         }
     }
 
@@ -137,12 +232,14 @@ impl RateLimiter {
         now: Instant,
     ) -> Result<(), Duration> {
         let limit = RateLimit { requests: per_minute, window: FAILURES_WINDOW };
-        take_request(&self.rejections, self.hasher.hash_one(network), limit, now).map(drop)
+        let rule = QuotaRule { limit, owed_max: 1 };
+        take_request(&self.rejections, self.hasher.hash_one(network), rule, now).map(drop)
     }
 }
 
-fn decide(table: &Mutex<QuotaTable>, key: u64, limit: RateLimit, now: Instant) -> RateDecision {
-    match take_request(table, key, limit, now) {
+fn decide(tables: &Mutex<QuotaTables>, key: u64, rule: QuotaRule, now: Instant) -> RateDecision {
+    let limit = rule.limit;
+    match take_request(tables, key, rule, now) {
         Ok(quota) => RateDecision::Allowed {
             headers: RateLimitHeaders::new(limit, quota.remaining, quota.reset),
         },
@@ -153,40 +250,6 @@ fn decide(table: &Mutex<QuotaTable>, key: u64, limit: RateLimit, now: Instant) -
             headers: RateLimitHeaders::new(limit, 0, wait),
         },
     }
-}
-
-/// The state of a quota after a request.
-struct Quota {
-    remaining: u128,
-    /// The time until the whole quota is available again.
-    reset: Duration,
-}
-
-/// Takes one request from a quota. If the quota is exhausted, returns the time until the next request is allowed.
-fn take_request(
-    table: &Mutex<QuotaTable>,
-    key: u64,
-    limit: RateLimit,
-    now: Instant,
-) -> Result<Quota, Duration> {
-    let requests = limit.requests.max(1);
-    let interval = (limit.window / requests).max(Duration::from_nanos(1));
-    let capacity = interval * requests;
-
-    let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
-    // A reload may have shortened the window, so the debt is clamped to the current window.
-    let debt = table
-        .take(&key)
-        .map_or(Duration::ZERO, |full_at| full_at.saturating_duration_since(now))
-        .min(capacity);
-    let next_debt = debt + interval;
-    let spare = capacity.checked_sub(next_debt);
-    let kept = if spare.is_some() { next_debt } else { debt };
-    table.insert(key, now + kept, |full_at| *full_at > now);
-    drop(table);
-
-    let spare = spare.ok_or_else(|| next_debt.saturating_sub(capacity))?;
-    Ok(Quota { remaining: spare.as_nanos() / interval.as_nanos(), reset: next_debt })
 }
 
 /// Returns a duration in whole seconds, rounded up so that a retry is not too early.

@@ -27,6 +27,14 @@ impl<K: Eq + Hash, V> TwoGenerationCache<K, V> {
         young.or(old)
     }
 
+    /// Returns the value of a key. This does not count as a use.
+    pub(in crate::roles::gateway) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        match self.young.get_mut(key) {
+            Some(value) => Some(value),
+            None => self.old.get_mut(key),
+        }
+    }
+
     /// Inserts an entry as the newest. If the young map is full, entries that are not `live` are evicted first.
     pub(in crate::roles::gateway) fn insert(
         &mut self,

@@ -26,6 +26,14 @@ impl ClientNetwork {
     }
 }
 
+impl ClientNetwork {
+    /// Returns the first address of the network.
+    #[must_use]
+    pub fn first_address(self) -> IpAddr {
+        self.0
+    }
+}
+
 impl fmt::Display for ClientNetwork {
     /// Writes the first address of the network.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -16,6 +16,7 @@ use crate::lifecycle::Tasks;
 use crate::message::SubjectError;
 use crate::messaging::{Transport, TransportError};
 use crate::problem::ProblemKind;
+use crate::roles::gateway::client::{CallerKey, CallerPermit};
 
 use super::message::SESSION_MESSAGES_MAX;
 use super::queues::wait_queue::QueueAdmission;
@@ -24,7 +25,7 @@ use super::replies::{ReplyRouter, recovery};
 use super::retry_budget::RetryBudget;
 use super::services::DispatchServices;
 use super::session::{SessionEnd, SessionOptions};
-use super::session_driver::{DriverEvent, SessionDriver, count_rejection};
+use super::session_driver::{DriverEvent, QueueWaiter, SessionDriver, count_rejection};
 use super::session_summary::SessionSummary;
 use super::session_task::{
     AnswerReservation, SessionGuard, SessionParts, SessionProgress, SessionTask,
@@ -40,6 +41,17 @@ const DISCONNECT_LIMIT: Duration = Duration::from_secs(2);
 pub struct Dispatcher {
     queues: Arc<QueueRegistry>,
     services: Arc<DispatchServices>,
+}
+
+/// A request to dispatch.
+#[derive(Debug)]
+pub struct DispatchRequest {
+    /// The request for the workers.
+    pub envelope: Request,
+    /// The memory reserved for the request and its answer.
+    pub reservation: AnswerReservation,
+    /// The permit of the request's caller, which the session holds until it ends.
+    pub permit: CallerPermit,
 }
 
 /// The result of dispatching a request.
@@ -109,11 +121,10 @@ impl Dispatcher {
     pub async fn dispatch(
         &self,
         (endpoint, queue): (&Arc<Endpoint>, &QueueName),
-        request: Request,
-        reservation: AnswerReservation,
+        request: DispatchRequest,
     ) -> DispatchResult {
         let AdmittedSession { task, may_send_to_group } =
-            match self.create_session((endpoint, queue), request, reservation) {
+            match self.create_session((endpoint, queue), request) {
                 Ok(admitted) => admitted,
                 Err(result) => return DispatchResult::Complete(*result),
             };
@@ -137,12 +148,11 @@ impl Dispatcher {
     pub async fn dispatch_until(
         &self,
         (endpoint, queue): (&Arc<Endpoint>, &QueueName),
-        request: Request,
-        reservation: AnswerReservation,
+        request: DispatchRequest,
         disconnect: impl Future<Output = ()>,
     ) -> SessionSummary {
         let AdmittedSession { mut task, may_send_to_group } =
-            match self.create_session((endpoint, queue), request, reservation) {
+            match self.create_session((endpoint, queue), request) {
                 Ok(admitted) => admitted,
                 Err(result) => return *result,
             };
@@ -164,8 +174,7 @@ impl Dispatcher {
     fn create_session(
         &self,
         (endpoint, queue): (&Arc<Endpoint>, &QueueName),
-        request: Request,
-        reservation: AnswerReservation,
+        DispatchRequest { envelope: request, reservation, permit }: DispatchRequest,
     ) -> Result<AdmittedSession, Box<SessionSummary>> {
         let now = Instant::now();
         self.services.retry_budget.deposit(now);
@@ -175,18 +184,20 @@ impl Dispatcher {
         };
         queue.metrics.arrivals.increment(1);
         let config = self.services.config.load();
-        let admission = queue.admit(&endpoint.id, endpoint.timeout, config.waiting_max, now);
+        let caller = permit.caller();
+        let destination = (caller, &endpoint.id);
+        let admission = queue.admit(destination, endpoint.timeout, config.waiting_max, now);
         if admission == QueueAdmission::Reject {
             count_rejection("queue");
-            let retry_after = Some(queue.wait_queue.retry_after(now));
+            let retry_after = Some(queue.wait_queue.retry_after(caller, now));
             let result = SessionSummary::from_problem(ProblemKind::Overloaded, retry_after);
             return Err(Box::new(result));
         }
         let options = session_options(endpoint, &request, &queue, &reservation, &config);
         let (sender, messages) = mpsc::channel(SESSION_MESSAGES_MAX);
-        let (id, signals) = (endpoint.id.clone(), sender.clone());
-        let number = queue.number;
-        let driver = SessionDriver::new(queue, id, options, signals, now);
+        let (id, number) = (endpoint.id.clone(), queue.number);
+        let waiter = QueueWaiter::new(caller, sender.clone());
+        let driver = SessionDriver::new(queue, id, options, waiter, now);
         let limits = reservation.reply_limits(&request);
         let registration = self.services.replies.register(number, sender, limits);
         let services = Arc::clone(&self.services);
@@ -198,6 +209,7 @@ impl Dispatcher {
             registration,
             messages,
             reservation,
+            permit,
         };
         Ok(AdmittedSession {
             task: SessionTask::new(parts),
@@ -209,6 +221,12 @@ impl Dispatcher {
     #[must_use]
     pub fn config(&self) -> Guard<Arc<SessionConfig>> {
         self.services.config.load()
+    }
+
+    /// Returns the number of a caller's requests that wait for a slot in a queue.
+    pub(super) fn waiters_of(&self, queue: &QueueName, caller: CallerKey) -> usize {
+        let queue = self.queues.get_or_create(queue);
+        queue.map_or(0, |queue| queue.wait_queue.waiters_of(caller))
     }
 
     /// Returns the tasks of the process.

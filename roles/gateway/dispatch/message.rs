@@ -32,11 +32,11 @@ pub struct AttemptReply {
 /// A signal from the wait queue to a waiter.
 #[derive(Debug)]
 pub enum QueueSignal {
-    /// The waiter is now the oldest. After a delay, it may send its request to the group again.
+    /// The waiter is now the next to be served. After a delay, it may send its request to the group again.
     Head,
     /// The queue has members again. The waiter may send its request to the group now.
     SendToGroup,
-    /// The waiter was evicted as the youngest waiter of a full queue.
+    /// The waiter was evicted as the last waiter of a full queue.
     QueueFull,
     /// A worker offers the waiter a free slot at this subject.
     SlotOffered(Subject),

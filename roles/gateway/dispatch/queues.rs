@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::catalogue::{EndpointId, QueueName};
 use crate::envelope::{RESEND_TOKEN, WORKERS_TOKEN};
 use crate::message::{Subject, SubjectError};
+use crate::roles::gateway::client::CallerKey;
 use crate::telemetry::{Counter, Histogram, LabelValue, counter, gauge, histogram, names};
 
 use deliveries::Deliveries;
@@ -134,17 +135,17 @@ impl QueueRegistry {
 }
 
 impl GatewayQueue {
-    /// Decides whether to admit a new request, which a worker must accept within `timeout`.
+    /// Decides whether to admit a caller's new request, which a worker must accept within `timeout`.
     #[must_use]
     pub fn admit(
         &self,
-        endpoint: &EndpointId,
+        (caller, endpoint): (CallerKey, &EndpointId),
         timeout: Duration,
         waiting_max: usize,
         now: Instant,
     ) -> QueueAdmission {
         let first_reply = self.timing.estimate(endpoint).first_reply.min(timeout / 2);
-        self.wait_queue.admit(timeout.saturating_sub(first_reply), waiting_max, now)
+        self.wait_queue.admit(caller, timeout.saturating_sub(first_reply), waiting_max, now)
     }
 
     /// Creates an empty queue.

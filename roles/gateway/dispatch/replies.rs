@@ -254,7 +254,7 @@ impl ReplyReader {
         }
     }
 
-    /// Passes an offered slot to the oldest waiter, even if the worker had refused another request.
+    /// Passes an offered slot to the queue's first waiter, even if the worker had refused another request.
     fn offer(&self, queue: u32, slot: Subject) {
         let unused = match self.queues.by_number(queue) {
             Some(queue) => queue.wait_queue.offer(slot, Instant::now()).err(),

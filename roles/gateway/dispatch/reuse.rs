@@ -8,11 +8,12 @@ use tokio::time::Instant;
 use crate::catalogue::Endpoint;
 use crate::config::gateway::HttpLimits;
 use crate::envelope::Request;
+use crate::roles::gateway::client::CallerPermit;
 use crate::roles::gateway::client::byte_budget::Reservation;
 use crate::telemetry::{counter, names};
 
 use super::session::SessionEnd;
-use super::{AnswerReservation, DispatchResult, Dispatcher};
+use super::{AnswerReservation, DispatchRequest, DispatchResult, Dispatcher};
 
 mod answer_cache;
 mod coalescer;
@@ -20,7 +21,7 @@ mod completed_call;
 mod key;
 
 use answer_cache::AnswerCache;
-use coalescer::{CoalescedRole, Coalescer};
+use coalescer::{CoalescedRole, Coalescer, Requester};
 use completed_call::CompletedCall;
 use key::AnswerKey;
 
@@ -42,6 +43,8 @@ pub struct ReusableRequest {
     pub envelope: Request,
     /// The memory reserved for the request.
     pub reservation: Reservation,
+    /// The permit of the request's caller.
+    pub permit: CallerPermit,
     /// Whether the client wants only the headers (HEAD). Its answer can come from the cache, but is not shared.
     pub is_head: bool,
 }
@@ -90,7 +93,7 @@ impl AnswerReuse {
         dispatcher: &Dispatcher,
         request: ReusableRequest,
     ) -> (DispatchResult, AnswerSource) {
-        let ReusableRequest { endpoint, queue, envelope, reservation, is_head } = request;
+        let ReusableRequest { endpoint, queue, envelope, reservation, permit, is_head } = request;
         let key = AnswerKey::new((&endpoint, queue), &envelope);
         let destination = (&endpoint, &endpoint.queues.get(queue).name);
         let request_id = Arc::clone(&envelope.request_id);
@@ -105,26 +108,32 @@ impl AnswerReuse {
         }
         if is_head {
             let reservation = AnswerReservation::new(false, reservation);
-            let result = dispatcher.dispatch(destination, envelope, reservation).await;
+            let request = DispatchRequest { envelope, reservation, permit };
+            let result = dispatcher.dispatch(destination, request).await;
             return (result, AnswerSource::Call);
         }
         let called_at = Instant::now();
         let store = endpoint.cache.ttl.map(|ttl| (Arc::clone(&self.cache), ttl));
         if !endpoint.cache.coalesce {
             let reservation = AnswerReservation::new(true, reservation);
-            let result = dispatcher.dispatch(destination, envelope, reservation).await;
+            let request = DispatchRequest { envelope, reservation, permit };
+            let result = dispatcher.dispatch(destination, request).await;
             if let (Some((cache, ttl)), DispatchResult::Complete(summary)) = (store, &result) {
                 cache.put(key, &summary.end, ttl, (called_at, Instant::now()));
             }
             return (result, AnswerSource::Call);
         }
         let own = AnswerReservation::new(true, reservation.empty_for_same_client());
+        // Each request that waits for the call is counted, so the call itself is not.
+        let caller = permit.caller();
+        let shared = CallerPermit::uncounted(caller);
         let call = {
             let (dispatcher, key) = (dispatcher.clone(), key.clone());
             let endpoint = Arc::clone(&endpoint);
             async move {
                 let destination = (&endpoint, &endpoint.queues.get(queue).name);
-                let call = dispatcher.dispatch(destination, envelope, own).await;
+                let request = DispatchRequest { envelope, reservation: own, permit: shared };
+                let call = dispatcher.dispatch(destination, request).await;
                 let call = CompletedCall::new(call);
                 if let Some((cache, ttl)) = store {
                     cache.put(key, &call.end, ttl, (called_at, Instant::now()));
@@ -132,7 +141,10 @@ impl AnswerReuse {
                 call
             }
         };
-        let (shared, role) = self.coalescer.call(key, call, dispatcher.tasks()).await;
+        let waiters_of = |caller| dispatcher.waiters_of(destination.1, caller);
+        let requester = Requester { caller, waiters_of: &waiters_of };
+        let call = self.coalescer.call((key, requester), call, dispatcher.tasks());
+        let (shared, role) = call.await;
         let shared = shared.unwrap_or_else(|| Arc::new(CompletedCall::failed()));
         let (summary, source) = match role {
             CoalescedRole::Leader => (shared.summary(reservation), AnswerSource::Call),

@@ -34,7 +34,7 @@ mod learning;
 mod waiter;
 
 pub use events::{DriverAction, DriverEvent};
-use waiter::QueueWaiter;
+pub use waiter::QueueWaiter;
 
 /// The gateway state that a session driver needs at each step.
 pub struct DriverContext<'a> {
@@ -94,13 +94,13 @@ pub struct SessionDriver {
 }
 
 impl SessionDriver {
-    /// Creates a driver for a request read at `now`. The wait queue sends signals to `signals`.
+    /// Creates a driver for a request read at `now`.
     #[must_use]
     pub fn new(
         queue: Arc<GatewayQueue>,
         endpoint: EndpointId,
         options: SessionOptions,
-        signals: mpsc::Sender<SessionMessage>,
+        waiter: QueueWaiter,
         now: Instant,
     ) -> Self {
         Self {
@@ -108,7 +108,7 @@ impl SessionDriver {
             queue,
             endpoint,
             session: Session::new(options, now),
-            waiter: QueueWaiter::new(signals),
+            waiter,
             started_at: now,
             actions: Vec::with_capacity(2),
             next_action: 0,
@@ -204,7 +204,9 @@ impl SessionDriver {
                     None
                 }
                 SessionAction::LeaveQueue => {
-                    self.waiter.leave(&self.queue.wait_queue);
+                    let next = self.actions.get(self.next_action);
+                    let to_send = matches!(next, Some(SessionAction::Publish { .. }));
+                    self.waiter.leave(&self.queue.wait_queue, to_send);
                     None
                 }
                 SessionAction::NoReply(attempt) => self.on_no_reply(attempt, context.now),
@@ -241,7 +243,7 @@ impl SessionDriver {
         messages: &mut mpsc::Receiver<SessionMessage>,
         now: Instant,
     ) -> ClosedSession {
-        self.waiter.leave(&self.queue.wait_queue);
+        self.waiter.leave(&self.queue.wait_queue, false);
         self.delivery.set(DeliveryPhase::Idle, now);
         if matches!(end, SessionEnd::Answer(answer) if !answer.outcome.is_stalled()) {
             self.delivery.count_answer(now);
@@ -277,7 +279,8 @@ impl SessionDriver {
         }
         // A request that is too large (413) would fail again.
         let may_retry = was_not_executed && status.is_some_and(|status| status.is_server_error());
-        let retry_after = may_retry.then(|| self.queue.wait_queue.retry_after(now));
+        let caller = self.waiter.caller();
+        let retry_after = may_retry.then(|| self.queue.wait_queue.retry_after(caller, now));
         let wait_end = if was_not_executed { now } else { self.session.sent_at() };
         let queue_wait = wait_end.saturating_duration_since(self.started_at);
         self.queue.metrics.wait.record(queue_wait.as_secs_f64());

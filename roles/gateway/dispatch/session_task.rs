@@ -10,6 +10,7 @@ use crate::catalogue::Endpoint;
 use crate::envelope::{AnswerHead, Control, Reply, Request, WorkerId};
 use crate::lifecycle::Cancel;
 use crate::messaging::Link;
+use crate::roles::gateway::client::CallerPermit;
 use crate::roles::gateway::response::StreamedBody;
 use crate::telemetry::conditions::{self, MALFORMED};
 use crate::telemetry::context;
@@ -41,6 +42,8 @@ pub(super) struct SessionTask {
     /// The request holds its endpoint, so that a reload knows whether workers must still serve the
     /// endpoint.
     _endpoint: Arc<Endpoint>,
+    /// Counts the request as one of its caller's requests in flight.
+    _permit: CallerPermit,
     driver: SessionDriver,
     request: Request,
     registration: ReplyRegistration,
@@ -63,6 +66,7 @@ pub(super) struct SessionParts {
     pub(super) registration: ReplyRegistration,
     pub(super) messages: mpsc::Receiver<SessionMessage>,
     pub(super) reservation: AnswerReservation,
+    pub(super) permit: CallerPermit,
 }
 
 /// The point at which a session task returns to its caller.
@@ -123,6 +127,7 @@ impl SessionTask {
             registration,
             messages,
             reservation,
+            permit,
         } = parts;
         let queue = driver.queue();
         Self {
@@ -130,6 +135,7 @@ impl SessionTask {
             link: services.transport.link(),
             services,
             _endpoint: endpoint,
+            _permit: permit,
             driver,
             request,
             registration,

@@ -52,7 +52,7 @@ pub(in crate::roles::gateway) struct RequestLog {
     pub(in crate::roles::gateway) principal: Option<Arc<str>>,
     /// The reason why authentication or authorization failed.
     pub(in crate::roles::gateway) refused: Option<Box<AuthRejection>>,
-    /// The index of the queue to which the request was assigned, if the endpoint has several.
+    /// The index of the queue to which the request was assigned. `None` until then.
     pub(in crate::roles::gateway) queue: Option<usize>,
     pub(in crate::roles::gateway) attempts: u32,
     pub(in crate::roles::gateway) outcome: Outcome,
@@ -150,10 +150,15 @@ impl RequestLog {
         self.transaction_end == Some(TransactionEnd::Rollback)
     }
 
-    /// Returns the queue to which the request was assigned, if the endpoint has several.
+    /// Returns the queue to which the request was assigned.
     fn queue(&self) -> Option<&QueueName> {
         let endpoint = self.endpoint.as_ref()?;
         self.queue.map(|index| &endpoint.queues.get(index).name)
+    }
+
+    /// Returns the queue that the request was given, if the endpoint has several: otherwise, the endpoint says which it is.
+    fn chosen_queue(&self) -> Option<&QueueName> {
+        self.queue().filter(|_| self.endpoint.as_ref().is_some_and(|it| it.queues.has_several()))
     }
 
     /// Ends the request with its response's status, and writes the access line, metrics and
@@ -165,8 +170,7 @@ impl RequestLog {
         let phase = |phase| self.phases.millis(phase);
         let duration = self.started_at.elapsed();
         let id = self.endpoint.as_ref().map(|endpoint| &endpoint.id);
-        let queue = self.queue();
-        request_metrics::record((id, queue), status, self.outcome, duration);
+        request_metrics::record((id, self.queue()), status, self.outcome, duration);
         let endpoint = id.map_or("none", |id| id.as_str());
         let refused = self.refused.as_deref();
         let presented = refused.map(|refused| &refused.presented);
@@ -175,7 +179,7 @@ impl RequestLog {
             request_id = %self.request_id,
             trace_id = self.trace.trace_id(),
             endpoint,
-            queue = queue.map(QueueName::as_str),
+            queue = self.chosen_queue().map(QueueName::as_str),
             method = %self.method,
             status = status.as_u16(),
             outcome = self.outcome.as_str(),

@@ -1,11 +1,13 @@
-//! Authenticates and authorizes callers, and applies the rate limits.
+//! Authenticates and authorizes callers, and applies their limits on rates and on requests in flight.
 
 use std::io;
+use std::time::Duration;
 
 use http::HeaderMap;
 use http::request::Parts;
 use tokio::time::Instant;
 
+use crate::catalogue::Endpoint;
 use crate::problem::{Problem, ProblemKind};
 use crate::roles::gateway::active_config::ActiveConfig;
 use crate::roles::gateway::admission::auth::AuthRejection;
@@ -13,6 +15,7 @@ use crate::roles::gateway::admission::rate_limit::RateDecision;
 use crate::roles::gateway::client::caller::Caller;
 use crate::roles::gateway::client::caller::Peer;
 use crate::roles::gateway::client::network::ClientNetwork;
+use crate::roles::gateway::client::requests_per_caller::{CallerKey, CallerPermit, InFlightLimit};
 use crate::roles::gateway::edge::documentation::DocumentationPage;
 use crate::roles::gateway::observation::request_log::RequestLog;
 use crate::roles::gateway::response::CloseReason;
@@ -28,18 +31,26 @@ use super::rejection::Rejection;
 const TOO_MANY_FAILURES: ConditionKind =
     ConditionKind::new("too many requests from a client fail authentication");
 
+/// Has one subject for each of the two limits, not for each caller: a client with many networks could otherwise fill the table of
+/// conditions.
+const TOO_MANY_IN_FLIGHT: ConditionKind =
+    ConditionKind::new("a caller has too many requests in flight");
+
+/// `Retry-After` for a caller with too many requests in flight. The next of its requests may end at any time.
+const IN_FLIGHT_RETRY_AFTER: Duration = Duration::from_secs(1);
+
 const UNTRUSTED_CONNECTIONS: ConditionKind =
     ConditionKind::new("open connections no longer meet the TLS settings");
 
 impl Pipeline {
-    /// Authenticates the caller, checks its scopes and applies its rate limit.
+    /// Authenticates the caller, checks its scopes, and applies its limits on requests in flight and on its rate.
     pub(super) async fn admit(
         &self,
         active_config: &ActiveConfig,
         headers: &HeaderMap,
         peer: &Peer,
         log: &mut RequestLog,
-    ) -> Result<Caller, Box<Rejection>> {
+    ) -> Result<(Caller, CallerPermit), Box<Rejection>> {
         let Some(endpoint) = log.endpoint.clone() else {
             return Err(Problem::new(ProblemKind::Internal).into());
         };
@@ -59,10 +70,12 @@ impl Pipeline {
         }
         log.shows_timing = active_config.shows_timing(&caller);
         let network = ClientNetwork::new(peer.address, active_config.http.ipv6_prefix_bits);
+        let key = CallerKey::new(caller.principal.as_deref(), network);
+        let permit = self.count_in_flight(key, (&caller, network), endpoint)?;
         match self.rates.admit(endpoint, &caller, network, Instant::now().into_std()) {
             RateDecision::Allowed { headers } => {
                 log.rate = headers;
-                Ok(caller)
+                Ok((caller, permit))
             }
             RateDecision::Limited { problem, headers } => {
                 log.rate = headers;
@@ -71,6 +84,47 @@ impl Pipeline {
                 Err(problem.into())
             }
         }
+    }
+
+    /// Counts a request in flight, unless its caller has too many.
+    fn count_in_flight(
+        &self,
+        key: CallerKey,
+        (caller, network): (&Caller, ClientNetwork),
+        endpoint: &Endpoint,
+    ) -> Result<CallerPermit, Box<Rejection>> {
+        self.in_flight_per_caller.try_acquire(key, endpoint).map_err(|limit| {
+            let kind = match limit {
+                InFlightLimit::Gateway(_) => {
+                    let reason = (names::REASON, "in_flight_per_caller".to_owned());
+                    counter(&names::GATEWAY_SHED, &[reason]).increment(1);
+                    ProblemKind::Overloaded
+                }
+                InFlightLimit::Endpoint(_) => {
+                    let label = (names::ENDPOINT, endpoint.id.to_string());
+                    counter(&names::IN_FLIGHT_LIMITED, &[label]).increment(1);
+                    ProblemKind::TooManyInFlight
+                }
+            };
+            let max = limit.requests();
+            let problem = Problem::with_detail(
+                kind,
+                format!("at most {max} requests of a caller may be in flight"),
+            );
+            if conditions::raise(&TOO_MANY_IN_FLIGHT, limit.key()) {
+                let principal = caller.principal.as_deref();
+                tracing::warn!(
+                    principal,
+                    client = %network,
+                    endpoint = endpoint.id.as_str(),
+                    limit = limit.key(),
+                    max,
+                    "a caller has too many requests in flight: responding with {}",
+                    problem.kind.status().as_u16()
+                );
+            }
+            problem.retry_after(IN_FLIGHT_RETRY_AFTER).into()
+        })
     }
 
     /// Returns the documentation page at the request's path, limited to the caller's endpoints.

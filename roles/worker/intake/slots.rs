@@ -1,5 +1,5 @@
 //! The slots of a queue, as a state machine without I/O. It never runs more calls than the limit,
-//! and offers a freed slot to the caller that was refused first.
+//! and offers a freed slot to a caller that was refused. Gateways take turns; the callers of one gateway get offers in order of refusal.
 //!
 //! A backlog of accepted requests keeps the slots busy for one round trip (`latency.rs`).
 //!
@@ -190,7 +190,7 @@ impl<W> Slots<W> {
         Some(request)
     }
 
-    /// Offers free capacity, if there is any, to the caller that was refused first.
+    /// Offers free capacity, if there is any, to the next caller that was refused.
     pub fn offer(&mut self, now: Instant) -> Option<Offer> {
         if !self.offers.has_refused() || !self.has_room(0, false) || !self.is_open() {
             return None;

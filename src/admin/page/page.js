@@ -9,7 +9,7 @@ const ANSWER_LIMIT = 10_000;
 const OLD_INTERVALS = 3;
 /** The number of characters of an id that are shown, as by `fjord status`. */
 const ID_SHOWN = 8;
-/** The number of processes that a notice names. */
+/** The number of processes or queues that a notice names. */
 const NAMED_MAX = 3;
 
 const one = (id) => document.getElementById(id);
@@ -36,6 +36,7 @@ function state(row) {
   reasons.push(...row.databases_down.map((name) => `database ${name} does not answer`));
   if (row.queues_served < row.queues) reasons.push(`serves ${row.queues_served} of ${row.queues} queues`);
   if (row.is_truncated) reasons.push("the queues do not fit into one message");
+  reasons.push(...row.changed_limits.map((queue) => `queue ${queue.name}: limit ${queue.limit} (configured ${queue.limit_configured})`));
   return reasons.length > 0 ? reasons.join("; ") : "ready";
 }
 
@@ -50,6 +51,9 @@ const number = (title, key, formatted, description) => ({
 const share = (used, limit) => (limit > 0 ? used / limit : null);
 /** Marks values other than 0. */
 const ifErrors = (column) => ({ ...column, level: (row) => (column.key(row) > 0 ? "bad" : "") });
+
+/** Whether an operator has set another limit than the configured one, for a queue in one worker or in all. */
+const hasChangedLimit = (queue) => queue.limit !== queue.limit_configured;
 
 const PROCESS_COLUMNS = [
   { title: "Role", key: (row) => row.role, text: (row) => row.role },
@@ -73,10 +77,15 @@ const PROCESS_COLUMNS = [
 
 const QUEUE_COLUMNS = [
   { title: "Queue", key: (row) => row.name, text: (row) => row.name, kind: "name", hover: (row) => row.name, action: (row) => select(row.name === queue ? "" : row.name), isPressed: (row) => row.name === queue },
-  number("Workers", (row) => row.workers, format.count, "Workers that serve the queue"),
   {
-    title: "In use", kind: "number", description: "Slots in use, and all slots",
-    key: (row) => row.running, text: (row) => `${format.count(row.running)} / ${format.count(row.limit)}`,
+    title: "Workers", kind: "number", description: "Workers that serve the queue, and those in which an operator has paused it",
+    key: (row) => row.workers, level: (row) => (row.paused > 0 ? "warn" : ""),
+    text: (row) => `${format.count(row.workers)}${row.paused > 0 ? ` (${format.count(row.paused)} paused)` : ""}`,
+  },
+  {
+    title: "In use", kind: "number", description: "Slots in use, and all slots; in parentheses, those in the configuration if an operator has changed the limit",
+    key: (row) => row.running, level: (row) => (hasChangedLimit(row) ? "warn" : ""),
+    text: (row) => `${format.count(row.running)} / ${format.count(row.limit)}${hasChangedLimit(row) ? ` (configured ${format.count(row.limit_configured)})` : ""}`,
   },
   { ...number("Used", (row) => row.utilization, format.percent, "Share of the slots in use"), level: (row) => (row.utilization > 0.8 ? "warn" : "") },
   { ...number("Full", (row) => row.saturated, format.percent, "Share of the time without a free slot"), level: (row) => (row.saturated >= 0.5 ? "bad" : "") },
@@ -130,6 +139,12 @@ function showQueuesNote() {
   setText(one("queues-note"), (more + none + foundQueues).trim());
 }
 
+/** Lists the first names, and says how many others there are. */
+function named(names) {
+  const others = names.length > NAMED_MAX ? ` and ${names.length - NAMED_MAX} more` : "";
+  return names.slice(0, NAMED_MAX).join(", ") + others;
+}
+
 /** Returns the level and text of each notice. */
 function notices(age) {
   const found = [];
@@ -148,13 +163,16 @@ function notices(age) {
   if (!data.covers_fleet) {
     found.push(["info", "The page shows only this process, because admin.fleet is false in its configuration. The page of a gateway shows the fleet."]);
   }
+  const paused = data.queues.filter((row) => row.paused > 0);
+  if (paused.length > 0) found.push(["info", `Paused by an operator: ${named(paused.map((row) => `${row.name} in ${row.paused} of ${row.workers} workers`))}.`]);
+  const limited = data.queues.filter(hasChangedLimit);
+  if (limited.length > 0) found.push(["info", `Limit changed by an operator: ${named(limited.map((row) => `${row.name} has ${row.limit} slots (configured ${row.limit_configured})`))}.`]);
   if (data.is_cut_off) found.push(["warn", "The fleet is too large for this page: some processes are missing."]);
   const silent = data.missing.filter((member) => !member.was_draining);
   if (silent.length > 0) {
-    const named = silent.slice(0, NAMED_MAX).map((member) => `${member.role} ${short(member.id)} on ${member.host}`);
-    const others = silent.length > NAMED_MAX ? ` and ${silent.length - NAMED_MAX} more` : "";
+    const members = silent.map((member) => `${member.role} ${short(member.id)} on ${member.host}`);
     const [verb, noun] = silent.length === 1 ? ["does", "process"] : ["do", "processes"];
-    found.push(["bad", `${silent.length} ${noun} ${verb} not reply: ${named.join(", ")}${others}.`]);
+    found.push(["bad", `${silent.length} ${noun} ${verb} not reply: ${named(members)}.`]);
   }
   return found;
 }
@@ -269,7 +287,7 @@ async function load() {
   clearTimeout(timer);
   try {
     const query = queue ? `?queue=${encodeURIComponent(queue)}` : "";
-    const answer = await fetch(`fleet.json${query}`, { signal: AbortSignal.timeout(ANSWER_LIMIT) });
+    const answer = await fetch(`fleet.json${query}`, { headers: { "Fjord-Page": "1" }, signal: AbortSignal.timeout(ANSWER_LIMIT) });
     if (!answer.ok) throw new Error(`the status is ${answer.status}`);
     const document = await answer.json();
     if (number !== requests) return;

@@ -316,6 +316,8 @@ fn endpoint_keys_are_validated() {
     let share = "max_body: expected at most half of gateway.http.buffered_bytes_per_client_max (1048576 bytes)";
     check(&with(r#""max_body":"1025KiB""#), share);
     check(&with(r#""rate_limit":{"requests":0,"window":"1m"}"#), "rate_limit.requests: ");
+    check(&with(r#""max_in_flight":0"#), "max_in_flight: expected 1 to ");
+    check(&with(r#""max_in_flight":"2""#), "max_in_flight: invalid type");
     check(&with(r#""rate_limit":[1,"1m"]"#), "rate_limit: invalid type");
     check(&with(r#""rate_limit":{"requests":1}"#), "rate_limit: missing field `window`");
     check(&with(r#""rate_limit":{"requests":1,"window":"1"}"#), "rate_limit.window: ");

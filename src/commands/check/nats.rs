@@ -9,9 +9,10 @@ use tokio::time::timeout;
 use super::findings::{CheckResults, CheckedRole, LIMIT};
 use crate::catalogue::QueueName;
 use crate::cli::Role;
+use crate::config::gateway::RateLimitScope;
 use crate::config::limits;
 use crate::config::messaging::{NatsConfig, TransportConfig};
-use crate::envelope::{RESEND_TOKEN, WORKERS_TOKEN};
+use crate::envelope::{RATE_TOKEN, RESEND_TOKEN, WORKERS_TOKEN};
 use crate::fleet::control::CONTROL_TOKEN;
 use crate::fleet::query::STATUS_TOKEN;
 use crate::future::BoxFuture;
@@ -75,6 +76,12 @@ fn permission_check(role: &CheckedRole, unused: &str) -> Result<PermissionCheck,
                 prefix.join(format_args!("cancel.{unused}"))?,
                 prefix.join(format_args!("{RESEND_TOKEN}.{unused}"))?,
             ]);
+            if role.config.gateway.rate_limits.scope == RateLimitScope::Fleet {
+                // Gateways ignore an empty message.
+                let consumed = prefix.join(RATE_TOKEN)?;
+                check.subscribe.push(consumed.clone());
+                check.publish.push(consumed);
+            }
             for queue in queues(role) {
                 let job = prefix.join(format_args!("{WORKERS_TOKEN}.{queue}.{unused}.j.0"))?;
                 check.publish.push(job);

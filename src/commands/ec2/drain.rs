@@ -14,8 +14,9 @@ use crate::commands::Output;
 pub(super) struct Drain {
     /// How long each unit may take to stop.
     stop_limit: Duration,
-    /// The time since which a unit runs or stops.
-    since: Instant,
+    /// Since when the units of the gateway and of the worker have been stopping. `None` for a unit that is stopped, or has not been
+    /// told to stop.
+    stopping_since: [Option<Instant>; 2],
     progress: Option<DrainProgress>,
     failures: FailureLog,
 }
@@ -32,8 +33,12 @@ pub(super) enum DrainProgress {
 impl Drain {
     /// Starts a drain. Stops nothing yet.
     pub(super) fn new(stop_limit: Duration) -> Self {
-        let since = Instant::now();
-        Self { stop_limit, since, progress: None, failures: FailureLog::default() }
+        Self {
+            stop_limit,
+            stopping_since: [None; 2],
+            progress: None,
+            failures: FailureLog::default(),
+        }
     }
 
     /// Observes both units, and stops those that run. The gateway is stopped first, so that the worker can still answer its
@@ -42,16 +47,19 @@ impl Drain {
         &mut self,
         output: &mut Output<impl Write, impl Write>,
     ) -> io::Result<DrainProgress> {
-        if self.progress == Some(DrainProgress::Stopped) {
-            self.since = Instant::now();
-        }
         let mut failures = Vec::new();
         let mut progress = DrainProgress::Stopped;
-        for role in [Role::Gateway, Role::Worker] {
+        for (role, since) in [Role::Gateway, Role::Worker].into_iter().zip(&mut self.stopping_since)
+        {
             let unit = units::unit(role);
-            match observe_and_stop(&unit).await {
-                Ok(UnitState::Stopped) => continue,
-                Ok(_) if self.since.elapsed() < self.stop_limit => {
+            let state = observe_and_stop(&unit).await;
+            if state == Ok(UnitState::Stopped) {
+                *since = None;
+                continue;
+            }
+            let since = *since.get_or_insert_with(Instant::now);
+            match state {
+                Ok(_) if since.elapsed() < self.stop_limit => {
                     progress = DrainProgress::Stopping;
                     break;
                 }
@@ -66,7 +74,7 @@ impl Drain {
         if failures.is_empty() {
             self.failures.recover();
         } else {
-            self.failures.log(failures.join("; "), output)?;
+            self.failures.log(&failures.join("; "), output)?;
         }
         let before = self.progress.replace(progress);
         if before != self.progress {

@@ -19,23 +19,23 @@ pub(super) struct PoolMetric<'a> {
     unit: &'static str,
 }
 
-/// Returns the metrics of all pools.
+/// Returns the metrics of all pools. Those that are not known are left out.
 pub(super) fn metrics(pools: &[PoolView]) -> Vec<PoolMetric<'_>> {
     let of_pool = |pool: &'_ PoolView| {
+        let workers = count_as_f64(pool.workers);
+        let needed = pool.workers_needed.map(count_as_f64);
         [
-            ("Load", pool.load * 100.0, "Percent"),
-            ("Workers", count_as_f64(pool.workers), "Count"),
-            ("WorkersNeeded", count_as_f64(pool.workers_needed), "Count"),
-            (
-                "WorkersFree",
-                count_as_f64(pool.workers) - count_as_f64(pool.workers_needed),
-                "Count",
-            ),
+            ("Load", pool.load.map(|load| load * 100.0), "Percent"),
+            ("Workers", Some(workers), "Count"),
+            ("WorkersNeeded", needed, "Count"),
+            ("WorkersFree", needed.map(|needed| workers - needed), "Count"),
         ]
     };
     let metrics = pools.iter().flat_map(|pool| {
-        let values = of_pool(pool).into_iter();
-        values.map(|(name, value, unit)| PoolMetric { name, pool: &pool.name, value, unit })
+        let known = of_pool(pool).into_iter();
+        known.filter_map(|(name, value, unit)| {
+            Some(PoolMetric { name, pool: &pool.name, value: value?, unit })
+        })
     });
     metrics.collect()
 }
@@ -67,13 +67,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_unknown_load_is_not_published_as_zero() {
+        let pool = PoolView { name: "new".to_owned(), workers: 2, ..PoolView::default() };
+        let pools = [pool];
+        let names: Vec<&str> = metrics(&pools).iter().map(|metric| metric.name).collect();
+        assert_eq!(names, ["Workers"]);
+    }
+
+    #[test]
     fn each_pool_has_four_metrics() {
         let pool = |name: &str| PoolView {
             name: name.to_owned(),
             workers: 2,
-            workers_needed: 3,
-            workers_free: -1,
-            load: 1.125,
+            workers_needed: Some(3),
+            workers_free: Some(-1),
+            load: Some(1.125),
             ..PoolView::default()
         };
         let pools = [pool("a"), pool("b")];

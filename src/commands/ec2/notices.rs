@@ -94,6 +94,8 @@ impl fmt::Display for Notice {
 #[derive(Default)]
 pub(super) struct Notices {
     standing: Vec<Notice>,
+    /// The last interruption whose time had passed. The metadata service may still have its notice.
+    passed: Option<Notice>,
 }
 
 /// What has changed since the last query.
@@ -103,6 +105,8 @@ pub(super) struct NoticeChanges {
     pub(super) new: Vec<Notice>,
     /// The notices that the metadata service no longer has, or whose time has passed.
     pub(super) withdrawn: Vec<Notice>,
+    /// An interruption that was already over when it was read for the first time, if the clock of this host is right.
+    pub(super) missed: Option<Notice>,
     /// Why the service cannot be queried, or some notices cannot be read.
     pub(super) failure: Option<String>,
 }
@@ -148,6 +152,15 @@ impl Notices {
                     before.cloned()
                 }
             };
+            let has_passed = |notice: &Notice| notice.has_passed(Utc::now());
+            let (passed, now) =
+                if now.as_ref().is_some_and(has_passed) { (now, None) } else { (None, now) };
+            if let Some(passed) = passed
+                && self.passed.as_ref() != Some(&passed)
+            {
+                changes.missed = Some(passed.clone()).filter(|passed| before != Some(passed));
+                self.passed = Some(passed);
+            }
             if before != now.as_ref() {
                 // A notice that replaces one of its kind does not withdraw it.
                 changes.withdrawn.extend(before.filter(|_| now.is_none()).cloned());
@@ -172,8 +185,7 @@ async fn spot_interruption(metadata: &mut InstanceMetadata) -> Result<Option<Not
     let path = "spot/instance-action";
     let Some(text) = metadata.find(path).await? else { return Ok(None) };
     let InstanceAction { action, time } = parse(path, &text)?;
-    let notice = Notice::SpotInterruption(action, time);
-    Ok(Some(notice).filter(|notice| !notice.has_passed(Utc::now())))
+    Ok(Some(Notice::SpotInterruption(action, time)))
 }
 
 async fn rebalance_recommendation(

@@ -58,6 +58,20 @@ async fn measure(
     if pools.is_empty() {
         return Err("no worker serves a queue, so there is no headroom to publish".to_owned());
     }
+    // They have been waited for. One that is started again and again must not prevent the group from following the others.
+    for process in processes.iter().filter(|process| process.is_partial) {
+        tracing::warn!(
+            role = process.role,
+            id = process.id,
+            host = process.host,
+            "the load leaves out a process that has not sent two reports with all its queues"
+        );
+    }
+    if pools.iter().all(|pool| pool.load.is_none()) {
+        return Err(
+            "the load is not known: no process has sent two reports with all queues".to_owned()
+        );
+    }
     if pools.len() > POOLS_MAX {
         return Err(format!(
             "the workers have {} pools, expected at most {POOLS_MAX}",

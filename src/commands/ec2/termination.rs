@@ -55,7 +55,7 @@ impl Termination {
             let failure = format!(
                 "this instance is not drained within {seconds} s: requests may still be in progress"
             );
-            self.drain_failures.log(failure, output)?;
+            self.drain_failures.log(&failure, output)?;
         }
         let Some(action) = &mut self.action else {
             if !is_drained {
@@ -72,7 +72,7 @@ impl Termination {
                 Ok(()) => {
                     self.action_failures.recover();
                 }
-                Err(failure) => self.action_failures.log(failure, output)?,
+                Err(failure) => self.action_failures.log(&failure, output)?,
             }
         }
         if is_waiting {
@@ -83,11 +83,11 @@ impl Termination {
             Completion::Completed => {}
             Completion::NotYet => return Ok(None),
             Completion::Failed(failure) => {
-                self.action_failures.log(failure, output)?;
+                self.action_failures.log(&failure, output)?;
                 return Ok(None);
             }
             Completion::NoAction(failure) => {
-                self.action_failures.log(failure, output)?;
+                self.action_failures.log(&failure, output)?;
                 return Ok(Some(ExitCode::from(EXIT_TERMINATION_FAILED)));
             }
         }

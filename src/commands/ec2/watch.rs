@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use chrono::{SecondsFormat, Utc};
 use tokio::time::sleep;
 
 use super::drain::{Drain, DrainProgress};
@@ -86,11 +87,11 @@ impl Watch<'_> {
     /// Reports notices that are new or withdrawn, and failures of the metadata service.
     fn report(
         &mut self,
-        NoticeChanges { new, withdrawn, failure }: NoticeChanges,
+        NoticeChanges { new, withdrawn, missed, failure }: NoticeChanges,
         output: &mut Output<impl Write, impl Write>,
     ) -> io::Result<()> {
         match failure {
-            Some(failure) => self.metadata_failures.log(failure, output)?,
+            Some(failure) => self.metadata_failures.log(&failure, output)?,
             None if self.metadata_failures.recover() => {
                 writeln!(output.out, "the instance metadata can be read again")?;
             }
@@ -102,6 +103,12 @@ impl Watch<'_> {
         for notice in &withdrawn {
             let what = "this notice no longer stands; roles that have stopped must be started";
             writeln!(output.out, "{}: {what}", printable(&notice.to_string()))?;
+        }
+        if let Some(notice) = &missed {
+            let now = Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true);
+            let what =
+                format!("over according to the clock of this host ({now}), so nothing is drained");
+            writeln!(output.err, "error: {}: {what}", printable(&notice.to_string()))?;
         }
         output.out.flush()
     }

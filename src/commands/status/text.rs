@@ -58,6 +58,11 @@ fn short(id: &str) -> String {
     id.chars().take(ID_SHOWN).collect()
 }
 
+/// Returns the text for a value that is not known.
+fn unknown() -> String {
+    "-".to_owned()
+}
+
 pub(super) fn page(document: &FleetStatusDocument<'_>) -> String {
     let view = document.view;
     let mut text = format!("{}\n", printable(&view.bottleneck.sentence));
@@ -77,20 +82,30 @@ pub(super) fn page(document: &FleetStatusDocument<'_>) -> String {
             writeln!(text, "… and {hidden} more").ok();
         }
     };
-    let window = format!("Processes, over {:.1} s", view.window_seconds);
-    section(&window, &PROCESS_HEADINGS, view.processes.iter().map(process).collect());
+    let window = if view.window_seconds.is_nan() {
+        String::new()
+    } else {
+        format!(", over {:.1} s", view.window_seconds)
+    };
+    section(
+        &format!("Processes{window}"),
+        &PROCESS_HEADINGS,
+        view.processes.iter().map(process).collect(),
+    );
     section(
         "Queues (WAIT: until a worker accepts the request; p50 and p99: time that a call occupies its slot)",
         &QUEUE_HEADINGS,
         queue_rows(view),
     );
     section(
-        "Pools (LOAD: share of the slots of the busiest queue that the load needs; NEEDED: workers with which it is at most 80 %)",
+        &format!(
+            "Pools{window} (LOAD: share of the slots of the busiest queue that the load needs; NEEDED: workers with which it is at most 80 %)"
+        ),
         &["POOL", "WORKERS", "LOAD", "NEEDED", "FREE", "QUEUES"],
         view.pools.iter().map(pool).collect(),
     );
     section(
-        "Endpoints with several queues (SHARE: of the endpoint's requests; 4xx and 5xx: of the queue's requests)",
+        "Endpoints with several queues (SHARE: of the endpoint's requests; p50 and p99: from request to response; 4xx and 5xx: of the queue's requests)",
         &weighted_queues::HEADINGS,
         view.weighted_queues.iter().map(WeightedQueueView::row).collect(),
     );
@@ -112,8 +127,12 @@ pub(super) fn page(document: &FleetStatusDocument<'_>) -> String {
         )
         .ok();
     }
-    for line in notes(view).iter().chain(document.connection_gaps) {
-        writeln!(text, "{}", printable(line)).ok();
+    for line in notes(view) {
+        writeln!(text, "{}", printable(&line)).ok();
+    }
+    for gap in document.connection_gaps {
+        let gap = printable(gap);
+        writeln!(text, "processes that do not reply may not be known: {gap}").ok();
     }
     text
 }
@@ -152,8 +171,8 @@ fn process(process: &ProcessView) -> Vec<String> {
         process.host.clone(),
         process.version.clone(),
         uptime(process.uptime_seconds),
-        process.cpu_cores.map_or_else(|| "-".to_owned(), percent),
-        process.memory_bytes.map_or_else(|| "-".to_owned(), |used| bytes(count_as_f64(used))),
+        process.cpu_cores.map_or_else(unknown, percent),
+        process.memory_bytes.map_or_else(unknown, |used| bytes(count_as_f64(used))),
         format!("{}/{}", process.in_flight, process.in_flight_max),
         rate(process.rates.calls_per_second),
         seconds(process.rates.p50_seconds),
@@ -165,9 +184,9 @@ fn process(process: &ProcessView) -> Vec<String> {
 /// Returns a row for each queue with traffic, and one with the number of idle queues.
 fn queue_rows(view: &FleetView) -> Vec<Vec<String>> {
     let is_idle = |queue: &&QueueView| {
-        queue.arrivals_per_second == 0.0
-            && queue.rates.calls_per_second == 0.0
-            && queue.waiting + queue.running + queue.paused == 0
+        let has_traffic = queue.arrivals_per_second > 0.0 || queue.rates.calls_per_second > 0.0;
+        let is_changed = queue.paused > 0 || queue.limit != queue.limit_configured;
+        !has_traffic && !is_changed && !queue.is_partial && queue.waiting + queue.running == 0
     };
     let busy = view.queues.iter().filter(|queue| !is_idle(queue)).map(|queue| {
         vec![
@@ -176,7 +195,14 @@ fn queue_rows(view: &FleetView) -> Vec<Vec<String>> {
                 0 => queue.workers.to_string(),
                 paused => format!("{} ({paused} paused)", queue.workers),
             },
-            format!("{}/{}", queue.running, queue.limit),
+            match queue.limit_configured {
+                configured if configured == queue.limit => {
+                    format!("{}/{}", queue.running, queue.limit)
+                }
+                configured => {
+                    format!("{}/{} (configured {configured})", queue.running, queue.limit)
+                }
+            },
             percent(queue.utilization),
             percent(queue.saturated),
             rate(queue.arrivals_per_second),
@@ -197,9 +223,9 @@ fn pool(pool: &PoolView) -> Vec<String> {
     vec![
         pool.name.clone(),
         pool.workers.to_string(),
-        percent(pool.load),
-        pool.workers_needed.to_string(),
-        pool.workers_free.to_string(),
+        pool.load.map_or_else(unknown, percent),
+        pool.workers_needed.map_or_else(unknown, |needed| needed.to_string()),
+        pool.workers_free.map_or_else(unknown, |free| free.to_string()),
         pool.queues.len().to_string(),
     ]
 }

@@ -6,7 +6,9 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::fleet::ProcessIdentity;
-use crate::fleet::view::{Bottleneck, FleetView, ProcessView, QueueView};
+use crate::fleet::view::{
+    Bottleneck, FleetView, ProcessView, QueueView, WorkerQueueView, known_sum,
+};
 use crate::telemetry::Distribution;
 
 use super::history::{FleetHistory, HistorySeries};
@@ -90,8 +92,19 @@ struct ProcessRow<'a> {
     /// The number of queues that a worker serves, and of those that it should serve.
     queues_served: usize,
     queues: usize,
+    /// The queues whose limit an operator has changed.
+    changed_limits: Vec<ChangedLimit<'a>>,
     databases_down: Vec<&'a str>,
     is_truncated: bool,
+    /// Whether rates are missing, because the process has not sent two reports with all its queues.
+    is_partial: bool,
+}
+
+#[derive(Serialize)]
+struct ChangedLimit<'a> {
+    name: &'a str,
+    limit: u64,
+    limit_configured: u64,
 }
 
 #[derive(Serialize)]
@@ -138,7 +151,9 @@ pub(super) fn render(source: &Source<'_>, collected: &Collected, queue: Option<&
 
 fn queues(view: &FleetView) -> (Vec<&QueueView>, usize) {
     let mut queues: Vec<&QueueView> = view.queues.iter().collect();
-    let requests = |queue: &QueueView| queue.arrivals_per_second.max(queue.rates.calls_per_second);
+    // `f64::max` ignores rates that are not known.
+    let requests =
+        |queue: &QueueView| queue.arrivals_per_second.max(queue.rates.calls_per_second).max(0.0);
     queues.sort_by(|a, b| {
         b.waiting
             .cmp(&a.waiting)
@@ -151,10 +166,14 @@ fn queues(view: &FleetView) -> (Vec<&QueueView>, usize) {
 }
 
 fn totals(queues: &[QueueView]) -> Totals {
-    let (mut totals, mut times) = (Totals::default(), Distribution::default());
+    let sum = |value: fn(&QueueView) -> f64| known_sum(queues.iter().map(value));
+    let mut totals = Totals {
+        requests_per_second: sum(|queue| queue.arrivals_per_second),
+        failed_per_second: sum(|queue| queue.failed_per_second),
+        ..Totals::default()
+    };
+    let mut times = Distribution::default();
     for queue in queues {
-        totals.requests_per_second += queue.arrivals_per_second;
-        totals.failed_per_second += queue.failed_per_second;
         totals.running += queue.running;
         totals.limit += queue.limit;
         totals.waiting += queue.waiting;
@@ -183,9 +202,16 @@ fn row(process: &ProcessView) -> ProcessRow<'_> {
         p99_seconds: process.rates.p99_seconds,
         queues_served: process.queues.iter().filter(|queue| queue.is_served).count(),
         queues: process.queues.len(),
+        changed_limits: process.queues.iter().filter_map(changed_limit).collect(),
         databases_down: down.map(|database| database.name.as_str()).collect(),
         is_truncated: process.is_truncated,
+        is_partial: process.is_partial,
     }
+}
+
+fn changed_limit(queue: &WorkerQueueView) -> Option<ChangedLimit<'_>> {
+    let configured = queue.limit_configured.filter(|configured| *configured != queue.limit)?;
+    Some(ChangedLimit { name: &queue.name, limit: queue.limit, limit_configured: configured })
 }
 
 fn history<'a>(

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::fleet::view::{CallRates, FleetView, QueueView};
+use crate::fleet::view::{CallRates, FleetView, QueueView, known_sum};
 use crate::telemetry::{Distribution, count_as_f64};
 
 use super::HISTORY_TIME;
@@ -140,11 +140,12 @@ impl HistoryPoint {
 
     /// Returns the sum of all queues.
     fn of_fleet(queues: &[QueueView]) -> Self {
-        let sum = |value: &dyn Fn(&QueueView) -> f64| queues.iter().map(value).sum::<f64>();
-        let slots = sum(&|queue| count_as_f64(queue.limit));
+        let sum = |value: &dyn Fn(&QueueView) -> f64| known_sum(queues.iter().map(value));
+        let measured = queues.iter().filter(|queue| !queue.utilization.is_nan());
+        let slots: u64 = measured.map(|queue| queue.limit).sum();
         let used = sum(&|queue| queue.utilization * count_as_f64(queue.limit));
         let mut requests = Distribution::default();
-        let mut calls = CallRates::default();
+        let mut calls = CallRates::UNKNOWN;
         for queue in queues {
             requests.add(&queue.request_times);
             calls.add(&queue.rates);
@@ -157,7 +158,7 @@ impl HistoryPoint {
             call_p99_seconds: narrow(calls.p99_seconds),
             failed_per_second: narrow(Some(sum(&|queue| queue.failed_per_second))),
             errors_per_second: narrow(Some(calls.errors_per_second)),
-            utilization: narrow((slots > 0.0).then(|| used / slots)),
+            utilization: narrow((slots > 0).then(|| used / count_as_f64(slots))),
             waiting: narrow(Some(sum(&|queue| count_as_f64(queue.waiting)))),
         }
     }
@@ -193,7 +194,7 @@ mod tests {
 
     use super::super::INTERVAL;
     use super::*;
-    use crate::fleet::view::FleetSnapshot;
+    use crate::fleet::view::{Baseline, FleetSnapshot};
 
     /// Returns the memory that the history uses at most, in bytes.
     fn bytes(history: &FleetHistory) -> usize {
@@ -208,7 +209,8 @@ mod tests {
     fn view(queues: impl Iterator<Item = String>, arrivals_per_second: f64) -> FleetView {
         let empty = FleetSnapshot { reports: Vec::new(), is_cut_off: false, servers: Vec::new() };
         let queue = |name| QueueView { name, arrivals_per_second, ..QueueView::default() };
-        FleetView { queues: queues.map(queue).collect(), ..FleetView::between(&empty, &empty) }
+        let view = FleetView::since(&Baseline::new(INTERVAL), &empty);
+        FleetView { queues: queues.map(queue).collect(), ..view }
     }
 
     #[test]

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::fleet::Report;
 use crate::fleet::report::{DatabaseReport, QueueReport, SlotsReport};
 use crate::telemetry::{Distribution, count_as_f64};
 
 use super::diagnosis::QueueDiagnosis;
+use super::report_pair::{ReportPair, UNKNOWN, known_sum, since};
 
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct ProcessView {
@@ -29,9 +29,11 @@ pub(crate) struct ProcessView {
     pub(crate) databases: Vec<DatabaseView>,
     /// Whether the queues are missing because they did not fit into the report.
     pub(crate) is_truncated: bool,
+    /// Whether rates are missing, because there are no two reports that contain all queues.
+    pub(crate) is_partial: bool,
 }
 
-/// Calls between two reports.
+/// Calls between two reports. The rates may be `UNKNOWN`.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct CallRates {
     pub(crate) calls_per_second: f64,
@@ -52,9 +54,9 @@ pub(crate) struct WorkerQueueView {
     pub(crate) is_paused: bool,
     /// The number of slots that the configuration has. `None` if the worker's version does not report it.
     pub(crate) limit_configured: Option<u64>,
-    /// The share of the slots that were in use.
+    /// The share of the slots that were in use, or `UNKNOWN`.
     pub(crate) utilization: f64,
-    /// The share of the time during which all slots were in use.
+    /// The share of the time during which all slots were in use, or `UNKNOWN`.
     pub(crate) saturated: f64,
     #[serde(flatten)]
     pub(crate) rates: CallRates,
@@ -69,7 +71,8 @@ pub(crate) struct DatabaseView {
     pub(crate) wait_seconds: Option<f64>,
 }
 
-/// A queue, summed over all processes.
+/// A queue, summed over all processes. The rates and shares are those of the processes that have sent two reports with the
+/// queue, and `UNKNOWN` if there are none.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct QueueView {
     pub(crate) name: String,
@@ -78,6 +81,8 @@ pub(crate) struct QueueView {
     /// The number of those workers in which the queue is paused.
     pub(crate) paused: u64,
     pub(crate) limit: u64,
+    /// The number of slots that the workers' configurations have, which operators may have overridden in `limit`.
+    pub(crate) limit_configured: u64,
     pub(crate) running: u64,
     /// The number of requests that are waiting for a slot.
     pub(crate) waiting: u64,
@@ -96,6 +101,8 @@ pub(crate) struct QueueView {
     pub(crate) wait_p99_seconds: Option<f64>,
     /// The number of slots that the arrivals need by Little's law if a fifth of them is kept free.
     pub(crate) slots_needed: Option<f64>,
+    /// Whether the rates leave out processes, because these have not sent two reports with the queue.
+    pub(crate) is_partial: bool,
     #[serde(flatten)]
     pub(crate) rates: CallRates,
     #[serde(flatten)]
@@ -104,59 +111,21 @@ pub(crate) struct QueueView {
     pub(crate) waits: Distribution,
     #[serde(skip)]
     pub(crate) request_times: Distribution,
-}
-
-/// Two reports of a process. Without an earlier report, rates are averaged over the time since the process started.
-pub(crate) struct ReportPair<'a> {
-    before: Option<&'a Report>,
-    now: &'a Report,
-    seconds: f64,
-}
-
-impl<'a> ReportPair<'a> {
-    pub(crate) fn new(before: Option<&'a Report>, now: &'a Report) -> Self {
-        let since = before.map_or(0.0, |before| before.uptime_seconds);
-        Self { before, now, seconds: (now.uptime_seconds - since).max(1e-3) }
-    }
-
-    /// Returns every queue's report with its earlier report.
-    pub(crate) fn queues(
-        &self,
-    ) -> impl Iterator<Item = (&'a QueueReport, Option<&'a QueueReport>)> {
-        let before = self.before;
-        self.now.queues.iter().map(move |queue| {
-            let earlier = before
-                .and_then(|before| before.queues.iter().find(|other| other.name == queue.name));
-            (queue, earlier)
-        })
-    }
-
-    pub(crate) fn rate(&self, now: u64, before: u64) -> f64 {
-        count_as_f64(now.saturating_sub(before)) / self.seconds
-    }
-
-    fn share(&self, now: f64, before: f64) -> f64 {
-        ((now - before) / self.seconds).max(0.0)
-    }
-
-    fn rates(&self, now: &QueueReport, before: Option<&QueueReport>) -> CallRates {
-        let calls = before.map_or(0, |before| before.calls);
-        let errors = before.map_or(0, |before| before.errors);
-        let rates = CallRates {
-            calls_per_second: self.rate(now.calls, calls),
-            errors_per_second: self.rate(now.errors, errors),
-            ..CallRates::default()
-        };
-        rates.with(since(&now.times, before.map(|before| &before.times)))
-    }
-}
-
-fn since(now: &Distribution, before: Option<&Distribution>) -> Distribution {
-    before.map_or_else(|| now.clone(), |before| now.since(before))
+    /// The workers that the shares are computed from, and their slots.
+    #[serde(skip)]
+    pub(crate) measured: (u64, u64),
 }
 
 impl CallRates {
-    fn with(mut self, times: Distribution) -> Self {
+    pub(crate) const UNKNOWN: Self = Self {
+        calls_per_second: UNKNOWN,
+        errors_per_second: UNKNOWN,
+        p50_seconds: None,
+        p99_seconds: None,
+        times: Distribution { count: 0, seconds: 0.0, buckets: Vec::new() },
+    };
+
+    pub(super) fn with_times(mut self, times: Distribution) -> Self {
         self.p50_seconds = times.quantile(0.5);
         self.p99_seconds = times.quantile(0.99);
         self.times = times;
@@ -165,41 +134,23 @@ impl CallRates {
 
     /// Adds the calls of another process or queue.
     pub(crate) fn add(&mut self, other: &Self) {
-        self.calls_per_second += other.calls_per_second;
-        self.errors_per_second += other.errors_per_second;
+        self.calls_per_second = known_sum([self.calls_per_second, other.calls_per_second]);
+        self.errors_per_second = known_sum([self.errors_per_second, other.errors_per_second]);
         let mut times = std::mem::take(&mut self.times);
         times.add(&other.times);
-        *self = std::mem::take(self).with(times);
+        *self = std::mem::take(self).with_times(times);
     }
 }
 
 impl ProcessView {
-    pub(crate) fn between(before: Option<&Report>, now: &Report) -> Self {
-        let pair = ReportPair::new(before, now);
-        let mut rates = CallRates::default();
-        let mut worker_queues = Vec::new();
-        for (queue, earlier) in pair.queues() {
-            let own = pair.rates(queue, earlier);
-            rates.add(&own);
-            if let Some(slots) = &queue.slots {
-                let earlier = earlier.and_then(|earlier| earlier.slots.as_ref());
-                worker_queues.push(WorkerQueueView::between(
-                    &pair,
-                    &queue.name,
-                    (slots, earlier),
-                    own,
-                ));
-            }
-        }
-        let database = |database: &DatabaseReport| {
-            let earlier = before.and_then(|before| {
-                before.databases.iter().find(|other| other.name == database.name)
-            });
-            DatabaseView {
-                name: database.name.clone(),
-                is_up: database.is_up,
-                wait_seconds: since(&database.waits, earlier.map(|other| &other.waits)).mean(),
-            }
+    pub(crate) fn between(pair: &ReportPair<'_>) -> Self {
+        let now = pair.now;
+        let (rates, is_partial) = pair.total();
+        let queue = |(queue, earlier)| WorkerQueueView::between(pair, queue, earlier);
+        let database = |database: &DatabaseReport| DatabaseView {
+            name: database.name.clone(),
+            is_up: database.is_up,
+            wait_seconds: pair.database_wait(database),
         };
         Self {
             role: now.role.clone(),
@@ -210,43 +161,62 @@ impl ProcessView {
             not_ready: now.not_ready.clone(),
             in_flight: now.in_flight,
             in_flight_max: now.in_flight_max,
-            cpu_cores: now.cpu_seconds.map(|used| {
-                pair.share(used, before.and_then(|before| before.cpu_seconds).unwrap_or_default())
-            }),
+            cpu_cores: pair.cpu_cores(),
             memory_bytes: now.memory_bytes,
             databases: now.databases.iter().map(database).collect(),
-            queues: worker_queues,
+            queues: pair.queues().filter_map(queue).collect(),
             is_truncated: now.is_truncated,
             rates,
+            is_partial,
         }
     }
 }
 
 impl WorkerQueueView {
+    /// Returns `None` for the queue of a gateway.
     fn between(
         pair: &ReportPair<'_>,
-        name: &str,
-        (now, before): (&SlotsReport, Option<&SlotsReport>),
-        rates: CallRates,
-    ) -> Self {
-        let (used, full) =
-            before.map_or((0.0, 0.0), |slots| (slots.used_seconds, slots.full_seconds));
-        Self {
-            name: name.to_owned(),
+        queue: &QueueReport,
+        before: Option<&QueueReport>,
+    ) -> Option<Self> {
+        let now = queue.slots.as_ref()?;
+        let earlier = before.and_then(|before| before.slots.as_ref());
+        let earlier = |value: fn(&SlotsReport) -> f64| earlier.map(value);
+        let used = pair.share(now.used_seconds, earlier(|slots| slots.used_seconds));
+        let full = pair.share(now.full_seconds, earlier(|slots| slots.full_seconds));
+        Some(Self {
+            name: queue.name.clone(),
             limit: now.limit,
             running: now.running,
             is_served: now.is_served,
             is_paused: now.is_paused,
             limit_configured: now.limit_configured,
-            utilization: (pair.share(now.used_seconds, used) / count_as_f64(now.limit.max(1)))
-                .min(1.0),
-            saturated: pair.share(now.full_seconds, full).min(1.0),
-            rates,
-        }
+            utilization: at_most_one(used / count_as_f64(now.limit.max(1))),
+            saturated: at_most_one(full),
+            rates: pair.rates(queue, before),
+        })
     }
 }
 
+/// Returns a share that is at most 1. `UNKNOWN` stays `UNKNOWN`, which `f64::min` would replace.
+fn at_most_one(share: f64) -> f64 {
+    if share > 1.0 { 1.0 } else { share }
+}
+
 impl QueueView {
+    /// Creates a queue to which the processes will be added.
+    pub(crate) fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            utilization: UNKNOWN,
+            saturated: UNKNOWN,
+            arrivals_per_second: UNKNOWN,
+            failed_per_second: UNKNOWN,
+            rates: CallRates::UNKNOWN,
+            ..Self::default()
+        }
+    }
+
     /// Adds the queue of one process.
     pub(crate) fn add(
         &mut self,
@@ -254,43 +224,57 @@ impl QueueView {
         now: &QueueReport,
         before: Option<&QueueReport>,
     ) {
-        let rates = pair.rates(now, before);
+        self.is_partial |= before.is_none();
+        self.diagnosis.add(now, before);
         if let Some(slots) = &now.slots {
-            let earlier = before.and_then(|before| before.slots.as_ref());
-            let queue = WorkerQueueView::between(pair, &now.name, (slots, earlier), rates);
-            if self.last_error.is_empty() || queue.rates.errors_per_second > 0.0 {
-                self.last_error.clone_from(&now.last_error);
-            }
-            self.rates.add(&queue.rates);
             self.running += slots.running;
             self.waiting += slots.waiting;
-            if slots.is_served {
-                self.workers += 1;
-                self.paused += u64::from(slots.is_paused);
-                self.limit += slots.limit;
-                // These are sums until `finish` divides them.
-                self.utilization += queue.utilization * count_as_f64(slots.limit);
-                self.saturated += queue.saturated;
-            }
+            let Some(queue) = WorkerQueueView::between(pair, now, before) else { return };
+            self.add_worker(&queue, &now.last_error);
         } else if let Some(demand) = &now.demand {
             let earlier = before.and_then(|before| before.demand.as_ref());
-            let arrivals = earlier.map_or(0, |earlier| earlier.arrivals);
-            self.arrivals_per_second += pair.rate(demand.arrivals, arrivals);
-            self.failed_per_second += rates.errors_per_second;
+            let rates = pair.rates(now, before);
+            let arrivals = pair.rate(demand.arrivals, earlier.map(|earlier| earlier.arrivals));
+            self.arrivals_per_second = known_sum([self.arrivals_per_second, arrivals]);
+            self.failed_per_second = known_sum([self.failed_per_second, rates.errors_per_second]);
             self.request_times.add(&rates.times);
             self.waiting += demand.waiting;
             self.waits.add(&since(&demand.waits, earlier.map(|earlier| &earlier.waits)));
         }
     }
 
+    fn add_worker(&mut self, queue: &WorkerQueueView, last_error: &str) {
+        if self.last_error.is_empty() || queue.rates.errors_per_second > 0.0 {
+            last_error.clone_into(&mut self.last_error);
+        }
+        self.rates.add(&queue.rates);
+        if !queue.is_served {
+            return;
+        }
+        self.workers += 1;
+        self.paused += u64::from(queue.is_paused);
+        self.limit += queue.limit;
+        self.limit_configured += queue.limit_configured.unwrap_or(queue.limit);
+        if !queue.utilization.is_nan() {
+            let (workers, slots) = &mut self.measured;
+            *workers += 1;
+            *slots += queue.limit;
+            // These are sums until `finish` divides them.
+            let used = queue.utilization * count_as_f64(queue.limit);
+            self.utilization = known_sum([self.utilization, used]);
+            self.saturated = known_sum([self.saturated, queue.saturated]);
+        }
+    }
+
     /// Turns sums into means. Must be called after the last process has been added.
     pub(crate) fn finish(&mut self) {
-        self.utilization /= count_as_f64(self.limit.max(1));
-        self.saturated /= count_as_f64(self.workers.max(1));
+        let (workers, slots) = self.measured;
+        self.utilization /= count_as_f64(slots.max(1));
+        self.saturated /= count_as_f64(workers.max(1));
         self.wait_p99_seconds = self.waits.quantile(0.99);
         self.request_p50_seconds = self.request_times.quantile(0.5);
         self.request_p99_seconds = self.request_times.quantile(0.99);
         let load = self.load(count_as_f64(self.limit), 1.0);
-        self.slots_needed = load.call_seconds.map(|_| load.slots_needed());
+        self.slots_needed = load.call_seconds.and_then(|_| load.slots_needed());
     }
 }

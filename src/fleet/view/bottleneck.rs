@@ -101,10 +101,18 @@ fn without_worker(queues: &[QueueView]) -> Option<Bottleneck> {
         "no worker serves it"
     };
     let sentence = format!(
-        "The bottleneck is queue {}: {why}, while {:.1} requests per second arrive and {} are waiting.",
-        queue.name, queue.arrivals_per_second, queue.waiting,
+        "The bottleneck is queue {}: {why}, while {}{} are waiting.",
+        queue.name,
+        arrivals(queue),
+        queue.waiting,
     );
     Some(Bottleneck::new(BottleneckKind::NoWorker, &queue.name, sentence))
+}
+
+/// Returns how many requests arrive, if that is known.
+fn arrivals(queue: &QueueView) -> String {
+    let rate = queue.arrivals_per_second;
+    if rate.is_nan() { String::new() } else { format!("{rate:.1} requests per second arrive and ") }
 }
 
 fn saturated(processes: &[ProcessView], queues: &[QueueView]) -> Option<Bottleneck> {
@@ -125,15 +133,16 @@ fn saturated(processes: &[ProcessView], queues: &[QueueView]) -> Option<Bottlene
             queue.arrivals_per_second.max(queue.rates.calls_per_second)
         )
     });
+    let waited = queue.wait_p99_seconds.map_or_else(String::new, |wait| {
+        format!("; 99 % of requests waited for less than {}", seconds(Some(wait)))
+    });
     let sentence = format!(
-        "The bottleneck is queue {}: all {} slots of its {} were in use {} of the time. {} requests are waiting; 99 % of \
-         requests waited for less than {}.{needed}",
+        "The bottleneck is queue {}: all {} slots of its {} were in use {} of the time. {} requests are waiting{waited}.{needed}",
         queue.name,
         queue.limit,
         if queue.workers == 1 { "worker".to_owned() } else { format!("{} workers", queue.workers) },
         percent(queue.saturated),
         queue.waiting,
-        seconds(queue.wait_p99_seconds),
     );
     Some(Bottleneck::new(BottleneckKind::Queue, &queue.name, sentence))
 }
@@ -193,6 +202,9 @@ fn nothing(queues: &[QueueView]) -> Bottleneck {
             percent(queue.utilization),
             queue.limit,
         ),
+        None if queues.iter().any(|queue| queue.is_partial) => {
+            "No bottleneck is known yet: not all processes have sent two reports.".to_owned()
+        }
         None => "There is no bottleneck: no calls were made.".to_owned(),
     };
     Bottleneck::new(BottleneckKind::None, "", sentence)

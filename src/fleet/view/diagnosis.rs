@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::fleet::report::{DeliveryReport, OffersReport, QueueReport};
+use crate::fleet::report::QueueReport;
 
 /// A queue whose oldest unaccepted request is at least this old does not progress. Workers accept or refuse within milliseconds.
 const UNACCEPTED_SECONDS: f64 = 2.0;
@@ -37,6 +37,9 @@ pub(crate) struct QueueDiagnosis {
     /// The number of requests that workers answered between the reports. Requests that time out, or whose clients leave, are no
     /// progress.
     pub(crate) answered: u64,
+    /// Whether the numbers between the reports leave out processes that have not sent two reports with the queue.
+    #[serde(skip)]
+    pub(crate) is_partial: bool,
     /// The time from acceptance to answer that 99 % of the answered requests did not exceed in any gateway since it started. Zero if
     /// none was answered.
     #[serde(skip)]
@@ -50,10 +53,9 @@ impl QueueDiagnosis {
     /// Adds the queue of one process. Without an earlier report, it is unknown what happened between the reports, and nothing of it is
     /// counted.
     pub(crate) fn add(&mut self, now: &QueueReport, before: Option<&QueueReport>) {
-        let before = before.unwrap_or(now);
+        self.is_partial |= before.is_none();
         if let Some(delivery) = &now.delivery {
-            let none = DeliveryReport::default();
-            let earlier = before.delivery.as_ref().unwrap_or(&none);
+            let earlier = before.and_then(|before| before.delivery.as_ref());
             self.unaccepted += delivery.unaccepted;
             self.unaccepted_seconds = self.unaccepted_seconds.max(delivery.unaccepted_seconds);
             self.accepted += delivery.accepted;
@@ -63,28 +65,32 @@ impl QueueDiagnosis {
             }
             self.answered_p99_seconds =
                 self.answered_p99_seconds.max(delivery.answered_p99_seconds);
-            self.answered += delivery.answered.saturating_sub(earlier.answered);
-            self.unserved += delivery.unserved.saturating_sub(earlier.unserved);
+            if let Some(earlier) = earlier {
+                self.answered += delivery.answered.saturating_sub(earlier.answered);
+                self.unserved += delivery.unserved.saturating_sub(earlier.unserved);
+            }
         }
         if let Some(offers) = &now.offers {
-            let none = OffersReport::default();
-            let earlier = before.offers.as_ref().unwrap_or(&none);
             self.offered += offers.open;
-            self.offers_made += offers.made.saturating_sub(earlier.made);
-            self.offers_lapsed += offers.lapsed.saturating_sub(earlier.lapsed);
+            if let Some(earlier) = before.and_then(|before| before.offers.as_ref()) {
+                self.offers_made += offers.made.saturating_sub(earlier.made);
+                self.offers_lapsed += offers.lapsed.saturating_sub(earlier.lapsed);
+            }
         }
     }
 
     /// Returns whether workers do not accept the requests that are sent to them.
     pub(crate) fn is_not_accepted(&self) -> bool {
-        let age = if self.answered > 0 { UNACCEPTED_SECONDS } else { UNACCEPTED_IDLE_SECONDS };
+        let is_idle = self.answered == 0 && !self.is_partial;
+        let age = if is_idle { UNACCEPTED_IDLE_SECONDS } else { UNACCEPTED_SECONDS };
         self.unaccepted > 0 && self.unaccepted_seconds >= age
     }
 
     /// Returns whether the calls that workers have accepted do not end: none was answered between the reports, and the oldest takes
     /// much longer than the calls that were answered.
     pub(crate) fn is_hanging(&self) -> bool {
-        self.accepted > 0 && self.answered == 0 && self.accepted_seconds >= self.long_call_seconds()
+        let is_idle = self.answered == 0 && !self.is_partial;
+        self.accepted > 0 && is_idle && self.accepted_seconds >= self.long_call_seconds()
     }
 
     /// Returns the duration from which a call seems to hang.

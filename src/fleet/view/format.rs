@@ -1,7 +1,10 @@
-//! Formats numbers and durations for people.
+//! Formats numbers and durations for people. A value that is not known is `-`.
 
 /// Formats a fraction as a percentage.
 pub(crate) fn percent(share: f64) -> String {
+    if share.is_nan() {
+        return "-".to_owned();
+    }
     format!("{:.0} %", share * 100.0)
 }
 
@@ -17,11 +20,15 @@ pub(crate) fn seconds(time: Option<f64>) -> String {
 
 /// Formats a rate per second.
 pub(crate) fn rate(rate: f64) -> String {
+    if rate.is_nan() {
+        return "-".to_owned();
+    }
     if rate > 0.0 && rate < 10.0 { format!("{rate:.2}") } else { format!("{rate:.0}") }
 }
 
 pub(crate) fn bytes(bytes: f64) -> String {
     match bytes {
+        b if b.is_nan() => "-".to_owned(),
         b if b < 1e3 => format!("{b:.0} B"),
         b if b < 1e6 => format!("{:.1} kB", b / 1e3),
         b => format!("{:.1} MB", b / 1e6),

@@ -50,8 +50,10 @@ pub(crate) fn idle_workers(view: &FleetView) -> Vec<IdleWorker<'_>> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::super::activity::{CallRates, QueueView};
-    use super::super::{FleetSnapshot, FleetView};
+    use super::super::{Baseline, FleetSnapshot, FleetView};
     use super::*;
 
     fn served(calls_per_second: f64) -> WorkerQueueView {
@@ -82,7 +84,7 @@ mod tests {
             window_seconds: 2.0,
             processes,
             queues: vec![queue],
-            ..FleetView::between(&none, &none)
+            ..FleetView::since(&Baseline::new(Duration::ZERO), &none)
         };
         idle_workers(&view).iter().map(|idle| idle.id.to_owned()).collect()
     }

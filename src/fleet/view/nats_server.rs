@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::report_pair::UNKNOWN;
 use crate::telemetry::count_as_f64;
 
 /// The state of a server at one moment.
@@ -44,7 +45,7 @@ pub(crate) struct Connz {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct MonitoredConnections {
     pub(crate) connections: Vec<MonitoredConnection>,
-    /// A sentence for each server whose connections are not all known.
+    /// For each server whose connections are not all known, its name and the reason.
     pub(crate) gaps: Vec<String>,
 }
 
@@ -54,17 +55,13 @@ impl MonitoredConnections {
         match answer {
             Ok(Connz { connections, total }) => {
                 if connections.len() < total {
-                    self.gaps.push(format!(
-                        "only {} of the {total} connections of {server} are known, so processes that do not reply may be \
-                         missing",
-                        connections.len()
-                    ));
+                    let listed = connections.len();
+                    self.gaps
+                        .push(format!("{server} lists only {listed} of its {total} connections"));
                 }
                 self.connections.extend(connections);
             }
-            Err(failure) => self.gaps.push(format!(
-                "the connections of {server} are not known, so processes that do not reply may be missing: {failure}"
-            )),
+            Err(failure) => self.gaps.push(format!("{server}: {failure}")),
         }
     }
 }
@@ -95,7 +92,8 @@ impl MonitoredConnection {
     }
 }
 
-/// A NATS server, with rates between two samples.
+/// A NATS server, with rates between two samples. They are `UNKNOWN` without an earlier sample, and if the server has been
+/// restarted in between.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct NatsServerView {
     pub(crate) url: String,
@@ -128,22 +126,29 @@ impl NatsServerView {
             Err(failure) => (None, Some(failure.clone())),
         };
         let values = sample.map(|sample| sample.values.clone()).unwrap_or_default();
-        let earlier = before.map_or_else(|| values.clone(), |before| before.values.clone());
-        let elapsed =
-            before.zip(sample).map(|(before, sample)| sample.at.duration_since(before.at));
-        let seconds = elapsed.map_or(1.0, |elapsed| elapsed.as_secs_f64()).max(1e-3);
-        let rate = |now: u64, before: u64| count_as_f64(now.saturating_sub(before)) / seconds;
+        let pair = before.zip(sample).filter(|(before, sample)| {
+            sample.at > before.at && sample.values.in_msgs >= before.values.in_msgs
+        });
+        let rate = |value: fn(&Varz) -> u64| {
+            pair.map_or(UNKNOWN, |(before, sample)| {
+                let seconds = sample.at.duration_since(before.at).as_secs_f64();
+                count_as_f64(value(&sample.values).saturating_sub(value(&before.values))) / seconds
+            })
+        };
+        let slow_consumers_new = pair.map_or(0, |(before, sample)| {
+            sample.values.slow_consumers.saturating_sub(before.values.slow_consumers)
+        });
         let slowest = sample.and_then(|sample| sample.slowest.clone()).unwrap_or_default();
         Self {
             url: url.to_owned(),
             failure,
             connections: values.connections,
             slow_consumers: values.slow_consumers,
-            slow_consumers_new: values.slow_consumers.saturating_sub(earlier.slow_consumers),
-            in_messages_per_second: rate(values.in_msgs, earlier.in_msgs),
-            out_messages_per_second: rate(values.out_msgs, earlier.out_msgs),
-            in_bytes_per_second: rate(values.in_bytes, earlier.in_bytes),
-            out_bytes_per_second: rate(values.out_bytes, earlier.out_bytes),
+            slow_consumers_new,
+            in_messages_per_second: rate(|values| values.in_msgs),
+            out_messages_per_second: rate(|values| values.out_msgs),
+            in_bytes_per_second: rate(|values| values.in_bytes),
+            out_bytes_per_second: rate(|values| values.out_bytes),
             cpu_percent: values.cpu,
             name: values.server_name,
             version: values.version,

@@ -17,12 +17,13 @@ pub(crate) struct PoolView {
     pub(crate) name: String,
     /// The number of workers that serve a queue.
     pub(crate) workers: u64,
-    pub(crate) workers_needed: u64,
-    /// The workers that are not needed; negative if workers are missing.
-    pub(crate) workers_free: i64,
+    /// `None` if the load is not known.
+    pub(crate) workers_needed: Option<u64>,
+    /// The workers that are not needed; negative if workers are missing. `None` if the load is not known.
+    pub(crate) workers_free: Option<i64>,
     /// The share of the slots of the busiest queue that the load occupies, by Little's law. Above 1 if there are too few
-    /// slots.
-    pub(crate) load: f64,
+    /// slots. `None` if the load of one of the queues is not known.
+    pub(crate) load: Option<f64>,
     /// The queues that the workers have slots for.
     pub(crate) queues: Vec<String>,
     /// Whether the workers have slots for different queues.
@@ -91,14 +92,17 @@ impl PoolWorkers<'_> {
             let share = count_as_f64(slots) / count_as_f64(total.max(1));
             Some(queue.load(count_as_f64(slots), share))
         });
-        let headroom = Headroom::new(self.number, loads)?;
+        if self.number == 0 {
+            return None;
+        }
+        let headroom = Headroom::new(self.number, loads);
         let served: BTreeSet<&str> = self.kinds.iter().flatten().copied().collect();
         Some(PoolView {
             name: name.to_owned(),
-            workers: headroom.workers,
-            workers_needed: headroom.workers_needed,
-            workers_free: headroom.workers_free(),
-            load: headroom.load,
+            workers: self.number,
+            workers_needed: headroom.map(|headroom| headroom.workers_needed),
+            workers_free: headroom.map(|headroom| headroom.workers_free()),
+            load: headroom.map(|headroom| headroom.load),
             queues: served.into_iter().map(str::to_owned).collect(),
             is_mixed: self.kinds.len() > 1,
         })
@@ -108,9 +112,13 @@ impl PoolWorkers<'_> {
 impl QueueView {
     /// Returns a share of the queue's load, which `slots` serve.
     pub(super) fn load(&self, slots: f64, share: f64) -> QueueLoad {
-        let in_progress = self.utilization * count_as_f64(self.limit) + count_as_f64(self.waiting);
+        let used = self.utilization * count_as_f64(self.limit);
+        // `f64::max` ignores an unknown rate. Without the rate of calls, their duration is not known either.
+        let calls = self.rates.calls_per_second;
+        let arrivals = if calls.is_nan() { calls } else { calls.max(self.arrivals_per_second) };
+        let in_progress = used + count_as_f64(self.waiting);
         QueueLoad {
-            arrivals_per_second: share * self.arrivals_per_second.max(self.rates.calls_per_second),
+            arrivals_per_second: share * arrivals,
             call_seconds: self.rates.times.mean(),
             in_progress: share * in_progress,
             slots,
@@ -162,7 +170,8 @@ mod tests {
         let pools = pools(&reports, &[queue("a", 4, 2.0), queue("b", 16, 16.0)]);
         let [default, heavy] = &pools[..] else { panic!("{pools:?}") };
         assert_eq!((&*default.name, &*heavy.name), (DEFAULT_POOL, "heavy"));
-        assert!(is_near(default.load, 0.5) && is_near(heavy.load, 0.5), "{pools:?}");
+        let is_half = |pool: &PoolView| pool.load.is_some_and(|load| is_near(load, 0.5));
+        assert!(is_half(default) && is_half(heavy), "{pools:?}");
         assert_eq!(default.queues, ["a", "b"]);
         assert!(!default.is_mixed && !heavy.is_mixed);
     }
@@ -173,9 +182,18 @@ mod tests {
             [worker("p", &[("a", 4, true), ("b", 4, false)]), worker("p", &[("a", 4, false)])];
         let pools = pools(&reports, &[queue("a", 4, 16.0), queue("b", 0, 99.0)]);
         let [pool] = &pools[..] else { panic!("{pools:?}") };
-        assert_eq!((pool.workers, pool.workers_needed), (1, 3), "{pool:?}");
-        assert!(is_near(pool.load, 2.0), "{pool:?}");
+        assert_eq!((pool.workers, pool.workers_needed), (1, Some(3)), "{pool:?}");
+        assert!(pool.load.is_some_and(|load| is_near(load, 2.0)), "{pool:?}");
         assert!(pool.is_mixed, "{pool:?}");
         assert!(super::pools(&reports[1..], &[]).is_empty());
+    }
+
+    #[test]
+    fn the_load_is_unknown_until_the_rates_of_all_queues_are_known() {
+        let reports = [worker("p", &[("a", 4, true), ("b", 4, true)])];
+        let pools = pools(&reports, &[queue("a", 4, 2.0), QueueView::new("b")]);
+        let [pool] = &pools[..] else { panic!("{pools:?}") };
+        assert_eq!((pool.workers, pool.load), (1, None), "{pool:?}");
+        assert_eq!((pool.workers_needed, pool.workers_free), (None, None), "{pool:?}");
     }
 }

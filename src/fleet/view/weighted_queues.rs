@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::activity::ReportPair;
-use super::format::rate;
-use crate::fleet::Report;
+use super::format::{rate, seconds};
+use super::report_pair::{ReportPair, UNKNOWN, known_sum, since};
+use crate::fleet::report::WeightedQueueReport;
+use crate::telemetry::Distribution;
 
 /// The headings of the table.
-pub(crate) const HEADINGS: [&str; 7] =
-    ["ENDPOINT", "QUEUE", "WEIGHT", "REQUESTS/s", "SHARE", "4xx", "5xx"];
+pub(crate) const HEADINGS: [&str; 9] =
+    ["ENDPOINT", "QUEUE", "WEIGHT", "REQUESTS/s", "SHARE", "p50", "p99", "4xx", "5xx"];
 
-/// One of several queues of an endpoint, summed over all gateways.
+/// One of several queues of an endpoint, summed over all gateways that have sent two reports with it.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct WeightedQueueView {
     pub(crate) endpoint: String,
@@ -21,6 +22,7 @@ pub(crate) struct WeightedQueueView {
     pub(crate) weights: BTreeSet<u64>,
     /// The weights in the catalogues, without duplicates.
     pub(crate) catalogue_weights: BTreeSet<u64>,
+    /// `UNKNOWN` if no gateway has sent two reports with the queue.
     pub(crate) requests_per_second: f64,
     /// The share of the endpoint's requests that were given this queue. There is none without requests.
     pub(crate) share: Option<f64>,
@@ -28,6 +30,11 @@ pub(crate) struct WeightedQueueView {
     pub(crate) client_error_share: Option<f64>,
     /// The share of the queue's requests that were answered with a status of 500 to 599.
     pub(crate) server_error_share: Option<f64>,
+    pub(crate) p50_seconds: Option<f64>,
+    /// The 99th percentile of the time from request to response.
+    pub(crate) p99_seconds: Option<f64>,
+    #[serde(skip)]
+    times: Distribution,
     #[serde(skip)]
     client_errors_per_second: f64,
     #[serde(skip)]
@@ -35,48 +42,55 @@ pub(crate) struct WeightedQueueView {
 }
 
 /// Returns the queues of all endpoints with several queues, by endpoint and in the order of the catalogue.
-pub(crate) fn weighted_queues(earlier: &[Report], later: &[Report]) -> Vec<WeightedQueueView> {
+pub(crate) fn weighted_queues(pairs: &[ReportPair<'_>]) -> Vec<WeightedQueueView> {
     let mut endpoints: BTreeMap<&str, Vec<WeightedQueueView>> = BTreeMap::new();
-    for report in later {
-        let before = earlier.iter().find(|other| other.id == report.id);
-        let pair = ReportPair::new(before, report);
-        let before = before.map(|before| before.weighted_queues.as_slice()).unwrap_or_default();
-        let before: BTreeMap<(&str, &str), _> =
-            before.iter().map(|one| ((&*one.endpoint, &*one.queue), one)).collect();
-        for now in &report.weighted_queues {
+    for pair in pairs {
+        for (now, earlier) in pair.weighted_queues() {
             let queues = endpoints.entry(&now.endpoint).or_default();
             let index = queues.iter().position(|view| view.queue == now.queue);
             let index = index.unwrap_or_else(|| {
-                let (endpoint, queue) = (now.endpoint.clone(), now.queue.clone());
-                queues.push(WeightedQueueView { endpoint, queue, ..WeightedQueueView::default() });
+                queues.push(WeightedQueueView::new(&now.endpoint, &now.queue));
                 queues.len() - 1
             });
             let Some(view) = queues.get_mut(index) else { continue };
-            let earlier = before.get(&(&*now.endpoint, &*now.queue));
-            let (requests, client_errors, server_errors) = earlier.map_or((0, 0, 0), |earlier| {
-                (earlier.requests, earlier.client_errors, earlier.server_errors)
-            });
+            let add = |sum: &mut f64, value: fn(&WeightedQueueReport) -> u64| {
+                *sum = known_sum([*sum, pair.rate(value(now), earlier.map(value))]);
+            };
             view.weights.insert(now.weight);
             view.catalogue_weights.insert(now.catalogue_weight);
-            view.requests_per_second += pair.rate(now.requests, requests);
-            view.client_errors_per_second += pair.rate(now.client_errors, client_errors);
-            view.server_errors_per_second += pair.rate(now.server_errors, server_errors);
+            add(&mut view.requests_per_second, |report| report.requests);
+            add(&mut view.client_errors_per_second, |report| report.client_errors);
+            add(&mut view.server_errors_per_second, |report| report.server_errors);
+            view.times.add(&since(&now.times, earlier.map(|earlier| &earlier.times)));
         }
     }
     let share = |part: f64, whole: f64| (whole > 0.0).then(|| part / whole);
     for queues in endpoints.values_mut() {
-        let all: f64 = queues.iter().map(|view| view.requests_per_second).sum();
+        let all = known_sum(queues.iter().map(|view| view.requests_per_second));
         for view in queues {
             let own = view.requests_per_second;
             view.share = share(own, all);
             view.client_error_share = share(view.client_errors_per_second, own);
             view.server_error_share = share(view.server_errors_per_second, own);
+            view.p50_seconds = view.times.quantile(0.5);
+            view.p99_seconds = view.times.quantile(0.99);
         }
     }
     endpoints.into_values().flatten().collect()
 }
 
 impl WeightedQueueView {
+    fn new(endpoint: &str, queue: &str) -> Self {
+        Self {
+            endpoint: endpoint.to_owned(),
+            queue: queue.to_owned(),
+            requests_per_second: UNKNOWN,
+            client_errors_per_second: UNKNOWN,
+            server_errors_per_second: UNKNOWN,
+            ..Self::default()
+        }
+    }
+
     /// Returns the row of the table.
     pub(crate) fn row(&self) -> Vec<String> {
         let optional = |share: Option<f64>| share.map_or_else(|| "-".to_owned(), percent);
@@ -86,6 +100,8 @@ impl WeightedQueueView {
             self.weight(),
             rate(self.requests_per_second),
             optional(self.share),
+            seconds(self.p50_seconds),
+            seconds(self.p99_seconds),
             optional(self.client_error_share),
             optional(self.server_error_share),
         ]
@@ -130,7 +146,7 @@ pub(crate) fn notes(queues: &[WeightedQueueView]) -> impl Iterator<Item = String
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::report::WeightedQueueReport;
+    use crate::fleet::Report;
 
     fn report(id: &str, seconds: f64, queues: &[(&str, u64, [u64; 3])]) -> Report {
         let queue =
@@ -143,6 +159,7 @@ mod tests {
                     requests: *requests,
                     client_errors: *client_errors,
                     server_errors: *server_errors,
+                    ..WeightedQueueReport::default()
                 }
             };
         Report {
@@ -155,18 +172,21 @@ mod tests {
 
     #[test]
     fn rates_and_shares_are_those_between_the_snapshots() {
-        let before = vec![report("g1", 10.0, &[("v1", 5, [100, 0, 0]), ("v2", 5, [50, 1, 9])])];
-        let after = vec![
+        let before = [report("g1", 10.0, &[("v1", 5, [100, 0, 0]), ("v2", 5, [50, 1, 9])])];
+        let after = [
             report("g1", 12.0, &[("v1", 5, [250, 0, 3]), ("v2", 5, [60, 3, 14])]),
             report("g2", 1.0, &[("v1", 5, [30, 0, 0]), ("v2", 0, [0, 0, 0])]),
         ];
-        let views = weighted_queues(&before, &after);
+        // The second gateway has sent only one report, so its requests are not known.
+        let pairs =
+            [ReportPair::new(Some(&before[0]), &after[0]), ReportPair::new(None, &after[1])];
+        let views = weighted_queues(&pairs);
         let rows: Vec<String> = views.iter().map(|view| view.row().join("|")).collect();
-        // v1: 75/s and 30/s; v2: 5/s, of which 1/s and 2.5/s are errors.
-        assert_eq!(rows[0], format!("horse-get|v1|5|{}|95 %|0 %|1.4 %", rate(105.0)));
+        // v1: 75/s, of which 1.5/s are errors; v2: 5/s, of which 1/s and 2.5/s are errors.
+        assert_eq!(rows[0], format!("horse-get|v1|5|{}|94 %|-|-|0 %|2.0 %", rate(75.0)));
         assert_eq!(
             rows[1],
-            format!("horse-get|v2|0 or 5 (catalogue: 5)|{}|4.5 %|20 %|50 %", rate(5.0))
+            format!("horse-get|v2|0 or 5 (catalogue: 5)|{}|6.2 %|-|-|20 %|50 %", rate(5.0))
         );
         let notes: Vec<String> = notes(&views).collect();
         assert_eq!(notes.len(), 1, "{notes:?}");
@@ -175,12 +195,11 @@ mod tests {
 
     #[test]
     fn queues_without_requests_have_no_shares() {
-        let idle = vec![report("g1", 1.0, &[("v1", 5, [0, 0, 0])])];
-        let views = weighted_queues(&idle, &idle);
-        assert_eq!(
-            views[0].row()[3..],
-            [rate(0.0), "-".to_owned(), "-".to_owned(), "-".to_owned()]
-        );
+        let idle = [1.0, 2.0].map(|seconds| report("g1", seconds, &[("v1", 5, [0, 0, 0])]));
+        let views = weighted_queues(&[ReportPair::new(Some(&idle[0]), &idle[1])]);
+        assert_eq!(views[0].row()[3..], ["0", "-", "-", "-", "-", "-"]);
+        let views = weighted_queues(&[ReportPair::new(None, &idle[1])]);
+        assert_eq!(views[0].row()[3..], ["-", "-", "-", "-", "-", "-"], "not known yet");
         assert_eq!(notes(&views).count(), 0);
     }
 }

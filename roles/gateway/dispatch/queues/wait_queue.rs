@@ -1,11 +1,11 @@
-//! The requests in one queue that are waiting for a slot, oldest first.
+//! The requests in one queue that are waiting for a slot. Callers take turns, and the requests of one caller are served in order of
+//! arrival.
 //!
 //! A worker that refuses a request remembers its reply subject and offers a slot there once one is
-//! free. The offer goes to the oldest waiter, not necessarily to the refused request. A gateway thus
-//! serves requests in order of arrival, whatever the order of refusals.
+//! free. The offer goes to the first waiter, not necessarily to the refused request. The gateway thus
+//! decides the order in which its requests are served, whatever the order of refusals.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ops::Bound;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,8 +14,10 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::Instant;
 
+use crate::fair_order::{FairOrder, FairPosition};
 use crate::jitter::jittered;
 use crate::message::Subject;
+use crate::roles::gateway::client::CallerKey;
 use crate::roles::gateway::dispatch::message::{QueueSignal, SessionMessage};
 use crate::roles::gateway::dispatch::session::WaitReason;
 use crate::telemetry::Gauge;
@@ -32,10 +34,9 @@ const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 /// The longest `Retry-After`.
 const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
 
-/// Identifies a waiter, in order of arrival. A session keeps its id while it sends its request
-/// to the group.
+/// Identifies a waiter; ordered by arrival. A session keeps its id while it sends its request to a worker, to return to its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct WaiterId(u64);
+pub struct WaiterId(FairPosition<CallerKey>);
 
 /// The decision about a new request.
 #[derive(Debug, PartialEq, Eq)]
@@ -61,8 +62,7 @@ pub struct WaitQueue {
 
 #[derive(Debug, Default)]
 struct State {
-    last_id: u64,
-    waiters: BTreeMap<WaiterId, mpsc::Sender<SessionMessage>>,
+    waiters: FairOrder<CallerKey, mpsc::Sender<SessionMessage>>,
     /// The waiters whose reply subject no worker knows, so that none will offer them a slot, and a
     /// head whose channel was full when it was to be notified. Replies let them try the group.
     unregistered: BTreeSet<WaiterId>,
@@ -98,17 +98,23 @@ impl WaitQueue {
         self.len() == 0
     }
 
-    /// Admits a request, unless it would wait longer than `wait_max` or `waiting_max` others are
-    /// already waiting.
+    /// Admits a request, unless it would wait longer than `wait_max`, or `waiting_max` others are
+    /// already waiting and `join` would evict it.
     #[must_use]
-    pub fn admit(&self, wait_max: Duration, waiting_max: usize, now: Instant) -> QueueAdmission {
+    pub fn admit(
+        &self,
+        caller: CallerKey,
+        wait_max: Duration,
+        waiting_max: usize,
+        now: Instant,
+    ) -> QueueAdmission {
         let state = self.lock();
-        let waiters = state.waiters.len();
-        if waiters == 0 {
+        if state.waiters.is_empty() {
             return QueueAdmission::SendNow;
         }
-        let is_too_late = state.expected_wait(now).is_some_and(|wait| wait > wait_max);
-        if waiters >= waiting_max || is_too_late {
+        let is_too_late = state.expected_wait(caller, now).is_some_and(|wait| wait > wait_max);
+        let is_full = state.waiters.len() >= waiting_max;
+        if is_too_late || (is_full && state.waiters.would_be_evicted(caller)) {
             QueueAdmission::Reject
         } else if state.unregistered.is_empty() {
             QueueAdmission::SendNow
@@ -117,24 +123,24 @@ impl WaitQueue {
         }
     }
 
-    /// Adds a waiter. With `old_id`, it returns to the position that it had before it sent its
-    /// request to the group. If the queue is full, evicts the youngest waiter. Returns `None` if
-    /// that is this waiter.
+    /// Adds a waiter of this caller. With `old_id`, it returns to the position that it had before it sent its request to a worker, and
+    /// its caller gets its turn back. If too many requests are waiting then, evicts the newest of the caller with the most. Returns
+    /// `None` if that is this waiter.
     #[must_use]
     pub fn join(
         &self,
-        old_id: Option<WaiterId>,
+        (caller, old_id): (CallerKey, Option<WaiterId>),
         reason: WaitReason,
         signals: mpsc::Sender<SessionMessage>,
         waiting_max: usize,
     ) -> Option<WaiterId> {
         let mut state = self.lock();
-        let id = old_id.unwrap_or_else(|| {
-            state.last_id += 1;
-            WaiterId(state.last_id)
-        });
-        let is_full = state.waiters.len() >= waiting_max && !state.waiters.contains_key(&id);
-        if is_full && (waiting_max == 0 || !state.evict_younger_than(id)) {
+        let (position, is_new) = match old_id {
+            Some(WaiterId(old)) => (old, state.waiters.restore(old, signals)),
+            None => (state.waiters.push(caller, signals), true),
+        };
+        let id = WaiterId(position);
+        if is_new && state.waiters.len() > waiting_max && state.evict_for(id) == id {
             return None;
         }
         if matches!(reason, WaitReason::NoWorkers | WaitReason::BusDown | WaitReason::Paused) {
@@ -148,13 +154,12 @@ impl WaitQueue {
         if state.notified_head == Some(id) {
             state.notified_head = None;
         }
-        state.waiters.insert(id, signals);
         state.notify_head();
         self.publish(&state);
         Some(id)
     }
 
-    /// Removes a waiter.
+    /// Removes a waiter that gives up. Its caller keeps its turn.
     pub fn leave(&self, id: WaiterId) {
         let mut state = self.lock();
         state.remove(id);
@@ -162,14 +167,27 @@ impl WaitQueue {
         self.publish(&state);
     }
 
-    /// Removes the oldest waiter and passes an offered slot to it. A waiter whose channel is full
+    /// Removes a waiter that sends its request to a worker, which uses its caller's turn unless an offer has used it already. Returns the
+    /// id with which it can return.
+    #[must_use]
+    pub fn take_turn(&self, id: WaiterId) -> WaiterId {
+        let mut state = self.lock();
+        let taken = state.waiters.take(id.0);
+        state.remove(id);
+        state.notify_head();
+        self.publish(&state);
+        // An offer was made to the first waiter, whose turn preceded those of all others, as the turn in `id` does.
+        taken.map_or(id, |(used, _)| WaiterId(used))
+    }
+
+    /// Removes the first waiter and passes an offered slot to it, which is its caller's turn. A waiter whose channel is full
     /// keeps its position, and the next one gets the slot.
     ///
     /// # Errors
     /// The slot if no request is waiting. The caller must then decline the offer.
     pub fn offer(&self, slot: Subject, now: Instant) -> Result<(), Subject> {
         let mut state = self.lock();
-        let offered = state.pass_to_oldest(slot);
+        let offered = state.pass_to_first(slot);
         if offered.is_ok() {
             state.record_dequeue(now);
         }
@@ -189,15 +207,21 @@ impl WaitQueue {
         self.publish(&state);
     }
 
-    /// Records that a waiter got a slot by sending its request to the group.
+    /// Records that the head got a slot by sending its request to the group, for the drain rate.
     pub fn record_dequeue(&self, now: Instant) {
         self.lock().record_dequeue(now);
     }
 
-    /// Returns whether this waiter is the oldest.
+    /// Returns the number of a caller's waiters.
+    #[must_use]
+    pub fn waiters_of(&self, caller: CallerKey) -> usize {
+        self.lock().waiters.waiters_of(caller)
+    }
+
+    /// Returns whether this waiter is the next to be served.
     #[must_use]
     pub fn is_head(&self, id: WaiterId) -> bool {
-        self.lock().waiters.first_key_value().is_some_and(|(first, _)| *first == id)
+        self.lock().waiters.first().is_some_and(|(first, _)| first == id.0)
     }
 
     /// Returns whether no worker knows the reply subject of this waiter.
@@ -212,10 +236,10 @@ impl WaitQueue {
         self.lock().unregistered_reason.unwrap_or(WaitReason::NoWorkers)
     }
 
-    /// Returns `Retry-After`: the expected time until the current waiters are served, with jitter.
+    /// Returns `Retry-After`: the expected time until a new request of this caller would be served, with jitter.
     #[must_use]
-    pub fn retry_after(&self, now: Instant) -> Duration {
-        let wait = self.lock().expected_wait(now).unwrap_or(RETRY_AFTER_MIN);
+    pub fn retry_after(&self, caller: CallerKey, now: Instant) -> Duration {
+        let wait = self.lock().expected_wait(caller, now).unwrap_or(RETRY_AFTER_MIN);
         let bounded = wait.clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX);
         jittered(bounded, 0.8..=1.2)
     }
@@ -233,52 +257,51 @@ impl WaitQueue {
 }
 
 impl State {
-    /// Passes a slot to the oldest waiter that can receive it; returns the slot if none can.
-    fn pass_to_oldest(&mut self, slot: Subject) -> Result<(), Subject> {
+    /// Passes a slot to the first waiter that can receive it; returns the slot if none can.
+    fn pass_to_first(&mut self, slot: Subject) -> Result<(), Subject> {
         let mut slot = Some(slot);
         let mut removed = Vec::new();
-        for (id, signals) in &self.waiters {
+        let mut served = None;
+        for (position, signals) in self.waiters.iter() {
             match (signals.try_reserve(), slot.take()) {
                 (Ok(permit), Some(slot)) => {
                     permit.send(SessionMessage::Signal(QueueSignal::SlotOffered(slot)));
-                    removed.push(*id);
+                    removed.push(position);
+                    served = Some(position);
                     break;
                 }
                 (Err(TrySendError::Closed(())), unused) => {
-                    removed.push(*id);
+                    removed.push(position);
                     slot = unused;
                 }
                 (_, unused) => slot = unused,
             }
         }
-        for id in removed {
-            self.remove(id);
+        if let Some(position) = served {
+            self.waiters.serve(position);
+        }
+        for position in removed {
+            self.remove(WaiterId(position));
         }
         slot.map_or(Ok(()), Err)
     }
 
-    /// Evicts the youngest waiter that is younger than `id` and can receive the signal.
-    fn evict_younger_than(&mut self, id: WaiterId) -> bool {
-        let younger = (Bound::Excluded(id), Bound::Unbounded);
-        let mut youngest_first = self.waiters.range(younger).rev();
-        let evicted = youngest_first
-            .find(|(_, signals)| !finds_full(signals, QueueSignal::QueueFull))
-            .map(|(id, _)| *id);
-        if let Some(evicted) = evicted {
-            self.remove(evicted);
-            if self.notified_head == Some(evicted) {
-                self.notified_head = None;
-            }
-        }
-        evicted.is_some()
+    /// Evicts the first waiter in eviction order that can receive the signal, or else the one that joins. Returns its id.
+    fn evict_for(&mut self, joining: WaiterId) -> WaiterId {
+        let evicted = self.waiters.in_eviction_order().find(|(position, signals)| {
+            *position == joining.0 || !finds_full(signals, QueueSignal::QueueFull)
+        });
+        let evicted = evicted.map_or(joining, |(position, _)| WaiterId(position));
+        self.remove(evicted);
+        evicted
     }
 
-    /// Lets the oldest unregistered waiters try the group.
+    /// Lets the first unregistered waiters try the group.
     fn wake_unregistered(&mut self) {
         let mut woken = Vec::new();
         for id in &self.unregistered {
             // A waiter whose channel is full is woken by a later reply.
-            let signals = self.waiters.get(id);
+            let signals = self.waiters.get(id.0);
             if signals.is_none_or(|signals| !finds_full(signals, QueueSignal::SendToGroup)) {
                 woken.push(*id);
             }
@@ -292,8 +315,11 @@ impl State {
     }
 
     fn remove(&mut self, id: WaiterId) {
-        self.waiters.remove(&id);
+        self.waiters.remove(id.0);
         self.unregistered.remove(&id);
+        if self.notified_head == Some(id) {
+            self.notified_head = None;
+        }
         if self.waiters.is_empty() {
             self.dequeue_times.clear();
         }
@@ -311,24 +337,24 @@ impl State {
         }
     }
 
-    /// Returns how long a new waiter would wait at the measured rate, or `None` if the rate
+    /// Returns how long a new waiter of this caller would wait at the measured rate, or `None` if the rate
     /// is unknown.
-    fn expected_wait(&self, now: Instant) -> Option<Duration> {
+    fn expected_wait(&self, caller: CallerKey, now: Instant) -> Option<Duration> {
         if self.dequeue_times.len() < DEQUEUES_MIN {
             return None;
         }
         let first = self.dequeue_times.front()?;
         let dequeues = u32::try_from(self.dequeue_times.len()).ok()?;
         let interval = now.saturating_duration_since(*first) / dequeues;
-        let waiters = u32::try_from(self.waiters.len()).unwrap_or(u32::MAX);
-        Some(interval.saturating_mul(waiters))
+        let ahead = u32::try_from(self.waiters.ahead_of_new(caller)).unwrap_or(u32::MAX);
+        Some(interval.saturating_mul(ahead))
     }
 
-    /// Notifies the oldest waiter that it is the head. Removes waiters whose sessions ended without
+    /// Notifies the first waiter that it is the head. Removes waiters whose sessions ended without
     /// leaving the queue, because otherwise no waiter behind them would become the head.
     fn notify_head(&mut self) {
-        while let Some((id, signals)) = self.waiters.first_key_value() {
-            let id = *id;
+        while let Some((position, signals)) = self.waiters.first() {
+            let id = WaiterId(position);
             if !signals.is_closed() {
                 let is_notified =
                     self.notified_head == Some(id) || !finds_full(signals, QueueSignal::Head);

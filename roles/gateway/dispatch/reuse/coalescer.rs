@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use crate::lifecycle::Tasks;
+use crate::roles::gateway::client::CallerKey;
 use crate::telemetry::context;
 
 use super::completed_call::CompletedCall;
@@ -22,7 +23,30 @@ type SharedResult = Option<Arc<CompletedCall>>;
 /// The running calls whose answers can be shared.
 #[derive(Debug, Default)]
 pub(super) struct Coalescer {
-    calls: Mutex<HashMap<AnswerKey, Arc<watch::Sender<SharedResult>>>>,
+    calls: Mutex<HashMap<AnswerKey, JoinableCall>>,
+}
+
+/// A call that further requests can join.
+#[derive(Debug)]
+struct JoinableCall {
+    /// The caller whose turns in the wait queue the call uses.
+    leader: CallerKey,
+    result: Arc<watch::Sender<SharedResult>>,
+}
+
+/// The caller of a request, and the number of requests that a caller has in the wait queue.
+#[derive(Clone, Copy)]
+pub(super) struct Requester<'a> {
+    pub(super) caller: CallerKey,
+    pub(super) waiters_of: &'a (dyn Fn(CallerKey) -> usize + Sync),
+}
+
+impl Requester<'_> {
+    /// Returns whether a call of another caller would probably not wait longer than a call of this one: a call uses its leader's turns,
+    /// so that of a caller with many waiting requests waits for all of these.
+    fn may_join(&self, leader: CallerKey) -> bool {
+        leader == self.caller || (self.waiters_of)(leader) <= (self.waiters_of)(self.caller) + 1
+    }
 }
 
 /// The role of a request in a shared call.
@@ -42,36 +66,40 @@ struct SharedCall {
 }
 
 impl Coalescer {
-    /// Returns the result of a running call with the same key. If there is none, runs `call` and returns its result. The result is
-    /// `None` if the call panicked.
+    /// Returns the result of a running call with the same key. If there is none that the requester may join, runs `call` and returns
+    /// its result. The result is `None` if the call panicked.
     ///
     /// The call runs in its own task. It is dropped, which has the same effect as a client's disconnect,
     /// only when no more requests wait for it.
     pub(super) async fn call(
         self: &Arc<Self>,
-        key: AnswerKey,
+        (key, requester): (AnswerKey, Requester<'_>),
         call: impl Future<Output = CompletedCall> + Send + 'static,
         tasks: &Tasks,
     ) -> (SharedResult, CoalescedRole) {
-        let (mut result, role) = self.join(key, call, tasks);
+        let (mut result, role) = self.join((key, requester), call, tasks);
         let ended = result.wait_for(Option::is_some).await;
         (ended.ok().and_then(|result| result.clone()), role)
     }
 
     fn join(
         self: &Arc<Self>,
-        key: AnswerKey,
+        (key, requester): (AnswerKey, Requester<'_>),
         call: impl Future<Output = CompletedCall> + Send + 'static,
         tasks: &Tasks,
     ) -> (watch::Receiver<SharedResult>, CoalescedRole) {
         let mut calls = self.lock();
-        if let Some(result) = calls.get(&key).filter(|it| it.receiver_count() < WAITERS_MAX) {
+        if let Some(JoinableCall { leader, result }) = calls.get(&key)
+            && result.receiver_count() < WAITERS_MAX
+            && requester.may_join(*leader)
+        {
             return (result.subscribe(), CoalescedRole::Follower);
         }
         let (sender, receiver) = watch::channel(None);
         let result = Arc::new(sender);
-        // A call with too many waiters is replaced here, but continues.
-        calls.insert(key.clone(), Arc::clone(&result));
+        // A call that the requester did not join is replaced here, but continues.
+        let leader = requester.caller;
+        calls.insert(key.clone(), JoinableCall { leader, result: Arc::clone(&result) });
         drop(calls);
         let running = SharedCall { coalescer: Arc::clone(self), key, result };
         let _detached = tasks.spawn(context::inherit(async move {
@@ -83,7 +111,7 @@ impl Coalescer {
         (receiver, CoalescedRole::Leader)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<AnswerKey, Arc<watch::Sender<SharedResult>>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<AnswerKey, JoinableCall>> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -108,8 +136,8 @@ impl SharedCall {
         self.result.send_replace(Some(Arc::new(result)));
     }
 
-    fn remove(&self, calls: &mut HashMap<AnswerKey, Arc<watch::Sender<SharedResult>>>) {
-        if calls.get(&self.key).is_some_and(|known| Arc::ptr_eq(known, &self.result)) {
+    fn remove(&self, calls: &mut HashMap<AnswerKey, JoinableCall>) {
+        if calls.get(&self.key).is_some_and(|known| Arc::ptr_eq(&known.result, &self.result)) {
             calls.remove(&self.key);
         }
     }
@@ -123,6 +151,7 @@ impl Drop for SharedCall {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
@@ -133,7 +162,17 @@ mod tests {
     use super::super::completed_call::tests::answered;
     use super::super::key::tests::{endpoints, key};
     use super::*;
+    use crate::roles::gateway::client::ClientNetwork;
     use crate::roles::gateway::dispatch::session::SessionEnd;
+
+    fn caller(name: &str) -> CallerKey {
+        CallerKey::new(Some(name), ClientNetwork::new(Ipv4Addr::LOCALHOST.into(), 0))
+    }
+
+    /// Returns a requester while nobody waits.
+    fn requester() -> Requester<'static> {
+        Requester { caller: caller("ann"), waiters_of: &|_| 0 }
+    }
 
     fn body(result: &SharedResult) -> Bytes {
         match result.as_deref() {
@@ -156,12 +195,15 @@ mod tests {
             }
         };
         let one = || key(&own, "{}", None, None);
-        let (leader, role) = coalescer.join(one(), call("first"), &tasks);
+        let (leader, role) = coalescer.join((one(), requester()), call("first"), &tasks);
         assert_eq!(role, CoalescedRole::Leader);
-        let (follower, role) = coalescer.join(one(), call("second"), &tasks);
+        let (follower, role) = coalescer.join((one(), requester()), call("second"), &tasks);
         assert_eq!(role, CoalescedRole::Follower);
-        let (other, role) =
-            coalescer.join(key(&own, "{\"a\":1}", None, None), call("third"), &tasks);
+        let (other, role) = coalescer.join(
+            (key(&own, "{\"a\":1}", None, None), requester()),
+            call("third"),
+            &tasks,
+        );
         assert_eq!(role, CoalescedRole::Leader, "another key");
         drop((leader, other));
         // The abandoned call is removed, and the other one has begun.
@@ -181,8 +223,37 @@ mod tests {
         let (coalescer, tasks) = (Arc::new(Coalescer::default()), Tasks::new());
         let [own, _] = endpoints();
         let call = async { panic!("a bug") };
-        let (result, role) = coalescer.call(key(&own, "{}", None, None), call, &tasks).await;
+        let (result, role) =
+            coalescer.call((key(&own, "{}", None, None), requester()), call, &tasks).await;
         assert!(result.is_none() && role == CoalescedRole::Leader);
+        assert!(coalescer.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_call_that_waits_behind_many_others_of_its_caller_is_not_joined_by_another_caller() {
+        let (coalescer, tasks) = (Arc::new(Coalescer::default()), Tasks::new());
+        let [_, shared] = endpoints();
+        let waiters_of = |whose| if whose == caller("many") { 100 } else { 1 };
+        let mut waiters = Vec::new();
+        for (name, expected) in [
+            ("many", CoalescedRole::Leader),
+            ("many", CoalescedRole::Follower),
+            ("ann", CoalescedRole::Leader),
+            ("bob", CoalescedRole::Follower),
+            ("many", CoalescedRole::Follower),
+        ] {
+            let requester = Requester { caller: caller(name), waiters_of: &waiters_of };
+            let call = async {
+                std::future::pending::<()>().await;
+                answered("late")
+            };
+            let key = key(&shared, "{}", None, None);
+            let (waiter, role) = coalescer.join((key, requester), call, &tasks);
+            assert_eq!(role, expected, "{name}");
+            waiters.push(waiter);
+        }
+        drop(waiters);
+        assert!(tasks.wait(Duration::from_secs(5)).await, "abandoned calls end");
         assert!(coalescer.lock().is_empty());
     }
 
@@ -197,7 +268,8 @@ mod tests {
         let mut waiters = Vec::new();
         let mut leaders = 0;
         for _ in 0..=WAITERS_MAX {
-            let (waiter, role) = coalescer.join(key(&own, "{}", None, None), call(), &tasks);
+            let key = key(&own, "{}", None, None);
+            let (waiter, role) = coalescer.join((key, requester()), call(), &tasks);
             leaders += usize::from(role == CoalescedRole::Leader);
             waiters.push(waiter);
         }

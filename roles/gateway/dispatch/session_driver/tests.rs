@@ -1,8 +1,11 @@
 //! Tests how the end of a session affects its queue.
 
+use std::net::Ipv4Addr;
+
 use super::*;
 use crate::catalogue::{Execution, OnDisconnect, QueueName};
 use crate::problem::ProblemKind;
+use crate::roles::gateway::client::{CallerKey, ClientNetwork};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// More samples than an estimate requires.
@@ -33,7 +36,9 @@ fn end_with(kind: ProblemKind) -> (Duration, ClosedSession) {
     let end_one = || {
         let (sender, mut messages) = mpsc::channel(8);
         let (queue, id) = (Arc::clone(&queue), endpoint.clone());
-        let mut driver = SessionDriver::new(queue, id, options(), sender, start);
+        let network = ClientNetwork::new(Ipv4Addr::LOCALHOST.into(), 0);
+        let waiter = QueueWaiter::new(CallerKey::new(None, network), sender);
+        let mut driver = SessionDriver::new(queue, id, options(), waiter, start);
         driver.close(&SessionEnd::Problem(kind), &mut messages, start + SECOND)
     };
     let mut closed = end_one();

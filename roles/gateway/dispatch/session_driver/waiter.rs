@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::roles::gateway::client::CallerKey;
 use crate::roles::gateway::dispatch::message::SessionMessage;
 use crate::roles::gateway::dispatch::queues::wait_queue::{WaitQueue, WaiterId};
 use crate::roles::gateway::dispatch::session::WaitReason;
@@ -15,7 +16,9 @@ use super::DriverContext;
 /// One session as a waiter in the wait queue. While it is the head of the queue, it sends its
 /// request to the group at growing intervals.
 #[derive(Debug)]
-pub(super) struct QueueWaiter {
+pub struct QueueWaiter {
+    /// The caller whose turns in the queue the waiter uses.
+    caller: CallerKey,
     signals: mpsc::Sender<SessionMessage>,
     /// The position in the queue, which the waiter keeps while it sends its request to the group.
     id: Option<WaiterId>,
@@ -26,9 +29,15 @@ pub(super) struct QueueWaiter {
 }
 
 impl QueueWaiter {
-    /// Creates a waiter without a position. The wait queue sends its signals to `signals`.
-    pub(super) fn new(signals: mpsc::Sender<SessionMessage>) -> Self {
-        Self { signals, id: None, try_at: None, tries: 0, is_trying: false }
+    /// Creates a waiter of a caller, without a position. The wait queue sends its signals to `signals`.
+    #[must_use]
+    pub fn new(caller: CallerKey, signals: mpsc::Sender<SessionMessage>) -> Self {
+        Self { caller, signals, id: None, try_at: None, tries: 0, is_trying: false }
+    }
+
+    /// Returns the caller.
+    pub(super) fn caller(&self) -> CallerKey {
+        self.caller
     }
 
     /// Returns when the waiter will send its request to the group, if it is the head.
@@ -44,7 +53,8 @@ impl QueueWaiter {
         waiting_max: usize,
     ) -> bool {
         self.try_at = None;
-        self.id = queue.join(self.id, reason, self.signals.clone(), waiting_max);
+        let waiter = (self.caller, self.id);
+        self.id = queue.join(waiter, reason, self.signals.clone(), waiting_max);
         self.id.is_some()
     }
 
@@ -54,11 +64,14 @@ impl QueueWaiter {
         is_unregistered.then(|| queue.unregistered_reason())
     }
 
-    /// Leaves the queue, but keeps the position for a later `join`.
-    pub(super) fn leave(&mut self, queue: &WaitQueue) {
+    /// Leaves the queue. A waiter that leaves it to send its request uses its caller's turn, and gets its position and the turn back
+    /// with a later `join`.
+    pub(super) fn leave(&mut self, queue: &WaitQueue, to_send: bool) {
         self.try_at = None;
-        if let Some(id) = self.id {
-            queue.leave(id);
+        match self.id {
+            Some(id) if to_send => self.id = Some(queue.take_turn(id)),
+            Some(id) => queue.leave(id),
+            None => {}
         }
     }
 

@@ -9,22 +9,20 @@ use http::StatusCode;
 
 use crate::catalogue::{EndpointId, QueueName};
 use crate::outcome::Outcome;
-use crate::telemetry::{Counter, Histogram, counter, histogram, names};
+use crate::telemetry::{Counter, Histogram, LabelValue, counter, histogram, names};
 
 /// The label of requests without an endpoint.
 const NONE: &str = "none";
 
-/// The metrics of one endpoint.
-struct EndpointMetrics {
+/// The metrics of an endpoint's requests that were given one queue, or that were answered before they were given one.
+struct QueueMetrics {
+    queue: Option<QueueName>,
     duration: Histogram,
     /// One counter for each combination of status and outcome that has occurred; there are few.
     requests: Vec<RequestCounter>,
-    /// The same by queue, if the endpoint has several.
-    by_queue: Vec<RequestCounter>,
 }
 
 struct RequestCounter {
-    queue: Option<QueueName>,
     status: StatusCode,
     outcome: Outcome,
     counter: Counter,
@@ -35,7 +33,8 @@ struct RequestCounter {
 struct CatalogueMetrics {
     /// The number of catalogues loaded before this one.
     catalogue: u64,
-    endpoints: HashMap<EndpointId, EndpointMetrics>,
+    /// One entry for each queue of an endpoint; there are few.
+    endpoints: HashMap<EndpointId, Vec<QueueMetrics>>,
 }
 
 /// The number of catalogues that a reload has replaced.
@@ -52,8 +51,7 @@ pub(in crate::roles::gateway) fn forget_endpoints() {
     CATALOGUE.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Counts a request to an endpoint and records its duration. `queue` is the queue to which it was assigned, if the endpoint has
-/// several.
+/// Counts a request to an endpoint and records its duration. `queue` is the queue to which it was assigned.
 pub(super) fn record(
     (endpoint, queue): (Option<&EndpointId>, Option<&QueueName>),
     status: StatusCode,
@@ -62,91 +60,82 @@ pub(super) fn record(
 ) {
     let Some(id) = endpoint else {
         count(NONE, status, outcome);
-        return duration_histogram(NONE).record(duration.as_secs_f64());
+        return duration_histogram((NONE, None)).record(duration.as_secs_f64());
     };
     METRICS.with_borrow_mut(|all| {
         let catalogue = CATALOGUE.load(Ordering::Relaxed);
         if all.catalogue != catalogue {
             *all = CatalogueMetrics { catalogue, ..CatalogueMetrics::default() };
         }
-        if let Some(metrics) = all.endpoints.get_mut(id) {
-            return metrics.record((id, queue), status, outcome, duration);
+        if let Some(queues) = all.endpoints.get_mut(id) {
+            return record_in(queues, (id, queue), (status, outcome), duration);
         }
-        let new = all.endpoints.entry(id.clone()).or_insert_with(|| EndpointMetrics::new(id));
-        new.record((id, queue), status, outcome, duration);
+        let queues = all.endpoints.entry(id.clone()).or_default();
+        record_in(queues, (id, queue), (status, outcome), duration);
     });
 }
 
-impl EndpointMetrics {
-    fn new(id: &EndpointId) -> Self {
-        let duration = duration_histogram(id.as_str());
-        Self { duration, requests: Vec::new(), by_queue: Vec::new() }
+fn record_in(
+    queues: &mut Vec<QueueMetrics>,
+    (id, queue): (&EndpointId, Option<&QueueName>),
+    result: (StatusCode, Outcome),
+    duration: Duration,
+) {
+    if let Some(known) = queues.iter_mut().find(|known| known.queue.as_ref() == queue) {
+        return known.record(id, result, duration);
+    }
+    let mut new = QueueMetrics::new((id, queue));
+    new.record(id, result, duration);
+    queues.push(new);
+}
+
+impl QueueMetrics {
+    fn new((id, queue): (&EndpointId, Option<&QueueName>)) -> Self {
+        let duration = duration_histogram((id.as_str(), queue));
+        Self { queue: queue.cloned(), duration, requests: Vec::new() }
     }
 
     fn record(
         &mut self,
-        (id, queue): (&EndpointId, Option<&QueueName>),
-        status: StatusCode,
-        outcome: Outcome,
+        id: &EndpointId,
+        (status, outcome): (StatusCode, Outcome),
         duration: Duration,
     ) {
         self.duration.record(duration.as_secs_f64());
-        let new = || request_counter(id.as_str(), status, outcome);
-        increment(&mut self.requests, (None, status, outcome), new);
-        if let Some(queue) = queue {
-            let new = || queue_counter((id, queue), status, outcome);
-            increment(&mut self.by_queue, (Some(queue), status, outcome), new);
+        let is_same = |known: &&RequestCounter| known.status == status && known.outcome == outcome;
+        if let Some(known) = self.requests.iter().find(is_same) {
+            return known.counter.increment(1);
         }
+        let counter = request_counter((id.as_str(), self.queue.as_ref()), status, outcome);
+        counter.increment(1);
+        self.requests.push(RequestCounter { status, outcome, counter });
     }
 }
 
-/// Increments the counter with these labels, which `new` creates on first use.
-fn increment(
-    counters: &mut Vec<RequestCounter>,
-    (queue, status, outcome): (Option<&QueueName>, StatusCode, Outcome),
-    new: impl FnOnce() -> Counter,
-) {
-    let is_same = |known: &&RequestCounter| {
-        known.status == status && known.outcome == outcome && known.queue.as_ref() == queue
-    };
-    if let Some(known) = counters.iter().find(is_same) {
-        return known.counter.increment(1);
-    }
-    let counter = new();
-    counter.increment(1);
-    counters.push(RequestCounter { queue: queue.cloned(), status, outcome, counter });
-}
-
-/// Counts a request. `endpoint` is the id of an endpoint in the catalogue, or `none`.
+/// Counts a request that was not given a queue. `endpoint` is the id of an endpoint in the catalogue, or `none`.
 pub(in crate::roles::gateway) fn count(endpoint: &str, status: StatusCode, outcome: Outcome) {
-    request_counter(endpoint, status, outcome).increment(1);
+    request_counter((endpoint, None), status, outcome).increment(1);
 }
 
-fn request_counter(endpoint: &str, status: StatusCode, outcome: Outcome) -> Counter {
-    let labels = [
-        (names::ENDPOINT, endpoint.to_owned()),
-        (names::STATUS, status.as_str().to_owned()),
-        (names::OUTCOME, outcome.as_str().to_owned()),
-    ];
-    counter(&names::GATEWAY_REQUESTS, &labels)
-}
-
-fn queue_counter(
-    (endpoint, queue): (&EndpointId, &QueueName),
+fn request_counter(
+    of: (&str, Option<&QueueName>),
     status: StatusCode,
     outcome: Outcome,
 ) -> Counter {
-    let labels = [
-        (names::ENDPOINT, endpoint.to_string()),
-        (names::QUEUE, queue.to_string()),
-        (names::STATUS, status.as_str().to_owned()),
-        (names::OUTCOME, outcome.as_str().to_owned()),
-    ];
-    counter(&names::GATEWAY_QUEUE_REQUESTS, &labels)
+    let mut labels = labels(of);
+    labels.push((names::STATUS, status.as_str().to_owned()));
+    labels.push((names::OUTCOME, outcome.as_str().to_owned()));
+    counter(&names::GATEWAY_REQUESTS, &labels)
 }
 
-fn duration_histogram(endpoint: &str) -> Histogram {
-    histogram(&names::GATEWAY_REQUEST_DURATION, &[(names::ENDPOINT, endpoint.to_owned())])
+fn duration_histogram(of: (&str, Option<&QueueName>)) -> Histogram {
+    histogram(&names::GATEWAY_REQUEST_DURATION, &labels(of))
+}
+
+/// Returns the labels of an endpoint and a queue. Without a queue, there is no such label, which Prometheus treats like an empty one.
+fn labels((endpoint, queue): (&str, Option<&QueueName>)) -> Vec<LabelValue> {
+    let queue = queue.map(|queue| (names::QUEUE, queue.to_string()));
+    [(names::ENDPOINT, endpoint.to_owned())].into_iter().chain(queue).collect()
 }
 
 #[cfg(test)]

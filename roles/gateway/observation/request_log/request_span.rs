@@ -44,7 +44,7 @@ impl RequestLog {
             attributes.push(("http.route", AttributeValue::Name(endpoint.path.to_string())));
             attributes.push(("fjord.endpoint", AttributeValue::Name(endpoint.id.to_string())));
         }
-        if let Some(queue) = self.queue() {
+        if let Some(queue) = self.chosen_queue() {
             attributes.push(("fjord.queue", AttributeValue::Name(queue.to_string())));
         }
         if self.is_dry_run() {

@@ -1,15 +1,21 @@
-//! The callers that a queue has refused, oldest first, and the slots that it has offered to them.
+//! The callers that a queue has refused, and the slots that it has offered to them. The gateways of these callers take turns, because
+//! each gateway passes an offer to the first of its own waiters.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::fair_order::FairOrder;
 use crate::message::Subject;
 
 /// The maximum number of remembered expired offers, whose late answers are used to measure
 /// the round trip.
 const EXPIRED_MAX: usize = 64;
+/// The number of tokens at the end of a gateway's reply subject that depend on the request: queue, request, attempt and the token
+/// that proves them.
+const REQUEST_TOKENS: usize = 4;
 
 /// The number of an offer. Each queue uses each number once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,6 +45,10 @@ struct OfferTimer {
     expires_at: Instant,
 }
 
+/// A hash of the part of a reply subject that is the same for all requests of a gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct GatewayKey(u64);
+
 /// The offers of one queue.
 #[derive(Debug)]
 pub(super) struct Offers {
@@ -48,10 +58,13 @@ pub(super) struct Offers {
     /// expire earlier.
     expiries: BTreeSet<(Instant, OfferId)>,
     expired: VecDeque<(OfferId, Instant)>,
-    /// Callers without an offer, oldest first, each at most once.
-    refused: VecDeque<Subject>,
-    /// The same callers as a set, to detect duplicates.
+    /// Callers without an offer that were accepted before they were refused, oldest first. They precede all others.
+    evicted: VecDeque<Subject>,
+    /// The other callers without an offer, by gateway.
+    refused: FairOrder<GatewayKey, Subject>,
+    /// All callers without an offer, to detect duplicates.
     known: HashSet<Subject>,
+    hasher: RandomState,
     remembered_max: usize,
 }
 
@@ -62,8 +75,10 @@ impl Offers {
             open: BTreeMap::new(),
             expiries: BTreeSet::new(),
             expired: VecDeque::new(),
-            refused: VecDeque::new(),
+            evicted: VecDeque::new(),
+            refused: FairOrder::default(),
             known: HashSet::new(),
+            hasher: RandomState::new(),
             remembered_max,
         }
     }
@@ -85,42 +100,46 @@ impl Offers {
 
     /// Returns whether any caller is waiting for an offer.
     pub(super) fn has_refused(&self) -> bool {
-        !self.refused.is_empty()
+        !self.known.is_empty()
     }
 
-    /// Adds a refused caller, unless the list is full.
+    /// Adds a refused caller. If there are too many, forgets the newest one of the gateway with the most callers.
     pub(super) fn remember(&mut self, caller: &Subject) {
-        if self.refused.len() < self.remembered_max && self.known.insert(caller.clone()) {
-            self.refused.push_back(caller.clone());
+        let gateway = self.gateway(caller);
+        let is_full = self.known.len() >= self.remembered_max;
+        if (is_full && self.refused.would_be_evicted(gateway)) || self.known.contains(caller) {
+            return;
         }
+        if is_full {
+            self.forget_last();
+        }
+        self.refused.push(gateway, caller.clone());
+        self.known.insert(caller.clone());
     }
 
-    /// Inserts callers at the front, in order. Drops the newest callers if the list is too long.
+    /// Inserts callers at the front, in order. Forgets the last callers if there are too many.
     pub(super) fn remember_first<'a>(
         &mut self,
         callers: impl DoubleEndedIterator<Item = &'a Subject>,
     ) {
         for caller in callers.rev() {
             if self.known.insert(caller.clone()) {
-                self.refused.push_front(caller.clone());
+                self.evicted.push_front(caller.clone());
             }
         }
-        while self.refused.len() > self.remembered_max
-            && let Some(newest) = self.refused.pop_back()
-        {
-            self.known.remove(&newest);
-        }
+        while self.known.len() > self.remembered_max && self.forget_last() {}
     }
 
     /// Forgets the refused callers. Open offers stay open.
     pub(super) fn forget_refused(&mut self) {
-        self.refused.clear();
+        self.evicted.clear();
+        self.refused = FairOrder::default();
         self.known.clear();
     }
 
-    /// Makes an offer to the caller that was refused first.
+    /// Makes an offer to the next caller.
     pub(super) fn make(&mut self, now: Instant, timeout: Duration) -> Option<Offer> {
-        let to = self.refused.pop_front()?;
+        let to = self.evicted.pop_front().or_else(|| self.refused.serve_first())?;
         self.known.remove(&to);
         self.last_id += 1;
         let id = OfferId(self.last_id);
@@ -128,6 +147,19 @@ impl Offers {
         self.open.insert(id, OfferTimer { made_at: now, expires_at });
         self.expiries.insert((expires_at, id));
         Some(Offer { id, to })
+    }
+
+    /// Forgets the newest caller of the gateway with the most. Returns whether there was one.
+    fn forget_last(&mut self) -> bool {
+        let last = self.refused.in_eviction_order().next().map(|(position, _)| position);
+        let last = last.and_then(|position| self.refused.remove(position));
+        let last = last.or_else(|| self.evicted.pop_back());
+        last.is_some_and(|caller| self.known.remove(&caller))
+    }
+
+    fn gateway(&self, caller: &Subject) -> GatewayKey {
+        let gateway = caller.as_str().rsplitn(REQUEST_TOKENS + 1, '.').last();
+        GatewayKey(self.hasher.hash_one(gateway))
     }
 
     /// Ends and returns an answered offer; `None` if it was answered before or is too old.

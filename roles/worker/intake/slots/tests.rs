@@ -310,3 +310,27 @@ fn every_request_is_refused_while_draining_and_without_a_database() {
         SlotDecision::Refuse(RefusalReason::Draining, 0)
     );
 }
+
+/// The waiters of a gateway are served in the order that the gateway decides, so a gateway with many refused requests must not
+/// get all slots.
+#[test]
+fn gateways_take_turns_and_one_with_fewer_refused_callers_displaces_the_last_of_another() {
+    let now = Instant::now();
+    let mut slots: Slots<u32> = Slots::new(1, 4, OFFER_TIMEOUT);
+    let reply =
+        |gateway: &str, n: u32| Subject::new(&format!("in.{gateway}.r.0.{n}.1.99")).unwrap();
+    assert_eq!(slots.request_slot(anonymous(now)), SlotDecision::Run(0));
+    let callers =
+        (1..=5).map(|n| reply("a", n)).chain([reply("b", 6), reply("b", 7), reply("b", 8)]);
+    for caller in callers {
+        let request = SlotRequest { reply: Some(caller), ..request(0, now) };
+        assert_eq!(slots.request_slot(request), SlotDecision::Refuse(RefusalReason::Busy, 0));
+    }
+    let mut offers = Vec::new();
+    let mut offer = slots.finish(now, None).offer;
+    while let Some(Offer { id, to }) = offer {
+        offers.push(to);
+        offer = slots.decline(id, now);
+    }
+    assert_eq!(offers, [reply("a", 1), reply("b", 6), reply("a", 2), reply("b", 7)]);
+}

@@ -14,6 +14,7 @@ pub(in super::super) fn limits() -> HttpLimits {
         connections_per_client_max: 1,
         ipv6_prefix_bits: 56,
         requests_in_flight_max: 1,
+        requests_in_flight_per_caller_max: 1,
         buffered_bytes_max: 1,
         buffered_bytes_per_client_max: 1,
         cached_bytes_max: 0,

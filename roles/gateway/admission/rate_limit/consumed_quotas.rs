@@ -1,0 +1,190 @@
+//! The quotas that callers have consumed at a gateway, as it reports them to the other gateways.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use aws_lc_rs::digest::{Context, SHA256};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::catalogue::endpoint::RateLimit;
+use crate::roles::gateway::client::network::ClientNetwork;
+
+/// The maximum number of callers of each kind for which a gateway collects consumption between two messages. With more, the limit
+/// of the others applies to each gateway separately.
+const CALLERS_MAX: usize = 8_192;
+/// The most that one entry may report: more than the longest window (24 h) and the longest interval together.
+const CONSUMED_MAX: Duration = Duration::from_hours(48);
+
+/// Identifies the quota of a caller at an endpoint in all gateways: the first 16 bytes of a SHA-256 hash.
+///
+/// A changed limit is a new quota: what was consumed of the previous one is no part of it, not even while the gateways reload at
+/// different times.
+///
+/// The hash keeps principals and addresses out of messages and of the logs of NATS servers. It needs no secret that all gateways
+/// share: only gateways may receive the messages. Whoever can receive them can check a guess, so the keys are pseudonyms.
+/// 16 bytes are enough that nobody can find another caller's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct QuotaKey([u8; QuotaKey::BYTES]);
+
+/// The kind of caller that a quota belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CallerKind {
+    /// A caller with a principal.
+    Principal,
+    /// A caller without a principal, by network.
+    Address,
+}
+
+/// The parts of quotas that callers have consumed, in nanoseconds: the time in which a quota refills by this much.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ConsumedQuotas {
+    #[serde(default)]
+    principals: HashMap<QuotaKey, u64>,
+    #[serde(default)]
+    addresses: HashMap<QuotaKey, u64>,
+}
+
+impl QuotaKey {
+    const BYTES: usize = 16;
+
+    /// Returns the key of a principal or, without one, of a network, at an endpoint with a limit.
+    pub(super) fn new(
+        (endpoint, limit): (&str, RateLimit),
+        principal: Option<&str>,
+        network: ClientNetwork,
+    ) -> (Self, CallerKind) {
+        let mut digest = Context::new(&SHA256);
+        digest.update(endpoint.as_bytes());
+        // Neither an id nor a principal contains a control character.
+        digest.update(b"\0");
+        digest.update(&limit.requests.to_be_bytes());
+        digest.update(&nanoseconds(limit.window).to_be_bytes());
+        let kind = CallerKind::new(principal);
+        if let Some(principal) = principal {
+            digest.update(b"principal\0");
+            digest.update(principal.as_bytes());
+        } else {
+            digest.update(b"address\0");
+            match network.first_address() {
+                IpAddr::V4(address) => digest.update(&address.octets()),
+                IpAddr::V6(address) => digest.update(&address.octets()),
+            }
+        }
+        let digest = digest.finish();
+        let mut key = [0; Self::BYTES];
+        for (to, from) in key.iter_mut().zip(digest.as_ref()) {
+            *to = *from;
+        }
+        (Self(key), kind)
+    }
+}
+
+impl CallerKind {
+    /// Returns the kind of a caller with or without a principal.
+    pub(super) fn new(principal: Option<&str>) -> Self {
+        if principal.is_some() { Self::Principal } else { Self::Address }
+    }
+}
+
+impl ConsumedQuotas {
+    /// Adds consumption. Returns `false` if it is not added, because there are too many callers of this kind.
+    pub(super) fn add(&mut self, (key, kind): (QuotaKey, CallerKind), consumed: Duration) -> bool {
+        let quotas = match kind {
+            CallerKind::Principal => &mut self.principals,
+            CallerKind::Address => &mut self.addresses,
+        };
+        let nanos = nanoseconds(consumed);
+        let is_full = quotas.len() >= CALLERS_MAX;
+        match quotas.get_mut(&key) {
+            Some(sum) => *sum = sum.saturating_add(nanos),
+            None if is_full => return false,
+            None => drop(quotas.insert(key, nanos)),
+        }
+        true
+    }
+
+    /// Returns whether there are callers of a kind for half of the room.
+    pub(super) fn is_half_full(&self) -> bool {
+        self.principals.len().max(self.addresses.len()) >= CALLERS_MAX / 2
+    }
+
+    /// Returns the number of callers.
+    pub(super) fn len(&self) -> usize {
+        self.principals.len() + self.addresses.len()
+    }
+
+    /// Returns whether nothing was consumed.
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns all entries.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (QuotaKey, CallerKind, Duration)> {
+        let principals = self.principals.iter().map(|entry| (entry, CallerKind::Principal));
+        let addresses = self.addresses.iter().map(|entry| (entry, CallerKind::Address));
+        let entries = principals.chain(addresses);
+        entries.map(|((key, nanos), kind)| (*key, kind, Duration::from_nanos(*nanos)))
+    }
+
+    /// Returns whether every entry is at most what a caller can consume.
+    pub(super) fn is_plausible(&self) -> bool {
+        self.principals.len().max(self.addresses.len()) <= CALLERS_MAX
+            && self.iter().all(|(_, _, consumed)| consumed <= CONSUMED_MAX)
+    }
+
+    /// Splits into parts of at most `callers_max` callers.
+    pub(super) fn split(self, callers_max: usize) -> Vec<Self> {
+        if self.len() <= callers_max {
+            return vec![self];
+        }
+        let mut parts = vec![Self::default()];
+        for (key, kind, consumed) in self.iter() {
+            if parts.last().is_none_or(|part| part.len() >= callers_max) {
+                parts.push(Self::default());
+            }
+            if let Some(part) = parts.last_mut() {
+                part.add((key, kind), consumed);
+            }
+        }
+        parts
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl Serialize for QuotaKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for QuotaKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(QuotaKeyVisitor)
+    }
+}
+
+struct QuotaKeyVisitor;
+
+impl Visitor<'_> for QuotaKeyVisitor {
+    type Value = QuotaKey;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes as unpadded URL-safe base64", QuotaKey::BYTES)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<QuotaKey, E> {
+        let mut key = [0; QuotaKey::BYTES];
+        match URL_SAFE_NO_PAD.decode_slice(text, &mut key) {
+            Ok(QuotaKey::BYTES) => Ok(QuotaKey(key)),
+            _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
+        }
+    }
+}

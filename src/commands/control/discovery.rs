@@ -1,0 +1,89 @@
+//! Finds out which processes a fleet has, and whether there may be others.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::{ControlledFleet, Member, sender};
+use crate::cli::Role;
+use crate::commands::connected::{self, ConnectedProcess};
+use crate::commands::nats_connection::NatsConnection;
+use crate::config::Sources;
+use crate::fleet;
+use crate::fleet::query::{self, QueryLimits};
+
+/// The longest wait for the reports that identify the members.
+const GATHER_LIMIT: Duration = Duration::from_secs(3);
+
+impl<'a> ControlledFleet<'a> {
+    /// Asks all processes to identify themselves.
+    ///
+    /// # Errors
+    /// A message if none replies.
+    pub(in crate::commands) async fn discover(
+        connection: &'a NatsConnection,
+        sources: &Sources,
+        timeout: Duration,
+    ) -> Result<Self, String> {
+        let transport = &*connection.transport;
+        let limits = QueryLimits::of_command(0, GATHER_LIMIT);
+        let replies = query::query(transport, &connection.prefix, limits).await;
+        let replies = replies.map_err(|error| format!("cannot query the fleet: {error}"))?;
+        let reports = query::parse(&replies.messages);
+        if reports.is_empty() {
+            return Err(connection.no_reply());
+        }
+        let mut gaps = Vec::new();
+        if replies.is_cut_off {
+            gaps.push(format!(
+                "the fleet is too large for one query: only {} processes are known, and the others may not have executed the \
+                 command",
+                reports.len()
+            ));
+        }
+        let member = |report: fleet::Report| {
+            let fleet::Report { role, id, host, version, queues, is_truncated, .. } = report;
+            let names = || queues.into_iter().map(|queue| queue.name).collect();
+            let queues = (!is_truncated).then(names);
+            (id.clone(), Member { role, id, host, version, queues, ..Member::default() })
+        };
+        let mut members: BTreeMap<String, Member> = reports.into_iter().map(member).collect();
+        let (connected, unlisted) = connected::processes(connection).await;
+        if !unlisted.is_empty() {
+            gaps.push(format!(
+                "not all processes that hang are known, because not all NATS servers list their connections: {}",
+                unlisted.join("; ")
+            ));
+        }
+        for ConnectedProcess { role, id, address } in connected {
+            // The host name of a process that has not replied is not known.
+            let (role, host) = (role.as_str().to_owned(), address);
+            let hangs = Member { role, id: id.clone(), host, hangs: true, ..Member::default() };
+            members.entry(id).or_insert(hangs);
+        }
+        let (by, unconcerned) = (sender(sources), BTreeSet::new());
+        Ok(Self { connection, by, timeout, members, unconcerned, gaps })
+    }
+
+    /// Records that processes may be missing if a command concerns both roles, and none of one role is known: a part of the fleet
+    /// may be separated from this NATS server.
+    pub(in crate::commands) fn require_both_roles(&mut self) {
+        for role in Role::ALL {
+            if !self.members.values().any(|member| member.role == role.as_str()) {
+                self.gaps.push(format!(
+                    "no {role} has replied: none runs, or none can be reached. If the fleet has none, use --on {other}",
+                    role = role.as_str(),
+                    other = role.other().as_str(),
+                ));
+            }
+        }
+    }
+
+    /// Adds to an error why there may be other processes.
+    pub(super) fn with_gaps(&self, mut error: String) -> String {
+        for gap in &self.gaps {
+            write!(error, "; {gap}").ok();
+        }
+        error
+    }
+}

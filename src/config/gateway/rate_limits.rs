@@ -1,0 +1,34 @@
+//! `[gateway.rate_limits]`: whether the gateways count requests together.
+
+use std::time::Duration;
+
+use crate::config::limits;
+use crate::config::settings::SettingsTable;
+
+/// How rate limits are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimitConfig {
+    /// The gateways that share a caller's quota.
+    pub scope: RateLimitScope,
+    /// The interval at which a gateway tells the others what callers have consumed.
+    pub interval: Duration,
+}
+
+/// The gateways that share a caller's quota.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RateLimitScope {
+    /// All gateways of the fleet, approximately.
+    Fleet,
+    /// Each gateway has a quota of its own.
+    Gateway,
+}
+
+impl RateLimitConfig {
+    pub(super) fn read(table: &mut SettingsTable<'_>) -> Self {
+        let choices = [("fleet", RateLimitScope::Fleet), ("gateway", RateLimitScope::Gateway)];
+        Self {
+            scope: table.get_choice("scope", &choices, "fleet").unwrap_or(RateLimitScope::Fleet),
+            interval: table.get_limited("interval", limits::RATE_LIMIT_INTERVAL),
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! `fjord ec2 publish` does not publish averages since the start of processes that have only sent one report.
+
+use std::process::{Output, Stdio};
+
+use tokio::process::Command;
+
+use crate::support::eventually::{SOON, eventually_some};
+use crate::support::fjord_binary;
+use crate::support::fleet::{Fleet, FleetOptions};
+use crate::support::nats::NatsOptions;
+use crate::support::simulated_fleet::SimulatedFleet;
+
+/// Runs `fjord ec2 publish` with a short interval, and starts some processes after a number of its queries. Returns its output,
+/// and the number of queries that it has sent in total.
+async fn publish(fleet: &Fleet, start_after: &[usize]) -> (Output, usize) {
+    let url = &fleet.nats.urls()[0];
+    let queries = SimulatedFleet::start(url, 0).await;
+    let mut command = Command::new(fjord_binary());
+    command.args(["ec2", "publish", "--dry-run", "--interval", "2"]);
+    command.arg("--config").arg(fleet.gateways[0].directory());
+    let running = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut simulated = None;
+    for number in start_after {
+        eventually_some(format!("{number} queries"), SOON, async || {
+            (queries.queries() >= *number).then_some(())
+        })
+        .await;
+        // Those that are started later are other processes, which have the same names.
+        drop(simulated.take());
+        simulated = Some(SimulatedFleet::start(url, 10).await);
+    }
+    let output = running.expect("fjord runs").wait_with_output().await.expect("it ends");
+    (output, queries.queries())
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_load_is_measured_again_if_processes_are_new() {
+    let nats = NatsOptions { has_tls: false, ..NatsOptions::default() };
+    let worker_toml = "[worker]\npool = 'heavy'".to_owned();
+    let fleet = Fleet::start(FleetOptions { nats, worker_toml, ..FleetOptions::default() }).await;
+    let (output, queries) = publish(&fleet, &[]).await;
+    assert_eq!((output.status.code(), queries), (Some(0), 2), "{}", text(&output.stderr));
+
+    let (output, queries) = publish(&fleet, &[1]).await;
+    let (values, warnings) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!((output.status.code(), queries), (Some(0), 3), "{warnings}");
+    assert_eq!(warnings.matches("the load leaves out").count(), 0, "{warnings}");
+    assert!(values.contains("Load{Pool=default}"), "{values}");
+
+    // Processes that are new in the last query are left out and named, and the load of the others is published.
+    let (output, queries) = publish(&fleet, &[1, 2]).await;
+    let (values, warnings) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!((output.status.code(), queries), (Some(0), 3), "{warnings}");
+    assert_eq!(warnings.matches("the load leaves out").count(), 10, "{warnings}");
+    assert!(warnings.contains("0004simulated"), "{warnings}");
+    assert!(values.contains("Load{Pool=heavy} 0.0"), "{values}");
+    assert!(values.contains("Workers{Pool=default} 9.0"), "{values}");
+    assert!(!values.contains("Load{Pool=default}"), "{values}");
+}

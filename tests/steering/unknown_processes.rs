@@ -1,0 +1,100 @@
+//! A command does not succeed if there may be processes that it does not know.
+
+use super::{document, fleet, run, text};
+use crate::support::fjord_binary;
+use crate::support::fleet::{Fleet, FleetOptions};
+use crate::support::nats::NatsOptions;
+use crate::support::simulated_fleet::SimulatedFleet;
+
+/// The maximum number of processes that a query collects.
+const PROCESSES_MAX: usize = 1_000;
+
+/// Runs a command that must fail. Returns its errors.
+async fn fails(fleet: &Fleet, arguments: &[&str]) -> String {
+    let output = run(fleet, arguments).await;
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {} {error}", text(&output.stdout));
+    error
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_of_which_no_process_replies_makes_a_command_fail() {
+    for (gateways, workers, missing, present) in
+        [(1, 0, "worker", "gateway"), (0, 1, "gateway", "worker")]
+    {
+        let fleet = fleet(gateways, workers).await;
+        let directory = fleet.gateways.first().or(fleet.workers.first()).expect("a process");
+        let run = async |arguments: &[&str]| {
+            super::run_in(directory.directory(), "controller", arguments).await
+        };
+        let output = run(&["reload"]).await;
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        let named = format!("error: no {missing} has replied: none runs, or none can be reached.");
+        assert!(error.contains(&named), "{error}");
+        assert!(error.contains("nothing has changed"), "{error}");
+        let report = document(&run(&["reload", "--json"]).await);
+        assert_eq!((&report["result"], &report["stage"]), (&"failed".into(), &"check".into()));
+        assert_eq!(report["gaps"].as_array().map(Vec::len), Some(1), "{report}");
+        let output = run(&["log", "fjord=debug", "--for", "5s"]).await;
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.contains(&named) && error.contains(&format!("1 {present}: ")), "{error}");
+        // The operator says that the fleet has no others.
+        for command in [["reload"].as_slice(), &["log", "fjord=debug", "--for", "5s"]] {
+            let output = run(&[command, &["--on", present]].concat()).await;
+            assert_eq!(output.status.code(), Some(0), "{command:?}: {}", text(&output.stderr));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nats_server_that_does_not_list_its_connections_makes_a_command_fail() {
+    let fleet = fleet(1, 1).await;
+    let closed = "--set=messaging.nats.monitoring=http://127.0.0.1:1";
+    let error = fails(&fleet, &["queue", "limit", "slow", "1", closed]).await;
+    let reason = "error: not all processes that hang are known, because not all NATS servers list their connections: \
+                  http://127.0.0.1:1: /connz";
+    assert!(error.contains(reason) && error.contains("1 worker: limited"), "{error}");
+    let name = r#"fjord_worker_concurrency_limit{queue="slow"}"#;
+    assert!((fleet.workers[0].metric(name).await - 1.0).abs() < 0.5, "it was executed");
+    let error = fails(&fleet, &["reload", closed]).await;
+    assert!(error.contains(reason) && error.contains("nothing has changed"), "{error}");
+    let reloads = fleet.workers[0].metric("fjord_config_reloads_total").await;
+    assert!(reloads < 0.5, "the worker has reloaded");
+    let error = fails(&fleet, &["log", "fjord=debug", "--for", "5s", closed]).await;
+    assert!(error.contains(reason), "{error}");
+    // With a server that answers, all of them succeed.
+    let open = format!("--set=messaging.nats.monitoring={}", fleet.nats.servers[0].monitoring());
+    for command in [["reload"].as_slice(), &["queue", "limit", "slow", "configured"]] {
+        let output = run(&fleet, &[command, &[&open]].concat()).await;
+        assert_eq!(output.status.code(), Some(0), "{command:?}: {}", text(&output.stderr));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fleet_that_is_too_large_for_a_query_makes_every_command_fail() {
+    let nats = NatsOptions { has_tls: false, ..NatsOptions::default() };
+    let fleet = Fleet::start(FleetOptions { nats, ..FleetOptions::default() }).await;
+    let _simulated = SimulatedFleet::start(&fleet.nats.urls()[0], PROCESSES_MAX).await;
+    let commands: [&[&str]; 4] = [
+        &["reload", "--timeout", "1"],
+        &["queue", "pause", "echo", "--timeout", "1"],
+        &["log", "fjord=debug", "--for", "5s", "--timeout", "1"],
+        &["drain", "0007simulated", "--timeout", "1"],
+    ];
+    for arguments in commands {
+        let mut command = tokio::process::Command::new(fjord_binary());
+        command.args(arguments).arg("--config").arg(fleet.gateways[0].directory());
+        let output = command.output().await.expect("fjord runs");
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {error}");
+        let reason = format!(
+            "the fleet is too large for one query: only {PROCESSES_MAX} processes are known"
+        );
+        assert!(error.contains(&reason), "{arguments:?}: {error:.2000}");
+        assert!(!error.contains("WARN"), "{error:.2000}");
+    }
+    let reloads = fleet.gateways[0].metric("fjord_config_reloads_total").await;
+    assert!(reloads < 0.5, "the gateway has reloaded");
+}
