@@ -185,10 +185,6 @@ impl Transport for UnreliableSubscriptions {
         None
     }
 
-    fn problems(&self) -> BTreeMap<String, String> {
-        BTreeMap::new()
-    }
-
     fn inbox(&self) -> Subject {
         Subject::new("_INBOX.own").unwrap()
     }
