@@ -129,6 +129,20 @@ impl Outcome {
         !self.is_complete() && !matches!(self, Self::BadArgument) && !is_due_to_caller
     }
 
+    /// Returns whether the call was stopped because it, or something that it waited for, took too long.
+    #[must_use]
+    pub const fn is_stalled(self) -> bool {
+        matches!(
+            self,
+            Self::SqlTimeout
+                | Self::PoolTimeout
+                | Self::ClaimTimeout
+                | Self::Cancelled
+                | Self::AttemptTimeout
+                | Self::SessionTimeout
+        )
+    }
+
     /// Returns whether the procedure completed, with an answer that the endpoint defines.
     #[must_use]
     pub const fn is_complete(self) -> bool {

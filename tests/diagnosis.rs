@@ -1,7 +1,8 @@
 //! Promise: when requests do not progress, metrics, `/readyz` and `fjord status` name the cause.
 
-use std::process::{Output, Stdio};
-use std::time::Duration;
+use std::io::{BufRead as _, BufReader, Lines};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Output, Stdio};
 
 use http::Method;
 use serde_json::{Value, json};
@@ -10,7 +11,7 @@ mod nats;
 
 use super::fleet_status::status_command::status;
 use super::support::caller_pool::CallerPool;
-use super::support::eventually::{SOON, eventually_some, for_a_while};
+use super::support::eventually::{SOON, eventually_some};
 use super::support::fleet::{Fleet, FleetOptions};
 
 /// Sends requests that nobody waits for.
@@ -32,19 +33,42 @@ fn queue<'a>(view: &'a Value, name: &str) -> &'a Value {
     queues.iter().find(|queue| queue["name"] == name).expect("the queue")
 }
 
+/// An endpoint whose requests do not end during a test, and one whose calls time out.
+const ENDPOINTS: (&str, &str) = (
+    "patience.json",
+    r#"{
+  "patient": {
+    "route": "GET /v1/patient",
+    "procedure": "ledger.slow",
+    "parameters": { "ms": { "in": "query", "type": "int32", "default": 1 } },
+    "result": "value", "timeout": "5m", "session": "5m", "auth": "public"
+  },
+  "brief": {
+    "route": "GET /v1/brief",
+    "procedure": "ledger.slow",
+    "parameters": { "ms": { "in": "query", "type": "int32", "default": 1 } },
+    "result": "value", "timeout": "2s", "session": "2s", "auth": "public"
+  }
+}"#,
+);
+
+fn options() -> FleetOptions {
+    FleetOptions { catalogue: Some(ENDPOINTS), ..FleetOptions::default() }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn hung_workers_are_named_although_the_gateway_has_no_waiting_requests() {
-    let mut fleet = Fleet::start(FleetOptions { workers: 2, ..FleetOptions::default() }).await;
+    let mut fleet = Fleet::start(FleetOptions { workers: 2, ..options() }).await;
     for worker in &mut fleet.workers {
         worker.process.pause();
     }
-    // The timeout of this endpoint is 20 s, so that no request ends during the test.
-    send(&fleet, "/v1/large?rows=1", 5);
+    send(&fleet, "/v1/patient", 5);
     let gateway = &fleet.gateways[0];
-    let unaccepted = r#"fjord_gateway_requests_unaccepted{queue="large"}"#;
-    let oldest = r#"fjord_gateway_requests_unaccepted_oldest_seconds{queue="large"}"#;
-    eventually_some("the requests and their age are shown", SOON, async || {
-        (gateway.metric(unaccepted).await > 4.5 && gateway.metric(oldest).await > 2.5).then_some(())
+    let unaccepted = r#"fjord_gateway_requests_unaccepted{queue="patient"}"#;
+    let oldest = r#"fjord_gateway_requests_unaccepted_oldest_seconds{queue="patient"}"#;
+    // New connections are not expected to have replied.
+    eventually_some("the requests and their age are shown", SOON * 2, async || {
+        (gateway.metric(unaccepted).await > 4.5 && gateway.metric(oldest).await > 6.0).then_some(())
     })
     .await;
     assert!(gateway.metric("fjord_gateway_requests_waiting").await < 0.5, "none waits");
@@ -54,10 +78,10 @@ async fn hung_workers_are_named_although_the_gateway_has_no_waiting_requests() {
     let page = String::from_utf8_lossy(&page.stdout).into_owned();
     println!("{page}");
     let start =
-        "The bottleneck is queue large: 5 requests were sent and no worker has accepted them";
+        "The bottleneck is queue patient: 5 requests were sent and no worker has accepted them";
     assert!(page.starts_with(start), "{page}");
     assert!(page.contains("\n2 of 3 known processes did not reply: worker "), "{page}");
-    assert!(page.contains("queue large: no worker has accepted 5 requests"), "{page}");
+    assert!(page.contains("queue patient: no worker has accepted 5 requests"), "{page}");
     let output = status(gateway.directory(), &arguments).arg("--json").output();
     let view = document(&output.expect("fjord runs"));
     assert_eq!(view["bottleneck"]["kind"], "stalled");
@@ -69,7 +93,7 @@ async fn hung_workers_are_named_although_the_gateway_has_no_waiting_requests() {
         worker.process.resume();
     }
     let gateway = &fleet.gateways[0];
-    eventually_some("all requests have ended", SOON, async || {
+    eventually_some("all requests have ended", SOON * 3, async || {
         (gateway.metric(unaccepted).await < 0.5 && gateway.metric(oldest).await < 0.1).then_some(())
     })
     .await;
@@ -100,6 +124,46 @@ async fn calls_that_do_not_end_are_named_although_slots_are_free() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn calls_that_time_out_again_and_again_do_not_seem_usual() {
+    let fleet = Fleet::start(options()).await;
+    for _ in 0..20 {
+        fleet.client().get("/v1/brief").await.is(200);
+    }
+    let callers = CallerPool::start(&[fleet.client()], "/v1/brief?ms=60000", 504, 4);
+    let failed = r#"fjord_gateway_requests_total{endpoint="brief",status="504""#;
+    let gateway = &fleet.gateways[0];
+    eventually_some("several rounds of calls time out", SOON * 3, async || {
+        (gateway.metric(failed).await > 15.5).then_some(())
+    })
+    .await;
+    // A call may have just timed out.
+    let start = "The bottleneck is queue brief: its calls do not end.";
+    eventually_some("the calls are named", SOON * 2, async || {
+        let output = status(gateway.directory(), &["--interval", "1", "--json"]).output();
+        let view = document(&output.expect("fjord runs"));
+        assert_eq!(queue(&view, "brief")["answered"], 0, "calls that time out are no answers");
+        view["bottleneck"]["sentence"].as_str().filter(|text| text.starts_with(start)).map(drop)
+    })
+    .await;
+    callers.stop().await;
+}
+
+/// Starts `fjord status`, and returns its process and the rest of its output once it has shown a first view. The next view begins
+/// there.
+fn watch(directory: &Path, interval: &str) -> (Child, Lines<BufReader<ChildStdout>>) {
+    let mut command = status(directory, &["--watch", "--json", "--interval", interval]);
+    let mut watching = command.stdout(Stdio::piped()).spawn().expect("fjord runs");
+    let mut lines = BufReader::new(watching.stdout.take().expect("the output is piped")).lines();
+    next_view(&mut lines);
+    (watching, lines)
+}
+
+fn next_view(lines: &mut Lines<BufReader<ChildStdout>>) -> Value {
+    let line = lines.next().expect("another line").expect("the line is UTF-8");
+    serde_json::from_str(&line).expect("a JSON document")
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn offers_that_no_gateway_takes_are_counted_and_explained() {
     let options = FleetOptions { concurrency: 2, ..FleetOptions::default() };
     let mut fleet = Fleet::start(options).await;
@@ -109,17 +173,21 @@ async fn offers_that_no_gateway_takes_are_counted_and_explained() {
         (fleet.gateways[0].metric(waiting).await > 20.0).then_some(())
     })
     .await;
-    let mut command = status(fleet.gateways[0].directory(), &["--interval", "6", "--json"]);
-    let running = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    // The command takes its first snapshot in the meantime.
-    for_a_while(Duration::from_secs(2)).await;
+    let (mut watching, mut views) = watch(fleet.gateways[0].directory(), "6");
     fleet.gateways[0].process.pause();
-    let lapsed = r#"fjord_worker_offers_total{queue="slow",result="lapsed"}"#;
+    let offers = async |fleet: &Fleet, result: &str| {
+        let metric = format!(r#"fjord_worker_offers_total{{queue="slow",result="{result}"}}"#);
+        fleet.workers[0].metric(&metric).await
+    };
+    let before = offers(&fleet, "lapsed").await;
     eventually_some("offers lapse", SOON, async || {
-        (fleet.workers[0].metric(lapsed).await > 0.5).then_some(())
+        (offers(&fleet, "lapsed").await > before + 0.5).then_some(())
     })
     .await;
-    let view = document(&running.expect("fjord runs").wait_with_output().expect("it ends"));
+    let view = next_view(&mut views);
+    drop(views);
+    watching.kill().expect("it runs");
+    watching.wait().expect("it ends");
     let slow = queue(&view, "slow");
     assert!(slow["offers_lapsed"].as_u64() > Some(0), "{slow}");
     assert!(slow["offers_made"].as_u64() > Some(0), "{slow}");
@@ -130,5 +198,17 @@ async fn offers_that_no_gateway_takes_are_counted_and_explained() {
         (&"gateway".into(), &true.into())
     );
     fleet.gateways[0].process.resume();
-    drop(callers);
+    // Some requests may have timed out while the gateway was suspended.
+    drop(fjord::lifecycle::Tasks::new().spawn(callers.stop()).await);
+    eventually_some("each offer has ended exactly once", SOON, async || {
+        let [made, accepted, declined, lapsed] = [
+            offers(&fleet, "made").await,
+            offers(&fleet, "accepted").await,
+            offers(&fleet, "declined").await,
+            offers(&fleet, "lapsed").await,
+        ];
+        println!("{made} {accepted} {declined} {lapsed}");
+        ((made - accepted - declined - lapsed).abs() < 0.5).then_some(())
+    })
+    .await;
 }

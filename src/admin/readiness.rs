@@ -44,7 +44,7 @@ impl Readiness {
                 let state = match link.borrow_and_update().state {
                     LinkState::Down => Err("not connected to NATS".to_owned()),
                     LinkState::SubscriptionRefused => {
-                        Err("NATS refuses a subscription that this process needs".to_owned())
+                        Err("NATS does not serve a subscription that this process needs".to_owned())
                     }
                     LinkState::Up | LinkState::LameDuck => Ok(()),
                 };

@@ -4,7 +4,7 @@
 use super::nats_connection::NatsConnection;
 use super::status::{monitoring, system};
 use crate::cli::Role;
-use crate::fleet::view::MonitoredConnection;
+use crate::fleet::view::{MonitoredConnection, MonitoredConnections};
 use crate::message::Subject;
 
 /// A process that is connected to NATS.
@@ -17,18 +17,19 @@ pub(super) struct ConnectedProcess {
 }
 
 /// Returns the connected processes in the fleet. There are none if the configuration names neither the NATS servers' monitoring
-/// ports nor a user of the system account.
-///
-/// # Errors
-/// A message if the servers do not answer.
-pub(super) async fn processes(
-    connection: &NatsConnection,
-) -> Result<Vec<ConnectedProcess>, String> {
-    let connections = match &connection.system {
-        Some(system) => system::connections(&**system).await?,
-        None => monitoring::connections(&connection.monitoring).await?,
-    };
-    Ok(connections.iter().filter_map(|one| parse(one, &connection.prefix)).collect())
+/// ports nor a user of the system account. For each server whose connections are not all known, the second list has its name and the
+/// reason.
+pub(super) async fn processes(connection: &NatsConnection) -> (Vec<ConnectedProcess>, Vec<String>) {
+    let MonitoredConnections { connections, gaps } = connections(connection).await;
+    (connections.iter().filter_map(|one| parse(one, &connection.prefix)).collect(), gaps)
+}
+
+/// Returns the connections of the NATS servers, if the configuration says how to query them.
+pub(super) async fn connections(connection: &NatsConnection) -> MonitoredConnections {
+    match &connection.system {
+        Some(system) => system::connections(&**system).await,
+        None => monitoring::connections(&connection.monitoring).await,
+    }
 }
 
 /// Parses the name of a connection, `fjord <role> <prefix> <id>`.
@@ -53,7 +54,7 @@ mod tests {
         let prefix = Subject::new("fjord").unwrap();
         let parse = |name: &str| {
             let (name, ip) = (name.to_owned(), "10.0.0.1".to_owned());
-            parse(&MonitoredConnection { name, ip, pending_bytes: 0 }, &prefix)
+            parse(&MonitoredConnection { name, ip, ..MonitoredConnection::default() }, &prefix)
         };
         let worker = parse("fjord worker fjord 5f").unwrap();
         assert_eq!((worker.role, &*worker.id, &*worker.address), (Role::Worker, "5f", "10.0.0.1"));

@@ -8,14 +8,12 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use super::nats_connection::{self, NatsConnection};
-use super::{EXIT_FAILED, Output};
+use super::{EXIT_FAILED, Output, connected};
 use crate::cli::StatusArguments;
 use crate::config::Sources;
 use crate::fleet::monitor::{KnownMembers, MissingMember};
 use crate::fleet::query::{self, QueryLimits};
-use crate::fleet::view::{
-    self, Baseline, FleetSnapshot, FleetView, IdleWorker, MonitoredConnection,
-};
+use crate::fleet::view::{self, Baseline, FleetSnapshot, FleetView, IdleWorker};
 
 pub(super) mod monitoring;
 pub(super) mod system;
@@ -79,6 +77,8 @@ struct FleetStatusDocument<'a> {
     missing: Vec<MissingMember<'a>>,
     /// The workers that receive no requests for a queue that they serve.
     idle_workers: Vec<IdleWorker<'a>>,
+    /// For each NATS server whose connections are not all known, its name and the reason. Processes may be missing in `missing`.
+    connection_gaps: &'a [String],
 }
 
 async fn watch(
@@ -105,8 +105,8 @@ async fn watch(
         };
         let now = Instant::now();
         known.update(now, &later.reports);
-        let connected = connections(connection).await;
-        known.add_connected(now, connection.prefix.as_str(), &connected);
+        let connected = connected::connections(connection).await;
+        known.update_connected(now, connection.prefix.as_str(), &connected);
         let view = FleetView::since(&baseline, &later);
         let known_processes = known.count();
         let document = FleetStatusDocument {
@@ -114,6 +114,7 @@ async fn watch(
             known_processes,
             missing: known.missing(now),
             idle_workers: view::idle_workers(&view),
+            connection_gaps: &connected.gaps,
         };
         if clears {
             output.out.write_all(CLEAR.as_bytes())?;
@@ -129,15 +130,6 @@ async fn watch(
         }
         baseline.update(Instant::now(), later);
     }
-}
-
-/// Returns the connections of the NATS servers, if they can be queried. If that fails, the table of the servers has the reason.
-async fn connections(connection: &NatsConnection) -> Vec<MonitoredConnection> {
-    let found = match &connection.system {
-        Some(system) => system::connections(&**system).await,
-        None => monitoring::connections(&connection.monitoring).await,
-    };
-    found.unwrap_or_default()
 }
 
 fn failed(failure: &str, output: &mut Output<impl Write, impl Write>) -> io::Result<ExitCode> {

@@ -26,7 +26,9 @@ pub(crate) use baseline::Baseline;
 pub(crate) use bottleneck::Bottleneck;
 pub(crate) use diagnosis::QueueDiagnosis;
 pub(crate) use idle_workers::{IdleWorker, idle_workers};
-pub(crate) use nats_server::{Connz, MonitoredConnection, NatsServerView, ServerSample, Varz};
+pub(crate) use nats_server::{
+    Connz, MonitoredConnection, MonitoredConnections, NatsServerView, ServerSample, Varz,
+};
 pub(crate) use pools::PoolView;
 pub(crate) use rates::{CallRates, known_sum};
 pub(crate) use weighted_queues::WeightedQueueView;

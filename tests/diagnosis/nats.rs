@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::{next_view, watch};
 use crate::fleet_status::status_command::status;
 use crate::support::caller_pool::CallerPool;
 use crate::support::client::get_json;
@@ -152,19 +153,20 @@ async fn a_worker_whose_queue_subscription_does_not_reach_the_server_is_named() 
     })
     .await;
     // It is the only worker.
-    let running = status(fleet.gateways[0].directory(), &["--interval", "4"])
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .expect("fjord runs");
-    for_a_while(Duration::from_secs(2)).await;
-    fleet.client().get("/v1/echo/a").await.is_problem(503, "no-workers");
+    let (mut watching, mut views) = watch(fleet.gateways[0].directory(), "4");
+    for _ in 0..5 {
+        fleet.client().get("/v1/echo/a").await.is_problem(503, "no-workers");
+    }
     let unserved = r#"fjord_gateway_attempts_unserved_total{queue="echo"}"#;
     assert!(fleet.gateways[0].metric(unserved).await > 0.5);
-    let page = running.wait_with_output().expect("the process ends").stdout;
-    let page = String::from_utf8_lossy(&page).into_owned();
+    let view = next_view(&mut views);
+    drop(views);
+    watching.kill().expect("it runs");
+    watching.wait().expect("it ends");
     let start =
         "The bottleneck is queue echo: 1 worker reports that it serves it, but NATS found none";
-    assert!(page.starts_with(start), "{page}");
+    let sentence = view["bottleneck"]["sentence"].as_str().expect("a sentence");
+    assert!(sentence.starts_with(start), "{sentence}");
     // One of two.
     fleet.add_worker().ready().await;
     let callers = CallerPool::start(&[fleet.client()], "/v1/echo/a", 200, 4);

@@ -53,8 +53,8 @@ async fn a_nats_server_that_does_not_list_its_connections_makes_a_command_fail()
     let fleet = fleet(1, 1).await;
     let closed = "--set=messaging.nats.monitoring=http://127.0.0.1:1";
     let error = fails(&fleet, &["queue", "limit", "slow", "1", closed]).await;
-    let reason = "error: processes that hang are not known, because not all NATS servers list their connections: \
-                  http://127.0.0.1:1/connz";
+    let reason = "error: not all processes that hang are known, because not all NATS servers list their connections: \
+                  http://127.0.0.1:1: /connz";
     assert!(error.contains(reason) && error.contains("1 worker: limited"), "{error}");
     let name = r#"fjord_worker_concurrency_limit{queue="slow"}"#;
     assert!((fleet.workers[0].metric(name).await - 1.0).abs() < 0.5, "it was executed");

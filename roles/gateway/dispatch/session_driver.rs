@@ -104,7 +104,7 @@ impl SessionDriver {
         now: Instant,
     ) -> Self {
         Self {
-            delivery: Delivery::new(&queue.deliveries),
+            delivery: Delivery::new(&queue.deliveries, options.session),
             queue,
             endpoint,
             session: Session::new(options, now),
@@ -245,8 +245,8 @@ impl SessionDriver {
     ) -> ClosedSession {
         self.waiter.leave(&self.queue.wait_queue, false);
         self.delivery.set(DeliveryPhase::Idle, now);
-        if matches!(end, SessionEnd::Answer(answer) if answer.status < 500) {
-            self.queue.deliveries.count_answer();
+        if matches!(end, SessionEnd::Answer(answer) if !answer.outcome.is_stalled()) {
+            self.delivery.count_answer(now);
         }
         messages.close();
         let mut replies = Vec::new();

@@ -25,7 +25,9 @@ pub(super) fn add(reports: &mut [QueueReport], queues: &[Arc<GatewayQueue>]) {
             unaccepted_seconds: unaccepted.oldest.as_secs_f64(),
             accepted: count(accepted.count),
             accepted_seconds: accepted.oldest.as_secs_f64(),
+            accepted_session_seconds: accepted.session_time.as_secs_f64(),
             answered: queue.deliveries.answered(),
+            answered_p99_seconds: queue.deliveries.answer_time_p99().as_secs_f64(),
             unserved: unserved.get(&report.name).copied().map_or(0, snapshot::to_count),
         });
     }

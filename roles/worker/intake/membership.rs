@@ -24,9 +24,9 @@ use reading::LeaveReason;
 const RETRY_DELAY: Duration = Duration::from_secs(5);
 /// How long the report of a refused subscription may take after the server's acknowledgement.
 const REFUSAL_DELAY_MAX: Duration = Duration::from_millis(20);
-/// The reason reported for a queue that is not served because NATS refuses a subscription.
+/// The reason reported for a queue that is not served because NATS refuses, or has lost, a subscription.
 const SUBSCRIPTION_REFUSED: &str =
-    "NATS refuses a subscription that it needs: see \"nats subscriptions\"";
+    "NATS does not serve a subscription that it needs: see \"nats subscriptions\"";
 
 /// A worker's membership in one queue group.
 #[derive(Debug)]

@@ -177,9 +177,10 @@ impl Queue {
         context::sync_scope(&ids, || match self.admit(message) {
             Ok(admitted) => {
                 let request = admitted.into_slot_request(Instant::now());
-                let decision = self.slots.update(|slots, _| slots.accept(id, request));
-                let is_late = matches!(decision, SlotDecision::Refuse(..));
-                self.metrics.count_offer(if is_late { "late" } else { "accepted" });
+                let (is_open, decision) = self
+                    .slots
+                    .update(|slots, _| (slots.is_offer_open(id), slots.accept(id, request)));
+                self.metrics.count_offer(if is_open { "accepted" } else { "late" });
                 self.carry_out(decision);
             }
             Err(rejected) => {
@@ -191,8 +192,9 @@ impl Queue {
 
     /// Ends an offer whose slot the gateway does not need.
     pub fn decline_offer(&self, id: OfferId) {
-        self.metrics.count_offer("declined");
-        let offer = self.slots.update(|slots, now| slots.decline(id, now));
+        let (is_open, offer) =
+            self.slots.update(|slots, now| (slots.is_offer_open(id), slots.decline(id, now)));
+        self.metrics.count_offer(if is_open { "declined" } else { "late" });
         self.send_offers(offer);
     }
 

@@ -315,6 +315,12 @@ impl<W> Slots<W> {
         self.offers.open_count()
     }
 
+    /// Returns whether a slot is reserved for this offer.
+    #[must_use]
+    pub fn is_offer_open(&self, id: OfferId) -> bool {
+        self.offers.is_open(id)
+    }
+
     /// Returns whether requests are accepted.
     #[must_use]
     pub fn is_open(&self) -> bool {

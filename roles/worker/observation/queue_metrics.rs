@@ -83,7 +83,7 @@ impl QueueMetrics {
             .increment(1);
     }
 
-    /// Counts a step of an offer: `made`, `accepted`, `declined`, `late` or `lapsed`.
+    /// Counts a step of an offer: `made`, `accepted`, `declined` or `lapsed`; `late` if it was answered after it had lapsed.
     pub fn count_offer(&self, result: &str) {
         let result = (names::RESULT, result.to_owned());
         counter(&names::WORKER_OFFERS, &[(names::QUEUE, self.queue.clone()), result]).increment(1);

@@ -48,13 +48,13 @@ impl<'a> ControlledFleet<'a> {
             (id.clone(), Member { role, id, host, version, queues, ..Member::default() })
         };
         let mut members: BTreeMap<String, Member> = reports.into_iter().map(member).collect();
-        let connected = connected::processes(connection).await;
-        let connected = connected.unwrap_or_else(|error| {
+        let (connected, unlisted) = connected::processes(connection).await;
+        if !unlisted.is_empty() {
             gaps.push(format!(
-                "processes that hang are not known, because not all NATS servers list their connections: {error}"
+                "not all processes that hang are known, because not all NATS servers list their connections: {}",
+                unlisted.join("; ")
             ));
-            Vec::new()
-        });
+        }
         for ConnectedProcess { role, id, address } in connected {
             // The host name of a process that has not replied is not known.
             let (role, host) = (role.as_str().to_owned(), address);

@@ -7,27 +7,19 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout};
 
 use crate::commands::plain_http;
-use crate::fleet::view::{Connz, MonitoredConnection, ServerSample};
+use crate::fleet::view::{Connz, MonitoredConnections, ServerSample};
 
 /// The longest wait for one answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
-/// Returns the connections of all servers. Cancel safe.
-///
-/// # Errors
-/// A message if a server does not answer, or has more than 1,000 connections.
-pub(in crate::commands) async fn connections(
-    urls: &[String],
-) -> Result<Vec<MonitoredConnection>, String> {
-    let queries = urls.iter().map(async |url| {
-        let answer = get::<Connz>(url, "/connz?limit=1000").await;
-        answer.map_err(|error| format!("{url}{error}"))
-    });
-    let mut connections = Vec::new();
-    for answer in join_all(queries).await {
-        connections.extend(answer?.all()?);
+/// Returns the connections of all servers, up to 1,000 from each. Cancel safe.
+pub(in crate::commands) async fn connections(urls: &[String]) -> MonitoredConnections {
+    let queries = urls.iter().map(async |url| get::<Connz>(url, "/connz?limit=1000").await);
+    let mut connections = MonitoredConnections::default();
+    for (url, answer) in urls.iter().zip(join_all(queries).await) {
+        connections.add(url, answer);
     }
-    Ok(connections)
+    connections
 }
 
 /// Samples all servers. Each sample is returned with its URL. Cancel safe.

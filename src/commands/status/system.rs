@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout};
 
 use crate::fleet::query;
-use crate::fleet::view::{Connz, MonitoredConnection, ServerSample, Varz};
+use crate::fleet::view::{Connz, MonitoredConnections, ServerSample, Varz};
 use crate::message::{Message, Subject};
 use crate::messaging::{self, Transport};
 
@@ -17,8 +17,8 @@ use crate::messaging::{self, Transport};
 const LIMIT: Duration = Duration::from_secs(3);
 /// The text to show instead of the servers' names if none can be queried.
 const EVERY: &str = "all servers, queried with messaging.nats.system";
-
-const NO_SERVER: &str = "no server replied: perhaps the user does not belong to the system account";
+/// The failure if no server replies.
+const NO_REPLY: &str = "no server replied: perhaps the user does not belong to the system account";
 
 /// The reply from a server.
 #[derive(Debug, Deserialize)]
@@ -44,23 +44,24 @@ pub(super) async fn sample_all(
     }
 }
 
-/// Returns the connections of all servers in the cluster that reply. Cancel safe.
-///
-/// # Errors
-/// A message if no server replies, or if one has more than 1,000 connections.
-pub(in crate::commands) async fn connections(
-    transport: &dyn Transport,
-) -> Result<Vec<MonitoredConnection>, String> {
+/// Returns the connections of all servers in the cluster, up to 1,000 from each. Cancel safe.
+pub(in crate::commands) async fn connections(transport: &dyn Transport) -> MonitoredConnections {
+    let mut connections = MonitoredConnections::default();
+    match try_connections(transport).await {
+        Ok(replies) => {
+            for SystemReply { server, data } in replies {
+                connections.add(&server.name, Ok(data));
+            }
+        }
+        Err(failure) => connections.add(EVERY, Err(failure)),
+    }
+    connections
+}
+
+async fn try_connections(transport: &dyn Transport) -> Result<Vec<SystemReply<Connz>>, String> {
     wait_until_up(transport).await?;
     let replies = request::<Connz>(transport, "CONNZ", r#"{"limit":1000}"#, 0).await?;
-    if replies.is_empty() {
-        return Err(NO_SERVER.to_owned());
-    }
-    let mut connections = Vec::new();
-    for SystemReply { server, data } in replies {
-        connections.extend(data.all().map_err(|error| format!("{}: {error}", server.name))?);
-    }
-    Ok(connections)
+    if replies.is_empty() { Err(NO_REPLY.to_owned()) } else { Ok(replies) }
 }
 
 async fn wait_until_up(transport: &dyn Transport) -> Result<(), String> {
@@ -84,7 +85,7 @@ async fn try_sample_all(
         request::<Connz>(transport, "CONNZ", r#"{"sort":"pending","limit":1}"#, expected);
     let (values, connections) = (values.await?, connections.await?);
     if values.is_empty() {
-        return Err(NO_SERVER.to_owned());
+        return Err(NO_REPLY.to_owned());
     }
     let mut slowest: HashMap<String, _> = connections
         .into_iter()

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::FleetStatusDocument;
+use crate::commands::printable::printable;
 use crate::commands::table;
 use crate::fleet::monitor::MissingMember;
 use crate::fleet::view::format::{bytes, percent, rate, seconds, uptime};
@@ -64,7 +65,7 @@ fn unknown() -> String {
 
 pub(super) fn page(document: &FleetStatusDocument<'_>) -> String {
     let view = document.view;
-    let mut text = format!("{}\n", view.bottleneck.sentence);
+    let mut text = format!("{}\n", printable(&view.bottleneck.sentence));
     if let Some(line) = missing(document) {
         text.push_str(&line);
     }
@@ -73,7 +74,8 @@ pub(super) fn page(document: &FleetStatusDocument<'_>) -> String {
             return;
         }
         let hidden = rows.len().saturating_sub(ROWS_MAX);
-        let rows: Vec<Vec<String>> = rows.into_iter().take(ROWS_MAX).collect();
+        let printable = |row: Vec<String>| row.iter().map(|cell| printable(cell).into()).collect();
+        let rows: Vec<Vec<String>> = rows.into_iter().take(ROWS_MAX).map(printable).collect();
         // Writing to a string cannot fail.
         write!(text, "\n{title}\n{}", table::text(headings, &rows)).ok();
         if hidden > 0 {
@@ -118,15 +120,19 @@ pub(super) fn page(document: &FleetStatusDocument<'_>) -> String {
             text,
             "worker {} on {}: received no requests for queue {}, while NATS delivered {:.0} to its other workers: its \
              subscription does not reach the NATS servers, or it is connected to another cluster",
-            short(idle.id),
-            idle.host,
-            idle.queue,
+            printable(&short(idle.id)),
+            printable(idle.host),
+            printable(idle.queue),
             idle.calls_elsewhere
         )
         .ok();
     }
     for line in notes(view) {
-        writeln!(text, "{line}").ok();
+        writeln!(text, "{}", printable(&line)).ok();
+    }
+    for gap in document.connection_gaps {
+        let gap = printable(gap);
+        writeln!(text, "processes that do not reply may not be known: {gap}").ok();
     }
     text
 }
@@ -141,7 +147,8 @@ fn missing(document: &FleetStatusDocument<'_>) -> Option<String> {
         } else {
             "connected to NATS".to_owned()
         };
-        format!("{} {} on {} ({last})", member.role, short(member.id), member.host)
+        let name = format!("{} {} on {}", member.role, short(member.id), member.host);
+        format!("{} ({last})", printable(&name))
     });
     let names: Vec<String> = names.collect();
     let more = names.len().saturating_sub(MISSING_SHOWN);

@@ -1,17 +1,20 @@
 //! The processes that have replied to a query or are connected to NATS, to find those that do not reply.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::fleet::Report;
-use crate::fleet::view::MonitoredConnection;
+use crate::fleet::view::MonitoredConnections;
 
 use super::HISTORY_TIME;
 
 /// The maximum number of remembered processes that did not reply to the last query.
 const MISSING_MAX: usize = 1_000;
+
+/// The age from which a connection belongs to a process that should have replied to the query: longer than a query takes.
+const CONNECTED_SECONDS_MIN: u64 = 5;
 
 /// The maximum number of known processes with which another connected process is added.
 const MEMBERS_MAX: usize = 10_000;
@@ -89,18 +92,25 @@ impl KnownMembers {
         }
     }
 
-    /// Adds the processes of the fleet with the prefix `prefix` that are connected to NATS but have never replied. Must be called
-    /// after `update`.
-    pub(crate) fn add_connected(
+    /// Adds the processes of the fleet with the prefix `prefix` that are connected to NATS but have never replied, and forgets those
+    /// that are no longer connected. Must be called after `update`.
+    pub(crate) fn update_connected(
         &mut self,
         now: Instant,
         prefix: &str,
-        connections: &[MonitoredConnection],
+        MonitoredConnections { connections, gaps }: &MonitoredConnections,
     ) {
+        if gaps.is_empty() {
+            let processes = connections.iter().filter_map(|one| process_of(&one.name, prefix));
+            let connected: HashSet<&str> = processes.map(|(_, id)| id).collect();
+            self.by_id.retain(|id, member| member.has_replied || connected.contains(id.as_str()));
+        }
         for connection in connections {
             let Some((role, id)) = process_of(&connection.name, prefix) else { continue };
             let is_full = self.by_id.len() >= MEMBERS_MAX;
-            if is_full || id.len() > TEXT_BYTES_MAX || self.by_id.contains_key(id) {
+            // A process may have started after the query was sent.
+            let is_new = connection.is_newer_than(CONNECTED_SECONDS_MIN);
+            if is_full || is_new || id.len() > TEXT_BYTES_MAX || self.by_id.contains_key(id) {
                 continue;
             }
             let member = KnownMember {
@@ -164,6 +174,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::fleet::view::{Connz, MonitoredConnection};
 
     fn report(id: &str, host: &str) -> Report {
         let (role, id, host) = ("worker".to_owned(), id.to_owned(), host.to_owned());
@@ -205,23 +216,54 @@ mod tests {
         let connection = |name: &str| MonitoredConnection {
             name: name.to_owned(),
             ip: "10.0.0.1".to_owned(),
+            uptime: if name.ends_with("w4") { "4s" } else { "1m4s" }.to_owned(),
             ..MonitoredConnection::default()
         };
         let names = [
             "fjord worker fjord w1",
             "fjord worker fjord w2",
             "fjord worker other w3",
+            "fjord worker fjord w4",
             "other",
             "fjord status x y z",
         ];
         members.update(now, &[report("w1", "a")]);
-        members.add_connected(now, "fjord", &names.map(connection));
+        let mut all = MonitoredConnections::default();
+        all.connections.extend(names.map(connection));
+        members.update_connected(now, "fjord", &all);
         let found = members.missing(now);
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!((found[0].id, found[0].host, found[0].has_replied), ("w2", "10.0.0.1", false));
         assert_eq!(members.count(), 2);
+        let mut others = MonitoredConnections::default();
+        others.add("s1", Err("no answer".to_owned()));
+        members.update_connected(now, "fjord", &others);
+        assert_eq!(
+            missing(&members, now),
+            ["w2"],
+            "its connection may be one of those that are not known"
+        );
+        members.update_connected(now, "fjord", &MonitoredConnections::default());
+        assert_eq!(missing(&members, now), Vec::<String>::new(), "it has ended");
+        assert_eq!(members.count(), 1);
+        members.update_connected(now, "fjord", &all);
+        assert_eq!(missing(&members, now), ["w2"]);
         members.update(now, &[report("w1", "a"), report("w2", "b")]);
+        members.update_connected(now, "fjord", &MonitoredConnections::default());
         assert_eq!(missing(&members, now), Vec::<String>::new());
+        assert_eq!(members.count(), 2, "processes that have replied are remembered");
+    }
+
+    #[test]
+    fn connections_that_are_not_known_are_named() {
+        let mut all = MonitoredConnections::default();
+        let connections = || vec![MonitoredConnection::default(); 2];
+        all.add("s1", Ok(Connz { connections: connections(), total: 2 }));
+        assert_eq!(all.gaps, Vec::<String>::new());
+        all.add("s2", Ok(Connz { connections: connections(), total: 3 }));
+        all.add("s3", Err("refused".to_owned()));
+        assert_eq!(all.connections.len(), 4, "the servers that answered");
+        assert_eq!(all.gaps, ["s2 lists only 2 of its 3 connections", "s3: refused"]);
     }
 
     #[test]

@@ -14,8 +14,12 @@ pub struct DeliveryReport {
     pub accepted: u64,
     /// The time since the oldest of them was accepted, in seconds.
     pub accepted_seconds: f64,
-    /// The number of requests that a worker has answered without a server error, since the start.
+    /// The session time of the endpoint of the oldest of them, in seconds. 0 if there is none.
+    pub accepted_session_seconds: f64,
+    /// The number of requests that a worker has answered, since the start. Calls that timed out, or were cancelled, do not count.
     pub answered: u64,
+    /// The time from acceptance to answer in seconds that 99 % of these requests did not exceed. 0 if there are none.
+    pub answered_p99_seconds: f64,
     /// The number of attempts for which NATS found no worker, since the start.
     pub unserved: u64,
 }
@@ -30,6 +34,6 @@ pub struct OffersReport {
     pub made: u64,
     /// The number of offers that no gateway has answered in time, since the start.
     pub lapsed: u64,
-    /// The number of offers that were accepted too late for a slot, since the start.
+    /// The number of these offers that were answered after they had lapsed, since the start.
     pub late: u64,
 }

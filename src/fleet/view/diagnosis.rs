@@ -3,17 +3,16 @@
 use serde::Serialize;
 
 use crate::fleet::report::QueueReport;
-use crate::telemetry::Distribution;
 
 /// A queue whose oldest unaccepted request is at least this old does not progress. Workers accept or refuse within milliseconds.
 const UNACCEPTED_SECONDS: f64 = 2.0;
 /// The same if no request was answered between the reports. The timeout of the endpoint limits the age of such a request.
 const UNACCEPTED_IDLE_SECONDS: f64 = 0.5;
-/// A call may take this many times as long as 99 % of the earlier calls before it seems to hang.
+/// A call may take this many times as long as 99 % of the calls that were answered before it seems to hang.
 const LONG_CALL_FACTOR: f64 = 3.0;
 /// The minimum duration of a call that seems to hang.
 const LONG_CALL_SECONDS_MIN: f64 = 5.0;
-/// The duration from which a call seems to hang if no earlier call has ended.
+/// The duration from which a call seems to hang if no call has been answered.
 const LONG_CALL_SECONDS_UNKNOWN: f64 = 10.0;
 
 /// The progress of a queue's requests, summed over all processes.
@@ -33,30 +32,39 @@ pub(crate) struct QueueDiagnosis {
     pub(crate) offered: u64,
     /// The number of offers between the reports.
     pub(crate) offers_made: u64,
-    /// The number of those that were not answered, or too late.
+    /// The number of offers between the reports that were not answered in time.
     pub(crate) offers_lapsed: u64,
-    /// The number of requests that workers answered without a server error between the reports. Requests that time out, or whose
-    /// clients leave, are no progress.
+    /// The number of requests that workers answered between the reports. Requests that time out, or whose clients leave, are no
+    /// progress.
     pub(crate) answered: u64,
     /// Whether the numbers between the reports leave out processes that have not sent two reports with the queue.
     #[serde(skip)]
     pub(crate) is_partial: bool,
-    /// The durations of all calls and requests since the processes started.
+    /// The time from acceptance to answer that 99 % of the answered requests did not exceed in any gateway since it started. Zero if
+    /// none was answered.
     #[serde(skip)]
-    pub(crate) times: Distribution,
+    pub(crate) answered_p99_seconds: f64,
+    /// The session time of the request that was accepted first. Zero if it is unknown.
+    #[serde(skip)]
+    pub(crate) accepted_session_seconds: f64,
 }
 
 impl QueueDiagnosis {
-    /// Adds the queue of one process.
+    /// Adds the queue of one process. Without an earlier report, it is unknown what happened between the reports, and nothing of it is
+    /// counted.
     pub(crate) fn add(&mut self, now: &QueueReport, before: Option<&QueueReport>) {
-        self.times.add(&now.times);
         self.is_partial |= before.is_none();
         if let Some(delivery) = &now.delivery {
             let earlier = before.and_then(|before| before.delivery.as_ref());
             self.unaccepted += delivery.unaccepted;
             self.unaccepted_seconds = self.unaccepted_seconds.max(delivery.unaccepted_seconds);
             self.accepted += delivery.accepted;
-            self.accepted_seconds = self.accepted_seconds.max(delivery.accepted_seconds);
+            if delivery.accepted_seconds >= self.accepted_seconds {
+                self.accepted_seconds = delivery.accepted_seconds;
+                self.accepted_session_seconds = delivery.accepted_session_seconds;
+            }
+            self.answered_p99_seconds =
+                self.answered_p99_seconds.max(delivery.answered_p99_seconds);
             if let Some(earlier) = earlier {
                 self.answered += delivery.answered.saturating_sub(earlier.answered);
                 self.unserved += delivery.unserved.saturating_sub(earlier.unserved);
@@ -67,7 +75,6 @@ impl QueueDiagnosis {
             if let Some(earlier) = before.and_then(|before| before.offers.as_ref()) {
                 self.offers_made += offers.made.saturating_sub(earlier.made);
                 self.offers_lapsed += offers.lapsed.saturating_sub(earlier.lapsed);
-                self.offers_lapsed += offers.late.saturating_sub(earlier.late);
             }
         }
     }
@@ -80,14 +87,26 @@ impl QueueDiagnosis {
     }
 
     /// Returns whether the calls that workers have accepted do not end: none was answered between the reports, and the oldest takes
-    /// much longer than earlier ones.
+    /// much longer than the calls that were answered.
     pub(crate) fn is_hanging(&self) -> bool {
-        let long = match self.times.quantile(0.99) {
-            Some(usual) => (LONG_CALL_FACTOR * usual).max(LONG_CALL_SECONDS_MIN),
-            None => LONG_CALL_SECONDS_UNKNOWN,
-        };
         let is_idle = self.answered == 0 && !self.is_partial;
-        self.accepted > 0 && is_idle && self.accepted_seconds >= long
+        self.accepted > 0 && is_idle && self.accepted_seconds >= self.long_call_seconds()
+    }
+
+    /// Returns the duration from which a call seems to hang.
+    fn long_call_seconds(&self) -> f64 {
+        let usual = self.answered_p99_seconds;
+        let long = if usual > 0.0 {
+            (LONG_CALL_FACTOR * usual).max(LONG_CALL_SECONDS_MIN)
+        } else {
+            LONG_CALL_SECONDS_UNKNOWN
+        };
+        let session = self.accepted_session_seconds;
+        if session > 0.0 {
+            // No call becomes older than its session.
+            return long.min(f64::midpoint(usual.min(session), session));
+        }
+        long
     }
 
     /// Returns whether most offers are not answered in time.

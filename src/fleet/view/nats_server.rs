@@ -37,23 +37,36 @@ pub(crate) struct Varz {
 #[serde(default)]
 pub(crate) struct Connz {
     pub(crate) connections: Vec<MonitoredConnection>,
-    /// The number of all connections, of which `connections` may contain only the first ones.
+    /// The number of connections of the server, which can be more than are listed.
     pub(crate) total: usize,
 }
 
-impl Connz {
-    /// Returns the connections.
-    ///
-    /// # Errors
-    /// A message if they are not all connections of the server.
-    pub(crate) fn all(self) -> Result<Vec<MonitoredConnection>, String> {
-        let listed = self.connections.len();
-        if self.total > listed {
-            return Err(format!("a server lists only {listed} of its {} connections", self.total));
-        }
-        Ok(self.connections)
-    }
+/// The connections of all NATS servers, as far as they are known.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct MonitoredConnections {
+    pub(crate) connections: Vec<MonitoredConnection>,
+    /// For each server whose connections are not all known, its name and the reason.
+    pub(crate) gaps: Vec<String>,
+}
 
+impl MonitoredConnections {
+    /// Adds the connections of one server, or the reason why they are not known.
+    pub(crate) fn add(&mut self, server: &str, answer: Result<Connz, String>) {
+        match answer {
+            Ok(Connz { connections, total }) => {
+                if connections.len() < total {
+                    let listed = connections.len();
+                    self.gaps
+                        .push(format!("{server} lists only {listed} of its {total} connections"));
+                }
+                self.connections.extend(connections);
+            }
+            Err(failure) => self.gaps.push(format!("{server}: {failure}")),
+        }
+    }
+}
+
+impl Connz {
     /// Returns the connection with the most unread bytes, if it has any. The reply must be sorted by pending bytes.
     pub(crate) fn slowest(self) -> Option<MonitoredConnection> {
         self.connections.into_iter().next().filter(|connection| connection.pending_bytes > 0)
@@ -67,6 +80,16 @@ pub(crate) struct MonitoredConnection {
     pub(crate) name: String,
     pub(crate) ip: String,
     pub(crate) pending_bytes: u64,
+    /// How long the connection has existed, in the largest units that apply, such as `3m12s` or `4s`.
+    pub(crate) uptime: String,
+}
+
+impl MonitoredConnection {
+    /// Returns whether the connection was made less than `seconds` ago, at most a minute.
+    pub(crate) fn is_newer_than(&self, seconds: u64) -> bool {
+        let uptime = self.uptime.strip_suffix('s').and_then(|number| number.parse::<u64>().ok());
+        uptime.is_some_and(|uptime| uptime < seconds)
+    }
 }
 
 /// A NATS server, with rates between two samples. They are `UNKNOWN` without an earlier sample, and if the server has been

@@ -124,8 +124,7 @@ impl ConnectionState {
         {
             problems.insert("nats connection".to_owned(), failure);
         }
-        if let Some(refused) = self.subscriptions.refused_subjects() {
-            let text = format!("NATS refuses the subscription to {refused}");
+        if let Some(text) = self.subscriptions.problem() {
             problems.insert("nats subscriptions".to_owned(), text);
         }
         problems

@@ -3,6 +3,9 @@
 //! A process that the server sends no replies to looks healthy otherwise: its link is up, and its requests are executed. If the server
 //! has no interest in a subject, it says so to the sender, so the process sends a message to each of these subscriptions. It may
 //! publish to its own inbox, but not to its other subscriptions.
+//!
+//! The check finds nothing while another subscription includes the inbox, such as one to `>` that records all messages: the server
+//! then has interest in the subject.
 
 use std::collections::BTreeSet;
 

@@ -10,8 +10,10 @@ use crate::messaging::CLIENT_REPLACED;
 
 /// How long a problem is shown after it last occurred: as long as the alerts look back.
 const SHOWN_FOR: Duration = Duration::from_mins(10);
-/// The maximum number of servers and of refused subjects that are remembered and shown.
+/// The maximum number of servers and of refused subjects that are shown.
 const SHOWN_MAX: usize = 8;
+/// The maximum number of servers and of refused subjects that are remembered.
+const REMEMBERED_MAX: usize = 64;
 
 /// The recent problems of the connection.
 #[derive(Debug, Default)]
@@ -66,7 +68,7 @@ impl LinkProblems {
 
     /// Replaces the known servers, each with the cause of its last failure.
     pub(super) fn set_servers(&self, servers: impl Iterator<Item = (String, Option<String>)>) {
-        self.lock().servers = servers.take(SHOWN_MAX).collect();
+        self.lock().servers = servers.take(REMEMBERED_MAX).collect();
     }
 
     /// Records a failed attempt to connect. The library does not say to which server.
@@ -78,10 +80,14 @@ impl LinkProblems {
     pub(super) fn record_refused_publish(&self, subject: &str, now: Instant) {
         let refused = &mut self.lock().refused_publishes;
         refused.retain(|_, each| each.is_recent(now));
-        if refused.len() < SHOWN_MAX || refused.contains_key(subject) {
-            let before = refused.get(subject).copied();
-            refused.insert(subject.to_owned(), Occurrences::add(before, now));
+        if refused.len() >= REMEMBERED_MAX && !refused.contains_key(subject) {
+            let oldest = refused.iter().min_by_key(|(_, each)| each.last);
+            if let Some(oldest) = oldest.map(|(subject, _)| subject.clone()) {
+                refused.remove(&oldest);
+            }
         }
+        let before = refused.get(subject).copied();
+        refused.insert(subject.to_owned(), Occurrences::add(before, now));
     }
 
     /// Returns the part of `subject` to which the server has refused a message since `since`.
@@ -128,6 +134,7 @@ impl LinkProblems {
             .iter()
             .map(|(server, cause)| format!("{server}: {}", cause.as_deref().unwrap_or(&unknown)))
             .collect();
+        shorten(&mut parts);
         if state.servers.iter().all(|(_, cause)| cause.is_some()) {
             parts.extend(unreported.map(str::to_owned));
         }
@@ -139,9 +146,10 @@ impl LinkProblems {
         let state = self.lock();
         let mut notes = BTreeMap::new();
         let refused = state.refused_publishes.iter().filter(|(_, each)| each.is_recent(now));
-        let refused: Vec<String> =
+        let mut refused: Vec<String> =
             refused.map(|(subject, each)| format!("{subject} ({})", each.text(now))).collect();
         if !refused.is_empty() {
+            shorten(&mut refused);
             let subjects = refused.join(", ");
             notes.insert(
                 "nats permissions".to_owned(),
@@ -152,7 +160,9 @@ impl LinkProblems {
             let text = dropped.text(now);
             notes.insert(
                 "nats messages".to_owned(),
-                format!("messages were dropped, because this process reads too slowly ({text})"),
+                format!(
+                    "messages were dropped, because this process reads too slowly (at least {text})"
+                ),
             );
         }
         if let Some((reason, replaced)) = state.replaced.filter(|(_, each)| each.is_recent(now)) {
@@ -167,6 +177,15 @@ impl LinkProblems {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Replaces the texts that are not shown with their number.
+fn shorten(texts: &mut Vec<String>) {
+    let more = texts.len().saturating_sub(SHOWN_MAX);
+    texts.truncate(SHOWN_MAX);
+    if more > 0 {
+        texts.push(format!("and {more} more"));
     }
 }
 
@@ -201,6 +220,8 @@ mod tests {
             problems.record_refused_publish(&format!("a.{number}"), start);
         }
         problems.record_refused_publish("a.0", start);
+        let ninth = "a.12".to_owned();
+        assert_eq!(problems.refused_publish(&ninth, start), Some(ninth), "not shown, but known");
         problems.record_dropped(start);
         let now = start + Duration::from_secs(5);
         let notes = problems.notes(now);
@@ -210,7 +231,8 @@ mod tests {
             "{permissions}"
         );
         assert_eq!(permissions.matches("5 s ago").count(), SHOWN_MAX, "{permissions}");
-        assert!(notes["nats messages"].contains("once, 5 s ago"), "{notes:?}");
+        assert!(permissions.ends_with(", and 8 more"), "{permissions}");
+        assert!(notes["nats messages"].contains("(at least once, 5 s ago)"), "{notes:?}");
         problems.record_replaced("it ended", start);
         let notes = problems.notes(now);
         assert!(notes["nats client"].contains("because it ended (once, 5 s ago)"), "{notes:?}");
@@ -221,5 +243,22 @@ mod tests {
         assert!(problems.notes(start + SHOWN_FOR).is_empty());
         problems.record_dropped(start + SHOWN_FOR);
         assert!(problems.notes(start + SHOWN_FOR)["nats messages"].contains("once"));
+    }
+
+    #[test]
+    fn the_number_of_remembered_subjects_and_servers_is_limited() {
+        let problems = LinkProblems::default();
+        let start = Instant::now();
+        for number in 0..=REMEMBERED_MAX {
+            let now = start + Duration::from_millis(u64::try_from(number).unwrap());
+            problems.record_refused_publish(&format!("a.{number}"), now);
+        }
+        assert_eq!(problems.refused_publish("a.0", start), None, "the oldest");
+        assert!(problems.refused_publish(&format!("a.{REMEMBERED_MAX}"), start).is_some());
+        assert_eq!(problems.lock().refused_publishes.len(), REMEMBERED_MAX);
+        let servers = (0..10).map(|number| (format!("s{number}:1"), Some("refused".to_owned())));
+        problems.set_servers(servers);
+        let text = problems.connect_failure().unwrap();
+        assert!(text.ends_with("s7:1: refused; and 2 more"), "{text}");
     }
 }

@@ -28,19 +28,29 @@ impl SubscriptionRefusal {
     }
 }
 
-/// Returns the subject in the server's error about a message that it refuses, or whose reply subject it refuses. `None` if the
-/// error concerns something else.
+/// The minimum length of a token that is an id.
+const ID_LENGTH_MIN: usize = 12;
+
+/// Returns the subject in the server's error about a message to a subject to which this user may not publish. `None` if the error
+/// concerns something else, such as a reply subject that the server reserves.
 pub(super) fn refused_publish(error: &str) -> Option<&str> {
-    let rest = error.strip_prefix("Permissions Violation for Publish")?;
-    let (_, rest) = rest.split_once('"')?;
+    let rest = error.strip_prefix("Permissions Violation for Publish to \"")?;
     rest.split('"').next()
 }
 
 /// Returns the part of a subject that the messages of one owner share.
 pub(super) fn owner_part(subject: &str) -> &str {
-    // The first token of an inbox identifies its owner; in `fjord.q.<queue>`, the first three
-    // tokens do.
-    let tokens = if subject.starts_with('_') { 1 } else { 3 };
+    // The prefix of an inbox identifies its owner; the id of a process or of a request follows. In `fjord.q.<queue>`, the first
+    // three tokens identify the owner.
+    let is_id = |token: &str| {
+        token.len() >= ID_LENGTH_MIN || token.bytes().any(|byte| byte.is_ascii_digit())
+    };
+    let tokens = if subject.starts_with('_') {
+        let prefix = subject.split('.').skip(1).take_while(|token| !is_id(token)).count();
+        1 + prefix.min(2)
+    } else {
+        3
+    };
     let length: usize = subject.split('.').take(tokens).map(|token| token.len() + 1).sum();
     subject.get(..length.saturating_sub(1)).unwrap_or(subject)
 }
@@ -62,7 +72,7 @@ mod tests {
     fn errors_about_messages_of_one_owner_are_equal() {
         for (error, expected) in [
             (
-                "Permissions Violation for Publish to \"_INBOX_x.a.17\"",
+                "Permissions Violation for Publish to \"_INBOX_x.0123456789abcdef.r.17\"",
                 "Permissions Violation for Publish to \"_INBOX_x",
             ),
             (
@@ -84,14 +94,16 @@ mod tests {
     fn the_subject_of_a_refused_message_is_parsed() {
         for (error, subject) in [
             ("Permissions Violation for Publish to \"a.b\"", Some("a.b")),
-            ("Permissions Violation for Publish with Reply of \"a.b\"", Some("a.b")),
+            ("Permissions Violation for Publish with Reply of \"a.b\"", None),
             ("Permissions Violation for Publish", None),
             ("Permissions Violation for Subscription to \"a\"", None),
         ] {
             assert_eq!(refused_publish(error), subject, "{error}");
         }
         for (subject, owner) in [
-            ("_INBOX_x.a.17", "_INBOX_x"),
+            ("_INBOX_x.0123456789abcdef.r.17", "_INBOX_x"),
+            ("_INBOX.gateway.0123456789abcdef.r.17", "_INBOX.gateway"),
+            ("_INBOX.a.b.c.d.e", "_INBOX.a.b"),
             ("fjord.q.horse", "fjord.q.horse"),
             ("a", "a"),
             ("", ""),

@@ -62,7 +62,17 @@ impl RetryBatch {
 #[derive(Debug)]
 struct SubscriptionEntry {
     handle: Arc<SubscriptionHandle>,
-    is_refused: bool,
+    /// `None` if the server has the subscription, as far as is known.
+    fault: Option<SubscriptionFault>,
+}
+
+/// Why the server does not serve a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SubscriptionFault {
+    /// The server refuses it, or has ended it.
+    Refused,
+    /// The server does not have it, although it has not refused it.
+    Lost,
 }
 
 impl Subscriptions {
@@ -75,7 +85,7 @@ impl Subscriptions {
     ) -> Arc<SubscriptionHandle> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let handle = Arc::new(SubscriptionHandle::new(id, subject, group, kind));
-        let entry = SubscriptionEntry { handle: Arc::clone(&handle), is_refused: false };
+        let entry = SubscriptionEntry { handle: Arc::clone(&handle), fault: None };
         self.lock().entries.insert(id, entry);
         handle
     }
@@ -83,43 +93,61 @@ impl Subscriptions {
     /// Removes a subscription.
     pub(super) fn remove(&self, id: u64) {
         let mut state = self.lock();
-        if state.entries.remove(&id).is_some_and(|entry| entry.is_refused) {
+        if state.entries.remove(&id).is_some_and(|entry| entry.fault.is_some()) {
             report(&state);
         }
     }
 
-    /// Returns the subscriptions that the server did not refuse.
+    /// Returns the subscriptions that the server serves.
     pub(super) fn accepted(&self) -> Vec<Arc<SubscriptionHandle>> {
         let state = self.lock();
-        let accepted = state.entries.values().filter(|entry| !entry.is_refused);
+        let accepted = state.entries.values().filter(|entry| entry.fault.is_none());
         accepted.map(|entry| Arc::clone(&entry.handle)).collect()
     }
 
-    /// Returns the subscriptions that the server refused, most important first.
+    /// Returns the subscriptions that the server refused or lost, most important first.
     pub(super) fn refused(&self) -> Vec<Arc<SubscriptionHandle>> {
+        self.faulty(|_| true)
+    }
+
+    fn faulty(&self, includes: impl Fn(SubscriptionFault) -> bool) -> Vec<Arc<SubscriptionHandle>> {
         let state = self.lock();
-        let refused = state.entries.values().filter(|entry| entry.is_refused);
+        let refused = state.entries.values().filter(|entry| entry.fault.is_some_and(&includes));
         let mut refused: Vec<_> = refused.map(|entry| Arc::clone(&entry.handle)).collect();
         refused.sort_by_key(|handle| (handle.kind, handle.id));
         refused
     }
 
-    /// Returns the subjects of the refused subscriptions, most important first, separated by commas.
-    pub(super) fn refused_subjects(&self) -> Option<String> {
-        let refused = self.refused();
+    /// Returns sentences about the subscriptions that the server refused or lost. `None` if there are none.
+    pub(super) fn problem(&self) -> Option<String> {
+        let texts = [
+            (SubscriptionFault::Refused, "NATS refuses the subscription to"),
+            (SubscriptionFault::Lost, "the NATS server does not have the subscription to"),
+        ];
+        let texts: Vec<String> = texts
+            .into_iter()
+            .filter_map(|(fault, text)| Some(format!("{text} {}", self.subjects(fault)?)))
+            .collect();
+        (!texts.is_empty()).then(|| texts.join("; "))
+    }
+
+    /// Returns the subjects of the subscriptions with this fault, most important first, separated by commas.
+    fn subjects(&self, fault: SubscriptionFault) -> Option<String> {
+        let handles = self.faulty(|other| other == fault);
+        let mut seen = BTreeSet::new();
         let mut subjects: Vec<&str> =
-            refused.iter().map(|handle| handle.subject.as_str()).collect();
-        subjects.dedup();
+            handles.iter().map(|handle| handle.subject.as_str()).collect();
+        subjects.retain(|subject| seen.insert(*subject));
         let more = subjects.len().saturating_sub(SHOWN_MAX);
         subjects.truncate(SHOWN_MAX);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         (!subjects.is_empty()).then(|| format!("{}{more}", subjects.join(", ")))
     }
 
-    /// Returns whether the server refuses a subscription that the process cannot work without.
+    /// Returns whether the server refused or lost a subscription that the process cannot work without.
     pub(super) fn is_deaf(&self) -> bool {
         let state = self.lock();
-        state.entries.values().any(|entry| entry.is_refused && entry.handle.kind.is_required())
+        state.entries.values().any(|entry| entry.fault.is_some() && entry.handle.kind.is_required())
     }
 
     /// Records that the server refused or ended a subscription. Returns whether the refusal is new.
@@ -157,18 +185,18 @@ impl Subscriptions {
     pub(super) fn refuse_all(&self) {
         let mut state = self.lock();
         for entry in state.entries.values_mut() {
-            entry.refuse();
+            entry.end(SubscriptionFault::Refused);
         }
         report(&state);
     }
 
-    /// Marks subscriptions as refused that the server does not have, so that they are made again. Returns their subjects.
+    /// Marks subscriptions as lost, so that they are made again. Returns their subjects.
     pub(super) fn lose(&self, ids: &BTreeSet<u64>) -> Vec<Subject> {
         let mut state = self.lock();
         let mut lost = Vec::new();
         for id in ids {
             if let Some(entry) = state.entries.get_mut(id)
-                && entry.refuse()
+                && entry.end(SubscriptionFault::Lost)
             {
                 lost.push(entry.handle.subject.clone());
             }
@@ -202,7 +230,7 @@ impl Subscriptions {
         let mut state = self.lock();
         // The subscription may have been removed in the meantime.
         if let Some(entry) = state.entries.get_mut(&handle.id) {
-            entry.is_refused = false;
+            entry.fault = None;
             handle.replace_subscriber(subscriber, client);
             handle.served.send_replace(true);
             report(&state);
@@ -227,8 +255,9 @@ impl State {
             match batch {
                 Some(batch) if batch.tried.contains(id) => {
                     batch.refused.insert(*id);
+                    entry.fault = entry.fault.map(|_| SubscriptionFault::Refused);
                 }
-                _ => is_new |= entry.refuse(),
+                _ => is_new |= entry.end(SubscriptionFault::Refused),
             }
         }
         *refusals += usize::from(is_new);
@@ -237,9 +266,11 @@ impl State {
 }
 
 impl SubscriptionEntry {
-    fn refuse(&mut self) -> bool {
-        let is_new = !std::mem::replace(&mut self.is_refused, true);
+    /// Records that the server does not serve the subscription. Returns whether that is new.
+    fn end(&mut self, fault: SubscriptionFault) -> bool {
+        let is_new = self.fault.is_none();
         if is_new {
+            self.fault = Some(fault);
             self.handle.end_subscriber();
             self.handle.served.send_replace(false);
         }
@@ -249,7 +280,10 @@ impl SubscriptionEntry {
 
 fn report(state: &State) {
     for kind in SubscriptionKind::ALL {
-        let refused = state.entries.values().filter(|e| e.is_refused && e.handle.kind == kind);
+        let is_refused = |entry: &&SubscriptionEntry| {
+            entry.fault == Some(SubscriptionFault::Refused) && entry.handle.kind == kind
+        };
+        let refused = state.entries.values().filter(is_refused);
         let count = u32::try_from(refused.count()).unwrap_or(u32::MAX);
         let label = [(names::KIND, kind.as_str().to_owned())];
         gauge(&names::NATS_SUBSCRIPTIONS_REFUSED, &label).set(f64::from(count));
@@ -300,6 +334,32 @@ mod tests {
         let batch = all.end_batch();
         assert!(!batch.is_unclear() && !batch.is_accepted(&a));
         assert!(all.refuse(&SubscriptionRefusal::TooMany), "outside a batch");
+    }
+
+    #[test]
+    fn a_lost_subscription_is_not_described_as_refused_unless_the_server_refuses_it() {
+        let (all, [a, _, _]) = three();
+        assert_eq!(all.problem(), None);
+        assert_eq!(all.lose(&BTreeSet::from([a.id])), [a.subject.clone()]);
+        let lost = "the NATS server does not have the subscription to a";
+        assert_eq!(all.problem().as_deref(), Some(lost));
+        assert!(all.refuse(&refusal("c")));
+        let both = format!("NATS refuses the subscription to c; {lost}");
+        assert_eq!(all.problem(), Some(both));
+        all.begin_batch(&[Arc::clone(&a)]);
+        assert!(!all.refuse(&refusal("a")));
+        assert!(!all.end_batch().is_accepted(&a));
+        assert_eq!(all.problem().as_deref(), Some("NATS refuses the subscription to a, c"));
+    }
+
+    #[test]
+    fn each_refused_subject_is_shown_once() {
+        let all = Subscriptions::default();
+        for (subject, group) in [("a", Some("x")), ("b", None), ("a", Some("y"))] {
+            all.add(&Subject::new(subject).unwrap(), group, SubscriptionKind::Queue);
+        }
+        all.refuse_all();
+        assert_eq!(all.problem().as_deref(), Some("NATS refuses the subscription to a, b"));
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! The requests of a queue that have been sent: those that no worker has accepted yet, and those that a worker runs.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -15,8 +14,42 @@ pub struct Deliveries {
     queue: QueueName,
     /// Created when the first request is published, because most of many queues may be idle.
     gauges: OnceLock<DeliveryGauges>,
-    answered: AtomicU64,
+    answer_times: AnswerTimes,
     state: Mutex<State>,
+}
+
+/// The number of buckets of `AnswerTimes`. The last one begins at more than two hours.
+const ANSWER_BUCKETS: usize = 24;
+
+/// How long answered requests took: the number of those below each power of two in milliseconds, without those in lower buckets.
+#[derive(Debug, Default)]
+struct AnswerTimes([AtomicU64; ANSWER_BUCKETS]);
+
+impl AnswerTimes {
+    fn add(&self, took: Duration) {
+        let width = u128::BITS - took.as_millis().leading_zeros();
+        let index = usize::try_from(width).unwrap_or(usize::MAX).min(ANSWER_BUCKETS - 1);
+        if let Some(bucket) = self.0.get(index) {
+            bucket.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn count(&self) -> u64 {
+        self.0.iter().map(|bucket| bucket.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Returns the upper bound of the bucket with the 99th percentile. Zero if there are no answers.
+    fn p99(&self) -> Duration {
+        let rank = self.count() - self.count() / 100;
+        let mut below = 0;
+        for (bucket, bound) in self.0.iter().zip((0..).map(|power| 1 << power)) {
+            below += bucket.load(Ordering::Relaxed);
+            if below > 0 && below >= rank {
+                return Duration::from_millis(bound);
+            }
+        }
+        Duration::ZERO
+    }
 }
 
 /// The metrics: the number of requests, and the age of the oldest one.
@@ -36,22 +69,32 @@ impl DeliveryGauges {
     }
 }
 
+/// The requests that have been sent. A request costs a few stores under the lock for each change of its phase; finding the oldest
+/// ones reads all entries, once per second. There are at most as many entries as requests in flight.
 #[derive(Debug, Default)]
 struct State {
-    last_id: u64,
-    /// The time at which each request was sent. The ids are in the order of these times.
-    unaccepted: BTreeMap<u64, Instant>,
-    /// The time at which each request was accepted.
-    accepted: BTreeMap<u64, Instant>,
+    entries: Vec<DeliveryEntry>,
+    /// The indexes of the idle entries.
+    free: Vec<usize>,
 }
 
-/// The number of requests, and the age of the oldest one.
+#[derive(Clone, Copy, Debug)]
+struct DeliveryEntry {
+    phase: DeliveryPhase,
+    /// When the phase began.
+    since: Instant,
+    session_time: Duration,
+}
+
+/// The number of requests in a phase, and the age of the oldest one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeliveryAges {
     /// The number of requests.
     pub count: usize,
     /// The time since the oldest request was sent or accepted. Zero if there is none.
     pub oldest: Duration,
+    /// The session time of the oldest request's endpoint, within which the request must end. Zero if there is none.
+    pub session_time: Duration,
 }
 
 /// What has happened to a request.
@@ -70,7 +113,11 @@ pub enum DeliveryPhase {
 pub struct Delivery {
     deliveries: Arc<Deliveries>,
     phase: DeliveryPhase,
-    id: u64,
+    /// When the last phase other than `Idle` began.
+    since: Option<Instant>,
+    session_time: Duration,
+    /// The index of the entry, unless idle.
+    index: Option<usize>,
 }
 
 impl std::fmt::Debug for Deliveries {
@@ -86,30 +133,36 @@ impl Deliveries {
         Self {
             queue: queue.clone(),
             gauges: OnceLock::new(),
-            answered: AtomicU64::new(0),
+            answer_times: AnswerTimes::default(),
             state: Mutex::default(),
         }
     }
 
-    /// Counts a request that a worker has answered without a server error.
-    pub fn count_answer(&self) {
-        self.answered.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Returns the number of requests that workers have answered without a server error.
+    /// Returns the number of requests that workers have answered, not counting calls that timed out.
     #[must_use]
     pub fn answered(&self) -> u64 {
-        self.answered.load(Ordering::Relaxed)
+        self.answer_times.count()
+    }
+
+    /// Returns the time within which 99 % of these requests were answered after they had been accepted, rounded up to a power of two
+    /// in milliseconds. Zero if there are none.
+    #[must_use]
+    pub fn answer_time_p99(&self) -> Duration {
+        self.answer_times.p99()
     }
 
     /// Returns the requests that no worker has accepted, and those that a worker has.
     #[must_use]
     pub fn ages(&self, now: Instant) -> [DeliveryAges; 2] {
         let state = self.lock();
-        [&state.unaccepted, &state.accepted].map(|since| {
-            let oldest = since.first_key_value();
-            let oldest = oldest.map(|(_, since)| now.saturating_duration_since(*since));
-            DeliveryAges { count: since.len(), oldest: oldest.unwrap_or_default() }
+        [DeliveryPhase::Unaccepted, DeliveryPhase::Accepted].map(|phase| {
+            let entries = || state.entries.iter().filter(|entry| entry.phase == phase);
+            let oldest = entries().min_by_key(|entry| entry.since);
+            oldest.map_or_else(DeliveryAges::default, |oldest| DeliveryAges {
+                count: entries().count(),
+                oldest: now.saturating_duration_since(oldest.since),
+                session_time: oldest.session_time,
+            })
         })
     }
 
@@ -134,10 +187,11 @@ impl Deliveries {
 }
 
 impl Delivery {
-    /// Creates the delivery of a request that has not been sent.
+    /// Creates the delivery of a request that has not been sent, and must end within `session_time`.
     #[must_use]
-    pub fn new(deliveries: &Arc<Deliveries>) -> Self {
-        Self { deliveries: Arc::clone(deliveries), phase: DeliveryPhase::Idle, id: 0 }
+    pub fn new(deliveries: &Arc<Deliveries>, session_time: Duration) -> Self {
+        let (deliveries, phase) = (Arc::clone(deliveries), DeliveryPhase::Idle);
+        Self { deliveries, phase, since: None, session_time, index: None }
     }
 
     /// Sets the phase. The phase begins now unless the request is in it already: a request that is sent again without having been
@@ -146,27 +200,49 @@ impl Delivery {
         if phase == self.phase {
             return;
         }
-        let mut state = self.deliveries.lock();
-        match self.phase {
-            DeliveryPhase::Idle => None,
-            DeliveryPhase::Unaccepted => state.unaccepted.remove(&self.id),
-            DeliveryPhase::Accepted => state.accepted.remove(&self.id),
-        };
-        state.last_id += 1;
-        self.id = state.last_id;
-        match phase {
-            DeliveryPhase::Idle => None,
-            DeliveryPhase::Unaccepted => state.unaccepted.insert(self.id, now),
-            DeliveryPhase::Accepted => state.accepted.insert(self.id, now),
-        };
-        drop(state);
         self.phase = phase;
+        let entry = DeliveryEntry { phase, since: now, session_time: self.session_time };
+        let mut state = self.deliveries.lock();
+        self.index = state.set(self.index, entry);
+        drop(state);
+        if phase != DeliveryPhase::Idle {
+            self.since = Some(now);
+        }
+    }
+
+    /// Counts the request as answered by a worker, which has accepted it at the beginning of the phase.
+    pub fn count_answer(&self, now: Instant) {
+        let since = self.since.unwrap_or(now);
+        self.deliveries.answer_times.add(now.saturating_duration_since(since));
+    }
+}
+
+impl State {
+    /// Sets the entry of a request that has the entry at `index`, if any. Returns the index of the request's entry from now on.
+    fn set(&mut self, index: Option<usize>, entry: DeliveryEntry) -> Option<usize> {
+        let is_idle = entry.phase == DeliveryPhase::Idle;
+        let index = index.or_else(|| if is_idle { None } else { self.free.pop() });
+        match index.and_then(|index| self.entries.get_mut(index)) {
+            Some(place) => *place = entry,
+            None if is_idle => return None,
+            None => {
+                self.entries.push(entry);
+                return Some(self.entries.len() - 1);
+            }
+        }
+        if is_idle {
+            self.free.extend(index);
+            return None;
+        }
+        index
     }
 }
 
 impl Drop for Delivery {
     fn drop(&mut self) {
-        self.set(DeliveryPhase::Idle, Instant::now());
+        if self.phase != DeliveryPhase::Idle {
+            self.set(DeliveryPhase::Idle, Instant::now());
+        }
     }
 }
 
@@ -179,8 +255,14 @@ mod tests {
         let all = Arc::new(Deliveries::new(&QueueName::new("deliveries").unwrap()));
         let start = Instant::now();
         let at = |seconds: u64| start + Duration::from_secs(seconds);
-        let ages = |count, seconds| DeliveryAges { count, oldest: Duration::from_secs(seconds) };
-        let (mut first, mut second) = (Delivery::new(&all), Delivery::new(&all));
+        let (brief, long) = (Duration::from_secs(10), Duration::from_secs(60));
+        let of = |count, seconds, session_time| {
+            let oldest = Duration::from_secs(seconds);
+            DeliveryAges { count, oldest, session_time }
+        };
+        let ages =
+            |count, seconds| of(count, seconds, if count == 0 { Duration::ZERO } else { brief });
+        let (mut first, mut second) = (Delivery::new(&all, brief), Delivery::new(&all, brief));
         assert_eq!(all.ages(at(0)), [ages(0, 0), ages(0, 0)]);
         first.set(DeliveryPhase::Unaccepted, at(0));
         second.set(DeliveryPhase::Unaccepted, at(3));
@@ -193,5 +275,29 @@ mod tests {
         assert_eq!(all.ages(at(10)), [ages(1, 1), ages(1, 4)], "refused, and sent again");
         drop((first, second));
         assert_eq!(all.ages(at(11)), [ages(0, 0), ages(0, 0)]);
+        let mut third = Delivery::new(&all, long);
+        third.set(DeliveryPhase::Accepted, at(12));
+        assert_eq!(all.ages(at(13)), [ages(0, 0), of(1, 1, long)]);
+        assert_eq!(all.lock().entries.len(), 2, "entries are used again");
+    }
+
+    #[test]
+    fn the_usual_time_of_an_answer_is_not_changed_by_one_in_a_hundred() {
+        let all = Arc::new(Deliveries::new(&QueueName::new("answer-times").unwrap()));
+        assert_eq!((all.answered(), all.answer_time_p99()), (0, Duration::ZERO));
+        let start = Instant::now();
+        let answer = |milliseconds| {
+            let mut delivery = Delivery::new(&all, Duration::from_secs(10));
+            delivery.set(DeliveryPhase::Accepted, start);
+            delivery.count_answer(start + Duration::from_millis(milliseconds));
+        };
+        answer(u64::MAX >> 20);
+        assert_eq!(all.answer_time_p99(), Duration::from_millis(1 << 23), "the last bucket");
+        for _ in 0..99 {
+            answer(3);
+        }
+        assert_eq!((all.answered(), all.answer_time_p99()), (100, Duration::from_millis(4)));
+        answer(100);
+        assert_eq!(all.answer_time_p99(), Duration::from_millis(128));
     }
 }

@@ -2,8 +2,12 @@
 
 use std::net::Ipv4Addr;
 
+use bytes::Bytes;
+
 use super::*;
 use crate::catalogue::{Execution, OnDisconnect, QueueName};
+use crate::envelope::Final;
+use crate::outcome::Outcome;
 use crate::problem::ProblemKind;
 use crate::roles::gateway::client::{CallerKey, ClientNetwork};
 
@@ -68,4 +72,27 @@ fn a_call_that_timed_out_raises_the_expected_answer_time() {
 fn a_request_that_is_too_large_has_no_retry_after() {
     let (_, closed) = end_with(ProblemKind::BodyTooLarge);
     assert_eq!((closed.retry_after, closed.queue_wait), (None, SECOND));
+}
+
+#[test]
+fn errors_of_a_procedure_are_answers_but_calls_that_time_out_are_not() {
+    let prefix = Subject::new("test").unwrap();
+    let queue = GatewayQueue::new(0, &QueueName::new("answers").unwrap(), &prefix).unwrap();
+    let queue = Arc::new(queue);
+    let start = Instant::now();
+    let answered_after = |outcome: Outcome| {
+        let (sender, mut messages) = mpsc::channel(8);
+        let endpoint = EndpointId::new("e").unwrap();
+        let network = ClientNetwork::new(Ipv4Addr::LOCALHOST.into(), 0);
+        let waiter = QueueWaiter::new(CallerKey::new(None, network), sender);
+        let mut driver = SessionDriver::new(Arc::clone(&queue), endpoint, options(), waiter, start);
+        let answer = Final::whole(500, "", Bytes::new(), outcome);
+        driver.close(&SessionEnd::Answer(answer), &mut messages, start + SECOND);
+        queue.deliveries.answered()
+    };
+    assert_eq!(answered_after(Outcome::SqlError), 1);
+    assert_eq!(answered_after(Outcome::Ok), 2);
+    for outcome in [Outcome::SqlTimeout, Outcome::PoolTimeout, Outcome::Cancelled] {
+        assert_eq!(answered_after(outcome), 2, "{outcome}");
+    }
 }

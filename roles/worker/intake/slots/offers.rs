@@ -93,6 +93,11 @@ impl Offers {
         self.open.len()
     }
 
+    /// Returns whether an offer is open: it was neither answered nor has it expired.
+    pub(super) fn is_open(&self, id: OfferId) -> bool {
+        self.open.contains_key(&id)
+    }
+
     /// Returns whether any caller is waiting for an offer.
     pub(super) fn has_refused(&self) -> bool {
         !self.known.is_empty()

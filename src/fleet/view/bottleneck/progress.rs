@@ -4,10 +4,14 @@ use super::super::activity::QueueView;
 use super::super::format::{percent, seconds};
 use super::{Bottleneck, BottleneckKind, SATURATED};
 
+/// The number of attempts between the reports for which NATS must have found no worker: a few are normal when workers start or stop.
+const UNSERVED_MIN: u64 = 3;
+
 /// Returns a queue that workers serve, but whose workers NATS does not find for a gateway's requests.
 pub(super) fn unreachable_workers(queues: &[QueueView]) -> Option<Bottleneck> {
-    let unreachable =
-        |queue: &&QueueView| queue.workers > queue.paused && queue.diagnosis.unserved > 0;
+    let unreachable = |queue: &&QueueView| {
+        queue.workers > queue.paused && queue.diagnosis.unserved >= UNSERVED_MIN
+    };
     let queue = queues.iter().filter(unreachable).max_by_key(|queue| queue.diagnosis.unserved)?;
     let workers = match queue.workers {
         1 => "1 worker reports that it serves it".to_owned(),
@@ -81,8 +85,7 @@ mod tests {
     use super::super::super::diagnosis::QueueDiagnosis;
     use super::super::find;
     use super::*;
-    use crate::fleet::report::{DeliveryReport, QueueReport};
-    use crate::telemetry::Distribution;
+    use crate::fleet::report::{DeliveryReport, OffersReport, QueueReport};
 
     fn diagnosed(diagnosis: QueueDiagnosis) -> QueueView {
         QueueView { name: "a".to_owned(), workers: 2, limit: 4, diagnosis, ..QueueView::default() }
@@ -98,14 +101,14 @@ mod tests {
     fn requests_that_do_not_progress_are_a_bottleneck() {
         let named = |kind, name: &str| (kind, name.to_owned());
         let delivery = |unaccepted_seconds, accepted_seconds| QueueReport {
-            calls: 10,
-            times: Distribution { count: 10, seconds: 10.0, buckets: vec![(2.0, 10)] },
             delivery: Some(DeliveryReport {
                 unaccepted: 5,
                 unaccepted_seconds,
                 accepted: 5,
                 accepted_seconds,
-                answered: 0,
+                accepted_session_seconds: 60.0,
+                answered: 10,
+                answered_p99_seconds: 2.0,
                 unserved: 0,
             }),
             ..QueueReport::default()
@@ -120,25 +123,74 @@ mod tests {
         assert_eq!(between(&well, &well), named(BottleneckKind::None, ""));
         assert_eq!(between(&well, &not_accepted), named(BottleneckKind::Stalled, "a"));
         assert_eq!(between(&well, &slow), named(BottleneckKind::Stalled, "a"));
-        let failed = QueueReport { calls: 11, ..slow.clone() };
-        assert_eq!(between(&well, &failed), named(BottleneckKind::Stalled, "a"));
         let mut answered = slow;
-        answered.delivery.as_mut().unwrap().answered = 1;
+        answered.delivery.as_mut().unwrap().answered += 1;
         assert_eq!(between(&well, &answered), named(BottleneckKind::None, ""));
-        // Nothing is known about the usual duration.
-        let unknown = |seconds| {
-            let report = QueueReport { times: Distribution::default(), ..delivery(0.0, seconds) };
-            between(&report, &report)
+        // No call becomes older than its session.
+        let within = |session: f64, usual: f64, seconds| {
+            let mut report = delivery(0.0, seconds);
+            let delivery = report.delivery.as_mut().unwrap();
+            delivery.accepted_session_seconds = session;
+            delivery.answered_p99_seconds = usual;
+            between(&report, &report).0
         };
-        assert_eq!(unknown(9.0), named(BottleneckKind::None, ""));
-        assert_eq!(unknown(11.0), named(BottleneckKind::Stalled, "a"));
+        assert_eq!(within(10.0, 8.0, 8.9), BottleneckKind::None);
+        assert_eq!(within(10.0, 8.0, 9.1), BottleneckKind::Stalled);
+        assert_eq!(within(2.0, 0.0, 0.9), BottleneckKind::None);
+        assert_eq!(within(2.0, 0.0, 1.1), BottleneckKind::Stalled);
+        // Nothing is known about the usual duration.
+        assert_eq!(within(60.0, 0.0, 9.0), BottleneckKind::None);
+        assert_eq!(within(60.0, 0.0, 11.0), BottleneckKind::Stalled);
+        assert_eq!(within(0.0, 0.0, 9.0), BottleneckKind::None);
+        assert_eq!(within(0.0, 0.0, 11.0), BottleneckKind::Stalled);
+    }
+
+    #[test]
+    fn a_process_without_an_earlier_report_contributes_only_its_current_state() {
+        let report = QueueReport {
+            delivery: Some(DeliveryReport {
+                accepted: 2,
+                answered: 7,
+                unserved: 9,
+                ..DeliveryReport::default()
+            }),
+            offers: Some(OffersReport { open: 1, made: 8, lapsed: 8, late: 8 }),
+            ..QueueReport::default()
+        };
+        let after = |before: Option<&QueueReport>| {
+            let mut diagnosis = QueueDiagnosis::default();
+            diagnosis.add(&report, before);
+            let QueueDiagnosis {
+                accepted,
+                answered,
+                unserved,
+                offered,
+                offers_made,
+                offers_lapsed,
+                ..
+            } = diagnosis;
+            [accepted, answered, unserved, offered, offers_made, offers_lapsed]
+        };
+        assert_eq!(after(None), [2, 0, 0, 1, 0, 0]);
+        let earlier = QueueReport {
+            delivery: Some(DeliveryReport::default()),
+            offers: Some(OffersReport::default()),
+            ..QueueReport::default()
+        };
+        // Late offers have lapsed, and are counted once.
+        assert_eq!(after(Some(&earlier)), [2, 7, 9, 1, 8, 8]);
     }
 
     #[test]
     fn workers_that_nats_does_not_find_and_offers_that_lapse_are_a_bottleneck() {
-        let unserved = QueueDiagnosis { unserved: 3, ..QueueDiagnosis::default() };
-        let found = bottleneck(diagnosed(unserved));
+        let unserved = |unserved| QueueDiagnosis { unserved, ..QueueDiagnosis::default() };
+        let found = bottleneck(diagnosed(unserved(3)));
         assert_eq!(found, (BottleneckKind::NoWorker, "a".to_owned()));
+        assert_eq!(
+            bottleneck(diagnosed(unserved(2))).0,
+            BottleneckKind::None,
+            "workers may have just started"
+        );
         let offers = |lapsed| QueueDiagnosis {
             offers_made: 10,
             offers_lapsed: lapsed,

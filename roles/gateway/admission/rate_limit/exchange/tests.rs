@@ -155,10 +155,6 @@ impl Transport for UnreliableSubscriptions {
         self.subscribe(subject)
     }
 
-    fn problems(&self) -> BTreeMap<String, String> {
-        BTreeMap::new()
-    }
-
     fn flush(&self) -> BoxFuture<'_, Result<(), TransportError>> {
         Box::pin(async { Ok(()) })
     }
@@ -187,10 +183,6 @@ impl Transport for UnreliableSubscriptions {
 
     fn connect_failure(&self) -> Option<String> {
         None
-    }
-
-    fn problems(&self) -> BTreeMap<String, String> {
-        BTreeMap::new()
     }
 
     fn inbox(&self) -> Subject {
