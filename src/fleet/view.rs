@@ -14,12 +14,14 @@ pub(crate) mod format;
 mod idle_workers;
 mod nats_server;
 mod pools;
+mod rates;
 mod report_pair;
 pub(crate) mod weighted_queues;
 
-use report_pair::{ReportPair, UNKNOWN};
+use rates::UNKNOWN;
+use report_pair::ReportPair;
 
-pub(crate) use activity::{CallRates, ProcessView, QueueView, WorkerQueueView};
+pub(crate) use activity::{ProcessView, QueueView, WorkerQueueView};
 pub(crate) use baseline::Baseline;
 pub(crate) use bottleneck::Bottleneck;
 pub(crate) use diagnosis::QueueDiagnosis;
@@ -28,7 +30,7 @@ pub(crate) use nats_server::{
     Connz, MonitoredConnection, MonitoredConnections, NatsServerView, ServerSample, Varz,
 };
 pub(crate) use pools::PoolView;
-pub(crate) use report_pair::known_sum;
+pub(crate) use rates::{CallRates, known_sum};
 pub(crate) use weighted_queues::WeightedQueueView;
 
 /// The state of the fleet, with rates between two snapshots.

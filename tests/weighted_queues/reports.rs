@@ -9,7 +9,9 @@ use crate::fleet_status::status_command::status;
 use crate::support::caller_pool::CallerPool;
 use crate::support::eventually::{SOON, eventually_some};
 use crate::support::fleet::{Fleet, FleetOptions};
+use crate::support::nats::NatsOptions;
 use crate::support::reload;
+use crate::support::simulated_fleet::SimulatedFleet;
 
 const ENDPOINTS: &str = r#"{
     "paced": { "route": "GET /v1/paced", "result": "value", "timeout": "10s", "auth": "public",
@@ -25,6 +27,7 @@ const PROCEDURES: &[(&str, &str)] = &[
 
 async fn fleet() -> Fleet {
     let options = FleetOptions {
+        nats: NatsOptions { has_tls: false, ..NatsOptions::default() },
         catalogue: Some(("paced.json", ENDPOINTS)),
         procedures: PROCEDURES,
         ..FleetOptions::default()
@@ -80,12 +83,13 @@ async fn a_reload_that_changes_the_queues_moves_no_counts_to_another_queue() {
         fleet.client().get("/v1/paced?ms=x").await.is(400);
     }
     fleet.client().get("/v1/paced").await.is(200);
+    let observer = SimulatedFleet::start(&fleet.nats.urls()[0], 0).await;
     let mut command = status(fleet.gateways[0].directory(), &["--json", "--interval", "6"]);
     let command = command.stdout(Stdio::piped()).spawn().expect("fjord runs");
     let queries = r#"fjord_gateway_queue_weight{endpoint="paced",queue="first""#;
     assert!(fleet.gateways[0].metric(queries).await < 0.5);
-    // The command has taken its first reports once it is connected for a second.
-    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    // The gateway replies before it can apply the change.
+    eventually_some("the first query", SOON, async || (observer.queries() > 0).then_some(())).await;
     let file = fleet.catalogue().join("paced.json");
     let text = fs::read_to_string(&file).expect("the catalogue can be read");
     let first = r#""queues": { "first": { "weight": 1, "procedure": "ledger.fast" },"#;

@@ -8,7 +8,8 @@ use crate::fleet::report::{DatabaseReport, QueueReport, SlotsReport};
 use crate::telemetry::{Distribution, count_as_f64};
 
 use super::diagnosis::QueueDiagnosis;
-use super::report_pair::{ReportPair, UNKNOWN, known_sum, since};
+use super::rates::{CallRates, UNKNOWN, known_sum};
+use super::report_pair::{ReportPair, since};
 
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct ProcessView {
@@ -31,17 +32,6 @@ pub(crate) struct ProcessView {
     pub(crate) is_truncated: bool,
     /// Whether rates are missing, because there are no two reports that contain all queues.
     pub(crate) is_partial: bool,
-}
-
-/// Calls between two reports. The rates may be `UNKNOWN`.
-#[derive(Clone, Debug, Default, Serialize)]
-pub(crate) struct CallRates {
-    pub(crate) calls_per_second: f64,
-    pub(crate) errors_per_second: f64,
-    pub(crate) p50_seconds: Option<f64>,
-    pub(crate) p99_seconds: Option<f64>,
-    #[serde(skip)]
-    pub(crate) times: Distribution,
 }
 
 /// A queue in one worker.
@@ -114,32 +104,6 @@ pub(crate) struct QueueView {
     /// The workers that the shares are computed from, and their slots.
     #[serde(skip)]
     pub(crate) measured: (u64, u64),
-}
-
-impl CallRates {
-    pub(crate) const UNKNOWN: Self = Self {
-        calls_per_second: UNKNOWN,
-        errors_per_second: UNKNOWN,
-        p50_seconds: None,
-        p99_seconds: None,
-        times: Distribution { count: 0, seconds: 0.0, buckets: Vec::new() },
-    };
-
-    pub(super) fn with_times(mut self, times: Distribution) -> Self {
-        self.p50_seconds = times.quantile(0.5);
-        self.p99_seconds = times.quantile(0.99);
-        self.times = times;
-        self
-    }
-
-    /// Adds the calls of another process or queue.
-    pub(crate) fn add(&mut self, other: &Self) {
-        self.calls_per_second = known_sum([self.calls_per_second, other.calls_per_second]);
-        self.errors_per_second = known_sum([self.errors_per_second, other.errors_per_second]);
-        let mut times = std::mem::take(&mut self.times);
-        times.add(&other.times);
-        *self = std::mem::take(self).with_times(times);
-    }
 }
 
 impl ProcessView {

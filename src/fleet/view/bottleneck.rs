@@ -212,7 +212,8 @@ fn nothing(queues: &[QueueView]) -> Bottleneck {
 
 #[cfg(test)]
 mod tests {
-    use super::super::activity::{CallRates, DatabaseView, WorkerQueueView};
+    use super::super::activity::{DatabaseView, WorkerQueueView};
+    use super::super::rates::CallRates;
     use super::*;
     use crate::telemetry::Distribution;
 

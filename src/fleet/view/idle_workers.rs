@@ -52,7 +52,8 @@ pub(crate) fn idle_workers(view: &FleetView) -> Vec<IdleWorker<'_>> {
 mod tests {
     use std::time::Duration;
 
-    use super::super::activity::{CallRates, QueueView};
+    use super::super::activity::QueueView;
+    use super::super::rates::CallRates;
     use super::super::{Baseline, FleetSnapshot, FleetView};
     use super::*;
 

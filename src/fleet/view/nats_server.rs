@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::report_pair::UNKNOWN;
+use super::rates::UNKNOWN;
 use crate::telemetry::count_as_f64;
 
 /// The state of a server at one moment.

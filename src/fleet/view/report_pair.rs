@@ -4,20 +4,10 @@ use crate::fleet::Report;
 use crate::fleet::report::{DatabaseReport, QueueReport, WeightedQueueReport};
 use crate::telemetry::{Distribution, count_as_f64};
 
-use super::activity::CallRates;
+use super::rates::{CallRates, UNKNOWN};
 
 /// Reports that are closer together, in seconds, may be the same one: a process reuses a report for 0.1 s.
 const SECONDS_MIN: f64 = 0.2;
-
-/// A rate or a share that is not known, because there are no two reports between which it could be measured. It is `null` in
-/// JSON, and `-` in text.
-pub(crate) const UNKNOWN: f64 = f64::NAN;
-
-/// Returns the sum of the values that are known; `UNKNOWN` if none is.
-pub(crate) fn known_sum(values: impl IntoIterator<Item = f64>) -> f64 {
-    let known = values.into_iter().filter(|value| !value.is_nan());
-    known.reduce(|sum, value| sum + value).unwrap_or(UNKNOWN)
-}
 
 /// The last report of a process, and an earlier one, if there is one. A rate is known only if both contain the counter, and if
 /// the counter has not started again in between.

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::format::{rate, seconds};
-use super::report_pair::{ReportPair, UNKNOWN, known_sum, since};
+use super::rates::{UNKNOWN, known_sum};
+use super::report_pair::{ReportPair, since};
 use crate::fleet::report::WeightedQueueReport;
 use crate::telemetry::Distribution;
 

@@ -15,7 +15,7 @@ use crate::telemetry::{Counter, Histogram, LabelValue, counter, histogram, names
 const NONE: &str = "none";
 
 /// The metrics of an endpoint's requests that were given one queue, or that were answered before they were given one.
-struct QueueMetrics {
+struct QueueRequests {
     queue: Option<QueueName>,
     duration: Histogram,
     /// One counter for each combination of status and outcome that has occurred; there are few.
@@ -34,7 +34,7 @@ struct CatalogueMetrics {
     /// The number of catalogues loaded before this one.
     catalogue: u64,
     /// One entry for each queue of an endpoint; there are few.
-    endpoints: HashMap<EndpointId, Vec<QueueMetrics>>,
+    endpoints: HashMap<EndpointId, Vec<QueueRequests>>,
 }
 
 /// The number of catalogues that a reload has replaced.
@@ -76,7 +76,7 @@ pub(super) fn record(
 }
 
 fn record_in(
-    queues: &mut Vec<QueueMetrics>,
+    queues: &mut Vec<QueueRequests>,
     (id, queue): (&EndpointId, Option<&QueueName>),
     result: (StatusCode, Outcome),
     duration: Duration,
@@ -84,12 +84,12 @@ fn record_in(
     if let Some(known) = queues.iter_mut().find(|known| known.queue.as_ref() == queue) {
         return known.record(id, result, duration);
     }
-    let mut new = QueueMetrics::new((id, queue));
+    let mut new = QueueRequests::new((id, queue));
     new.record(id, result, duration);
     queues.push(new);
 }
 
-impl QueueMetrics {
+impl QueueRequests {
     fn new((id, queue): (&EndpointId, Option<&QueueName>)) -> Self {
         let duration = duration_histogram((id.as_str(), queue));
         Self { queue: queue.cloned(), duration, requests: Vec::new() }
