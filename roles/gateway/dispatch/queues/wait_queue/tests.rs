@@ -328,7 +328,7 @@ fn a_late_waiter_that_is_accepted_first_delays_no_other_caller() {
 fn a_full_queue_makes_room_for_a_caller_with_fewer_waiters() {
     let (queue, now) = (queue(), Instant::now());
     let mut many: Vec<_> = (0..4).map(|_| join(&queue, named("many"), 4).unwrap()).collect();
-    let wait_max = Duration::from_secs(60);
+    let wait_max = Duration::from_mins(1);
     let admit = |name| queue.admit(named(name), wait_max, 4, now);
     assert_eq!(admit("many"), QueueAdmission::Reject);
     assert!(join(&queue, named("many"), 4).is_none());

@@ -84,7 +84,8 @@ impl Overload {
             }
         }
         for client in &mut self.clients {
-            client.longest_gap = client.longest_gap.max(LASTS - client.last_served_at);
+            client.longest_gap =
+                client.longest_gap.max(LASTS.saturating_sub(client.last_served_at));
         }
         self.clients
     }
@@ -134,8 +135,8 @@ impl Overload {
         self.is_slot_free = false;
         let report = &mut self.clients[client];
         report.served += 1;
-        report.longest_gap = report.longest_gap.max(self.now - report.last_served_at);
-        report.longest_wait = report.longest_wait.max(self.now - sent_at);
+        report.longest_gap = report.longest_gap.max(self.now.saturating_sub(report.last_served_at));
+        report.longest_wait = report.longest_wait.max(self.now.saturating_sub(sent_at));
         report.last_served_at = self.now;
         self.after(CALL, Event::CallEnds(client));
     }
