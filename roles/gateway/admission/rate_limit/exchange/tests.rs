@@ -185,6 +185,10 @@ impl Transport for UnreliableSubscriptions {
         None
     }
 
+    fn problems(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
+
     fn inbox(&self) -> Subject {
         Subject::new("_INBOX.own").unwrap()
     }
