@@ -57,7 +57,7 @@ struct Admitted {
 
 impl Admitted {
     /// Returns the most requests that one gateway admitted before the others knew of them.
-    fn most_unreported(&self) -> usize {
+    fn most_pending(&self) -> usize {
         let of_gateway = |gateway: usize, from: Duration| {
             let within = |(one, at): &&(usize, Duration)| {
                 *one == gateway && (from..=from + REPORTED_AFTER).contains(at)
@@ -95,11 +95,11 @@ async fn send_in_turn(clients: &[Client]) -> Admitted {
 async fn a_caller_has_one_quota_at_three_gateways() {
     let fleet = fleet(GATEWAYS, "").await;
     let admitted = send_in_turn(&clients(&fleet)).await;
-    let (total, unreported) = (admitted.requests.len(), admitted.most_unreported());
-    let bound = QUOTA + admitted.refilled() + (GATEWAYS - 1) * unreported;
+    let (total, pending) = (admitted.requests.len(), admitted.most_pending());
+    let bound = QUOTA + admitted.refilled() + (GATEWAYS - 1) * pending;
     println!(
         "{GATEWAYS} gateways admitted {total} requests of {REQUESTS} in {:?}: the quota is {QUOTA}, {} were refilled, and \
-         a gateway admitted at most {unreported} in an interval, so the bound is {bound}",
+         a gateway admitted at most {pending} in an interval, so the bound is {bound}",
         admitted.elapsed,
         admitted.refilled(),
     );

@@ -166,19 +166,23 @@ impl RateExchange {
         if consumed.is_empty() {
             return;
         }
-        for consumed in consumed.split(callers_per_message(self.transport.payload_bytes_max())) {
+        let parts = consumed.split(callers_per_message(self.transport.payload_bytes_max()));
+        let mut unsent = parts.len();
+        for consumed in parts {
             let message = ConsumptionMessage { gateway: self.id.clone(), consumed };
             if let Err(error) = self.publish(&message).await {
-                count("unsent");
+                // Waiting for each of the others to fail as well could take long.
+                count("unsent", unsent);
                 if conditions::raise(&UNSENT, "rates") {
                     tracing::warn!(
                         error,
                         "cannot tell the other gateways what callers have consumed: for now, each gateway counts alone"
                     );
                 }
-            } else {
-                count("sent");
+                return;
             }
+            count("sent", 1);
+            unsent -= 1;
         }
     }
 
@@ -197,7 +201,7 @@ impl RateExchange {
             return;
         }
         let Some(ConsumptionMessage { gateway, consumed }) = parse(&message.payload) else {
-            count("malformed");
+            count("malformed", 1);
             if conditions::raise(&MALFORMED, "rates") {
                 tracing::warn!(
                     subject = self.subject.as_str(),
@@ -207,7 +211,7 @@ impl RateExchange {
             return;
         };
         if gateway != self.id {
-            count("received");
+            count("received", 1);
             let now = Instant::now().into_std();
             self.limiter.add_consumed_elsewhere(&gateway, &consumed, now);
         }
@@ -229,8 +233,9 @@ fn parse(payload: &[u8]) -> Option<ConsumptionMessage> {
     is_valid.then_some(message)
 }
 
-fn count(result: &str) {
-    counter(&names::RATE_LIMIT_MESSAGES, &[(names::RESULT, result.to_owned())]).increment(1);
+fn count(result: &str, messages: usize) {
+    let label = [(names::RESULT, result.to_owned())];
+    counter(&names::RATE_LIMIT_MESSAGES, &label).increment(messages as u64);
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use futures_util::Stream;
@@ -98,10 +98,12 @@ fn the_number_of_callers_is_bounded_and_messages_are_split() {
     }
 }
 
-/// A transport whose first subscriptions fail, and which keeps what is published.
+/// A transport whose first subscriptions fail, and which keeps or refuses what is published.
 #[derive(Debug, Default)]
 struct UnreliableSubscriptions {
     failures_left: AtomicUsize,
+    refuses_messages: AtomicBool,
+    refused: AtomicUsize,
     published: Mutex<Vec<Message>>,
 }
 
@@ -131,6 +133,10 @@ type Subscribed<'a> = BoxFuture<'a, Result<Box<dyn Subscription>, TransportError
 
 impl Transport for UnreliableSubscriptions {
     fn publish(&self, message: Message) -> BoxFuture<'_, Result<(), TransportError>> {
+        if self.refuses_messages.load(Ordering::Relaxed) {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return Box::pin(async { Err(TransportError::Full) });
+        }
         self.published.lock().unwrap().push(message);
         Box::pin(async { Ok(()) })
     }
@@ -233,6 +239,15 @@ async fn what_was_consumed_without_a_subscription_is_not_reported() {
     limiter.add_pending(key("last"), Duration::from_secs(1));
     exchange.report_last().await;
     assert_eq!(published(&transport).last(), Some(&key("last").0));
+    transport.refuses_messages.store(true, Ordering::Relaxed);
+    (0..3_000).for_each(|number| limiter.add_pending(key(&number.to_string()), LIMIT.window));
+    exchange.report_last().await;
+    assert_eq!(
+        transport.refused.load(Ordering::Relaxed),
+        1,
+        "a drain does not wait for each message"
+    );
+    transport.refuses_messages.store(false, Ordering::Relaxed);
     limiter.reconfigure(RateLimitConfig { scope: RateLimitScope::Gateway, ..config });
     limiter.add_pending(key("alone"), Duration::from_secs(1));
     exchange.report_last().await;
