@@ -116,7 +116,7 @@ fn the_estimate_follows_the_length_of_the_rounds() {
         }
         assert!(order.serve_first().is_some() && order.serve_first().is_some());
     }
-    // One of each three waiters was a's, and four of its ten are left.
+    // One in three waiters was a's, and four of its ten are left.
     assert_eq!(order.ahead_of_new('a'), 3 * 5 - 1);
     assert!(order.serve_first().is_some());
     assert_eq!(order.ahead_of_new('a'), 3 * 4 - 1);

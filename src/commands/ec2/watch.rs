@@ -28,7 +28,7 @@ struct Watch<'a> {
     client: HttpClient,
     metadata: InstanceMetadata,
     notices: Notices,
-    /// The drain, while a notice stands.
+    /// The drain, while a notice is in effect.
     drain: Option<Drain>,
     /// The termination by the autoscaling group, while it is announced.
     termination: Option<Termination>,
