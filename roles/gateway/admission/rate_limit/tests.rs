@@ -219,7 +219,8 @@ fn excess_consumption_is_deducted_later() {
     assert!(fleet[2].take_consumed().0.is_empty());
 }
 
-/// A message that claims more than a caller can have consumed, from this number of gateways.
+/// Returns the `Retry-After` of a request after this number of gateways have sent a message that claims more than a caller can
+/// have consumed.
 fn wait_after_impossible_consumption(gateways: usize) -> Duration {
     let ([limiter], endpoint, now) = (fleet(), limited(1, 10), Instant::now());
     let mut consumed = ConsumedQuotas::default();
