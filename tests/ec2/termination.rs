@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::host::{
     BOTH, COMPLETE, FAILS, HEARTBEAT, HOOK, Host, INTERRUPTED, STOPS, STOPS_SLOWLY, TERMINATED,
+    errors,
 };
 use crate::support::aws::ServiceAnswer;
 use crate::support::connect_proxy::ConnectProxy;
@@ -24,10 +25,6 @@ async fn terminated() -> Host {
     host.run_units();
     host.aws.set(TERMINATED.0, Some(TERMINATED.1));
     host
-}
-
-fn errors(log: &str) -> Vec<&str> {
-    log.lines().filter(|line| line.starts_with("error: ")).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -74,12 +71,9 @@ async fn an_unknown_hook_is_reported_while_the_units_still_stop() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_action_that_begins_a_little_later_is_completed() {
     let host = terminated().await;
-    for action in [HEARTBEAT, COMPLETE] {
-        host.aws.answer_action(action, Some(NO_ACTION));
-    }
+    host.aws.answer_action(HEARTBEAT, Some(NO_ACTION));
+    host.aws.answer_next(COMPLETE, [NO_ACTION, NO_ACTION]);
     let mut watch = host.watch(&HOOK);
-    eventually(SOON, TICK, || host.aws.attempts() >= 3).await;
-    host.aws.answer_action(COMPLETE, None);
     assert!(watch.wait(SOON).await.success(), "{}", watch.log());
     assert_eq!(errors(&watch.log()), Vec::<&str>::new());
     assert_eq!(host.aws.accepted_for(COMPLETE).len(), 1);
@@ -88,12 +82,12 @@ async fn an_action_that_begins_a_little_later_is_completed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_action_whose_completion_was_not_answered_is_not_an_error() {
     let host = terminated().await;
-    host.aws.answer_action(COMPLETE, Some(ServiceAnswer::Text(500, String::new())));
-    let mut watch = host.watch(&HOOK);
     // The heartbeat shows that the action exists, and the first attempt to complete it may have succeeded.
-    eventually(SOON, TICK, || host.aws.attempts() == 2).await;
+    host.aws.answer_next(COMPLETE, [ServiceAnswer::Text(500, String::new())]);
     host.aws.answer_action(COMPLETE, Some(NO_ACTION));
+    let mut watch = host.watch(&HOOK);
     assert!(watch.wait(SOON).await.success(), "{}", watch.log());
+    assert!(host.aws.attempts() >= 3, "a heartbeat and two attempts");
     assert_eq!(errors(&watch.log()), Vec::<&str>::new());
 
     // The same refusal of the first attempt means that the group has not waited.
@@ -124,9 +118,9 @@ async fn a_completion_that_is_refused_is_tried_again_and_told_once() {
 async fn heartbeats_are_sent_while_the_units_stop_and_not_after_that() {
     let host = terminated().await;
     host.stop_with(STOPS_SLOWLY);
-    let mut watch = host.watch(&[&HOOK[..], &["--heartbeat-interval", "2"]].concat());
     let start = Instant::now();
-    eventually(SOON, TICK, || host.aws.accepted_for(HEARTBEAT).len() == 3).await;
+    let mut watch = host.watch(&[&HOOK[..], &["--heartbeat-interval", "2"]].concat());
+    eventually(SOON, TICK, || host.aws.accepted_for(HEARTBEAT).len() >= 3).await;
     assert!(start.elapsed() >= Duration::from_secs(4), "{:?}", start.elapsed());
     assert_eq!(host.aws.accepted_for(COMPLETE).len(), 0);
     // A lost heartbeat does not end the drain.
@@ -139,7 +133,7 @@ async fn heartbeats_are_sent_while_the_units_stop_and_not_after_that() {
     for role in ["gateway", "worker"] {
         host.set_unit(role, "inactive");
     }
-    assert!(watch.wait(SOON).await.success(), "{}", watch.log());
+    assert!(watch.wait(SOON * 2).await.success(), "{}", watch.log());
     assert_eq!(host.aws.accepted_for(COMPLETE).len(), 1);
 }
 

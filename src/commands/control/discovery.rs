@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::{ControlledFleet, Member, sender};
 use crate::cli::Role;
-use crate::commands::connected::{self, ConnectedProcess};
 use crate::commands::nats_connection::NatsConnection;
+use crate::commands::status::connected::{self, ConnectedProcess};
 use crate::config::Sources;
 use crate::fleet;
 use crate::fleet::query::{self, QueryLimits};

@@ -14,6 +14,8 @@ const LONG_CALL_FACTOR: f64 = 3.0;
 const LONG_CALL_SECONDS_MIN: f64 = 5.0;
 /// The duration from which a call seems to hang if no call has been answered.
 const LONG_CALL_SECONDS_UNKNOWN: f64 = 10.0;
+/// The largest part of its session that a call usually takes: of a longer one, it cannot be told whether it hangs.
+const SESSION_SHARE_MAX: f64 = 0.8;
 
 /// The progress of a queue's requests, summed over all processes.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -37,7 +39,7 @@ pub(crate) struct QueueDiagnosis {
     /// The number of requests that workers answered between the reports. Requests that time out, or whose clients leave, are no
     /// progress.
     pub(crate) answered: u64,
-    /// Whether the numbers between the reports leave out processes that have not sent two reports with the queue.
+    /// Whether the numbers between the reports leave out gateways that have not sent two reports with the queue.
     #[serde(skip)]
     pub(crate) is_partial: bool,
     /// The time from acceptance to answer that 99 % of the answered requests did not exceed in any gateway since it started. Zero if
@@ -53,9 +55,9 @@ impl QueueDiagnosis {
     /// Adds the queue of one process. Without an earlier report, it is unknown what happened between the reports, and nothing of it is
     /// counted.
     pub(crate) fn add(&mut self, now: &QueueReport, before: Option<&QueueReport>) {
-        self.is_partial |= before.is_none();
         if let Some(delivery) = &now.delivery {
             let earlier = before.and_then(|before| before.delivery.as_ref());
+            self.is_partial |= earlier.is_none();
             self.unaccepted += delivery.unaccepted;
             self.unaccepted_seconds = self.unaccepted_seconds.max(delivery.unaccepted_seconds);
             self.accepted += delivery.accepted;
@@ -103,8 +105,8 @@ impl QueueDiagnosis {
         };
         let session = self.accepted_session_seconds;
         if session > 0.0 {
-            // No call becomes older than its session.
-            return long.min(f64::midpoint(usual.min(session), session));
+            // No call becomes older than its session, and most have waited for a worker before.
+            return long.min(f64::midpoint(usual.min(SESSION_SHARE_MAX * session), session));
         }
         long
     }
