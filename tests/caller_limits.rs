@@ -1,5 +1,5 @@
-//! Promise: one caller cannot take the places of all others. Its requests in flight are limited, and callers take turns in the wait
-//! queue.
+//! Promise: one caller cannot use up the capacity that other callers need. Its requests in flight are limited, and callers take
+//! turns in the wait queue.
 
 use std::time::Instant;
 
@@ -138,8 +138,9 @@ async fn a_reload_changes_the_limit_at_once() {
     first.is(200);
 }
 
-/// The number of calls of another caller that may end from the beginning of a request to its answer: the running one, one whose turn
-/// precedes, and three of which the test learns late on a busy machine. In order of arrival, it would be nearly all.
+/// The number of another caller's calls that may end between the beginning of a request and its answer: the running call, one call
+/// whose turn comes earlier, and three whose end the test notices late on a busy machine. If requests were served in order of
+/// arrival, nearly all of the calls would end in this time.
 const OVERTAKEN_MAX: usize = 5;
 /// The number of requests that one caller sends at once.
 const MANY: usize = 40;

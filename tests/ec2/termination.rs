@@ -28,7 +28,7 @@ async fn terminated() -> Host {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unknown_hook_is_one_error_and_a_status_that_systemd_does_not_repeat() {
+async fn an_unknown_hook_is_one_error_and_systemd_does_not_restart_the_command() {
     let host = terminated().await;
     for action in [HEARTBEAT, COMPLETE] {
         host.aws.answer_action(action, Some(NO_ACTION));
@@ -101,7 +101,7 @@ async fn an_action_whose_completion_was_not_answered_is_not_an_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_completion_that_is_refused_is_tried_again_and_told_once() {
+async fn a_completion_that_is_refused_is_retried_and_logged_once() {
     let host = terminated().await;
     host.aws.answer_action(COMPLETE, Some(ServiceAnswer::Refuse(403, "AccessDenied", "no")));
     let mut watch = host.watch(&HOOK);
@@ -183,7 +183,7 @@ async fn a_drain_that_takes_too_long_is_completed_with_an_error() {
         let log = watch.log();
         assert!(log.contains(reason), "{reason}: {log}");
         let late =
-            "error: this instance is not drained within 4 s: requests may still be in progress";
+            "error: this instance was not drained within 4 s: requests may still be in progress";
         assert_eq!(log.matches(late).count(), 1, "{log}");
         assert!(log.contains("this instance is not drained, and the action of hook"), "{log}");
         assert_eq!(host.aws.accepted_for(COMPLETE).len(), 1, "{log}");
@@ -197,7 +197,7 @@ async fn a_termination_that_is_withdrawn_does_not_end_the_watch() {
     let mut watch = host.watch(&HOOK);
     eventually(SOON, TICK, || !host.stopped().is_empty()).await;
     host.aws.set(TERMINATED.0, Some("InService"));
-    eventually(SOON, TICK, || watch.log().contains("this notice no longer stands")).await;
+    eventually(SOON, TICK, || watch.log().contains("this notice is no longer in effect")).await;
     host.run_units();
     for_a_while(Duration::from_secs(3)).await;
     assert!(watch.is_running(), "{}", watch.log());

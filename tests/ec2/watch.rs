@@ -186,10 +186,10 @@ async fn roles_that_run_again_are_stopped_while_a_notice_stands() {
     // The package is upgraded, for example, or user-data starts the roles late.
     host.run_units();
     stops(2).await;
-    assert!(watch.log().contains("the roles run again: stopping them"), "{}", watch.log());
+    assert!(watch.log().contains("the roles are running again: stopping them"), "{}", watch.log());
     // The interruption is cancelled, and the roles are started.
     host.aws.set(INTERRUPTED.0, None);
-    eventually(SOON, TICK, || watch.log().contains("this notice no longer stands")).await;
+    eventually(SOON, TICK, || watch.log().contains("this notice is no longer in effect")).await;
     host.run_units();
     for_a_while(Duration::from_secs(3)).await;
     assert_eq!(host.stopped().len(), 4, "roles run without a notice: {}", watch.log());
@@ -212,7 +212,7 @@ async fn an_interruption_that_is_over_does_not_stop_the_roles() {
     eventually(SOON, TICK, || watch.log().contains("the roles are stopped")).await;
     // The instance resumes an hour later, and an operator starts the roles.
     host.aws.set(INTERRUPTED.0, Some(&notice(-60)));
-    eventually(SOON, TICK, || watch.log().contains("this notice no longer stands")).await;
+    eventually(SOON, TICK, || watch.log().contains("this notice is no longer in effect")).await;
     host.run_units();
     for_a_while(Duration::from_secs(3)).await;
     assert_eq!(host.stopped(), BOTH, "{}", watch.log());

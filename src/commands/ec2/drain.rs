@@ -81,7 +81,7 @@ impl Drain {
             match progress {
                 DrainProgress::Stopped => writeln!(output.out, "the roles are stopped")?,
                 DrainProgress::Stopping if before.is_some() => {
-                    writeln!(output.out, "the roles run again: stopping them")?;
+                    writeln!(output.out, "the roles are running again: stopping them")?;
                 }
                 DrainProgress::Stopping => {}
             }

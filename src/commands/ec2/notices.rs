@@ -8,8 +8,8 @@ use serde::Deserialize;
 
 use super::instance_metadata::InstanceMetadata;
 
-/// The time after the announced time of a spot interruption after which an instance that still runs is no longer interrupted. The
-/// announced time is approximate.
+/// If an instance is still running this long after the announced time of a spot interruption, the interruption is considered over.
+/// The announced time is approximate.
 const INTERRUPTION_AGE_MAX: Duration = Duration::from_mins(5);
 
 /// How long before a spot interruption its notice appears.
@@ -26,7 +26,7 @@ pub(super) enum Notice {
     RebalanceRecommendation(String),
 }
 
-/// The kinds of notices. At most one of each kind stands.
+/// The kinds of notices. At most one of each kind is in effect.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Terminating,
@@ -93,7 +93,7 @@ impl fmt::Display for Notice {
     }
 }
 
-/// The notices that stand.
+/// The notices that are in effect.
 #[derive(Default)]
 pub(super) struct Notices {
     standing: Vec<Notice>,
@@ -119,7 +119,7 @@ pub(super) struct NoticeChanges {
 }
 
 impl Notices {
-    /// Returns whether no notice stands.
+    /// Returns whether no notice is in effect.
     pub(super) fn is_empty(&self) -> bool {
         self.standing.is_empty()
     }
@@ -129,8 +129,8 @@ impl Notices {
         self.standing.contains(&Notice::Terminating)
     }
 
-    /// Queries the metadata service. A notice that cannot be read stands as long as it did before, and does not affect the others.
-    /// Cancel safe.
+    /// Queries the metadata service. A notice that cannot be read stays in effect if it was in effect before, and does not affect
+    /// the others. Cancel safe.
     pub(super) async fn refresh(
         &mut self,
         metadata: &mut InstanceMetadata,

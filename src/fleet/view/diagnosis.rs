@@ -6,13 +6,14 @@ use crate::fleet::report::QueueReport;
 
 /// A queue whose oldest unaccepted request is at least this old does not progress. Workers accept or refuse within milliseconds.
 const UNACCEPTED_SECONDS: f64 = 2.0;
-/// The same if no request was answered between the reports. The timeout of the endpoint limits the age of such a request.
+/// The minimum age of such a request if no request was answered between the reports. The timeout of the endpoint limits the age of
+/// such a request.
 const UNACCEPTED_IDLE_SECONDS: f64 = 0.5;
 /// A call may take this many times as long as 99 % of the calls that were answered before it seems to hang.
 const LONG_CALL_FACTOR: f64 = 3.0;
 /// The minimum duration of a call that seems to hang.
 const LONG_CALL_SECONDS_MIN: f64 = 5.0;
-/// The duration from which a call seems to hang if no call has been answered.
+/// The duration at which a call seems to hang if no call has been answered.
 const LONG_CALL_SECONDS_UNKNOWN: f64 = 10.0;
 /// The largest part of its session that a call usually takes: of a longer one, it cannot be told whether it hangs.
 const SESSION_SHARE_MAX: f64 = 0.8;
@@ -36,8 +37,8 @@ pub(crate) struct QueueDiagnosis {
     pub(crate) offers_made: u64,
     /// The number of offers between the reports that were not answered in time.
     pub(crate) offers_lapsed: u64,
-    /// The number of requests that workers answered between the reports. Requests that time out, or whose clients leave, are no
-    /// progress.
+    /// The number of requests that workers answered between the reports. Requests that time out, or whose clients leave, do not
+    /// count as progress.
     pub(crate) answered: u64,
     /// Whether the numbers between the reports leave out gateways that have not sent two reports with the queue.
     #[serde(skip)]
@@ -52,8 +53,7 @@ pub(crate) struct QueueDiagnosis {
 }
 
 impl QueueDiagnosis {
-    /// Adds the queue of one process. Without an earlier report, it is unknown what happened between the reports, and nothing of it is
-    /// counted.
+    /// Adds the queue of one process. Without an earlier report, the changes since then are unknown, and are not counted.
     pub(crate) fn add(&mut self, now: &QueueReport, before: Option<&QueueReport>) {
         if let Some(delivery) = &now.delivery {
             let earlier = before.and_then(|before| before.delivery.as_ref());
@@ -95,7 +95,7 @@ impl QueueDiagnosis {
         self.accepted > 0 && is_idle && self.accepted_seconds >= self.long_call_seconds()
     }
 
-    /// Returns the duration from which a call seems to hang.
+    /// Returns the duration at which a call seems to hang.
     fn long_call_seconds(&self) -> f64 {
         let usual = self.answered_p99_seconds;
         let long = if usual > 0.0 {

@@ -12,7 +12,7 @@ use crate::telemetry::{Counter, Gauge, counter, gauge, names};
 /// The requests of one queue that have been sent and have not ended.
 pub struct Deliveries {
     queue: QueueName,
-    /// Created when the first request is sent, because most of many queues may be idle.
+    /// Created when the first request is sent, because most queues may be idle.
     metrics: OnceLock<Box<DeliveryMetrics>>,
     state: Mutex<State>,
 }
@@ -20,7 +20,8 @@ pub struct Deliveries {
 /// The number of buckets of `AnswerTimes`. The last one begins at more than two hours.
 const ANSWER_BUCKETS: usize = 24;
 
-/// How long answered requests took: the number of those below each power of two in milliseconds, without those in lower buckets.
+/// The durations of answered requests: each bucket counts the requests that took less than a power of two in milliseconds and that
+/// are in no lower bucket.
 #[derive(Debug, Default)]
 struct AnswerTimes([AtomicU64; ANSWER_BUCKETS]);
 
