@@ -1,7 +1,7 @@
 //! Promise: one caller cannot take the places of all others. Its requests in flight are limited, and callers take turns in the wait
 //! queue.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_util::future::{join, join_all};
 use http::Method;

@@ -20,9 +20,9 @@ const GATEWAYS: usize = 3;
 const QUOTA: usize = 30;
 /// The time in which one request is refilled: 30 requests in an hour. So hardly any request is refilled while a test runs, however
 /// busy the machine is.
-const REFILL: Duration = Duration::from_secs(120);
+const REFILL: Duration = Duration::from_mins(2);
 /// The interval of reports, and a margin for the messages on a busy machine.
-const REPORTED_AFTER: Duration = Duration::from_millis(500 + 500);
+const REPORTED_AFTER: Duration = Duration::from_secs(1);
 /// The pause between two requests, so that 10 of them are sent in an interval.
 const PACE: Duration = Duration::from_millis(50);
 const REQUESTS: usize = 4 * QUOTA;
@@ -33,7 +33,7 @@ const LIMITED: &str = r#"{ "limited": { "route": "GET /v1/limited", "queue": "ec
 async fn fleet(gateways: usize, gateway_toml: &str) -> Fleet {
     let catalogue = Some(("limited.json", LIMITED));
     let gateway_toml = gateway_toml.to_owned();
-    Fleet::start(FleetOptions { gateways, gateway_toml, catalogue, ..FleetOptions::default() })
+    Fleet::start(FleetOptions { gateways, catalogue, gateway_toml, ..FleetOptions::default() })
         .await
 }
 
@@ -86,7 +86,7 @@ async fn send_in_turn(clients: &[Client]) -> Admitted {
             answer.is(200);
             requests.push((gateway, sent_at));
         }
-        for_a_while(PACE.saturating_sub(start.elapsed() - sent_at)).await;
+        for_a_while(PACE.saturating_sub(start.elapsed().saturating_sub(sent_at))).await;
     }
     Admitted { requests, elapsed: start.elapsed() }
 }

@@ -43,16 +43,10 @@ impl World {
         }
     }
 
-    /// Returns the caller of a client: every third one shares its principal with others.
-    fn caller(&self, number: usize) -> CallerKey {
-        let name = if number % 3 == 0 { "shared".to_owned() } else { number.to_string() };
-        CallerKey::new(Some(&name), ClientNetwork::new(Ipv4Addr::LOCALHOST.into(), 0))
-    }
-
     /// Admits or rejects a client's request in the gateway.
     pub(super) fn begin(&mut self, number: usize) {
         let (execution, window) = (self.clients[number].execution, self.clients[number].window);
-        let caller = self.caller(number);
+        let caller = caller_of_client(number);
         let destination = (caller, &self.endpoint);
         let admission = self.queue.admit(destination, TIMEOUT, WAITING_MAX, self.now);
         if admission == QueueAdmission::Reject {
@@ -202,4 +196,10 @@ pub(super) fn config() -> SessionConfig {
         window_parts: WINDOW,
         answer_bytes_max: 1 << 20,
     }
+}
+
+/// Returns the caller of a client: every third one shares its principal with others.
+fn caller_of_client(number: usize) -> CallerKey {
+    let name = if number.is_multiple_of(3) { "shared".to_owned() } else { number.to_string() };
+    CallerKey::new(Some(&name), ClientNetwork::new(Ipv4Addr::LOCALHOST.into(), 0))
 }

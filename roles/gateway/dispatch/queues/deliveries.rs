@@ -255,7 +255,7 @@ mod tests {
         let all = Arc::new(Deliveries::new(&QueueName::new("deliveries").unwrap()));
         let start = Instant::now();
         let at = |seconds: u64| start + Duration::from_secs(seconds);
-        let (brief, long) = (Duration::from_secs(10), Duration::from_secs(60));
+        let (brief, long) = (Duration::from_secs(10), Duration::from_mins(1));
         let of = |count, seconds, session_time| {
             let oldest = Duration::from_secs(seconds);
             DeliveryAges { count, oldest, session_time }
