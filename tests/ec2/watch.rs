@@ -203,21 +203,21 @@ async fn roles_that_run_again_are_stopped_while_a_notice_stands() {
 async fn an_interruption_that_is_over_does_not_stop_the_roles() {
     let host = Host::start().await;
     host.run_units();
-    let notice = |minutes: i64| {
-        let time = (Utc::now() + TimeDelta::minutes(minutes)).format("%Y-%m-%dT%H:%M:%SZ");
+    let notice = |seconds: i64| {
+        let time = (Utc::now() + TimeDelta::seconds(seconds)).format("%Y-%m-%dT%H:%M:%SZ");
         format!(r#"{{"action": "hibernate", "time": "{time}"}}"#)
     };
-    host.aws.set(INTERRUPTED.0, Some(&notice(0)));
+    // The interruption is over 5 minutes after its time: 20 seconds from now.
+    host.aws.set(INTERRUPTED.0, Some(&notice(-280)));
     let mut watch = host.watch(&HOOK);
     eventually(SOON, TICK, || watch.log().contains("the roles are stopped")).await;
-    // The instance resumes an hour later, and an operator starts the roles.
-    host.aws.set(INTERRUPTED.0, Some(&notice(-60)));
-    eventually(SOON, TICK, || watch.log().contains("this notice is no longer in effect")).await;
+    // The instance resumes, and an operator starts the roles.
+    eventually(SOON * 4, TICK, || watch.log().contains("this notice is no longer in effect")).await;
     host.run_units();
     for_a_while(Duration::from_secs(3)).await;
     assert_eq!(host.stopped(), BOTH, "{}", watch.log());
     // It is interrupted again.
-    host.aws.set(INTERRUPTED.0, Some(&notice(2)));
+    host.aws.set(INTERRUPTED.0, Some(&notice(120)));
     eventually(SOON, TICK, || host.stopped().len() == 4).await;
     assert!(watch.is_running(), "{}", watch.log());
 }
