@@ -97,7 +97,7 @@ bench-procedures: nats-server ## Compares procedure calls of fjord's worker with
 	env $$(test -x $(TARGET)/go/procedures && echo FJORD_BENCH_GO_PROCEDURES=$(TARGET)/go/procedures) \
 	  $(TARGET)/release/examples/speed procedures
 
-simulate-growth: ## Simulates a day of a fleet that follows the published load, and of fixed fleets (docs/OPERATIONS.md)
+simulate-growth: ## Simulates one day, for a fleet that follows the published load and for fleets of a fixed size (docs/OPERATIONS.md)
 	$(CARGO) test --release --locked --test fjord -- --nocapture growth_simulation::a_group
 
 bench-scrape: nats-server ## Measures the cost of a scrape of /metrics at full load
@@ -125,7 +125,7 @@ rpm: $(ZIG)/cargo-zigbuild ## Builds one RPM for CentOS 7 and newer: target/rpm/
 	@ls -l $(RPM)
 
 rpm-aarch64: RPM_TARGET := aarch64-unknown-linux-gnu
-rpm-aarch64: nats-server ## Builds and runs the RPM for Graviton: target/rpm/fjord-*.aarch64.rpm. Elsewhere than on aarch64, also needs qemu-user and rustup target add
+rpm-aarch64: nats-server ## Builds and runs the RPM for Graviton: target/rpm/fjord-*.aarch64.rpm. On other architectures, also needs qemu-user and rustup target add
 	$(MAKE) rpm RPM_TARGET=$(RPM_TARGET)
 	tests/rpm/inspect $(RPM)
 	CARGO_TARGET_DIR=$(TARGET) tests/rpm/serve $(RPM) $(RPM_RUNNER)

@@ -17,7 +17,8 @@ pub use fleet::{
 
 /// The last lines of every command's help.
 const AFTER_HELP: &str = "Exit status: 0 success; 1 failure; 2 invalid usage, or a configuration error found by a \
-                          command; 78 a configuration error found by a role when it starts.";
+                          command; 3 an instance that ec2 watch could not drain; 78 a configuration error found by a role when it \
+                          starts.";
 
 /// An HTTPS REST API in front of SQL Server stored procedures, with NATS between the two.
 #[derive(Debug, Parser)]

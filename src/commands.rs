@@ -14,7 +14,6 @@ use crate::start_check::PrepareFunction;
 pub mod call;
 mod check;
 mod config;
-mod connected;
 mod control;
 mod dev;
 mod drain;

@@ -130,7 +130,7 @@ async fn calls_that_time_out_again_and_again_do_not_seem_usual() {
         fleet.client().get("/v1/brief").await.is(200);
     }
     let callers = CallerPool::start(&[fleet.client()], "/v1/brief?ms=60000", 504, 4);
-    let failed = r#"fjord_gateway_requests_total{endpoint="brief",status="504""#;
+    let failed = r#"fjord_gateway_requests_total{endpoint="brief",queue="brief",status="504""#;
     let gateway = &fleet.gateways[0];
     eventually_some("several rounds of calls time out", SOON * 3, async || {
         (gateway.metric(failed).await > 15.5).then_some(())

@@ -143,7 +143,7 @@ async fn each_gateway_has_a_quota_of_its_own_if_that_is_configured() {
 
 /// If a caller sends whole quotas to all gateways at the same moment, each gateway admits one. This is the largest excess.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_burst_to_all_gateways_gets_too_much_is_deducted() {
+async fn the_excess_of_a_burst_to_all_gateways_is_deducted() {
     let fleet = fleet(GATEWAYS, "").await;
     let clients = clients(&fleet);
     let start = Instant::now();
@@ -151,7 +151,7 @@ async fn what_a_burst_to_all_gateways_gets_too_much_is_deducted() {
     let answers = join_all(burst).await;
     let total = answers.iter().filter(|answer| answer.status == 200).count();
     assert!((QUOTA..=GATEWAYS * QUOTA + 5).contains(&total), "{total}");
-    // The caller owes what it got too much: it must wait until all of it has been refilled, at every gateway.
+    // The caller owes the excess: it must wait until the whole excess has been refilled, at every gateway.
     let owed = u32::try_from(total + 1 - QUOTA).expect("a small number");
     for client in &clients {
         let wait = eventually_some("the gateway knows of all requests", SOON, async || {

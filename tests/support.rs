@@ -13,6 +13,7 @@ pub(crate) mod fleet;
 pub(crate) mod hex;
 pub(crate) mod http2;
 pub(crate) mod latency_proxy;
+pub(crate) mod ledger_gate;
 pub(crate) mod ledger_load;
 pub(crate) mod line_filter_proxy;
 pub(crate) mod mssql_server;

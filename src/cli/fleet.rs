@@ -24,7 +24,8 @@ pub struct StatusArguments {
 /// Options of `fjord reload`.
 #[derive(Args, Clone, Debug)]
 pub struct ReloadArguments {
-    /// Reloads only the processes of a role. For fleets that have none of the other, such as those whose workers are other programs.
+    /// Reloads only the processes of a role. For fleets that have no processes of the other role, such as fleets whose workers are
+    /// other programs.
     #[arg(long, value_name = "ROLE")]
     pub on: Option<Role>,
     /// How long each step waits for all processes to reply.

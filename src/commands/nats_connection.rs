@@ -50,7 +50,7 @@ impl NatsConnection {
 fn problems(transport: &dyn Transport) -> Option<String> {
     let mut problems = transport.problems();
     if problems.len() > 1 {
-        // A consequence of the others.
+        // This problem is a consequence of the others.
         problems.remove(messaging::CLIENT_REPLACED);
     }
     let texts: Vec<String> = problems.into_values().collect();

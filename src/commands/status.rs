@@ -8,13 +8,14 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use super::nats_connection::{self, NatsConnection};
-use super::{EXIT_FAILED, Output, connected};
+use super::{EXIT_FAILED, Output};
 use crate::cli::StatusArguments;
 use crate::config::Sources;
 use crate::fleet::monitor::{KnownMembers, MissingMember};
 use crate::fleet::query::{self, QueryLimits};
 use crate::fleet::view::{self, Baseline, FleetSnapshot, FleetView, IdleWorker};
 
+pub(super) mod connected;
 pub(super) mod monitoring;
 pub(super) mod system;
 mod text;

@@ -113,7 +113,7 @@ pub const RESETS_MAX: Limit<usize> = size(20, 1, 10_000);
 /// only a thousandth of the failures that one connection can cause.
 pub const AUTH_FAILURES_PER_MINUTE_MAX: Limit<u32> = count(600, 1, 1_000_000);
 
-/// `gateway.rate_limits.interval`. A caller can exceed its limit by what it consumes at the other gateways in this time.
+/// `gateway.rate_limits.interval`. A caller can exceed its limit by the amount that it consumes at the other gateways in this time.
 pub const RATE_LIMIT_INTERVAL: Limit<Duration> = time(ms(500), ms(50), s(10));
 
 /// `gateway.compression.bytes_min`. Compressing an answer that fits into one packet saves nothing.

@@ -116,7 +116,7 @@ fn the_estimate_follows_the_length_of_the_rounds() {
         }
         assert!(order.serve_first().is_some() && order.serve_first().is_some());
     }
-    // One of each three waiters was a's, and four of its ten are left.
+    // One in three waiters was a's, and four of its ten are left.
     assert_eq!(order.ahead_of_new('a'), 3 * 5 - 1);
     assert!(order.serve_first().is_some());
     assert_eq!(order.ahead_of_new('a'), 3 * 4 - 1);
@@ -206,7 +206,7 @@ struct Overtaken {
 
 /// A waiter that was taken.
 #[derive(Clone, Copy, Debug)]
-struct Attempt {
+struct TakenWaiter {
     position: FairPosition<char>,
     number: u32,
     taken_at: u32,
@@ -232,7 +232,7 @@ impl Overtaken {
     }
 
     /// A waiter that returns has not been served, so its owner may be served once more, unless it was not its turn anyway.
-    fn give_back(&mut self, attempt: Attempt) {
+    fn give_back(&mut self, attempt: TakenWaiter) {
         let returned = attempt.position.owner;
         for (waits, since) in &self.since {
             if attempt.is_in_turn || *since > attempt.taken_at {
@@ -271,7 +271,7 @@ proptest! {
     #[test]
     fn an_owner_that_waits_is_overtaken_once_by_each_other_one(steps in steps()) {
         let mut order = Order::default();
-        let mut attempts: Vec<Attempt> = Vec::new();
+        let mut attempts: Vec<TakenWaiter> = Vec::new();
         let mut overtaken = Overtaken::default();
         for (step_number, step) in (0..).zip(steps) {
             match step {
@@ -284,7 +284,7 @@ proptest! {
                     let (position, number) = order.take(position).unwrap();
                     overtaken.take(position.owner, is_in_turn);
                     if !matches!(step, Step::Serve) {
-                        attempts.push(Attempt { position, number, taken_at: step_number, is_in_turn });
+                        attempts.push(TakenWaiter { position, number, taken_at: step_number, is_in_turn });
                     }
                 }
                 Step::Leave(n) => {

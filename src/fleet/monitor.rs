@@ -35,7 +35,7 @@ const INTERVAL_FIRST: Duration = Duration::from_secs(1);
 const LINGER: Duration = HISTORY_TIME;
 /// The longest wait for the reports of the fleet.
 const QUERY_TIME_MAX: Duration = Duration::from_secs(3);
-/// The age from which the earlier report of a process no longer says what happens now: two replies may be missing.
+/// The age at which the earlier report of a process is too old to describe the current state: two replies may be missing.
 const REPORT_AGE_MAX: Duration = Duration::from_secs(15);
 /// The maximum total size of the reports in bytes. Up to two sets of them are in memory, and the earlier reports of some processes
 /// that have not replied since.

@@ -163,8 +163,7 @@ async fn a_worker_whose_queue_subscription_does_not_reach_the_server_is_named() 
     drop(views);
     watching.kill().expect("it runs");
     watching.wait().expect("it ends");
-    let start =
-        "The bottleneck is queue echo: 1 worker reports that it serves it, but NATS found none";
+    let start = "The bottleneck is queue echo: 1 worker reports that it serves the queue, but NATS found none";
     let sentence = view["bottleneck"]["sentence"].as_str().expect("a sentence");
     assert!(sentence.starts_with(start), "{sentence}");
     // One of two.

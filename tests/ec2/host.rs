@@ -31,6 +31,29 @@ pub(super) const STOPS_SLOWLY: &str = "echo deactivating > $state";
 /// A script of `systemctl` that fails.
 pub(super) const FAILS: &str = "echo 'Access denied' >&2; exit 1";
 
+/// An endpoint whose calls a `LedgerGate` holds back.
+const HELD: &str = r#"{ "held": { "route": "GET /v1/held", "procedure": "ledger.write", "result": "row", "auth": "public",
+    "timeout": "60s", "parameters": {
+    "ms": { "in": "query", "type": "int32", "default": 0 }, "request_id": { "in": "context" } } } }"#;
+/// How the command describes an answer of the metadata service that has taken too long, as on a busy machine.
+const SLOW_METADATA: &str = "no answer within 2 s: expected an EC2 instance";
+
+/// Returns the error lines of the command, without those about slow answers of the metadata service. A failure that is logged
+/// again because of such a line is one line.
+pub(super) fn errors(log: &str) -> Vec<&str> {
+    let mut errors = Vec::new();
+    let mut follows_slow_answer = false;
+    for line in log.lines().filter(|line| line.starts_with("error: ")) {
+        if line.contains(SLOW_METADATA) {
+            follows_slow_answer = true;
+        } else if !(follows_slow_answer && errors.last() == Some(&line)) {
+            errors.push(line);
+            follows_slow_answer = false;
+        }
+    }
+    errors
+}
+
 /// The host.
 pub(super) struct Host {
     pub(super) fleet: Fleet,
@@ -41,7 +64,8 @@ pub(super) struct Host {
 impl Host {
     /// Starts both roles, which `systemctl stop` tells to stop. The state of their units is that of their processes.
     pub(super) async fn start() -> Self {
-        let fleet = Fleet::start(FleetOptions::default()).await;
+        let catalogue = Some(("held.json", HELD));
+        let fleet = Fleet::start(FleetOptions { catalogue, ..FleetOptions::default() }).await;
         let aws = AwsServices::start(&fleet.certs).await;
         aws.set(TERMINATED.0, Some("InService"));
         let home = tempfile::tempdir().expect("a temporary directory");

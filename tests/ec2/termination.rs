@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::host::{
     BOTH, COMPLETE, FAILS, HEARTBEAT, HOOK, Host, INTERRUPTED, STOPS, STOPS_SLOWLY, TERMINATED,
+    errors,
 };
 use crate::support::aws::ServiceAnswer;
 use crate::support::connect_proxy::ConnectProxy;
@@ -26,12 +27,8 @@ async fn terminated() -> Host {
     host
 }
 
-fn errors(log: &str) -> Vec<&str> {
-    log.lines().filter(|line| line.starts_with("error: ")).collect()
-}
-
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unknown_hook_is_one_error_and_a_status_that_systemd_does_not_repeat() {
+async fn an_unknown_hook_is_one_error_and_systemd_does_not_restart_the_command() {
     let host = terminated().await;
     for action in [HEARTBEAT, COMPLETE] {
         host.aws.answer_action(action, Some(NO_ACTION));
@@ -74,12 +71,9 @@ async fn an_unknown_hook_is_reported_while_the_units_still_stop() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_action_that_begins_a_little_later_is_completed() {
     let host = terminated().await;
-    for action in [HEARTBEAT, COMPLETE] {
-        host.aws.answer_action(action, Some(NO_ACTION));
-    }
+    host.aws.answer_action(HEARTBEAT, Some(NO_ACTION));
+    host.aws.answer_next(COMPLETE, [NO_ACTION, NO_ACTION]);
     let mut watch = host.watch(&HOOK);
-    eventually(SOON, TICK, || host.aws.attempts() >= 3).await;
-    host.aws.answer_action(COMPLETE, None);
     assert!(watch.wait(SOON).await.success(), "{}", watch.log());
     assert_eq!(errors(&watch.log()), Vec::<&str>::new());
     assert_eq!(host.aws.accepted_for(COMPLETE).len(), 1);
@@ -88,12 +82,12 @@ async fn an_action_that_begins_a_little_later_is_completed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_action_whose_completion_was_not_answered_is_not_an_error() {
     let host = terminated().await;
-    host.aws.answer_action(COMPLETE, Some(ServiceAnswer::Text(500, String::new())));
-    let mut watch = host.watch(&HOOK);
     // The heartbeat shows that the action exists, and the first attempt to complete it may have succeeded.
-    eventually(SOON, TICK, || host.aws.attempts() == 2).await;
+    host.aws.answer_next(COMPLETE, [ServiceAnswer::Text(500, String::new())]);
     host.aws.answer_action(COMPLETE, Some(NO_ACTION));
+    let mut watch = host.watch(&HOOK);
     assert!(watch.wait(SOON).await.success(), "{}", watch.log());
+    assert!(host.aws.attempts() >= 3, "a heartbeat and two attempts");
     assert_eq!(errors(&watch.log()), Vec::<&str>::new());
 
     // The same refusal of the first attempt means that the group has not waited.
@@ -107,7 +101,7 @@ async fn an_action_whose_completion_was_not_answered_is_not_an_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_completion_that_is_refused_is_tried_again_and_told_once() {
+async fn a_completion_that_is_refused_is_retried_and_logged_once() {
     let host = terminated().await;
     host.aws.answer_action(COMPLETE, Some(ServiceAnswer::Refuse(403, "AccessDenied", "no")));
     let mut watch = host.watch(&HOOK);
@@ -124,9 +118,9 @@ async fn a_completion_that_is_refused_is_tried_again_and_told_once() {
 async fn heartbeats_are_sent_while_the_units_stop_and_not_after_that() {
     let host = terminated().await;
     host.stop_with(STOPS_SLOWLY);
-    let mut watch = host.watch(&[&HOOK[..], &["--heartbeat-interval", "2"]].concat());
     let start = Instant::now();
-    eventually(SOON, TICK, || host.aws.accepted_for(HEARTBEAT).len() == 3).await;
+    let mut watch = host.watch(&[&HOOK[..], &["--heartbeat-interval", "2"]].concat());
+    eventually(SOON, TICK, || host.aws.accepted_for(HEARTBEAT).len() >= 3).await;
     assert!(start.elapsed() >= Duration::from_secs(4), "{:?}", start.elapsed());
     assert_eq!(host.aws.accepted_for(COMPLETE).len(), 0);
     // A lost heartbeat does not end the drain.
@@ -139,7 +133,7 @@ async fn heartbeats_are_sent_while_the_units_stop_and_not_after_that() {
     for role in ["gateway", "worker"] {
         host.set_unit(role, "inactive");
     }
-    assert!(watch.wait(SOON).await.success(), "{}", watch.log());
+    assert!(watch.wait(SOON * 2).await.success(), "{}", watch.log());
     assert_eq!(host.aws.accepted_for(COMPLETE).len(), 1);
 }
 
@@ -189,7 +183,7 @@ async fn a_drain_that_takes_too_long_is_completed_with_an_error() {
         let log = watch.log();
         assert!(log.contains(reason), "{reason}: {log}");
         let late =
-            "error: this instance is not drained within 4 s: requests may still be in progress";
+            "error: this instance was not drained within 4 s: requests may still be in progress";
         assert_eq!(log.matches(late).count(), 1, "{log}");
         assert!(log.contains("this instance is not drained, and the action of hook"), "{log}");
         assert_eq!(host.aws.accepted_for(COMPLETE).len(), 1, "{log}");
@@ -203,7 +197,7 @@ async fn a_termination_that_is_withdrawn_does_not_end_the_watch() {
     let mut watch = host.watch(&HOOK);
     eventually(SOON, TICK, || !host.stopped().is_empty()).await;
     host.aws.set(TERMINATED.0, Some("InService"));
-    eventually(SOON, TICK, || watch.log().contains("this notice no longer stands")).await;
+    eventually(SOON, TICK, || watch.log().contains("this notice is no longer in effect")).await;
     host.run_units();
     for_a_while(Duration::from_secs(3)).await;
     assert!(watch.is_running(), "{}", watch.log());

@@ -6,26 +6,35 @@ use chrono::{TimeDelta, Utc};
 use fjord::lifecycle::Tasks;
 
 use super::host::{
-    BOTH, COMPLETE, FAILS, HEARTBEAT, HOOK, Host, INTERRUPTED, REBALANCE, STOPS, TERMINATED,
+    BOTH, COMPLETE, FAILS, HEARTBEAT, HOOK, Host, INTERRUPTED, REBALANCE, STOPS, TERMINATED, errors,
 };
 use crate::support::aws::MetadataMode;
-use crate::support::eventually::{SOON, TICK, eventually, for_a_while};
+use crate::support::eventually::{SOON, TICK, eventually, eventually_some, for_a_while};
+use crate::support::ledger_gate::LedgerGate;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_terminated_instance_finishes_its_requests_before_the_action_is_completed() {
     let mut host = Host::start().await;
     let mut watch = host.watch(&HOOK);
     let client = host.fleet.client();
-    let slow = Tasks::new().spawn(async move { client.get("/v1/slow?ms=3000").await });
     let worker = &host.fleet.workers[0];
-    crate::support::eventually::eventually_some("the call runs", SOON, async || {
+    let gate = LedgerGate::close(worker);
+    let held = Tasks::new().spawn(async move { client.get("/v1/held").await });
+    eventually_some("the call runs", SOON, async || {
         (worker.metric("fjord_worker_running").await > 0.0).then_some(())
     })
     .await;
     assert!(host.stopped().is_empty(), "nothing is stopped without a notice");
     host.aws.set(TERMINATED.0, Some(TERMINATED.1));
-    let status = watch.wait(Duration::from_secs(20)).await;
-    slow.await.expect("the request ends").is(200);
+    let heartbeats = || host.aws.accepted_for(HEARTBEAT);
+    eventually(SOON, TICK, || !host.stopped().is_empty() && !heartbeats().is_empty()).await;
+    for_a_while(Duration::from_secs(3)).await;
+    assert!(watch.is_running() && !held.is_finished(), "{}", watch.log());
+    assert_eq!(host.stopped(), BOTH[..1], "the worker runs as long as the gateway has requests");
+    assert!(host.aws.accepted_for(COMPLETE).is_empty(), "{}", watch.log());
+    gate.open();
+    held.await.expect("the request ends").is(200);
+    let status = watch.wait(SOON * 2).await;
     assert!(status.success(), "{}", watch.log());
     for ended in host.roles_end().await {
         assert!(ended.success(), "{ended}");
@@ -50,7 +59,8 @@ async fn a_terminated_instance_finishes_its_requests_before_the_action_is_comple
         }
     }
     let end = "this instance is drained, and the action of hook fjord-drain of group fjord-workers is completed";
-    assert!(watch.log().contains(end) && !watch.log().contains("error"), "{}", watch.log());
+    assert!(watch.log().contains(end), "{}", watch.log());
+    assert_eq!(errors(&watch.log()), Vec::<&str>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,7 +109,9 @@ async fn failures_of_the_metadata_are_logged_once_and_a_notice_is_still_noticed(
     let failure = "does not issue a session token";
     eventually(SOON, TICK, || watch.log().contains(failure)).await;
     for_a_while(Duration::from_secs(3)).await;
-    assert_eq!(watch.log().matches(failure).count(), 1, "{}", watch.log());
+    let log = watch.log();
+    let of_failure = errors(&log).iter().filter(|line| line.contains(failure)).count();
+    assert_eq!(of_failure, 1, "{log}");
     host.aws.set_mode(MetadataMode::Version2);
     eventually(SOON, TICK, || watch.log().contains("can be read again")).await;
     host.aws.revoke_token();
@@ -151,7 +163,9 @@ async fn a_notice_that_cannot_be_read_does_not_hide_the_others() {
         assert!(watch.wait(SOON).await.success(), "{}", watch.log());
         assert_eq!(host.stopped(), BOTH);
         assert_eq!(host.aws.accepted_for(COMPLETE).len(), 1);
-        assert_eq!(watch.log().matches(&failure).count(), 1, "{}", watch.log());
+        let log = watch.log();
+        let of_failure = errors(&log).iter().filter(|line| line.starts_with(&failure)).count();
+        assert_eq!(of_failure, 1, "{log}");
     }
 }
 
@@ -172,10 +186,10 @@ async fn roles_that_run_again_are_stopped_while_a_notice_stands() {
     // The package is upgraded, for example, or user-data starts the roles late.
     host.run_units();
     stops(2).await;
-    assert!(watch.log().contains("the roles run again: stopping them"), "{}", watch.log());
+    assert!(watch.log().contains("the roles are running again: stopping them"), "{}", watch.log());
     // The interruption is cancelled, and the roles are started.
     host.aws.set(INTERRUPTED.0, None);
-    eventually(SOON, TICK, || watch.log().contains("this notice no longer stands")).await;
+    eventually(SOON, TICK, || watch.log().contains("this notice is no longer in effect")).await;
     host.run_units();
     for_a_while(Duration::from_secs(3)).await;
     assert_eq!(host.stopped().len(), 4, "roles run without a notice: {}", watch.log());
@@ -189,21 +203,21 @@ async fn roles_that_run_again_are_stopped_while_a_notice_stands() {
 async fn an_interruption_that_is_over_does_not_stop_the_roles() {
     let host = Host::start().await;
     host.run_units();
-    let notice = |minutes: i64| {
-        let time = (Utc::now() + TimeDelta::minutes(minutes)).format("%Y-%m-%dT%H:%M:%SZ");
+    let notice = |seconds: i64| {
+        let time = (Utc::now() + TimeDelta::seconds(seconds)).format("%Y-%m-%dT%H:%M:%SZ");
         format!(r#"{{"action": "hibernate", "time": "{time}"}}"#)
     };
-    host.aws.set(INTERRUPTED.0, Some(&notice(0)));
+    // The interruption is over 5 minutes after its time: 20 seconds from now.
+    host.aws.set(INTERRUPTED.0, Some(&notice(-280)));
     let mut watch = host.watch(&HOOK);
     eventually(SOON, TICK, || watch.log().contains("the roles are stopped")).await;
-    // The instance resumes an hour later, and an operator starts the roles.
-    host.aws.set(INTERRUPTED.0, Some(&notice(-60)));
-    eventually(SOON, TICK, || watch.log().contains("this notice no longer stands")).await;
+    // The instance resumes, and an operator starts the roles.
+    eventually(SOON * 4, TICK, || watch.log().contains("this notice is no longer in effect")).await;
     host.run_units();
     for_a_while(Duration::from_secs(3)).await;
     assert_eq!(host.stopped(), BOTH, "{}", watch.log());
     // It is interrupted again.
-    host.aws.set(INTERRUPTED.0, Some(&notice(2)));
+    host.aws.set(INTERRUPTED.0, Some(&notice(120)));
     eventually(SOON, TICK, || host.stopped().len() == 4).await;
     assert!(watch.is_running(), "{}", watch.log());
 }

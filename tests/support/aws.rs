@@ -64,7 +64,9 @@ struct State {
     revoked_tokens: u32,
     /// The number of times that the credentials have been read. Each time, there are new ones.
     credentials: u32,
-    /// The answers to all requests for an action.
+    /// The answers to the next requests for an action.
+    next_action_answers: BTreeMap<String, VecDeque<ServiceAnswer>>,
+    /// The answers to all further requests for an action.
     action_answers: BTreeMap<String, ServiceAnswer>,
     /// The answers to the next requests for other actions. Further requests are accepted.
     answers: VecDeque<ServiceAnswer>,
@@ -99,6 +101,7 @@ impl AwsServices {
             tokens: 0,
             revoked_tokens: 0,
             credentials: 0,
+            next_action_answers: BTreeMap::new(),
             action_answers: BTreeMap::new(),
             answers: VecDeque::new(),
             accepted: Vec::new(),
@@ -157,6 +160,16 @@ impl AwsServices {
             Some(answer) => state.action_answers.insert(action.to_owned(), answer),
             None => state.action_answers.remove(action),
         };
+    }
+
+    /// Sets the answers to the next requests for an action, which come before that of `answer_action`.
+    pub(crate) fn answer_next(
+        &self,
+        action: &str,
+        answers: impl IntoIterator<Item = ServiceAnswer>,
+    ) {
+        let answers = answers.into_iter().collect();
+        self.lock().next_action_answers.insert(action.to_owned(), answers);
     }
 
     /// Returns the accepted requests for an action.
@@ -310,7 +323,8 @@ fn api(
     let text = std::str::from_utf8(body).expect("a form");
     let form: Accepted =
         text.split('&').filter_map(|pair| pair.split_once('=')).map(decoded).collect();
-    let of_action = state.action_answers.get(&form["Action"]).cloned();
+    let next = state.next_action_answers.get_mut(&form["Action"]).and_then(VecDeque::pop_front);
+    let of_action = next.or_else(|| state.action_answers.get(&form["Action"]).cloned());
     match of_action.or_else(|| state.answers.pop_front()) {
         Some(ServiceAnswer::Hang) => None,
         Some(ServiceAnswer::Refuse(status, code, message)) => Some(refusal(status, code, message)),

@@ -70,7 +70,7 @@ async fn a_slow_version_is_slow_and_the_other_is_not() {
         let counted = fleet.gateways[0].metric(&requests).await;
         assert!(number > 4.5 && (number - counted).abs() < 0.5, "{queue}: {number}, {counted}");
     }
-    // A request that was answered before it was given a queue has none.
+    // A request that was answered before it was assigned to a queue has none.
     let refused = r#"fjord_gateway_requests_total{endpoint="paced",status="400","#;
     assert!(fleet.gateways[0].metric(refused).await > 0.5);
 }

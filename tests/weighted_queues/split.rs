@@ -52,7 +52,7 @@ async fn five_of_a_hundred_requests_get_the_new_version() {
         .await;
     }
 
-    // An endpoint with one queue has no weights, and its access lines do not repeat which queue it is.
+    // An endpoint with one queue has no weights, and its access lines do not name the queue.
     fleet.client().get("/v1/slow?ms=1").await.is(200);
     let metrics = get_text(&format!("http://{}/metrics", fleet.gateways[0].admin())).await.unwrap();
     let weights = metrics.lines().filter(|line| line.starts_with("fjord_gateway_queue_weight{"));

@@ -6,9 +6,9 @@
 //! bounded.)
 //!
 //! The gateways of a fleet tell each other what callers have consumed (`exchange.rs`). Consumption at another gateway moves the
-//! instant even beyond the whole quota, so that what a caller gets too much, before the gateways know of it, is deducted from
-//! what it gets later. A caller can owe one quota for each gateway that has sent messages recently (`known_gateways.rs`): the
-//! most that it can consume at all of them before they know.
+//! instant even beyond the whole quota, so that the requests that a caller gets in excess, before the gateways know of each
+//! other's consumption, are deducted later. A caller can owe one quota for each gateway that has sent messages recently
+//! (`known_gateways.rs`): the most that it can consume at all of these gateways before they know of each other's consumption.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -34,7 +34,7 @@ pub mod exchange;
 mod known_gateways;
 mod quota_tables;
 
-/// The maximum number of callers in each of the two generations of each table.
+/// The maximum number of quotas in each of the two generations of each table.
 const CALLERS_MAX: usize = 32_768;
 
 /// The window of the limit on failed authentications.
@@ -96,11 +96,11 @@ pub struct RateLimiter {
     /// Whether the gateways count together. Atomic, because it is read for every request.
     is_shared: AtomicBool,
     known_gateways: Mutex<KnownGateways>,
-    /// The number of `known_gateways`. Atomic for the same reason.
+    /// The number of `known_gateways`. Atomic, because it is read for every request.
     gateways: AtomicU32,
     /// What callers have consumed since the last message to the other gateways.
     pending: Mutex<PendingConsumption>,
-    /// Notified if so many callers are pending that the next message should not wait for its time.
+    /// Notified if so many quotas are pending that the next message should be sent early.
     many_are_pending: Notify,
 }
 
@@ -149,7 +149,7 @@ impl RateLimiter {
         let principal = caller.principal.as_deref();
         let tables = self.tables(CallerKind::new(principal));
         if !self.is_shared.load(Ordering::Relaxed) {
-            // The key for all gateways is a cryptographic hash, which takes longer.
+            // The key for all gateways is a cryptographic hash, which takes longer to compute.
             let key = self.hasher.hash_one((id, limit, principal.ok_or(network)));
             return decide(tables, key, QuotaRule { limit, owed_max: 1 }, now);
         }
@@ -162,7 +162,7 @@ impl RateLimiter {
         decision
     }
 
-    /// Adds to what the other gateways must be told.
+    /// Adds to the consumption that must be reported to the other gateways.
     fn add_pending(&self, quota: (QuotaKey, CallerKind), consumed: Duration) {
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         if !pending.quotas.add(quota, consumed) {
@@ -173,7 +173,7 @@ impl RateLimiter {
         }
     }
 
-    /// Returns what callers have consumed since the last call, and the number of requests that it does not include.
+    /// Returns what callers have consumed since the last call, and the number of requests that this does not include.
     fn take_consumed(&self) -> (ConsumedQuotas, u64) {
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         let PendingConsumption { quotas, omitted } = std::mem::take(&mut *pending);
@@ -201,7 +201,7 @@ impl RateLimiter {
         self.known_gateways.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes whether the gateways count together, and how often they tell each other.
+    /// Changes whether the gateways count together, and how often they exchange messages.
     pub fn reconfigure(&self, config: RateLimitConfig) {
         self.is_shared.store(config.scope == RateLimitScope::Fleet, Ordering::Relaxed);
         if config.scope == RateLimitScope::Gateway {

@@ -58,8 +58,6 @@ pub struct GatewayQueueMetrics {
     pub arrivals: Counter,
     /// The waiting times of requests.
     pub wait: Histogram,
-    /// The number of attempts for which NATS found no worker.
-    pub unserved: Counter,
 }
 
 impl GatewayQueueMetrics {
@@ -67,9 +65,7 @@ impl GatewayQueueMetrics {
         let arrivals = counter(&names::GATEWAY_ARRIVALS, label);
         // Registers the counter at zero, so that a rate includes the first requests.
         arrivals.increment(0);
-        let unserved = counter(&names::GATEWAY_UNSERVED, label);
-        unserved.increment(0);
-        Self { arrivals, unserved, wait: histogram(&names::GATEWAY_QUEUE_WAIT, label) }
+        Self { arrivals, wait: histogram(&names::GATEWAY_QUEUE_WAIT, label) }
     }
 }
 

@@ -156,7 +156,8 @@ impl RequestLog {
         self.queue.map(|index| &endpoint.queues.get(index).name)
     }
 
-    /// Returns the queue that the request was given, if the endpoint has several: otherwise, the endpoint says which it is.
+    /// Returns the queue to which the request was assigned, if the endpoint has several. With a single queue, the endpoint
+    /// already determines it.
     fn chosen_queue(&self) -> Option<&QueueName> {
         self.queue().filter(|_| self.endpoint.as_ref().is_some_and(|it| it.queues.has_several()))
     }

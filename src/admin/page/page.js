@@ -52,7 +52,7 @@ const share = (used, limit) => (limit > 0 ? used / limit : null);
 /** Marks values other than 0. */
 const ifErrors = (column) => ({ ...column, level: (row) => (column.key(row) > 0 ? "bad" : "") });
 
-/** Whether an operator has set another limit than the configured one, for a queue in one worker or in all. */
+/** Whether an operator has set a limit other than the configured one, for a queue in one worker or in all. */
 const hasChangedLimit = (queue) => queue.limit !== queue.limit_configured;
 
 const PROCESS_COLUMNS = [
@@ -139,7 +139,7 @@ function showQueuesNote() {
   setText(one("queues-note"), (more + none + foundQueues).trim());
 }
 
-/** Lists the first names, and says how many others there are. */
+/** Lists the first few names, and says how many more there are. */
 function named(names) {
   const others = names.length > NAMED_MAX ? ` and ${names.length - NAMED_MAX} more` : "";
   return names.slice(0, NAMED_MAX).join(", ") + others;

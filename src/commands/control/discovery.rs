@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::{ControlledFleet, Member, sender};
 use crate::cli::Role;
-use crate::commands::connected::{self, ConnectedProcess};
 use crate::commands::nats_connection::NatsConnection;
+use crate::commands::status::connected::{self, ConnectedProcess};
 use crate::config::Sources;
 use crate::fleet;
 use crate::fleet::query::{self, QueryLimits};
@@ -65,8 +65,8 @@ impl<'a> ControlledFleet<'a> {
         Ok(Self { connection, by, timeout, members, unconcerned, gaps })
     }
 
-    /// Records that processes may be missing if a command concerns both roles, and none of one role is known: a part of the fleet
-    /// may be separated from this NATS server.
+    /// Records that processes may be missing if a command concerns both roles, and no process of one of the roles is known: a
+    /// part of the fleet may be separated from this NATS server.
     pub(in crate::commands) fn require_both_roles(&mut self) {
         for role in Role::ALL {
             if !self.members.values().any(|member| member.role == role.as_str()) {

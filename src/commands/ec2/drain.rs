@@ -1,4 +1,4 @@
-//! The drain of this host: stops the units of both roles, as often as they are observed to run.
+//! The drain of this host: stops the units of both roles whenever they are observed to be running.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub(super) struct Drain {
 /// What was observed of the units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DrainProgress {
-    /// Some unit runs or stops, or its state is not known.
+    /// A unit is running or stopping, or its state is not known.
     Stopping,
     /// Both units are stopped.
     Stopped,
@@ -81,7 +81,7 @@ impl Drain {
             match progress {
                 DrainProgress::Stopped => writeln!(output.out, "the roles are stopped")?,
                 DrainProgress::Stopping if before.is_some() => {
-                    writeln!(output.out, "the roles run again: stopping them")?;
+                    writeln!(output.out, "the roles are running again: stopping them")?;
                 }
                 DrainProgress::Stopping => {}
             }

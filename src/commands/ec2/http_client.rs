@@ -32,8 +32,8 @@ pub(super) struct SendFailure {
 }
 
 impl HttpClient {
-    /// Creates a client that uses no proxy, which would receive the credentials from the instance metadata, for example. It verifies
-    /// certificates with the authorities in `ca`, or with those of the system.
+    /// Creates a client that uses no proxy: a proxy would receive the credentials from the instance metadata, for example. It
+    /// verifies certificates with the authorities in `ca`, or with those of the system.
     ///
     /// # Errors
     /// A message if the authorities cannot be used.

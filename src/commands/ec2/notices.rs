@@ -8,9 +8,12 @@ use serde::Deserialize;
 
 use super::instance_metadata::InstanceMetadata;
 
-/// The time after the announced time of a spot interruption after which an instance that still runs is no longer interrupted. The
-/// announced time is approximate.
+/// If an instance is still running this long after the announced time of a spot interruption, the interruption is considered over.
+/// The announced time is approximate.
 const INTERRUPTION_AGE_MAX: Duration = Duration::from_mins(5);
+
+/// How long before a spot interruption its notice appears.
+const INTERRUPTION_WARNING: Duration = Duration::from_mins(2);
 
 /// A reason to drain the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +26,7 @@ pub(super) enum Notice {
     RebalanceRecommendation(String),
 }
 
-/// The kinds of notices. At most one of each kind stands.
+/// The kinds of notices. At most one of each kind is in effect.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Terminating,
@@ -54,14 +57,14 @@ struct RebalanceDocument {
 }
 
 impl Notice {
-    /// Returns whether an interruption is over: the instance has resumed from hibernation, for instance. A time in another format
-    /// is in the future.
-    fn has_passed(&self, now: DateTime<Utc>) -> bool {
+    /// Returns whether an interruption is over: the instance has resumed from hibernation, for instance. `appeared_at` is when the
+    /// notice appeared, if it was observed: then the interruption is at least `INTERRUPTION_WARNING` later, even if the clock of this
+    /// host is ahead. An interruption whose time is in another format is not over.
+    fn has_passed(&self, appeared_at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> bool {
         let Self::SpotInterruption(_, time) = self else { return false };
-        let time = DateTime::parse_from_rfc3339(time);
-        time.is_ok_and(|time| {
-            (now - time.to_utc()).to_std().is_ok_and(|age| age > INTERRUPTION_AGE_MAX)
-        })
+        let Ok(time) = DateTime::parse_from_rfc3339(time) else { return false };
+        let earliest = appeared_at.map_or(DateTime::<Utc>::MIN_UTC, |at| at + INTERRUPTION_WARNING);
+        (now - time.to_utc().max(earliest)).to_std().is_ok_and(|age| age > INTERRUPTION_AGE_MAX)
     }
 
     fn kind(&self) -> Kind {
@@ -90,10 +93,14 @@ impl fmt::Display for Notice {
     }
 }
 
-/// The notices that stand.
+/// The notices that are in effect.
 #[derive(Default)]
 pub(super) struct Notices {
     standing: Vec<Notice>,
+    /// Whether the notice of an interruption, or its absence, has been read.
+    has_read_interruption: bool,
+    /// The last interruption whose notice appeared after the first query, and when it appeared.
+    appeared: Option<(Notice, DateTime<Utc>)>,
     /// The last interruption whose time had passed. The metadata service may still have its notice.
     passed: Option<Notice>,
 }
@@ -112,7 +119,7 @@ pub(super) struct NoticeChanges {
 }
 
 impl Notices {
-    /// Returns whether no notice stands.
+    /// Returns whether no notice is in effect.
     pub(super) fn is_empty(&self) -> bool {
         self.standing.is_empty()
     }
@@ -122,8 +129,8 @@ impl Notices {
         self.standing.contains(&Notice::Terminating)
     }
 
-    /// Queries the metadata service. A notice that cannot be read stands as long as it did before, and does not affect the others.
-    /// Cancel safe.
+    /// Queries the metadata service. A notice that cannot be read stays in effect if it was in effect before, and does not affect
+    /// the others. Cancel safe.
     pub(super) async fn refresh(
         &mut self,
         metadata: &mut InstanceMetadata,
@@ -141,6 +148,7 @@ impl Notices {
                 Some(failure) if !metadata.is_reachable() => Err(failure),
                 _ => kind.read(metadata).await,
             };
+            let was_read = result.is_ok();
             let before = self.standing.iter().find(|notice| notice.kind() == kind);
             let now = match result {
                 Ok(now) => now,
@@ -152,7 +160,19 @@ impl Notices {
                     before.cloned()
                 }
             };
-            let has_passed = |notice: &Notice| notice.has_passed(Utc::now());
+            let time = Utc::now();
+            if kind == Kind::Spot && was_read {
+                let is_new = now.is_some() && before != now.as_ref() && self.passed != now;
+                if self.has_read_interruption && is_new {
+                    self.appeared = now.clone().map(|notice| (notice, time));
+                }
+                self.has_read_interruption = true;
+            }
+            let appeared_at = |notice: &Notice| {
+                let appeared = self.appeared.as_ref().filter(|(known, _)| known == notice);
+                appeared.map(|(_, at)| *at)
+            };
+            let has_passed = |notice: &Notice| notice.has_passed(appeared_at(notice), time);
             let (passed, now) =
                 if now.as_ref().is_some_and(has_passed) { (now, None) } else { (None, now) };
             if let Some(passed) = passed
@@ -217,11 +237,16 @@ mod tests {
             ("soon", false),
         ] {
             let notice = Notice::SpotInterruption("hibernate".to_owned(), time.to_owned());
-            assert_eq!(notice.has_passed(now), has_passed, "{time}");
+            assert_eq!(notice.has_passed(None, now), has_passed, "{time}");
+            // The clock of this host may be ahead.
+            assert!(!notice.has_passed(Some(now), now), "{time}");
         }
-        assert!(
-            !Notice::RebalanceRecommendation("2025-01-01T00:00:00Z".to_owned()).has_passed(now)
-        );
-        assert!(!Notice::Terminating.has_passed(now));
+        let notice = Notice::SpotInterruption("stop".to_owned(), "2026-11-30T18:20:00Z".to_owned());
+        let at = |seconds| now + Duration::from_secs(seconds);
+        assert!(!notice.has_passed(Some(now), at(7 * 60)));
+        assert!(notice.has_passed(Some(now), at(7 * 60 + 1)));
+        let recommended = Notice::RebalanceRecommendation("2025-01-01T00:00:00Z".to_owned());
+        assert!(!recommended.has_passed(None, now));
+        assert!(!Notice::Terminating.has_passed(None, now));
     }
 }

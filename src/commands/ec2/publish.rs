@@ -58,7 +58,8 @@ async fn measure(
     if pools.is_empty() {
         return Err("no worker serves a queue, so there is no headroom to publish".to_owned());
     }
-    // They have been waited for. One that is started again and again must not prevent the group from following the others.
+    // The command has already waited for these processes. A process that is restarted repeatedly must not prevent the
+    // group from following the load of the others.
     for process in processes.iter().filter(|process| process.is_partial) {
         tracing::warn!(
             role = process.role,

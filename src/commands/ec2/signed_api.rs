@@ -37,7 +37,8 @@ pub(super) struct CallFailure {
     pub(super) message: String,
     /// The answer of the service, if it has refused the last attempt.
     pub(super) refusal: Option<ServiceError>,
-    /// Whether an attempt may have succeeded, because it was sent and has no answer, or one that leaves this open.
+    /// Whether an attempt may have succeeded, because it was sent, and either got no answer or an answer that leaves the
+    /// outcome open.
     pub(super) may_have_succeeded: bool,
 }
 

@@ -53,7 +53,7 @@ impl Termination {
         if is_late {
             let seconds = self.limit.as_secs();
             let failure = format!(
-                "this instance is not drained within {seconds} s: requests may still be in progress"
+                "this instance was not drained within {seconds} s: requests may still be in progress"
             );
             self.drain_failures.log(&failure, output)?;
         }

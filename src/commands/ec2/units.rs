@@ -38,7 +38,7 @@ pub(super) async fn state(unit: &str) -> Result<UnitState, String> {
         pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
     };
     match (value("ActiveState"), value("LoadState")) {
-        // The host has its roles under other names, which may still run.
+        // The roles have other unit names on this host, and may still be running.
         (Some("inactive"), Some("not-found")) => Err("systemctl: the unit is not found".to_owned()),
         (Some("inactive" | "failed"), _) => Ok(UnitState::Stopped),
         (Some("deactivating"), _) => Ok(UnitState::Stopping),
@@ -47,7 +47,7 @@ pub(super) async fn state(unit: &str) -> Result<UnitState, String> {
     }
 }
 
-/// Requests that a unit stops, and does not wait for it. Cancel safe.
+/// Asks systemd to stop a unit, without waiting until it has stopped. Cancel safe.
 ///
 /// # Errors
 /// A message if systemctl fails.
@@ -59,9 +59,9 @@ pub(super) async fn stop(unit: &str) -> Result<(), String> {
 async fn systemctl(arguments: &[&str]) -> Result<String, String> {
     let mut command = Command::new("systemctl");
     command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
-    let ended = timeout(SYSTEMCTL_LIMIT, command.output()).await.map_err(|_| {
-        format!("systemctl: it has not ended within {} s", SYSTEMCTL_LIMIT.as_secs())
-    })?;
+    let ended = timeout(SYSTEMCTL_LIMIT, command.output())
+        .await
+        .map_err(|_| format!("systemctl: did not exit within {} s", SYSTEMCTL_LIMIT.as_secs()))?;
     let output = ended.map_err(|error| format!("systemctl: {error}"))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());

@@ -28,7 +28,7 @@ struct Watch<'a> {
     client: HttpClient,
     metadata: InstanceMetadata,
     notices: Notices,
-    /// The drain, while a notice stands.
+    /// The drain, while a notice is in effect.
     drain: Option<Drain>,
     /// The termination by the autoscaling group, while it is announced.
     termination: Option<Termination>,
@@ -101,7 +101,8 @@ impl Watch<'_> {
             writeln!(output.out, "{}: draining this host", printable(&notice.to_string()))?;
         }
         for notice in &withdrawn {
-            let what = "this notice no longer stands; roles that have stopped must be started";
+            let what =
+                "this notice is no longer in effect; roles that have stopped must be started";
             writeln!(output.out, "{}: {what}", printable(&notice.to_string()))?;
         }
         if let Some(notice) = &missed {

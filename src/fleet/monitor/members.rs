@@ -13,10 +13,10 @@ use super::HISTORY_TIME;
 /// The maximum number of remembered processes that did not reply to the last query.
 const MISSING_MAX: usize = 1_000;
 
-/// The age from which a connection belongs to a process that should have replied to the query: longer than a query takes.
+/// The minimum age of a connection whose process should have replied to the query: longer than a query takes.
 const CONNECTED_SECONDS_MIN: u64 = 5;
 
-/// The maximum number of known processes with which another connected process is added.
+/// A connected process is added only while fewer than this many processes are known.
 const MEMBERS_MAX: usize = 10_000;
 
 /// The maximum length in bytes of an id, role, host name or version. A process with a longer one is not remembered.
@@ -160,7 +160,7 @@ impl KnownMembers {
     }
 }
 
-/// Returns the role and the id of the process that has named its connection like this, if it belongs to the fleet with this prefix.
+/// Returns the role and the id of the process whose connection has this name, if it belongs to the fleet with this prefix.
 fn process_of<'a>(connection: &'a str, prefix: &str) -> Option<(&'a str, &'a str)> {
     let mut words = connection.split(' ');
     let (program, role) = (words.next()?, words.next()?);

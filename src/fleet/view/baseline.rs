@@ -16,7 +16,7 @@ const KEPT_MAX: usize = 100;
 /// The last complete report of each process, and the last sample of each NATS server.
 #[derive(Debug)]
 pub(crate) struct Baseline {
-    /// The age from which a report no longer says what happens now.
+    /// The age at which a report is too old to describe the current state.
     age_max: Duration,
     reports: HashMap<String, (Instant, Report)>,
     servers: HashMap<String, ServerSample>,

@@ -6,14 +6,17 @@ use crate::fleet::report::QueueReport;
 
 /// A queue whose oldest unaccepted request is at least this old does not progress. Workers accept or refuse within milliseconds.
 const UNACCEPTED_SECONDS: f64 = 2.0;
-/// The same if no request was answered between the reports. The timeout of the endpoint limits the age of such a request.
+/// The minimum age of such a request if no request was answered between the reports. The timeout of the endpoint limits the age of
+/// such a request.
 const UNACCEPTED_IDLE_SECONDS: f64 = 0.5;
 /// A call may take this many times as long as 99 % of the calls that were answered before it seems to hang.
 const LONG_CALL_FACTOR: f64 = 3.0;
 /// The minimum duration of a call that seems to hang.
 const LONG_CALL_SECONDS_MIN: f64 = 5.0;
-/// The duration from which a call seems to hang if no call has been answered.
+/// The duration at which a call seems to hang if no call has been answered.
 const LONG_CALL_SECONDS_UNKNOWN: f64 = 10.0;
+/// The largest part of its session that a call usually takes: of a longer one, it cannot be told whether it hangs.
+const SESSION_SHARE_MAX: f64 = 0.8;
 
 /// The progress of a queue's requests, summed over all processes.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -34,10 +37,10 @@ pub(crate) struct QueueDiagnosis {
     pub(crate) offers_made: u64,
     /// The number of offers between the reports that were not answered in time.
     pub(crate) offers_lapsed: u64,
-    /// The number of requests that workers answered between the reports. Requests that time out, or whose clients leave, are no
-    /// progress.
+    /// The number of requests that workers answered between the reports. Requests that time out, or whose clients leave, do not
+    /// count as progress.
     pub(crate) answered: u64,
-    /// Whether the numbers between the reports leave out processes that have not sent two reports with the queue.
+    /// Whether the numbers between the reports leave out gateways that have not sent two reports with the queue.
     #[serde(skip)]
     pub(crate) is_partial: bool,
     /// The time from acceptance to answer that 99 % of the answered requests did not exceed in any gateway since it started. Zero if
@@ -50,12 +53,11 @@ pub(crate) struct QueueDiagnosis {
 }
 
 impl QueueDiagnosis {
-    /// Adds the queue of one process. Without an earlier report, it is unknown what happened between the reports, and nothing of it is
-    /// counted.
+    /// Adds the queue of one process. Without an earlier report, the changes since then are unknown, and are not counted.
     pub(crate) fn add(&mut self, now: &QueueReport, before: Option<&QueueReport>) {
-        self.is_partial |= before.is_none();
         if let Some(delivery) = &now.delivery {
             let earlier = before.and_then(|before| before.delivery.as_ref());
+            self.is_partial |= earlier.is_none();
             self.unaccepted += delivery.unaccepted;
             self.unaccepted_seconds = self.unaccepted_seconds.max(delivery.unaccepted_seconds);
             self.accepted += delivery.accepted;
@@ -93,7 +95,7 @@ impl QueueDiagnosis {
         self.accepted > 0 && is_idle && self.accepted_seconds >= self.long_call_seconds()
     }
 
-    /// Returns the duration from which a call seems to hang.
+    /// Returns the duration at which a call seems to hang.
     fn long_call_seconds(&self) -> f64 {
         let usual = self.answered_p99_seconds;
         let long = if usual > 0.0 {
@@ -103,8 +105,8 @@ impl QueueDiagnosis {
         };
         let session = self.accepted_session_seconds;
         if session > 0.0 {
-            // No call becomes older than its session.
-            return long.min(f64::midpoint(usual.min(session), session));
+            // No call becomes older than its session, and most have waited for a worker before.
+            return long.min(f64::midpoint(usual.min(SESSION_SHARE_MAX * session), session));
         }
         long
     }

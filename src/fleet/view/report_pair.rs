@@ -10,7 +10,7 @@ use super::rates::{CallRates, UNKNOWN};
 const SECONDS_MIN: f64 = 0.2;
 
 /// The last report of a process, and an earlier one, if there is one. A rate is known only if both contain the counter, and if
-/// the counter has not started again in between.
+/// the counter was not reset in between.
 #[derive(Clone, Copy)]
 pub(crate) struct ReportPair<'a> {
     pub(crate) now: &'a Report,

@@ -1,8 +1,8 @@
 //! Checks that the server still has this process's inbox subscriptions.
 //!
-//! A process that the server sends no replies to looks healthy otherwise: its link is up, and its requests are executed. If the server
-//! has no interest in a subject, it says so to the sender, so the process sends a message to each of these subscriptions. It may
-//! publish to its own inbox, but not to its other subscriptions.
+//! Without this check, a process that receives no replies from the server looks healthy: its link is up, and its requests are
+//! executed. If the server has no interest in a subject, it says so to the sender, so the process sends a message to each of these
+//! subscriptions. It may publish to its own inbox, but not to its other subscriptions.
 //!
 //! The check finds nothing while another subscription includes the inbox, such as one to `>` that records all messages: the server
 //! then has interest in the subject.
@@ -29,8 +29,8 @@ pub(super) struct InterestCheck {
 }
 
 impl InterestCheck {
-    /// Checks the subscriptions, and makes those again that the server did not have twice in a row: once could mean that the
-    /// subscription is being made. Cancel safe.
+    /// Checks the subscriptions, and renews those that the server did not have in two consecutive checks: a single failed check
+    /// could mean that the subscription is still being made. Cancel safe.
     pub(super) async fn run(&mut self, shared: &NatsShared, client: &NatsClient) {
         let limit = client.operation_timeout.min(shared.config.load().ping_interval);
         let Ok(Ok(unserved)) = timeout(limit, unserved(shared, client)).await else {

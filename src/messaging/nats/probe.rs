@@ -9,7 +9,8 @@ use tokio::sync::oneshot;
 
 use crate::message::{Subject, SubjectError};
 
-/// The maximum number of subscriptions without interest that are remembered until the next check. More than are checked.
+/// The maximum number of subscriptions without interest that are remembered until the next check. This is more than the
+/// number of subscriptions that are checked.
 const UNSERVED_MAX: usize = 64;
 
 /// The probes that have not come back.

@@ -180,7 +180,7 @@ impl LinkProblems {
     }
 }
 
-/// Replaces the texts that are not shown with their number.
+/// Replaces the texts beyond the maximum with the number of such texts.
 fn shorten(texts: &mut Vec<String>) {
     let more = texts.len().saturating_sub(SHOWN_MAX);
     texts.truncate(SHOWN_MAX);

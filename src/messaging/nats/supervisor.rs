@@ -48,7 +48,7 @@ impl ReplaceReason {
         }
     }
 
-    /// Returns the reason for operators.
+    /// Returns a description of the reason, for operators.
     fn text(self) -> &'static str {
         match self {
             Self::Ended => "the client had ended, probably at a message that it could not read",

@@ -14,20 +14,20 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::catalogue::endpoint::RateLimit;
 use crate::roles::gateway::client::network::ClientNetwork;
 
-/// The maximum number of callers of each kind for which a gateway collects consumption between two messages. With more, the limit
-/// of the others applies to each gateway separately.
+/// The maximum number of quotas of each kind of caller for which a gateway collects consumption between two messages. If there
+/// are more, each gateway enforces the remaining ones separately.
 const CALLERS_MAX: usize = 8_192;
 /// The most that one entry may report: more than the longest window (24 h) and the longest interval together.
 const CONSUMED_MAX: Duration = Duration::from_hours(48);
 
 /// Identifies the quota of a caller at an endpoint in all gateways: the first 16 bytes of a SHA-256 hash.
 ///
-/// A changed limit is a new quota: what was consumed of the previous one is no part of it, not even while the gateways reload at
+/// A changed limit is a new quota: consumption of the previous quota does not count towards it, even while the gateways reload at
 /// different times.
 ///
 /// The hash keeps principals and addresses out of messages and of the logs of NATS servers. It needs no secret that all gateways
-/// share: only gateways may receive the messages. Whoever can receive them can check a guess, so the keys are pseudonyms.
-/// 16 bytes are enough that nobody can find another caller's key.
+/// share: only gateways may receive the messages. Anybody who can receive them can check a guess, so the keys are pseudonyms. 16
+/// bytes are enough that nobody can find a principal with another caller's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct QuotaKey([u8; QuotaKey::BYTES]);
 
@@ -40,7 +40,8 @@ pub(super) enum CallerKind {
     Address,
 }
 
-/// The parts of quotas that callers have consumed, in nanoseconds: the time in which a quota refills by this much.
+/// The parts of quotas that callers have consumed, expressed as the time in nanoseconds that a quota needs to refill by this
+/// amount.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ConsumedQuotas {
     #[serde(default)]
@@ -108,7 +109,7 @@ impl ConsumedQuotas {
         true
     }
 
-    /// Returns whether there are callers of a kind for half of the room.
+    /// Returns whether the quotas of one kind of caller use at least half of the capacity.
     pub(super) fn is_half_full(&self) -> bool {
         self.principals.len().max(self.addresses.len()) >= CALLERS_MAX / 2
     }

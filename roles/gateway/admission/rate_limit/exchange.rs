@@ -1,4 +1,4 @@
-//! Tells the other gateways what callers have consumed here, and counts what they have consumed there.
+//! Reports what callers have consumed here to the other gateways, and counts what callers have consumed there.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::telemetry::{counter, names};
 use super::RateLimiter;
 use super::consumed_quotas::ConsumedQuotas;
 
-/// The maximum number of callers in a message, which then has about 42 KiB.
+/// The maximum number of callers in a message. A message with this many callers is about 42 KiB in size.
 const CALLERS_PER_MESSAGE_MAX: usize = 1_000;
 /// The maximum size in bytes of a message without its entries: 62 characters and the id.
 const FRAME_BYTES: usize = 62 + ID_BYTES_MAX;
@@ -32,12 +32,13 @@ const MESSAGE_BYTES_MAX: usize = 128 << 10;
 const ID_BYTES_MAX: usize = 64;
 /// The time limit for handing one message to the NATS client.
 const PUBLISH_LIMIT: Duration = Duration::from_millis(100);
-/// The pause after a subscription could not be made.
+/// The pause after a failed attempt to subscribe.
 const SUBSCRIBE_PAUSE: Duration = Duration::from_secs(1);
 
 /// The other gateways' messages cannot be received.
-const UNSUBSCRIBED: ConditionKind =
-    ConditionKind::new("cannot subscribe to what callers consume at the other gateways");
+const UNSUBSCRIBED: ConditionKind = ConditionKind::new(
+    "cannot subscribe to the other gateways' messages about what callers have consumed",
+);
 const TOO_MANY_CALLERS: ConditionKind =
     ConditionKind::new("too many callers to tell the other gateways about all of them");
 
@@ -100,8 +101,8 @@ impl RateExchange {
                         tracing::warn!(
                             %error,
                             subject = self.subject.as_str(),
-                            "cannot subscribe to what callers consume at the other gateways: for now, each gateway counts \
-                             alone"
+                            "cannot subscribe to the other gateways' messages about what callers have consumed: for now, each \
+                             gateway counts alone"
                         );
                     }
                     sleep(SUBSCRIBE_PAUSE).await;
@@ -116,7 +117,7 @@ impl RateExchange {
         mut messages: Box<dyn Subscription>,
         config: &mut watch::Receiver<RateLimitConfig>,
     ) -> ControlFlow<()> {
-        // What was consumed without a subscription is out of date.
+        // Consumption that was recorded while there was no subscription is out of date.
         let _discarded = self.limiter.take_consumed();
         let mut report_at = Instant::now();
         loop {
@@ -149,8 +150,8 @@ impl RateExchange {
         }
     }
 
-    /// Sends what callers have consumed since the last report. It is lost if NATS does not accept it: later, it would count
-    /// against quotas that have been refilled since.
+    /// Sends what callers have consumed since the last report. If NATS does not accept the report, it is discarded: sent
+    /// later, it would be deducted from quotas that have been refilled in the meantime.
     async fn report(&self) {
         self.limiter.count_gateways(Instant::now().into_std());
         let (consumed, omitted) = self.limiter.take_consumed();
@@ -171,7 +172,7 @@ impl RateExchange {
         for consumed in parts {
             let message = ConsumptionMessage { gateway: self.id.clone(), consumed };
             if let Err(error) = self.publish(&message).await {
-                // Waiting for each of the others to fail as well could take long.
+                // Waiting for each of the others to fail as well could take a long time.
                 count("unsent", unsent);
                 if conditions::raise(&UNSENT, "rates") {
                     tracing::warn!(

@@ -1,4 +1,4 @@
-//! The other gateways of the fleet, as far as they have sent messages.
+//! The other gateways of the fleet that have sent messages.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// The maximum number of gateways that are counted, including this one.
 pub(super) const GATEWAYS_MAX: usize = 64;
 /// How long a gateway is counted after its last message: the longest window of a limit. A gateway whose callers consume nothing
-/// sends nothing, but what they consumed before is still owed.
+/// sends no messages, but the callers still owe what they consumed before.
 const COUNTED_FOR: Duration = Duration::from_hours(24);
 
 /// The gateways that count together with this one, and when each of them sent its last message.
@@ -25,7 +25,7 @@ impl KnownGateways {
         }
     }
 
-    /// Forgets gateways that have sent no message for a day. Returns the number of the others, including this one.
+    /// Forgets gateways that have sent no message for a day. Returns the number of gateways that are left, including this one.
     pub(super) fn count(&mut self, now: Instant) -> usize {
         let is_counted = |at: &Instant| now.saturating_duration_since(*at) < COUNTED_FOR;
         self.heard_at.retain(|_, heard_at| is_counted(heard_at));

@@ -47,7 +47,7 @@ impl QuotaTables {
         Mutex::new(Self { here, elsewhere })
     }
 
-    /// Adds what a caller has consumed at another gateway: the time in which a quota is refilled by as much.
+    /// Adds a caller's consumption at another gateway, given as the time that a quota needs to refill by this amount.
     pub(super) fn add_consumed_elsewhere(&mut self, key: u64, consumed: Duration, now: Instant) {
         let add = |full_at: Instant| (full_at.max(now) + consumed).min(now + DEBT_MAX);
         if let Some(full_at) = self.here.get_mut(&key) {

@@ -31,7 +31,7 @@ fn fleet<const GATEWAYS: usize>() -> [RateLimiter; GATEWAYS] {
     std::array::from_fn(|_| RateLimiter::new(config(RateLimitScope::Fleet)))
 }
 
-/// Tells each limiter what callers have consumed at the others.
+/// Tells each limiter what callers have consumed at the other limiters.
 fn exchange(fleet: &[RateLimiter], now: Instant) {
     for (number, limiter) in fleet.iter().enumerate() {
         let (consumed, omitted) = limiter.take_consumed();
@@ -197,7 +197,7 @@ fn a_quota_that_was_consumed_elsewhere_is_not_available_here() {
 }
 
 #[test]
-fn what_a_caller_got_too_much_is_deducted_later() {
+fn excess_consumption_is_deducted_later() {
     let (fleet, endpoint, start) = (fleet::<3>(), limited(3, 60), Instant::now());
     let admit =
         |limiter: &RateLimiter, now| limiter.admit(&endpoint, &named("anna"), somewhere(), now);
@@ -219,7 +219,8 @@ fn what_a_caller_got_too_much_is_deducted_later() {
     assert!(fleet[2].take_consumed().0.is_empty());
 }
 
-/// A message that claims more than a caller can have consumed, from this number of gateways.
+/// Returns the `Retry-After` of a request after this number of gateways have sent a message that claims more than a caller can
+/// have consumed.
 fn wait_after_impossible_consumption(gateways: usize) -> Duration {
     let ([limiter], endpoint, now) = (fleet(), limited(1, 10), Instant::now());
     let mut consumed = ConsumedQuotas::default();
@@ -298,7 +299,7 @@ fn a_changed_limit_is_a_new_quota_at_all_gateways() {
     for limiter in &fleet {
         assert!(
             (0..9).all(|_| admit(limiter, &after)),
-            "debts of a day are not counted in seconds"
+            "consumption of the old quota, with a window of a day, does not count towards the new one"
         );
     }
     assert!(!admit(&fleet[0], &after));
@@ -353,8 +354,8 @@ proptest! {
         prop_assert!(burst <= quota);
     }
 
-    /// Over any time since the start, a caller gets at most the quota and what is refilled, and what it gets at the other gateways
-    /// between two exchanges.
+    /// Over any time since the start, a caller gets at most the quota, the requests that are refilled, and the requests that it
+    /// gets at the other gateways between two exchanges.
     #[test]
     fn a_fleet_admits_no_more_than_the_bound(
         requests in 1..30_u32,

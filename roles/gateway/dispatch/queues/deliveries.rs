@@ -7,21 +7,21 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::catalogue::QueueName;
-use crate::telemetry::{Gauge, gauge, names};
+use crate::telemetry::{Counter, Gauge, counter, gauge, names};
 
 /// The requests of one queue that have been sent and have not ended.
 pub struct Deliveries {
     queue: QueueName,
-    /// Created when the first request is published, because most of many queues may be idle.
-    gauges: OnceLock<DeliveryGauges>,
-    answer_times: AnswerTimes,
+    /// Created when the first request is sent, because most queues may be idle.
+    metrics: OnceLock<Box<DeliveryMetrics>>,
     state: Mutex<State>,
 }
 
 /// The number of buckets of `AnswerTimes`. The last one begins at more than two hours.
 const ANSWER_BUCKETS: usize = 24;
 
-/// How long answered requests took: the number of those below each power of two in milliseconds, without those in lower buckets.
+/// The durations of answered requests: each bucket counts the requests that took less than a power of two in milliseconds and that
+/// are in no lower bucket.
 #[derive(Debug, Default)]
 struct AnswerTimes([AtomicU64; ANSWER_BUCKETS]);
 
@@ -52,19 +52,28 @@ impl AnswerTimes {
     }
 }
 
-/// The metrics: the number of requests, and the age of the oldest one.
-struct DeliveryGauges {
+/// The metrics of a queue whose requests are sent.
+struct DeliveryMetrics {
+    /// The number of requests, and the age of the oldest one.
     unaccepted: [Gauge; 2],
     accepted: [Gauge; 2],
+    /// The number of attempts for which NATS found no worker.
+    unserved: Counter,
+    answer_times: AnswerTimes,
 }
 
-impl DeliveryGauges {
+impl DeliveryMetrics {
     fn new(queue: &QueueName) -> Self {
         let label = [(names::QUEUE, queue.to_string())];
         let pair = |count, oldest| [gauge(count, &label), gauge(oldest, &label)];
+        let unserved = counter(&names::GATEWAY_UNSERVED, &label);
+        // Registers the counter at zero, so that a rate includes the first attempt.
+        unserved.increment(0);
         Self {
             unaccepted: pair(&names::GATEWAY_UNACCEPTED, &names::GATEWAY_UNACCEPTED_OLDEST),
             accepted: pair(&names::GATEWAY_ACCEPTED, &names::GATEWAY_ACCEPTED_OLDEST),
+            unserved,
+            answer_times: AnswerTimes::default(),
         }
     }
 }
@@ -130,25 +139,20 @@ impl Deliveries {
     /// Creates an empty set for a queue.
     #[must_use]
     pub fn new(queue: &QueueName) -> Self {
-        Self {
-            queue: queue.clone(),
-            gauges: OnceLock::new(),
-            answer_times: AnswerTimes::default(),
-            state: Mutex::default(),
-        }
+        Self { queue: queue.clone(), metrics: OnceLock::new(), state: Mutex::default() }
     }
 
     /// Returns the number of requests that workers have answered, not counting calls that timed out.
     #[must_use]
     pub fn answered(&self) -> u64 {
-        self.answer_times.count()
+        self.metrics.get().map_or(0, |metrics| metrics.answer_times.count())
     }
 
     /// Returns the time within which 99 % of these requests were answered after they had been accepted, rounded up to a power of two
     /// in milliseconds. Zero if there are none.
     #[must_use]
     pub fn answer_time_p99(&self) -> Duration {
-        self.answer_times.p99()
+        self.metrics.get().map_or(Duration::ZERO, |metrics| metrics.answer_times.p99())
     }
 
     /// Returns the requests that no worker has accepted, and those that a worker has.
@@ -169,16 +173,22 @@ impl Deliveries {
     /// Updates the metrics.
     pub fn publish(&self, now: Instant) {
         let [unaccepted, accepted] = self.ages(now);
-        if self.gauges.get().is_none() && unaccepted.count + accepted.count == 0 {
-            return;
-        }
-        let gauges = self.gauges.get_or_init(|| DeliveryGauges::new(&self.queue));
+        let Some(metrics) = self.metrics.get() else { return };
         for ([count, oldest], ages) in
-            [(&gauges.unaccepted, unaccepted), (&gauges.accepted, accepted)]
+            [(&metrics.unaccepted, unaccepted), (&metrics.accepted, accepted)]
         {
             count.set(f64::from(u32::try_from(ages.count).unwrap_or(u32::MAX)));
             oldest.set(ages.oldest.as_secs_f64());
         }
+    }
+
+    /// Counts an attempt for which NATS found no worker.
+    pub fn count_unserved(&self) {
+        self.metrics().unserved.increment(1);
+    }
+
+    fn metrics(&self) -> &DeliveryMetrics {
+        self.metrics.get_or_init(|| Box::new(DeliveryMetrics::new(&self.queue)))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -201,6 +211,7 @@ impl Delivery {
             return;
         }
         self.phase = phase;
+        self.deliveries.metrics();
         let entry = DeliveryEntry { phase, since: now, session_time: self.session_time };
         let mut state = self.deliveries.lock();
         self.index = state.set(self.index, entry);
@@ -213,7 +224,7 @@ impl Delivery {
     /// Counts the request as answered by a worker, which has accepted it at the beginning of the phase.
     pub fn count_answer(&self, now: Instant) {
         let since = self.since.unwrap_or(now);
-        self.deliveries.answer_times.add(now.saturating_duration_since(since));
+        self.deliveries.metrics().answer_times.add(now.saturating_duration_since(since));
     }
 }
 

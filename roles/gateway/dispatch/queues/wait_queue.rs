@@ -123,9 +123,9 @@ impl WaitQueue {
         }
     }
 
-    /// Adds a waiter of this caller. With `old_id`, it returns to the position that it had before it sent its request to a worker, and
-    /// its caller gets its turn back. If too many requests are waiting then, evicts the newest of the caller with the most. Returns
-    /// `None` if that is this waiter.
+    /// Adds a waiter of this caller. With `old_id`, it returns to the position that it had before it sent its request to a worker,
+    /// and its caller gets its turn back. If too many requests are waiting then, evicts the newest waiter of the caller with the
+    /// most. Returns `None` if the evicted waiter is this one.
     #[must_use]
     pub fn join(
         &self,
@@ -167,8 +167,8 @@ impl WaitQueue {
         self.publish(&state);
     }
 
-    /// Removes a waiter that sends its request to a worker, which uses its caller's turn unless an offer has used it already. Returns the
-    /// id with which it can return.
+    /// Removes a waiter that sends its request to a worker, which uses its caller's turn unless an offer has used it already.
+    /// Returns the id with which the waiter can rejoin the queue.
     #[must_use]
     pub fn take_turn(&self, id: WaiterId) -> WaiterId {
         let mut state = self.lock();

@@ -42,8 +42,8 @@ pub(super) struct Requester<'a> {
 }
 
 impl Requester<'_> {
-    /// Returns whether a call of another caller would probably not wait longer than a call of this one: a call uses its leader's turns,
-    /// so that of a caller with many waiting requests waits for all of these.
+    /// Returns whether a call of another caller would probably not wait longer than a call of this one: a call uses its leader's
+    /// turns, so the call of a caller with many waiting requests waits for all of them.
     fn may_join(&self, leader: CallerKey) -> bool {
         leader == self.caller || (self.waiters_of)(leader) <= (self.waiters_of)(self.caller) + 1
     }

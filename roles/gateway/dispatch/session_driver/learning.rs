@@ -98,7 +98,7 @@ impl SessionDriver {
         let recipient = self.recipient.take_if(|_| is_latest);
         if matches!(reply, Ok(Reply::NoResponders)) {
             if matches!(recipient, Some(Recipient::Group | Recipient::GroupProbe)) {
-                self.queue.metrics.unserved.increment(1);
+                self.queue.deliveries.count_unserved();
             }
             return match recipient {
                 Some(Recipient::Member(member)) => {

@@ -14,7 +14,8 @@ use crate::telemetry::{Counter, Histogram, LabelValue, counter, histogram, names
 /// The label of requests without an endpoint.
 const NONE: &str = "none";
 
-/// The metrics of an endpoint's requests that were given one queue, or that were answered before they were given one.
+/// The metrics of the requests to an endpoint that were assigned to one queue, or that were answered before they were assigned to
+/// one.
 struct QueueRequests {
     queue: Option<QueueName>,
     duration: Histogram,

@@ -14,8 +14,8 @@ pub(super) fn unreachable_workers(queues: &[QueueView]) -> Option<Bottleneck> {
     };
     let queue = queues.iter().filter(unreachable).max_by_key(|queue| queue.diagnosis.unserved)?;
     let workers = match queue.workers {
-        1 => "1 worker reports that it serves it".to_owned(),
-        workers => format!("{workers} workers report that they serve it"),
+        1 => "1 worker reports that it serves the queue".to_owned(),
+        workers => format!("{workers} workers report that they serve the queue"),
     };
     let sentence = format!(
         "The bottleneck is queue {}: {workers}, but NATS found none for {} attempts. Unless the workers have just started, \

@@ -1,4 +1,4 @@
-//! Tests the format of messages, and what is ignored.
+//! Tests the format of messages, and which messages are ignored.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -98,7 +98,7 @@ fn the_number_of_callers_is_bounded_and_messages_are_split() {
     }
 }
 
-/// A transport whose first subscriptions fail, and which keeps or refuses what is published.
+/// A transport whose first subscriptions fail, and that stores or refuses published messages.
 #[derive(Debug, Default)]
 struct UnreliableSubscriptions {
     failures_left: AtomicUsize,
@@ -208,7 +208,7 @@ fn published(transport: &UnreliableSubscriptions) -> Vec<QuotaKey> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_consumed_without_a_subscription_is_not_reported() {
+async fn consumption_without_a_subscription_is_not_reported() {
     const FAILURES: usize = 3;
     let subscriptions = UnreliableSubscriptions {
         failures_left: AtomicUsize::new(FAILURES),

@@ -1,31 +1,33 @@
 //! Finds the processes in a fleet that are connected to NATS, from the names of their connections. Unlike a query, this also
 //! finds processes that hang.
 
-use super::nats_connection::NatsConnection;
-use super::status::{monitoring, system};
+use super::{monitoring, system};
 use crate::cli::Role;
+use crate::commands::nats_connection::NatsConnection;
 use crate::fleet::view::{MonitoredConnection, MonitoredConnections};
 use crate::message::Subject;
 
 /// A process that is connected to NATS.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ConnectedProcess {
-    pub(super) role: Role,
-    pub(super) id: String,
+pub(in crate::commands) struct ConnectedProcess {
+    pub(in crate::commands) role: Role,
+    pub(in crate::commands) id: String,
     /// The address that the process connects from.
-    pub(super) address: String,
+    pub(in crate::commands) address: String,
 }
 
 /// Returns the connected processes in the fleet. There are none if the configuration names neither the NATS servers' monitoring
 /// ports nor a user of the system account. For each server whose connections are not all known, the second list has its name and the
 /// reason.
-pub(super) async fn processes(connection: &NatsConnection) -> (Vec<ConnectedProcess>, Vec<String>) {
+pub(in crate::commands) async fn processes(
+    connection: &NatsConnection,
+) -> (Vec<ConnectedProcess>, Vec<String>) {
     let MonitoredConnections { connections, gaps } = connections(connection).await;
     (connections.iter().filter_map(|one| parse(one, &connection.prefix)).collect(), gaps)
 }
 
 /// Returns the connections of the NATS servers, if the configuration says how to query them.
-pub(super) async fn connections(connection: &NatsConnection) -> MonitoredConnections {
+pub(in crate::commands) async fn connections(connection: &NatsConnection) -> MonitoredConnections {
     match &connection.system {
         Some(system) => system::connections(&**system).await,
         None => monitoring::connections(&connection.monitoring).await,
