@@ -4,7 +4,6 @@ use std::process::{Output, Stdio};
 
 use tokio::process::Command;
 
-use crate::support::eventually::{SOON, eventually_some};
 use crate::support::fjord_binary;
 use crate::support::fleet::{Fleet, FleetOptions};
 use crate::support::nats::NatsOptions;
@@ -14,23 +13,13 @@ use crate::support::simulated_fleet::SimulatedFleet;
 /// and the number of queries that it has sent in total.
 async fn publish(fleet: &Fleet, start_after: &[usize]) -> (Output, usize) {
     let url = &fleet.nats.urls()[0];
-    let queries = SimulatedFleet::start(url, 0).await;
+    let simulated = SimulatedFleet::start_after(url, 10, start_after).await;
     let mut command = Command::new(fjord_binary());
     command.args(["ec2", "publish", "--dry-run", "--interval", "2"]);
     command.arg("--config").arg(fleet.gateways[0].directory());
     let running = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let mut simulated = None;
-    for number in start_after {
-        eventually_some(format!("{number} queries"), SOON, async || {
-            (queries.queries() >= *number).then_some(())
-        })
-        .await;
-        // Those that are started later are other processes, which have the same names.
-        drop(simulated.take());
-        simulated = Some(SimulatedFleet::start(url, 10).await);
-    }
     let output = running.expect("fjord runs").wait_with_output().await.expect("it ends");
-    (output, queries.queries())
+    (output, simulated.queries())
 }
 
 fn text(bytes: &[u8]) -> String {

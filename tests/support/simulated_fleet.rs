@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use fjord::fleet::Report;
 use fjord::fleet::report::{DatabaseReport, DemandReport, QueueReport, SlotsReport};
@@ -30,17 +31,28 @@ pub(crate) struct SimulatedFleet {
 impl SimulatedFleet {
     /// Starts `number` processes, connected to the server at `url`.
     pub(crate) async fn start(url: &str, number: usize) -> Self {
+        Self::start_after(url, number, &[0]).await
+    }
+
+    /// Starts `number` processes after each of these numbers of queries. Later ones replace the earlier ones, and have the same
+    /// names.
+    pub(crate) async fn start_after(url: &str, number: usize, queries_before: &[usize]) -> Self {
+        let queries_before = queries_before.to_vec();
         let client = async_nats::connect(url).await.expect("the connection succeeds");
         let mut requests = client.subscribe("fjord.status").await.expect("a subscription");
         client.flush().await.expect("the server has the subscription");
         let queries = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&queries);
-        let started = Instant::now();
+        let mut started = vec![None; queries_before.len()];
         let task = Tasks::new().spawn(async move {
             while let Some(request) = requests.next().await {
-                counted.fetch_add(1, Ordering::Relaxed);
-                let Some(inbox) = request.reply else { continue };
-                let seconds = 600.0 + started.elapsed().as_secs_f64();
+                let earlier = counted.fetch_add(1, Ordering::Relaxed);
+                let generation = queries_before.iter().filter(|before| **before <= earlier).count();
+                let Some(inbox) = request.reply.filter(|_| generation > 0) else { continue };
+                let started = started[generation - 1].get_or_insert_with(Instant::now);
+                // A later process has a lower age.
+                let age = Duration::from_mins(10) / u32::try_from(generation).expect("a few");
+                let seconds = (age + started.elapsed()).as_secs_f64();
                 for process in 0..number {
                     let report = serde_json::to_vec(&report(process, seconds)).expect("JSON");
                     client.publish(inbox.clone(), report.into()).await.expect("it is published");
