@@ -13,8 +13,8 @@ use crate::support::fjord_process::FjordProcess;
 use crate::support::fleet::{Fleet, FleetOptions};
 use crate::support::prometheus::{self, PACE, Prometheus};
 
-/// The number of callers of the saturated queue: five per slot.
-const CALLERS: usize = 30;
+/// The number of callers of the saturated queue: four per slot, so that most waits are between 0.5 and 1 s, in one bucket.
+const CALLERS: usize = 24;
 /// The number of slots for each queue in each worker.
 const LIMIT: u32 = 2;
 const WORKERS: u32 = 3;
