@@ -1,8 +1,8 @@
 //! Waiters of several owners, served in turn (round-robin): each owner is served once per round, and the waiters of one owner are
 //! served first come, first served.
 //!
-//! Turns belong to owners. An owner that begins to wait gets the last turn, and so does one that has been served. So each other owner
-//! is served at most once before an owner that waits, however many waiters they have and whichever of them leave.
+//! Turns belong to owners. An owner that begins to wait gets the last turn, and so does one that has been served. So while an owner waits,
+//! each other owner is served at most once, however many waiters it has and whichever of them leave.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -42,7 +42,7 @@ pub struct FairOrder<K, V> {
 struct OwnerWaiters<V> {
     turn: u64,
     waiters: BTreeMap<u64, V>,
-    /// The values of `served` when the owner was last served, at most `TURNS_MEASURED`.
+    /// The values of `served` at the owner's last turns: at most `TURNS_MEASURED` values.
     served_at: VecDeque<u64>,
 }
 
@@ -75,8 +75,8 @@ impl<K: Copy + Eq + Hash, V> FairOrder<K, V> {
         position
     }
 
-    /// Returns a waiter that was taken but not served to its position, and the turn to its owner. If the waiter is there already, only
-    /// replaces its value and returns `false`.
+    /// Puts a waiter that was taken, but was not served, back at its position, and gives its owner the used turn back. If the waiter is
+    /// there already, only replaces its value and returns `false`.
     pub fn restore(&mut self, position: FairPosition<K>, waiter: V) -> bool {
         let FairPosition { owner, arrival, turn } = position;
         let mut waiters = self.unlink(owner).unwrap_or_else(|| OwnerWaiters::new(turn));
@@ -165,8 +165,9 @@ impl<K: Copy + Eq + Hash, V> FairOrder<K, V> {
         most.is_none_or(|most| (own + 1, turn) >= most)
     }
 
-    /// Estimates how many waiters are served before a new waiter of this owner: as many in each round as in the owner's last rounds, but
-    /// at least those that wait now. Takes time proportional to the square root of the number of waiters.
+    /// Estimates how many waiters are served before a new waiter of this owner: assumes as many in each round as in the owner's last
+    /// rounds, but at least as many in total as the current waiters that have their turn first. Takes time proportional to the square root
+    /// of the number of waiters.
     #[must_use]
     pub fn ahead_of_new(&self, owner: K) -> usize {
         let rounds = self.waiters_of(owner) + 1;
@@ -226,7 +227,8 @@ impl<V> OwnerWaiters<V> {
         Self { turn, waiters: BTreeMap::new(), served_at: VecDeque::new() }
     }
 
-    /// Estimates how many waiters are served before the owner's turn in this number of rounds, if it has had two turns.
+    /// Estimates how many waiters are served before the owner's turn that is `rounds` rounds away. Returns `None` if the owner has not had
+    /// two turns.
     fn ahead_of_new(&self, rounds: usize) -> Option<usize> {
         let served = usize::try_from(self.served_at.back()? - self.served_at.front()?).ok()?;
         let measured = self.served_at.len() - 1;

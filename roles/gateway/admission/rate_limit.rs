@@ -5,9 +5,9 @@
 //! the state can be dropped. (`governor` uses the same algorithm, but its keyed store is not
 //! bounded.)
 //!
-//! The gateways of a fleet tell each other what callers have consumed (`exchange.rs`). Consumption at another gateway moves the
-//! instant even beyond the whole quota, so that the requests that a caller gets in excess, before the gateways know of each
-//! other's consumption, are deducted later. A caller can owe one quota for each gateway that has sent messages recently
+//! The gateways of a fleet tell each other what callers have consumed (`exchange.rs`). Consumption at another gateway can move this instant
+//! further into the future than one whole quota takes to refill. Requests that a caller gets in excess, before the gateways know of each
+//! other's consumption, are thus deducted later. A caller can owe one quota for each gateway that has sent messages recently
 //! (`known_gateways.rs`): the most that it can consume at all of these gateways before they know of each other's consumption.
 
 use std::hash::{BuildHasher, RandomState};
@@ -93,7 +93,7 @@ pub struct RateLimiter {
     rejections: Mutex<QuotaTables>,
     hasher: RandomState,
     config: watch::Sender<RateLimitConfig>,
-    /// Whether the gateways count together. Atomic, because it is read for every request.
+    /// Whether all gateways enforce one shared limit. Atomic, because it is read for every request.
     is_shared: AtomicBool,
     known_gateways: Mutex<KnownGateways>,
     /// The number of `known_gateways`. Atomic, because it is read for every request.

@@ -14,14 +14,14 @@ use crate::commands::Output;
 pub(super) struct Drain {
     /// How long each unit may take to stop.
     stop_limit: Duration,
-    /// Since when the units of the gateway and of the worker have been stopping. `None` for a unit that is stopped, or has not been
-    /// told to stop.
+    /// The times at which the units of the gateway and of the worker began to stop. `None` for a unit that is stopped, or has not been told
+    /// to stop.
     stopping_since: [Option<Instant>; 2],
     progress: Option<DrainProgress>,
     failures: FailureLog,
 }
 
-/// What was observed of the units.
+/// The observed state of the units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DrainProgress {
     /// A unit is running or stopping, or its state is not known.

@@ -1,4 +1,4 @@
-//! The log of an operation that is tried again and again, in which a failure that persists does not fill the log.
+//! Logs the failures of an operation that is retried indefinitely, without repeating a persistent failure on every attempt.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -11,8 +11,8 @@ use crate::commands::printable::printable;
 /// The time after which a failure that persists is logged again.
 const FAILURE_REPEAT: Duration = Duration::from_mins(10);
 
-/// The last failure of an operation without its digits, and when it was logged. The digits are ignored because some errors contain the
-/// current time: that of an expired signature or certificate, for example.
+/// The message of the operation's last failure, without digits, and the time at which it was logged. Digits are ignored because some error
+/// messages contain the current time, for example those about an expired signature or certificate.
 #[derive(Default)]
 pub(super) struct FailureLog(Option<(String, Instant)>);
 

@@ -13,7 +13,7 @@ use crate::tls;
 
 /// The maximum size of an answer in bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
-/// How the client describes a failure to get a connection from a proxy.
+/// The text in reqwest's error message that precedes the reason why a proxy did not open a tunnel.
 const TUNNEL: &str = "tunnel error: ";
 
 /// The client.
@@ -23,7 +23,7 @@ pub(super) struct HttpClient {
     proxy: Option<ProxySettings>,
 }
 
-/// Why there is no answer.
+/// The error for a request without a complete answer.
 #[derive(Debug)]
 pub(super) struct SendFailure {
     pub(super) reason: String,

@@ -46,12 +46,12 @@ struct CredentialsDocument {
 }
 
 impl InstanceMetadata {
-    /// Creates a client. Connects to nothing yet.
+    /// Creates a client. Does not connect yet.
     pub(super) fn new(client: HttpClient, url: &str) -> Self {
         Self { client, url: url.trim_end_matches('/').to_owned(), token: None, is_reachable: true }
     }
 
-    /// Returns whether the service has answered the last request, with whatever status.
+    /// Returns whether the service answered the last request, regardless of the status.
     pub(super) fn is_reachable(&self) -> bool {
         self.is_reachable
     }
@@ -59,7 +59,7 @@ impl InstanceMetadata {
     /// Returns a value, or `None` if the instance does not have it. Cancel safe.
     ///
     /// # Errors
-    /// A message if the service does not answer, or refuses to.
+    /// A message if the service does not answer or refuses the request.
     pub(super) async fn find(&mut self, path: &str) -> Result<Option<String>, String> {
         let mut answer = self.query(path).await?;
         if answer.0 == StatusCode::UNAUTHORIZED {

@@ -11,12 +11,12 @@ use super::service_error::ServiceError;
 use super::signed_api::{CallFailure, SignedApi};
 use crate::cli::WatchArguments;
 
-/// The name of EC2 Auto Scaling in signatures and in the names of its endpoints, and in policies.
+/// The name of EC2 Auto Scaling in signatures and endpoint names, and its name in policies.
 const SERVICE: (&str, &str) = ("autoscaling", "autoscaling");
 /// The longest time for a heartbeat, which must not delay the drain. The next one follows soon.
 const HEARTBEAT_LIMIT: Duration = Duration::from_secs(5);
-/// How many times the completion is refused because there is no action, before the hook or the group is considered unknown. The
-/// action can begin a few seconds after the metadata service announces the termination.
+/// The number of times that the service may refuse the completion, because there is no action, before the hook or the group is considered
+/// unknown. The action can begin a few seconds after the metadata service announces the termination.
 const REFUSALS_MAX: u32 = 5;
 /// The number of refusals after which a heartbeat is reported as a failure.
 const HEARTBEAT_REFUSALS_MAX: u32 = 2;
@@ -40,11 +40,11 @@ pub(super) struct LifecycleAction {
 pub(super) enum Completion {
     /// The group no longer waits for this instance.
     Completed,
-    /// There is no action yet. The request is to be sent again.
+    /// There is no action yet. The request must be sent again.
     NotYet,
     /// There is no such action.
     NoAction(String),
-    /// The request has failed with this message, and is to be sent again.
+    /// The request failed with this message and must be sent again.
     Failed(String),
 }
 
@@ -75,7 +75,7 @@ impl LifecycleAction {
         self.last_heartbeat.is_some()
     }
 
-    /// Tells the group that the drain goes on, so that it waits for another heartbeat timeout. Cancel safe.
+    /// Tells the group that the drain is still in progress, so that the group waits for another heartbeat timeout. Cancel safe.
     ///
     /// # Errors
     /// A message if the heartbeat was not accepted.
@@ -125,7 +125,7 @@ impl LifecycleAction {
         Completion::NoAction(self.no_action(&error))
     }
 
-    /// Returns the words that name the hook and the group in messages.
+    /// Returns a description of the hook and the group, for messages.
     pub(super) fn name(&self) -> String {
         format!("hook {} of group {}", self.hook, self.group)
     }

@@ -12,13 +12,13 @@ use super::instance_metadata::InstanceMetadata;
 /// The announced time is approximate.
 const INTERRUPTION_AGE_MAX: Duration = Duration::from_mins(5);
 
-/// How long before a spot interruption its notice appears.
+/// The time between the notice of a spot interruption and the interruption.
 const INTERRUPTION_WARNING: Duration = Duration::from_mins(2);
 
 /// A reason to drain the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Notice {
-    /// The autoscaling group terminates the instance.
+    /// The autoscaling group is terminating the instance.
     Terminating,
     /// A spot instance will be interrupted: the action, and the time at which it begins.
     SpotInterruption(String, String),
@@ -57,9 +57,9 @@ struct RebalanceDocument {
 }
 
 impl Notice {
-    /// Returns whether an interruption is over: the instance has resumed from hibernation, for instance. `appeared_at` is when the
-    /// notice appeared, if it was observed: then the interruption is at least `INTERRUPTION_WARNING` later, even if the clock of this
-    /// host is ahead. An interruption whose time is in another format is not over.
+    /// Returns whether an interruption is over, for example because the instance has resumed from hibernation. `appeared_at` is when the
+    /// notice appeared, if it was observed: then the interruption is at least `INTERRUPTION_WARNING` later, even if the clock of this host
+    /// is ahead. An interruption whose time is in another format is not over.
     fn has_passed(&self, appeared_at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> bool {
         let Self::SpotInterruption(_, time) = self else { return false };
         let Ok(time) = DateTime::parse_from_rfc3339(time) else { return false };
@@ -105,7 +105,7 @@ pub(super) struct Notices {
     passed: Option<Notice>,
 }
 
-/// What has changed since the last query.
+/// The changes since the last query.
 #[derive(Default)]
 pub(super) struct NoticeChanges {
     /// The notices that are new, the most urgent first.
@@ -114,7 +114,7 @@ pub(super) struct NoticeChanges {
     pub(super) withdrawn: Vec<Notice>,
     /// An interruption that was already over when it was read for the first time, if the clock of this host is right.
     pub(super) missed: Option<Notice>,
-    /// Why the service cannot be queried, or some notices cannot be read.
+    /// The reason why the service cannot be queried or some notices cannot be read.
     pub(super) failure: Option<String>,
 }
 
@@ -124,7 +124,7 @@ impl Notices {
         self.standing.is_empty()
     }
 
-    /// Returns whether the autoscaling group terminates the instance.
+    /// Returns whether the autoscaling group is terminating the instance.
     pub(super) fn is_terminating(&self) -> bool {
         self.standing.contains(&Notice::Terminating)
     }

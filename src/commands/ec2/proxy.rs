@@ -1,4 +1,4 @@
-//! The proxy that the environment names for requests to the services of AWS.
+//! The proxy for requests to AWS services, as set by environment variables.
 
 use std::ffi::OsString;
 
@@ -23,7 +23,7 @@ impl ProxySettings {
     /// Reads the settings from environment variables; `None` if they name no proxy.
     ///
     /// # Errors
-    /// A message, without the value, which may contain a password, if the URL of the proxy is not valid.
+    /// A message if the URL of the proxy is not valid. It does not include the value, which may contain a password.
     pub(super) fn read(environment: &[(OsString, OsString)]) -> Result<Option<Self>, String> {
         let Some((variable, value)) = first(environment, PROXY_VARIABLES)? else { return Ok(None) };
         let invalid = || {
@@ -43,7 +43,7 @@ impl ProxySettings {
         let port = uri.port().map(|port| format!(":{port}")).unwrap_or_default();
         let address = format!("{scheme}://{host}{port}");
         let direct = first(environment, DIRECT_VARIABLES)?.map(|(_, hosts)| hosts);
-        // reqwest would apply this only to names.
+        // reqwest would apply `*` only to host names.
         if direct.as_deref().is_some_and(|hosts| hosts.split(',').any(|host| host.trim() == "*")) {
             return Ok(None);
         }

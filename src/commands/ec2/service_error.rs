@@ -49,7 +49,7 @@ impl ServiceError {
         )
     }
 
-    /// Returns whether the service rejects the parameters: it does not know what they name, for instance.
+    /// Returns whether the service rejects the parameters, for example because they name something that does not exist.
     pub(super) fn is_invalid(&self) -> bool {
         self.code == "ValidationError"
     }

@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The content type of the query protocol.
 const FORM: &str = "application/x-www-form-urlencoded; charset=utf-8";
 
-/// A service of AWS.
+/// An AWS service.
 pub(super) struct SignedApi {
     client: HttpClient,
     /// The name of the service in signatures and in the names of its endpoints.
@@ -32,7 +32,7 @@ pub(super) struct SignedApi {
     url: String,
 }
 
-/// Why a call did not succeed.
+/// The error of a failed call.
 pub(super) struct CallFailure {
     pub(super) message: String,
     /// The answer of the service, if it has refused the last attempt.
@@ -43,7 +43,7 @@ pub(super) struct CallFailure {
 }
 
 impl CallFailure {
-    /// Returns the failure of a call of which nothing was sent.
+    /// Returns the failure of a call for which no request was sent.
     pub(super) fn before_sending(message: String) -> Self {
         Self { message, refusal: None, may_have_succeeded: false }
     }

@@ -11,7 +11,7 @@ use crate::cli::Role;
 /// The longest time that systemctl may take. It does not wait until a unit has stopped.
 const SYSTEMCTL_LIMIT: Duration = Duration::from_secs(10);
 
-/// What systemd reports about a unit.
+/// The state of a unit, as reported by systemd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum UnitState {
     /// No process of the unit runs.

@@ -19,10 +19,10 @@ use crate::commands::Output;
 use crate::commands::printable::printable;
 use crate::telemetry::logs;
 
-/// The longest time between two queries of units that stop.
+/// The maximum interval between queries while units are stopping.
 const STOP_QUERY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What the command knows. The notices and the states of the units are read again at each query.
+/// The state of the command. The notices and the states of the units are read again at each query.
 struct Watch<'a> {
     arguments: &'a WatchArguments,
     client: HttpClient,

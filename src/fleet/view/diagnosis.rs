@@ -1,4 +1,4 @@
-//! Why the requests of a queue do not progress, computed from two reports of each process.
+//! Diagnoses why the requests of a queue do not progress, from two reports of each process.
 
 use serde::Serialize;
 
@@ -15,7 +15,8 @@ const LONG_CALL_FACTOR: f64 = 3.0;
 const LONG_CALL_SECONDS_MIN: f64 = 5.0;
 /// The duration at which a call seems to hang if no call has been answered.
 const LONG_CALL_SECONDS_UNKNOWN: f64 = 10.0;
-/// The largest part of its session that a call usually takes: of a longer one, it cannot be told whether it hangs.
+/// The largest fraction of its session time that a call is assumed to take normally. If calls normally take longer, a hanging call cannot
+/// be reliably distinguished from a normal one.
 const SESSION_SHARE_MAX: f64 = 0.8;
 
 /// The progress of a queue's requests, summed over all processes.
@@ -40,11 +41,11 @@ pub(crate) struct QueueDiagnosis {
     /// The number of requests that workers answered between the reports. Requests that time out, or whose clients leave, do not
     /// count as progress.
     pub(crate) answered: u64,
-    /// Whether the numbers between the reports leave out gateways that have not sent two reports with the queue.
+    /// Whether the counts of events between the reports exclude gateways that have not sent two reports with the queue.
     #[serde(skip)]
     pub(crate) is_partial: bool,
-    /// The time from acceptance to answer that 99 % of the answered requests did not exceed in any gateway since it started. Zero if
-    /// none was answered.
+    /// The 99th percentile of the time from acceptance to answer since the gateway started: the highest value of all gateways. Zero if none
+    /// was answered.
     #[serde(skip)]
     pub(crate) answered_p99_seconds: f64,
     /// The session time of the request that was accepted first. Zero if it is unknown.
@@ -105,7 +106,7 @@ impl QueueDiagnosis {
         };
         let session = self.accepted_session_seconds;
         if session > 0.0 {
-            // No call becomes older than its session, and most have waited for a worker before.
+            // No call outlasts its session, and most requests have already spent part of the session waiting for a worker.
             return long.min(f64::midpoint(usual.min(SESSION_SHARE_MAX * session), session));
         }
         long

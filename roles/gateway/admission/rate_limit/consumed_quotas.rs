@@ -26,8 +26,8 @@ const CONSUMED_MAX: Duration = Duration::from_hours(48);
 /// different times.
 ///
 /// The hash keeps principals and addresses out of messages and of the logs of NATS servers. It needs no secret that all gateways
-/// share: only gateways may receive the messages. Anybody who can receive them can check a guess, so the keys are pseudonyms. 16
-/// bytes are enough that nobody can find a principal with another caller's key.
+/// share: only gateways may receive the messages. Anybody who can receive them can check a guess, so the keys are pseudonyms. 16 bytes make
+/// it infeasible to find a principal whose key equals that of another caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct QuotaKey([u8; QuotaKey::BYTES]);
 
@@ -40,8 +40,7 @@ pub(super) enum CallerKind {
     Address,
 }
 
-/// The parts of quotas that callers have consumed, expressed as the time in nanoseconds that a quota needs to refill by this
-/// amount.
+/// The amount that each caller has consumed of its quota, expressed as the time in nanoseconds in which the quota refills by that amount.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ConsumedQuotas {
     #[serde(default)]

@@ -59,7 +59,8 @@ pub struct RateExchange {
     id: String,
 }
 
-/// Starts the exchange on `<prefix>.rate`, which lasts until the transport closes. It pauses while each gateway counts alone.
+/// Starts the exchange on `<prefix>.rate`, which lasts until the transport closes. It pauses while each gateway enforces the limit
+/// separately.
 ///
 /// # Errors
 /// `SubjectError` if the prefix and the token do not form a subject.

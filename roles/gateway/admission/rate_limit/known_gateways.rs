@@ -9,7 +9,7 @@ pub(super) const GATEWAYS_MAX: usize = 64;
 /// sends no messages, but the callers still owe what they consumed before.
 const COUNTED_FOR: Duration = Duration::from_hours(24);
 
-/// The gateways that count together with this one, and when each of them sent its last message.
+/// The gateways that share limits with this one, and the time of each one's last message.
 #[derive(Debug, Default)]
 pub(super) struct KnownGateways {
     heard_at: HashMap<String, Instant>,

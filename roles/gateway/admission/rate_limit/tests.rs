@@ -250,7 +250,7 @@ fn a_gateway_that_was_not_heard_from_for_a_day_no_longer_counts() {
     assert_eq!(fleet[0].gateways.load(Ordering::Relaxed), 1);
 }
 
-/// Returns what 10,000 callers have consumed at another gateway, in messages of one caller.
+/// Returns the consumption of 10,000 callers at another gateway, in one message for each caller.
 fn flood(principal: impl Fn(u32) -> Option<String>) -> impl Iterator<Item = ConsumedQuotas> {
     let limit = RateLimit { requests: 1, window: Duration::from_mins(1) };
     (0..10_000_u32).map(move |number| {

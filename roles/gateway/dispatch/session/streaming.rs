@@ -105,7 +105,7 @@ impl Session {
             Reply::Final(answer) if stream.is_from(attempt, answer.control.as_ref()) => {
                 self.finish_stream(answer, context);
             }
-            // The reply comes from another copy, which has been cancelled.
+            // The reply comes from another job for the same request, which has been cancelled.
             _ => {}
         }
     }
