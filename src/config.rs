@@ -174,7 +174,7 @@ impl Config {
         let settings = Settings::new(figment, directory, sources.credentials(), errors);
         let config = settings.read(|table| read(table, sources));
         let mut diagnostics = settings.into_diagnostics();
-        diagnostics.report_unknown_keys();
+        diagnostics.report_unknown_and_missing_keys();
         if let Some(config) = &config {
             relations::check(config, &mut diagnostics);
         }

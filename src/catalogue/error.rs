@@ -53,9 +53,20 @@ pub(super) struct EndpointErrors<'a> {
     pub(super) file: &'a str,
     pub(super) endpoint: Option<&'a str>,
     pub(super) list: &'a mut Vec<CatalogueError>,
+    /// The keys that are suggested for unknown ones.
+    pub(super) suggested: Vec<String>,
 }
 
-impl EndpointErrors<'_> {
+impl<'a> EndpointErrors<'a> {
+    /// Creates a collector that appends to a list.
+    pub(super) fn new(
+        file: &'a str,
+        endpoint: Option<&'a str>,
+        list: &'a mut Vec<CatalogueError>,
+    ) -> Self {
+        Self { file, endpoint, list, suggested: Vec::new() }
+    }
+
     pub(super) fn add(&mut self, key: impl Into<String>, expected: impl Into<String>) {
         self.list.push(CatalogueError {
             file: self.file.to_owned(),
@@ -74,14 +85,21 @@ impl EndpointErrors<'_> {
         }
     }
 
-    /// Adds an error for a missing key, unless the key already has an error because its value could not be read.
-    pub(super) fn add_missing(&mut self, key: impl Into<String>, expected: &str) {
-        let key = key.into();
+    /// Returns whether a key is absent because of another error: its value could not be read, or it is misspelt and an error
+    /// suggests the correct spelling.
+    pub(super) fn is_absence_explained(&self, key: &str) -> bool {
         let is_own = |error: &&CatalogueError| {
             error.file == self.file && error.endpoint.as_deref() == self.endpoint
         };
         // The errors of this endpoint are the last ones in the list.
-        if !self.list.iter().rev().take_while(is_own).any(|error| error.key == key) {
+        self.suggested.iter().any(|suggested| suggested == key)
+            || self.list.iter().rev().take_while(is_own).any(|error| error.key == key)
+    }
+
+    /// Adds an error for a missing key, unless another error explains its absence.
+    pub(super) fn add_missing(&mut self, key: impl Into<String>, expected: &str) {
+        let key = key.into();
+        if !self.is_absence_explained(&key) {
             self.add(key, format!("missing: {expected}"));
         }
     }

@@ -191,7 +191,7 @@ pub fn parse(
         let endpoints: RawMembers<'_> = match serde_json::from_str(text) {
             Ok(endpoints) => endpoints,
             Err(error) => {
-                let mut errors = EndpointErrors { file, endpoint: None, list: &mut errors };
+                let mut errors = EndpointErrors::new(file, None, &mut errors);
                 let expected = format!("expected a JSON object of endpoints by id: {error}");
                 errors.add_at((&error).into(), expected);
                 continue;
@@ -199,7 +199,7 @@ pub fn parse(
         };
         let name: Arc<str> = file.into();
         for (id, raw) in endpoints.0 {
-            let mut own = EndpointErrors { file, endpoint: Some(&id), list: &mut errors };
+            let mut own = EndpointErrors::new(file, Some(&id), &mut errors);
             if id == SCHEMA {
                 if !raw.get().starts_with('"') {
                     own.add("", "expected the URL or the path of a JSON Schema as a string");

@@ -252,9 +252,13 @@ impl<'a> SettingsTable<'a> {
     }
 
     /// Records an error about a key, or about the whole table if the name is empty.
+    /// The error is dropped if the key is not set because its name is misspelt.
     pub(super) fn error(&self, name: &str, expected: String) {
         let error = ConfigError::at_key(self.location(name), self.full_key(name), expected);
-        self.settings.diagnostics.borrow_mut().errors.push(error);
+        let is_set = if name.is_empty() { self.values.is_some() } else { self.has(name) };
+        let mut diagnostics = self.settings.diagnostics.borrow_mut();
+        let list = if is_set { &mut diagnostics.errors } else { &mut diagnostics.missing };
+        list.push(error);
     }
 
     /// Returns whether a key in a nested table is set in some layer.

@@ -153,6 +153,68 @@ fn all_errors_are_reported_at_once() {
     "#);
 }
 
+/// The errors of a misspelt key or table do not include what is missing because of it.
+#[test]
+fn a_misspelt_key_is_one_error() {
+    let base = "[messaging.nats]\nservers = ['tls://n:4222']\n";
+    let database =
+        "backend = 'mssql'\n[procedures.databases.default.mssql]\nhost = 'h'\ndatabase = 'd'\n";
+    let database = format!("{base}[procedures.databases.default]\n{database}");
+    for (role, text, expected) in [
+        (
+            Role::Gateway,
+            format!("{base}[gateway.tls]\ncertifcate = '/c'\nkey = '/k'\n"),
+            "gateway.tls.certifcate: is not a key: did you mean gateway.tls.certificate?",
+        ),
+        (
+            Role::Gateway,
+            format!("{base}[gateway.tlss]\ncertificate = '/c'\nkey = '/k'\n"),
+            "gateway.tlss: is not a key: did you mean gateway.tls?",
+        ),
+        (
+            Role::Gateway,
+            format!("{base}[gatway]\ntls = {{ certificate = '/c', key = '/k' }}\n"),
+            "gatway: is not a key: did you mean gateway?",
+        ),
+        (
+            Role::Worker,
+            format!("{base}[worker.queus]\n\"*\" = {{ concurrency = 1 }}\n"),
+            "worker.queus: is not a key: did you mean worker.queues?",
+        ),
+        (
+            Role::Worker,
+            format!("{database}user = 'u'\npasword_file = '/p'\n[worker.queues.a]\n"),
+            "procedures.databases.default.mssql.pasword_file: is not a key: did you mean \
+             procedures.databases.default.mssql.password_file?",
+        ),
+        (
+            Role::Worker,
+            format!("{base}user = 'u'\npasword = 'p'\n[worker.queues.a]\n"),
+            "messaging.nats.pasword: is not a key: did you mean messaging.nats.password?",
+        ),
+    ] {
+        let found = errors(Some(role), &text);
+        let found: Vec<&str> =
+            found.iter().map(|line| line.trim_start_matches("fjord.toml: ")).collect();
+        assert!(found.contains(&expected), "{found:#?}");
+        let others: Vec<&&str> = found
+            .iter()
+            .filter(|line| !line.contains("no such file") && **line != expected)
+            .collect();
+        assert_eq!(others, Vec::<&&str>::new(), "{text}");
+    }
+}
+
+/// A missing key is reported if the suggestion is a different key.
+#[test]
+fn a_missing_key_is_an_error_beside_other_misspelt_keys() {
+    let text = "[messaging.nats]\nservers = ['tls://n:4222']\n[gateway.tls]\ncertificate = '/c'\n\
+                client_c = '/a'\n";
+    let found = errors(Some(Role::Gateway), text).join("\n");
+    assert!(found.contains("client_c: is not a key"), "{found}");
+    assert!(found.contains("gateway.tls.key: is missing"), "{found}");
+}
+
 #[test]
 fn each_issuer_has_its_own_table() {
     let found = errors(
@@ -163,7 +225,6 @@ fn each_issuer_has_its_own_table() {
          keys_refresh = '1d'\nalgorithms = ['HS256']\nprincipal_prefix = 'b:'\n",
     );
     insta::assert_snapshot!(found.join("\n"), @r#"
-    DIR: auth.jwt.plain.audiences: is missing: expected a list of strings, e.g. ["a", "b"]
     fjord.toml: auth.jwt.audience: expected a table for each issuer: write [auth.jwt.NAME] instead of [auth.jwt], and audiences = ["…"] instead of audience
     fjord.toml: auth.jwt.both.algorithms: expected one or more of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA
     fjord.toml: auth.jwt.both.audiences: expected one or more audiences, none of them empty

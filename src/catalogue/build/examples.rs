@@ -105,7 +105,11 @@ impl ExampleBuilder<'_, '_> {
         };
         example.answer = definition.answer.and_then(|ObjectOnly(it)| self.answer(it, &example));
         for (key, expected) in values::errors(self.endpoint, &example) {
-            self.add(&key, expected);
+            // The key is the name of a member of the example, and of a member of that.
+            let section = key.trim_start_matches('.').split('.').next().unwrap_or_default();
+            if !self.errors.is_absence_explained(&format!("{}.{section}", self.key)) {
+                self.add(&key, expected);
+            }
         }
         (self.errors.list.len() == before).then_some(example)
     }

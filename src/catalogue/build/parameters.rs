@@ -93,7 +93,10 @@ fn check_path(path: &str, parameters: &[Parameter], errors: &mut EndpointErrors<
         let is_declared = |parameter: &Parameter| {
             parameter.source == ParameterSource::Path && *parameter.name == *name
         };
-        if !parameters.iter().any(is_declared) {
+        let is_explained = ["parameters".to_owned(), format!("parameters.{name}.in")]
+            .iter()
+            .any(|key| errors.is_absence_explained(key));
+        if !is_explained && !parameters.iter().any(is_declared) {
             let expected = format!("expected a parameter {name:?} with `\"in\": \"path\"`");
             errors.add("route", format!("{{{name}}} is not among the parameters: {expected}"));
         }

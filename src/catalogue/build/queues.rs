@@ -56,7 +56,8 @@ impl QueueKeys {
             // Queues that could not be read may have their own procedures.
             None => self.queues.is_none(),
         };
-        if handler == PROCEDURE_HANDLER && written.is_none() && lacks_procedure {
+        let is_explained = ["handler", "queues"].iter().any(|key| errors.is_absence_explained(key));
+        if handler == PROCEDURE_HANDLER && written.is_none() && lacks_procedure && !is_explained {
             let expected = "the handler `procedure` needs it, e.g. \"dbo.horse_get\"";
             errors.add_missing("procedure", expected);
         }

@@ -62,7 +62,9 @@ fn read_keys<T: for<'de> Deserialize<'de>>(
                 }
             }
             Err(error) => {
-                let (inner, message) = misspelling(&error, &name);
+                let KeyError { inner, message, suggested } = KeyError::new(&error, &name);
+                let table = if inner.is_empty() { prefix } else { &format!("{key}.") };
+                errors.suggested.extend(suggested.map(|name| format!("{table}{name}")));
                 let dot = if inner.is_empty() { "" } else { "." };
                 errors.add(format!("{key}{dot}{inner}"), message);
             }
@@ -99,28 +101,42 @@ pub(in crate::catalogue) fn message(error: &serde_json::Error) -> String {
     text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text).to_owned()
 }
 
-/// Describes an error in the value of a member. For an unknown key or word, the description names
-/// only the most similar known one. Also returns the unknown key, unless it is the member itself.
-fn misspelling(error: &serde_json::Error, member: &str) -> (String, String) {
-    let text = message(error);
-    // Messages of serde: "unknown field `a`, expected one of `b`, `c`", or "unknown variant …" for a word.
-    let parts = text.strip_prefix("unknown field `").map(|rest| (true, rest));
-    let parts = parts.or_else(|| text.strip_prefix("unknown variant `").map(|rest| (false, rest)));
-    let found = parts.and_then(|(is_field, rest)| {
-        let (unknown, known) = rest.rsplit_once("`, expected ")?;
-        Some((is_field, unknown, known))
-    });
-    let Some((is_field, unknown, known)) = found else { return (String::new(), text) };
-    let similar = closest(unknown, known.split('`').skip(1).step_by(2));
-    let key = if is_field && unknown != member { unknown.to_owned() } else { String::new() };
-    let message = match (is_field, similar) {
-        (true, Some(similar)) => format!("is not a key: did you mean {similar}?"),
-        (true, None) if known.split(',').count() > KEYS_LISTED_MAX => {
-            "is not a key: fjord schema describes all keys".to_owned()
-        }
-        (true, None) => format!("is not a key: expected {known}"),
-        (false, Some(similar)) => format!("{unknown:?}: did you mean {similar}?"),
-        (false, None) => format!("{unknown:?}: expected {known}"),
-    };
-    (key, message)
+/// An error in a member of an object.
+struct KeyError {
+    /// The unknown key in the value of the member; empty if the error concerns the member itself.
+    inner: String,
+    message: String,
+    /// The key that the message suggests for an unknown one.
+    suggested: Option<String>,
+}
+
+impl KeyError {
+    /// Describes an error in a member. For an unknown key or word, the message names only the most similar known one.
+    fn new(error: &serde_json::Error, member: &str) -> Self {
+        let text = message(error);
+        // Messages of serde: "unknown field `a`, expected one of `b`, `c`", or "unknown variant …" for a word.
+        let parts = text.strip_prefix("unknown field `").map(|rest| (true, rest));
+        let parts =
+            parts.or_else(|| text.strip_prefix("unknown variant `").map(|rest| (false, rest)));
+        let found = parts.and_then(|(is_field, rest)| {
+            let (unknown, known) = rest.rsplit_once("`, expected ")?;
+            Some((is_field, unknown, known))
+        });
+        let Some((is_field, unknown, known)) = found else {
+            return Self { inner: String::new(), message: text, suggested: None };
+        };
+        let similar = closest(unknown, known.split('`').skip(1).step_by(2));
+        let inner = if is_field && unknown != member { unknown.to_owned() } else { String::new() };
+        let message = match (is_field, similar) {
+            (true, Some(similar)) => format!("is not a key: did you mean {similar}?"),
+            (true, None) if known.split(',').count() > KEYS_LISTED_MAX => {
+                "is not a key: fjord schema describes all keys".to_owned()
+            }
+            (true, None) => format!("is not a key: expected {known}"),
+            (false, Some(similar)) => format!("{unknown:?}: did you mean {similar}?"),
+            (false, None) => format!("{unknown:?}: expected {known}"),
+        };
+        let suggested = similar.filter(|_| is_field).map(ToOwned::to_owned);
+        Self { inner, message, suggested }
+    }
 }

@@ -51,6 +51,8 @@ pub(crate) struct SettingsDiagnostics {
     pub(crate) warnings: Vec<ConfigError>,
     pub(crate) entries: Vec<SettingEntry>,
     pub(crate) files: Vec<ConfiguredFile>,
+    /// The errors about keys and tables that are not set.
+    pub(super) missing: Vec<ConfigError>,
     pub(super) tables: Vec<String>,
     pub(super) unknown: Vec<UnknownKey>,
 }
@@ -75,9 +77,11 @@ impl SettingsDiagnostics {
         }
     }
 
-    /// Turns unknown keys into errors. Must be called after all sections have been read, so that
-    /// every known key can be suggested.
-    pub(crate) fn report_unknown_keys(&mut self) {
+    /// Turns unknown and missing keys into errors. Must be called after all sections have been read,
+    /// so that every known key can be suggested. A missing key that is suggested for an unknown one
+    /// is not reported again.
+    pub(crate) fn report_unknown_and_missing_keys(&mut self) {
+        let mut suggested = Vec::new();
         for unknown in std::mem::take(&mut self.unknown) {
             let key = if unknown.table.is_empty() {
                 unknown.name.clone()
@@ -85,11 +89,21 @@ impl SettingsDiagnostics {
                 format!("{}.{}", unknown.table, unknown.name)
             };
             let expected = match self.closest(&unknown) {
-                Some(known) => format!("is not a key: did you mean {known}?"),
+                Some(known) => {
+                    suggested.push(known.to_owned());
+                    format!("is not a key: did you mean {known}?")
+                }
                 None => "is not a key".to_owned(),
             };
             self.errors.push(ConfigError::at_key(unknown.location, key, expected));
         }
+        // Everything in a table is missing if the name of the table is misspelt.
+        let is_within = |key: &str, table: &String| {
+            key.strip_prefix(&**table).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let mut missing = std::mem::take(&mut self.missing);
+        missing.retain(|error| !suggested.iter().any(|table| is_within(&error.key, table)));
+        self.errors.append(&mut missing);
     }
 
     /// Returns the key probably intended: a similar one in the same table, or the same in another.

@@ -37,7 +37,7 @@ fn read_all(text: &str) -> (ShippedKeys, Vec<ConfigError>) {
     let settings = Settings::new(figment, directory.path(), None, errors);
     settings.read(|table| read(table, &sources)).unwrap();
     let mut diagnostics = settings.into_diagnostics();
-    diagnostics.report_unknown_keys();
+    diagnostics.report_unknown_and_missing_keys();
     let entry =
         |entry: SettingEntry| (entry.key, (entry.value, entry.origin != SettingOrigin::Default));
     (diagnostics.entries.into_iter().map(entry).collect(), diagnostics.errors)

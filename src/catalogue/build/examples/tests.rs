@@ -112,6 +112,14 @@ fn every_error_in_a_request_is_reported() {
             "examples.one.anser: is not a key: did you mean answer?",
         ),
         (
+            format!(r#"{key},"paramters":{{"id":1}}"#),
+            "examples.one.paramters: is not a key: did you mean parameters?",
+        ),
+        (
+            r#""parameters":{"id":1},"heders":{"Idempotency-Key":"k"}"#.to_owned(),
+            "examples.one.heders: is not a key: did you mean headers?",
+        ),
+        (
             format!(r#"{key},"parameters":{{"id":1}},"answer":{{"status":201,"bdy":1}}"#),
             "examples.one.answer.bdy: is not a key: did you mean body?",
         ),
