@@ -1,5 +1,6 @@
 //! Requests to the services of AWS go through the proxy that the environment names, and those to the metadata service never do.
 
+use tokio::net::TcpListener;
 use tokio::process::Command;
 
 use super::publish::publish;
@@ -89,6 +90,14 @@ async fn a_proxy_that_refuses_or_does_not_answer_is_named() {
     assert_eq!(status, Some(1), "{stderr}");
     let named = format!("the proxy http://{address} (https_proxy) cannot be used: ");
     assert!(stderr.contains(&named) && stderr.contains("Connection refused"), "{stderr}");
+    // The kernel accepts the connections.
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", silent.local_addr().expect("its address"));
+    let (status, _, stderr) = run(publisher.command(&[("HTTPS_PROXY", &url)])).await;
+    assert_eq!(status, Some(1), "{stderr}");
+    let named = format!("no connection within 3 s (HTTPS_PROXY names the proxy {url})");
+    assert!(stderr.contains(&named), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
     assert_eq!(publisher.aws.attempts(), 0);
 }
 

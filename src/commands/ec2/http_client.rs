@@ -11,6 +11,9 @@ use crate::config::tls::ClientTlsConfig;
 use crate::telemetry::chain;
 use crate::tls;
 
+/// The longest time to connect to the server: name resolution, TCP, the proxy's answer to `CONNECT`, and TLS. It is shorter than the
+/// limit of a request that must not be repeated, so that a server which cannot be reached is not taken for one that does not answer.
+pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 /// The maximum size of an answer in bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// The text in reqwest's error message that precedes the reason why a proxy did not open a tunnel.
@@ -52,6 +55,7 @@ impl HttpClient {
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_LIMIT)
             // The client itself would ignore a proxy whose URL is not valid.
             .no_proxy()
             .user_agent(concat!("fjord/", env!("CARGO_PKG_VERSION")));
@@ -70,7 +74,8 @@ impl HttpClient {
     /// Sends a request, and reads the whole answer. Cancel safe.
     ///
     /// # Errors
-    /// `SendFailure` if there is no complete answer within `limit`.
+    /// `SendFailure` if there is no complete answer within `limit`. If there is no connection within `CONNECT_LIMIT`, the request
+    /// was not sent. A shorter `limit` does not show whether it was.
     pub(super) async fn send(
         &self,
         request: reqwest::Request,
@@ -95,15 +100,24 @@ impl HttpClient {
         };
         let answered = timeout(limit, answer).await;
         answered.unwrap_or_else(|_| {
-            let through = self.proxy.as_ref().map_or_else(String::new, |settings| {
-                format!(" ({} names the proxy {})", settings.variable, settings.address)
-            });
-            Err(was_sent(format!("no answer within {} s{through}", limit.as_secs())))
+            Err(was_sent(format!("no answer within {} s{}", limit.as_secs(), self.through())))
+        })
+    }
+
+    /// Returns a note that names the proxy, if there is one.
+    fn through(&self) -> String {
+        self.proxy.as_ref().map_or_else(String::new, |settings| {
+            format!(" ({} names the proxy {})", settings.variable, settings.address)
         })
     }
 
     fn failure(&self, error: reqwest::Error) -> SendFailure {
         let was_sent = !error.is_connect();
+        if !was_sent && error.is_timeout() {
+            let seconds = CONNECT_LIMIT.as_secs();
+            let reason = format!("no connection within {seconds} s{}", self.through());
+            return SendFailure { reason, was_sent };
+        }
         let reason = chain(&error.without_url());
         let Some((settings, (_, cause))) = self.proxy.as_ref().zip(reason.split_once(TUNNEL))
         else {
@@ -119,5 +133,65 @@ impl HttpClient {
             format!("cannot be used: {cause}")
         };
         SendFailure { reason: format!("the proxy {address} ({variable}) {problem}"), was_sent }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+    use std::net::SocketAddr;
+
+    use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(5);
+
+    /// Sends a request to a server that does not answer, directly or through a proxy. Returns the failure, and whether the request
+    /// was sent.
+    async fn failure(url: &str, proxy: Option<SocketAddr>) -> (String, bool) {
+        let environment =
+            proxy.map(|address| (OsString::from("HTTPS_PROXY"), address.to_string().into()));
+        let proxy = ProxySettings::read(environment.as_slice()).unwrap();
+        let client = HttpClient::new(None, proxy).unwrap();
+        let request = client.request(Method::POST, url).build().unwrap();
+        let SendFailure { reason, was_sent } = client.send(request, LIMIT).await.unwrap_err();
+        (reason, was_sent)
+    }
+
+    #[tokio::test]
+    async fn a_request_without_a_connection_was_not_sent() {
+        // The kernel accepts the connections, and nobody reads what is sent on them.
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let silent = (silent.local_addr().unwrap(), silent);
+        // The kernel does not answer further connections to a listener whose backlog is full.
+        let full = TcpSocket::new_v4().unwrap();
+        full.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let full = full.listen(1).unwrap();
+        let address = full.local_addr().unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(stream) =
+            timeout(Duration::from_millis(200), TcpStream::connect(address)).await
+        {
+            waiting.push(stream.unwrap());
+            assert!(waiting.len() < 100, "the backlog is not limited");
+        }
+        let server = format!("http://{}/", silent.0);
+        let unreachable = format!("http://{address}/");
+        let with_tls = server.replace("http:", "https:");
+        let (sent, proxy, connection, tls) = tokio::join!(
+            failure(&server, None),
+            failure("https://service.example/", Some(silent.0)),
+            failure(&unreachable, None),
+            failure(&with_tls, None),
+        );
+        assert_eq!(sent, ("no answer within 5 s".to_owned(), true));
+        let through =
+            format!("no connection within 3 s (HTTPS_PROXY names the proxy http://{})", silent.0);
+        assert_eq!(proxy, (through, false));
+        for failure in [connection, tls] {
+            assert_eq!(failure, ("no connection within 3 s".to_owned(), false));
+        }
+        drop((waiting, full));
     }
 }

@@ -7,7 +7,7 @@ use aws_sigv4::sign::v4::SigningParams;
 use http::{HeaderValue, header};
 use tokio::time::sleep;
 
-use super::http_client::{HttpClient, SendFailure};
+use super::http_client::{CONNECT_LIMIT, HttpClient, SendFailure};
 use super::instance_metadata::{InstanceMetadata, RoleCredentials};
 use super::service_error::ServiceError;
 use crate::jitter::jittered;
@@ -18,6 +18,10 @@ const ATTEMPT_LIMIT: Duration = Duration::from_secs(5);
 const ATTEMPTS_MAX: u32 = 3;
 /// The pause before the second attempt. It doubles with each further attempt.
 const PAUSE: Duration = Duration::from_secs(1);
+const _: () = assert!(
+    CONNECT_LIMIT.as_secs() < ATTEMPT_LIMIT.as_secs(),
+    "a request must not be taken for sent because connecting takes long"
+);
 /// The content type of the query protocol.
 const FORM: &str = "application/x-www-form-urlencoded; charset=utf-8";
 
