@@ -148,6 +148,22 @@ async fn a_failed_stop_after_a_spot_notice_is_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_time_of_a_unit_begins_when_it_is_told_to_stop() {
+    let host = Host::start().await;
+    host.run_units();
+    host.stop_with(FAILS);
+    host.aws.set(INTERRUPTED.0, Some(INTERRUPTED.1));
+    let watch = host.watch(&["--stop-timeout", "4"]);
+    eventually(SOON, TICK, || !host.stopped().is_empty()).await;
+    for_a_while(Duration::from_secs(5)).await;
+    host.stop_with(STOPS);
+    eventually(SOON, TICK, || watch.log().contains("the roles are stopped")).await;
+    let log = watch.log();
+    assert!(log.contains("cannot stop fjord@gateway.service"), "{log}");
+    assert!(!log.contains("has not stopped within"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_notice_that_cannot_be_read_does_not_hide_the_others() {
     for (unreadable, readable) in [(INTERRUPTED, REBALANCE), (REBALANCE, INTERRUPTED)] {
         let host = Host::start().await;

@@ -14,8 +14,8 @@ use crate::commands::Output;
 pub(super) struct Drain {
     /// How long each unit may take to stop.
     stop_limit: Duration,
-    /// The times at which the units of the gateway and of the worker began to stop. `None` for a unit that is stopped, or has not been told
-    /// to stop.
+    /// The times at which the units of the gateway and of the worker began to stop. `None` for a unit that is stopped, or is not known to
+    /// have been told to stop.
     stopping_since: [Option<Instant>; 2],
     progress: Option<DrainProgress>,
     failures: FailureLog,
@@ -52,14 +52,12 @@ impl Drain {
         for (role, since) in [Role::Gateway, Role::Worker].into_iter().zip(&mut self.stopping_since)
         {
             let unit = units::unit(role);
-            let state = observe_and_stop(&unit).await;
-            if state == Ok(UnitState::Stopped) {
-                *since = None;
-                continue;
-            }
-            let since = *since.get_or_insert_with(Instant::now);
-            match state {
-                Ok(_) if since.elapsed() < self.stop_limit => {
+            match observe_and_stop(&unit).await {
+                Ok(UnitState::Stopped) => {
+                    *since = None;
+                    continue;
+                }
+                Ok(_) if since.get_or_insert_with(Instant::now).elapsed() < self.stop_limit => {
                     progress = DrainProgress::Stopping;
                     break;
                 }
@@ -67,6 +65,7 @@ impl Drain {
                     let seconds = self.stop_limit.as_secs();
                     failures.push(format!("{unit} has not stopped within {seconds} s"));
                 }
+                // The unit has perhaps not been told to stop. Its time begins when it is known to stop.
                 Err(failure) => failures.push(format!("cannot stop {unit}: {failure}")),
             }
             progress = DrainProgress::Stopping;
