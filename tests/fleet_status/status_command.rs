@@ -3,9 +3,11 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::Instant;
 
 use serde_json::Value;
 
+use crate::support::eventually::SOON;
 use crate::support::fjord_binary;
 use crate::support::fleet::{Fleet, FleetOptions};
 use crate::support::nats::{NatsOptions, NatsServer, SHIPPED_PASSWORD};
@@ -109,6 +111,40 @@ async fn the_system_account_shows_every_server_of_the_cluster() {
     assert_eq!(servers.len(), 1);
     let failure = servers[0]["failure"].as_str().expect("a reason");
     assert!(failure.contains("system account"), "{failure}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_of_the_cluster_that_does_not_reply_is_reported() {
+    let nats = NatsOptions { is_shipped: true, ..NatsOptions::default() };
+    let mut fleet =
+        Fleet::start(FleetOptions { nats, nats_servers: 3, ..FleetOptions::default() }).await;
+    let set = |key: &str, value: &str| format!("--set=messaging.nats.{key}={value}");
+    let arguments = [
+        set("user", "operator"),
+        set("inbox_prefix", "_INBOX_operator"),
+        set("system.user", "system"),
+        set("system.password", SHIPPED_PASSWORD),
+        set("servers", &format!("[{:?}]", fleet.nats.urls()[0])),
+    ];
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let arguments = [&arguments[..], &["--json", "--interval", "1"]].concat();
+    let directory = fleet.gateways[0].directory().to_owned();
+    let gaps = || {
+        let output = run(&directory, &arguments);
+        // Processes that are connected to the server that does not reply connect to another one first.
+        let view: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        view["connection_gaps"].as_array().cloned()
+    };
+    assert_eq!(gaps(), Some(Vec::new()));
+    fleet.nats.servers[2].process().pause();
+    let start = Instant::now();
+    let found = loop {
+        let found = gaps().unwrap_or_default();
+        if !found.is_empty() || start.elapsed() > SOON {
+            break found;
+        }
+    };
+    assert_eq!(found, [Value::from("only 2 of 3 servers have replied")]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

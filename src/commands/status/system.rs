@@ -1,6 +1,6 @@
 //! Samples all servers in the NATS cluster through the system account.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,7 +24,16 @@ const NO_REPLY: &str = "no server replied: perhaps the user does not belong to t
 #[derive(Debug, Deserialize)]
 struct SystemReply<T> {
     server: ServerInfo,
+    #[serde(alias = "statsz")]
     data: T,
+}
+
+/// The relevant part of a server's statistics.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Statsz {
+    /// The number of servers that the server knows, including itself. A server that does not report is forgotten after a minute.
+    active_servers: usize,
 }
 
 #[derive(Debug, Deserialize)]
@@ -46,22 +55,43 @@ pub(super) async fn sample_all(
 
 /// Returns the connections of all servers in the cluster, up to 1,000 from each. Cancel safe.
 pub(in crate::commands) async fn connections(transport: &dyn Transport) -> MonitoredConnections {
-    let mut connections = MonitoredConnections::default();
-    match try_connections(transport).await {
-        Ok(replies) => {
-            for SystemReply { server, data } in replies {
-                connections.add(&server.name, Ok(data));
-            }
-        }
-        Err(failure) => connections.add(EVERY, Err(failure)),
-    }
-    connections
+    try_connections(transport).await.unwrap_or_else(|failure| {
+        let mut connections = MonitoredConnections::default();
+        connections.add(EVERY, Err(failure));
+        connections
+    })
 }
 
-async fn try_connections(transport: &dyn Transport) -> Result<Vec<SystemReply<Connz>>, String> {
+async fn try_connections(transport: &dyn Transport) -> Result<MonitoredConnections, String> {
     wait_until_up(transport).await?;
-    let replies = request::<Connz>(transport, "CONNZ", r#"{"limit":1000}"#, 0).await?;
-    if replies.is_empty() { Err(NO_REPLY.to_owned()) } else { Ok(replies) }
+    let servers = request::<Statsz>(transport, "STATSZ", "", 0);
+    let connections = request::<Connz>(transport, "CONNZ", r#"{"limit":1000}"#, 0);
+    let (servers, connections) = tokio::join!(servers, connections);
+    let (servers, connections) = (servers?, connections?);
+    if connections.is_empty() { Err(NO_REPLY.to_owned()) } else { Ok(merged(servers, connections)) }
+}
+
+/// Returns the connections of the servers that have listed them. All other servers are gaps.
+fn merged(
+    servers: Vec<SystemReply<Statsz>>,
+    connections: Vec<SystemReply<Connz>>,
+) -> MonitoredConnections {
+    let mut all = MonitoredConnections::default();
+    let mut replied = HashSet::new();
+    for SystemReply { server, data } in connections {
+        all.add(&server.name, Ok(data));
+        replied.insert(server.id);
+    }
+    let active = servers.iter().map(|reply| reply.data.active_servers).max().unwrap_or_default();
+    for SystemReply { server, .. } in servers {
+        if replied.insert(server.id) {
+            all.add(&server.name, Err("does not list its connections".to_owned()));
+        }
+    }
+    if replied.len() < active {
+        all.gaps.push(format!("only {} of {active} servers have replied", replied.len()));
+    }
+    all
 }
 
 async fn wait_until_up(transport: &dyn Transport) -> Result<(), String> {
@@ -117,4 +147,37 @@ async fn request<T: DeserializeOwned>(
     let replies = query::request_many(transport, request, limits).await;
     let replies = replies.map_err(|error| error.to_string())?.messages;
     Ok(replies.iter().filter_map(|reply| serde_json::from_slice(&reply.payload).ok()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse<T: DeserializeOwned>(replies: &[&str]) -> Vec<SystemReply<T>> {
+        replies.iter().map(|reply| serde_json::from_str(reply).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_server_that_does_not_list_its_connections_is_a_gap() {
+        let a = r#"{"server":{"id":"1","name":"a"},"statsz":{"active_servers":3}}"#;
+        let b = r#"{"server":{"id":"2","name":"b"},"statsz":{"active_servers":2}}"#;
+        let of_a =
+            r#"{"server":{"id":"1","name":"a"},"data":{"connections":[{"name":"x"}],"total":1}}"#;
+        let of_b = r#"{"server":{"id":"2","name":"b"},"data":{"connections":[],"total":0}}"#;
+        for (servers, connections, gaps) in [
+            (
+                &[a, b][..],
+                &[of_a][..],
+                &["b: does not list its connections", "only 2 of 3 servers have replied"][..],
+            ),
+            (&[b], &[of_a, of_b], &[]),
+            (&[b], &[of_a], &["b: does not list its connections"]),
+            (&[b], &[of_b], &["only 1 of 2 servers have replied"]),
+            // A server without statistics.
+            (&[], &[of_a], &[]),
+        ] {
+            let all = merged(parse(servers), parse(connections));
+            assert_eq!(all.gaps, gaps, "{servers:?} {connections:?}");
+        }
+    }
 }
