@@ -1,5 +1,9 @@
 //! A command does not succeed if there may be processes that it does not know.
 
+use fjord::fleet::Report;
+use fjord::lifecycle::Tasks;
+use futures_util::StreamExt;
+
 use super::{document, fleet, run, text};
 use crate::support::fjord_binary;
 use crate::support::fleet::{Fleet, FleetOptions};
@@ -97,4 +101,38 @@ async fn a_fleet_that_is_too_large_for_a_query_makes_every_command_fail() {
     }
     let reloads = fleet.gateways[0].metric("fjord_config_reloads_total").await;
     assert!(reloads < 0.5, "the gateway has reloaded");
+}
+
+/// Connects a worker as soon as the fleet is queried for the first time. It replies to later queries, and serves no queue.
+async fn start_worker_at_first_query(url: String) {
+    let observer = async_nats::connect(&url).await.expect("the connection succeeds");
+    let mut queries = observer.subscribe("fjord.status").await.expect("a subscription");
+    observer.flush().await.expect("the server has the subscription");
+    let _detached = Tasks::new().spawn_background(async move {
+        queries.next().await.expect("a query");
+        let options = async_nats::ConnectOptions::new().name("fjord worker fjord starting");
+        let worker = options.connect(url).await.expect("the connection succeeds");
+        let mut queries = worker.subscribe("fjord.status").await.expect("a subscription");
+        while let Some(query) = queries.next().await {
+            let (role, id, host) = ("worker".to_owned(), "starting".to_owned(), "h".to_owned());
+            let report = Report { role, id, host, ..Report::default() };
+            let report = serde_json::to_vec(&report).expect("JSON");
+            let inbox = query.reply.expect("an inbox");
+            worker.publish(inbox, report.into()).await.expect("it is published");
+        }
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_has_just_started_is_not_taken_for_one_that_hangs() {
+    let nats = NatsOptions { has_tls: false, ..NatsOptions::default() };
+    let fleet = Fleet::start(FleetOptions { nats, ..FleetOptions::default() }).await;
+    start_worker_at_first_query(fleet.nats.urls()[0].clone()).await;
+    let monitoring = fleet.nats.servers[0].monitoring();
+    let mut command = tokio::process::Command::new(fjord_binary());
+    command.args(["queue", "pause", "echo", "--timeout", "2", "--config"]);
+    command.arg(fleet.gateways[0].directory());
+    command.arg(format!("--set=messaging.nats.monitoring={monitoring}"));
+    let output = command.output().await.expect("fjord runs");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
 }

@@ -14,6 +14,9 @@ use crate::fleet::query::{self, QueryLimits};
 
 /// The longest wait for the reports that identify the members.
 const GATHER_LIMIT: Duration = Duration::from_secs(3);
+/// How many times processes that have just connected are queried again. Each query waits until no reply has arrived for half a
+/// second, and a process replies as soon as it has subscribed, right after it has connected.
+const STARTING_QUERIES_MAX: usize = 4;
 
 impl<'a> ControlledFleet<'a> {
     /// Asks all processes to identify themselves.
@@ -41,21 +44,16 @@ impl<'a> ControlledFleet<'a> {
                 reports.len()
             ));
         }
-        let member = |report: fleet::Report| {
-            let fleet::Report { role, id, host, version, queues, is_truncated, .. } = report;
-            let names = || queues.into_iter().map(|queue| queue.name).collect();
-            let queues = (!is_truncated).then(names);
-            (id.clone(), Member { role, id, host, version, queues, ..Member::default() })
-        };
         let mut members: BTreeMap<String, Member> = reports.into_iter().map(member).collect();
         let (connected, unlisted) = connected::processes(connection).await;
+        add_starting(connection, &connected, &mut members).await?;
         if !unlisted.is_empty() {
             gaps.push(format!(
                 "not all processes that hang are known, because not all NATS servers list their connections: {}",
                 unlisted.join("; ")
             ));
         }
-        for ConnectedProcess { role, id, address } in connected {
+        for ConnectedProcess { role, id, address, .. } in connected {
             // The host name of a process that has not replied is not known.
             let (role, host) = (role.as_str().to_owned(), address);
             let hangs = Member { role, id: id.clone(), host, hangs: true, ..Member::default() };
@@ -86,4 +84,35 @@ impl<'a> ControlledFleet<'a> {
         }
         error
     }
+}
+
+/// Adds the processes that had not subscribed when the fleet was queried, because they were starting. They would otherwise be
+/// taken for processes that hang.
+///
+/// # Errors
+/// A message if a query cannot be sent.
+async fn add_starting(
+    connection: &NatsConnection,
+    connected: &[ConnectedProcess],
+    members: &mut BTreeMap<String, Member>,
+) -> Result<(), String> {
+    for _ in 0..STARTING_QUERIES_MAX {
+        let is_silent = |one: &&ConnectedProcess| one.is_new && !members.contains_key(&one.id);
+        let silent = connected.iter().filter(is_silent).count();
+        if silent == 0 {
+            break;
+        }
+        let limits = QueryLimits::of_command(members.len() + silent, GATHER_LIMIT);
+        let replies = query::query(&*connection.transport, &connection.prefix, limits).await;
+        let replies = replies.map_err(|error| format!("cannot query the fleet: {error}"))?;
+        members.extend(query::parse(&replies.messages).into_iter().map(member));
+    }
+    Ok(())
+}
+
+fn member(report: fleet::Report) -> (String, Member) {
+    let fleet::Report { role, id, host, version, queues, is_truncated, .. } = report;
+    let names = || queues.into_iter().map(|queue| queue.name).collect();
+    let queues = (!is_truncated).then(names);
+    (id.clone(), Member { role, id, host, version, queues, ..Member::default() })
 }

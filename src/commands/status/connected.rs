@@ -14,6 +14,8 @@ pub(in crate::commands) struct ConnectedProcess {
     pub(in crate::commands) id: String,
     /// The address that the process connects from.
     pub(in crate::commands) address: String,
+    /// Whether the process has connected so recently that it may not have received the last query.
+    pub(in crate::commands) is_new: bool,
 }
 
 /// Returns the connected processes in the fleet. There are none if the configuration names neither the NATS servers' monitoring
@@ -44,6 +46,7 @@ fn parse(connection: &MonitoredConnection, prefix: &Subject) -> Option<Connected
         role,
         id: id.to_owned(),
         address: connection.ip.clone(),
+        is_new: connection.is_new(),
     })
 }
 

@@ -13,9 +13,6 @@ use super::HISTORY_TIME;
 /// The maximum number of remembered processes that did not reply to the last query.
 const MISSING_MAX: usize = 1_000;
 
-/// The minimum age of a connection whose process should have replied to the query: longer than a query takes.
-const CONNECTED_SECONDS_MIN: u64 = 5;
-
 /// A connected process is added only while fewer than this many processes are known.
 const MEMBERS_MAX: usize = 10_000;
 
@@ -109,8 +106,11 @@ impl KnownMembers {
             let Some((role, id)) = process_of(&connection.name, prefix) else { continue };
             let is_full = self.by_id.len() >= MEMBERS_MAX;
             // A process may have started after the query was sent.
-            let is_new = connection.is_newer_than(CONNECTED_SECONDS_MIN);
-            if is_full || is_new || id.len() > TEXT_BYTES_MAX || self.by_id.contains_key(id) {
+            if is_full
+                || connection.is_new()
+                || id.len() > TEXT_BYTES_MAX
+                || self.by_id.contains_key(id)
+            {
                 continue;
             }
             let member = KnownMember {

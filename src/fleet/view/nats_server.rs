@@ -6,6 +6,9 @@ use tokio::time::Instant;
 use super::rates::UNKNOWN;
 use crate::telemetry::count_as_f64;
 
+/// The age in seconds up to which a connection is new: longer than a query takes. At most a minute.
+const NEW_SECONDS: u64 = 5;
+
 /// The state of a server at one moment.
 #[derive(Clone, Debug)]
 pub(crate) struct ServerSample {
@@ -85,10 +88,10 @@ pub(crate) struct MonitoredConnection {
 }
 
 impl MonitoredConnection {
-    /// Returns whether the connection was made less than `seconds` ago, at most a minute.
-    pub(crate) fn is_newer_than(&self, seconds: u64) -> bool {
+    /// Returns whether the connection is so new that its process may not have received a query that has just ended.
+    pub(crate) fn is_new(&self) -> bool {
         let uptime = self.uptime.strip_suffix('s').and_then(|number| number.parse::<u64>().ok());
-        uptime.is_some_and(|uptime| uptime < seconds)
+        uptime.is_some_and(|uptime| uptime < NEW_SECONDS)
     }
 }
 
