@@ -114,6 +114,12 @@ impl<K: Copy + Eq + Hash, V> FairOrder<K, V> {
 
     /// Takes a waiter that is served, and counts it for `ahead_of_new`.
     pub fn serve(&mut self, position: FairPosition<K>) -> Option<V> {
+        self.count_served(position);
+        self.take(position).map(|(_, waiter)| waiter)
+    }
+
+    /// Counts a waiter that was taken, and has been served since then, for `ahead_of_new`.
+    pub fn count_served(&mut self, position: FairPosition<K>) {
         self.served += 1;
         if let Some(waiters) = self.owners.get_mut(&position.owner) {
             if waiters.served_at.len() >= TURNS_MEASURED {
@@ -121,7 +127,6 @@ impl<K: Copy + Eq + Hash, V> FairOrder<K, V> {
             }
             waiters.served_at.push_back(self.served);
         }
-        self.take(position).map(|(_, waiter)| waiter)
     }
 
     /// Serves the first waiter.

@@ -159,6 +159,7 @@ impl SessionDriver {
             }
             DriverEvent::Signal(QueueSignal::SendToGroup) if context.is_linked => {
                 self.session.forget_refusals();
+                self.waiter.on_wake();
                 SessionEvent::SendToGroup
             }
             DriverEvent::Signal(QueueSignal::SendToGroup) => return,

@@ -207,9 +207,11 @@ impl WaitQueue {
         self.publish(&state);
     }
 
-    /// Records that the head got a slot by sending its request to the group, for the drain rate.
-    pub fn record_dequeue(&self, now: Instant) {
-        self.lock().record_dequeue(now);
+    /// Records that a waiter got a slot by sending its request to the group, for the expected waits.
+    pub fn record_dequeue(&self, id: WaiterId, now: Instant) {
+        let mut state = self.lock();
+        state.waiters.count_served(id.0);
+        state.record_dequeue(now);
     }
 
     /// Returns the number of a caller's waiters.

@@ -96,3 +96,56 @@ fn errors_of_a_procedure_are_answers_but_calls_that_time_out_are_not() {
         assert_eq!(answered_after(outcome), 2, "{outcome}");
     }
 }
+
+/// A worker that returns lets requests that wait try the group, and not only the first one.
+#[test]
+fn requests_that_the_group_accepts_after_a_wait_count_in_the_expected_wait() {
+    let prefix = Subject::new("test").unwrap();
+    let queue = GatewayQueue::new(0, &QueueName::new("waits").unwrap(), &prefix).unwrap();
+    let (queue, start) = (Arc::new(queue), Instant::now());
+    let config = SessionConfig {
+        accept_timeout: SECOND,
+        progress_interval: SECOND,
+        queue_retry_delay_min: SECOND,
+        queue_retry_delay_max: SECOND,
+        waiting_max: 100,
+        retry_percent: 100,
+        retries_per_second_min: 100,
+        window_parts: 0,
+        answer_bytes_max: 1024,
+    };
+    let budget = RetryBudget::new(100, 100, start);
+    let step = |driver: &mut SessionDriver, event: DriverEvent, now: Instant| {
+        let mut context = DriverContext {
+            now,
+            config: &config,
+            retry_budget: &budget,
+            is_linked: true,
+            has_answer_memory: &|| true,
+            random: &mut || 1.0,
+        };
+        driver.handle(event, &mut context);
+        while driver.next_action(&mut context).is_some() {}
+    };
+    let caller = CallerKey::new(None, ClientNetwork::new(Ipv4Addr::LOCALHOST.into(), 0));
+    let (sender, _messages) = mpsc::channel(100);
+    let waiting = || {
+        let endpoint = EndpointId::new("e").unwrap();
+        let waiter = QueueWaiter::new(caller, sender.clone());
+        let mut driver = SessionDriver::new(Arc::clone(&queue), endpoint, options(), waiter, start);
+        step(&mut driver, DriverEvent::Start { may_send_to_group: false }, start);
+        driver
+    };
+    let mut drivers: Vec<_> = (0..20).map(|_| waiting()).collect();
+    assert_eq!(queue.wait_queue.len(), 20);
+    for (seconds, driver) in (1..=10).zip(&mut drivers) {
+        let now = start + SECOND * seconds;
+        step(driver, DriverEvent::Signal(QueueSignal::SendToGroup), now);
+        let reply = Ok(Reply::Progress { control: None });
+        let reply = AttemptReply { attempt: 1, worker: None, reply, has_room: true };
+        step(driver, DriverEvent::Reply(reply), now);
+    }
+    assert_eq!(queue.wait_queue.len(), 10);
+    let wait = queue.wait_queue.retry_after(caller, start + SECOND * 10);
+    assert!(wait > SECOND * 5, "ten requests wait, and one was accepted each second: {wait:?}");
+}

@@ -24,7 +24,7 @@ pub struct QueueWaiter {
     id: Option<WaiterId>,
     try_at: Option<Instant>,
     tries: u32,
-    /// Whether the latest attempt was sent to the group as the head, not to an offered slot.
+    /// Whether the latest attempt was sent to the group, not to an offered slot.
     is_trying: bool,
 }
 
@@ -94,6 +94,11 @@ impl QueueWaiter {
         self.try_at = Some(now);
     }
 
+    /// Handles a signal that lets the waiter send its request to the group, although it may not be the head.
+    pub(super) fn on_wake(&mut self) {
+        self.is_trying = true;
+    }
+
     pub(super) fn on_offer(&mut self) {
         self.is_trying = false;
     }
@@ -119,8 +124,10 @@ impl QueueWaiter {
 
     /// Gives up the position after a worker has accepted the request.
     pub(super) fn on_accepted(&mut self, queue: &WaitQueue, now: Instant) {
-        if self.id.take().is_some() && self.is_trying {
-            queue.record_dequeue(now);
+        if let Some(id) = self.id.take()
+            && self.is_trying
+        {
+            queue.record_dequeue(id, now);
         }
     }
 }

@@ -277,8 +277,8 @@ fn a_head_that_gets_a_slot_from_the_group_has_had_its_turn() {
     let head = queue.join((named("many"), None), WaitReason::Busy, signals, MANY).unwrap();
     let mut second = join(&queue, named("many"), MANY).unwrap();
     let mut third = join(&queue, named("many"), MANY).unwrap();
-    let _taken = queue.take_turn(head);
-    queue.record_dequeue(now);
+    let taken = queue.take_turn(head);
+    queue.record_dequeue(taken, now);
     let mut single = join(&queue, named("single"), MANY).unwrap();
     for number in 1..=3 {
         assert_eq!(queue.offer(offer(number), now), Ok(()));
@@ -359,4 +359,27 @@ fn the_expected_wait_of_a_caller_depends_on_its_own_waiters() {
     assert!(queue.retry_after(named("many"), now) > Duration::from_secs(10));
     assert!(queue.retry_after(named("single"), now) < Duration::from_secs(3));
     inboxes.clear();
+}
+
+#[test]
+fn the_expected_wait_includes_requests_that_the_group_accepts() {
+    let (queue, start) = (queue(), Instant::now());
+    let many: Vec<_> = (0..10).map(|_| join(&queue, named("many"), MANY).unwrap()).collect();
+    let mut now = start;
+    for _ in 0..5 {
+        now += Duration::from_secs(1);
+        queue.offer(offer(1), now).unwrap();
+        for name in ["one", "two"] {
+            let (signals, _messages) = mpsc::channel(8);
+            let id = queue.join((named(name), None), WaitReason::Busy, signals, MANY).unwrap();
+            let taken = queue.take_turn(id);
+            now += Duration::from_secs(1);
+            queue.record_dequeue(taken, now);
+        }
+    }
+    // Five requests of this caller are left, and one in three slots was its own.
+    let wait_max = Duration::from_secs(10);
+    assert_eq!(queue.admit(named("many"), wait_max, MANY, now), QueueAdmission::Reject);
+    assert!(queue.retry_after(named("many"), now) > wait_max);
+    drop(many);
 }
