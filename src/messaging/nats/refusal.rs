@@ -28,8 +28,8 @@ impl SubscriptionRefusal {
     }
 }
 
-/// The minimum length of a token that is an id.
-const ID_LENGTH_MIN: usize = 12;
+/// The length in bytes from which a token of a subject is considered generated.
+const GENERATED_LENGTH_MIN: usize = 12;
 
 /// Returns the subject in the server's error about a message to a subject to which this user may not publish. `None` if the error
 /// concerns something else, such as a reply subject that the server reserves.
@@ -42,11 +42,11 @@ pub(super) fn refused_publish(error: &str) -> Option<&str> {
 pub(super) fn owner_part(subject: &str) -> &str {
     // The prefix of an inbox identifies its owner; the id of a process or of a request follows. In `fjord.q.<queue>`, the first
     // three tokens identify the owner.
-    let is_id = |token: &str| {
-        token.len() >= ID_LENGTH_MIN || token.bytes().any(|byte| byte.is_ascii_digit())
+    let looks_generated = |token: &str| {
+        token.len() >= GENERATED_LENGTH_MIN || token.bytes().any(|byte| byte.is_ascii_digit())
     };
     let tokens = if subject.starts_with('_') {
-        let prefix = subject.split('.').skip(1).take_while(|token| !is_id(token)).count();
+        let prefix = subject.split('.').skip(1).take_while(|token| !looks_generated(token)).count();
         1 + prefix.min(2)
     } else {
         3
