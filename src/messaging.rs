@@ -12,6 +12,8 @@ use crate::config::messaging::TransportConfig;
 use crate::future::BoxFuture;
 use crate::message::{Message, Subject};
 
+#[cfg(test)]
+pub(crate) mod fake;
 mod link;
 pub mod nats;
 

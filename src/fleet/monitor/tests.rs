@@ -1,146 +1,40 @@
 //! Tests when a monitor queries the fleet, and the document that the page requests.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
-use futures_util::Stream;
 use serde_json::Value;
-use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::*;
 use crate::cli::Role;
-use crate::config::messaging::TransportConfig;
 use crate::fleet::ProcessIdentity;
 use crate::fleet::report::{DemandReport, QueueReport, SlotsReport};
-use crate::future::BoxFuture;
 use crate::message::{Message, Subject};
-use crate::messaging::{Link, RoundTrip, SettingsState, Subscription, TransportError};
+use crate::messaging::fake::FakeTransport;
 use crate::telemetry::{Distribution, count_as_f64};
 
-/// A transport that counts messages, and has a reply to each query.
-#[derive(Debug)]
-struct CountingTransport {
-    published: AtomicUsize,
-    queries: AtomicU64,
-    replies: Vec<Report>,
-    link: watch::Sender<Link>,
-}
-
-impl CountingTransport {
-    fn new(replies: Vec<Report>) -> Arc<Self> {
-        let link = watch::Sender::new(Link { state: LinkState::Up, epoch: 1 });
-        Arc::new(Self { published: AtomicUsize::new(0), queries: AtomicU64::new(0), replies, link })
-    }
-
-    fn published(&self) -> usize {
-        self.published.load(Ordering::Relaxed)
-    }
-}
-
-type SubscribeFuture<'a> = BoxFuture<'a, Result<Box<dyn Subscription>, TransportError>>;
-
-/// A subscription whose messages have already arrived.
-#[derive(Debug)]
-struct ListedReplies(Vec<Message>);
-
-impl Stream for ListedReplies {
-    type Item = Message;
-
-    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Message>> {
-        Poll::Ready(self.0.pop())
-    }
-}
-
-impl Subscription for ListedReplies {
-    fn leave_after(&mut self, _: u64) -> BoxFuture<'_, Result<(), TransportError>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn served(&self) -> watch::Receiver<bool> {
-        watch::Sender::new(true).subscribe()
-    }
-}
-
-impl Transport for CountingTransport {
-    fn publish(&self, _: Message) -> BoxFuture<'_, Result<(), TransportError>> {
-        let is_up = self.link.borrow().is_up();
-        if is_up {
-            self.published.fetch_add(1, Ordering::Relaxed);
-        }
-        Box::pin(async move { if is_up { Ok(()) } else { Err(TransportError::Disconnected) } })
-    }
-
-    fn subscribe<'a>(&'a self, subject: &'a Subject) -> SubscribeFuture<'a> {
-        let step = self.queries.fetch_add(1, Ordering::Relaxed) + 1;
+/// Returns a transport with a reply from each of these processes to each query.
+fn transport(replies: Vec<Report>) -> Arc<FakeTransport> {
+    let queries = AtomicU64::new(0);
+    FakeTransport::with_replies(move |subject| {
+        let step = queries.fetch_add(1, Ordering::Relaxed) + 1;
         let message = |report: &Report| {
             let payload = serde_json::to_vec(&grown(report, step)).unwrap().into();
             Message { payload, ..Message::to(subject.clone()) }
         };
-        let replies: Vec<Message> = self.replies.iter().map(message).collect();
-        let subscription = ListedReplies(replies);
-        Box::pin(async move { Ok(Box::new(subscription) as Box<dyn Subscription>) })
-    }
-
-    fn subscribe_optional<'a>(&'a self, subject: &'a Subject) -> SubscribeFuture<'a> {
-        self.subscribe(subject)
-    }
-
-    fn queue_subscribe<'a>(&'a self, subject: &'a Subject, _: &'a str) -> SubscribeFuture<'a> {
-        self.subscribe(subject)
-    }
-
-    fn flush(&self) -> BoxFuture<'_, Result<(), TransportError>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn flush_within(&self, _: Duration) -> BoxFuture<'_, Result<(), TransportError>> {
-        self.flush()
-    }
-
-    fn link(&self) -> watch::Receiver<Link> {
-        self.link.subscribe()
-    }
-
-    fn round_trip(&self) -> RoundTrip {
-        RoundTrip::default()
-    }
-
-    fn payload_bytes_max(&self) -> usize {
-        1 << 20
-    }
-
-    fn reconfigure(&self, _: &TransportConfig) {}
-
-    fn settings(&self) -> watch::Receiver<SettingsState> {
-        watch::Sender::new(SettingsState::InUse).subscribe()
-    }
-
-    fn connect_failure(&self) -> Option<String> {
-        None
-    }
-
-    fn problems(&self) -> BTreeMap<String, String> {
-        BTreeMap::new()
-    }
-
-    fn inbox(&self) -> Subject {
-        Subject::new("_INBOX.own").unwrap()
-    }
+        replies.iter().map(message).collect()
+    })
 }
 
 /// A gateway whose page is tested, with a transport that has replies from other processes.
 struct MonitoredGateway {
-    transport: Arc<CountingTransport>,
+    transport: Arc<FakeTransport>,
     document: DocumentSource,
 }
 
 impl MonitoredGateway {
     fn start(covers_fleet: bool, replies: Vec<Report>) -> Self {
-        let transport = CountingTransport::new(replies);
+        let transport = transport(replies);
         let prefix = Subject::new("fjord").unwrap();
         let mut identity = ProcessIdentity::new(Role::Gateway, prefix, &transport.inbox());
         identity.host = "gw-1".to_owned();
@@ -243,7 +137,7 @@ fn times(count: u64, seconds: f64) -> Distribution {
 async fn the_fleet_is_queried_only_while_somebody_looks_and_shortly_after() {
     let gateway = MonitoredGateway::start(true, vec![worker_report()]);
     sleep(HISTORY_TIME * 2).await;
-    assert_eq!(gateway.transport.published(), 0, "nobody has looked");
+    assert_eq!(gateway.transport.published().len(), 0, "nobody has looked");
 
     assert_eq!(
         gateway.document(None)["bottleneck"],
@@ -251,23 +145,23 @@ async fn the_fleet_is_queried_only_while_somebody_looks_and_shortly_after() {
         "the first rates need two reports"
     );
     sleep(Duration::from_millis(1_500)).await;
-    assert_eq!(gateway.transport.published(), 2);
+    assert_eq!(gateway.transport.published().len(), 2);
     let document = gateway.document(None);
     assert_eq!(document["bottleneck"]["kind"], "none", "{document}");
     assert_eq!(document["processes"].as_array().map(Vec::len), Some(2), "{document}");
 
     sleep(LINGER).await;
-    let last = gateway.transport.published();
+    let last = gateway.transport.published().len();
     let expected = usize::try_from(LINGER.as_secs() / INTERVAL.as_secs()).unwrap() + 2;
     assert!((expected - 1..=expected + 1).contains(&last), "{last} queries");
     sleep(HISTORY_TIME * 2).await;
-    let ended = gateway.transport.published();
+    let ended = gateway.transport.published().len();
     assert!(ended <= last + 1, "nobody has looked for a long time");
     let document = gateway.document(None);
     assert_eq!(document["processes"], Value::Array(Vec::new()), "old data is discarded");
 
     sleep(Duration::from_millis(1_500)).await;
-    assert_eq!(gateway.transport.published(), ended + 2, "the collection starts again");
+    assert_eq!(gateway.transport.published().len(), ended + 2, "the collection starts again");
 }
 
 #[tokio::test(start_paused = true)]
@@ -278,7 +172,7 @@ async fn a_process_that_does_not_cover_the_fleet_never_sends_a_query() {
         assert_eq!(document["covers_fleet"], false);
         sleep(INTERVAL).await;
     }
-    assert_eq!(worker.transport.published(), 0);
+    assert_eq!(worker.transport.published().len(), 0);
     let document = worker.document(None);
     assert_eq!(document["processes"].as_array().map(Vec::len), Some(1), "{document}");
     assert_eq!(document["failure"], Value::Null);
@@ -289,7 +183,7 @@ async fn without_nats_the_last_data_stays_and_is_marked() {
     let gateway = MonitoredGateway::start(true, vec![worker_report()]);
     gateway.document(None);
     sleep(INTERVAL * 2).await;
-    let link = |state| gateway.transport.link.send_replace(Link { state, epoch: 1 });
+    let link = |state| gateway.transport.set_link(state);
     link(LinkState::Down);
     sleep(INTERVAL * 4).await;
     let document = gateway.document(None);

@@ -1,18 +1,8 @@
 //! Tests the format of messages, and which messages are ignored.
 
-use std::collections::BTreeMap;
-use std::pin::Pin;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
-
-use futures_util::Stream;
-
 use super::*;
 use crate::catalogue::endpoint::RateLimit;
-use crate::config::messaging::TransportConfig;
-use crate::future::BoxFuture;
-use crate::messaging::{Link, LinkState, RoundTrip, SettingsState, TransportError};
+use crate::messaging::fake::FakeTransport;
 use crate::roles::gateway::admission::rate_limit::consumed_quotas::{CallerKind, QuotaKey};
 use crate::roles::gateway::client::network::ClientNetwork;
 
@@ -98,111 +88,9 @@ fn the_number_of_callers_is_bounded_and_messages_are_split() {
     }
 }
 
-/// A transport whose first subscriptions fail, and that stores or refuses published messages.
-#[derive(Debug, Default)]
-struct UnreliableSubscriptions {
-    failures_left: AtomicUsize,
-    refuses_messages: AtomicBool,
-    refused: AtomicUsize,
-    published: Mutex<Vec<Message>>,
-}
-
-/// A subscription that receives nothing.
-#[derive(Debug)]
-struct SilentSubscription;
-
-impl Stream for SilentSubscription {
-    type Item = Message;
-
-    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Message>> {
-        Poll::Pending
-    }
-}
-
-impl Subscription for SilentSubscription {
-    fn leave_after(&mut self, _: u64) -> BoxFuture<'_, Result<(), TransportError>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn served(&self) -> watch::Receiver<bool> {
-        watch::Sender::new(true).subscribe()
-    }
-}
-
-type Subscribed<'a> = BoxFuture<'a, Result<Box<dyn Subscription>, TransportError>>;
-
-impl Transport for UnreliableSubscriptions {
-    fn publish(&self, message: Message) -> BoxFuture<'_, Result<(), TransportError>> {
-        if self.refuses_messages.load(Ordering::Relaxed) {
-            self.refused.fetch_add(1, Ordering::Relaxed);
-            return Box::pin(async { Err(TransportError::Full) });
-        }
-        self.published.lock().unwrap().push(message);
-        Box::pin(async { Ok(()) })
-    }
-
-    fn subscribe<'a>(&'a self, _: &'a Subject) -> Subscribed<'a> {
-        let left = &self.failures_left;
-        let failed =
-            left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
-        Box::pin(async move {
-            match failed {
-                Ok(_) => Err(TransportError::TimedOut),
-                Err(_) => Ok(Box::new(SilentSubscription) as Box<dyn Subscription>),
-            }
-        })
-    }
-
-    fn subscribe_optional<'a>(&'a self, subject: &'a Subject) -> Subscribed<'a> {
-        self.subscribe(subject)
-    }
-
-    fn queue_subscribe<'a>(&'a self, subject: &'a Subject, _: &'a str) -> Subscribed<'a> {
-        self.subscribe(subject)
-    }
-
-    fn flush(&self) -> BoxFuture<'_, Result<(), TransportError>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn flush_within(&self, _: Duration) -> BoxFuture<'_, Result<(), TransportError>> {
-        self.flush()
-    }
-
-    fn link(&self) -> watch::Receiver<Link> {
-        watch::Sender::new(Link { state: LinkState::Up, epoch: 1 }).subscribe()
-    }
-
-    fn round_trip(&self) -> RoundTrip {
-        RoundTrip::default()
-    }
-
-    fn payload_bytes_max(&self) -> usize {
-        1 << 20
-    }
-
-    fn reconfigure(&self, _: &TransportConfig) {}
-
-    fn settings(&self) -> watch::Receiver<SettingsState> {
-        watch::Sender::new(SettingsState::InUse).subscribe()
-    }
-
-    fn connect_failure(&self) -> Option<String> {
-        None
-    }
-
-    fn problems(&self) -> BTreeMap<String, String> {
-        BTreeMap::new()
-    }
-
-    fn inbox(&self) -> Subject {
-        Subject::new("_INBOX.own").unwrap()
-    }
-}
-
 /// Returns the callers in the messages so far.
-fn published(transport: &UnreliableSubscriptions) -> Vec<QuotaKey> {
-    let messages = transport.published.lock().unwrap();
+fn published(transport: &FakeTransport) -> Vec<QuotaKey> {
+    let messages = transport.published();
     let consumed = messages.iter().map(|message| parse(&message.payload).unwrap().consumed);
     consumed.flat_map(|all| all.iter().map(|(key, ..)| key).collect::<Vec<_>>()).collect()
 }
@@ -210,11 +98,7 @@ fn published(transport: &UnreliableSubscriptions) -> Vec<QuotaKey> {
 #[tokio::test(start_paused = true)]
 async fn consumption_without_a_subscription_is_not_reported() {
     const FAILURES: usize = 3;
-    let subscriptions = UnreliableSubscriptions {
-        failures_left: AtomicUsize::new(FAILURES),
-        ..UnreliableSubscriptions::default()
-    };
-    let transport = Arc::new(subscriptions);
+    let transport = FakeTransport::silent(FAILURES);
     let config = RateLimitConfig { scope: RateLimitScope::Fleet, interval: Duration::from_secs(5) };
     let limiter = Arc::new(RateLimiter::new(config));
     let carrier = Arc::clone(&transport) as Arc<dyn Transport>;
@@ -227,7 +111,7 @@ async fn consumption_without_a_subscription_is_not_reported() {
         sleep(SUBSCRIBE_PAUSE / 2).await;
     }
     sleep(Duration::from_secs(1)).await;
-    assert_eq!(transport.failures_left.load(Ordering::Relaxed), 0);
+    assert_eq!(transport.subscription_failures_left(), 0);
     assert_eq!(published(&transport), [], "it is out of date");
     limiter.add_pending(key("after"), Duration::from_secs(1));
     sleep(Duration::from_secs(6)).await;
@@ -239,15 +123,11 @@ async fn consumption_without_a_subscription_is_not_reported() {
     limiter.add_pending(key("last"), Duration::from_secs(1));
     exchange.report_last().await;
     assert_eq!(published(&transport).last(), Some(&key("last").0));
-    transport.refuses_messages.store(true, Ordering::Relaxed);
+    transport.refuse_messages(true);
     (0..3_000).for_each(|number| limiter.add_pending(key(&number.to_string()), LIMIT.window));
     exchange.report_last().await;
-    assert_eq!(
-        transport.refused.load(Ordering::Relaxed),
-        1,
-        "a drain does not wait for each message"
-    );
-    transport.refuses_messages.store(false, Ordering::Relaxed);
+    assert_eq!(transport.refused(), 1, "a drain does not wait for each message");
+    transport.refuse_messages(false);
     limiter.reconfigure(RateLimitConfig { scope: RateLimitScope::Gateway, ..config });
     limiter.add_pending(key("alone"), Duration::from_secs(1));
     exchange.report_last().await;
