@@ -103,7 +103,7 @@ metrics! {
     NATS_RECONNECTS: Counter "fjord_nats_reconnects_total", "Connections to NATS established after the first one.";
     NATS_CLIENTS_REPLACED: Counter "fjord_nats_clients_replaced_total", "NATS clients replaced, by reason: `ended`, `silent`, `subscriptions`.";
     NATS_SUBSCRIPTIONS_REFUSED: Gauge "fjord_nats_subscriptions_refused", "Subscriptions that NATS currently refuses, by kind: `inbox`, `control`, `queue`, `optional`.";
-    NATS_SUBSCRIPTIONS_LOST: Counter "fjord_nats_subscriptions_lost_total", "Inbox subscriptions that the NATS server no longer had, and that were made again.";
+    NATS_SUBSCRIPTIONS_LOST: Counter "fjord_nats_subscriptions_lost_total", "Inbox subscriptions that the NATS server had lost and that the process restored.";
     NATS_ROUND_TRIP: Gauge "fjord_nats_round_trip_seconds", "Smoothed round trip of a message from this process through NATS to itself.";
     NATS_PERMISSION_VIOLATIONS: Counter "fjord_nats_permission_violations_total", "Messages and subscriptions that NATS refused because the user lacks a permission, by operation: `publish`, `subscribe`.";
     NATS_EVENTS: Counter "fjord_nats_events_total", "Events reported by the NATS client, by event.";

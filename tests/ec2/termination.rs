@@ -96,7 +96,7 @@ async fn an_action_whose_completion_was_not_answered_is_not_an_error() {
     let mut watch = host.watch(&HOOK);
     assert_eq!(watch.wait(SOON * 2).await.code(), Some(3), "{}", watch.log());
     let log = watch.log();
-    let ended = "the action has ended before this instance was drained";
+    let ended = "the action ended before this instance was drained";
     assert!(log.contains(UNKNOWN_HOOK) && log.contains(ended), "{log}");
 }
 

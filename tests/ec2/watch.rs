@@ -246,8 +246,9 @@ async fn an_interruption_that_is_over_at_the_start_is_an_error_and_does_not_stop
     let notice = format!(r#"{{"action": "terminate", "time": "{time}"}}"#);
     host.aws.set(INTERRUPTED.0, Some(&notice));
     let mut watch = host.watch(&HOOK);
-    let expected =
-        format!("error: this spot instance will be interrupted (terminate) at {time}: over");
+    let expected = format!(
+        "error: this spot instance will be interrupted (terminate) at {time}: the interruption is over"
+    );
     eventually(SOON, TICK, || watch.log().contains(&expected)).await;
     for_a_while(Duration::from_secs(3)).await;
     assert_eq!(watch.log().matches(&expected).count(), 1, "{}", watch.log());

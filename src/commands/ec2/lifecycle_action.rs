@@ -132,7 +132,7 @@ impl LifecycleAction {
 
     fn no_action(&self, refusal: &ServiceError) -> String {
         let cause = if self.is_known {
-            "the action has ended before this instance was drained, because of its heartbeat timeout, for instance"
+            "the action ended before this instance was drained, for example because its heartbeat timeout expired"
         } else if self.may_be_completed {
             "an earlier request without an answer may have completed the action; otherwise check the names of the hook and the group"
         } else {

@@ -107,8 +107,9 @@ impl Watch<'_> {
         }
         if let Some(notice) = &missed {
             let now = Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true);
-            let what =
-                format!("over according to the clock of this host ({now}), so nothing is drained");
+            let what = format!(
+                "the interruption is over according to this host's clock ({now}), so the host is not drained"
+            );
             writeln!(output.err, "error: {}: {what}", printable(&notice.to_string()))?;
         }
         output.out.flush()

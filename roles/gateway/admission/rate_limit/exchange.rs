@@ -103,7 +103,7 @@ impl RateExchange {
                             %error,
                             subject = self.subject.as_str(),
                             "cannot subscribe to the other gateways' messages about what callers have consumed: for now, each \
-                             gateway counts alone"
+                             gateway enforces the limits separately"
                         );
                     }
                     sleep(SUBSCRIBE_PAUSE).await;
@@ -178,7 +178,8 @@ impl RateExchange {
                 if conditions::raise(&UNSENT, "rates") {
                     tracing::warn!(
                         error,
-                        "cannot tell the other gateways what callers have consumed: for now, each gateway counts alone"
+                        "cannot report consumed quotas to the other gateways: for now, each gateway enforces the limits \
+                         separately"
                     );
                 }
                 return;

@@ -75,11 +75,11 @@ fn every_error_in_a_request_is_reported() {
         ),
         (
             format!(r#"{key},"parameters":{{"id":1,"office":"a"}}"#),
-            "examples.one.parameters.office: comes from the caller's credentials",
+            "examples.one.parameters.office: the value comes from the caller's credentials",
         ),
         (
             format!(r#"{key},"parameters":{{"id":1,"idempotency_key":"a"}}"#),
-            "examples.one.parameters.idempotency_key: expected `Idempotency-Key` in `headers`",
+            "examples.one.parameters.idempotency_key: must be the header `Idempotency-Key` in `headers`",
         ),
         (r#""parameters":{"id":1}"#.to_owned(), "examples.one.headers.Idempotency-Key: required"),
         (

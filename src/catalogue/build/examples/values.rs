@@ -51,11 +51,11 @@ fn unknown(endpoint: &Endpoint, name: &str) -> Option<String> {
     let declared = endpoint.parameters.iter().find(|parameter| *parameter.name == *name);
     let expected = match declared.map(|parameter| parameter.source) {
         Some(ParameterSource::Claim) => {
-            "comes from the caller's credentials: expected it in `caller.claims`"
+            "the value comes from the caller's credentials: it must be in `caller.claims`"
         }
         Some(ParameterSource::Context) => match name {
-            "idempotency_key" => "expected `Idempotency-Key` in `headers` instead",
-            "principal" => "expected it in `caller` instead",
+            "idempotency_key" => "must be the header `Idempotency-Key` in `headers` instead",
+            "principal" => "must be in `caller` instead",
             _ => "expected none, because the gateway supplies the value",
         },
         Some(_) => return None,
