@@ -71,6 +71,8 @@ pub struct QueueReport {
     pub calls: u64,
     /// The number of those calls or requests that failed.
     pub errors: u64,
+    /// The number of a worker's calls that did not run to their end, because time ran out or their session had ended.
+    pub stopped: u64,
     /// The outcome of the last failure, if known.
     pub last_error: String,
     /// How long calls occupied a slot (worker) or requests took (gateway).

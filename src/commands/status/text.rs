@@ -290,14 +290,32 @@ fn server(server: &NatsServerView) -> Vec<String> {
 /// Returns a line for each queue with requests that no worker accepts, or with slots that are reserved for offers.
 fn queue_notes(queue: &QueueView) -> Vec<String> {
     let QueueDiagnosis {
-        unaccepted, unaccepted_seconds, offered, offers_made, offers_lapsed, ..
+        unaccepted,
+        unaccepted_seconds,
+        timed_out_unaccepted,
+        stopped,
+        offered,
+        offers_made,
+        offers_lapsed,
+        ..
     } = queue.diagnosis;
     let mut notes = Vec::new();
-    if queue.diagnosis.is_not_accepted() {
+    if queue.diagnosis.is_not_accepted() && unaccepted == 0 {
+        notes.push(format!(
+            "queue {}: no worker had accepted {timed_out_unaccepted} requests when they ran out of time",
+            queue.name
+        ));
+    } else if queue.diagnosis.is_not_accepted() {
         let since = seconds(Some(unaccepted_seconds));
         notes.push(format!(
             "queue {}: no worker has accepted {unaccepted} requests, the oldest of which was sent {since} ago",
             queue.name
+        ));
+    }
+    if queue.is_hanging() {
+        notes.push(format!(
+            "queue {}: its calls do not end: {} are running, {stopped} were stopped because time ran out, and none was answered",
+            queue.name, queue.running
         ));
     }
     if queue.diagnosis.has_lapsing_offers() {

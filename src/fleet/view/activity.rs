@@ -162,6 +162,9 @@ impl WorkerQueueView {
     }
 }
 
+/// A queue counts as saturated if all its slots are in use for at least this share of the time.
+const SATURATED: f64 = 0.5;
+
 /// Returns a share that is at most 1. `UNKNOWN` stays `UNKNOWN`, which `f64::min` would replace.
 fn at_most_one(share: f64) -> f64 {
     if share > 1.0 { 1.0 } else { share }
@@ -205,6 +208,17 @@ impl QueueView {
             self.waiting += demand.waiting;
             self.waits.add(&since(&demand.waits, earlier.map(|earlier| &earlier.waits)));
         }
+    }
+
+    /// Returns whether all slots were in use for most of the time.
+    pub(crate) fn is_saturated(&self) -> bool {
+        self.saturated >= SATURATED
+    }
+
+    /// Returns whether the calls of the queue do not end: one is too old or, if the queue is saturated, all had to be stopped.
+    pub(crate) fn is_hanging(&self) -> bool {
+        let stops_all = self.is_saturated() && self.diagnosis.stops_all_calls();
+        self.diagnosis.has_old_call() || stops_all
     }
 
     fn add_worker(&mut self, queue: &WorkerQueueView, last_error: &str) {

@@ -12,8 +12,6 @@ mod progress;
 
 use progress::{offers_not_taken, stalled, unreachable_workers};
 
-/// A queue counts as saturated if all its slots are in use for at least this share of the time.
-const SATURATED: f64 = 0.5;
 /// A gateway counts as full if requests in flight reach this share of its limit.
 const FULL: f64 = 0.9;
 /// Connections are the bottleneck if calls spend at least this share of their time waiting for one.
@@ -116,7 +114,7 @@ fn arrivals(queue: &QueueView) -> String {
 }
 
 fn saturated(processes: &[ProcessView], queues: &[QueueView]) -> Option<Bottleneck> {
-    let is_saturated = |queue: &&QueueView| queue.saturated >= SATURATED;
+    let is_saturated = |queue: &&QueueView| queue.is_saturated();
     let worst = |a: &&QueueView, b: &&QueueView| {
         a.waiting.cmp(&b.waiting).then(a.saturated.total_cmp(&b.saturated))
     };
