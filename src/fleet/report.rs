@@ -13,6 +13,7 @@ use crate::telemetry::{Distribution, names, snapshot};
 use super::ProcessIdentity;
 
 mod diagnosis;
+mod shortening;
 
 pub use diagnosis::{DeliveryReport, OffersReport};
 
@@ -57,8 +58,12 @@ pub struct Report {
     pub weighted_queues: Vec<WeightedQueueReport>,
     /// The databases of a worker.
     pub databases: Vec<DatabaseReport>,
-    /// Whether `queues` and `weighted_queues` were left empty because they did not fit into one message.
+    /// Whether `queues` and `weighted_queues` are not complete, because they did not fit into one message.
     pub is_truncated: bool,
+    /// The number of entries that `queues` lacks. Earlier versions omitted all queues and did not report their number.
+    pub queues_omitted: u64,
+    /// The number of entries that `weighted_queues` lacks.
+    pub weighted_queues_omitted: u64,
 }
 
 /// One queue in one process.

@@ -28,8 +28,12 @@ pub(crate) struct ProcessView {
     pub(crate) rates: CallRates,
     pub(crate) queues: Vec<WorkerQueueView>,
     pub(crate) databases: Vec<DatabaseView>,
-    /// Whether the queues are missing because they did not fit into the report.
+    /// Whether queues are missing because they did not fit into the report.
     pub(crate) is_truncated: bool,
+    /// The number of these queues. Zero if the process does not report it.
+    pub(crate) queues_omitted: u64,
+    /// The number of missing queues of endpoints with several queues. Zero if the process does not report it.
+    pub(crate) weighted_queues_omitted: u64,
     /// Whether rates are missing, because there are no two reports that contain all queues.
     pub(crate) is_partial: bool,
 }
@@ -130,6 +134,8 @@ impl ProcessView {
             databases: now.databases.iter().map(database).collect(),
             queues: pair.queues().filter_map(queue).collect(),
             is_truncated: now.is_truncated,
+            queues_omitted: now.queues_omitted,
+            weighted_queues_omitted: now.weighted_queues_omitted,
             rates,
             is_partial,
         }
