@@ -129,13 +129,16 @@ impl Outcome {
         !self.is_complete() && !matches!(self, Self::BadArgument) && !is_due_to_caller
     }
 
-    /// Returns whether the call was stopped because it, or something that it waited for, took too long.
+    /// Returns whether the call was not started or was stopped because it, or something that it waited for, took too long, or because
+    /// its session had ended.
     #[must_use]
     pub const fn is_stalled(self) -> bool {
         matches!(
             self,
             Self::SqlTimeout
                 | Self::PoolTimeout
+                | Self::Expired
+                | Self::NotGranted
                 | Self::ClaimTimeout
                 | Self::Cancelled
                 | Self::AttemptTimeout

@@ -8,6 +8,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 mod nats;
+mod overload;
 
 use super::fleet_status::status_command::status;
 use super::support::caller_pool::CallerPool;
@@ -33,7 +34,7 @@ fn queue<'a>(view: &'a Value, name: &str) -> &'a Value {
     queues.iter().find(|queue| queue["name"] == name).expect("the queue")
 }
 
-/// An endpoint whose requests do not end during a test, and one whose calls time out.
+/// An endpoint whose requests do not end during a test, and endpoints whose calls time out.
 const ENDPOINTS: (&str, &str) = (
     "patience.json",
     r#"{
@@ -48,6 +49,24 @@ const ENDPOINTS: (&str, &str) = (
     "procedure": "ledger.slow",
     "parameters": { "ms": { "in": "query", "type": "int32", "default": 1 } },
     "result": "value", "timeout": "2s", "session": "2s", "auth": "public"
+  },
+  "brief-once": {
+    "route": "POST /v1/brief",
+    "procedure": "ledger.slow",
+    "parameters": { "ms": { "in": "query", "type": "int32", "default": 1 } },
+    "result": "value", "timeout": "2s", "session": "2s", "auth": "public"
+  },
+  "lasting": {
+    "route": "GET /v1/lasting",
+    "procedure": "ledger.slow",
+    "parameters": { "ms": { "in": "query", "type": "int32", "default": 1 } },
+    "result": "value", "timeout": "1s", "session": "2s", "auth": "public"
+  },
+  "short": {
+    "route": "GET /v1/short",
+    "procedure": "ledger.slow",
+    "parameters": { "ms": { "in": "query", "type": "int32", "default": 1 } },
+    "result": "value", "timeout": "300ms", "session": "300ms", "auth": "public"
   }
 }"#,
 );

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 mod bottleneck;
 mod call_command;
+mod large_reports;
 pub(crate) mod status_command;
 
 use super::foreign_workers::python;

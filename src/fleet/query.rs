@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::lifecycle::Tasks;
 use crate::message::{Message, Subject, SubjectError};
 use crate::messaging::{Subscription, Transport, TransportError};
+use crate::telemetry::conditions::{self, ConditionKind};
 
 use super::{FleetMember, Report};
 
@@ -24,6 +25,9 @@ const BYTES_MAX: usize = 64 << 20;
 const SILENCE: Duration = Duration::from_millis(500);
 /// The time that replaces `SILENCE` once the expected number of replies has arrived.
 const SILENCE_COMPLETE: Duration = Duration::from_millis(100);
+
+/// Logged when replies begin to omit queues. `fjord status` shows how many.
+const QUEUES_OMITTED: ConditionKind = ConditionKind::new("status replies omit queues");
 
 /// The number of queries so far. Each has its own inbox.
 static QUERIES: AtomicU64 = AtomicU64::new(0);
@@ -46,13 +50,15 @@ pub async fn serve(
             let report = member.report();
             let sent = match send(&*transport, &report, inbox.clone()).await {
                 Err(TransportError::TooLarge) => {
-                    let cut = Report {
-                        queues: Vec::new(),
-                        weighted_queues: Vec::new(),
-                        is_truncated: true,
-                        ..(*report).clone()
-                    };
-                    send(&*transport, &cut, inbox).await
+                    let short = report.shortened(transport.payload_bytes_max());
+                    if conditions::raise(&QUEUES_OMITTED, "") {
+                        tracing::warn!(
+                            queues = short.queues_omitted + short.weighted_queues_omitted,
+                            "the reply to a status query omits queues that do not fit into one message; increase max_payload of the \
+                             NATS servers"
+                        );
+                    }
+                    send(&*transport, &short, inbox).await
                 }
                 sent => sent,
             };

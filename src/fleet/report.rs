@@ -13,6 +13,7 @@ use crate::telemetry::{Distribution, names, snapshot};
 use super::ProcessIdentity;
 
 mod diagnosis;
+mod shortening;
 
 pub use diagnosis::{DeliveryReport, OffersReport};
 
@@ -57,8 +58,12 @@ pub struct Report {
     pub weighted_queues: Vec<WeightedQueueReport>,
     /// The databases of a worker.
     pub databases: Vec<DatabaseReport>,
-    /// Whether `queues` and `weighted_queues` were left empty because they did not fit into one message.
+    /// Whether `queues` and `weighted_queues` are not complete, because they did not fit into one message.
     pub is_truncated: bool,
+    /// The number of entries that `queues` lacks. Earlier versions omitted all queues and did not report their number.
+    pub queues_omitted: u64,
+    /// The number of entries that `weighted_queues` lacks.
+    pub weighted_queues_omitted: u64,
 }
 
 /// One queue in one process.
@@ -71,6 +76,8 @@ pub struct QueueReport {
     pub calls: u64,
     /// The number of those calls or requests that failed.
     pub errors: u64,
+    /// The number of a worker's calls that did not run to their end, because time ran out or their session had ended.
+    pub stopped: u64,
     /// The outcome of the last failure, if known.
     pub last_error: String,
     /// How long calls occupied a slot (worker) or requests took (gateway).

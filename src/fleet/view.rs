@@ -1,6 +1,6 @@
 //! The state of the fleet, computed from two snapshots. `fjord status` and the page of the admin listener show it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::Serialize;
 
@@ -97,6 +97,15 @@ fn queues(pairs: &[ReportPair<'_>]) -> Vec<QueueView> {
         for (queue, earlier) in pair.queues() {
             let view = queues.entry(&queue.name).or_insert_with(|| QueueView::new(&queue.name));
             view.add(pair, queue, earlier);
+        }
+    }
+    for pair in pairs.iter().filter(|pair| pair.now.is_truncated) {
+        let reported: HashSet<&str> =
+            pair.now.queues.iter().map(|queue| queue.name.as_str()).collect();
+        // A worker may also lack queues that it does not serve.
+        for (_, view) in queues.iter_mut().filter(|(name, _)| !reported.contains(*name)) {
+            view.is_partial = true;
+            view.diagnosis.is_partial |= pair.now.role == "gateway";
         }
     }
     queues.values_mut().for_each(QueueView::finish);

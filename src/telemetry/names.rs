@@ -53,6 +53,7 @@ metrics! {
     GATEWAY_WAITING: Gauge "fjord_gateway_requests_waiting", "Requests waiting for a free slot, by queue.";
     GATEWAY_UNACCEPTED: Gauge "fjord_gateway_requests_unaccepted", "Requests that were sent and that no worker has accepted, by queue.";
     GATEWAY_UNACCEPTED_OLDEST: Gauge "fjord_gateway_requests_unaccepted_oldest_seconds", "Time since the oldest request that no worker has accepted was sent, by queue.";
+    GATEWAY_TIMED_OUT: Counter "fjord_gateway_requests_timed_out_total", "Requests that ran out of time after they were sent, by queue and by whether a worker had accepted them.";
     GATEWAY_ACCEPTED: Gauge "fjord_gateway_requests_accepted", "Requests that a worker has accepted and that have not ended, by queue.";
     GATEWAY_ACCEPTED_OLDEST: Gauge "fjord_gateway_requests_accepted_oldest_seconds", "Time since the oldest request that has not ended was accepted, by queue.";
     GATEWAY_UNSERVED: Counter "fjord_gateway_attempts_unserved_total", "Attempts for which NATS found no worker of the queue, by queue.";
@@ -152,7 +153,7 @@ pub const REASON: &str = "reason";
 pub const DATABASE: &str = "database";
 /// The configured program name of a database connection.
 pub const APPLICATION: &str = "application";
-/// The state of a connection.
+/// The state of a connection or of a request.
 pub const STATE: &str = "state";
 /// The purpose of a subscription.
 pub const KIND: &str = "kind";

@@ -245,10 +245,7 @@ impl SessionDriver {
         now: Instant,
     ) -> ClosedSession {
         self.waiter.leave(&self.queue.wait_queue, false);
-        self.delivery.set(DeliveryPhase::Idle, now);
-        if matches!(end, SessionEnd::Answer(answer) if !answer.outcome.is_stalled()) {
-            self.delivery.count_answer(now);
-        }
+        self.delivery.end(events::delivery_end(end), now);
         messages.close();
         let mut replies = Vec::new();
         while let Ok(message) = messages.try_recv() {

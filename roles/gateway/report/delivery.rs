@@ -20,6 +20,7 @@ pub(super) fn add(reports: &mut [QueueReport], queues: &[Arc<GatewayQueue>]) {
     for report in reports {
         let Some(queue) = by_name.get(report.name.as_str()) else { continue };
         let [unaccepted, accepted] = queue.deliveries.ages(now);
+        let [timed_out_unaccepted, timed_out_accepted] = queue.deliveries.timed_out();
         report.delivery = Some(DeliveryReport {
             unaccepted: count(unaccepted.count),
             unaccepted_seconds: unaccepted.oldest.as_secs_f64(),
@@ -28,6 +29,9 @@ pub(super) fn add(reports: &mut [QueueReport], queues: &[Arc<GatewayQueue>]) {
             accepted_session_seconds: accepted.session_time.as_secs_f64(),
             answered: queue.deliveries.answered(),
             answered_p99_seconds: queue.deliveries.answer_time_p99().as_secs_f64(),
+            timed_out_unaccepted: timed_out_unaccepted.count,
+            timed_out_unaccepted_seconds: timed_out_unaccepted.time.as_secs_f64(),
+            timed_out_accepted: timed_out_accepted.count,
             unserved: unserved.get(&report.name).copied().map_or(0, snapshot::to_count),
         });
     }

@@ -59,6 +59,9 @@ fn queue_reports(queues: Vec<QueueSnapshot>) -> Vec<QueueReport> {
     let errors = snapshot::sums_where(&names::WORKER_CALLS, names::QUEUE, |label| {
         Outcome::parse(&label(names::OUTCOME)).is_failure()
     });
+    let stopped = snapshot::sums_where(&names::WORKER_CALLS, names::QUEUE, |label| {
+        Outcome::parse(&label(names::OUTCOME)).is_stalled()
+    });
     let mut times = snapshot::distributions(&names::WORKER_CALL_DURATION, names::QUEUE);
     let offers = |result: &str| {
         snapshot::sums_where(&names::WORKER_OFFERS, names::QUEUE, |label| {
@@ -73,6 +76,7 @@ fn queue_reports(queues: Vec<QueueSnapshot>) -> Vec<QueueReport> {
     let reports = queues.into_iter().map(|queue| QueueReport {
         calls: count(&calls, &queue.name),
         errors: count(&errors, &queue.name),
+        stopped: count(&stopped, &queue.name),
         last_error: queue.last_failure.map_or("", Outcome::as_str).to_owned(),
         times: times.remove(&queue.name).unwrap_or_default(),
         offers: Some(OffersReport {

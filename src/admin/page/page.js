@@ -35,7 +35,7 @@ function state(row) {
   const reasons = Object.entries(row.not_ready).map(([part, why]) => (part === "lifecycle" ? why : `${part}: ${why}`));
   reasons.push(...row.databases_down.map((name) => `database ${name} does not answer`));
   if (row.queues_served < row.queues) reasons.push(`serves ${row.queues_served} of ${row.queues} queues`);
-  if (row.is_truncated) reasons.push("the queues do not fit into one message");
+  if (row.is_truncated) reasons.push(`${row.queues_omitted || "some"} queues do not fit into one message`);
   reasons.push(...row.changed_limits.map((queue) => `queue ${queue.name}: limit ${queue.limit} (configured ${queue.limit_configured})`));
   return reasons.length > 0 ? reasons.join("; ") : "ready";
 }

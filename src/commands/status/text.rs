@@ -290,14 +290,32 @@ fn server(server: &NatsServerView) -> Vec<String> {
 /// Returns a line for each queue with requests that no worker accepts, or with slots that are reserved for offers.
 fn queue_notes(queue: &QueueView) -> Vec<String> {
     let QueueDiagnosis {
-        unaccepted, unaccepted_seconds, offered, offers_made, offers_lapsed, ..
+        unaccepted,
+        unaccepted_seconds,
+        timed_out_unaccepted,
+        stopped,
+        offered,
+        offers_made,
+        offers_lapsed,
+        ..
     } = queue.diagnosis;
     let mut notes = Vec::new();
-    if queue.diagnosis.is_not_accepted() {
+    if queue.diagnosis.is_not_accepted() && unaccepted == 0 {
+        notes.push(format!(
+            "queue {}: no worker had accepted {timed_out_unaccepted} requests when they ran out of time",
+            queue.name
+        ));
+    } else if queue.diagnosis.is_not_accepted() {
         let since = seconds(Some(unaccepted_seconds));
         notes.push(format!(
             "queue {}: no worker has accepted {unaccepted} requests, the oldest of which was sent {since} ago",
             queue.name
+        ));
+    }
+    if queue.is_hanging() {
+        notes.push(format!(
+            "queue {}: its calls do not end: {} are running, {stopped} were stopped because time ran out, and none was answered",
+            queue.name, queue.running
         ));
     }
     if queue.diagnosis.has_lapsing_offers() {
@@ -310,6 +328,21 @@ fn queue_notes(queue: &QueueView) -> Vec<String> {
     notes
 }
 
+/// Returns what the report of a process lacks because it did not fit into one message.
+fn omitted_queues(process: &ProcessView) -> String {
+    let ProcessView { queues_omitted, weighted_queues_omitted, .. } = process;
+    let omitted = match (queues_omitted, weighted_queues_omitted) {
+        // The version of the process does not report the numbers.
+        (0, 0) => return "the queues do not fit into one message".to_owned(),
+        (queues, 0) => format!("{queues} queues"),
+        (0, weighted) => format!("{weighted} queues of endpoints with several queues"),
+        (queues, weighted) => {
+            format!("{queues} queues, and {weighted} queues of endpoints with several queues,")
+        }
+    };
+    format!("{omitted} are omitted, because they do not fit into one message")
+}
+
 /// Returns a line for each reason why a process is not ready or its report is incomplete.
 fn notes(view: &FleetView) -> Vec<String> {
     let cut_off = view.is_cut_off.then(|| {
@@ -317,8 +350,7 @@ fn notes(view: &FleetView) -> Vec<String> {
     });
     let notes = view.processes.iter().flat_map(|process| {
         let name = format!("{} {}", process.role, short(&process.id));
-        let cut =
-            process.is_truncated.then(|| format!("{name}: the queues do not fit into one message"));
+        let cut = process.is_truncated.then(|| format!("{name}: {}", omitted_queues(process)));
         let reasons =
             process.not_ready.iter().map(move |(part, why)| format!("{name}: {part}: {why}"));
         reasons.chain(cut).collect::<Vec<_>>()

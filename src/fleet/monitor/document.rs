@@ -96,6 +96,8 @@ struct ProcessRow<'a> {
     changed_limits: Vec<ChangedLimit<'a>>,
     databases_down: Vec<&'a str>,
     is_truncated: bool,
+    /// The number of queues that the report of the process lacks, if known; otherwise 0.
+    queues_omitted: u64,
     /// Whether rates are missing, because the process has not sent two reports with all its queues.
     is_partial: bool,
 }
@@ -205,6 +207,7 @@ fn row(process: &ProcessView) -> ProcessRow<'_> {
         changed_limits: process.queues.iter().filter_map(changed_limit).collect(),
         databases_down: down.map(|database| database.name.as_str()).collect(),
         is_truncated: process.is_truncated,
+        queues_omitted: process.queues_omitted,
         is_partial: process.is_partial,
     }
 }

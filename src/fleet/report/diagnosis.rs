@@ -20,6 +20,12 @@ pub struct DeliveryReport {
     pub answered: u64,
     /// The time from acceptance to answer in seconds that 99 % of these requests did not exceed. 0 if there are none.
     pub answered_p99_seconds: f64,
+    /// The number of requests that ran out of time after they had been sent and before a worker had accepted them, since the start.
+    pub timed_out_unaccepted: u64,
+    /// The total time that these requests spent between the two, in seconds.
+    pub timed_out_unaccepted_seconds: f64,
+    /// The number of requests that ran out of time, or whose calls took too long, after a worker had accepted them, since the start.
+    pub timed_out_accepted: u64,
     /// The number of attempts for which NATS found no worker, since the start.
     pub unserved: u64,
 }

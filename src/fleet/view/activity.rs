@@ -28,8 +28,12 @@ pub(crate) struct ProcessView {
     pub(crate) rates: CallRates,
     pub(crate) queues: Vec<WorkerQueueView>,
     pub(crate) databases: Vec<DatabaseView>,
-    /// Whether the queues are missing because they did not fit into the report.
+    /// Whether queues are missing because they did not fit into the report.
     pub(crate) is_truncated: bool,
+    /// The number of these queues. Zero if the process does not report it.
+    pub(crate) queues_omitted: u64,
+    /// The number of missing queues of endpoints with several queues. Zero if the process does not report it.
+    pub(crate) weighted_queues_omitted: u64,
     /// Whether rates are missing, because there are no two reports that contain all queues.
     pub(crate) is_partial: bool,
 }
@@ -130,6 +134,8 @@ impl ProcessView {
             databases: now.databases.iter().map(database).collect(),
             queues: pair.queues().filter_map(queue).collect(),
             is_truncated: now.is_truncated,
+            queues_omitted: now.queues_omitted,
+            weighted_queues_omitted: now.weighted_queues_omitted,
             rates,
             is_partial,
         }
@@ -161,6 +167,9 @@ impl WorkerQueueView {
         })
     }
 }
+
+/// A queue counts as saturated if all its slots are in use for at least this share of the time.
+const SATURATED: f64 = 0.5;
 
 /// Returns a share that is at most 1. `UNKNOWN` stays `UNKNOWN`, which `f64::min` would replace.
 fn at_most_one(share: f64) -> f64 {
@@ -205,6 +214,17 @@ impl QueueView {
             self.waiting += demand.waiting;
             self.waits.add(&since(&demand.waits, earlier.map(|earlier| &earlier.waits)));
         }
+    }
+
+    /// Returns whether all slots were in use for most of the time.
+    pub(crate) fn is_saturated(&self) -> bool {
+        self.saturated >= SATURATED
+    }
+
+    /// Returns whether the calls of the queue do not end: one is too old or, if the queue is saturated, all had to be stopped.
+    pub(crate) fn is_hanging(&self) -> bool {
+        let stops_all = self.is_saturated() && self.diagnosis.stops_all_calls();
+        self.diagnosis.has_old_call() || stops_all
     }
 
     fn add_worker(&mut self, queue: &WorkerQueueView, last_error: &str) {

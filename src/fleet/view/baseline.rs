@@ -1,4 +1,4 @@
-//! The earlier reports from which rates are computed: the last complete one of each process.
+//! The earlier reports from which rates are computed: the last one of each process that has queues.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::{FleetSnapshot, ReportPair};
 /// The maximum number of reports that are kept of processes whose last reply is missing or incomplete.
 const KEPT_MAX: usize = 100;
 
-/// The last complete report of each process, and the last sample of each NATS server.
+/// The last report of each process that has its queues, or some of them, and the last sample of each NATS server.
 #[derive(Debug)]
 pub(crate) struct Baseline {
     /// The age at which a report is too old to describe the current state.
@@ -34,7 +34,7 @@ impl Baseline {
     pub(crate) fn update(&mut self, now: Instant, snapshot: FleetSnapshot) {
         let mut earlier = std::mem::take(&mut self.reports);
         for report in snapshot.reports {
-            if !report.is_truncated {
+            if !report.is_truncated || !report.queues.is_empty() {
                 earlier.remove(&report.id);
                 self.reports.insert(report.id.clone(), (now, report));
             }

@@ -12,8 +12,6 @@ mod progress;
 
 use progress::{offers_not_taken, stalled, unreachable_workers};
 
-/// A queue counts as saturated if all its slots are in use for at least this share of the time.
-const SATURATED: f64 = 0.5;
 /// A gateway counts as full if requests in flight reach this share of its limit.
 const FULL: f64 = 0.9;
 /// Connections are the bottleneck if calls spend at least this share of their time waiting for one.
@@ -66,13 +64,13 @@ pub(crate) fn find(
     unavailable_database(processes)
         .or_else(|| unreachable_workers(queues))
         .or_else(|| stalled(queues))
-        .or_else(|| without_worker(queues))
+        .or_else(|| without_worker(processes, queues))
         .or_else(|| offers_not_taken(queues))
         .or_else(|| saturated(processes, queues))
         .or_else(|| full_gateway(processes))
         .or_else(|| slow_consumers(nats))
         .or_else(|| connections(processes.iter()))
-        .unwrap_or_else(|| nothing(queues))
+        .unwrap_or_else(|| nothing(processes, queues))
 }
 
 fn unavailable_database(processes: &[ProcessView]) -> Option<Bottleneck> {
@@ -88,9 +86,13 @@ fn unavailable_database(processes: &[ProcessView]) -> Option<Bottleneck> {
     Some(Bottleneck::new(BottleneckKind::Database, &down.name, sentence))
 }
 
-fn without_worker(queues: &[QueueView]) -> Option<Bottleneck> {
+fn without_worker(processes: &[ProcessView], queues: &[QueueView]) -> Option<Bottleneck> {
+    // A worker whose report lacks queues may serve any queue.
+    let is_known =
+        !processes.iter().any(|process| process.role == "worker" && process.is_truncated);
     let wanted = |queue: &&QueueView| {
-        queue.workers == queue.paused && (queue.waiting > 0 || queue.arrivals_per_second > 0.0)
+        let has_none = queue.workers == queue.paused && (is_known || queue.paused > 0);
+        has_none && (queue.waiting > 0 || queue.arrivals_per_second > 0.0)
     };
     let queue = queues.iter().filter(wanted).max_by_key(|queue| queue.waiting)?;
     let why = if queue.paused > 0 {
@@ -116,7 +118,7 @@ fn arrivals(queue: &QueueView) -> String {
 }
 
 fn saturated(processes: &[ProcessView], queues: &[QueueView]) -> Option<Bottleneck> {
-    let is_saturated = |queue: &&QueueView| queue.saturated >= SATURATED;
+    let is_saturated = |queue: &&QueueView| queue.is_saturated();
     let worst = |a: &&QueueView, b: &&QueueView| {
         a.waiting.cmp(&b.waiting).then(a.saturated.total_cmp(&b.saturated))
     };
@@ -192,16 +194,21 @@ fn connections<'a>(processes: impl Iterator<Item = &'a ProcessView>) -> Option<B
     Some(Bottleneck::new(BottleneckKind::Connections, &database.name, sentence))
 }
 
-fn nothing(queues: &[QueueView]) -> Bottleneck {
+fn nothing(processes: &[ProcessView], queues: &[QueueView]) -> Bottleneck {
+    let is_truncated = processes.iter().any(|process| process.is_truncated);
+    let among = if is_truncated { " among the reported queues" } else { "" };
     let busy = queues.iter().filter(|queue| queue.rates.calls_per_second > 0.0);
     let busiest = busy.max_by(|a, b| a.utilization.total_cmp(&b.utilization));
     let sentence = match busiest {
         Some(queue) => format!(
-            "There is no bottleneck: the busiest queue, {}, uses {} of its {} slots.",
+            "There is no bottleneck{among}: the busiest queue, {}, uses {} of its {} slots.",
             queue.name,
             percent(queue.utilization),
             queue.limit,
         ),
+        None if is_truncated => {
+            "No bottleneck is known: not all queues fit into the processes' reports.".to_owned()
+        }
         None if queues.iter().any(|queue| queue.is_partial) => {
             "No bottleneck is known yet: not all processes have sent two reports.".to_owned()
         }
@@ -267,6 +274,13 @@ mod tests {
         assert_eq!(
             bottleneck(&[well], &[a, b, alone.clone()]),
             named(BottleneckKind::NoWorker, "c")
+        );
+        let role = "worker".to_owned();
+        let truncated = ProcessView { is_truncated: true, role, ..worker(true, 0.001) };
+        assert_eq!(
+            bottleneck(&[truncated], std::slice::from_ref(&alone)),
+            named(BottleneckKind::None, ""),
+            "its report may lack the queue"
         );
         let away = worker(false, 0.0);
         assert_eq!(bottleneck(&[away], &[alone]), named(BottleneckKind::Database, "default"));

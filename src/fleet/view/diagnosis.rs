@@ -9,7 +9,8 @@ const UNACCEPTED_SECONDS: f64 = 2.0;
 /// The minimum age of such a request if no request was answered between the reports. The timeout of the endpoint limits the age of
 /// such a request.
 const UNACCEPTED_IDLE_SECONDS: f64 = 0.5;
-/// A call may take this many times as long as 99 % of the calls that were answered before it seems to hang.
+/// A call may take this many times as long as 99 % of the calls that were answered before it seems to hang. The same holds for the calls
+/// of an interval together, if none of them was answered.
 const LONG_CALL_FACTOR: f64 = 3.0;
 /// The minimum duration of a call that seems to hang.
 const LONG_CALL_SECONDS_MIN: f64 = 5.0;
@@ -41,6 +42,23 @@ pub(crate) struct QueueDiagnosis {
     /// The number of requests that workers answered between the reports. Requests that time out, or whose clients leave, do not
     /// count as progress.
     pub(crate) answered: u64,
+    /// The number of requests between the reports that ran out of time before a worker had accepted them.
+    pub(crate) timed_out_unaccepted: u64,
+    /// The number of requests between the reports that ran out of time, or whose calls took too long, after a worker had accepted
+    /// them.
+    pub(crate) timed_out_accepted: u64,
+    /// The number of the workers' calls between the reports that did not run to their end, because time ran out or their session had
+    /// ended.
+    pub(crate) stopped: u64,
+    /// The total time that requests between the reports were sent and not accepted until they ran out of time.
+    #[serde(skip)]
+    pub(crate) timed_out_unaccepted_seconds: f64,
+    /// The number of the workers' other calls between the reports.
+    #[serde(skip)]
+    pub(crate) completed: u64,
+    /// The total time that the calls of both kinds occupied slots.
+    #[serde(skip)]
+    pub(crate) call_seconds: f64,
     /// Whether the counts of events between the reports exclude gateways that have not sent two reports with the queue.
     #[serde(skip)]
     pub(crate) is_partial: bool,
@@ -71,7 +89,20 @@ impl QueueDiagnosis {
             if let Some(earlier) = earlier {
                 self.answered += delivery.answered.saturating_sub(earlier.answered);
                 self.unserved += delivery.unserved.saturating_sub(earlier.unserved);
+                self.timed_out_unaccepted +=
+                    delivery.timed_out_unaccepted.saturating_sub(earlier.timed_out_unaccepted);
+                self.timed_out_accepted +=
+                    delivery.timed_out_accepted.saturating_sub(earlier.timed_out_accepted);
+                self.timed_out_unaccepted_seconds += (delivery.timed_out_unaccepted_seconds
+                    - earlier.timed_out_unaccepted_seconds)
+                    .max(0.0);
             }
+        }
+        if let (Some(_), Some(earlier)) = (&now.slots, before) {
+            let stopped = now.stopped.saturating_sub(earlier.stopped);
+            self.stopped += stopped;
+            self.completed += now.calls.saturating_sub(earlier.calls).saturating_sub(stopped);
+            self.call_seconds += (now.times.seconds - earlier.times.seconds).max(0.0);
         }
         if let Some(offers) = &now.offers {
             self.offered += offers.open;
@@ -82,18 +113,38 @@ impl QueueDiagnosis {
         }
     }
 
-    /// Returns whether workers do not accept the requests that are sent to them.
-    pub(crate) fn is_not_accepted(&self) -> bool {
-        let is_idle = self.answered == 0 && !self.is_partial;
-        let age = if is_idle { UNACCEPTED_IDLE_SECONDS } else { UNACCEPTED_SECONDS };
-        self.unaccepted > 0 && self.unaccepted_seconds >= age
+    /// Returns whether no request was answered between the reports.
+    fn is_idle(&self) -> bool {
+        self.answered == 0 && !self.is_partial
     }
 
-    /// Returns whether the calls that workers have accepted do not end: none was answered between the reports, and the oldest takes
-    /// much longer than the calls that were answered.
-    pub(crate) fn is_hanging(&self) -> bool {
-        let is_idle = self.answered == 0 && !self.is_partial;
-        self.accepted > 0 && is_idle && self.accepted_seconds >= self.long_call_seconds()
+    /// Returns whether workers do not accept the requests that are sent to them: the oldest was sent long ago, or no request was answered
+    /// between the reports, and those that ran out of time together waited that long. Where requests keep arriving and run out of time
+    /// early, none is ever old.
+    pub(crate) fn is_not_accepted(&self) -> bool {
+        let age = if self.is_idle() { UNACCEPTED_IDLE_SECONDS } else { UNACCEPTED_SECONDS };
+        let is_old = self.unaccepted > 0 && self.unaccepted_seconds >= age;
+        // A worker's first reply may come too late for a request that had waited for a slot. The worker then stops the call.
+        let run_out = self.is_idle() && self.stopped == 0;
+        is_old || (run_out && self.timed_out_unaccepted_seconds >= UNACCEPTED_IDLE_SECONDS)
+    }
+
+    /// Returns whether a call seems to hang: none was answered between the reports, and the oldest takes much longer than the calls that
+    /// were answered.
+    pub(crate) fn has_old_call(&self) -> bool {
+        let is_old = self.accepted_seconds >= self.long_call_seconds();
+        self.accepted > 0 && self.is_idle() && is_old
+    }
+
+    /// Returns whether none of the calls between the reports was answered and the workers had to stop them, although they together took
+    /// long enough for several calls of the usual duration. In a saturated queue whose requests keep arriving and run out of time, this
+    /// is the only sign of calls that hang: a slot that becomes free is given to a request that has waited for most of its session time,
+    /// so that no call is ever old. Clients that disconnect are no sign of a fault.
+    pub(crate) fn stops_all_calls(&self) -> bool {
+        let has_timed_out = self.timed_out_unaccepted + self.timed_out_accepted > 0;
+        let is_stopped = self.stopped > 0 && self.completed == 0;
+        let is_enough = self.call_seconds >= LONG_CALL_FACTOR * self.answered_p99_seconds;
+        self.is_idle() && has_timed_out && is_stopped && is_enough
     }
 
     /// Returns the duration at which a call seems to hang.

@@ -1,5 +1,7 @@
 //! Two reports of a process, from which rates are computed.
 
+use std::collections::HashMap;
+
 use crate::fleet::Report;
 use crate::fleet::report::{DatabaseReport, QueueReport, WeightedQueueReport};
 use crate::telemetry::{Distribution, count_as_f64};
@@ -34,10 +36,11 @@ impl<'a> ReportPair<'a> {
     pub(crate) fn queues(
         &self,
     ) -> impl Iterator<Item = (&'a QueueReport, Option<&'a QueueReport>)> {
-        let before = self.before;
+        let before = self.before.into_iter().flat_map(|before| &before.queues);
+        let before: HashMap<&str, &QueueReport> =
+            before.map(|queue| (queue.name.as_str(), queue)).collect();
         self.now.queues.iter().map(move |queue| {
-            let mut queues = before.into_iter().flat_map(|before| &before.queues);
-            let earlier = queues.find(|other| other.name == queue.name);
+            let earlier = before.get(queue.name.as_str()).copied();
             (queue, earlier.filter(|earlier| continues(queue, earlier)))
         })
     }

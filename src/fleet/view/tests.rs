@@ -111,6 +111,27 @@ fn a_process_whose_earlier_report_was_truncated_has_no_rates() {
 }
 
 #[test]
+fn queues_that_a_report_omits_are_partial_and_the_others_have_rates() {
+    let both = |role, id: &str, seconds, calls: u64| {
+        report(role, id, seconds, &[("a", calls, 0.0), ("b", calls, 0.0)])
+    };
+    let without_b = |seconds, calls| {
+        let mut short = both("gateway", "g2", seconds, calls);
+        short.queues.truncate(1);
+        Report { is_truncated: true, queues_omitted: 1, ..short }
+    };
+    let earlier = [both("gateway", "g1", 10.0, 100), without_b(10.0, 100)];
+    let later = [both("gateway", "g1", 20.0, 200), without_b(20.0, 200)];
+    let view = view(earlier, later);
+    let [a, b] = &view.queues[..] else { panic!("{view:?}") };
+    assert_eq!((a.arrivals_per_second, a.is_partial), (20.0, false));
+    assert_eq!((b.arrivals_per_second, b.is_partial), (10.0, true));
+    assert!(b.diagnosis.is_partial, "the other gateway may have had answers");
+    is_unknown(&view.processes[1], &RATES);
+    assert_eq!(view.processes[1].queues_omitted, 1);
+}
+
+#[test]
 fn a_queue_that_is_new_or_that_has_started_again_has_no_rates() {
     let earlier = report("worker", "w1", 990.0, &[("a", 100, 10.0), ("b", 900, 10.0)]);
     let now = report("worker", "w1", 1_000.0, &[("a", 150, 30.0), ("b", 5, 0.1), ("c", 7, 0.1)]);

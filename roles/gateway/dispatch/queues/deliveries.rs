@@ -60,6 +60,39 @@ struct DeliveryMetrics {
     /// The number of attempts for which NATS found no worker.
     unserved: Counter,
     answer_times: AnswerTimes,
+    /// The requests that ran out of time before a worker had accepted them, and after.
+    timed_out_unaccepted: TimedOut,
+    timed_out_accepted: TimedOut,
+}
+
+/// The requests that ran out of time in one phase.
+struct TimedOut {
+    metric: Counter,
+    requests: AtomicU64,
+    /// The time that they spent in the phase, in milliseconds.
+    milliseconds: AtomicU64,
+}
+
+impl TimedOut {
+    fn new(queue: &QueueName, state: &str) -> Self {
+        let labels = [(names::QUEUE, queue.to_string()), (names::STATE, state.to_owned())];
+        let metric = counter(&names::GATEWAY_TIMED_OUT, &labels);
+        // Registers the counter at zero, so that a rate includes the first request.
+        metric.increment(0);
+        Self { metric, requests: AtomicU64::default(), milliseconds: AtomicU64::default() }
+    }
+
+    fn add(&self, took: Duration) {
+        self.metric.increment(1);
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        self.milliseconds.fetch_add(milliseconds, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> TimedOutRequests {
+        let time = Duration::from_millis(self.milliseconds.load(Ordering::Relaxed));
+        TimedOutRequests { count: self.requests.load(Ordering::Relaxed), time }
+    }
 }
 
 impl DeliveryMetrics {
@@ -74,6 +107,8 @@ impl DeliveryMetrics {
             accepted: pair(&names::GATEWAY_ACCEPTED, &names::GATEWAY_ACCEPTED_OLDEST),
             unserved,
             answer_times: AnswerTimes::default(),
+            timed_out_unaccepted: TimedOut::new(queue, "unaccepted"),
+            timed_out_accepted: TimedOut::new(queue, "accepted"),
         }
     }
 }
@@ -104,6 +139,28 @@ pub struct DeliveryAges {
     pub oldest: Duration,
     /// The session time of the oldest request's endpoint, within which the request must end. Zero if there is none.
     pub session_time: Duration,
+}
+
+/// The requests that ran out of time in a phase, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TimedOutRequests {
+    /// The number of requests.
+    pub count: u64,
+    /// The time that they spent in the phase in total.
+    pub time: Duration,
+}
+
+/// How the session of a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeliveryEnd {
+    /// With a worker's answer.
+    Answered,
+    /// With a worker's report that it stopped the call, because the call or something that it waited for took too long.
+    Stopped,
+    /// It ran out of time.
+    TimedOut,
+    /// In another way: with an error, or because the client has disconnected.
+    Other,
 }
 
 /// What has happened to a request.
@@ -170,6 +227,14 @@ impl Deliveries {
         })
     }
 
+    /// Returns the requests that ran out of time before a worker had accepted them, and those that did so afterwards.
+    #[must_use]
+    pub fn timed_out(&self) -> [TimedOutRequests; 2] {
+        self.metrics.get().map_or_else(Default::default, |metrics| {
+            [metrics.timed_out_unaccepted.read(), metrics.timed_out_accepted.read()]
+        })
+    }
+
     /// Updates the metrics.
     pub fn publish(&self, now: Instant) {
         let [unaccepted, accepted] = self.ages(now);
@@ -221,10 +286,22 @@ impl Delivery {
         }
     }
 
-    /// Counts the request as answered by a worker, which has accepted it at the beginning of the phase.
-    pub fn count_answer(&self, now: Instant) {
-        let since = self.since.unwrap_or(now);
-        self.deliveries.metrics().answer_times.add(now.saturating_duration_since(since));
+    /// Ends the delivery and counts the request. A request that has not been sent, or has been refused, does not count as timed out.
+    pub fn end(&mut self, end: DeliveryEnd, now: Instant) {
+        let phase = self.phase;
+        self.set(DeliveryPhase::Idle, now);
+        let took = now.saturating_duration_since(self.since.unwrap_or(now));
+        let metrics = || self.deliveries.metrics();
+        match (end, phase) {
+            (DeliveryEnd::Answered, _) => metrics().answer_times.add(took),
+            (DeliveryEnd::Stopped, _) | (DeliveryEnd::TimedOut, DeliveryPhase::Accepted) => {
+                metrics().timed_out_accepted.add(took);
+            }
+            (DeliveryEnd::TimedOut, DeliveryPhase::Unaccepted) => {
+                metrics().timed_out_unaccepted.add(took);
+            }
+            (DeliveryEnd::TimedOut, DeliveryPhase::Idle) | (DeliveryEnd::Other, _) => {}
+        }
     }
 }
 
@@ -300,7 +377,7 @@ mod tests {
         let answer = |milliseconds| {
             let mut delivery = Delivery::new(&all, Duration::from_secs(10));
             delivery.set(DeliveryPhase::Accepted, start);
-            delivery.count_answer(start + Duration::from_millis(milliseconds));
+            delivery.end(DeliveryEnd::Answered, start + Duration::from_millis(milliseconds));
         };
         answer(u64::MAX >> 20);
         assert_eq!(all.answer_time_p99(), Duration::from_millis(1 << 23), "the last bucket");
@@ -310,5 +387,41 @@ mod tests {
         assert_eq!((all.answered(), all.answer_time_p99()), (100, Duration::from_millis(4)));
         answer(100);
         assert_eq!(all.answer_time_p99(), Duration::from_millis(128));
+    }
+
+    #[test]
+    fn requests_that_run_out_of_time_are_counted_by_phase() {
+        let all = Arc::new(Deliveries::new(&QueueName::new("timed-out").unwrap()));
+        let none = TimedOutRequests::default();
+        assert_eq!(all.timed_out(), [none; 2]);
+        let start = Instant::now();
+        let ended = |phases: &[DeliveryPhase], end| {
+            let mut delivery = Delivery::new(&all, Duration::from_secs(10));
+            for phase in phases {
+                delivery.set(*phase, start);
+            }
+            delivery.end(end, start + Duration::from_millis(100));
+        };
+        let sent = [DeliveryPhase::Unaccepted];
+        let accepted = [DeliveryPhase::Unaccepted, DeliveryPhase::Accepted];
+        let refused = [DeliveryPhase::Unaccepted, DeliveryPhase::Idle];
+        for phases in [&sent[..], &accepted, &refused, &[]] {
+            ended(phases, DeliveryEnd::Answered);
+            ended(phases, DeliveryEnd::Other);
+        }
+        ended(&refused, DeliveryEnd::TimedOut);
+        ended(&[], DeliveryEnd::TimedOut);
+        assert_eq!((all.timed_out(), all.answered()), ([none; 2], 4));
+        let counted = |count: u32| TimedOutRequests {
+            count: count.into(),
+            time: Duration::from_millis(100) * count,
+        };
+        ended(&sent, DeliveryEnd::TimedOut);
+        assert_eq!(all.timed_out(), [counted(1), none]);
+        ended(&accepted, DeliveryEnd::TimedOut);
+        // A fast reply is the first one.
+        ended(&sent, DeliveryEnd::Stopped);
+        assert_eq!(all.timed_out(), [counted(1), counted(2)]);
+        assert_eq!(all.ages(start), [DeliveryAges::default(); 2]);
     }
 }

@@ -7,7 +7,9 @@ use tokio::time::Instant;
 
 use crate::envelope::{AnswerHead, Control};
 use crate::message::Subject;
+use crate::problem::ProblemKind;
 use crate::roles::gateway::dispatch::message::{AttemptReply, QueueSignal};
+use crate::roles::gateway::dispatch::queues::deliveries::DeliveryEnd;
 use crate::roles::gateway::dispatch::session::{PublishFailure, SessionEnd};
 
 /// An event that a session driver handles.
@@ -80,4 +82,27 @@ pub enum DriverAction {
     SendChunk(Bytes),
     /// End the session. This is the last action.
     End(SessionEnd),
+}
+
+/// Returns what the end of a session means for the delivery of its request, if that has been sent and has not been refused.
+pub(super) fn delivery_end(end: &SessionEnd) -> DeliveryEnd {
+    match end {
+        SessionEnd::Answer(answer) if answer.outcome.is_stalled() => DeliveryEnd::Stopped,
+        SessionEnd::Answer(_) => DeliveryEnd::Answered,
+        SessionEnd::CutOff(outcome) if outcome.is_stalled() => DeliveryEnd::Stopped,
+        // A request that no worker can have executed ends with the reason for which it last waited.
+        SessionEnd::Problem(
+            ProblemKind::AttemptTimedOut
+            | ProblemKind::SessionTimedOut
+            | ProblemKind::OutcomeUnknown
+            | ProblemKind::NotExecuted
+            | ProblemKind::Busy
+            | ProblemKind::NoWorkers
+            | ProblemKind::BusDown
+            | ProblemKind::QueuePaused,
+        ) => DeliveryEnd::TimedOut,
+        SessionEnd::Problem(_) | SessionEnd::CutOff(_) | SessionEnd::ClientGone => {
+            DeliveryEnd::Other
+        }
+    }
 }

@@ -1,8 +1,9 @@
 //! Bottlenecks of queues whose requests do not progress.
 
 use super::super::activity::QueueView;
+use super::super::diagnosis::QueueDiagnosis;
 use super::super::format::{percent, seconds};
-use super::{Bottleneck, BottleneckKind, SATURATED};
+use super::{Bottleneck, BottleneckKind};
 
 /// The number of attempts between the reports for which NATS must have found no worker: a few are normal when workers start or stop.
 const UNSERVED_MIN: u64 = 3;
@@ -34,29 +35,41 @@ fn not_accepted(queues: &[QueueView]) -> Option<Bottleneck> {
     let stalled = queues.iter().filter(|queue| queue.diagnosis.is_not_accepted());
     let queue = stalled
         .max_by(|a, b| a.diagnosis.unaccepted_seconds.total_cmp(&b.diagnosis.unaccepted_seconds))?;
+    let QueueDiagnosis { unaccepted, unaccepted_seconds, timed_out_unaccepted, .. } =
+        queue.diagnosis;
+    let requests = if unaccepted > 0 {
+        let age = seconds(Some(unaccepted_seconds));
+        format!(
+            "{unaccepted} requests were sent and no worker has accepted them, the oldest {age} ago"
+        )
+    } else {
+        format!(
+            "{timed_out_unaccepted} requests ran out of time since the earlier report, and no worker had accepted them"
+        )
+    };
     let sentence = format!(
-        "The bottleneck is queue {}: {} requests were sent and no worker has accepted them, the oldest {} ago; {} of its \
-         workers have replied to this query. The others hang, or a link to NATS does.",
-        queue.name,
-        queue.diagnosis.unaccepted,
-        seconds(Some(queue.diagnosis.unaccepted_seconds)),
-        queue.workers,
+        "The bottleneck is queue {}: {requests}; {} of its workers have replied to this query. The others hang, or a link to \
+         NATS does.",
+        queue.name, queue.workers,
     );
     Some(Bottleneck::new(BottleneckKind::Stalled, &queue.name, sentence))
 }
 
 fn hanging(queues: &[QueueView]) -> Option<Bottleneck> {
-    let stalled = queues.iter().filter(|queue| queue.diagnosis.is_hanging());
+    let stalled = queues.iter().filter(|queue| queue.is_hanging());
     let queue = stalled
         .max_by(|a, b| a.diagnosis.accepted_seconds.total_cmp(&b.diagnosis.accepted_seconds))?;
+    let QueueDiagnosis { accepted, accepted_seconds, stopped, .. } = queue.diagnosis;
+    let calls = if stopped > 0 {
+        format!("Workers stopped {stopped} calls because time ran out")
+    } else {
+        let age = seconds(Some(accepted_seconds));
+        format!("Workers have accepted {accepted} requests, the oldest {age} ago")
+    };
     let sentence = format!(
-        "The bottleneck is queue {}: its calls do not end. Workers have accepted {} requests, the oldest {} ago, and none \
-         was answered since the earlier report; {} of its workers have replied to this query. Its procedures wait in the \
-         database, for example for a lock, or its workers hang.",
-        queue.name,
-        queue.diagnosis.accepted,
-        seconds(Some(queue.diagnosis.accepted_seconds)),
-        queue.workers,
+        "The bottleneck is queue {}: its calls do not end. {calls}, and none was answered since the earlier report; {} of its \
+         workers have replied to this query. Its procedures wait in the database, for example for a lock, or its workers hang.",
+        queue.name, queue.workers,
     );
     Some(Bottleneck::new(BottleneckKind::Stalled, &queue.name, sentence))
 }
@@ -65,7 +78,7 @@ fn hanging(queues: &[QueueView]) -> Option<Bottleneck> {
 pub(super) fn offers_not_taken(queues: &[QueueView]) -> Option<Bottleneck> {
     let reserved = |queue: &&QueueView| {
         queue.diagnosis.has_lapsing_offers()
-            && queue.saturated >= SATURATED
+            && queue.is_saturated()
             && queue.utilization < queue.saturated / 2.0
     };
     let queue = queues.iter().filter(reserved).max_by_key(|queue| queue.diagnosis.offers_lapsed)?;
@@ -82,10 +95,10 @@ pub(super) fn offers_not_taken(queues: &[QueueView]) -> Option<Bottleneck> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::diagnosis::QueueDiagnosis;
     use super::super::find;
     use super::*;
-    use crate::fleet::report::{DeliveryReport, OffersReport, QueueReport};
+    use crate::fleet::report::{DeliveryReport, OffersReport, QueueReport, SlotsReport};
+    use crate::telemetry::Distribution;
 
     fn diagnosed(diagnosis: QueueDiagnosis) -> QueueView {
         QueueView { name: "a".to_owned(), workers: 2, limit: 4, diagnosis, ..QueueView::default() }
@@ -109,7 +122,7 @@ mod tests {
                 accepted_session_seconds: 60.0,
                 answered: 10,
                 answered_p99_seconds: 2.0,
-                unserved: 0,
+                ..DeliveryReport::default()
             }),
             ..QueueReport::default()
         };
@@ -143,6 +156,101 @@ mod tests {
         assert_eq!(within(60.0, 0.0, 11.0), BottleneckKind::Stalled);
         assert_eq!(within(0.0, 0.0, 9.0), BottleneckKind::None);
         assert_eq!(within(0.0, 0.0, 11.0), BottleneckKind::Stalled);
+    }
+
+    /// Returns the bottleneck of a saturated queue in a gateway and a worker, from changes of their reports.
+    fn after(
+        delivery: &DeliveryReport,
+        [calls, stopped]: [u64; 2],
+        call_seconds: f64,
+    ) -> BottleneckKind {
+        let times = |seconds| Distribution { seconds, ..Distribution::default() };
+        let worker = |calls, stopped, seconds| QueueReport {
+            slots: Some(SlotsReport::default()),
+            calls,
+            stopped,
+            times: times(seconds),
+            ..QueueReport::default()
+        };
+        let gateway = |delivery| QueueReport { delivery: Some(delivery), ..QueueReport::default() };
+        let before = DeliveryReport {
+            timed_out_unaccepted: 7,
+            timed_out_unaccepted_seconds: 7.0,
+            timed_out_accepted: 7,
+            ..DeliveryReport::default()
+        };
+        let now = DeliveryReport {
+            timed_out_unaccepted: 7 + delivery.timed_out_unaccepted,
+            timed_out_unaccepted_seconds: 7.0 + delivery.timed_out_unaccepted_seconds,
+            timed_out_accepted: 7 + delivery.timed_out_accepted,
+            ..delivery.clone()
+        };
+        let mut diagnosis = QueueDiagnosis::default();
+        diagnosis.add(&gateway(now), Some(&gateway(before)));
+        let now = worker(50 + calls, 20 + stopped, 30.0 + call_seconds);
+        diagnosis.add(&now, Some(&worker(50, 20, 30.0)));
+        bottleneck(QueueView { saturated: 1.0, ..diagnosed(diagnosis) }).0
+    }
+
+    #[test]
+    fn calls_that_do_not_end_are_found_although_none_is_old() {
+        let young = DeliveryReport {
+            accepted: 1,
+            accepted_seconds: 0.1,
+            accepted_session_seconds: 2.0,
+            timed_out_accepted: 19,
+            ..DeliveryReport::default()
+        };
+        assert_eq!(after(&young, [19, 19], 2.0), BottleneckKind::Stalled);
+        let gone = DeliveryReport { timed_out_accepted: 0, ..young.clone() };
+        assert_eq!(after(&gone, [19, 19], 2.0), BottleneckKind::Queue, "the clients disconnected");
+        assert_eq!(after(&young, [20, 19], 2.0), BottleneckKind::Queue, "a call ended");
+        assert_eq!(after(&young, [0, 0], 0.0), BottleneckKind::Queue, "none was stopped");
+        let answered = DeliveryReport { answered: 1, ..young.clone() };
+        assert_eq!(after(&answered, [19, 19], 2.0), BottleneckKind::Queue);
+        // In less time than a few calls normally take, it can happen that none ends.
+        let slow = DeliveryReport { answered_p99_seconds: 1.0, ..young };
+        assert_eq!(after(&slow, [2, 2], 2.0), BottleneckKind::Queue);
+        assert_eq!(after(&slow, [2, 2], 3.1), BottleneckKind::Stalled);
+        // No worker had replied, because too little time was left.
+        let unaccepted = DeliveryReport {
+            timed_out_unaccepted: 19,
+            timed_out_unaccepted_seconds: 1.9,
+            ..DeliveryReport::default()
+        };
+        assert_eq!(after(&unaccepted, [19, 19], 2.0), BottleneckKind::Stalled);
+    }
+
+    #[test]
+    fn calls_that_are_stopped_while_slots_are_free_are_no_bottleneck() {
+        let diagnosis = QueueDiagnosis {
+            timed_out_accepted: 9,
+            stopped: 9,
+            call_seconds: 9.0,
+            ..QueueDiagnosis::default()
+        };
+        let with = |saturated| QueueView { saturated, ..diagnosed(diagnosis.clone()) };
+        assert_eq!(bottleneck(with(0.9)).0, BottleneckKind::Stalled);
+        // No other request waits because of these calls.
+        assert_eq!(bottleneck(with(0.1)).0, BottleneckKind::None);
+    }
+
+    #[test]
+    fn requests_that_no_worker_accepts_are_found_although_none_is_old() {
+        let delivery = |timed_out_unaccepted, timed_out_unaccepted_seconds, answered| {
+            let (timed_out_unaccepted, unaccepted) = (timed_out_unaccepted, 1);
+            DeliveryReport {
+                unaccepted,
+                unaccepted_seconds: 0.1,
+                timed_out_unaccepted,
+                timed_out_unaccepted_seconds,
+                answered,
+                ..DeliveryReport::default()
+            }
+        };
+        assert_eq!(after(&delivery(10, 2.0, 0), [0, 0], 0.0), BottleneckKind::Stalled);
+        assert_eq!(after(&delivery(10, 2.0, 1), [0, 0], 0.0), BottleneckKind::Queue);
+        assert_eq!(after(&delivery(3, 0.01, 0), [0, 0], 0.0), BottleneckKind::Queue, "just sent");
     }
 
     #[test]
