@@ -100,7 +100,7 @@ impl ActiveConfig {
         })
     }
 
-    /// Returns whether this is the path of the health check.
+    /// Returns whether a path is that of the health check.
     #[must_use]
     pub fn is_health_check(&self, path: &str) -> bool {
         self.health_path.as_deref() == Some(path)

@@ -157,7 +157,7 @@ impl Authenticator {
         }
     }
 
-    /// Authenticates the caller by one of `methods`. A token must come from one of `issuers`.
+    /// Authenticates the caller with one of `methods`. A token must come from one of `issuers`.
     fn authenticate_by(
         &self,
         methods: &[AuthMethod],

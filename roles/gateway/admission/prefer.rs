@@ -219,7 +219,7 @@ impl<'a> PreferenceParser<'a> {
         self.0 = self.0.trim_start_matches([' ', '\t']);
     }
 
-    /// Skips blanks, and then `what` if it is the next character. Returns whether it was.
+    /// Skips blanks, and then `what` if it is the next character. Returns whether `what` was skipped.
     fn skip(&mut self, what: char) -> bool {
         self.skip_blanks();
         let rest = self.0.strip_prefix(what);

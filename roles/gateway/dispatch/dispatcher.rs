@@ -113,8 +113,8 @@ impl Dispatcher {
         self.queues.all()
     }
 
-    /// Dispatches one request to one of its endpoint's queues, which all its attempts use, and returns its answer or the
-    /// beginning of a streamed answer.
+    /// Dispatches one request to one of its endpoint's queues, and returns its answer or the beginning of a streamed
+    /// answer. All attempts use the same queue.
     ///
     /// Dropping the future counts as a client disconnect: the session continues in the background
     /// for as long as the endpoint requires, and keeps the memory of the request reserved.
@@ -223,7 +223,7 @@ impl Dispatcher {
         self.services.config.load()
     }
 
-    /// Returns the number of a caller's requests that wait for a slot in a queue.
+    /// Returns the number of requests of a caller that are waiting in a queue for a slot.
     pub(super) fn waiters_of(&self, queue: &QueueName, caller: CallerKey) -> usize {
         let queue = self.queues.get_or_create(queue);
         queue.map_or(0, |queue| queue.wait_queue.waiters_of(caller))

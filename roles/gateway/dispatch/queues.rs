@@ -131,7 +131,8 @@ impl QueueRegistry {
 }
 
 impl GatewayQueue {
-    /// Decides whether to admit a caller's new request, which a worker must accept within `timeout`.
+    /// Decides whether to admit a new request of a caller. A worker must accept the request within
+    /// `timeout`.
     #[must_use]
     pub fn admit(
         &self,

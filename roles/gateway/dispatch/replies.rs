@@ -228,8 +228,8 @@ impl ReplyReader {
         true
     }
 
-    /// Returns the worker that a reply names. Returns `None` and counts a rejection if the worker
-    /// does not serve the queue: it must not receive anything about the queue's requests.
+    /// Returns the worker that a reply names. Returns `None` and counts a rejection if the worker does not
+    /// serve the queue, because it must not receive anything about the queue's requests.
     fn worker(
         &self,
         router: &ReplyRouter,
@@ -277,7 +277,8 @@ impl ReplyReader {
         }
     }
 
-    /// Publishes a control message. If it is lost, the worker's timeouts end the offer or claim.
+    /// Publishes a control message. If the message is lost, the offer or claim ends when the worker's
+    /// timeout expires.
     fn tell(&self, to: Subject, control: Control) {
         if let Err(error) = self.transport.try_publish(control.message(to)) {
             let label = [(names::REASON, control.as_str().to_owned())];

@@ -43,7 +43,7 @@ pub struct SessionOptions {
     pub attempts: u32,
     /// The wait for the first reply to the first attempt. Later attempts wait at least as long.
     pub accept_timeout: Duration,
-    /// How long a worker that runs the call can be silent before it counts as lost.
+    /// The time for which a worker that runs the call can be silent before it counts as lost.
     pub progress_timeout: Duration,
     /// The maximum size, in bytes, of an answer that is assembled from parts.
     pub answer_bytes_max: usize,
@@ -164,21 +164,21 @@ impl Session {
         self.is_waiting() && self.wait_reason == WaitReason::BusDown
     }
 
-    /// Forgets the refusals so far, because a member accepts requests. It may be one of many that refuse them.
+    /// Resets the count of refusals, because a member accepts requests. Many other members may still refuse them.
     pub fn forget_refusals(&mut self) {
         self.immediate_retries = 0;
     }
 
-    /// Sets the reason why the session waits, which other sessions have learned in the meantime. Does nothing if it does not
-    /// wait.
+    /// Sets the reason why the session waits, which other sessions have found out in the meantime. Does nothing if the
+    /// session is not waiting.
     pub fn set_wait_reason(&mut self, reason: WaitReason) {
         if self.is_waiting() {
             self.wait_reason = reason;
         }
     }
 
-    /// Returns when the latest attempt was sent. The time before that counts as queue wait, even if
-    /// an earlier attempt was sent and got no reply.
+    /// Returns the time at which the latest attempt was sent. The time before that counts as queue wait, even if an
+    /// earlier attempt was sent and got no reply.
     #[must_use]
     pub fn sent_at(&self) -> Instant {
         self.sent_at
@@ -208,7 +208,7 @@ impl Session {
         self.attempts.made()
     }
 
-    /// Handles one event. After its end, the session only denies claims and declines offers.
+    /// Handles one event. After the session has ended, it only denies claims and declines offers.
     pub fn step(&mut self, event: SessionEvent, context: &mut StepContext<'_>) {
         if self.has_ended() {
             return self.step_after_end(event, context);

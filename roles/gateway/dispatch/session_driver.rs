@@ -273,7 +273,7 @@ impl SessionDriver {
         let was_not_executed = problem.is_some_and(|problem| problem.effect == Effect::NotExecuted);
         let status = problem.map(|problem| problem.status);
         if status == Some(StatusCode::GATEWAY_TIMEOUT) && !was_not_executed {
-            // The call takes longer than this, by an unknown amount.
+            // The call takes longer than this, but it is not known how much longer.
             let duration = now.saturating_duration_since(self.session.sent_at());
             self.queue.timing.record_answer(&self.endpoint, duration);
         }

@@ -39,8 +39,8 @@ use body_sender::{BodyEvent, BodySender};
 /// One session, with everything that it needs to continue after its client has disconnected.
 pub(super) struct SessionTask {
     services: Arc<DispatchServices>,
-    /// The request holds its endpoint, so that a reload knows whether workers must still serve the
-    /// endpoint.
+    /// The request holds a reference to its endpoint. A reload can thus find out whether workers
+    /// must still serve the endpoint.
     _endpoint: Arc<Endpoint>,
     /// Counts the request as one of its caller's requests in flight.
     _permit: CallerPermit,
@@ -347,7 +347,7 @@ impl SessionTask {
     }
 }
 
-/// Waits for an event from the client of a streamed answer. Waits forever without `chunks`.
+/// Waits for an event from the client of a streamed answer. Waits forever if `chunks` is `None`.
 async fn next_body_event(chunks: Option<&mut BodySender>) -> BodyEvent {
     match chunks {
         Some(chunks) => chunks.next_event().await,

@@ -1,5 +1,6 @@
-//! The API documentation: `/openapi.json`, and `/docs`, a page for reading the document and trying endpoints. A caller sees
-//! only the endpoints that it may call, unless the configuration makes the documentation public.
+//! The API documentation: the document at `/openapi.json`, and the page at `/docs` for reading the document and trying
+//! endpoints. A caller sees only the endpoints that it may call, unless the configuration makes the documentation
+//! public.
 
 use std::io;
 use std::sync::Arc;
@@ -31,7 +32,8 @@ const JSON: &str = "application/json";
 const VARY: HeaderValue = HeaderValue::from_static("Authorization, X-Api-Key");
 /// `Cache-Control` for a document that depends on the caller.
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
-/// `Cache-Control` for content that changes with the catalogue or the version: stored, but validated before each use.
+/// `Cache-Control` for content that changes with the catalogue or the version. Caches may store it, but must validate
+/// it before each use.
 const VALIDATE: &str = "no-cache";
 
 /// The documentation of a catalogue.

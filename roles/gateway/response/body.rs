@@ -1,4 +1,5 @@
-//! The body of a response: complete, received from a worker while it is sent, or produced piece by piece.
+//! The body of a response. It is complete, received from a worker while it is sent, or produced piece by
+//! piece.
 
 use std::fmt::Debug;
 use std::pin::Pin;

@@ -26,8 +26,8 @@ pub enum JobResult {
         outcome: Outcome,
     },
     /// The connection to the database was lost during the call. The call may have been executed,
-    /// and executing it again does no harm. The worker therefore sends no reply: the gateway treats
-    /// the request as lost and sends it to another worker.
+    /// but executing it again does no harm. The worker therefore sends no reply. The gateway then
+    /// treats the request as lost and sends it to another worker.
     Unanswered {
         /// The problem that describes the failure.
         problem: Problem,
@@ -92,7 +92,8 @@ impl JobResult {
         }
     }
 
-    /// Converts the result into a reply. `parts` is the number of parts of the answer already sent.
+    /// Converts the result into a reply. `parts` is the number of parts of the answer that have
+    /// already been sent.
     #[must_use]
     pub fn into_reply(self, request_id: &str, parts: u32) -> JobReply {
         if parts > 0 {

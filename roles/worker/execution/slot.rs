@@ -29,7 +29,7 @@ pub trait SlotQueue: Debug + Send + Sync {
         waiting_gateway: Option<Subject>,
     );
 
-    /// Removes a job from the backlog. Returns whether it was there.
+    /// Removes a job from the backlog. Returns whether the backlog contained it.
     fn leave_backlog(&self, reply: &Subject) -> bool;
 
     /// Returns how long a claim waits for its grant.

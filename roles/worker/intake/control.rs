@@ -74,7 +74,7 @@ pub async fn listen(
     Ok(())
 }
 
-/// Returns the next message; `None` once `closed` is set or the transport has closed.
+/// Returns the next message, or `None` once `closed` is set or the transport has closed.
 async fn next_until(messages: &mut dyn Subscription, closed: &Cancel) -> Option<Message> {
     tokio::select! {
         message = messages.next() => message,

@@ -8,7 +8,7 @@ use crate::roles::gateway::admission::two_generation_cache::TwoGenerationCache;
 
 use super::known_gateways::GATEWAYS_MAX;
 
-/// The longest time until a quota is available again, in windows of 24 h.
+/// The longest time until a quota is available again: the longest window (24 h) for each of the gateways.
 const DEBT_MAX: Duration = Duration::from_hours(24 * GATEWAYS_MAX as u64);
 
 /// Maps a hash of a limit and a caller to the instant at which the whole quota is available again.
@@ -26,7 +26,7 @@ pub(super) struct QuotaTables {
     elsewhere: QuotaTable,
 }
 
-/// A limit, and how many whole quotas a caller can owe.
+/// A limit, and the maximum number of whole quotas that a caller can owe.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct QuotaRule {
     pub(super) limit: RateLimit,
@@ -47,7 +47,8 @@ impl QuotaTables {
         Mutex::new(Self { here, elsewhere })
     }
 
-    /// Adds a caller's consumption at another gateway, given as the time that a quota needs to refill by this amount.
+    /// Adds a caller's consumption at another gateway, given as the time that the quota needs to refill by the consumed
+    /// amount.
     pub(super) fn add_consumed_elsewhere(&mut self, key: u64, consumed: Duration, now: Instant) {
         let add = |full_at: Instant| (full_at.max(now) + consumed).min(now + DEBT_MAX);
         if let Some(full_at) = self.here.get_mut(&key) {

@@ -47,9 +47,9 @@ impl PendingRequest {
     }
 
     /// Returns the charge for a reply, or `None` if its bytes are not charged. If there is no room,
-    /// parts of an assembled answer are dropped. So is an at-least-once answer: the client gets a
-    /// 502 and can send the request again. At-most-once finals and the rest of a stream are never
-    /// dropped.
+    /// parts of an assembled answer are dropped. At-least-once answers are dropped too: the client
+    /// gets a 502 and can send the request again. At-most-once finals and the rest of a stream are
+    /// never dropped.
     pub(super) fn charge_for(
         &mut self,
         reply: &Result<Reply, EnvelopeError>,

@@ -34,7 +34,7 @@ struct JoinableCall {
     result: Arc<watch::Sender<SharedResult>>,
 }
 
-/// The caller of a request, and the number of requests that a caller has in the wait queue.
+/// The caller of a request, and a function that returns the number of a caller's requests in the wait queue.
 #[derive(Clone, Copy)]
 pub(super) struct Requester<'a> {
     pub(super) caller: CallerKey,
@@ -42,8 +42,8 @@ pub(super) struct Requester<'a> {
 }
 
 impl Requester<'_> {
-    /// Returns whether a call of another caller would probably not wait longer than a call of this one: a call uses its leader's
-    /// turns, so the call of a caller with many waiting requests waits for all of them.
+    /// Returns whether the requester's own call would probably not be served earlier than a call of `leader`. A call
+    /// uses its leader's turns, so the call of a caller with many waiting requests must wait for all of them.
     fn may_join(&self, leader: CallerKey) -> bool {
         leader == self.caller || (self.waiters_of)(leader) <= (self.waiters_of)(self.caller) + 1
     }
@@ -97,7 +97,7 @@ impl Coalescer {
         }
         let (sender, receiver) = watch::channel(None);
         let result = Arc::new(sender);
-        // A call that the requester did not join is replaced here, but continues.
+        // If there is a call that the requester did not join, it is replaced here, but continues.
         let leader = requester.caller;
         calls.insert(key.clone(), JoinableCall { leader, result: Arc::clone(&result) });
         drop(calls);
@@ -169,7 +169,7 @@ mod tests {
         CallerKey::new(Some(name), ClientNetwork::new(Ipv4Addr::LOCALHOST.into(), 0))
     }
 
-    /// Returns a requester while nobody waits.
+    /// Returns a requester in the case that no requests are waiting.
     fn requester() -> Requester<'static> {
         Requester { caller: caller("ann"), waiters_of: &|_| 0 }
     }

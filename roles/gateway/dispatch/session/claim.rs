@@ -58,7 +58,8 @@ impl Session {
         grant.attempt == attempt && grant.was_given_to(control)
     }
 
-    /// Returns whether replies to this attempt count: it is open, and no other attempt was granted.
+    /// Returns whether replies to this attempt count: it must be open, and no other attempt may
+    /// have been granted.
     pub(super) fn is_eligible(&self, attempt: u32) -> bool {
         self.attempts.is_open(attempt)
             && self.grant.as_ref().is_none_or(|grant| grant.attempt == attempt)

@@ -10,7 +10,8 @@ use crate::problem::ProblemKind;
 
 use super::{AttemptEstimate, Session, SessionEnd, State, StepContext};
 
-/// How long the session keeps waiting after its deadline for the worker's own timeout reply.
+/// The time for which the session keeps waiting after its deadline for the worker's own timeout
+/// reply.
 const ANSWER_GRACE: Duration = Duration::from_millis(100);
 
 impl Session {
@@ -63,7 +64,8 @@ impl Session {
         }
     }
 
-    /// Ends the session: no worker accepted the request in time, or its own deadline has passed.
+    /// Ends the session, because no worker accepted the request in time or the session's deadline
+    /// has passed.
     pub(super) fn end_at_deadline(&mut self, context: &mut StepContext<'_>) {
         let may_run = match self.options.execution {
             Execution::AtMostOnce => self.grant.is_some(),

@@ -30,7 +30,7 @@ impl Session {
                 if self.revokes_grant(attempt, control.as_ref()) {
                     self.grant = None;
                     if self.client_left {
-                        // The client no longer waits for the answer, so the request is not resent.
+                        // The client no longer waits for the answer, so the request is not sent again.
                         self.attempts.close(attempt);
                         return self.end(SessionEnd::ClientGone, context);
                     }

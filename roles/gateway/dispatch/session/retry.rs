@@ -12,8 +12,9 @@ use super::{
     StepContext, WaitReason,
 };
 
-/// How many refusals (`draining`, `unavailable`, `paused`) are answered by sending the request again immediately.
-/// More refusals mean that the whole group is probably leaving or paused: the request then waits, and starts counting anew when
+/// The maximum number of refusals (`draining`, `unavailable`, `paused`) after each of which the request is sent again
+/// immediately. More refusals mean that the whole group is probably leaving or paused. The request then waits, and the
+/// count starts again when a member accepts requests.
 /// a member accepts requests.
 const IMMEDIATE_RETRIES_MAX: u32 = 8;
 
@@ -114,8 +115,8 @@ impl Session {
         may
     }
 
-    /// Returns how long to wait for the first reply to the attempt that is sent now. The wait is
-    /// short after the first attempt; later attempts share the time that is left.
+    /// Returns the time to wait for the first reply to the attempt that is being sent. The wait is short after the
+    /// first attempt; later attempts share the remaining time.
     pub(super) fn first_reply_timeout(&self, now: Instant) -> Duration {
         let accept_timeout = self.options.accept_timeout;
         if self.resubmissions == 0 {

@@ -105,7 +105,8 @@ impl Session {
             Reply::Final(answer) if stream.is_from(attempt, answer.control.as_ref()) => {
                 self.finish_stream(answer, context);
             }
-            // The reply comes from another job for the same request, which has been cancelled.
+            // The reply comes from another job for the same request, and that job has been
+            // cancelled.
             _ => {}
         }
     }

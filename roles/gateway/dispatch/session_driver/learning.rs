@@ -1,4 +1,5 @@
-//! Learns from replies and missing replies how long workers take and which workers reply.
+//! Learns from replies and missing replies. It measures how long workers take, and finds out which
+//! workers reply.
 
 use std::time::Duration;
 
@@ -15,8 +16,8 @@ use super::{DriverAction, DriverContext, SessionDriver};
 /// The shortest round trip that is assumed when waiting for members to identify themselves.
 const MEMBER_REPLY_MIN: Duration = Duration::from_millis(10);
 
-/// Logged when the gateway begins to drop answers. All requests share one condition, because each
-/// request's access line has its outcome.
+/// Logged when the gateway begins to drop answers. All requests share one condition, because the
+/// access line of each request contains its outcome.
 const ANSWERS_DROPPED: ConditionKind =
     ConditionKind::new("the byte budget for answers is exhausted");
 

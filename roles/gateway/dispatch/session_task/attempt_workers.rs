@@ -1,4 +1,4 @@
-//! Records which worker has each attempt: only that worker may reply to it.
+//! Records which worker has each attempt. Only that worker may reply to the attempt.
 
 use crate::envelope::{EnvelopeError, Reply, WorkerId};
 

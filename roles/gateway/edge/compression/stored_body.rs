@@ -125,7 +125,8 @@ impl StoredBody {
         &self.hash
     }
 
-    /// Returns the response to a request: 503 without a body if too many bodies are being decompressed.
+    /// Returns the response to a request. The response is a 503 without a body if too many bodies are being
+    /// decompressed.
     pub(in crate::roles::gateway) fn response(
         &self,
         request: StoredBodyRequest<'_>,
@@ -166,13 +167,13 @@ impl StoredBody {
         response
     }
 
-    /// Returns the uncompressed body; `None` if too many bodies are being decompressed.
+    /// Returns the uncompressed body, or `None` if too many bodies are being decompressed.
     fn decompressed(&self, decompressions: &'static Semaphore) -> Option<ResponseBody> {
         let permit = decompressions.try_acquire().ok()?;
         Some(ResponseBody::Produced(Box::new(self.decompression(permit))))
     }
 
-    /// Returns the body in another coding; `None` if too many bodies are being decompressed.
+    /// Returns the body in another coding, or `None` if too many bodies are being decompressed.
     fn recompressed(
         &self,
         decompressions: &'static Semaphore,
@@ -203,8 +204,8 @@ impl StoredBody {
         .ok()
     }
 
-    /// Returns the response to a request: 304 if the client has the body (RFC 9110 §13.1.2). Clients may
-    /// store it as `cache_control` permits.
+    /// Returns the response to a request. The response is a 304 if the client has the body (RFC 9110 §13.1.2). Clients
+    /// may store it as `cache_control` permits.
     pub(in crate::roles::gateway) fn cacheable_response(
         &self,
         request: StoredBodyRequest<'_>,
@@ -266,7 +267,7 @@ impl BodyProducer for Decompression {
 #[derive(Debug)]
 struct Recompression {
     decompression: Decompression,
-    /// `None` after the end.
+    /// The encoder, or `None` after the end.
     encoder: Option<Box<dyn BodyEncoder>>,
 }
 

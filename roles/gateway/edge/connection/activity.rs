@@ -106,7 +106,7 @@ impl ConnectionActivity {
         }
     }
 
-    /// Waits until `most` requests have arrived after `end_requests`. The last of them may already be answered.
+    /// Waits until `most` requests have arrived after `end_requests`. The last of them may already have been answered.
     pub(super) async fn requests_after_goaway(&self, most: u32) {
         while self.requests_after_goaway.load(Ordering::Acquire) < most {
             self.requests_changed.notified().await;
@@ -169,7 +169,7 @@ impl ConnectionActivity {
         self.is_queried.load(Ordering::Acquire)
     }
 
-    /// Answers a pending query: the peer has acknowledged `bytes` in total.
+    /// Answers a pending query with the total number of `bytes` that the peer has acknowledged.
     pub(super) fn answer_query(&self, bytes: u64) {
         self.acknowledged.store(bytes, Ordering::Release);
         self.is_queried.store(false, Ordering::Release);
@@ -243,7 +243,8 @@ impl ConnectionActivity {
         }
     }
 
-    /// Waits until no request has run for `limit` and the peer has neither accepted nor acknowledged enough in that time.
+    /// Waits until no request has run for `limit`, and the peer has neither accepted nor acknowledged enough bytes in
+    /// that time.
     pub(super) async fn until_unresponsive(&self, limit: Duration) {
         loop {
             let delivered = self.delivered.load(Ordering::Relaxed);

@@ -67,7 +67,7 @@ fn compress(text: &str) -> StoredBody {
     stored.unwrap_or_else(|_| StoredBody::from_gzip(Bytes::new()))
 }
 
-/// Returns the page. Its addresses are relative, so that it also works below a path that a proxy removes.
+/// Returns the page. Its links are relative, so that the page also works below a path that a proxy removes.
 fn html(assets: &[PageAsset]) -> String {
     let links = assets.iter().map(|PageAsset { name, media_type, .. }| match *media_type {
         STYLE_TYPE => format!("<link rel=\"stylesheet\" href=\"docs/{name}\">\n"),
@@ -100,12 +100,12 @@ impl Page {
         response
     }
 
-    /// Returns whether there is a file of the page with this name.
+    /// Returns whether the page has a file with this name.
     pub(super) fn has_asset(&self, name: &str) -> bool {
         self.assets.iter().any(|asset| asset.name == name)
     }
 
-    /// Returns the response to a request for a file of the page, if there is one with this name.
+    /// Returns the response to a request for a file of the page, or `None` if there is no file with this name.
     pub(super) fn asset(&self, name: &str, request: StoredBodyRequest<'_>) -> Option<Response> {
         let asset = self.assets.iter().find(|asset| asset.name == name)?;
         Some(asset.body.cacheable_response(request, asset.media_type, IMMUTABLE))

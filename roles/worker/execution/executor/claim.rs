@@ -1,4 +1,5 @@
-//! Obtains the slot for an at-most-once job: sends a claim, waits for the grant, then for a slot.
+//! Obtains the slot for an at-most-once job: sends a claim, waits for the grant, and then waits for
+//! a slot.
 
 use std::sync::Arc;
 

@@ -98,7 +98,7 @@ fn the_number_of_callers_is_bounded_and_messages_are_split() {
     }
 }
 
-/// A transport whose first subscriptions fail, and that stores or refuses published messages.
+/// A transport that fails the first subscriptions, and stores or refuses published messages.
 #[derive(Debug, Default)]
 struct UnreliableSubscriptions {
     failures_left: AtomicUsize,
@@ -200,7 +200,7 @@ impl Transport for UnreliableSubscriptions {
     }
 }
 
-/// Returns the callers in the messages so far.
+/// Returns the callers in the messages that have been published so far.
 fn published(transport: &UnreliableSubscriptions) -> Vec<QuotaKey> {
     let messages = transport.published.lock().unwrap();
     let consumed = messages.iter().map(|message| parse(&message.payload).unwrap().consumed);
@@ -232,7 +232,7 @@ async fn consumption_without_a_subscription_is_not_reported() {
     limiter.add_pending(key("after"), Duration::from_secs(1));
     sleep(Duration::from_secs(6)).await;
     assert_eq!(published(&transport), [key("after").0]);
-    // A message is due at once if there are many callers, and at the end of a drain.
+    // A report is sent at once if there are many callers, and at the end of a drain.
     (0..4_096).for_each(|number| limiter.add_pending(key(&number.to_string()), LIMIT.window));
     sleep(Duration::from_millis(1)).await;
     assert_eq!(published(&transport).len(), 1 + 4_096);

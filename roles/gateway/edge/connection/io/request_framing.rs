@@ -1,10 +1,10 @@
 //! Follows the framing of HTTP/1.1 requests below hyper, and corrupts the first byte that hyper would accept but another parser
 //! might interpret differently. hyper then rejects the request at that byte.
 //!
-//! - A line that ends with LF alone. RFC 9112 §2.2 lets us accept it, but a parser that requires CRLF treats the next line as a
-//!   part of it.
+//! - A line that ends with LF alone. RFC 9112 §2.2 lets us accept it, but a parser that requires CRLF treats the next
+//!   line as part of the same line.
 //! - White space after a chunk size, or a bare LF in trailers (RFC 9112 §7.1).
-//! - `#` in a request line (RFC 9112 §3.2): the `http` crate drops the rest of the target.
+//! - `#` in a request line (RFC 9112 §3.2). The `http` crate drops the rest of the target.
 
 use memchr::memchr;
 
@@ -15,7 +15,7 @@ const START_BYTES: usize = 48;
 /// The maximum number of digits in a `Content-Length`.
 const LENGTH_DIGITS_MAX: usize = 18;
 
-/// The position of the next byte within the requests.
+/// The parser's position in the stream of requests.
 #[derive(Debug, Default)]
 pub(super) struct RequestFraming {
     position: Position,

@@ -94,8 +94,8 @@ impl<IO> ResponseGate<IO> {
         self.held_status
     }
 
-    /// Returns whether the last response is incomplete. The client would take anything else that is written now as a part of
-    /// it.
+    /// Returns whether the last response is incomplete. If so, the client would treat anything else that is written now
+    /// as part of that response.
     pub(in super::super) fn is_within_response(&self) -> bool {
         self.responses.is_unwritten()
     }
@@ -190,7 +190,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for ResponseGate<IO> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // hyper flushes only when it has written everything it had buffered.
+        // hyper flushes only after it has written everything that it had buffered.
         ready!(Pin::new(&mut self.io).poll_flush(context))?;
         self.responses.record_flush();
         Poll::Ready(Ok(()))

@@ -1,5 +1,5 @@
-//! Reads from `TCP_INFO` how many bytes a peer has acknowledged. A completed write does not mean that the peer has accepted the
-//! data, because the kernel buffers tens of KiB.
+//! Reads the number of bytes that a peer has acknowledged from `TCP_INFO`. A completed write does not mean that the
+//! peer has accepted the data, because the kernel buffers tens of KiB.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

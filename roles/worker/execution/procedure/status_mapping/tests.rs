@@ -233,7 +233,7 @@ fn a_call_that_was_not_sent_was_not_executed() {
         (K::TimedOut, ProblemKind::Expired, Outcome::Expired),
         (K::PoolTimedOut, ProblemKind::Busy, Outcome::PoolTimeout),
         (K::Unavailable, ProblemKind::BackendDown, Outcome::BackendDown),
-        // A query that the worker sent before the call failed for a temporary reason.
+        // A query that the worker sent before the call has failed for a temporary reason.
         (
             K::Server { number: 1222, class: ServerErrorClass::Transient },
             ProblemKind::BackendDown,
