@@ -1,4 +1,4 @@
-//! Tests when a monitor queries the fleet, and the document that the page requests.
+//! Tests when a monitor queries the fleet, and which document the page receives.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -21,7 +21,7 @@ use crate::message::{Message, Subject};
 use crate::messaging::{Link, RoundTrip, SettingsState, Subscription, TransportError};
 use crate::telemetry::{Distribution, count_as_f64};
 
-/// A transport that counts messages, and has a reply to each query.
+/// A transport that counts messages and replies to each query.
 #[derive(Debug)]
 struct CountingTransport {
     published: AtomicUsize,
@@ -132,7 +132,7 @@ impl Transport for CountingTransport {
     }
 }
 
-/// A gateway whose page is tested, with a transport that has replies from other processes.
+/// The gateway whose page is tested. Its transport has replies from other processes.
 struct MonitoredGateway {
     transport: Arc<CountingTransport>,
     document: DocumentSource,
@@ -207,7 +207,7 @@ fn process(role: &str, id: &str, host: &str) -> Report {
     }
 }
 
-/// Returns the report of the same process after `step` times 10 s with the same load.
+/// Returns the report that the same process would send `step` times 10 s later under the same load.
 fn grown(report: &Report, step: u64) -> Report {
     let mut report = report.clone();
     let factor = count_as_f64(step);
@@ -233,7 +233,7 @@ fn grown(report: &Report, step: u64) -> Report {
     report
 }
 
-/// Returns a distribution of durations that are just below `seconds`.
+/// Returns a distribution of durations just below `seconds`.
 fn times(count: u64, seconds: f64) -> Distribution {
     let buckets = vec![(seconds, count)];
     Distribution { count, seconds: seconds * count_as_f64(count), buckets }
