@@ -9,8 +9,8 @@ pub struct ProcedureDescription {
     pub name: String,
     /// The two parts of the name, without brackets.
     pub parts: (String, String),
-    /// The parameters in declaration order, or the reason that no endpoint can call the procedure
-    /// and, after a semicolon, what can be done about it.
+    /// The parameters in declaration order, or the reason why no endpoint can call the procedure.
+    /// The reason is followed by a semicolon and advice on how to resolve it.
     pub parameters: Result<Vec<ParameterDescription>, String>,
 }
 
@@ -29,7 +29,7 @@ pub struct ParameterDescription {
     pub range: Option<(i64, i64)>,
     /// The columns, if the parameter is a table.
     pub columns: Vec<ParameterDescription>,
-    /// Whether this is an OUTPUT parameter.
+    /// Whether the parameter is an OUTPUT parameter.
     pub is_output: bool,
 }
 

@@ -1,4 +1,5 @@
-//! Errors of calls: one type for an unsent call, another for a call sent at least in part.
+//! Errors of calls: one type for a call that was not sent, and another for a call that was sent at
+//! least in part.
 
 use std::error::Error;
 use std::fmt;
@@ -7,7 +8,7 @@ use super::SinkError;
 
 type ErrorSource = Box<dyn Error + Send + Sync>;
 
-/// The error of a call. Only `NotSent` can be reported as *not executed*: once any part of a call
+/// The error of a call. Only `NotSent` can be reported as *not executed*. Once any part of a call
 /// has been sent, its error is `Sent`.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
@@ -49,7 +50,7 @@ pub enum BackendErrorKind {
     Mismatch {
         /// The procedure.
         procedure: String,
-        /// How the declarations in the catalogue and in the database differ.
+        /// The difference between the declarations in the catalogue and in the database.
         difference: String,
     },
     /// The deadline passed before the call could be sent.
@@ -73,7 +74,7 @@ pub struct BadArgument {
     pub argument: String,
     /// The row index and column name of the cell, for a cell of a table argument.
     pub cell: Option<(usize, String)>,
-    /// The reason. Only the caller sees it, because it can reveal part of the value.
+    /// The reason. Only the caller may see it, because it can reveal part of the value.
     pub reason: String,
 }
 
@@ -121,7 +122,7 @@ pub enum SentErrorKind {
     Mismatch {
         /// The procedure.
         procedure: String,
-        /// How the declarations in the catalogue and in the database differ.
+        /// The difference between the declarations in the catalogue and in the database.
         difference: String,
     },
     /// A value in the result cannot be decoded, or has no exact JSON representation.
@@ -164,7 +165,7 @@ pub enum ServerErrorClass {
     Other,
 }
 
-/// An error or a message that the database reported; an error is the source of a `SentError`.
+/// An error or a message that the database reported. An error is the source of a `SentError`.
 /// `Display` and `Debug` omit the message, which can contain values from the request.
 pub struct DatabaseError {
     origin: String,

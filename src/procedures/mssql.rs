@@ -131,7 +131,7 @@ impl Backend for Mssql {
 }
 
 impl Mssql {
-    /// Describes why there is no procedure of this name.
+    /// Describes the reason why there is no procedure of this name.
     fn missing_text(&self, procedure: &ProcedureName) -> String {
         if let Some(reason) = self.signatures.other_object(procedure) {
             return reason;

@@ -26,7 +26,7 @@ pub(super) struct AvailabilityMonitor {
     pub(super) queues: Arc<VerifiedQueues>,
     /// Set when the metrics belong to the database's replacement.
     pub(super) is_replaced: Cancel,
-    /// Whether the database answers; `None` before the first ping.
+    /// Whether the database answers, or `None` before the first ping.
     pub(super) is_up: watch::Sender<Option<bool>>,
 }
 

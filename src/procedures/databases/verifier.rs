@@ -1,4 +1,4 @@
-//! Compares the procedures in a database with the catalogue. Queues that fail are verified again, at
+//! Compares the procedures in a database with the catalogue. Queues that fail are verified again at
 //! growing intervals.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +14,7 @@ use crate::jitter::jittered;
 use crate::procedures::{Backend, BackendError, BackendErrorKind, ExpectedProcedure};
 use crate::telemetry::chain;
 
-/// The first pause before failed queues are verified again. It doubles each time and is varied at
+/// The first pause before failed queues are verified again. It doubles each time, and is varied at
 /// random.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// The maximum pause before failed queues are verified again. With the random variation, a new
@@ -94,10 +94,10 @@ impl VerifiedQueues {
 pub(super) struct Verifier {
     pub(super) database: String,
     pub(super) backend: Arc<dyn Backend>,
-    /// Whether the database answers; `None` before the first ping.
+    /// Whether the database answers, or `None` before the first ping.
     pub(super) is_up: watch::Receiver<Option<bool>>,
     pub(super) queues: Arc<VerifiedQueues>,
-    /// The causes that have been logged and still exist. They are not logged again.
+    /// The causes that have been logged and have not been resolved. They are not logged again.
     pub(super) logged: BTreeSet<String>,
 }
 
@@ -150,7 +150,7 @@ impl Verifier {
         checks.iter().all(|check| check.failure.is_none() && check.pending == 0)
     }
 
-    /// Logs at most `LINES_MAX` new causes of failure; later rounds log the others. Logs once when
+    /// Logs at most `LINES_MAX` new causes of failure. Later rounds log the others. Logs once when
     /// no cause remains.
     fn log(&mut self, checks: &[QueueCheck]) {
         let mut causes: BTreeMap<(bool, String), Vec<String>> = BTreeMap::new();

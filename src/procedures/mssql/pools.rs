@@ -94,8 +94,9 @@ impl Pools {
         Self { table, factory }
     }
 
-    /// Leases a connection for a queue, waiting for one until the deadline. Waiters with `at_front`
-    /// are served first, others in order of arrival. Cancel safe.
+    /// Leases a connection for a queue, and waits for one until the deadline if necessary. Waiters
+    /// with `at_front` are served first, and the others in order of arrival. This method is cancel
+    /// safe.
     pub(super) async fn lease(
         &self,
         queue: &str,
@@ -119,8 +120,9 @@ impl Pools {
         Lease::acquire(&pool, deadline, false).await
     }
 
-    /// Returns whether no connection is idle and the database needs no ping: a query was answered
-    /// within `ANSWER_FRESH`, or every pool is exhausted and the last attempt to connect succeeded.
+    /// Returns whether no connection is idle and the database needs no ping. It needs no ping if a
+    /// query was answered within `ANSWER_FRESH`, or if every pool is exhausted and the last attempt
+    /// to connect succeeded.
     pub(super) fn is_busy_and_healthy(&self) -> bool {
         let is_fresh = |at: Instant| at.elapsed() < ANSWER_FRESH;
         let table = self.table.load();
@@ -139,8 +141,8 @@ impl Pools {
         self.factory.connection_cost()
     }
 
-    /// Changes the password, the pools and their limits, and which queues use them. Calls that wait
-    /// for a connection get it from their previous pool.
+    /// Changes the password, the pools, their limits, and the assignment of queues to pools. Calls
+    /// that wait for a connection get it from their previous pool.
     pub(super) fn reconfigure(&self, config: &MssqlConfig) {
         self.factory.set_password(&config.password);
         let table = PoolTable::new(config, &self.factory, Some(&self.table.load()));

@@ -69,7 +69,7 @@ fn unnamed(file: &str) -> ProcedureDescription {
     ProcedureDescription { name, parts, parameters: Err(reason) }
 }
 
-/// Describes why a procedure cannot be read, and what can be done about it.
+/// Describes the reason why a procedure cannot be read, and how to resolve it.
 fn unreadable(error: BackendError) -> String {
     match error.kind {
         BackendErrorKind::Mismatch { difference, .. } => format!("{difference}; correct its file"),

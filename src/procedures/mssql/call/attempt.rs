@@ -52,7 +52,8 @@ struct PreparedConnection {
 }
 
 impl Mssql {
-    /// Makes one attempt. With `at_front`, it waits ahead of calls that had no connection yet.
+    /// Makes one attempt. With `at_front`, it waits ahead of calls that have not had a connection
+    /// yet.
     pub(super) async fn attempt(
         &self,
         call: &Call<'_>,
@@ -188,7 +189,8 @@ impl Mssql {
         })
     }
 
-    /// Builds a call's request, and the rewrites of the batches that the driver sends before it.
+    /// Builds a call's request, and the rewrites of the batches that the driver sends before the
+    /// call.
     fn request<'a>(
         &self,
         call: &Call<'a>,
@@ -223,7 +225,8 @@ impl Mssql {
         context: AttemptContext<'_>,
         work: F,
     ) -> Result<F::Output, StopCause> {
-        // The cancel and the deadline are polled first: an endless result would starve them.
+        // The cancel and the deadline are polled first, because an endless result would starve
+        // them.
         tokio::select! {
             biased;
             () = self.cancelled_and_worth_it(context) => Err(StopCause::Cancelled),
@@ -340,8 +343,8 @@ fn report_messages(log: &mut MessageLog, rows: &mut dyn RowSink) {
     }
 }
 
-/// Completes on a cancel that arrives before any byte of the call is sent, and never otherwise:
-/// `until_stopped` handles a later cancel.
+/// Completes on a cancel that arrives before any byte of the call is sent. Otherwise never
+/// completes, because `until_stopped` handles a later cancel.
 async fn cancelled_before_sending(cancel: &Cancel, stream: &StreamState) {
     cancel.cancelled().await;
     if stream.sent().is_ok() {

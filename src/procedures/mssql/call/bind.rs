@@ -50,8 +50,8 @@ pub(super) enum BoundValue<'a> {
 
 /// The maximum size of a `(max)` cell. The driver takes the marker for `max`, 0xFFFF, as a length.
 const MAX_CELL_BYTES: usize = 0xffff;
-/// The maximum number of values that a statement can have: SQL Server permits 2,100 parameters in a
-/// request, of which two are the statement and the declarations of the others.
+/// The maximum number of values that a statement can have. SQL Server permits 2,100 parameters in a
+/// request, two of which are the statement and the declarations of the other parameters.
 const STATEMENT_VALUES_MAX: usize = 2100 - 2;
 
 /// A row of a table-valued parameter.
@@ -66,7 +66,7 @@ impl<'a> TableValueRow<'a> for TableRow<'a> {
     }
 
     fn get_db_type() -> &'static str {
-        // This name is not used; the type's name is passed with the table.
+        // This name is not used, because the type's name is passed with the table.
         ""
     }
 }
@@ -94,8 +94,9 @@ impl BoundParameter<'_> {
         }
     }
 
-    /// Returns whether only a statement can pass this parameter: an OUTPUT parameter that the
-    /// driver declares only as wide as its value, or a table whose rows are inserted.
+    /// Returns whether only a statement can pass this parameter. This applies to an OUTPUT
+    /// parameter that the driver declares only as wide as its value, and to a table whose rows are
+    /// inserted.
     pub(super) fn needs_statement(&self) -> bool {
         match &self.data {
             BoundValue::Scalar(sql, _) => self.parameter.is_output && !types::has_typed_null(sql),
@@ -273,7 +274,7 @@ fn table_rows<'a>(
 ) -> Result<Vec<TableRow<'a>>, BackendError> {
     let rows: &[Vec<ParameterValue<'static>>] = match &argument.value {
         ParameterValue::Table(rows) => rows,
-        // SQL Server has no NULL tables: an absent table is the same as an empty one.
+        // SQL Server has no NULL tables, so an absent table is equivalent to an empty one.
         ParameterValue::Null => &[],
         _ => {
             errors.add(&argument.name, None, EncodeError("a table".to_owned()));
@@ -343,7 +344,8 @@ fn encode_cell<'a>(
                 )
             }
         }
-        // The driver ends an empty `xml` too early, and cannot write text for it into a table.
+        // The driver ends an empty `xml` too early, and cannot write text instead of an `xml` value
+        // in a table.
         (ColumnData::String(Some(_)), SqlType::Xml) => {
             return Err(EncodeError("an empty xml cannot be passed in a table".to_owned()));
         }

@@ -109,7 +109,7 @@ async fn execute_rpc(
         } else if let Some(set) = item.as_metadata() {
             rows.begin_set(&column_names(set.columns()))?;
         } else if let Some(status) = item.as_return_status() {
-            // The status is signed (MS-TDS 2.2.7.18); the driver returns it as unsigned.
+            // The status is signed (MS-TDS 2.2.7.18), but the driver returns it as unsigned.
             result.return_status = status.cast_signed();
         } else if let Some(value) = item.as_return_value() {
             let name = value.name().trim_start_matches('@');

@@ -23,7 +23,7 @@ use crate::procedures::mssql::tds::{
 use crate::procedures::{BackendError, BackendErrorKind, BadArgument, Call};
 
 /// Sets a value that no procedure reads, to find out whether the login may set values. The reset
-/// before the next call removes it.
+/// before the next call removes the value.
 const PROBE: &str = "EXEC sp_set_session_context @key = N'fjord_probe', @value = NULL";
 
 /// Whether the login may set values in the session context.

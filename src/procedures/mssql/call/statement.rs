@@ -1,10 +1,10 @@
 //! Calls a procedure with an EXEC statement if a remote procedure call cannot pass its arguments.
 //!
 //! In a remote procedure call, the driver sends most NULLs without a type, and declares an OUTPUT
-//! parameter only as wide as its input value: an `nvarchar(max)` would be truncated, a `decimal`
-//! would overflow. A statement declares variables of the procedure's own types instead. Its text
-//! contains only the procedure's name, and parameter and type names that were read from the
-//! database and checked; every value is a parameter.
+//! parameter only as wide as its input value. As a result, an `nvarchar(max)` would be truncated,
+//! and a `decimal` would overflow. A statement declares variables of the procedure's own types
+//! instead. Its text contains only the procedure's name, and the names of parameters and types that
+//! were read from the database and checked. Every value is a parameter.
 
 use std::fmt::{self, Write as _};
 
@@ -19,8 +19,8 @@ use crate::procedures::mssql::types::{self, SqlType};
 /// The column with the RETURN status. Its name identifies the result set that the statement adds.
 pub(super) const RETURN_COLUMN: &str = "fjord return";
 
-/// The only column of a result set that says that a table type was recreated, so that the statement
-/// has ended without the call.
+/// The only column of a result set that reports that a table type was recreated, so that the
+/// statement has ended without the call.
 pub(super) const RECREATED_COLUMN: &str = "fjord recreated";
 
 /// The maximum number of rows in an INSERT with VALUES.
@@ -40,7 +40,7 @@ pub(super) struct Statement<'a> {
 pub(super) enum StatementRequest<'a> {
     /// A query whose parameters have the types that the driver derives from the values.
     Query(Query<'a>),
-    /// A call of `sp_executesql` by name: only in this form can a parameter be a table.
+    /// A call of `sp_executesql` by name. Only in this form can a parameter be a table.
     Command(Command<'a>),
 }
 
@@ -139,7 +139,7 @@ impl<'a> Parts<'a> {
         self.add_argument(format_args!("{name} = {variable} OUTPUT"));
     }
 
-    /// Ends the batch before anything else if the type of a table was recreated.
+    /// Ends the batch before anything else is executed if the type of a table was recreated.
     fn add_check(&mut self, is_current: &str) {
         let check = format_args!(
             "IF NOT {is_current} BEGIN SELECT 1 AS [{RECREATED_COLUMN}]; RETURN END; "

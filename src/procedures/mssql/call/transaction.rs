@@ -26,7 +26,7 @@ use crate::procedures::mssql::tds::{TdsClient, TransactionReport};
 const BEGIN: &str = "BEGIN TRANSACTION; BEGIN TRANSACTION; SET IMPLICIT_TRANSACTIONS ON";
 const BEGIN_WITH_SAVEPOINT: &str = "BEGIN TRANSACTION; BEGIN TRANSACTION; \
     SAVE TRANSACTION fjord_call; SET IMPLICIT_TRANSACTIONS ON";
-/// Commits, and selects 2, if the worker's transaction was still open; otherwise selects 0.
+/// Commits and selects 2 if the worker's transaction was still open. Otherwise selects 0.
 const COMMIT: &str = "SET IMPLICIT_TRANSACTIONS OFF; IF @@TRANCOUNT = 2 BEGIN \
     COMMIT TRANSACTION; COMMIT TRANSACTION; SELECT 2 END \
     ELSE BEGIN IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION; SELECT 0 END";
@@ -70,7 +70,8 @@ pub(super) async fn undo(
     matches!(query_number(&mut connection.client, sql).await, Ok(Some(count)) if count > 0)
 }
 
-/// Ends the transaction of a call that succeeded. Not safe to drop, like `begin`.
+/// Ends the transaction of a call that succeeded. If this future is dropped, the connection must be
+/// discarded.
 pub(super) async fn end(
     client: &mut TdsClient,
     transaction: Transaction,

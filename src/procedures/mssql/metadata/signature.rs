@@ -35,7 +35,7 @@ pub(crate) enum SqlParameterType {
         name: String,
         /// The name for SQL, with brackets around both parts.
         quoted: String,
-        /// The name in the driver's form, without brackets; `None` if the driver cannot pass it.
+        /// The name in the driver's form, without brackets, or `None` if the driver cannot pass it.
         driver_name: Option<String>,
         /// The names and types of the columns, in order, without those that the server generates.
         columns: Vec<(String, SqlType)>,
@@ -43,9 +43,9 @@ pub(crate) enum SqlParameterType {
         /// A table-valued parameter cannot leave out a column, so the rows are inserted.
         is_inserted: bool,
         /// The SQL condition that holds if the type has not been dropped and created again since
-        /// its columns were read; empty if no columns were read.
+        /// its columns were read. Empty if no columns were read.
         is_current: String,
-        /// The replacements for the driver's column query; `None` if no columns were read.
+        /// The replacements for the driver's column query, or `None` if no columns were read.
         query: Option<TableQuery>,
     },
 }
@@ -94,7 +94,8 @@ impl Signature {
         })
     }
 
-    /// Describes how the catalogue and the procedure differ, or returns `None` if they match.
+    /// Describes the difference between the catalogue and the procedure, or returns `None` if they
+    /// match.
     pub(crate) fn difference(&self, expected: &ExpectedProcedure) -> Option<String> {
         let mut differences = Vec::new();
         for (name, kind) in &expected.arguments {

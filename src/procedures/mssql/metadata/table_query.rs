@@ -27,9 +27,9 @@ pub(crate) struct TableQuery {
     pub(crate) wide: Option<Arc<BatchRewrite>>,
 }
 
-/// Returns a table type's name in the form that the driver takes, `schema.type` without brackets:
-/// it sends both parts in the call as they are, split at the first dot. Returns `None` for a name
-/// that the driver refuses.
+/// Returns a table type's name in the form that the driver takes: `schema.type` without brackets.
+/// The driver splits the name at the first dot, and sends both parts unchanged in the call. Returns
+/// `None` for a name that the driver refuses.
 pub(super) fn driver_name(name: &ProcedureName) -> Option<String> {
     let (schema, table_type) = (name.schema(), name.procedure());
     let is_taken = |c: char| c.is_alphanumeric() || matches!(c, '_' | '@' | '#');

@@ -23,7 +23,7 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// Takes a connection from a pool, like `Pool::acquire`. Cancel safe.
+    /// Takes a connection from a pool, like `Pool::acquire`. This function is cancel safe.
     pub(super) async fn acquire(
         pool: &Arc<Pool>,
         deadline: Instant,
@@ -66,14 +66,15 @@ impl Lease {
     /// Cancels the call on the server. The connection is kept if the server acknowledges the cancel
     /// and rolls back in time.
     ///
-    /// The driver's own cancel cannot be used: it resumes parsing where the call stopped, possibly
-    /// within a token, and mistakes a complete answer for the next call's. `TdsStream` follows
-    /// packets instead: it sends the rollback after exactly one acknowledgement, and the answer to
-    /// the rollback confirms that the call's answer was read to the end.
+    /// The driver's own cancel cannot be used. It resumes parsing where the call stopped, possibly
+    /// within a token, and mistakes a complete answer for the next call's answer. `TdsStream`
+    /// follows packets instead. It sends the rollback after exactly one acknowledgement, and the
+    /// answer to the rollback confirms that the call's answer was read to the end.
     pub(crate) async fn cancel(mut self, reason: &'static str) {
         let Some(connection) = self.connection() else { return };
         if connection.stream.is_cut_off() {
-            // Writing anything now would send the call, or part of it as if it were complete.
+            // Writing anything now would send the call, or a part of it as if that part were
+            // complete.
             self.pool.factory().count_cancel(CancelResult::Broken);
             return self.discard(reason);
         }

@@ -1,5 +1,5 @@
-//! The stream over which the driver speaks TDS, on top of established TLS. The first request after
-//! a connection was returned to its pool resets the connection.
+//! The stream over which the driver speaks TDS, on top of an established TLS session. The first
+//! request after a connection was returned to its pool resets the connection.
 
 use std::io;
 use std::pin::Pin;
@@ -68,7 +68,8 @@ pub(crate) struct TdsStream {
 }
 
 impl TdsStream {
-    /// Creates a stream over established TLS. `prelogin` is the answer to the driver's PRELOGIN.
+    /// Creates a stream over an established TLS session. `prelogin` is the answer to the driver's
+    /// PRELOGIN.
     pub(super) fn new(
         tls: ClientStream<TdsSocket>,
         state: Arc<StreamState>,
@@ -284,7 +285,7 @@ impl AsyncRead for TdsStream {
         let arrived = buffer.filled().get(before..).unwrap_or_default();
         let (count, end) = this.reply.follow(arrived);
         if count < arrived.len() {
-            // The driver gets one answer at a time; it would mistake the rest for the next answer.
+            // The driver gets one answer at a time. It would mistake the rest for the next answer.
             this.surplus.extend_from_slice(arrived.get(count..).unwrap_or_default());
             buffer.set_filled(before + count);
         }

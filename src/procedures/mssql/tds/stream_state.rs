@@ -13,7 +13,7 @@ use crate::procedures::mssql::server_message::MessageLog;
 
 /// The requests and answers of a connection, and the progress of a cancel.
 ///
-/// The owner announces calls and requests cancels; `TdsStream` records its writes and reads.
+/// The owner announces calls and requests cancels. `TdsStream` records its writes and reads.
 #[derive(Debug)]
 pub(crate) struct StreamState {
     tcp: Arc<TcpProbe>,
@@ -107,10 +107,11 @@ impl StreamState {
         (state.lease_start, state.call) = (written, CallMessage::None);
     }
 
-    /// Announces a call: the next remote procedure call on the wire is the call, even if the call
-    /// is sent as a statement (`sp_executesql`). Batches that the driver sends first, to query the
-    /// columns of table types, are not part of the call; `rewrites` has their replacements. The
-    /// remote procedure calls in `preceding` are sent before the call, in its message.
+    /// Announces a call. The next remote procedure call on the wire is the call, even if the call
+    /// is sent as a statement (`sp_executesql`). The driver first sends batches that query the
+    /// columns of table types. They are not part of the call, and `rewrites` contains their
+    /// replacements. The remote procedure calls in `preceding` are sent before the call, in its
+    /// message.
     pub(crate) fn start_call(&self, rewrites: Vec<Arc<BatchRewrite>>, preceding: PrecedingCalls) {
         *self.rewrites() = rewrites;
         *self.preceding() = preceding.bytes;
@@ -151,7 +152,7 @@ impl StreamState {
         std::mem::take(&mut *self.preceding())
     }
 
-    /// Returns proof that a byte of the call has left this process, or that none has.
+    /// Returns proof that a byte of the call has left this process, or proof that none has.
     pub(crate) fn sent(&self) -> Result<SentProof, NotSentProof> {
         let state = *self.state();
         let has_left = state.call == CallMessage::Begun && self.tcp.written() > state.call_start;
@@ -173,7 +174,7 @@ impl StreamState {
     }
 
     /// Requests a cancel, unless the answer is already complete. The cancel is sent on the driver's
-    /// next read, and the driver's next request only after the acknowledgement.
+    /// next read. The driver's next request is sent only after the acknowledgement.
     pub(crate) fn request_cancel(&self) {
         let mut state = self.state();
         if state.awaits_answer && state.attention == Attention::None {
@@ -203,8 +204,8 @@ impl StreamState {
         self.state().is_partial = true;
     }
 
-    /// Records that a request is complete. Must be called before the last byte is written, since
-    /// the server can then receive the whole request.
+    /// Records that a request is complete. Must be called before the last byte is written, because
+    /// the server can receive the whole request after that.
     pub(super) fn complete_request(&self) {
         let mut state = self.state();
         (state.is_partial, state.awaits_answer) = (false, true);
@@ -244,7 +245,7 @@ impl StreamState {
         std::mem::take(&mut *self.messages())
     }
 
-    /// Records errors and messages. Those of other requests, before the call, are discarded.
+    /// Records errors and messages. Messages of requests before the call are discarded.
     pub(super) fn record_messages(&self, messages: Vec<ScannedMessage>) {
         let state = *self.state();
         if state.call != CallMessage::Begun {

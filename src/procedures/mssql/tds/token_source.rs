@@ -19,8 +19,9 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// The version of the metadata service's interface, and the resource that tokens are for.
 const QUERY: &str = "api-version=2018-02-01&resource=https%3A%2F%2Fdatabase.windows.net%2F";
 
-/// Fetches an answer that contains a token. The error contains no part of it. Safe to drop: a
-/// program that still runs is killed, with the programs that it has started.
+/// Fetches an answer that contains a token. The error contains no part of the answer. The future
+/// can be dropped safely: a program that is still running is killed, together with the programs
+/// that it has started.
 pub(super) async fn fetch(source: &TokenSource) -> Result<Vec<u8>, String> {
     let fetched = async {
         match source {

@@ -13,8 +13,8 @@ use super::decimal::{self, ExcessDigits};
 use super::reason::reason;
 use crate::catalogue::ParameterValue;
 
-/// The reason a value cannot be converted, or the expected form, for the caller. It never contains
-/// the value, except for a character that cannot be represented.
+/// The reason why a value cannot be converted, or the expected form, for the caller. It never
+/// contains the value, except for a character that cannot be represented.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct EncodeError(pub(crate) String);
 
@@ -60,7 +60,7 @@ pub(crate) fn encode<'a>(
             .and_then(|text| Uuid::parse_str(text).ok())
             .map(|guid| ColumnData::Guid(Some(guid))),
         // The driver writes an empty chunk for an empty `xml`, which ends the value too early. The
-        // server converts text itself.
+        // value is passed as text instead, which the server converts itself.
         SqlType::Xml => plain(value).map(|text| match text {
             "" => ColumnData::String(Some(Cow::Borrowed(""))),
             text => ColumnData::Xml(Some(Cow::Owned(XmlData::new(text)))),
@@ -203,8 +203,8 @@ fn text<'a>(value: &'a ParameterValue<'_>) -> Option<Cow<'a, str>> {
     }
 }
 
-/// Checks the length and the characters of text, because SQL Server silently truncates an argument
-/// that is too long and replaces characters that are not in the code page.
+/// Checks the length and the characters of text. SQL Server silently truncates an argument that is
+/// too long, and replaces characters that are not in the code page.
 fn check_text(
     text: &str,
     sql: &SqlType,
@@ -302,7 +302,7 @@ mod tests {
         ParameterValue::Text(text.to_owned().into())
     }
 
-    /// The driver would end the value too early.
+    /// For an empty `xml`, the driver would end the value too early.
     #[test]
     fn an_empty_xml_is_passed_as_text() {
         let empty = text_value("");
