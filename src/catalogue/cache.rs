@@ -1,5 +1,5 @@
-//! Defines how the answers of an endpoint can be reused: by clients, for identical concurrent requests, and from the gateway's
-//! cache.
+//! Defines how the answers of an endpoint can be reused. Clients can store them, identical concurrent requests can
+//! share them, and the gateway can answer from its cache.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ pub struct CacheRules {
     pub etag: bool,
     /// Whether identical concurrent requests share one call.
     pub coalesce: bool,
-    /// How long a gateway may store a successful answer, if at all.
+    /// The time for which a gateway may store a successful answer, or `None` if it may not.
     pub ttl: Option<Duration>,
     /// Whether the answers are the same for all callers, so that callers can get each other's answers.
     pub is_shared: bool,

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 /// The maximum nesting depth of arrays and objects.
 const DEPTH_MAX: usize = 64;
-/// The width up to which `to_indented` writes a value on one line.
+/// The maximum line width up to which `to_indented` writes a value on one line.
 pub const LINE_WIDTH_MAX: usize = 110;
 
 /// A JSON value.
@@ -71,7 +71,7 @@ impl ExactJson {
         })
     }
 
-    /// Returns the value of a member; `None` if this is not an object, or has no such member.
+    /// Returns the value of a member, or `None` if this is not an object or has no such member.
     #[must_use]
     pub fn member(&self, name: &str) -> Option<&Self> {
         let Self::Object(members) = self else { return None };
@@ -94,8 +94,8 @@ impl ExactJson {
         }
     }
 
-    /// Converts the value to `serde_json`'s type, which libraries expect. Numbers are rounded to doubles unless they are
-    /// integers of 64 bits; numbers that are too large for a double become `null`.
+    /// Converts the value to `serde_json`'s type, which libraries expect. Numbers that are not 64-bit integers are
+    /// rounded to doubles. Numbers that are too large for a double become `null`.
     #[must_use]
     pub fn to_value(&self) -> serde_json::Value {
         use serde_json::Value;
@@ -113,7 +113,8 @@ impl ExactJson {
         }
     }
 
-    /// Returns whether `to_value` can convert the value: a number such as `1e999` has no double.
+    /// Returns whether `to_value` can convert the value. It cannot convert a number such as `1e999`, which has no
+    /// double.
     #[must_use]
     pub fn is_convertible(&self) -> bool {
         match self {
@@ -124,9 +125,9 @@ impl ExactJson {
         }
     }
 
-    /// Returns the text in the form of catalogue files: a short value is written on one line, a longer array or object with one
-    /// item or member per line. `indent` is the indentation of the line on which the text starts, at column `column`; `unit` is
-    /// the additional indentation of each level.
+    /// Returns the text in the form of catalogue files. A short value is written on one line. A longer array or object
+    /// is written with one item or member per line. `indent` is the indentation of the line on which the text starts,
+    /// at column `column`. `unit` is the additional indentation of each level.
     #[must_use]
     pub fn to_indented(&self, indent: &str, unit: &str, column: usize) -> String {
         let line = self.to_string();

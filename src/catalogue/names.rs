@@ -102,7 +102,7 @@ impl ProcedureName {
         Self::from_parts(&schema, &procedure)
     }
 
-    /// Creates a name from its two parts, which are not quoted.
+    /// Creates a name from its two parts, which must not be quoted.
     ///
     /// # Errors
     /// Returns `NameError` if a part is empty, too long, or contains control characters.
@@ -134,7 +134,7 @@ impl ProcedureName {
         &self.procedure
     }
 
-    /// Returns the name for SQL, with brackets around both parts: a part can be a reserved word.
+    /// Returns the name for SQL, with brackets around both parts, because a part can be a reserved word.
     #[must_use]
     pub fn quoted(&self) -> String {
         format!("{}.{}", quoted(&self.schema), quoted(&self.procedure))
@@ -200,7 +200,7 @@ pub fn is_identifier(text: &str) -> bool {
 /// quoted.
 #[must_use]
 pub fn is_parameter_name(text: &str) -> bool {
-    // The `@` counts toward the length.
+    // The `@` counts towards the length.
     !text.is_empty()
         && text.chars().all(is_identifier_char)
         && text.encode_utf16().count() < IDENTIFIER_LENGTH_MAX

@@ -13,8 +13,8 @@ use crate::spelling::closest;
 /// The error for an unknown key lists the known keys only if there are at most this many.
 const KEYS_LISTED_MAX: usize = 8;
 
-/// Returns the text of a JSON object without the members that `T` cannot deserialize, each of which is reported as an error.
-/// The members `parameters` and `columns` contain definitions of parameters.
+/// Returns the text of a JSON object without the members that `T` cannot deserialize. Each of these members is reported
+/// as an error. The members `parameters` and `columns` contain definitions of parameters.
 pub(in crate::catalogue) fn valid_keys<T: for<'de> Deserialize<'de>>(
     raw: &RawValue,
     prefix: &str,
@@ -99,8 +99,8 @@ pub(in crate::catalogue) fn message(error: &serde_json::Error) -> String {
     text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text).to_owned()
 }
 
-/// Describes an error in the value of a member. For an unknown key or word, the description names
-/// only the most similar known one. Also returns the unknown key, unless it is the member itself.
+/// Describes an error in the value of a member. For an unknown key or word, the description names only the most similar
+/// known one. Also returns the unknown key, unless it is the member itself.
 fn misspelling(error: &serde_json::Error, member: &str) -> (String, String) {
     let text = message(error);
     // Messages of serde: "unknown field `a`, expected one of `b`, `c`", or "unknown variant …" for a word.

@@ -1,4 +1,5 @@
-//! `returns` as catalogue files define it. Its shape depends on the endpoint's result, so it is read when the result is known.
+//! `returns` as catalogue files define it. It is read when the endpoint's result is known, because its shape depends on
+//! the result.
 
 use schemars::JsonSchema;
 
