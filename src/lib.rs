@@ -33,7 +33,7 @@ pub mod telemetry;
 pub mod tls;
 pub mod units;
 
-/// The two roles. They are next to `src` so that the top level of the repository shows them.
+/// The two roles. Their directory is next to `src`, so that it is visible at the top level of the repository.
 #[path = "../roles/mod.rs"]
 pub mod roles;
 
