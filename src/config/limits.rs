@@ -76,9 +76,9 @@ pub const IPV6_PREFIX_BITS: Limit<u32> = count(56, 32, 128);
 /// `gateway.http.requests_in_flight_max`.
 pub const REQUESTS_IN_FLIGHT_MAX: Limit<usize> = size(10_000, 1, 1_000_000);
 /// `gateway.http.requests_in_flight_per_caller_max`, given the maximum for all callers together. The default is half of
-/// that maximum, so that one caller cannot exhaust it. A smaller share would refuse requests while the gateway has
-/// room. One reason is that a service acting for many users, or all anonymous clients behind one proxy, count as a
-/// single caller.
+/// that maximum, so one caller cannot exhaust it, and the other half is left for all other callers. A smaller share
+/// would refuse requests while the gateway has room, because some callers are large. For example, a service that acts
+/// for many users counts as one caller, and so do all anonymous clients behind one proxy.
 #[must_use]
 pub const fn requests_in_flight_per_caller_max(requests_in_flight_max: usize) -> Limit<usize> {
     Limit { default: requests_in_flight_max.div_ceil(2), ..REQUESTS_IN_FLIGHT_MAX }
