@@ -49,10 +49,10 @@ use super::support::client::install_provider;
 use super::support::eventually::{SOON, TICK, poll};
 use super::support::nats::{NatsOptions, NatsServer};
 
-/// The gateway's allocations per request, from the bytes of the request to those of the response. Lower this value and
-/// `WORKER` after an improvement.
+/// The expected number of the gateway's allocations per request, from reading the request to writing the response.
+/// Lower this value and `WORKER` after an improvement.
 const GATEWAY: f64 = 67.0;
-/// The worker's allocations per request, from the message to the reply.
+/// The expected number of the worker's allocations per request, from the message to the reply.
 const WORKER: f64 = 58.0;
 /// The test fails if a count exceeds its expected value by more than this factor.
 const GROWTH: f64 = 1.1;

@@ -1,5 +1,5 @@
-//! Promise: every link in the documentation has a target, every page is in the index, every module is in ARCHITECTURE.md,
-//! and the files of the tutorial pass `fjord check` with the output that the tutorial quotes.
+//! Promise: every link in the documentation has a target, every page is in the index, and every module is in
+//! ARCHITECTURE.md. The files of the tutorial pass `fjord check` with the output that the tutorial quotes.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -30,7 +30,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// The time limit of waits that normally end much sooner.
+/// The time limit for waits that normally end much sooner.
 pub(crate) const LONG: Duration = Duration::from_secs(10);
 /// The listener's `header_timeout`.
 pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_millis(400);
@@ -273,7 +273,7 @@ pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
     assert!(tokio::time::timeout(LONG, waiting).await.is_ok(), "not within {LONG:?}: {what}");
 }
 
-/// A received response, with its head in lower case.
+/// A received response. Its head is in lower case.
 #[derive(Clone, Debug)]
 pub(crate) struct RawResponse {
     pub(crate) status: u16,

@@ -33,7 +33,7 @@ fn attentions(server: &SqlServer) -> usize {
     server.state().attentions.load(Ordering::Acquire)
 }
 
-/// Makes a call and cancels it after this time.
+/// Makes a call and cancels it after `time`.
 async fn cancelled_after(
     caller: &ProcedureCaller,
     time: Duration,
@@ -47,12 +47,12 @@ async fn cancelled_after(
     tokio::join!(caller.call_within(LONG * 2, &cancel, procedure, arguments), disconnect).0
 }
 
-/// The number of times that a call is made until it has been sent when it is cancelled.
+/// The maximum number of times that a call is made so that it has been sent when it is cancelled.
 const TRIES: usize = 10;
 
 /// Makes the slow call and cancels it after this time. Returns the error, and the time from the
-/// cancel to the end of the call. If the machine is so slow that the call had not been sent yet, it
-/// is made again: only a call that was sent can be stopped.
+/// cancel to the end of the call. On a slow machine, the call may not have been sent by then. In
+/// that case, it is made again, because only a call that was sent can be stopped.
 async fn stopped_after(caller: &ProcedureCaller, time: Duration) -> (SentErrorKind, Duration) {
     for _ in 0..TRIES {
         let started = Instant::now();
@@ -268,7 +268,7 @@ async fn a_closed_backend_ends_its_calls_at_once() {
     }
 }
 
-/// Closes a backend this time after a slow call was made. Returns whether the call had been sent.
+/// Makes a slow call and closes the backend after `time`. Returns whether the call had been sent.
 async fn closed_while_calling(server: &SqlServer, time: Duration) -> bool {
     let caller = ProcedureCaller::new(server);
     // The first call also reads the signature.

@@ -1,5 +1,5 @@
-//! Local stand-ins for the services of AWS that an instance uses: its metadata service, `CloudWatch` and Auto Scaling. They
-//! check tokens and signatures, and can refuse, fail or hang.
+//! Local stand-ins for the AWS services that an instance uses: its metadata service, `CloudWatch` and Auto Scaling.
+//! They check tokens and signatures, and can refuse requests, fail or hang.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
@@ -29,29 +29,29 @@ pub(crate) const ROLE: &str = "fjord-gateway";
 /// The actions of Auto Scaling that an instance may request.
 const LIFECYCLE_ACTIONS: [&str; 2] = ["CompleteLifecycleAction", "RecordLifecycleActionHeartbeat"];
 
-/// How the metadata service behaves.
+/// The behaviour of the metadata service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MetadataMode {
-    /// It requires a session token.
+    /// The service requires a session token.
     Version2,
-    /// It issues no session tokens.
+    /// The service issues no session tokens.
     Version1,
-    /// It never answers.
+    /// The service never answers.
     Hangs,
 }
 
-/// How a service answers one request with a valid signature.
+/// The response of a service to one request with a valid signature.
 #[derive(Clone, Debug)]
 pub(crate) enum ServiceAnswer {
-    /// It refuses the request with this status, code and message.
+    /// The service refuses the request with this status, code and message.
     Refuse(u16, &'static str, &'static str),
-    /// It answers with this status and text.
+    /// The service answers with this status and text.
     Text(u16, String),
-    /// It never answers.
+    /// The service never answers.
     Hang,
 }
 
-/// A request that a service has accepted: its parameters.
+/// The parameters of a request that a service has accepted.
 pub(crate) type Accepted = BTreeMap<String, String>;
 
 #[derive(Debug)]
@@ -59,10 +59,10 @@ struct State {
     mode: MetadataMode,
     /// The values below `/latest/meta-data/`.
     values: BTreeMap<String, String>,
-    /// The number of session tokens that have been issued, and how many of them are no longer valid.
+    /// The number of session tokens that have been issued, and the number of those that are no longer valid.
     tokens: u32,
     revoked_tokens: u32,
-    /// The number of times that the credentials have been read. Each time, there are new ones.
+    /// The number of times that the credentials have been read. Each read returns new credentials.
     credentials: u32,
     /// The answers to the next requests for an action.
     next_action_answers: BTreeMap<String, VecDeque<ServiceAnswer>>,
@@ -72,7 +72,7 @@ struct State {
     answers: VecDeque<ServiceAnswer>,
     accepted: Vec<Accepted>,
     attempts: usize,
-    /// The reasons why signatures were not valid.
+    /// The reasons why signatures were invalid.
     bad_signatures: Vec<String>,
 }
 
@@ -86,7 +86,7 @@ pub(crate) struct AwsServices {
 }
 
 impl AwsServices {
-    /// Starts the metadata service, and a service with TLS that plays both `CloudWatch` and Auto Scaling.
+    /// Starts the metadata service, and a TLS service that plays the roles of both `CloudWatch` and Auto Scaling.
     pub(crate) async fn start(certs: &Certs) -> Self {
         let values = [
             ("placement/region", REGION),
@@ -139,13 +139,13 @@ impl AwsServices {
         self.lock().mode = mode;
     }
 
-    /// Makes all session tokens invalid that were issued.
+    /// Invalidates all session tokens that have been issued.
     pub(crate) fn revoke_token(&self) {
         let mut state = self.lock();
         state.revoked_tokens = state.tokens;
     }
 
-    /// Sets the answers to the next requests, and forgets the earlier ones.
+    /// Sets the answers to the next requests, and discards the answers that were set earlier.
     pub(crate) fn answer_with(&self, answers: impl IntoIterator<Item = ServiceAnswer>) {
         let mut state = self.lock();
         state.answers = answers.into_iter().collect();
@@ -153,7 +153,7 @@ impl AwsServices {
         state.attempts = 0;
     }
 
-    /// Sets the answer to all further requests for an action; `None` accepts them.
+    /// Sets the answer to all further requests for an action. With `None`, they are accepted.
     pub(crate) fn answer_action(&self, action: &str, answer: Option<ServiceAnswer>) {
         let mut state = self.lock();
         match answer {
@@ -162,7 +162,8 @@ impl AwsServices {
         };
     }
 
-    /// Sets the answers to the next requests for an action, which come before that of `answer_action`.
+    /// Sets the answers to the next requests for an action. They take precedence over the answer that `answer_action`
+    /// has set.
     pub(crate) fn answer_next(
         &self,
         action: &str,
@@ -183,7 +184,7 @@ impl AwsServices {
         self.api
     }
 
-    /// Returns the accepted requests. Panics if a signature was not valid.
+    /// Returns the accepted requests. Panics if any signature was invalid.
     pub(crate) fn accepted(&self) -> Vec<Accepted> {
         let state = self.lock();
         assert_eq!(state.bad_signatures, Vec::<String>::new());
@@ -206,7 +207,7 @@ impl Drop for AwsServices {
     }
 }
 
-/// Returns the secret key of the credentials that were read as the `number`th.
+/// Returns the secret key of the credentials that the `number`th read returned.
 fn secret_key(number: u32) -> String {
     format!("secret-key-{number}")
 }
@@ -265,7 +266,7 @@ async fn serve(
     http1::Builder::new().serve_connection(TokioIo::new(io), service).await.ok();
 }
 
-/// Answers a request to the metadata service; `None` if it hangs.
+/// Answers a request to the metadata service. Returns `None` if the service hangs.
 fn metadata(parts: &http::request::Parts, state: &mut State) -> Option<(StatusCode, String)> {
     let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
     let path = parts.uri.path();
@@ -308,7 +309,7 @@ fn metadata(parts: &http::request::Parts, state: &mut State) -> Option<(StatusCo
     Some((StatusCode::NOT_FOUND, "not found".to_owned()))
 }
 
-/// Answers a request to `CloudWatch` or Auto Scaling; `None` if it hangs.
+/// Answers a request to `CloudWatch` or Auto Scaling. Returns `None` if the service hangs.
 fn api(
     parts: &http::request::Parts,
     body: &Bytes,
@@ -353,7 +354,7 @@ fn refusal(status: u16, code: &str, message: &str) -> (StatusCode, String) {
     (StatusCode::from_u16(status).expect("a status"), text)
 }
 
-/// Computes the signature again, and compares it.
+/// Computes the signature independently, and compares it with the one in the request.
 fn verify(parts: &http::request::Parts, body: &[u8], issued: u32) -> Result<(), String> {
     let header = |headers: &HeaderMap, name: &str| {
         let value = headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
@@ -380,7 +381,7 @@ fn verify(parts: &http::request::Parts, body: &[u8], issued: u32) -> Result<(), 
     } else {
         return Err(format!("the action {form}"));
     };
-    // Several processes can use the service at once, each with its own credentials.
+    // Several processes can use the service at the same time, each with its own credentials.
     let number = id.strip_prefix("ASIA").and_then(|number| number.parse::<u32>().ok());
     let number = number.filter(|number| (1..=issued).contains(number)).unwrap_or_default();
     let has_token = get("x-amz-security-token")? == format!("session-token-{number}");

@@ -1,4 +1,4 @@
-//! A steady load that writes to the ledger and records every response, and a check of the responses
+//! A steady load that writes to the ledger and records every response, and a check of these responses
 //! against the ledger.
 
 use std::collections::{BTreeMap, HashMap};
@@ -180,8 +180,8 @@ impl fmt::Display for Reconciliation {
     }
 }
 
-/// Compares responses with the ledger. Asserts that every request answered with 200 was executed,
-/// that none answered with 503 was, and that no at-most-once request was executed twice.
+/// Compares responses with the ledger. Asserts that every request answered with 200 was executed, that no
+/// request answered with 503 was executed, and that no at-most-once request was executed twice.
 pub(crate) fn reconcile(
     fault: &str,
     answers: &[LedgerAnswer],

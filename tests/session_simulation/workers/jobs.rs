@@ -103,7 +103,7 @@ impl World {
         }
     }
 
-    /// Handles a cancel: the gateway no longer needs the job.
+    /// Handles a cancel, because the gateway no longer needs the job.
     pub(super) fn cancel(&mut self, worker: usize, id: u64) {
         let Some(job) = self.workers[worker].jobs.get(&id).cloned() else { return };
         match job.stage {
@@ -112,7 +112,7 @@ impl World {
             JobStage::Waits => {
                 let reply = reply_subject(job.request, job.attempt);
                 let waiter = self.workers[worker].slots.cancel(&reply);
-                // The slots may have found another copy of the same attempt.
+                // The waiter may belong to another copy of the same attempt.
                 if let Some(id) = waiter.and_then(|waiter| waiter.work.job) {
                     self.workers[worker].jobs.remove(&id);
                 }
