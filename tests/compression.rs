@@ -26,7 +26,7 @@ fn decoded(answer: &HttpResponse) -> String {
     text
 }
 
-/// Reports whether `Vary` includes `Accept-Encoding`.
+/// Returns whether `Vary` includes `Accept-Encoding`.
 fn varies(answer: &HttpResponse) -> bool {
     answer.headers.get_all("vary").iter().any(|value| value == "Accept-Encoding")
 }

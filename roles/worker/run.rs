@@ -137,7 +137,7 @@ impl WorkerProcess {
         let commands = fleet::join(&config.messaging, &member, &transport, &tasks).await;
         let commands = commands
             .map_err(|error| RunError::system("cannot subscribe to queries and commands", error))?;
-        // Each queue reports by itself when it is served, or why it is not.
+        // Each queue itself reports when it is served, or the reason why it is not.
         let _rollout = running.apply(queues, &config, &databases, false);
         let worker = Self {
             config,

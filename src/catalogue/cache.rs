@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-/// How the answers of an endpoint can be reused.
+/// The rules for the reuse of an endpoint's answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheRules {
     /// Whether a successful answer has an `ETag` that is computed from its content.

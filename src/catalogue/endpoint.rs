@@ -78,7 +78,7 @@ pub struct Endpoint {
     pub rate_limit: Option<RateLimit>,
     /// The maximum number of requests that each caller may have in flight, if the endpoint limits it.
     pub in_flight_per_caller_max: Option<usize>,
-    /// How answers can be reused.
+    /// The rules for the reuse of answers.
     pub cache: CacheRules,
     /// The `Cache-Control` of a successful answer. `None` means `no-store`.
     pub cache_control: Option<String>,

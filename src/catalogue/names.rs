@@ -21,7 +21,8 @@ macro_rules! token_name {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Validates a name: a letter or digit followed by letters, digits, `-` or `_`; at most 64 bytes.
+            /// Validates a name, which must be a letter or digit followed by letters, digits, `-` or `_`. The maximum
+            /// length is 64 bytes.
             ///
             /// # Errors
             /// Returns `NameError` for any other text.

@@ -109,7 +109,8 @@ pub enum SentErrorKind {
         /// The message, which is meant for the caller.
         message: String,
     },
-    /// A database error. The catalogue can map its number to a status; its message is for the log.
+    /// A database error. The catalogue can map its number to a status. Its message is meant for the
+    /// log.
     #[error("the database returned error {number}")]
     Server {
         /// The error number.

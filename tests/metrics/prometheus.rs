@@ -43,7 +43,7 @@ fn quantile(answers: &[LedgerAnswer], share: f64) -> f64 {
     below.last().map_or(0.0, |(_, time)| *time)
 }
 
-/// Reports whether two latencies are in the same histogram bucket, or in adjacent ones.
+/// Returns whether two latencies are in the same histogram bucket, or in adjacent ones.
 fn are_close(one: f64, other: f64) -> bool {
     let bounds = [
         0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,

@@ -33,7 +33,7 @@ use super::session_task::{
 use super::stream_driver::{StreamDriver, StreamingAnswer};
 use super::worker_monitor;
 
-/// How long `dispatch_until` waits for the end of a session after `disconnect` has completed.
+/// The time for which `dispatch_until` waits for the end of a session after `disconnect` has completed.
 const DISCONNECT_LIMIT: Duration = Duration::from_secs(2);
 
 /// Dispatches requests to workers. Cheap to clone; all clones share their queues and services.

@@ -1,8 +1,8 @@
 //! The session of a request: a state machine that accepts events and the current time, and returns
 //! actions.
 //!
-//! A session does no I/O and reads no clock, so that the simulation in `tests/` can run this code.
-//! `session_driver.rs` connects a session to its queue; `session_task.rs` carries out its actions.
+//! A session does no I/O and reads no clock, so that the simulation in `tests/` can run this code. `session_driver.rs`
+//! connects a session to its queue. `session_task.rs` carries out its actions.
 
 use std::time::Duration;
 
@@ -293,8 +293,8 @@ impl Session {
         context.actions.push(SessionAction::Publish { attempt, to, budget });
     }
 
-    /// Handles a full wait queue or an exhausted byte budget. If an attempt may have been executed, the session
-    /// still waits for its answer; otherwise it ends.
+    /// Handles a full wait queue or an exhausted byte budget. If an attempt may have been executed, the session still
+    /// waits for its answer. Otherwise, the session ends.
     fn overloaded(&mut self, context: &mut StepContext<'_>) {
         if self.attempts.none_open() {
             return self.end(SessionEnd::Problem(ProblemKind::Overloaded), context);

@@ -1,9 +1,9 @@
 //! Connects one session to its queue, without I/O: waits for a slot, chooses the recipient of each
 //! attempt, and learns about the workers from their replies.
 //!
-//! Like a session, a driver accepts events and the current time, and returns actions.
-//! `session_task.rs` carries them out in the gateway; the simulation in `tests/` uses a simulated
-//! network.
+//! Like a session, a driver accepts events and the current time, and returns actions. In the
+//! gateway, `session_task.rs` carries out these actions. The simulation in `tests/` carries them
+//! out on a simulated network.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -78,7 +78,7 @@ pub struct ConnectionConfig {
     pub health_path: Option<String>,
     /// Proxies that are trusted to name the client of a request.
     pub proxies: ProxyConfig,
-    /// How responses are compressed.
+    /// The settings for the compression of responses.
     pub compression: CompressionConfig,
 }
 

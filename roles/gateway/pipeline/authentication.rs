@@ -171,8 +171,8 @@ impl Pipeline {
     /// Counts and logs a failed authentication. Returns the rejection or, after too many failures,
     /// a 429.
     ///
-    /// Credentials are checked first: callers can share an address, and a valid credential must be
-    /// accepted. The limit bounds the cost of failures; guessing is infeasible anyway.
+    /// Credentials are checked first, because callers can share an address, and a valid credential must be
+    /// accepted. The limit bounds the cost of failures. Guessing a credential is infeasible anyway.
     fn reject(
         &self,
         rejection: Box<AuthRejection>,

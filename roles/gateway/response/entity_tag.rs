@@ -100,7 +100,7 @@ fn finish(digest: Context) -> Option<HeaderValue> {
     HeaderValue::try_from(format!("\"{}\"", URL_SAFE_NO_PAD.encode(bytes))).ok()
 }
 
-/// How tags are compared (RFC 9110 §8.8.3.2).
+/// The method of comparing tags (RFC 9110 §8.8.3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::roles::gateway) enum Comparison {
     /// Weak tags never match.

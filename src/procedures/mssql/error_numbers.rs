@@ -230,7 +230,7 @@ pub(super) fn login_failure(error: &Error) -> LoginFailure {
     }
 }
 
-/// Returns whether the server refused the password, and might accept another one.
+/// Returns whether the server refused the password and might accept another one.
 pub(super) fn refuses_password(error: &Error) -> bool {
     // Wrong password; password expired; password must be changed.
     matches!(error.code(), Some(18456 | 18487 | 18488))

@@ -39,6 +39,7 @@ impl TransactionStatement {
 }
 
 /// Splits SQL text at semicolons outside quotes and comments. Drops empty statements.
+///
 /// # Errors
 /// Returns a message if a statement is not allowed or there is no statement.
 pub(super) fn statements(text: &str) -> Result<Vec<ScriptStatement>, String> {

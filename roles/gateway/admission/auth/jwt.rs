@@ -93,8 +93,8 @@ impl JwtVerifier {
         self.named(name).is_some()
     }
 
-    /// Verifies a token and returns its caller. `accepted` contains the names of the accepted issuers; if it is empty, all
-    /// issuers are accepted.
+    /// Verifies a token and returns its caller. `accepted` contains the names of the accepted issuers. If it is empty,
+    /// all issuers are accepted.
     pub(super) fn verify(
         &self,
         text: &str,

@@ -292,7 +292,7 @@ fn a_changed_limit_is_a_new_quota_at_all_gateways() {
     for limiter in &fleet {
         assert!((0..10).all(|_| admit(limiter, &before)));
     }
-    // The first gateway has reloaded; the second has not.
+    // The first gateway has reloaded, but the second one has not.
     assert!(admit(&fleet[0], &after));
     exchange(&fleet, now);
     assert!(!admit(&fleet[0], &before) && !admit(&fleet[1], &before));

@@ -54,7 +54,7 @@ impl Requester<'_> {
 pub(super) enum CoalescedRole {
     /// The request started the call.
     Leader,
-    /// The request waits for the call of another one.
+    /// The request waits for the call of another request.
     Follower,
 }
 
@@ -66,8 +66,8 @@ struct SharedCall {
 }
 
 impl Coalescer {
-    /// Returns the result of a running call with the same key. If there is none that the requester may join, runs `call` and returns
-    /// its result. The result is `None` if the call panicked.
+    /// Returns the result of a running call with the same key. If there is no such call that the requester may join,
+    /// runs `call` and returns its result. The result is `None` if the call panicked.
     ///
     /// The call runs in its own task. It is dropped, which has the same effect as a client's disconnect,
     /// only when no more requests wait for it.

@@ -20,7 +20,7 @@ pub(super) struct AnswerKey {
     queue: usize,
     /// The validated parameters, in the order of the catalogue and with all defaults. They include claims.
     payload: Bytes,
-    /// The caller; `None` if the endpoint's answers do not depend on it.
+    /// The caller, or `None` if the endpoint's answers do not depend on it.
     principal: Option<String>,
     /// The media type.
     accept: Option<String>,

@@ -16,7 +16,8 @@ pub enum SessionEvent {
     Start {
         /// Whether the link to the bus is up.
         is_linked: bool,
-        /// Why the request must join the wait queue; `None` if it may be sent to the group immediately.
+        /// The reason why the request must join the wait queue, or `None` if it may be sent to the
+        /// group immediately.
         wait_for: Option<WaitReason>,
     },
     /// The session may send its request to the group now.
@@ -84,7 +85,7 @@ pub enum SessionAction {
     NoReply(u32),
     /// Count a resubmission.
     CountResubmission(ResubmitReason),
-    /// Begin the response with this status and media type; chunks follow.
+    /// Begin the response with this status and media type. Chunks follow.
     BeginAnswer(AnswerHead),
     /// Send the next bytes of the response.
     SendChunk(Bytes),

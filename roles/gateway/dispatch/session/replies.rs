@@ -35,7 +35,8 @@ impl Session {
                         return self.end(SessionEnd::ClientGone, context);
                     }
                 } else if let Some(grant) = &self.grant {
-                    // Another copy was refused; the granted one continues. Both can belong to the same attempt.
+                    // Another copy was refused, but the granted one continues. Both can belong to the same
+                    // attempt.
                     if !grant.is_for(attempt) {
                         self.attempts.close(attempt);
                     }

@@ -50,8 +50,8 @@ impl Session {
         }
     }
 
-    /// Handles an attempt without a timely reply. No claim was granted, so an at-most-once request
-    /// can safely be sent again; an at-least-once request may run twice by definition.
+    /// Handles an attempt without a timely reply. No claim was granted, so an at-most-once request can safely be sent
+    /// again. An at-least-once request may run twice by definition.
     pub(super) fn on_no_reply(&mut self, attempt: u32, context: &mut StepContext<'_>) {
         self.wait_reason = WaitReason::NoReply;
         context.actions.push(SessionAction::NoReply(attempt));
@@ -116,7 +116,7 @@ impl Session {
     }
 
     /// Returns the time to wait for the first reply to the attempt that is being sent. The wait is short after the
-    /// first attempt; later attempts share the remaining time.
+    /// first attempt, and later attempts share the remaining time.
     pub(super) fn first_reply_timeout(&self, now: Instant) -> Duration {
         let accept_timeout = self.options.accept_timeout;
         if self.resubmissions == 0 {

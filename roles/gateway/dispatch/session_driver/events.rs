@@ -74,7 +74,7 @@ pub enum DriverAction {
         /// The time to wait for their replies before the next action.
         pause: Option<Duration>,
     },
-    /// Begin the response with this status and media type; chunks follow.
+    /// Begin the response with this status and media type. Chunks follow.
     BeginAnswer(AnswerHead),
     /// Send the next bytes of the response.
     SendChunk(Bytes),

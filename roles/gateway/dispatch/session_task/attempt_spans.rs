@@ -88,7 +88,7 @@ impl AttemptSpans {
     }
 }
 
-/// How an attempt ended.
+/// The result of an attempt.
 #[derive(Clone, Copy)]
 struct SpanEnd {
     reply: &'static str,

@@ -52,7 +52,7 @@ pub struct AnswerSink {
     waited: Duration,
 }
 
-/// How rows and values are written.
+/// The format in which rows and values are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RowFormat {
     Json,

@@ -47,7 +47,7 @@ impl Queue {
         self.change_limit(|limit| limit.configured = configured);
     }
 
-    /// Sets the number of slots until the worker stops; `None` restores the configured number. Excess calls continue.
+    /// Sets the number of slots until the worker stops. `None` restores the configured number. Excess calls continue.
     pub fn set_operator_limit(self: &Arc<Self>, by_operator: Option<usize>) {
         self.change_limit(|limit| limit.by_operator = by_operator);
     }

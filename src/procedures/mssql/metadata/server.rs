@@ -27,7 +27,7 @@ pub(crate) struct ServerCapabilities {
     pub(crate) session_context: SessionContextKind,
 }
 
-/// How values can be set in the session context.
+/// The session context of a kind of server, and its behaviour when a connection is reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SessionContextKind {
     /// The server has no session context.

@@ -44,7 +44,7 @@ enum Position {
     Corrupted,
 }
 
-/// How the body after a head is framed (RFC 9112 §6.3).
+/// The framing of the body that follows a head (RFC 9112 §6.3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum BodyFraming {
     #[default]

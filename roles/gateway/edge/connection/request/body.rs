@@ -102,6 +102,7 @@ impl Body for RequestBody {
 
 /// Reads a body of at most `bytes_max` bytes. Reserves room for the body and for the message that it is converted to.
 /// Trailers are discarded. Dropping the future loses the chunks that it has read.
+///
 /// # Errors
 /// `BodyTooLarge`, before anything is read if the length is announced; `RequestTimeout` if a chunk or the whole body is late;
 /// `MalformedBody` if the framing is invalid; `Overloaded` if there is no room for the body.
