@@ -15,7 +15,7 @@ static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CallerKey(u64);
 
-/// Identifies a count of requests: those of a caller to all endpoints, or those of a caller to one endpoint.
+/// Identifies a count of a caller's requests, either to all endpoints or to one endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct CountKey(u64);
 

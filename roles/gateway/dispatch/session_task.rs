@@ -39,8 +39,8 @@ use body_sender::{BodyEvent, BodySender};
 /// One session, with everything that it needs to continue after its client has disconnected.
 pub(super) struct SessionTask {
     services: Arc<DispatchServices>,
-    /// The request holds a reference to its endpoint. A reload can thus find out whether workers
-    /// must still serve the endpoint.
+    /// The endpoint. The request holds a reference to it, so that a reload can find out whether
+    /// workers must still serve it.
     _endpoint: Arc<Endpoint>,
     /// Counts the request as one of its caller's requests in flight.
     _permit: CallerPermit,

@@ -11,7 +11,7 @@ use crate::roles::gateway::admission::accept;
 use crate::roles::gateway::admission::prefer::{self, HonoredPreferences};
 use crate::telemetry::conditions::{self, ConditionKind};
 
-/// Logged when answers in another representation than requested begin to arrive. Each of these requests also
+/// Logged when answers in a representation that was not requested begin to arrive. Each of these requests also
 /// has an access line.
 const WRONG_MEDIA_TYPE: ConditionKind = ConditionKind::new("workers answer in another media type");
 

@@ -16,8 +16,8 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(25);
 pub(super) struct RemovedEndpoints(Vec<Weak<Endpoint>>);
 
 impl RemovedEndpoints {
-    /// Adds the endpoints of the old catalogue that are missing in the new one, or that lack one of their queues there.
-    /// Forgets removed endpoints that the new catalogue contains again.
+    /// Adds the endpoints of the old catalogue that the new one lacks, or that have lost one of their queues. Forgets
+    /// removed endpoints that the new catalogue contains again.
     pub(super) fn add(&mut self, old: &Catalogue, new: &Catalogue) {
         let is_removed = |endpoint: &Arc<Endpoint>| {
             let has = |kept: &Endpoint, queue: &str| kept.queues.position(queue).is_some();

@@ -6,7 +6,7 @@ use regex_syntax::hir::ClassUnicode;
 use super::pattern;
 use crate::catalogue::parameter::{Parameter, ParameterSource, ParameterType};
 
-/// A date. The year is at least 0001, whereas the format `date` also permits the year 0000.
+/// The pattern of a date. The year is at least 0001, but the format `date` also permits the year 0000.
 const DATE: &str = "^(?!0000)";
 const TIME: &str = r"^(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?$";
 /// A date and time without a leap second, and with an offset of at most 14 hours.

@@ -21,7 +21,7 @@ const CALLERS_MAX: usize = 8_192;
 /// The maximum consumption in one entry. It is longer than the longest window (24 h) and the longest interval together.
 const CONSUMED_MAX: Duration = Duration::from_hours(48);
 
-/// Identifies a caller's quota at an endpoint in all gateways: the first 16 bytes of a SHA-256 hash.
+/// Identifies a caller's quota at an endpoint across all gateways: the first 16 bytes of a SHA-256 hash.
 ///
 /// A changed limit creates a new quota. Consumption of the previous quota does not count towards the new one, even if
 /// the gateways reload at different times.
@@ -55,7 +55,7 @@ pub(super) struct ConsumedQuotas {
 impl QuotaKey {
     const BYTES: usize = 16;
 
-    /// Returns the key for an endpoint with a limit and a principal or, without a principal, a network.
+    /// Returns the key for an endpoint, its limit, and the caller: the principal or, if there is none, the network.
     pub(super) fn new(
         (endpoint, limit): (&str, RateLimit),
         principal: Option<&str>,

@@ -8,7 +8,8 @@ use crate::roles::gateway::admission::two_generation_cache::TwoGenerationCache;
 
 use super::known_gateways::GATEWAYS_MAX;
 
-/// The longest time until a quota is available again: the longest window (24 h) for each of the gateways.
+/// The longest time until a quota is available again: the longest window (24 h) for each of the maximum number of
+/// gateways.
 const DEBT_MAX: Duration = Duration::from_hours(24 * GATEWAYS_MAX as u64);
 
 /// Maps a hash of a limit and a caller to the instant at which the whole quota is available again.

@@ -354,8 +354,8 @@ proptest! {
         prop_assert!(burst <= quota);
     }
 
-    /// In any period since the start, a caller gets at most the quota, the requests that are refilled, and the requests
-    /// that it gets at the other gateways between two exchanges.
+    /// In any period since the start, a caller gets at most one quota, the requests by which the quota is refilled, and
+    /// the requests that the other gateways admit between two exchanges.
     #[test]
     fn a_fleet_admits_no_more_than_the_bound(
         requests in 1..30_u32,

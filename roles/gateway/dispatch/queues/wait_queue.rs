@@ -127,7 +127,7 @@ impl WaitQueue {
 
     /// Adds a waiter of this caller. With `old_id`, the waiter returns to the position that it had before it sent its
     /// request to a worker, and its caller gets its turn back. If too many requests are then waiting, evicts the newest
-    /// waiter of the caller with the most waiters. Returns `None` if that is this waiter.
+    /// waiter of the caller with the most waiters. Returns `None` if this waiter itself is evicted.
     #[must_use]
     pub fn join(
         &self,

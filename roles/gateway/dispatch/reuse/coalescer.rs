@@ -169,7 +169,7 @@ mod tests {
         CallerKey::new(Some(name), ClientNetwork::new(Ipv4Addr::LOCALHOST.into(), 0))
     }
 
-    /// Returns a requester in the case that no requests are waiting.
+    /// Returns a requester. No caller has requests in the wait queue.
     fn requester() -> Requester<'static> {
         Requester { caller: caller("ann"), waiters_of: &|_| 0 }
     }

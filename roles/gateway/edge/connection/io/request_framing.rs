@@ -1,8 +1,8 @@
 //! Follows the framing of HTTP/1.1 requests below hyper, and corrupts the first byte that hyper would accept but another parser
 //! might interpret differently. hyper then rejects the request at that byte.
 //!
-//! - A line that ends with LF alone. RFC 9112 §2.2 lets us accept it, but a parser that requires CRLF treats the next
-//!   line as part of the same line.
+//! - A line that ends with LF alone. RFC 9112 §2.2 lets us accept it, but a parser that requires CRLF treats this line
+//!   and the next one as a single line.
 //! - White space after a chunk size, or a bare LF in trailers (RFC 9112 §7.1).
 //! - `#` in a request line (RFC 9112 §3.2). The `http` crate drops the rest of the target.
 

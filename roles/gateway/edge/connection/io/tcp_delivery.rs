@@ -1,4 +1,4 @@
-//! Reads the number of bytes that a peer has acknowledged from `TCP_INFO`. A completed write does not mean that the
+//! Reads from `TCP_INFO` the number of bytes that a peer has acknowledged. A completed write does not mean that the
 //! peer has accepted the data, because the kernel buffers tens of KiB.
 
 use std::pin::Pin;
