@@ -265,7 +265,7 @@ impl Pipeline {
 
     /// Returns the maximum number of parts that a worker may send ahead of the client. It is 0 if the endpoint does not
     /// stream, and 0 for HTTP/1.0, which cannot mark a truncated body. It is 1 for HEAD, so that the worker sends only
-    /// the head and one part. Without a window it would send the whole answer without waiting.
+    /// the head and one part. Without a window, the worker would send the whole answer without waiting.
     fn window(&self, parts: &Parts, endpoint: &Endpoint) -> u32 {
         if !endpoint.may_stream() {
             0

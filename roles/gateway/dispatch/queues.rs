@@ -75,7 +75,7 @@ impl fmt::Debug for GatewayQueueMetrics {
     }
 }
 
-/// All queues of this process: those of every catalogue that it has loaded.
+/// All queues of this process, which include the queues of every catalogue that it has loaded.
 #[derive(Debug)]
 pub struct QueueRegistry {
     prefix: Subject,

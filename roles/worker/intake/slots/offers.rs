@@ -59,7 +59,7 @@ pub(super) struct Offers {
     expiries: BTreeSet<(Instant, OfferId)>,
     expired: VecDeque<(OfferId, Instant)>,
     /// The callers without an offer whose requests were accepted before they were refused, with the oldest one first.
-    /// They precede all other callers.
+    /// These callers precede all others.
     evicted: VecDeque<Subject>,
     /// The other callers without an offer, by gateway.
     refused: FairOrder<GatewayKey, Subject>,

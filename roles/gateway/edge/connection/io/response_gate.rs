@@ -1,9 +1,9 @@
 //! Holds back the error responses that hyper generates itself on an HTTP/1.1 connection.
 //!
-//! When hyper cannot parse the head of a request, it writes a bare status without a problem document, request id or log line,
-//! and no option prevents that. It parses a head only after it has written the response to the previous request. So anything
-//! except `100 Continue` that it writes while it has no response to write is one of these errors, and hyper writes nothing
-//! after it.
+//! When hyper cannot parse the head of a request, it writes a bare status without a problem document, request id or log
+//! line, and no option prevents that. It parses a head only after it has written the response to the previous request.
+//! Therefore, if hyper writes anything except `100 Continue` while it has no response to write, this is one of these
+//! errors. hyper writes nothing after the error.
 
 use std::io;
 use std::pin::Pin;

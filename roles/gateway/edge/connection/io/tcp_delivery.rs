@@ -36,7 +36,8 @@ pub(super) struct TcpDelivery {
 }
 
 impl TcpDelivery {
-    /// Queries the kernel. Without a socket or if the query fails, reports that nothing was delivered and nothing is pending.
+    /// Queries the kernel. If there is no socket or the query fails, reports that nothing was delivered and nothing is
+    /// pending.
     pub(super) fn query(io: &impl HasTcpSocket) -> Self {
         let Some(socket) = io.socket() else { return Self::default() };
         match getsockopt(socket, TcpInfo) {
