@@ -278,7 +278,7 @@ impl Pipeline {
         }
     }
 
-    /// Answers a request for a path without an endpoint: the documentation, if the path belongs to it.
+    /// Answers a request for a path without an endpoint, which may be a path of the documentation.
     async fn own_path(
         &self,
         active_config: &ActiveConfig,

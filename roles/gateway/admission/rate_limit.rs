@@ -6,10 +6,10 @@
 //! bounded.)
 //!
 //! The gateways of a fleet report the consumption of their callers to each other (`exchange.rs`). Until they have
-//! exchanged these reports, a caller can exceed the shared limit. The excess is deducted later: a report can move the
-//! instant further into the future than the time in which one whole quota refills. The debt of a caller is limited to
-//! one quota for each gateway that has sent messages recently (`known_gateways.rs`). A caller cannot consume more than
-//! that before these gateways learn of each other's consumption.
+//! exchanged these reports, a caller can exceed the shared limit. The excess is deducted later: after a report, the
+//! instant can be further away than the time that a whole quota takes to refill. The debt of a caller is limited to one
+//! quota for each gateway that has sent messages recently (`known_gateways.rs`). A caller cannot consume more than that
+//! before these gateways learn of each other's consumption.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};

@@ -167,7 +167,7 @@ impl ByteBudget {
     }
 }
 
-/// Counts a request for which the budget has no room, and returns its problem.
+/// Counts a request for which the budget has no room, and returns the problem for its response.
 #[must_use]
 pub fn overloaded() -> Problem {
     let reason = [(names::REASON, "buffered_bytes".to_owned())];
@@ -207,7 +207,7 @@ impl Reservation {
     #[must_use]
     pub fn budget_has_room(&self) -> bool {
         let held = self.budget.0.held.load(Ordering::Relaxed).saturating_sub(self.bytes);
-        // This is the fast path, without the lock: no client has more than all clients together.
+        // This is the fast path, without the lock: no client has reserved more than all clients together.
         if self.budget.fits(held, held, 1, BudgetShare::All) {
             return true;
         }

@@ -1,8 +1,8 @@
 //! The gateway's single subscription to replies, which routes each reply to its session.
 //!
-//! A reply subject ends with the numbers of queue, request and attempt, and a token that only this
-//! process can compute from them. A sender that was not given the subject can therefore neither
-//! reply to the attempt nor offer a slot of the queue.
+//! A reply subject ends with the numbers of the queue, the request and the attempt, and a token that only
+//! this process can compute from them. A sender that was not given the subject can therefore neither reply
+//! to the attempt nor offer a slot of the queue.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -229,7 +229,7 @@ impl ReplyReader {
     }
 
     /// Returns the worker that a reply names. Returns `None` and counts a rejection if the worker does not
-    /// serve the queue, because it must not receive anything about the queue's requests.
+    /// serve the queue, because such a worker must not receive anything about the queue's requests.
     fn worker(
         &self,
         router: &ReplyRouter,

@@ -62,7 +62,7 @@ pub enum AnswerSource {
 }
 
 impl AnswerSource {
-    /// Returns the name in the access line and in metrics, or `None` for an answer that was not reused.
+    /// Returns the name in the access log and in metrics, or `None` for an answer that was not reused.
     #[must_use]
     pub fn as_str(self) -> Option<&'static str> {
         match self {

@@ -64,11 +64,11 @@ pub struct AttemptEstimate {
 
 #[derive(Debug)]
 enum State {
-    /// The request waits in the queue, or for the link.
+    /// The request is waiting in the queue or for the link.
     Waiting,
     /// The attempt was published, and no worker has replied to it yet.
     Sent { attempt: u32, retry_at: Instant },
-    /// A worker runs the call.
+    /// A worker is running the call.
     Running { attempt: u32, lost_at: Instant },
     /// The session has ended.
     Ended,
@@ -146,19 +146,19 @@ impl Session {
         matches!(self.state, State::Ended)
     }
 
-    /// Returns whether the session waits in the queue, or for the link.
+    /// Returns whether the session is waiting in the queue or for the link.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         matches!(self.state, State::Waiting)
     }
 
-    /// Returns whether a worker has accepted the request, and runs it.
+    /// Returns whether a worker has accepted the request and is running it.
     #[must_use]
     pub fn is_accepted(&self) -> bool {
         matches!(self.state, State::Running { .. })
     }
 
-    /// Returns whether the session waits only for the link.
+    /// Returns whether the session is waiting only for the link.
     #[must_use]
     pub fn awaits_link(&self) -> bool {
         self.is_waiting() && self.wait_reason == WaitReason::BusDown
@@ -169,8 +169,8 @@ impl Session {
         self.immediate_retries = 0;
     }
 
-    /// Sets the reason why the session waits, which other sessions have found out in the meantime. Does nothing if the
-    /// session is not waiting.
+    /// Sets the reason why the session is waiting, after other sessions have determined a new reason. Does nothing if
+    /// the session is not waiting.
     pub fn set_wait_reason(&mut self, reason: WaitReason) {
         if self.is_waiting() {
             self.wait_reason = reason;

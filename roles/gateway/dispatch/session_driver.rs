@@ -138,7 +138,7 @@ impl SessionDriver {
         self.waiter.try_at().map_or(session, |try_at| try_at.min(session))
     }
 
-    /// Returns whether the driver waits for a `LinkUp` event.
+    /// Returns whether the driver is waiting for a `LinkUp` event.
     #[must_use]
     pub fn awaits_link(&self) -> bool {
         self.session.awaits_link() && self.waiter.try_at().is_some()

@@ -272,7 +272,8 @@ impl SessionTask {
                     }
                 },
                 () = sleep_until(self.driver.wake_at()) => return self.timer_event(),
-                // After the transport has closed, only the deadlines remain.
+                // After the transport has closed, `changed` fails, and the session ends at its
+                // deadlines.
                 Ok(()) = self.link.changed(), if awaits_link => {
                     if self.link.borrow().is_up() {
                         return DriverEvent::LinkUp;

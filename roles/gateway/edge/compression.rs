@@ -29,7 +29,7 @@ use accept_encoding::AcceptedCodings;
 /// `Vary` for a response that can be compressed.
 pub(in crate::roles::gateway) const VARY_ENCODING: HeaderValue =
     HeaderValue::from_static("Accept-Encoding");
-/// The maximum size of a body that is compressed on the current thread, which takes at most a millisecond.
+/// The maximum size of a body that is compressed on the current thread. Compressing it takes at most a millisecond.
 const INLINE_BYTES_MAX: usize = 64 * 1024;
 /// The fastest level of each coding. For JSON, the next levels take twice as long and save only a few percent.
 const GZIP_LEVEL: u32 = 1;

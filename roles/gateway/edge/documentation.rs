@@ -48,7 +48,8 @@ pub struct Documentation {
 /// The content at a path of the documentation.
 #[derive(Debug)]
 pub enum DocumentationPage<'a> {
-    /// The page for reading the document, or one of its files. They contain no endpoints, so every caller may read them.
+    /// The page for reading the document, or one of the page's files. These contain no endpoints, so every caller may
+    /// read them.
     Page(Response),
     /// The document, which is the same for all callers.
     Public(&'a Documentation),
@@ -103,7 +104,7 @@ impl Documentation {
         }
     }
 
-    /// Returns the distinct access requirements of all endpoints and all documents.
+    /// Returns the documents and the distinct access requirements of all endpoints.
     #[must_use]
     pub fn documents(&self) -> &OpenApiDocuments {
         &self.documents

@@ -35,8 +35,8 @@ use connections_per_client::{ClientConnectionPermit, ConnectionsPerClient};
 
 /// The maximum number of concurrent TLS handshakes. Each takes a millisecond of CPU time.
 const HANDSHAKES_MAX: usize = 256;
-/// The time without a new connection after which a drain stops accepting. Until then it accepts connections that were
-/// established before it began.
+/// The time without a new connection after which a drain stops accepting. Until then, the drain accepts connections
+/// that were established before the drain began.
 const LAST_CONNECTIONS_PAUSE: Duration = Duration::from_millis(10);
 /// The maximum time for which a drain accepts connections.
 const LAST_CONNECTIONS_MAX: Duration = Duration::from_millis(200);
@@ -86,8 +86,8 @@ struct ListenerState {
 }
 
 impl Listener {
-    /// Binds the address, or takes over the previous process's listener from systemd. Without
-    /// `tls`, it serves plain HTTP/1.1. Nothing is accepted until `serve` is called.
+    /// Binds the address, or takes over the previous process's listener from systemd. Without `tls`, the listener
+    /// serves plain HTTP/1.1. Nothing is accepted until `serve` is called.
     ///
     /// # Errors
     /// `ListenError` with the address and the cause.

@@ -23,7 +23,7 @@ use super::negotiation::NegotiatedRequest;
 use super::rejection::Rejection;
 use super::{MatchedRequest, session_response, vary_by_accept};
 
-/// The routes in a catalogue.
+/// The routes of a catalogue.
 #[derive(Debug)]
 pub struct LocalGateway {
     router: Router,

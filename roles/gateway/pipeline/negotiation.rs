@@ -11,8 +11,8 @@ use crate::roles::gateway::admission::accept;
 use crate::roles::gateway::admission::prefer::{self, HonoredPreferences};
 use crate::telemetry::conditions::{self, ConditionKind};
 
-/// Logged when answers in a representation that was not requested begin to arrive. Each of these requests also
-/// has an access line.
+/// Logged when answers in a representation that was not requested begin to arrive. Each affected request also
+/// has a line in the access log.
 const WRONG_MEDIA_TYPE: ConditionKind = ConditionKind::new("workers answer in another media type");
 
 /// A request, with the properties that its client wants the answer to have.

@@ -23,10 +23,10 @@ use super::negotiation::NegotiatedRequest;
 use super::rejection::Rejection;
 use crate::envelope::AnswerHead;
 
-/// Logged when the first response is truncated. Each truncated response also has an access line.
+/// Logged when the first response is truncated. Each truncated response also has a line in the access log.
 const TRUNCATED: ConditionKind = ConditionKind::new("responses are truncated");
 
-/// Logged when answers with invalid headers begin to arrive. Each of these requests also has an access line.
+/// Logged when answers with invalid headers begin to arrive. Each affected request also has a line in the access log.
 const INVALID_HEADERS: ConditionKind = ConditionKind::new("workers send invalid response headers");
 
 /// Returns the response to a request whose session ended before anything was sent to the client.

@@ -158,7 +158,7 @@ impl StreamedBody {
         &self.ended
     }
 
-    /// Encodes the next piece of a chunk, which counts as consumed once all of it is encoded.
+    /// Encodes the next piece of a chunk. The chunk counts as consumed once all of it is encoded.
     fn encode_next(&mut self) -> Option<Result<Frame<Bytes>, Truncated>> {
         let encoder = self.encoder.as_mut()?;
         let result = encoder.encode_next();

@@ -69,8 +69,8 @@ impl GatewayProcess {
         drains
     }
 
-    /// Answers commands while the gateway drains, without reading its files again. A reload is answered only when the
-    /// last request is complete, because workers may drop endpoints when the reload finishes.
+    /// Answers commands while the gateway drains. A reload does not read the files again. It is answered only when
+    /// the last request is complete, because workers may drop endpoints when the reload finishes.
     pub(super) fn answer_while_draining(&self, mut commands: CommandReceiver) {
         let all_complete = self.stop.clone();
         let _detached = self.tasks.spawn_background(async move {

@@ -82,7 +82,7 @@ mod tests {
         let (kept, moved, removed) = (held("kept"), held("moved"), held("removed"));
         let mut endpoints = RemovedEndpoints::default();
         endpoints.add(&old, &new);
-        // Later reloads do not forget them.
+        // Later reloads do not forget the removed endpoints.
         endpoints.add(&new, &new);
         drop(old);
         let wait = |endpoints: &RemovedEndpoints| {

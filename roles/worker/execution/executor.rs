@@ -270,7 +270,8 @@ impl JobTask {
         }
     }
 
-    /// Sends a chunk as a part. On failure, cancels the call, whose answer cannot be completed.
+    /// Sends a chunk as a part. On failure, cancels the call, because its answer can no longer be
+    /// completed.
     async fn send_chunk(&self, sender: &mut ChunkSender, chunk: Bytes, chunks: &ChunkChannel) {
         let Some(to) = &self.reply else { return };
         let (replies, entry, control) = (&self.executor.replies, &self.entry, self.control());

@@ -32,7 +32,7 @@ pub trait QueueHandler: Debug + Send + Sync {
 /// A request to execute.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// The endpoint, from this worker's catalogue. It has only the queue of the request.
+    /// The endpoint from this worker's catalogue, restricted to the queue of the request.
     pub endpoint: Arc<Endpoint>,
     /// The request as it was received.
     pub request: Request,

@@ -52,9 +52,8 @@ pub struct FinishedJob {
 }
 
 impl RecentReplies {
-    /// Creates an empty store. Replies are forgotten after `age_max`, which must be the longest
-    /// time that it takes to replace a lost connection: during this time, replies may still be
-    /// written to it.
+    /// Creates an empty store. Replies are forgotten after `age_max`, which must be the longest time that it takes to
+    /// replace a lost connection: during this time, replies may still be written to the lost connection.
     #[must_use]
     pub fn new(age_max: Duration) -> Self {
         let state = State { age_max, replies: VecDeque::new(), bytes: 0 };

@@ -35,7 +35,7 @@ use admission::AdmittedRequest;
 struct QueueLimit {
     /// The number in the configuration.
     configured: usize,
-    /// The number that an operator has set, until the worker stops.
+    /// The number that an operator has set. It applies until the worker stops.
     by_operator: Option<usize>,
 }
 

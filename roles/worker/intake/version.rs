@@ -18,7 +18,7 @@ pub type ServedEndpoints = BTreeMap<EndpointId, ServedEndpoint>;
 /// An endpoint of the queue and its handler.
 #[derive(Clone, Debug)]
 pub struct ServedEndpoint {
-    /// The endpoint, with only this queue.
+    /// The endpoint, restricted to this queue.
     pub endpoint: Arc<Endpoint>,
     /// The handler of the endpoint.
     pub handler: Arc<dyn QueueHandler>,
@@ -100,7 +100,7 @@ pub fn expected_procedures(endpoints: &ServedEndpoints) -> Vec<ExpectedProcedure
 }
 
 /// Prepares endpoints to replace others: endpoints that exist in both sets keep their measured call times.
-/// With `keeps_removed`, endpoints that no longer exist are added.
+/// With `keeps_removed`, endpoints that exist only in the replaced set are kept.
 #[must_use]
 pub fn replacing(
     old: &ServedEndpoints,

@@ -67,7 +67,7 @@ impl WorkerProcess {
                 let (result, changed) = self.queues.change(&command, &answer);
                 answer.send_changed(result, changed).await;
             }
-            // The receiver of commands has executed it.
+            // The receiver of commands has already executed this command.
             ControlCommand::WeighQueues { .. } | ControlCommand::SetLogFilter { .. } => {
                 answer.send(Ok(Vec::new())).await;
             }
@@ -77,8 +77,8 @@ impl WorkerProcess {
 }
 
 impl WorkerProcess {
-    /// Stops serving the queues and endpoints that a rollout's configuration does not have. If a later reload has taken
-    /// place, a late command must not remove queues and endpoints that gateways still use.
+    /// Stops serving the queues and endpoints that a rollout's configuration does not have. A command that arrives
+    /// after a later reload must not remove queues and endpoints that gateways still use.
     fn finish_reload(&mut self, rollout: &str) -> ControlResult {
         let is_last = self.last_rollout.as_deref() == Some(rollout);
         if !is_last && self.queues.has_unconfigured() {

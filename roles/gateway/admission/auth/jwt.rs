@@ -40,7 +40,7 @@ pub(super) struct JwtVerifier {
     /// with an empty cache. A lookup takes a seventh of the time of a verification (for ES256, 22
     /// µs instead of 154 µs in an unoptimized build).
     cache: Mutex<TwoGenerationCache<TokenDigest, CachedToken>>,
-    /// Cancelled when another verifier has replaced this one, which then stops fetching keys.
+    /// Cancelled when another verifier has replaced this one. This verifier then stops fetching keys.
     is_superseded: Cancel,
 }
 

@@ -16,9 +16,9 @@ use crate::roles::gateway::client::network::ClientNetwork;
 
 /// The maximum number of quotas of each kind of caller for which a gateway collects consumption between two messages.
 /// Each gateway enforces any further quotas separately.
-/// are more, each gateway enforces the remaining ones separately.
 const CALLERS_MAX: usize = 8_192;
-/// The maximum consumption in one entry. It is longer than the longest window (24 h) and the longest interval together.
+/// The maximum consumption in one entry, expressed as a time. It is longer than the sum of the longest window (24 h)
+/// and the longest interval.
 const CONSUMED_MAX: Duration = Duration::from_hours(48);
 
 /// Identifies a caller's quota at an endpoint across all gateways: the first 16 bytes of a SHA-256 hash.
@@ -88,7 +88,7 @@ impl QuotaKey {
 }
 
 impl CallerKind {
-    /// Returns the kind of caller, which depends on whether the caller has a principal.
+    /// Returns the kind of a caller with this principal, or without a principal.
     pub(super) fn new(principal: Option<&str>) -> Self {
         if principal.is_some() { Self::Principal } else { Self::Address }
     }

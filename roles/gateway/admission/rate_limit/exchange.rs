@@ -60,8 +60,8 @@ pub struct RateExchange {
     id: String,
 }
 
-/// Starts the exchange on `<prefix>.rate`, which lasts until the transport closes. It pauses while each gateway enforces the limit
-/// separately.
+/// Starts the exchange on `<prefix>.rate`. The exchange lasts until the transport closes, and pauses while each gateway
+/// enforces the limit separately.
 ///
 /// # Errors
 /// `SubjectError` if the prefix and the token do not form a subject.
@@ -153,8 +153,8 @@ impl RateExchange {
         }
     }
 
-    /// Sends the consumption since the last report. If NATS does not accept the report, it is discarded. If it were
-    /// sent later, it would be deducted from quotas that have been refilled in the meantime.
+    /// Sends the consumption since the last report. If NATS does not accept the report, the report is discarded. If it
+    /// were sent later, the consumption would be deducted from quotas that have refilled in the meantime.
     async fn report(&self) {
         self.limiter.count_gateways(Instant::now().into_std());
         let (consumed, omitted) = self.limiter.take_consumed();
@@ -222,7 +222,7 @@ impl RateExchange {
     }
 }
 
-/// Returns the number of callers in a message of at most this size.
+/// Returns the maximum number of callers that fit into a message of this size.
 fn callers_per_message(payload_bytes_max: usize) -> usize {
     let fitting = payload_bytes_max.saturating_sub(FRAME_BYTES) / ENTRY_BYTES;
     fitting.clamp(1, CALLERS_PER_MESSAGE_MAX)

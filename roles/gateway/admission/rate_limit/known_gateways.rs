@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 /// The maximum number of gateways that are counted, including this one.
 pub(super) const GATEWAYS_MAX: usize = 64;
 /// The time for which a gateway is counted after its last message: the longest window of a limit. A gateway whose
-/// callers consume nothing sends no messages, but the callers may still owe their earlier consumption.
+/// callers consume nothing sends no messages, but earlier consumption by these callers may not have been deducted
+/// yet.
 const COUNTED_FOR: Duration = Duration::from_hours(24);
 
 /// The gateways that share limits with this one, and the time of each one's last message.

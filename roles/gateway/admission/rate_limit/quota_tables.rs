@@ -8,7 +8,7 @@ use crate::roles::gateway::admission::two_generation_cache::TwoGenerationCache;
 
 use super::known_gateways::GATEWAYS_MAX;
 
-/// The longest time until a quota is available again: the longest window (24 h) for each of the maximum number of
+/// The longest time until a quota is available again: the longest window (24 h) multiplied by the maximum number of
 /// gateways.
 const DEBT_MAX: Duration = Duration::from_hours(24 * GATEWAYS_MAX as u64);
 
@@ -97,7 +97,7 @@ pub(super) fn take_request(
     Ok(Quota { remaining: spare.as_nanos() / interval.as_nanos(), reset: next_debt })
 }
 
-/// Returns the time in which a quota is refilled by one request.
+/// Returns the time that a quota takes to refill by one request.
 pub(super) fn interval(limit: RateLimit) -> Duration {
     (limit.window / limit.requests.max(1)).max(Duration::from_nanos(1))
 }

@@ -354,8 +354,9 @@ proptest! {
         prop_assert!(burst <= quota);
     }
 
-    /// In any period since the start, a caller gets at most one quota, the requests by which the quota is refilled, and
-    /// the requests that the other gateways admit between two exchanges.
+    /// In any period since the start, the number of a caller's admitted requests is at most the sum of one quota, the
+    /// requests by which the quota refills in that period, and the requests that the other gateways admit between two
+    /// exchanges.
     #[test]
     fn a_fleet_admits_no_more_than_the_bound(
         requests in 1..30_u32,

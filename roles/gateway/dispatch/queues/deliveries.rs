@@ -103,8 +103,8 @@ pub struct DeliveryAges {
     pub count: usize,
     /// The time since the oldest request was sent or accepted, or zero if there is none.
     pub oldest: Duration,
-    /// The session time of the oldest request's endpoint, within which the request must end, or zero if there is no
-    /// request.
+    /// The session time of the oldest request's endpoint, or zero if there is no request. The request must end within
+    /// this time.
     pub session_time: Duration,
 }
 
@@ -150,8 +150,8 @@ impl Deliveries {
         self.metrics.get().map_or(0, |metrics| metrics.answer_times.count())
     }
 
-    /// Returns the time within which 99 % of these requests were answered after they had been accepted, rounded up to a
-    /// power of two in milliseconds. Returns zero if there are no such requests.
+    /// Returns the 99th percentile of the time from acceptance to answer, rounded up to a power of two in milliseconds.
+    /// Calls that timed out are not included. Returns zero if no request has been answered.
     #[must_use]
     pub fn answer_time_p99(&self) -> Duration {
         self.metrics.get().map_or(Duration::ZERO, |metrics| metrics.answer_times.p99())
@@ -223,7 +223,8 @@ impl Delivery {
         }
     }
 
-    /// Counts the request as answered. Its worker accepted it at the beginning of the phase.
+    /// Counts the request as answered. Its answer time is measured from the beginning of the phase, when a worker
+    /// accepted it.
     pub fn count_answer(&self, now: Instant) {
         let since = self.since.unwrap_or(now);
         self.deliveries.metrics().answer_times.add(now.saturating_duration_since(since));
@@ -231,8 +232,8 @@ impl Delivery {
 }
 
 impl State {
-    /// Sets the entry of a request, which is at `index` if the request already has an entry. Returns the new index of
-    /// the entry.
+    /// Sets the entry of a request. `index` is the position of its current entry, if it has one. Returns the new index
+    /// of the entry.
     fn set(&mut self, index: Option<usize>, entry: DeliveryEntry) -> Option<usize> {
         let is_idle = entry.phase == DeliveryPhase::Idle;
         let index = index.or_else(|| if is_idle { None } else { self.free.pop() });

@@ -1,5 +1,5 @@
-//! The workers of a queue that are known to reply, tracked while one of them is suspected of
-//! hanging.
+//! The workers of a queue that are known to reply. They are tracked while any worker of the queue
+//! is suspected of hanging.
 //!
 //! NATS picks a member of a queue group at random, even one that is connected but hangs. When an
 //! attempt gets no reply, the gateway therefore asks all members to identify themselves and sends

@@ -64,11 +64,12 @@ pub struct WaitQueue {
 #[derive(Debug, Default)]
 struct State {
     waiters: FairOrder<CallerKey, mpsc::Sender<SessionMessage>>,
-    /// The waiters whose reply subjects no worker knows, so that no worker will offer them a slot. Also contains a head
-    /// whose channel was full when it should have been notified. Replies let these waiters try the group.
+    /// The waiters whose reply subjects are not known to any worker. No worker will therefore offer them a slot. The
+    /// set also contains a head whose channel was full when it should have been notified. Replies allow these waiters
+    /// to send their requests to the group.
     unregistered: BTreeSet<WaiterId>,
-    /// The reason why the last unregistered waiter has to wait. It applies to all of them, because only the head tries
-    /// the group.
+    /// The reason why the last unregistered waiter has to wait. The reason applies to all unregistered waiters, because
+    /// only the head sends its request to the group.
     unregistered_reason: Option<WaitReason>,
     /// The waiter that was last notified that it is the head.
     notified_head: Option<WaiterId>,
@@ -178,15 +179,16 @@ impl WaitQueue {
         state.remove(id);
         state.notify_head();
         self.publish(&state);
-        // An offer went to the first waiter. Its turn, like the one in `id`, preceded those of all other waiters.
+        // If an offer removed the waiter, it was the first one. The turn in `id` therefore precedes the turns of all
+        // other waiters, as did the turn that the offer used.
         taken.map_or(id, |(used, _)| WaiterId(used))
     }
 
-    /// Removes the first waiter and passes an offered slot to it, which uses its caller's turn. A waiter whose channel
-    /// is full keeps its position, and the next waiter gets the slot.
+    /// Removes the first waiter and passes an offered slot to it. This uses the turn of the waiter's caller. A waiter
+    /// whose channel is full keeps its position, and the next waiter gets the slot.
     ///
     /// # Errors
-    /// The slot if no request is waiting. The caller must then decline the offer.
+    /// The slot if no request is waiting. The calling code must then decline the offer.
     pub fn offer(&self, slot: Subject, now: Instant) -> Result<(), Subject> {
         let mut state = self.lock();
         let offered = state.pass_to_first(slot);
@@ -232,7 +234,8 @@ impl WaitQueue {
         self.lock().unregistered.contains(&id)
     }
 
-    /// Returns the reason why unregistered waiters wait, as determined by the last waiter that tried the group.
+    /// Returns the reason why unregistered waiters wait, as determined by the last waiter that sent its request to the
+    /// group.
     #[must_use]
     pub fn unregistered_reason(&self) -> WaitReason {
         self.lock().unregistered_reason.unwrap_or(WaitReason::NoWorkers)
@@ -299,7 +302,7 @@ impl State {
         evicted
     }
 
-    /// Lets the first unregistered waiters try the group.
+    /// Lets the first unregistered waiters send their requests to the group.
     fn wake_unregistered(&mut self) {
         let mut woken = Vec::new();
         for id in &self.unregistered {

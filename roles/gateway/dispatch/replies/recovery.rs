@@ -19,7 +19,7 @@ use crate::roles::gateway::dispatch::queues::{GatewayQueue, QueueRegistry};
 
 /// The pause after requesting each page.
 const PAGE_PAUSE: Duration = Duration::from_millis(25);
-/// If more bytes than this were received during a pause, the page is not complete yet.
+/// If more bytes than this were received during a pause, the page is assumed to be incomplete.
 const PAGE_BYTES: u64 = 256 << 10;
 /// The maximum number of pauses after one page.
 const PAGE_PAUSES_MAX: usize = 40;

@@ -13,7 +13,7 @@ use crate::envelope::{Final, Request};
 /// same caller, and want the same representation.
 #[derive(Clone, Debug)]
 pub(super) struct AnswerKey {
-    /// The endpoint in one catalogue. A reload creates new endpoints. The weak reference prevents the endpoint's
+    /// The endpoint of one loaded catalogue. A reload creates new endpoints. The weak reference prevents the endpoint's
     /// address from being reused, but does not keep a removed endpoint in memory.
     endpoint: Weak<Endpoint>,
     /// The index of the queue: the queues of an endpoint can have different procedures.

@@ -43,7 +43,7 @@ impl Session {
         (wake_at < end).then_some(end)
     }
 
-    /// Returns whether the session waits and has enough time left for an attempt.
+    /// Returns whether the session is waiting and has enough time left for an attempt.
     pub(super) fn may_start(&self, now: Instant) -> bool {
         self.is_waiting() && now < self.waiting_deadline()
     }
@@ -87,8 +87,8 @@ impl Session {
     }
 
     /// Returns the time after which too little time is left for an attempt. At most half of the
-    /// total is reserved for the attempt, so that requests are still sent to a queue whose calls
-    /// have become slow.
+    /// session's total time is reserved for the attempt, so that requests are still sent to a queue
+    /// whose calls have become slow.
     pub(super) fn waiting_deadline(&self) -> Instant {
         if !self.attempts.none_open() {
             return self.accept_deadline;

@@ -22,7 +22,7 @@ pub enum SessionEvent {
     },
     /// The session may send its request to the group now.
     SendToGroup,
-    /// The wait queue is full, and this session has lost its position or got none.
+    /// The wait queue is full, and this session has lost its position or was not given one.
     QueueFull,
     /// A worker offers this session a free slot at this subject.
     SlotOffered(Subject),

@@ -13,9 +13,8 @@ use super::{
 };
 
 /// The maximum number of refusals (`draining`, `unavailable`, `paused`) after each of which the request is sent again
-/// immediately. More refusals mean that the whole group is probably leaving or paused. The request then waits, and the
-/// count starts again when a member accepts requests.
-/// a member accepts requests.
+/// immediately. After more refusals than this, the whole group is probably leaving or paused. The request then waits,
+/// and the count starts again when a member accepts requests.
 const IMMEDIATE_RETRIES_MAX: u32 = 8;
 
 impl Session {

@@ -131,7 +131,8 @@ impl Session {
         }
     }
 
-    /// Returns how the session ends. After its answer has begun, an error can only cut it off.
+    /// Returns how the session ends. After the answer has begun, an error can only cut the answer
+    /// off.
     pub(super) fn end_of_stream(&self, end: SessionEnd) -> SessionEnd {
         match (&self.stream, end) {
             (Some(stream), _) if stream.client_left => SessionEnd::ClientGone,
@@ -163,7 +164,7 @@ impl Session {
         }
     }
 
-    /// Ends the session with the final if it matches the parts before it. Otherwise the call has
+    /// Ends the session with the final if it matches the parts before it. Otherwise, the call has
     /// failed halfway, and the answer is cut off.
     fn finish_stream(&mut self, mut answer: Final, context: &mut StepContext<'_>) {
         let Some(stream) = &self.stream else { return };

@@ -39,7 +39,8 @@ impl SessionDriver {
         if !is_closed {
             self.queue.wait_queue.on_member_reply();
         }
-        // A session that is still waiting after a late reply needs its id to leave the queue.
+        // A session that is still waiting after a late reply needs its waiter id to leave the
+        // queue.
         if !matches!(reply, Ok(Reply::NoResponders | Reply::Refused { .. }))
             && !self.session.is_waiting()
         {
@@ -119,7 +120,8 @@ impl SessionDriver {
         reply
     }
 
-    /// Records that the latest attempt got no reply in time, so that requests avoid its worker.
+    /// Records that the latest attempt got no reply in time, so that later requests avoid the
+    /// worker that received the attempt.
     pub(super) fn on_no_reply(&mut self, attempt: u32, now: Instant) -> Option<DriverAction> {
         let members = &self.queue.members;
         match self.recipient.take()? {

@@ -23,9 +23,9 @@ use crate::roles::gateway::response::entity_tag::{Comparison, matching};
 
 /// The size of a piece of a body that is decompressed while it is sent.
 const PIECE_BYTES: usize = 64 * 1024;
-/// The maximum number of bodies that the process decompresses concurrently, each of which needs
-/// about 110 KiB. Such requests need no credentials, so they must not occupy memory without limit.
-/// A body that is compressed again counts as several.
+/// The maximum number of bodies that the process decompresses concurrently. Each of them needs about 110 KiB. Such
+/// requests need no credentials, so they must not occupy memory without limit. A body that is compressed again counts
+/// as several.
 const DECOMPRESSIONS_MAX: usize = 64;
 static DECOMPRESSIONS: Semaphore = Semaphore::const_new(DECOMPRESSIONS_MAX);
 /// The memory that one decompression needs, rounded up.
@@ -57,7 +57,8 @@ pub(in crate::roles::gateway) struct StoredBodyRequest<'a> {
 }
 
 impl StoredBodyRequest<'_> {
-    /// Returns the coding in which the body is sent: gzip if the client accepts it, because it is stored.
+    /// Returns the coding in which the body is sent: gzip if the client accepts gzip, because the body is stored in
+    /// that form.
     fn coding(self) -> Option<Coding> {
         let accepted = |offered: &[Coding]| {
             let offered: Vec<Coding> =
@@ -205,7 +206,7 @@ impl StoredBody {
     }
 
     /// Returns the response to a request. The response is a 304 if the client has the body (RFC 9110 §13.1.2). Clients
-    /// may store it as `cache_control` permits.
+    /// may store the body as `cache_control` permits.
     pub(in crate::roles::gateway) fn cacheable_response(
         &self,
         request: StoredBodyRequest<'_>,

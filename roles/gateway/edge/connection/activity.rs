@@ -31,8 +31,8 @@ pub(super) struct ConnectionActivity {
     accepts_interim: AtomicBool,
     /// Whether bytes of another request have arrived since the last request ended.
     head_begun: AtomicBool,
-    /// The time at which those bytes arrived or the last request ended, whichever is later. All times are in microseconds since
-    /// `opened_at`.
+    /// The time at which the first bytes of another request arrived or the last request ended, whichever is later. All
+    /// times are in microseconds since `opened_at`.
     idle_since: AtomicU64,
     /// The time at which the peer last accepted some bytes.
     last_write: AtomicU64,
@@ -184,7 +184,7 @@ impl ConnectionActivity {
         self.acknowledged.load(Ordering::Acquire)
     }
 
-    /// Records that we have closed our side, after which nothing is overdue.
+    /// Records that we have closed our side. Nothing is overdue after that.
     pub(super) fn record_close(&self) {
         self.is_closed.store(true, Ordering::Release);
     }

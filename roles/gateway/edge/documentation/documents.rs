@@ -116,7 +116,7 @@ impl SharedDocuments {
 }
 
 impl DocumentStore {
-    /// Returns a document, which becomes the most recently used.
+    /// Returns a document and marks it as the most recently used.
     fn take(&mut self, met: &[bool]) -> Option<StoredBody> {
         let index = self.documents.iter().position(|(key, _)| **key == *met)?;
         let used = self.documents.remove(index)?;

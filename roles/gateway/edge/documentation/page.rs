@@ -13,8 +13,8 @@ use crate::roles::gateway::response::Response;
 const SWAGGER_SCRIPT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui.js.gz"));
 const SWAGGER_STYLE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui.css.gz"));
 const SWAGGER_LICENSE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui.license.gz"));
-/// The notices of the libraries in Swagger UI's script: `swagger-ui-bundle.js.LICENSE.txt` from the
-/// same version of the npm package `swagger-ui-dist`. The crate does not contain it.
+/// The notices of the libraries in Swagger UI's script: `swagger-ui-bundle.js.LICENSE.txt` from the same version of the
+/// npm package `swagger-ui-dist`. The crate does not contain this file.
 const SWAGGER_NOTICES: &str = include_str!("swagger-ui.notices.txt");
 const SCRIPT: &str = include_str!("page.js");
 const STYLE: &str = include_str!("page.css");

@@ -29,7 +29,7 @@ impl ConnectionsPerClient {
         Self(Arc::new(Mutex::new(ConnectionCounts { limit, held: HashMap::new() })))
     }
 
-    /// Counts a client's connection, unless it has reached the limit.
+    /// Counts a client's connection, unless the client has reached the limit.
     pub(super) fn try_acquire(&self, client: ClientNetwork) -> Option<ClientConnectionPermit> {
         let mut counts = self.counts();
         let limit = counts.limit;

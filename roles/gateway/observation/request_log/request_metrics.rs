@@ -19,7 +19,7 @@ const NONE: &str = "none";
 struct QueueRequests {
     queue: Option<QueueName>,
     duration: Histogram,
-    /// One counter for each combination of status and outcome that has occurred. There are few of them.
+    /// One counter for each combination of status and outcome that has occurred. There are few such combinations.
     requests: Vec<RequestCounter>,
 }
 

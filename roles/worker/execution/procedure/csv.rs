@@ -1,4 +1,4 @@
-//! Writes rows as CSV (RFC 4180): lines of comma-separated fields that end with CR LF.
+//! Writes rows as CSV (RFC 4180): lines that consist of comma-separated fields and end with CR LF.
 //!
 //! Values are written unchanged. A program that opens the file may evaluate text that begins with
 //! `=`. However, adding a character to prevent this would change the value for every other reader.

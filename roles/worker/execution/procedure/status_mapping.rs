@@ -194,7 +194,8 @@ fn effect(job: &Job, error: &SentError) -> Effect {
     if error.is_rolled_back && !may_succeed { Effect::Executed } else { Effect::Unknown }
 }
 
-/// Maps an error that the procedure raised. The client gets its message only if it has a status.
+/// Maps an error that the procedure raised. The client gets the error's message only if the error has a
+/// status.
 fn map_user_error(job: &Job, error: &SentError, number: u32, message: &str) -> SentCallResult {
     let status = job.endpoint.status.errors.get(&number).copied().or_else(|| own_status(number));
     if let Some(status) = status {

@@ -201,13 +201,14 @@ async fn next_version(
         let verified = verified(&next, |why| note_pending(queue, readiness, why));
         tokio::select! {
             () = verified => return next,
-            // A later reload replaces this version. If the worker stops, its sender is dropped.
+            // A later reload replaces this version. If the worker stops, the sender of the versions is dropped, and
+            // this branch is disabled.
             Ok(_) = versions.wait_for(|version| version.number > newest) => {}
         }
     }
 }
 
-/// Waits until the database has verified a version, and reports why it has not.
+/// Waits until the database has verified a version, and meanwhile reports why the database has not verified it.
 async fn verified(version: &QueueVersion, report: impl Fn(&str)) {
     while let Some(why) = version.problem() {
         report(&why);

@@ -17,7 +17,7 @@ const EXPIRED_MAX: usize = 64;
 /// attempt, and the token that authenticates them.
 const REQUEST_TOKENS: usize = 4;
 
-/// The number of an offer. Each queue uses each number once.
+/// The number of an offer. A queue never uses a number twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OfferId(pub u64);
 

@@ -203,8 +203,8 @@ impl RequestFraming {
     }
 }
 
-/// Returns the framing of the body, given one more header line. Headers that hyper rejects do not matter here. Headers that it
-/// accepts must be interpreted as hyper interprets them.
+/// Returns the framing of the body, given one more header line. Headers that hyper rejects do not matter here. Headers
+/// that hyper accepts must be interpreted as hyper interprets them.
 fn body_framing(body: BodyFraming, line: &HeadLine) -> Option<BodyFraming> {
     let Some((name, value, is_whole)) = line.field() else { return Some(body) };
     if name.eq_ignore_ascii_case(b"transfer-encoding") {

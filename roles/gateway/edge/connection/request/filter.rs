@@ -121,7 +121,7 @@ fn check_target<B>(request: &Request<B>) -> Result<(), &'static str> {
 }
 
 fn check_headers(headers: &HeaderMap) -> Result<(), &'static str> {
-    // Proxies and CGI-like servers treat `a_b` as `a-b`, which would bypass filters.
+    // Proxies and CGI-like servers treat `a_b` as `a-b`, so such a name could bypass filters.
     if headers.keys().any(|name| name.as_str().contains('_')) {
         return Err("header names with an underscore are not allowed");
     }

@@ -194,7 +194,7 @@ fn a_database_error_has_an_unknown_effect_unless_the_whole_call_was_rolled_back(
             assert_eq!(effect_of(mapped(error, Execution::AtMostOnce)), expected, "{class:?}");
         }
     }
-    // An error that the procedure raises with a status is its answer.
+    // An error that the procedure raises with a status counts as the procedure's answer.
     let thrown = SentErrorKind::User { number: 50409, message: "no".to_owned() };
     assert_eq!(effect_of(mapped(sent_error(thrown), Execution::AtMostOnce)), "executed");
 }
