@@ -75,8 +75,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// Returns the keys and sections whose values differ in a reloaded configuration but take effect only after a
-    /// restart.
+    /// Returns the keys and sections whose values differ in a reloaded configuration but whose new values take effect
+    /// only after a restart.
     #[must_use]
     pub fn fixed_differences(&self, other: &Self) -> Vec<&'static str> {
         let (messaging, new) = (&self.messaging, &other.messaging);
@@ -164,8 +164,8 @@ impl Config {
         sections.filter(|(_, value)| has_keys(value)).map(|(name, _)| name).collect()
     }
 
-    /// Reads the configuration like `load`, but returns it even if it has errors. Invalid settings then have their
-    /// defaults, so the configuration is suitable only for finding further errors.
+    /// Reads the configuration like `load`, but returns it even if it has errors. Invalid settings are then replaced by
+    /// their defaults, so the configuration is suitable only for finding further errors.
     #[must_use]
     pub fn load_with_errors(sources: &Sources) -> (Option<LoadedConfig>, Vec<ConfigError>) {
         let mut errors = Vec::new();
@@ -188,7 +188,7 @@ impl Config {
 }
 
 /// Removes the errors that are caused only by a missing directory. If the missing directory is the default one, adds a
-/// hint that another can be chosen.
+/// hint that another directory can be chosen.
 fn explain_missing_directory(sources: &Sources, mut errors: Vec<ConfigError>) -> Vec<ConfigError> {
     let directory = sources.directory();
     if directory.is_dir() {
@@ -206,7 +206,8 @@ fn explain_missing_directory(sources: &Sources, mut errors: Vec<ConfigError>) ->
 
 fn read(table: &mut SettingsTable<'_>, sources: &Sources) -> Option<Config> {
     let role = sources.role;
-    // A role's settings may exist only in the environment of its unit, which a command does not see.
+    // A role's settings may exist only in the environment of the role's systemd unit, which is not visible to a
+    // command.
     let running = role.filter(|_| !sources.may_be_incomplete);
     // Files are checked only if this process uses the section that names them.
     let used_by = |table: &mut SettingsTable<'_>, roles: &[Role]| {

@@ -42,8 +42,8 @@ pub trait Backend: Debug + Send + Sync {
     /// Calls a procedure and passes its rows to `rows` as they arrive. After an error, the
     /// connection is either clean or closed.
     ///
-    /// Returns by `call.deadline` plus the bounded time that a cancel takes, even if the database hangs. The future
-    /// must not be dropped: to end a call early, set `cancel` and await the result.
+    /// Returns by `call.deadline` plus the bounded time that a cancellation takes, even if the database hangs. The
+    /// future must not be dropped. To end a call early, set `cancel` and await the result.
     fn call<'a>(
         &'a self,
         call: Call<'a>,
@@ -84,8 +84,8 @@ pub trait Backend: Debug + Send + Sync {
     /// database has changed (`DatabaseConfig::differs`). The next `verify` must notice procedures that have changed.
     fn reconfigure(&self, _config: &DatabaseConfig) {}
 
-    /// Stops recording gauges, because a reload has replaced or removed the database, and their series belong to its
-    /// replacement. Calls that have started continue.
+    /// Stops recording gauges, because a reload has replaced or removed the database. The series of the gauges belong
+    /// to the database's replacement. Calls that have started continue.
     fn retire(&self) {}
 
     /// Cancels running calls and closes all connections.
@@ -203,7 +203,7 @@ pub trait RowSink: Send {
     /// Returns `SinkError` if the answer exceeds its limit.
     fn row(&mut self, cells: &[Cell<'_>]) -> Result<(), SinkError>;
 
-    /// Discards everything that was received, for a retry. Returns `false` if that is no longer possible.
+    /// Discards everything that was received, for a retry. Returns `false` if this is no longer possible.
     fn restart(&mut self) -> bool;
 
     /// Records the time for which the call waited for a connection. Called at most once for each attempt.

@@ -10,7 +10,7 @@ pub struct CacheRules {
     pub etag: bool,
     /// Whether identical concurrent requests share one call.
     pub coalesce: bool,
-    /// The time for which a gateway may store a successful answer, or `None` if it may not.
+    /// The time for which a gateway may store a successful answer, or `None` if a gateway may not store it.
     pub ttl: Option<Duration>,
     /// Whether the answers are the same for all callers, so that callers can get each other's answers.
     pub is_shared: bool,

@@ -122,7 +122,7 @@ impl EndpointQueues {
         }
     }
 
-    /// Returns whether a current weight differs from the catalogue's.
+    /// Returns whether a current weight differs from the weight in the catalogue.
     #[must_use]
     pub fn has_changed_weights(&self) -> bool {
         self.weights().iter().any(|(queue, weight)| queue.weight != *weight)
@@ -131,7 +131,8 @@ impl EndpointQueues {
     /// Changes the current weights of some queues. The others keep theirs.
     ///
     /// # Errors
-    /// `WeightError` if a queue or a weight is invalid, or if no queue would get requests. In that case, no weight is changed.
+    /// Returns `WeightError` if a queue or a weight is invalid, or if no queue would get requests. In that case, no
+    /// weight is changed.
     pub fn set_weights(&self, changes: &BTreeMap<String, u32>) -> Result<(), WeightError> {
         let Some(weights) = &self.weights else {
             return Err(WeightError::SingleQueue(self.first.name.clone()));
@@ -166,8 +167,8 @@ impl EndpointQueues {
         }
     }
 
-    /// Chooses a queue by weighted rendezvous hashing. If the weights change, only the keys that a queue gains or loses
-    /// are moved.
+    /// Chooses a queue by weighted rendezvous hashing. If the weight of a queue changes, keys move only to or from that
+    /// queue.
     fn choose_by_key(&self, weights: &[u32], key: &RequestKey<'_>) -> usize {
         let score = |queue: &EndpointQueue, weight: u32| {
             // The value is greater than 0 and less than 1, so that its logarithm is finite and negative.

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 /// The maximum nesting depth of arrays and objects.
 const DEPTH_MAX: usize = 64;
-/// The maximum line width up to which `to_indented` writes a value on one line.
+/// The maximum width of a line on which `to_indented` writes a whole value.
 pub const LINE_WIDTH_MAX: usize = 110;
 
 /// A JSON value.
@@ -32,7 +32,7 @@ impl ExactJson {
     /// Parses a JSON text.
     ///
     /// # Errors
-    /// A message if the text is not JSON, is nested too deeply, or has an object with a duplicate member.
+    /// Returns a message if the text is not JSON, is nested too deeply, or has an object with a duplicate member.
     pub fn parse(text: &str) -> Result<Self, String> {
         let raw: &RawValue = serde_json::from_str(text).map_err(|error| error.to_string())?;
         Self::from_raw(raw)
@@ -113,8 +113,8 @@ impl ExactJson {
         }
     }
 
-    /// Returns whether `to_value` can convert the value. It cannot convert a number such as `1e999`, which has no
-    /// double.
+    /// Returns whether `to_value` can convert every number. It cannot convert a number such as `1e999`, which is too
+    /// large for a double.
     #[must_use]
     pub fn is_convertible(&self) -> bool {
         match self {

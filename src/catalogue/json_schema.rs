@@ -36,8 +36,8 @@ impl fmt::Display for SchemaError {
 
 impl Error for SchemaError {}
 
-/// A loader that loads nothing. A schema can refer only to itself and to the drafts of JSON Schema, so neither files
-/// nor the network are used.
+/// A loader that loads nothing. A schema can refer only to itself and to the drafts of JSON Schema, so no files are
+/// read and the network is not used.
 struct NoDocuments;
 
 impl UrlLoader for NoDocuments {
@@ -66,7 +66,7 @@ impl JsonSchema {
     /// Compiles a schema.
     ///
     /// # Errors
-    /// The reason why it is not a JSON Schema, or why values cannot be validated against it.
+    /// Returns the reason why `schema` is not a JSON Schema, or why values cannot be validated against it.
     pub fn new(schema: &Json) -> Result<Self, SchemaError> {
         let dialect = schema.get("$schema").and_then(Json::as_str);
         if let Some(dialect) = dialect.filter(|dialect| Draft::from_url(dialect).is_none()) {

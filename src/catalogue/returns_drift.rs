@@ -13,7 +13,7 @@ use super::names::eq_ignore_case;
 use super::parameter::ParameterType;
 use super::returns::{ReturnColumn, Returns, VALUE};
 
-/// The maximum number of lines of each kind.
+/// The maximum number of lines in each list of a `ReturnsDrift`.
 const LINES_MAX: usize = 20;
 
 /// The differences between the JSON of a successful answer and `returns`.

@@ -33,7 +33,7 @@ pub struct GatewayConfig {
     pub proxies: ProxyConfig,
     /// Limits on connections and requests.
     pub http: HttpLimits,
-    /// How the rate limits of endpoints are counted.
+    /// How requests are counted towards the rate limits of endpoints.
     pub rate_limits: RateLimitConfig,
     /// Compression of answers.
     pub compression: CompressionConfig,
@@ -88,8 +88,8 @@ pub struct HttpLimits {
     pub headers_max: usize,
     /// The maximum length in bytes of a request's URI.
     pub uri_bytes_max: usize,
-    /// The time limit for receiving a request's headers. It starts at their first byte or at the
-    /// start of the connection.
+    /// The time limit for receiving a request's headers. It starts at the first byte of the headers
+    /// or at the start of the connection.
     pub header_timeout: Duration,
     /// How long a connection without requests is kept open.
     pub idle_timeout: Duration,
@@ -117,7 +117,7 @@ impl HttpLimits {
 /// Settings for attempts, waiting and retries of requests: `[gateway.session]`.
 #[derive(Clone, Debug)]
 pub struct SessionConfig {
-    /// How long a gateway waits for the first reply to an attempt before it sends another.
+    /// How long a gateway waits for the first reply to an attempt before it makes another attempt.
     pub accept_timeout: Duration,
     /// The interval of workers' progress reports. A worker that misses three is considered lost.
     pub progress_interval: Duration,
@@ -131,8 +131,8 @@ pub struct SessionConfig {
     pub retry_percent: u32,
     /// The number of retries per second that are always allowed.
     pub retries_per_second_min: u32,
-    /// The number of parts that a worker may send ahead of the client. With 0, answers are not
-    /// streamed.
+    /// The number of parts that a worker may send before the client has read the earlier parts.
+    /// With 0, answers are not streamed.
     pub window_parts: u32,
     /// The maximum size in bytes of an answer collected from parts.
     pub answer_bytes_max: usize,

@@ -33,7 +33,7 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 /// The sources of the layers.
 #[derive(Clone, Default)]
 pub struct Sources {
-    /// The configuration directory, if one was given. It must exist, but the default directory need not.
+    /// The configuration directory, if one was given. It must exist. The default directory need not exist.
     pub directory: Option<PathBuf>,
     /// The role whose file is read and whose sections must be complete.
     pub role: Option<Role>,

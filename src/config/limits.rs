@@ -76,9 +76,9 @@ pub const IPV6_PREFIX_BITS: Limit<u32> = count(56, 32, 128);
 /// `gateway.http.requests_in_flight_max`.
 pub const REQUESTS_IN_FLIGHT_MAX: Limit<usize> = size(10_000, 1, 1_000_000);
 /// `gateway.http.requests_in_flight_per_caller_max`, given the maximum for all callers together. The default is half of
-/// that maximum, so one caller cannot exhaust it, and the other half is left for all other callers. A smaller share
-/// would refuse requests while the gateway has room, because some callers are large. For example, a service that acts
-/// for many users counts as one caller, and so do all anonymous clients behind one proxy.
+/// that maximum, so one caller cannot exhaust it, and the other half is left for all other callers. With a smaller
+/// share, requests would be refused while the gateway has room, because some callers are large. For example, a service
+/// that acts for many users counts as one caller, and so do all anonymous clients behind one proxy.
 #[must_use]
 pub const fn requests_in_flight_per_caller_max(requests_in_flight_max: usize) -> Limit<usize> {
     Limit { default: requests_in_flight_max.div_ceil(2), ..REQUESTS_IN_FLIGHT_MAX }
@@ -98,8 +98,8 @@ pub const HEADERS_MAX: Limit<usize> = size(64, 8, 1_000);
 pub const URI_BYTES_MAX: Limit<usize> = size(8 * KIB, 256, 64 * KIB);
 /// `gateway.http.header_timeout`.
 pub const HEADER_TIMEOUT: Limit<Duration> = time(s(10), ms(100), s(3_600));
-/// `gateway.http.idle_timeout`. Load balancers close idle connections after 60 s. They must close them first.
-/// Otherwise, they may send a request on a connection that the gateway is closing.
+/// `gateway.http.idle_timeout`. Load balancers close idle connections after 60 s. The load balancer must be the side
+/// that closes an idle connection first. Otherwise, it may send a request on a connection that the gateway is closing.
 pub const IDLE_TIMEOUT: Limit<Duration> = time(s(75), ms(100), s(3_600));
 /// `gateway.http.body_idle_timeout`.
 pub const BODY_IDLE_TIMEOUT: Limit<Duration> = time(s(10), ms(100), s(600));
@@ -111,7 +111,7 @@ pub const STREAMS_MAX: Limit<u32> = count(100, 1, 10_000);
 pub const RESETS_MAX: Limit<usize> = size(20, 1, 10_000);
 
 /// `gateway.http.auth_failures_per_minute_max`. A page with an expired token causes fewer than ten failures per second.
-/// Ten per second are still only a thousandth of the failures that one connection can cause.
+/// Ten per second is still only a thousandth of what one connection can cause.
 pub const AUTH_FAILURES_PER_MINUTE_MAX: Limit<u32> = count(600, 1, 1_000_000);
 
 /// `gateway.rate_limits.interval`. A caller can exceed its limit by the amount that it consumes at other gateways
@@ -181,7 +181,7 @@ pub fn lengthened_timeout(configured: Duration, round_trip: Duration) -> Option<
 
 /// `worker.remembered_refusals_max`.
 pub const REMEMBERED_REFUSALS_MAX: Limit<usize> = size(4_096, 0, 1 << 20);
-/// `worker.unsubscribe_messages_max`. With 200, tests lost no message at thousands of messages per
+/// `worker.unsubscribe_messages_max`. With a value of 200, no messages were lost in tests at thousands of messages per
 /// second.
 pub const UNSUBSCRIBE_MESSAGES_MAX: Limit<u64> = long(200, 1, 1 << 20);
 /// `worker.unsubscribe_quiet_time`.

@@ -288,7 +288,7 @@ impl MssqlConfig {
 
 impl MssqlConfig {
     /// Returns whether connections made with another configuration would differ from those made with this one. Changes
-    /// of the password and the connection limits do not affect open connections.
+    /// to the password and the connection limits do not affect open connections.
     #[must_use]
     pub fn differs(&self, other: &Self) -> bool {
         let with_limits = Self {

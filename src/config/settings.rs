@@ -234,7 +234,7 @@ impl<'a> SettingsTable<'a> {
         items.collect()
     }
 
-    /// Disables the checks of files named in this table. This process does not use them.
+    /// Disables the checks of files named in this table, because this process does not use them.
     pub(super) fn ignore_files(&mut self) -> &mut Self {
         self.checks_files = false;
         self

@@ -24,7 +24,7 @@ pub struct TracesConfig {
     pub tls: Option<ClientTlsConfig>,
     /// The maximum duration of an export.
     pub timeout: Duration,
-    /// The share of requests that are recorded if the caller does not decide.
+    /// The share of requests that are recorded if their callers do not decide this.
     pub sample_ratio: f64,
     /// The callers that decide whether their requests are recorded.
     pub parent_sampling: ParentSampling,

@@ -50,7 +50,7 @@ pub struct Database {
     lifetime: Arc<DatabaseLifetime>,
 }
 
-/// The end of a database's use.
+/// Signals that a database has been replaced, or that no call can use it any more.
 #[derive(Debug, Default)]
 struct DatabaseLifetime {
     /// Set when a reload has replaced or removed the database.
@@ -139,8 +139,8 @@ impl Databases {
         Self::default().reopen(configs)
     }
 
-    /// Creates the databases of a reloaded configuration, without connecting to any of them. Databases whose
-    /// connections would be the same are shared with `self`, which is not changed.
+    /// Creates the databases of a reloaded configuration, without connecting to any of them. A database whose
+    /// connections would not change is shared with `self`. `self` itself is not changed.
     ///
     /// # Errors
     /// Returns each database whose configuration cannot be used, with the reason.
@@ -174,9 +174,9 @@ impl Databases {
         }
     }
 
-    /// Switches to the databases of a reloaded configuration, which `reopen` has created. Starts monitoring the new
-    /// ones, and applies connection limits and passwords to the others. A replaced database is closed when its last
-    /// call has ended.
+    /// Switches to `new`, the databases of a reloaded configuration that `reopen` has created. Starts monitoring the
+    /// databases that are new, and applies the new connection limits and passwords to the others. A replaced database
+    /// is closed when its last call has ended.
     pub fn replace(&mut self, new: Self, tasks: &Tasks) {
         for (key, (config, database)) in &new.databases {
             match self.databases.get(key) {
@@ -207,8 +207,9 @@ impl Databases {
         self.databases = new.databases;
     }
 
-    /// Compares procedures with their databases once. Returns the first difference of each queue, or the reason why its
-    /// procedures could not be compared by the deadline. Databases that are not monitored can be used too.
+    /// Compares the expected procedures with those in the databases once. Returns the first difference of each queue,
+    /// or the reason why the queue's procedures could not be compared by the deadline. The databases need not be
+    /// monitored.
     pub async fn verify_once(
         &self,
         expected: &BTreeMap<DatabaseKey, Vec<ExpectedProcedure>>,
@@ -278,13 +279,13 @@ impl Database {
         Arc::ptr_eq(&self.lifetime, &other.lifetime)
     }
 
-    /// Stops recording gauges, which belong to the database's replacement.
+    /// Stops recording gauges, because the series now belong to the database's replacement.
     fn retire(&self) {
         self.lifetime.is_replaced.cancel();
         self.backend.retire();
     }
 
-    /// Starts the tasks that ping the database and that verify procedures while it answers.
+    /// Starts the tasks that ping the database, and that verify procedures while the database answers.
     fn monitor(&self, tasks: &Tasks, closing: Cancel) {
         let (report, is_up) = watch::channel(None);
         let (database, backend) = (self.name.to_string(), Arc::clone(&self.backend));
@@ -378,7 +379,8 @@ mod tests {
         let replacement = databases.reopen(&replacement).unwrap();
         databases.closing.cancel();
         databases.replace(replacement, &tasks);
-        // The replacement records to the same series. Only the old database would change this value.
+        // The replacement records to the same series. If these values changed, the old database would have changed
+        // them.
         let state = |state: &str| {
             let application = (names::APPLICATION, APPLICATION_NAME.to_owned());
             let database = (names::DATABASE, names[0].to_owned());

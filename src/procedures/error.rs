@@ -92,7 +92,8 @@ fn names(bad: &[BadArgument]) -> String {
 pub struct SentError {
     /// The kind of error.
     pub kind: SentErrorKind,
-    /// Whether the whole call ran in a worker's transaction that was rolled back and had no effect.
+    /// Whether the call had no effect, because it ran entirely in a worker's transaction that was
+    /// rolled back.
     pub is_rolled_back: bool,
     /// The error that the database or the driver reported, for the log.
     pub source: Option<ErrorSource>,

@@ -1,4 +1,4 @@
-//! The database's description of a procedure's answer, for `returns` in the catalogue.
+//! The answer of a procedure as the database describes it, for `returns` in the catalogue.
 
 use super::MemberNames;
 use crate::catalogue::ParameterType;
@@ -6,7 +6,7 @@ use crate::catalogue::ParameterType;
 /// The result sets and the OUTPUT parameters of a procedure.
 #[derive(Clone, Debug)]
 pub struct ResultDescription {
-    /// The result sets in order, as far as the database describes them, or the reason why it does not.
+    /// The result sets in order, as far as the database describes them, or the reason why it describes none.
     pub sets: Result<Vec<Vec<ColumnDescription>>, String>,
     /// Whether `sets` contains all result sets. SQL Server describes only the first one.
     pub has_all_sets: bool,

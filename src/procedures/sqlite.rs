@@ -129,7 +129,7 @@ impl Manager for ConnectionManager {
             .map_err(|error| BackendError::caused_by(BackendErrorKind::Unavailable, error))?
     }
 
-    /// Rejects a broken connection, or one on which a panic left a transaction open.
+    /// Rejects a broken connection, or a connection on which a panic left a transaction open.
     async fn recycle(
         &self,
         connection: &mut SqliteConnection,

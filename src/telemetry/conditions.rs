@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{counter, names};
 
-/// A condition is over if it affects no request for this time.
+/// A condition is over once it has affected no requests for this long.
 const QUIET: Duration = Duration::from_secs(10);
 /// The interval at which `watch` checks which conditions are over.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);

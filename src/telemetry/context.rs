@@ -51,8 +51,8 @@ pub fn sync_scope<T>(ids: &Arc<LogContext>, work: impl FnOnce() -> T) -> T {
     LOG_CONTEXT.sync_scope(Arc::clone(ids), work)
 }
 
-/// Runs a future in the context of the current task's request. Futures must be wrapped in it before
-/// they are spawned as tasks.
+/// Runs a future in the context of the current task's request. Wrap a future with this function
+/// before spawning it as a task.
 pub fn inherit<F: Future>(future: F) -> TaskLocalFuture<Arc<LogContext>, F> {
     scope(current().unwrap_or_else(|| Arc::clone(&NO_REQUEST)), future)
 }

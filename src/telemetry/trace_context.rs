@@ -26,7 +26,7 @@ pub struct TraceContext {
 
 impl TraceContext {
     /// Creates a span in the client's trace. If the client sent no valid `traceparent`, creates the
-    /// span in a new trace. Whether to record it is decided at random, unless
+    /// span in a new trace. Whether the span is recorded is decided at random, unless
     /// `traces.parent_sampling` lets the client decide.
     #[must_use]
     pub fn from_headers(traceparent: Option<&str>, tracestate: Option<&str>) -> Self {

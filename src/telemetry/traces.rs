@@ -86,7 +86,7 @@ pub struct SpanData {
     pub name: String,
     /// Attributes with names from the semantic conventions, or beginning with `fjord.`.
     pub attributes: Vec<(&'static str, AttributeValue)>,
-    /// The error if the span failed, for example an outcome.
+    /// The error type if the span failed, for example the name of an outcome.
     pub error: Option<&'static str>,
 }
 
@@ -219,7 +219,8 @@ pub(super) fn is_sampled_at_random() -> bool {
         .is_some_and(|recorder| rand::random::<u64>() >> 8 < recorder.sampled_below)
 }
 
-/// Returns the callers whose `sampled` flag decides. Returns the default if this process records nothing.
+/// Returns the callers whose `sampled` flag decides whether a request is recorded. Returns the default if this process
+/// records nothing.
 pub(super) fn parent_sampling() -> ParentSampling {
     RECORDER.load().as_ref().map(|recorder| recorder.parent_sampling).unwrap_or_default()
 }

@@ -14,7 +14,7 @@ use crate::config::auth::san;
 use super::{TlsError, TlsErrorKind};
 
 /// The maximum number of names that are read from a client's certificate. The client controls how
-/// many it contains.
+/// many names its certificate contains.
 const CLIENT_NAMES_MAX: usize = 64;
 
 /// The error for a certificate that cannot be parsed.

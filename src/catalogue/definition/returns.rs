@@ -1,5 +1,5 @@
-//! `returns` as catalogue files define it. It is read when the endpoint's result is known, because its shape depends on
-//! the result.
+//! `returns` as catalogue files define it. It is read once the endpoint's result is known, because the shape of
+//! `returns` depends on the result.
 
 use schemars::JsonSchema;
 

@@ -48,12 +48,12 @@ pub(super) fn headers(endpoint: &Endpoint) -> Map<String, Json> {
     headers
 }
 
-/// Returns whether the answers can have an `ETag`, so that GET and HEAD requests can be conditional.
+/// Returns whether the answers can have an `ETag`. If so, GET and HEAD requests can be conditional.
 fn has_etag(endpoint: &Endpoint) -> bool {
     endpoint.method.is_safe() && (endpoint.cache.etag || endpoint.has_header(ResponseHeader::ETag))
 }
 
-/// Returns whether the answers can have `Last-Modified`, so that GET and HEAD requests can be conditional.
+/// Returns whether the answers can have `Last-Modified`. If so, GET and HEAD requests can be conditional.
 fn has_date(endpoint: &Endpoint) -> bool {
     endpoint.method.is_safe() && endpoint.has_header(ResponseHeader::LastModified)
 }

@@ -1,5 +1,5 @@
-//! The patterns of the texts that the gateway accepts. They are needed for types without a JSON Schema
-//! format, and for types whose format accepts more texts.
+//! The patterns of the texts that the gateway accepts. They are needed for types without a JSON Schema format, and for
+//! types whose format accepts texts that the gateway refuses.
 
 use regex_syntax::hir::ClassUnicode;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::config::limits;
 use crate::config::settings::SettingsTable;
 
-/// How rate limits are counted.
+/// How requests are counted towards rate limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimitConfig {
     /// The gateways that share a caller's quota.

@@ -72,8 +72,8 @@ impl SettingsTable<'_> {
     /// Returns a secret. The sources are, in order of precedence, a systemd credential,
     /// `<name>_file` and `<name>`.
     ///
-    /// The credential has the same name as the file in `<name>_file`. If that key is not set, its
-    /// name is the full key with `-` instead of dots.
+    /// The credential has the same name as the file in `<name>_file`. If `<name>_file` is not set,
+    /// the credential's name is the full key with `-` instead of dots.
     pub(in crate::config) fn get_secret(&mut self, name: &str) -> Option<Secret> {
         let file_key = format!("{name}_file");
         let file = self.get_path(&file_key);

@@ -40,8 +40,8 @@ impl SettingValue for String {
     }
 
     fn to_toml(&self) -> String {
-        // Every escape sequence that `serde_json` writes is also valid in TOML. It does not escape
-        // U+007F, which TOML requires.
+        // Every escape sequence that `serde_json` writes is also valid in TOML. TOML also requires
+        // that U+007F is escaped, which `serde_json` does not do.
         serde_json::Value::from(self.as_str()).to_string().replace('\u{7f}', "\\u007f")
     }
 }

@@ -71,7 +71,8 @@ impl VerifiedQueues {
         entries.iter().filter(|entry| !entry.verification.is_closed()).count()
     }
 
-    /// Removes queues whose receiver was dropped, and returns those that have not passed.
+    /// Removes queues whose receiver was dropped, and returns the remaining queues that have not
+    /// passed.
     fn unverified(&self) -> Vec<Arc<VerifiedQueue>> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.retain(|entry| !entry.verification.is_closed());
@@ -206,7 +207,7 @@ impl Verifier {
 
 /// Waits until the database stops answering.
 async fn wait_until_down(is_up: &mut watch::Receiver<Option<bool>>) {
-    // An error means that the database is no longer monitored, which ends the loop in `run`.
+    // An error means that the database is no longer monitored. The loop in `run` then ends.
     let _ended = is_up.wait_for(|is_up| *is_up != Some(true)).await;
 }
 
@@ -225,7 +226,7 @@ impl QueueCheck {
     }
 
     /// Records the result of one procedure. Publishes the queue's result after its last procedure,
-    /// so that it can be served while other queues are still being verified.
+    /// so that the queue can be served while other queues are still being verified.
     fn record(&mut self, result: Result<(), BackendError>) {
         self.pending = self.pending.saturating_sub(1);
         if let Err(error) = result

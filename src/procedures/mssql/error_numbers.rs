@@ -13,12 +13,12 @@ const USER_ERROR_MIN: u32 = 50_000;
 const BABELFISH_UNMAPPED: u32 = 33_557_097;
 /// The lowest severity at which the server closes the connection.
 const FATAL_CLASS: u8 = 20;
-/// The number for a deadlock victim. The call's transaction is rolled back, but not its earlier
-/// commits.
+/// The number for a deadlock victim. The call's open transaction is rolled back, but not what the
+/// call committed earlier.
 const DEADLOCK_VICTIM: u32 = 1205;
 /// 266: a procedure changed the transaction count. 3902, 3903: COMMIT or ROLLBACK without BEGIN.
 const TRANSACTION_ENDED: [u32; 3] = [266, 3902, 3903];
-/// "Data type is unknown" in a remote procedure call: this server does not accept an untyped NULL.
+/// "Data type is unknown" in a remote procedure call. The server does not accept an untyped NULL.
 const UNKNOWN_DATA_TYPE: u32 = 8009;
 
 /// A statement names a column that its table does not have.
@@ -70,9 +70,9 @@ fn is_user_error(number: u32) -> bool {
 /// driver reported.
 ///
 /// An error that closes the connection takes precedence. Next comes the last error that the
-/// procedure raised itself or that ended its transaction. In the first case, the procedure has
-/// handled the errors before it. In the second, the procedure did not continue. If there is no such
-/// error, the first one decides.
+/// procedure raised itself or that ended its transaction. If the procedure raised it, the procedure
+/// has handled the errors before it. If it ended the transaction, the procedure did not continue.
+/// If there is no such error, the first one decides.
 pub(super) fn deciding_error(first: ServerMessage, log: &MessageLog) -> ServerMessage {
     let by_last = log.errors_by_last();
     let ends_call = |error: &ServerMessage| {

@@ -42,7 +42,8 @@ struct PoolTable {
     others: Vec<Arc<Pool>>,
     /// The pools in `others`, by the names of the queues that use them.
     by_queue: HashMap<String, Arc<Pool>>,
-    /// Pools of earlier tables that no queue uses, until their connections are closed.
+    /// Pools of earlier tables that no queue uses any more. They are kept until their connections
+    /// are closed.
     unused: Vec<Arc<Pool>>,
 }
 
@@ -142,7 +143,7 @@ impl Pools {
     }
 
     /// Changes the password, the pools, their limits, and the assignment of queues to pools. Calls
-    /// that wait for a connection get it from their previous pool.
+    /// that are already waiting for a connection get one from their previous pool.
     pub(super) fn reconfigure(&self, config: &MssqlConfig) {
         self.factory.set_password(&config.password);
         let table = PoolTable::new(config, &self.factory, Some(&self.table.load()));

@@ -1,7 +1,8 @@
 //! The errors and messages that the server sends with an answer.
 //!
 //! The driver reports only the first error in an answer. A procedure can cause several errors. For
-//! example, a statement fails, the procedure continues, and then it raises an error itself.
+//! example, a statement fails, the procedure continues, and then the procedure raises an error
+//! itself.
 
 use tiberius::error::TokenError;
 
@@ -72,7 +73,7 @@ impl ServerMessage {
     }
 }
 
-/// Splits off text of this many UTF-16 code units.
+/// Splits off text of `units` UTF-16 code units.
 fn utf16(bytes: &[u8], units: usize) -> Option<(String, &[u8])> {
     let (text, rest) = bytes.split_at_checked(units * 2)?;
     let units = text.as_chunks().0.iter().map(|unit| u16::from_le_bytes(*unit));
@@ -212,7 +213,7 @@ mod tests {
         }
         assert_eq!(log.errors().count(), ERRORS_MAX);
         assert_eq!(log.errors().last().map(|error| error.number), Some(60_999));
-        // The log has seen 1,002 different numbers, and has kept the last one.
+        // There were 1,002 different numbers. The error with the last number is among those kept.
         assert_eq!(log.dropped_errors(), 1002 - ERRORS_MAX);
         assert!(!log.has_failed_before());
         log.add_error(message(229, "e"), true);

@@ -1,4 +1,4 @@
-//! Defines SQL Server's types, and converts values to (`encode`) and from them (`decode`).
+//! Defines SQL Server's types, and converts values to them (`encode`) and from them (`decode`).
 
 use std::fmt;
 

@@ -1,7 +1,7 @@
 //! Refuses text that is longer than its column, as SQL Server does. `SQLite` ignores lengths.
 //!
-//! Triggers check the columns. The triggers are temporary, so the file is not changed, and other
-//! programs can use it.
+//! Temporary triggers check the columns. They are not stored in the file, so other programs can use
+//! the file.
 
 use std::collections::BTreeMap;
 use std::panic::UnwindSafe;

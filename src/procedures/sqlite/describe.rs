@@ -90,7 +90,8 @@ fn parameters(procedure: &SqliteProcedure) -> Vec<ParameterDescription> {
     }
 }
 
-/// Describes a declared parameter. The columns of a table are not declared, so it has no type.
+/// Describes a declared parameter. A table parameter has no catalogue type, because its columns are
+/// not declared.
 fn described(parameter: &DeclaredParameter) -> ParameterDescription {
     let DeclaredParameter { name, declared, is_output, .. } = parameter;
     let kind = match declared.name.as_str() {

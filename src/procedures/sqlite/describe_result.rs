@@ -142,8 +142,8 @@ fn keeps_constraints(sql: &str, views: &[String]) -> bool {
     !views.iter().any(|view| may_name(&sql, view))
 }
 
-/// Returns whether a statement can refer to a view. Both are in lower case. The name can be in quotes of any kind,
-/// within which its own quotes are doubled, and can follow a schema name.
+/// Returns whether a statement can refer to a view. The statement and the name of the view are in lower case. In the
+/// statement, the name can be quoted in any way, with doubled quotes inside it, and can follow a schema name.
 fn may_name(sql: &str, view: &str) -> bool {
     let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '$');
     let occurs = |name: &str| {
@@ -158,7 +158,7 @@ fn may_name(sql: &str, view: &str) -> bool {
     occurs(view) || ['"', '\'', '`', ']'].into_iter().any(|quote| occurs(&doubled(quote)))
 }
 
-/// Returns the types that all values of a column have, with the narrowest one first.
+/// Returns the catalogue types to which every value of a column belongs. The narrowest type comes first.
 fn kinds(hint: ColumnHint, declared: Option<&str>) -> &'static [ParameterType] {
     match hint {
         ColumnHint::Decimal(_) => return &[P::Decimal, P::Number],
@@ -170,7 +170,7 @@ fn kinds(hint: ColumnHint, declared: Option<&str>) -> &'static [ParameterType] {
     kinds_of_type(&word.to_ascii_lowercase())
 }
 
-/// Returns the types of the values of a declared type, whose name is in lower case.
+/// Returns the catalogue types to which every value of a declared type belongs. The type's name is in lower case.
 fn kinds_of_type(name: &str) -> &'static [ParameterType] {
     match name {
         "bit" => &[P::Boolean],

@@ -26,8 +26,8 @@ pub(super) fn while_running(error: rusqlite::Error) -> SentError {
     SentError::caused_by(kind, DatabaseError::new(origin, error.to_string()))
 }
 
-/// Converts an error that occurred on beginning a transaction after statements have run. A lock
-/// that is not released in time rolls nothing back, as with SQL Server's error 1222.
+/// Converts the error of a transaction that could not begin after statements had run. If a lock is
+/// not released in time, nothing is rolled back, as with SQL Server's error 1222.
 pub(super) fn while_beginning(error: rusqlite::Error) -> SentError {
     let failed = while_running(error);
     match failed.kind {
@@ -63,7 +63,8 @@ pub(super) fn truncated() -> SentErrorKind {
 /// A transaction that was begun or ended without its counterpart.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum TransactionCountError {
-    /// The procedure, or a RETURN in it, left a transaction open, or it ended the worker's.
+    /// The procedure left a transaction open, possibly because of a RETURN, or it ended the
+    /// worker's transaction.
     Changed,
     /// There was no transaction to commit.
     NothingToCommit,

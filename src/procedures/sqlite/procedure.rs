@@ -24,7 +24,7 @@ pub(super) struct SqliteProcedure {
     pub(super) steps: Vec<ProcedureStep>,
     /// Whether any statement writes. If so, a transaction takes the write lock at its start.
     pub(super) writes: bool,
-    /// The declared parameters. If the file has no head, the parameters that are used before a
+    /// The declared parameters or, if the file has no head, the parameters that are used before a
     /// statement sets them.
     inputs: BTreeSet<String>,
     /// The parameters that the file's head declares, if it has one.
@@ -175,7 +175,8 @@ impl SqliteProcedure {
         Ok(())
     }
 
-    /// Returns the declared parameters, or the names of the others in order of first use.
+    /// Returns the declared parameters or, if the file has no head, the names of the parameters in
+    /// order of first use.
     pub(super) fn parameters(&self) -> Result<&[DeclaredParameter], Vec<&str>> {
         if let Some(declared) = &self.declared {
             return Ok(declared);
@@ -221,7 +222,7 @@ impl SqliteProcedure {
     }
 
     /// Returns the initial variables of a call: its arguments, and the defaults of the parameters
-    /// that it does not pass.
+    /// for which it has no argument.
     pub(super) fn bind(&self, arguments: &[Argument]) -> Vec<(String, SqlValue)> {
         let given = arguments.iter().map(|one| (one.name.to_string(), types::bind(one)));
         let mut variables: Vec<(String, SqlValue)> = given.collect();

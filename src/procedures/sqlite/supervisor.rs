@@ -1,5 +1,5 @@
-//! Supervises a job on a blocking thread: passes its rows to the sink, and stops it at the deadline
-//! or on a cancel.
+//! Supervises a job on a blocking thread. Passes its rows to the sink, and stops it at the deadline
+//! or when the call is cancelled.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -178,8 +178,8 @@ fn pass_on(event: RowEvent, rows: &mut dyn RowSink) -> Result<(), SinkError> {
     }
 }
 
-/// Returns the result of a job. A job that completed despite a timeout or a cancel was committed,
-/// so it keeps its result. However, if the sink refused rows, the call fails.
+/// Returns the result of a job. A job that completed despite a timeout or a cancellation was
+/// committed, so it keeps its result. However, if the sink refused rows, the call fails.
 fn conclude<T>(
     output: Result<JobOutput<T>, JoinError>,
     stopped: Option<(Interruption, Instant)>,

@@ -18,7 +18,7 @@ pub(super) struct CallTransactions<'a> {
     writes: bool,
     /// The number of transactions that the procedure has begun and not ended.
     count: u32,
-    /// Whether a statement was executed, so that the call may have had an effect.
+    /// Whether a statement was executed. If so, the call may have had an effect.
     has_run: bool,
 }
 

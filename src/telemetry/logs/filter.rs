@@ -25,7 +25,7 @@ struct ProcessFilter {
 #[derive(Debug, Default)]
 struct Directives {
     configured: String,
-    /// The directives set by `set_temporary_filter`, and their number.
+    /// The directives set by `set_temporary_filter`, with the number that identifies them.
     temporary: Option<(u64, String)>,
     last_number: u64,
 }
@@ -50,7 +50,7 @@ pub fn set_filter(filter: &str) -> Result<(), LogError> {
 }
 
 /// Adds directives to the configured filter until `end_temporary_filter` is called. They replace earlier temporary
-/// directives. Returns their number.
+/// directives. Returns the number that identifies them.
 ///
 /// # Errors
 /// Returns `LogError::Filter` if the text is not a filter. Nothing changes in that case.

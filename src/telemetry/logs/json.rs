@@ -12,7 +12,8 @@ use tracing_subscriber::layer::{Context, Layer};
 use super::LogWriter;
 use crate::telemetry::context;
 
-/// The initial capacity of a line. This is enough for an access line, and other lines are shorter.
+/// The initial capacity of a line. This is enough for a line of the access log. Other lines are
+/// shorter.
 const LINE_BYTES: usize = 768;
 /// The field that contains the request id. If an event sets it, the event belongs to that request
 /// and not to the request that the task is serving.
@@ -90,8 +91,8 @@ impl JsonLine {
     }
 }
 
-/// Converts a number to thousandths if the conversion is exact. An access line contains many
-/// durations in ms with three decimals. Finding the shortest form of each would be the most
+/// Converts a number to thousandths if the conversion is exact. A line of the access log contains
+/// many durations in ms with three decimals. Finding the shortest form of each would be the most
 /// expensive part of formatting the line.
 #[expect(
     clippy::cast_possible_truncation,

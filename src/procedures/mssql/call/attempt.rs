@@ -28,7 +28,8 @@ use crate::procedures::{
 pub(super) struct AttemptContext<'a> {
     pub(super) call: &'a Call<'a>,
     pub(super) cancel: &'a Cancel,
-    /// The time at which the attempt got its connection. A cancel shortly afterwards is delayed.
+    /// The time at which the attempt got its connection. If the call is cancelled shortly
+    /// afterwards, it is stopped only after a delay.
     pub(super) started: Instant,
 }
 
@@ -52,8 +53,8 @@ struct PreparedConnection {
 }
 
 impl Mssql {
-    /// Makes one attempt. With `at_front`, it waits ahead of calls that have not had a connection
-    /// yet.
+    /// Makes one attempt. With `at_front`, the attempt waits for a connection ahead of calls that
+    /// have not had one yet.
     pub(super) async fn attempt(
         &self,
         call: &Call<'_>,
@@ -85,7 +86,8 @@ impl Mssql {
         self.execute(prepared, rows, context).await
     }
 
-    /// Waits for `work`, which must finish before the call is sent, until the deadline or a cancel.
+    /// Waits for `work`, which must finish before the call is sent. Stops waiting at the deadline,
+    /// or when the call is cancelled.
     async fn wait_unless_stopped<F: Future>(
         &self,
         call: &Call<'_>,
@@ -298,7 +300,7 @@ impl Mssql {
             }
             Ok(Err(Error::Server(token))) if !error_numbers::is_fatal(&token) => {
                 self.session_permission.record_refused();
-                // Something else may have set the key on this connection.
+                // The key may already have been set on this connection.
                 lease.discard("session-context");
                 Err(error_numbers::before_sending(token).into())
             }
@@ -343,8 +345,8 @@ fn report_messages(log: &mut MessageLog, rows: &mut dyn RowSink) {
     }
 }
 
-/// Completes on a cancel that arrives before any byte of the call is sent. Otherwise never
-/// completes, because `until_stopped` handles a later cancel.
+/// Completes if the call is cancelled before any byte of it is sent. Otherwise never completes,
+/// because `until_stopped` handles a later cancellation.
 async fn cancelled_before_sending(cancel: &Cancel, stream: &StreamState) {
     cancel.cancelled().await;
     if stream.sent().is_ok() {

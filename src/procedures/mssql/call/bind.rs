@@ -48,7 +48,7 @@ pub(super) enum BoundValue<'a> {
     },
 }
 
-/// The maximum size of a `(max)` cell. The driver takes the marker for `max`, 0xFFFF, as a length.
+/// The maximum size of a `(max)` cell. The driver treats the marker for `max`, 0xFFFF, as a length.
 const MAX_CELL_BYTES: usize = 0xffff;
 /// The maximum number of values that a statement can have. SQL Server permits 2,100 parameters in a
 /// request, two of which are the statement and the declarations of the other parameters.
@@ -66,7 +66,7 @@ impl<'a> TableValueRow<'a> for TableRow<'a> {
     }
 
     fn get_db_type() -> &'static str {
-        // This name is not used, because the type's name is passed with the table.
+        // The driver does not use this name, because the type's name is passed with the table.
         ""
     }
 }
@@ -155,7 +155,7 @@ pub(super) fn bind<'a>(
     if errors.0.is_empty() { Ok(bound) } else { Err(BackendErrorKind::Arguments(errors.0).into()) }
 }
 
-/// Checks that a statement can insert the rows in all tables that need it.
+/// Checks that one statement can pass all values of a call, if it must insert the rows of a table.
 fn check_inserted(bound: &[BoundParameter<'_>], errors: &mut ArgumentErrors) {
     let is_inserted =
         |one: &&BoundParameter<'_>| matches!(one.data, BoundValue::InsertedTable { .. });
@@ -264,8 +264,8 @@ pub(super) fn command<'a>(
     command
 }
 
-/// Encodes the rows in a table argument in the type's column order. A column that is not in the
-/// catalogue is NULL.
+/// Encodes the rows of a table argument, with the columns in the order of the table type. A column
+/// that is not in the catalogue is NULL.
 fn table_rows<'a>(
     procedure: &ProcedureName,
     argument: &'a Argument,
@@ -314,7 +314,8 @@ fn table_rows<'a>(
     Ok(encoded)
 }
 
-/// Encodes a cell as the column's type. Fails if the driver would change it or cannot write it.
+/// Encodes a cell as the column's type. Fails if the driver would change the value or cannot write
+/// it.
 fn encode_cell<'a>(
     value: &'a ParameterValue<'_>,
     sql: &SqlType,

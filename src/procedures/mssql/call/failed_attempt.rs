@@ -147,8 +147,8 @@ impl Mssql {
     }
 
     /// Handles an error that the server returned. The error number does not prove that nothing was
-    /// committed. The error can come from an inner procedure, or from a statement that follows
-    /// committed ones.
+    /// committed, because the error can come from an inner procedure, or from a statement that
+    /// follows committed ones.
     async fn refused(
         &self,
         mut lease: Lease,
@@ -177,7 +177,7 @@ impl Mssql {
         let call = context.call;
         let mut missing = None;
         let reports = self.server.known().is_some_and(|capabilities| capabilities.reports_commits);
-        // The report must be read before any other request is sent on the connection.
+        // The transaction report must be read before any other request is sent on the connection.
         let report =
             lease.connection().filter(|_| reports).map(|one| one.stream.transaction_report());
         let retry = if let Some(reason) = RetryReason::contention(&error) {

@@ -106,8 +106,8 @@ impl RetryReason {
 }
 
 impl SentFailure {
-    /// Combines the failure of a sent call with that of a later attempt that was not sent. The call
-    /// may still have been executed.
+    /// Combines the failure of a sent call with that of a later attempt whose call was not sent.
+    /// The call may still have been executed.
     pub(super) fn followed_by(self, next: NotSentFailure) -> Self {
         let mut error = self.error;
         if let BackendErrorKind::Mismatch { procedure, difference } = next.error.kind {

@@ -5,7 +5,7 @@
 //! instead of committing one by one. SQL Server reports both cases as error 266, and everything is
 //! rolled back.
 //!
-//! A procedure can switch `IMPLICIT_TRANSACTIONS` off for itself, which cannot be detected later.
+//! A procedure can switch `IMPLICIT_TRANSACTIONS` off for itself. This cannot be detected later.
 //! Therefore, a call counts as rolled back only if the rollback is confirmed:
 //! - SQL Server reports each transaction that begins or ends. If it has reported none and a
 //!   transaction is open, that transaction is the worker's. If it has reported one rollback and has
@@ -30,8 +30,8 @@ const BEGIN_WITH_SAVEPOINT: &str = "BEGIN TRANSACTION; BEGIN TRANSACTION; \
 const COMMIT: &str = "SET IMPLICIT_TRANSACTIONS OFF; IF @@TRANCOUNT = 2 BEGIN \
     COMMIT TRANSACTION; COMMIT TRANSACTION; SELECT 2 END \
     ELSE BEGIN IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION; SELECT 0 END";
-/// Rolls back. Selects the previous `@@TRANCOUNT` if the savepoint existed, which is possible only
-/// in the worker's own transaction, and 0 otherwise.
+/// Rolls back. Selects the previous `@@TRANCOUNT` if the savepoint existed, and 0 otherwise. The
+/// savepoint can exist only in the worker's own transaction.
 const ROLLBACK_TO_SAVEPOINT: &str = "SET IMPLICIT_TRANSACTIONS OFF; DECLARE @own int = @@TRANCOUNT; \
     BEGIN TRY IF @own > 0 ROLLBACK TRANSACTION fjord_call END TRY \
     BEGIN CATCH SET @own = 0 END CATCH; IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION; SELECT @own";

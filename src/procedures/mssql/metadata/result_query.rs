@@ -118,7 +118,7 @@ fn outputs(signature: &Signature) -> Vec<ColumnDescription> {
     described.collect()
 }
 
-/// Returns the types that all values of a SQL type have in an answer, with the narrowest one first.
+/// Returns the catalogue types to which every value of a SQL type belongs in an answer. The narrowest type comes first.
 fn kinds(sql: &SqlType, is_output: bool) -> &'static [ParameterType] {
     match sql {
         SqlType::Bit => &[P::Boolean],

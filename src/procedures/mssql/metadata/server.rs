@@ -10,7 +10,7 @@ use crate::procedures::mssql::error_numbers;
 use crate::procedures::mssql::tds::TdsClient;
 
 /// A query for which Babelfish returns 1, and SQL Server returns NULL. The second column is the id
-/// of a procedure that exists in SQL Server since version 2016.
+/// of a procedure that SQL Server has had since version 2016.
 const QUERY: &str = "SELECT CAST(SERVERPROPERTY('Babelfish') AS int), \
     OBJECT_ID(N'sys.sp_set_session_context')";
 
@@ -34,7 +34,8 @@ pub(crate) enum SessionContextKind {
     Missing,
     /// Values can be read-only, because the reset of the connection removes them.
     Reset,
-    /// The reset of the connection keeps the values, so they are overwritten. Babelfish does this.
+    /// The reset of the connection keeps the values, so later calls overwrite them. Babelfish does
+    /// not clear its session context.
     Kept,
 }
 
@@ -53,7 +54,8 @@ pub(crate) enum VarcharEncoding {
     /// The driver encodes the text in the code page of the column's collation. Babelfish needs this
     /// because it copies `nvarchar` cells of a table into SQL text without converting them.
     ByDriver,
-    /// The text is not passed: the kind of server is not known, and no encoding suits both kinds.
+    /// The text is not passed, because the kind of server is not known and no encoding suits both
+    /// kinds.
     Unknown,
 }
 

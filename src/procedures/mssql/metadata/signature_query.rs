@@ -15,7 +15,7 @@ use crate::procedures::mssql::error_numbers;
 use crate::procedures::mssql::tds::TdsClient;
 use crate::procedures::mssql::types::{CodePage, SqlType, TypeDescription};
 
-/// The forms of the query. SQL Server answers both forms, and Babelfish only the second one.
+/// The forms of the query. SQL Server answers both forms. Babelfish answers only the second one.
 const FORMS: [QueryForm; 2] = [
     QueryForm {
         view: "sys.parameters",

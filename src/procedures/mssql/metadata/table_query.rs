@@ -1,9 +1,9 @@
-//! Replaces the query with which the driver reads the columns of a table type.
+//! Replaces the query that the driver sends to read the columns of a table type.
 //!
-//! - The replacement fails if the type was recreated since its columns were read, because the cells
-//!   are encoded for those columns. A recreated type has a new object id.
-//! - It can present `char` and `varchar` columns to the driver as `nvarchar`, so that the server
-//!   converts the text, as for a parameter. The driver would use the code page of the column's
+//! - The replacement fails if the type has been recreated since its columns were read, because the
+//!   cells are encoded for those columns. A recreated type has a new object id.
+//! - The replacement can present `char` and `varchar` columns to the driver as `nvarchar`, so that the
+//!   server converts the text, as for a parameter. The driver would use the code page of the column's
 //!   language, which is wrong for 437, 850, 936 and UTF-8.
 
 use std::fmt::Write as _;
@@ -27,7 +27,7 @@ pub(crate) struct TableQuery {
     pub(crate) wide: Option<Arc<BatchRewrite>>,
 }
 
-/// Returns a table type's name in the form that the driver takes: `schema.type` without brackets.
+/// Returns a table type's name in the form that the driver accepts: `schema.type` without brackets.
 /// The driver splits the name at the first dot, and sends both parts unchanged in the call. Returns
 /// `None` for a name that the driver refuses.
 pub(super) fn driver_name(name: &ProcedureName) -> Option<String> {

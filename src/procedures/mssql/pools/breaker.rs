@@ -47,13 +47,13 @@ impl Breaker {
         }
     }
 
-    /// Returns whether the breaker is open, so that no attempt can be made now.
+    /// Returns whether the breaker is open. If it is, no attempt can be made now.
     pub(super) fn is_open(&self, now: Instant) -> bool {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.open_until.is_some_and(|until| now < until)
     }
 
-    /// Returns whether the last attempt succeeded, or no attempt was made yet.
+    /// Returns whether the last attempt succeeded, or no attempt has been made yet.
     pub(super) fn is_closed(&self) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).failures == 0
     }
@@ -63,8 +63,8 @@ impl Breaker {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = State::default();
     }
 
-    /// Ends the pause after a failure, because the next attempt may succeed. Further attempts wait
-    /// until the next one has ended.
+    /// Ends the pause after a failure, because the next attempt may succeed. Until that attempt has
+    /// ended, no other attempt is admitted.
     pub(super) fn end_pause(&self, now: Instant) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.open_until = state.open_until.map(|until| until.min(now));

@@ -47,22 +47,22 @@ struct State {
     login_time: Option<Duration>,
     /// The cause of the last failed attempt to connect.
     failure: Option<ConnectFailure>,
-    /// Whether the last cancel was not acknowledged in time.
+    /// Whether the last cancel request was not acknowledged in time.
     ignores_cancels: bool,
 }
 
-/// The result of a cancel.
+/// The result of a cancel request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CancelResult {
-    /// The server acknowledged the cancel, and the connection is clean.
+    /// The server acknowledged the request, and the connection is clean.
     Kept,
-    /// The server did not acknowledge the cancel in time.
+    /// The server did not acknowledge the request in time.
     Unanswered,
     /// The connection failed, or the server's next message is unpredictable.
     Broken,
 }
 
-/// The reason why no connection can be opened, which the errors of all waiting calls share.
+/// The reason why no connection can be opened. The errors of all waiting calls share it.
 #[derive(Clone, Debug)]
 struct ConnectFailure(Arc<dyn StdError + Send + Sync>);
 
@@ -106,7 +106,7 @@ impl ConnectionFactory {
         &self.database
     }
 
-    /// Returns the time limit for a cancel, or for a rollback after an error.
+    /// Returns the time limit for a cancellation, or for a rollback after an error.
     pub(super) fn cancel_timeout(&self) -> Duration {
         self.config.cancel_timeout
     }
@@ -116,8 +116,7 @@ impl ConnectionFactory {
         self.lock().login_time.unwrap_or_default().max(COST_MIN)
     }
 
-    /// Counts a cancel. Logs an unacknowledged cancel unless the previous one was unacknowledged
-    /// too.
+    /// Counts a cancel request. Logs an unacknowledged request unless the previous one was not acknowledged either.
     pub(super) fn count_cancel(&self, result: CancelResult) {
         let label = match result {
             CancelResult::Kept => "kept",
@@ -134,7 +133,7 @@ impl ConnectionFactory {
         }
     }
 
-    /// Counts a connection that was closed instead of kept.
+    /// Counts a connection that was closed instead of being kept.
     pub(super) fn count_discarded(&self, reason: &'static str) {
         let labels = [(names::DATABASE, self.database.clone()), (names::REASON, reason.to_owned())];
         telemetry::counter(&names::BACKEND_DISCARDED, &labels).increment(1);

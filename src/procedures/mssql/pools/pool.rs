@@ -1,8 +1,8 @@
 //! A connection pool. Waiters get the first connection that becomes free, in order of arrival.
 //!
 //! The wait queue is a tokio semaphore, which is fair. A second semaphore takes precedence and
-//! serves waiters whose connection turned out to be closed. Background tasks open new connections,
-//! which go to the oldest waiter, even if the waiter that needed one has left.
+//! serves waiters whose connection turned out to be closed. Background tasks open new connections.
+//! A new connection goes to the oldest waiter, even if the waiter for which it was opened has left.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -146,7 +146,7 @@ impl Pool {
 
     /// Waits for a connection. This method is cancel safe.
     async fn wait(self: &Arc<Self>, at_front: bool) -> Result<TdsConnection, BackendError> {
-        // This is registered first, so that no outage notification is missed.
+        // The notification is registered first, so that no outage is missed.
         let outage = self.outage.notified();
         let _guard = WaiterGuard::new(self, at_front);
         if !self.grow() {
@@ -362,8 +362,8 @@ impl Drop for WaiterGuard<'_> {
         state.waiting_in_front -= usize::from(self.at_front);
         if state.waiting_in_front == 0 {
             // Permits that no waiter at the front needs go to the other waiters. While any waiter
-            // is counted at the front, permits stay there, because it may not have started to wait
-            // yet.
+            // is counted at the front, permits stay there, because that waiter may not have started
+            // to wait yet.
             while let Ok(permit) = self.pool.front.try_acquire() {
                 permit.forget();
                 self.pool.idle.add_permits(1);

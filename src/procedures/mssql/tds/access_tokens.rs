@@ -130,7 +130,7 @@ impl AccessTokens {
 }
 
 impl State {
-    /// Returns the token, if a login with it can end before it expires.
+    /// Returns the token if a login has enough time to end before the token expires.
     fn usable(&mut self, now: SystemTime) -> Option<&mut AccessToken> {
         self.current.as_mut().filter(|one| one.expires > now + LEFT_MIN)
     }
@@ -143,7 +143,7 @@ struct TokenAnswer {
     access_token: String,
 }
 
-/// The claim of a token that is needed here. The server verifies the token.
+/// The only claim of a token that is needed here. The server verifies the token.
 #[derive(Deserialize)]
 struct Expiry {
     exp: u64,

@@ -42,7 +42,7 @@ pub(crate) type TdsClient = tiberius::Client<Compat<TdsStream>>;
 pub(crate) struct ConnectError {
     /// The class of the failure, which determines when the next attempt is made.
     pub(crate) failure: LoginFailure,
-    /// Whether the server refused the password, so that another password may be accepted.
+    /// Whether the server refused the password. If so, another password may be accepted.
     refuses_password: bool,
     /// The cause, for the log.
     pub(crate) source: Box<dyn StdError + Send + Sync>,
@@ -84,8 +84,8 @@ impl TdsConnector {
         self.password.set(password)
     }
 
-    /// Returns the secret for the next login. To get it, reads the password file or gets an access
-    /// token. Waits while another login tries a password. This method is cancel safe.
+    /// Reads the password file or gets an access token, and returns the secret for the next login. Waits while another
+    /// login tries a password. This method is cancel safe.
     ///
     /// # Errors
     /// Returns an error if the source of access tokens fails.
@@ -97,9 +97,9 @@ impl TdsConnector {
         token.map(LoginSecret::Token).map_err(ConnectError::unreachable)
     }
 
-    /// Connects and logs in within `connect_timeout`. If the server refuses the password, tries once
-    /// more with another password that may be accepted. The caller must record the result before it
-    /// drops the secret, because the next login then tries a password. This method is cancel safe.
+    /// Connects and logs in within `connect_timeout`. If the server refuses the password, tries once more with another
+    /// password that may be accepted. The caller must record the result before it drops the secret, because the next
+    /// login can try a password as soon as the secret is dropped. This method is cancel safe.
     pub(crate) async fn dial(
         &self,
         application: &str,
@@ -109,7 +109,7 @@ impl TdsConnector {
             LoginSecret::Password(attempt) => attempt,
             LoginSecret::Token(token) => {
                 let ended = self.log_in(application, token).await;
-                // A token that is refused is not used again.
+                // A token that was refused must not be used again.
                 if let (Some(tokens), Err(error)) = (&self.tokens, &ended)
                     && error.refuses_password
                 {
@@ -145,7 +145,7 @@ impl TdsConnector {
         followed.unwrap_or_else(|elapsed| Err(ConnectError::unreachable(elapsed)))
     }
 
-    /// Logs in, following redirects from an availability group's listener or a gateway.
+    /// Logs in. Follows redirects from an availability group's listener, or from the gateway of Azure SQL.
     async fn follow(
         &self,
         application: &str,

@@ -2,7 +2,7 @@
 //! message.
 //!
 //! The driver sends one call in each message. TDS permits several calls in a message, separated by
-//! a byte, which the server executes in order (MS-TDS 2.2.6.6). Therefore, setting the session
+//! a byte. The server executes them in order (MS-TDS 2.2.6.6). Therefore, setting the session
 //! context costs no round trip.
 
 use std::borrow::Cow;
@@ -95,8 +95,8 @@ fn put_units(into: &mut BytesMut, text: &str) {
     text.encode_utf16().for_each(|unit| into.put_u16_le(unit));
 }
 
-/// A message from the driver with one call, to which the calls that precede it are added. It is
-/// split into packets again. All packets except the last one have the full size.
+/// A message from the driver that contains one call. The preceding calls are added to it. The
+/// result is split into packets again. All packets except the last one have the full size.
 #[derive(Debug)]
 pub(super) struct JoinedCalls {
     preceding: Bytes,
@@ -163,7 +163,7 @@ impl JoinedCalls {
     }
 }
 
-/// Returns the total length of `ALL_HEADERS`, which begins with it.
+/// Returns the total length of `ALL_HEADERS`, which is its first field.
 fn headers_length(headers: &[u8]) -> Option<usize> {
     let mut length = headers.get(..LENGTH_BYTES)?;
     usize::try_from(length.get_u32_le()).ok()

@@ -1,4 +1,4 @@
-//! The password of a database's login, which can be replaced while the worker runs.
+//! The password of a database login. The password can be replaced while the worker runs.
 //!
 //! Each refused login counts towards an account lockout. Therefore, the password file is read
 //! before each login, and only one login at a time tries a password that the server has not
@@ -26,7 +26,8 @@ pub(super) struct LoginPassword {
 
 #[derive(Debug)]
 struct State {
-    /// The password from the configuration or, if its file has changed since, from the file.
+    /// The password from the configuration or, if the password file has changed since it was read,
+    /// from the file.
     newest: Secret,
     /// The password that the server last accepted, with the time, or `None` after the server has
     /// refused it.
@@ -37,15 +38,15 @@ struct State {
     is_unreadable: bool,
 }
 
-/// A password with which to log in. No other login tries a password while `trial` is held. The
-/// attempt must be kept until a refusal is recorded everywhere, because the next login would
-/// otherwise be refused too.
+/// A password with which to log in. No other login tries a password while `trial` is held. Keep the
+/// attempt until the caller of `dial` has recorded a refusal too. Otherwise, the next login would
+/// also be refused.
 #[derive(Debug)]
 pub(crate) struct PasswordAttempt<'a> {
     owner: &'a LoginPassword,
     password: Secret,
     trial: Option<tokio::sync::MutexGuard<'a, ()>>,
-    /// Whether another password was refused before.
+    /// Whether a different password has already been refused in this attempt.
     is_second: bool,
 }
 
@@ -62,9 +63,9 @@ impl PasswordAttempt<'_> {
     }
 
     /// Records that the server refused the password. Returns whether this value now holds a second
-    /// attempt, with another password that may be accepted. That is the password in a file that has
-    /// changed in the meantime, or the previous password if the file was changed before the login.
-    /// This method is cancel safe.
+    /// attempt, with another password that may be accepted. The other password is the new one in
+    /// the file if the file has changed in the meantime. It is the previous one if the file was
+    /// changed before the password was changed on the server. This method is cancel safe.
     pub(super) async fn record_refused(&mut self) -> bool {
         if self.trial.is_none() {
             self.trial = Some(self.owner.trial.lock().await);
@@ -97,7 +98,7 @@ impl State {
             self.refused = Some(used.clone());
             return self.accepted.as_ref().map(|(password, _)| password.clone());
         }
-        // A password that the server refused before it took effect may have taken effect by now.
+        // A new password that was refused before the server knew it may be valid by now.
         (was_accepted || !is_refused).then(|| self.newest.clone())
     }
 }

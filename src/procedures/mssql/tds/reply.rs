@@ -1,10 +1,10 @@
-//! Follows the server's packets. Detects the end of an answer, the acknowledgement of a cancel,
-//! reports of transactions, and messages.
+//! Follows the server's packets. Detects the end of an answer, the acknowledgement of a cancel
+//! request, reports of transactions, and messages.
 
 use super::socket::{END_OF_MESSAGE, HEADER_BYTES};
 use super::tokens::{ScannedMessage, TokenScanner};
 
-/// The token that ends an answer, or acknowledges a cancel (MS-TDS 2.2.7.6).
+/// The token that ends an answer, or acknowledges a cancel request (MS-TDS 2.2.7.6).
 const DONE: u8 = 0xfd;
 /// The token that ends a procedure (MS-TDS 2.2.7.8).
 const DONE_PROC: u8 = 0xfe;
@@ -14,7 +14,7 @@ const DONE_IN_PROC: u8 = 0xff;
 const DONE_ERROR: u8 = 0x02;
 /// The status bit of a token with a valid row count.
 const DONE_COUNT: u8 = 0x10;
-/// The status bit of DONE that acknowledges a cancel.
+/// The status bit of DONE that acknowledges a cancel request.
 const DONE_ATTENTION: u8 = 0x20;
 /// The length of a DONE token since TDS 7.2: token, status, command, row count.
 const DONE_BYTES: usize = 13;
@@ -94,7 +94,7 @@ impl TransactionReport {
 /// The end of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ReplyEnd {
-    /// Whether the message's last token acknowledges a cancel.
+    /// Whether the message's last token acknowledges a cancel request.
     pub(super) acknowledges: bool,
     /// Whether a transaction was committed.
     pub(super) commits: bool,
@@ -181,7 +181,7 @@ fn reports_transaction(kind: u8) -> bool {
     matches!(kind, BEGIN | COMMIT | ROLLBACK | ENLISTED | DEFECTED | ENDED)
 }
 
-/// Returns whether an answer that ends with these bytes acknowledges a cancel.
+/// Returns whether an answer that ends with these bytes acknowledges a cancel request.
 fn acknowledges(tail: &[u8]) -> bool {
     let token = tail.last_chunk::<DONE_BYTES>();
     token.is_some_and(|[token, status, ..]| *token == DONE && status & DONE_ATTENTION != 0)
@@ -227,8 +227,8 @@ mod tests {
         [&[token, status, 0][..], &[0; 10]].concat()
     }
 
-    /// Returns for each message whether it acknowledges a cancel, and checks that the result does
-    /// not depend on how the bytes are split.
+    /// Returns for each message whether it acknowledges a cancel request, and checks that the
+    /// result does not depend on how the bytes are split.
     fn ends(bytes: &[u8]) -> Vec<bool> {
         let mut found = Vec::new();
         for size in [1, 2, 7, 8, 9, 13, 4096] {

@@ -50,8 +50,8 @@ impl TcpProbe {
         self.written.fetch_add(u64::try_from(count).unwrap_or_default(), Ordering::AcqRel);
     }
 
-    /// Returns whether an idle connection is usable, because neither data nor the end of the stream
-    /// has arrived.
+    /// Returns whether an idle connection is usable. It is usable if neither data nor the end of
+    /// the stream has arrived.
     pub(super) fn is_quiet(&self) -> bool {
         let peeked = self.handle.peek(&mut [0]);
         matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
@@ -68,7 +68,7 @@ pub(super) struct TdsSocket {
     /// Handshake bytes that the next flush wraps in packets.
     plain: BytesMut,
     packets: BytesMut,
-    /// Whether received bytes are wrapped in packets, until the first bare record arrives.
+    /// Whether received bytes are wrapped in packets. They are until the first bare record arrives.
     unwraps: bool,
     header: [u8; HEADER_BYTES],
     header_read: usize,

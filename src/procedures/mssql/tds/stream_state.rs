@@ -11,9 +11,10 @@ use super::socket::TcpProbe;
 use super::tokens::ScannedMessage;
 use crate::procedures::mssql::server_message::MessageLog;
 
-/// The requests and answers of a connection, and the progress of a cancel.
+/// The requests and answers of a connection, and the progress of a cancel request.
 ///
-/// The owner announces calls and requests cancels. `TdsStream` records its writes and reads.
+/// The owner announces calls and asks for cancel requests. `TdsStream` records its writes and
+/// reads.
 #[derive(Debug)]
 pub(crate) struct StreamState {
     tcp: Arc<TcpProbe>,
@@ -68,17 +69,18 @@ pub(crate) struct NotSentProof(());
 #[derive(Debug)]
 pub(crate) struct SentProof(());
 
-/// The progress of a cancel, which TDS calls an attention.
+/// The progress of a cancel request, which TDS calls an attention.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Attention {
-    /// No cancel was requested, or the cancel was acknowledged.
+    /// There is no cancel request, or it was acknowledged.
     #[default]
     None,
-    /// The cancel was requested and has not been sent yet.
+    /// The owner has asked for a cancel request, which has not been sent yet.
     Requested,
-    /// The cancel was sent, and exactly one acknowledgement is outstanding.
+    /// The cancel request was sent, and exactly one acknowledgement is outstanding.
     Sent,
-    /// The server acknowledged a cancel that was not sent, so its next message is unpredictable.
+    /// The server acknowledged a cancel request that was not sent, so its next message is
+    /// unpredictable.
     Unsynchronized,
 }
 
@@ -140,7 +142,7 @@ impl StreamState {
 
     /// Records the start of a remote procedure call, before any part of it is written. All earlier
     /// requests were written, because they were answered. Returns the remote procedure calls that
-    /// precede it in its message.
+    /// precede this one in its message.
     pub(super) fn begin_procedure_call(&self) -> Bytes {
         let written = self.tcp.written();
         let mut state = self.state();
@@ -173,8 +175,8 @@ impl StreamState {
         state.is_partial || is_buffered
     }
 
-    /// Requests a cancel, unless the answer is already complete. The cancel is sent on the driver's
-    /// next read. The driver's next request is sent only after the acknowledgement.
+    /// Asks for a cancel request, unless the answer is already complete. The cancel request is sent
+    /// on the driver's next read. The driver's next request is sent only after the acknowledgement.
     pub(crate) fn request_cancel(&self) {
         let mut state = self.state();
         if state.awaits_answer && state.attention == Attention::None {
@@ -182,8 +184,8 @@ impl StreamState {
         }
     }
 
-    /// Returns whether every request was completely answered and every cancel was acknowledged
-    /// exactly once, so that nothing is left to read.
+    /// Returns whether nothing is left to read, because every request was completely answered and
+    /// every cancel request was acknowledged exactly once.
     pub(crate) fn is_settled(&self) -> bool {
         let state = *self.state();
         !state.is_partial && !state.awaits_answer && state.attention == Attention::None
@@ -211,7 +213,7 @@ impl StreamState {
         (state.is_partial, state.awaits_answer) = (false, true);
     }
 
-    /// Returns whether a cancel must be sent now, and marks it as sent.
+    /// Returns whether a cancel request must be sent now, and marks it as sent.
     pub(super) fn take_attention(&self) -> bool {
         let mut state = self.state();
         let is_requested = state.attention == Attention::Requested;
@@ -221,7 +223,7 @@ impl StreamState {
         is_requested
     }
 
-    /// Returns whether a cancel was requested and has not been acknowledged yet.
+    /// Returns whether there is a cancel request that has not been acknowledged yet.
     pub(super) fn is_cancelling(&self) -> bool {
         matches!(self.state().attention, Attention::Requested | Attention::Sent)
     }
@@ -233,8 +235,8 @@ impl StreamState {
         state.has_committed |= end.commits;
         state.report = state.report.followed_by(end.report);
         drop(state);
-        // An answer without the acknowledgement was complete before the server saw the cancel. The
-        // acknowledgement then follows in a separate message.
+        // An answer without the acknowledgement was complete before the server saw the cancel
+        // request. The acknowledgement then follows in a separate message.
         if end.acknowledges {
             self.record_acknowledgement();
         }
@@ -261,7 +263,7 @@ impl StreamState {
         }
     }
 
-    /// Records that the server acknowledged a cancel.
+    /// Records that the server acknowledged a cancel request.
     pub(super) fn record_acknowledgement(&self) {
         let mut state = self.state();
         state.attention = match state.attention {

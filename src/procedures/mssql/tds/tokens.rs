@@ -25,7 +25,8 @@ const SHORT_TOKENS: [u8; 6] = [0xa4, 0xa5, 0xa9, 0xad, 0xe3, 0xed];
 const LONG_TOKENS: [u8; 2] = [0xe4, 0xee];
 /// The column count with which the server indicates that no columns are described.
 const NO_COLUMNS: u16 = 0xffff;
-/// The maximum size of the part of a token that is read as a whole. The largest is a message.
+/// The maximum size of the part of a token that is read as a whole. The largest such part is a
+/// message.
 const PART_BYTES_MAX: usize = 160 << 10;
 /// The number of bytes that are added to an incomplete part at a time.
 const STEP_BYTES: usize = 256;
@@ -53,7 +54,7 @@ pub(super) struct TokenScanner {
 pub(super) struct ScannedMessage {
     /// Whether the message is an error, which has a severity of 11 or more.
     pub(super) is_error: bool,
-    /// The number of remote procedure calls in the request that ended before it.
+    /// The number of the request's remote procedure calls that ended before the message.
     pub(super) ended_calls: usize,
     pub(super) message: ServerMessage,
 }

@@ -52,9 +52,9 @@ impl CodePage {
         matches!(self, Self::UTF_16 | Self::UTF_8) || self.table().is_some()
     }
 
-    /// Returns whether the driver encodes table cells in this code page correctly. It does not support
-    /// collations of 437 and 850, confuses UTF-8 with the code page of the collation's language, and uses
-    /// GB 18030 instead of 936.
+    /// Returns whether the driver encodes table cells in this code page correctly. The driver does not support
+    /// collations of 437 and 850, confuses UTF-8 with the code page of the collation's language, and uses GB 18030
+    /// instead of 936.
     pub(crate) fn is_written_by_driver(self) -> bool {
         matches!(self.0, 874 | 932 | 949 | 950 | 1200 | 1250..=1258)
     }

@@ -38,9 +38,9 @@ pub(super) fn encode<'a>(
         .then(|| ColumnData::Numeric(Some(Numeric::new_with_scale(scaled, scale))))
 }
 
-/// Returns a `decimal` in a form in which the driver can send it as a parameter. For a parameter, the driver counts the zero
-/// before the decimal point, which is one digit too many if 38 digits follow. Such a number is sent as text, which the server
-/// converts.
+/// Returns a `decimal` in a form in which the driver can send it as a parameter. For a parameter, the driver counts the
+/// zero before the decimal point as a digit. This is one digit too many if 38 digits follow. Such a number is sent as
+/// text, which the server converts.
 pub(super) fn as_parameter(number: Numeric) -> ColumnData<'static> {
     if number.scale() < Numeric::MAX_NUMERIC_SCALE {
         return ColumnData::Numeric(Some(number));
@@ -148,7 +148,7 @@ pub(super) fn parse(text: &str, precision: u8, scale: u8, excess: ExcessDigits) 
     (value < limit).then_some(if negative { -value } else { value })
 }
 
-/// The reason, if any, why a type cannot hold a text as a number.
+/// The reason, if any, why a number in text form cannot be stored in a type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NumberProblem {
     /// The number fits.
