@@ -35,12 +35,12 @@ use allowed_hosts::AllowedHosts;
 
 pub use readiness::Readiness;
 
-/// The maximum number of open connections. This is enough for Prometheus, a health check and a person. A further
-/// connection closes the oldest one, so that idle connections cannot keep others out.
+/// The maximum number of open connections. This is enough for Prometheus, a health check and a person. When a further
+/// connection is opened, the oldest one is closed, so that idle connections cannot keep others out.
 const CONNECTIONS_MAX: usize = 64;
 /// The maximum time to wait for the headers of a request, and for the next request on an idle connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// The maximum lifetime of a connection. Only slow readers reach it, because responses take milliseconds.
+/// The maximum lifetime of a connection. Only clients that read slowly reach it, because responses take milliseconds.
 const CONNECTION_AGE_MAX: Duration = Duration::from_mins(10);
 /// The maximum size of a request head, in bytes. Requests have no body.
 const HEAD_BYTES_MAX: usize = 8 * 1024;

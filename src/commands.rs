@@ -52,16 +52,16 @@ pub const EXIT_CONFIG: u8 = 78;
 /// The output streams of a command.
 #[derive(Debug)]
 pub struct Output<O, E> {
-    /// The result.
+    /// Receives the result.
     pub out: O,
-    /// Errors and warnings.
+    /// Receives errors and warnings.
     pub err: E,
 }
 
-/// The functions of the roles that are called by commands.
+/// The functions of the roles that commands call.
 #[derive(Clone, Copy, Debug)]
 pub struct RoleFunctions {
-    /// Executes the call of `fjord call`.
+    /// Executes the call for `fjord call`.
     pub call_endpoint: CallFunction,
     /// Prepares the roles for `fjord check` and `fjord dev`.
     pub prepare: PrepareFunction,
@@ -93,7 +93,7 @@ pub fn run(command: &Command, sources: &Sources, roles: RoleFunctions) -> ExitCo
         Command::Reload(arguments) => reload::run(arguments, sources, &mut output),
         Command::Call(arguments) => call::run(arguments, sources, roles.call_endpoint, &mut output),
         Command::Test(arguments) => {
-            // The command writes on another thread.
+            // The command locks the output itself, on another thread.
             drop(output);
             return test::run(arguments, sources, roles.open_local_api);
         }
@@ -151,7 +151,7 @@ fn completions(shell: clap_complete::Shell, out: &mut impl Write) -> io::Result<
     Ok(ExitCode::SUCCESS)
 }
 
-/// Handles an output error. A closed pipe counts as success, because its reader wants no more output.
+/// Handles an output error. A closed pipe counts as success, because the reader does not want any more output.
 fn failed_to_write(error: &io::Error, err: &mut impl Write) -> ExitCode {
     if error.kind() == io::ErrorKind::BrokenPipe {
         return ExitCode::SUCCESS;

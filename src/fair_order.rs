@@ -18,7 +18,7 @@ const TURNS_MEASURED: usize = 4;
 pub struct FairPosition<K> {
     owner: K,
     arrival: u64,
-    /// The owner's turn, which `restore` gives back to it.
+    /// The owner's turn. `restore` gives it back to the owner.
     turn: u64,
 }
 
@@ -78,7 +78,7 @@ impl<K: Copy + Eq + Hash, V> FairOrder<K, V> {
     }
 
     /// Puts back a waiter that was taken but not served. The waiter returns to its position, and its owner gets the
-    /// used turn back. If the waiter is already there, replaces its value and returns `false`.
+    /// used turn back. If the waiter is still at its position, replaces its value and returns `false`.
     pub fn restore(&mut self, position: FairPosition<K>, waiter: V) -> bool {
         let FairPosition { owner, arrival, turn } = position;
         let mut waiters = self.unlink(owner).unwrap_or_else(|| OwnerWaiters::new(turn));
@@ -91,7 +91,7 @@ impl<K: Copy + Eq + Hash, V> FairOrder<K, V> {
         is_new
     }
 
-    /// Removes a waiter. Its owner keeps its turn if it has other waiters.
+    /// Removes a waiter. Its owner keeps the turn if the owner has other waiters.
     pub fn remove(&mut self, position: FairPosition<K>) -> Option<V> {
         let mut waiters = self.unlink(position.owner)?;
         let waiter = waiters.waiters.remove(&position.arrival);
@@ -101,7 +101,7 @@ impl<K: Copy + Eq + Hash, V> FairOrder<K, V> {
     }
 
     /// Removes a waiter that may be served, and gives its owner the last turn. The returned position contains the turn
-    /// that was used. It can be passed to `restore` if the waiter is not served.
+    /// that was used. The position can be passed to `restore` if the waiter is not served.
     pub fn take(&mut self, position: FairPosition<K>) -> Option<(FairPosition<K>, V)> {
         let mut waiters = self.unlink(position.owner)?;
         let used = FairPosition { turn: waiters.turn, ..position };
@@ -114,7 +114,7 @@ impl<K: Copy + Eq + Hash, V> FairOrder<K, V> {
         waiter.map(|waiter| (used, waiter))
     }
 
-    /// Removes a waiter that is served. `ahead_of_new` takes it into account.
+    /// Removes a waiter that is being served, and records the turn for `ahead_of_new`.
     pub fn serve(&mut self, position: FairPosition<K>) -> Option<V> {
         self.served += 1;
         if let Some(waiters) = self.owners.get_mut(&position.owner) {

@@ -1,5 +1,5 @@
-//! Messages from operators to all processes over NATS: queries of `fjord status`, requests of the NATS service API, and
-//! commands.
+//! Messages from operators to all processes over NATS: queries from `fjord status`, requests of the NATS service API,
+//! and commands.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -94,7 +94,7 @@ impl fmt::Debug for FleetMember {
 /// receiver of operators' commands.
 ///
 /// # Errors
-/// `TransportError` if a subscription fails.
+/// Returns `TransportError` if a subscription fails.
 pub async fn join(
     config: &MessagingConfig,
     member: &Arc<FleetMember>,

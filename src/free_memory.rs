@@ -42,8 +42,9 @@ pub fn collect() {
 }
 
 /// Runs `work` in a separate thread and waits for the result. Intended for work that allocates much memory and keeps
-/// little of it. When the thread ends, mimalloc returns the memory that the thread has freed. The rest is returned when
-/// another thread frees it. If the thread kept running, that memory would be kept until the thread allocated again.
+/// little of it. When the thread ends, mimalloc returns to the kernel the memory that the thread has freed. The memory
+/// of the result is returned when another thread frees it. If the thread kept running, the freed memory would be kept
+/// until the thread allocated again.
 pub fn run_in_own_thread<T: Send>(work: impl Fn() -> T + Sync) -> T {
     let runtime = Handle::try_current();
     let run = || {

@@ -1,6 +1,7 @@
 //! fjord: an HTTPS REST API in front of SQL Server stored procedures, with NATS between the two.
 //!
-//! The executable has two roles. This library contains its code; `ARCHITECTURE.md` describes the structure.
+//! The executable has two roles. This library contains the executable's code. `ARCHITECTURE.md` describes the
+//! structure.
 
 pub mod admin;
 pub mod catalogue;

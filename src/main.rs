@@ -15,7 +15,7 @@ use fjord::start_check;
 use fjord::telemetry::chain;
 use fjord::telemetry::logs::Logs;
 
-/// A request allocates several hundred small objects and frees many of them on other threads: see docs/PERFORMANCE.md.
+/// A request allocates several hundred small objects and frees many of them on other threads. See docs/PERFORMANCE.md.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

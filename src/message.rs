@@ -9,8 +9,8 @@ mod subject;
 
 pub use subject::{Subject, SubjectError};
 
-/// The initial capacity for the headers of a message. Most requests and replies have no more than
-/// this.
+/// The initial capacity for the headers of a message. Most requests and replies have no more
+/// headers than this.
 const HEADERS_USUAL: usize = 6;
 
 /// A message to be published or a received message.
@@ -126,8 +126,8 @@ impl Headers {
         first
     }
 
-    /// Returns the headers that were added with `push`. Static names are not copied, so the
-    /// transport does not have to check them.
+    /// Returns the headers that were added with `push`. Static names are returned as such, so the
+    /// transport does not have to copy or check them.
     pub(crate) fn into_built(self) -> Vec<(Cow<'static, str>, String)> {
         match self.0 {
             HeaderSource::Built(built) => built,

@@ -35,8 +35,8 @@ pub trait Transport: Debug + Send + Sync {
     /// Returns `TransportError::Full` if the client cannot accept the message immediately, or another `TransportError`
     /// if sending fails.
     fn try_publish(&self, message: Message) -> Result<(), TransportError> {
-        // Without `unconstrained`, a client with room would look full to a task that has used up its cooperative
-        // budget.
+        // Without `unconstrained`, a client that can accept a message would look full to a task that has used up its
+        // cooperative budget.
         let sent = unconstrained(self.publish(message)).now_or_never();
         sent.unwrap_or(Err(TransportError::Full))
     }
@@ -69,13 +69,13 @@ pub trait Transport: Debug + Send + Sync {
     /// Returns the maximum message size in bytes that the server accepts, including headers. It is known only after the
     /// transport has connected.
     fn payload_bytes_max(&self) -> usize;
-    /// Applies a reloaded configuration. If it differs from the current one, makes a new connection in the background.
-    /// The previous connection is used until the new one is ready. The inbox stays the same.
+    /// Applies a reloaded configuration. If it differs from the current one, the transport makes a new connection in
+    /// the background. The previous connection is used until the new one is ready. The inbox stays the same.
     fn reconfigure(&self, config: &TransportConfig);
     /// Returns a receiver that watches whether the connection uses the configuration of the last `reconfigure`.
     fn settings(&self) -> watch::Receiver<SettingsState>;
-    /// Returns the reason why no server could be reached since the last connection. It names every server with the
-    /// cause of its last failure.
+    /// Returns the reason why no server could be reached since the last connection. The text names every server with
+    /// the cause of its last failure.
     fn connect_failure(&self) -> Option<String>;
     /// Returns the current and recent problems of the connection, keyed by what they affect, such as refused subjects.
     fn problems(&self) -> BTreeMap<String, String>;
@@ -83,7 +83,7 @@ pub trait Transport: Debug + Send + Sync {
     fn inbox(&self) -> Subject;
 }
 
-/// A subscription: a stream that survives reconnects and refusals. It ends after `leave_after`.
+/// A subscription: a stream that survives reconnects and refusals. The stream ends after a call to `leave_after`.
 pub trait Subscription: Stream<Item = Message> + Debug + Send + Unpin {
     /// Leaves the group without losing messages in transit. The server stops after `more` further messages, and the
     /// stream delivers those before it ends.

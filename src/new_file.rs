@@ -78,7 +78,7 @@ impl Drop for PendingFile {
 /// Creates a file. If the text cannot be written completely, removes the file again.
 ///
 /// # Errors
-/// Returns the operating system's error. `AlreadyExists` if the file exists; it is left unchanged.
+/// Returns the operating system's error. If the file exists, returns `AlreadyExists` and leaves the file unchanged.
 pub fn create(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     let mut file = File::options().write(true).create_new(true).mode(mode).open(path)?;
     file.write_all(text.as_bytes()).inspect_err(|_| {

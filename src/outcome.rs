@@ -101,7 +101,8 @@ impl Outcome {
         Self::ALL.iter().copied().find(|word| word.as_str() == text).unwrap_or(Self::Other)
     }
 
-    /// Returns whether operators should look into the outcome. Neither the caller nor the procedure caused it.
+    /// Returns whether operators should look into the outcome. Such an outcome is caused by neither the caller nor the
+    /// procedure.
     #[must_use]
     pub const fn is_failure(self) -> bool {
         let is_due_to_caller = matches!(

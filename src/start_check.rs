@@ -68,7 +68,7 @@ impl StartError {
         }
     }
 
-    /// Converts an authentication error from a line of the form `key: expected`.
+    /// Creates an authentication error from a line of the form `key: expected`.
     #[must_use]
     pub fn from_line(line: &str) -> Self {
         let (key, expected) = line.split_once(": ").unwrap_or(("", line));

@@ -130,7 +130,7 @@ mod tests {
     fn only_the_page_itself_can_start_the_collection() {
         let source = |_: Option<&str>| -> Vec<u8> { panic!("the data is not collected") };
         let mut headers = HeaderMap::new();
-        // A browser may not send `Sec-Fetch-Site`, or may consider the request not to be cross-site.
+        // A browser may omit `Sec-Fetch-Site`, or may consider the request not to be cross-site.
         for site in [None, Some("none"), Some("same-origin"), Some("cross-site")] {
             headers.clear();
             if let Some(site) = site {

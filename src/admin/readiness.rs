@@ -24,7 +24,7 @@ impl Readiness {
         Self::default()
     }
 
-    /// Sets whether a part is ready. The admin listener shows the reason if it is not.
+    /// Sets whether a part is ready. If the part is not ready, the admin listener shows the reason.
     pub fn set(&self, part: &'static str, state: Result<(), String>) {
         let before = self.state().required.insert(part, state.clone().err());
         match (before.flatten(), state) {

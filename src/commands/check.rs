@@ -107,8 +107,8 @@ fn check_without_role(sources: &Sources, report: &mut CheckReport) {
     }
 }
 
-/// Returns the roles that have a file of their own. If neither has one, returns the roles whose section contains keys
-/// in a shared layer. Hosts of different roles may share such a layer.
+/// Returns the roles that have a file of their own. If neither role has one, returns the roles whose section contains
+/// keys in a shared layer. Hosts of different roles may share such a layer.
 fn configured_roles(sources: &Sources) -> Vec<Role> {
     let with_file: Vec<_> =
         Role::ALL.into_iter().filter(|role| sources.has_role_file(*role)).collect();

@@ -25,7 +25,7 @@ use member::Member;
 /// The members of a fleet and their replies.
 pub(super) struct ControlledFleet<'a> {
     connection: &'a NatsConnection,
-    /// The user and host of the sender, which the members log.
+    /// The user and host from which the commands are sent. The members log both.
     by: String,
     timeout: Duration,
     members: BTreeMap<String, Member>,
@@ -193,8 +193,8 @@ impl<'a> ControlledFleet<'a> {
         succeeded
     }
 
-    /// Returns the first queue of a command to which no member has applied it. This can happen if a member's report was
-    /// too large to contain the queue.
+    /// Returns the first of the command's queues to which no member has applied the command. This can happen if a
+    /// member's report was too large to contain the queue.
     fn unchanged_queue<'c>(&self, command: &'c ControlCommand) -> Option<&'c str> {
         let is_unchanged =
             |name: &&String| !self.members.values().any(|member| member.changed.contains(name));
@@ -237,8 +237,8 @@ impl<'a> ControlledFleet<'a> {
         Ok(if succeeded { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILED) })
     }
 
-    /// Returns the number of members of each role that have succeeded, as text: "2 workers", or "1 of 2 workers" if
-    /// others have failed.
+    /// Returns the number of members of each role that have succeeded, as text: "2 workers", or "1 of 2 workers" if a
+    /// worker has failed.
     pub(super) fn count(&self) -> String {
         let text = |role: Role| {
             let concerned = |one: &&Member| one.role == role.as_str() && !one.is_unconcerned;
@@ -260,7 +260,7 @@ pub(super) struct SingleCommand<'a> {
     pub(super) name: &'static str,
     /// The processes that receive the command.
     pub(super) to: CommandTarget,
-    /// The command that they receive.
+    /// The command to send.
     pub(super) command: ControlCommand,
     /// Whether to send the command before the running processes are known. Discovering them takes about half a second.
     pub(super) is_urgent: bool,

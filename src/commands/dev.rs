@@ -1,5 +1,5 @@
-//! `fjord dev`: runs a NATS server, a worker and a gateway for developing an API. Applies changes to files while they
-//! run.
+//! `fjord dev`: runs a NATS server, a worker and a gateway for developing an API. Applies changes to files while these
+//! processes are running.
 //!
 //! The roles are child processes that run the same executable, as in production, because signals, logs and metrics are
 //! process-wide.
@@ -39,9 +39,9 @@ use plan::{DevPlan, RunFiles};
 use session::DevSession;
 use token::TokenSigner;
 
-/// The maximum time to wait for the NATS server to listen.
+/// The maximum time to wait until the NATS server is listening.
 const NATS_LIMIT: Duration = Duration::from_secs(10);
-/// The pause between two checks.
+/// The pause between two checks of whether the NATS server is listening.
 const TICK: Duration = Duration::from_millis(5);
 
 /// Runs all processes until a signal arrives or one of them exits unexpectedly.
@@ -133,7 +133,7 @@ async fn start(
     status
 }
 
-/// Waits until the NATS server listens.
+/// Waits until the NATS server is listening.
 async fn listens(nats: &mut ChildProcess, directory: &Path) -> Result<(), String> {
     let is_listening = async {
         while !nats_server::is_listening(directory) {

@@ -124,7 +124,7 @@ fn write_new(path: &Path, text: &str) -> io::Result<()> {
     written
 }
 
-/// Returns the points in the created entries that a person must review.
+/// Returns the aspects of the created entries that a person must review.
 fn advice(entries: &[(String, ImportedEndpoint<'_>)]) -> Vec<&'static str> {
     let has_required = entries.iter().any(|(_, endpoint)| endpoint.requires_parameters());
     let has_get = entries.iter().any(|(_, endpoint)| endpoint.route.starts_with("GET "));
@@ -153,8 +153,8 @@ fn advice(entries: &[(String, ImportedEndpoint<'_>)]) -> Vec<&'static str> {
     advice
 }
 
-/// Creates an entry for each procedure that is not in the catalogue yet. Reports why each other procedure is skipped
-/// and how to fix that.
+/// Creates an entry for each procedure that is not in the catalogue yet. For each other procedure, reports why it is
+/// skipped and how to fix the problem.
 fn entries<'a>(
     described: &'a [ReadProcedure],
     arguments: &ImportArguments,

@@ -27,7 +27,7 @@ pub(super) struct NatsConnection {
     pub(super) prefix: Subject,
     /// The monitoring URLs of the NATS servers.
     pub(super) monitoring: Vec<String>,
-    /// A connection to the system account, if one is configured. It may not be established yet.
+    /// A connection to the system account, if one is configured. The connection may not be established yet.
     pub(super) system: Option<Arc<dyn Transport>>,
 }
 
@@ -50,7 +50,7 @@ impl NatsConnection {
 fn problems(transport: &dyn Transport) -> Option<String> {
     let mut problems = transport.problems();
     if problems.len() > 1 {
-        // This problem is only a consequence of the others.
+        // The replacement of the client is only a consequence of the other problems.
         problems.remove(messaging::CLIENT_REPLACED);
     }
     let texts: Vec<String> = problems.into_values().collect();

@@ -113,7 +113,7 @@ fn abandoned(path: &Path) -> Result<File, String> {
     // The file is opened only after these checks, because opening a file in another user's directory could block.
     let lock = File::open(path.join(LOCK)).map_err(|_| exists())?;
     match lock.try_lock() {
-        // Another process may have replaced the directory before this one locked the file.
+        // Another process may have replaced the directory before this process locked the file.
         Ok(()) => match (fs::metadata(path.join(LOCK)), lock.metadata()) {
             (Ok(named), Ok(locked)) if named.ino() == locked.ino() => Ok(lock),
             _ => Err(format!("{shown}: another process is using it")),

@@ -1,5 +1,5 @@
-//! If this process is killed and cannot clean up, stops its child processes and removes a
-//! directory.
+//! Stops the child processes of this process and removes a directory if this process is killed and
+//! cannot clean up.
 //!
 //! A shell reads the process ids from a pipe. When this process exits for any reason, the pipe
 //! closes, and the shell kills the processes that are still on its list.
@@ -10,7 +10,8 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The shell program. Its argument is the directory, which is empty if there is none.
+/// The shell program. Its argument is the directory. The argument is empty if there is no
+/// directory.
 const PROGRAM: &str = r#"
 trap '' INT TERM HUP
 pids=
@@ -62,7 +63,7 @@ impl ProcessGuard {
         self.0.send(&format!("+ {id}"));
     }
 
-    /// Removes a process that has exited from the list, because the kernel may reuse its id.
+    /// Removes from the list a process that has exited, because the kernel may reuse its id.
     pub fn forget(&self, id: u32) {
         self.0.send(&format!("- {id}"));
     }

@@ -1,4 +1,4 @@
-//! `fjord reload`: makes either every process of a fleet or none of them apply the current contents of its files.
+//! `fjord reload`: makes all processes of a fleet, or none of them, apply the current contents of their files.
 
 use std::io::{self, Write};
 use std::process::ExitCode;

@@ -41,8 +41,8 @@ impl From<DescribeError> for ResultDescription {
     }
 }
 
-/// Describes the results of procedures, in the given order. A procedure has no answer if its description takes longer
-/// than `PROCEDURE_LIMIT` or is not finished by `deadline`. Cancel safe.
+/// Describes the results of procedures, in the given order. Returns `NoAnswer` for a procedure whose description takes
+/// longer than `PROCEDURE_LIMIT` or is not finished by `deadline`. Cancel safe.
 pub(super) async fn describe(
     backend: &Arc<dyn Backend>,
     procedures: &[ProcedureName],

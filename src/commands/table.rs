@@ -8,7 +8,7 @@ pub(super) fn text(headings: &[&str], rows: &[Vec<String>]) -> String {
     let rows = || std::iter::once(&headings).chain(rows);
     let mut widths = vec![0; headings.len()];
     for row in rows() {
-        // The last cell of a shorter row is a message. It must not widen its column.
+        // The last cell of a shorter row is a message. The message must not widen the column.
         let is_short = row.len() < headings.len();
         let columns = row.len() - usize::from(is_short && !row.is_empty());
         for (width, cell) in widths.iter_mut().zip(row).take(columns) {

@@ -41,7 +41,7 @@ mod update;
 
 /// The extra time that an example may take beyond the `session` timeout of its endpoint.
 const MARGIN: Duration = Duration::from_secs(10);
-/// The maximum time to wait for connections to close and for work that is still running on other threads.
+/// The maximum time to wait for connections to close, and for work on other threads to end.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 /// The maximum total size in bytes of the answers that are kept for `--update`.
 const KEPT_BYTES_MAX: usize = 64 << 20;
@@ -90,7 +90,7 @@ fn prepare_and_run(
     sources: &Sources,
     open: OpenFunction,
 ) -> Result<u8, TestError> {
-    // This is done first, so that the file never contains the results of an earlier run.
+    // The report is started first, so that the file never contains the results of an earlier run.
     let junit = arguments.junit.as_deref().map(JunitFile::start);
     let junit = junit.transpose().map_err(|error| TestError::Failed(vec![error]))?;
     // Queues and databases are named only in the worker's configuration.
@@ -102,9 +102,10 @@ fn prepare_and_run(
     };
     logs::warn_on_stderr();
     let copies = plan.copies.clone();
-    // Up to this point, a signal ends the process. From now on, it ends the run, so that the databases are removed.
+    // Up to this point, a signal ends the process. From now on, a signal ends only the run, so that the databases can
+    // be removed.
     let ended = interruptible::run(move |stop| {
-        // Log lines are also written to stderr, so it must not stay locked.
+        // Log lines are also written to stderr, so stderr must not stay locked.
         let mut output = Output { out: io::stdout().lock(), err: io::stderr() };
         plan.execute(open, stop, junit, &mut output)
     });
@@ -124,11 +125,11 @@ struct TestPlan {
     catalogue: Arc<Catalogue>,
     /// The endpoint and the index of each selected example.
     selected: Vec<(Arc<Endpoint>, usize)>,
-    /// The gateway's client. Present with `--url`, until the run starts.
+    /// The client for the gateway. Present if `--url` is used and the run has not started.
     gateway: Option<GatewayClient>,
     /// The catalogue files. Present with `--update`.
     files: Option<CatalogueFiles>,
-    /// The databases of the run. Used without `--url` and `--in-place`.
+    /// The databases of the run. Used if neither `--url` nor `--in-place` is given.
     copies: DatabaseCopies,
 }
 
@@ -305,8 +306,8 @@ impl TestPlan {
             TestFormat::Json => report::write_json(results, &updated, &errors, took, out),
         };
         if let Err(error) = written.and_then(|()| out.flush()) {
-            // This applies even if the reader has closed the pipe. A caller that checks only the status must not
-            // mistake this for success.
+            // The exit status is a failure even if the reader has closed the pipe. A caller that checks only the status
+            // must not mistake missing results for success.
             status = EXIT_FAILED;
             let error = not_written(&error);
             if !errors.iter().any(|known| known.starts_with(&error)) {

@@ -49,7 +49,8 @@ impl Control {
         }
     }
 
-    /// Parses the headers of a message. Returns `None` if it is not a valid control message.
+    /// Parses the headers of a message. Returns `None` if the message is not a valid control
+    /// message.
     #[must_use]
     pub fn parse(from: &Headers) -> Option<Self> {
         match from.get(headers::CONTROL)? {
@@ -77,8 +78,8 @@ impl Control {
         message
     }
 
-    /// Encodes a `Resend` of requests. Their reply subjects start with `inbox` followed by one of
-    /// `names`.
+    /// Encodes a `Resend` that lists requests. The reply subjects of these requests start with
+    /// `inbox` followed by one of `names`.
     #[must_use]
     pub fn resend(to: Subject, inbox: Subject, names: &[String]) -> Message {
         debug_assert!(names.len() <= RESEND_NAMES_MAX, "too many names for one message");

@@ -18,8 +18,8 @@ pub struct Phases {
     pub pool: Duration,
     /// The time spent in the procedure, including the transfer of its rows.
     pub call: Duration,
-    /// The time since the job got its slot. It consists of `pool`, `call` and the worker's own
-    /// work.
+    /// The time since the job got its slot. It consists of `pool`, `call` and the time that the
+    /// worker itself needs.
     pub total: Duration,
 }
 
@@ -63,8 +63,8 @@ impl Phases {
     }
 }
 
-/// Appends a time in milliseconds with three decimals. `format!` would dominate the cost of a short
-/// call.
+/// Appends a time in milliseconds with three decimals. `format!` is not used, because it would
+/// dominate the cost of a short call.
 fn push_millis(text: &mut String, time: Duration) {
     let mut digits = itoa::Buffer::new();
     text.push_str(digits.format(time.as_millis()));

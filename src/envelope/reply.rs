@@ -19,7 +19,8 @@ pub const JSON: &str = "application/json";
 /// A reply from a worker, or from NATS itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// The worker has accepted the request and either is running it or keeps it in its backlog.
+    /// The worker has accepted the request. It is being executed or is waiting in the worker's
+    /// backlog.
     Progress {
         /// The job's control subject, if the job can be cancelled.
         control: Option<Subject>,
@@ -120,7 +121,7 @@ pub struct Final {
     pub control: Option<Subject>,
     /// How the call ended, for metrics and logs.
     pub outcome: Outcome,
-    /// How the worker spent the time, if it reported that.
+    /// How the worker spent the time, if it reported this.
     pub phases: Option<Phases>,
     /// Whether a dry run left no changes, because it was rolled back or never sent to the database.
     pub is_rolled_back: bool,
@@ -153,8 +154,8 @@ impl Final {
         self.headers.iter().map(|(header, value)| header.as_str().len() + value.len() + 4).sum()
     }
 
-    /// Returns whether this can be the answer to a dry run. This is the case if it was rolled back
-    /// or if the status is 500 or higher.
+    /// Returns whether this can be the answer to a dry run. This is the case if the call was rolled
+    /// back or if the status is 500 or higher.
     #[must_use]
     pub fn is_valid_for_dry_run(&self) -> bool {
         self.is_rolled_back || self.status >= 500

@@ -18,8 +18,8 @@ pub const TEXT_BYTES_MAX: usize = 256;
 /// least this length.
 pub const TRACESTATE_BYTES_MAX: usize = 512;
 
-/// The remaining session time of a request without `Fjord-Timeout-Ms`. It is part of the protocol and does not depend
-/// on the configured default.
+/// The remaining session time of a request without `Fjord-Timeout-Ms`. This value is part of the protocol and does not
+/// depend on the configured default.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Precedes the JSON object in the payload of a dry run. A responder that ignores headers then cannot mistake the dry
@@ -200,7 +200,7 @@ impl Request {
 }
 
 /// Converts a remaining time to milliseconds. Rounds up, so that a new session keeps its full time. Less than one
-/// millisecond becomes zero, because no worker could use it.
+/// millisecond becomes zero, because no worker could use so little time.
 fn millis(left: Duration) -> u128 {
     let whole = left.as_millis();
     if whole == 0 { 0 } else { left.as_micros().div_ceil(1000) }

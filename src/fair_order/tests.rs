@@ -195,12 +195,13 @@ fn nth(order: &Order, n: usize) -> Option<(FairPosition<char>, u32)> {
     order.iter().nth(n).map(|(position, number)| (position, *number))
 }
 
-/// Counts how often a waiting owner is overtaken by each other owner.
+/// Counts how often a waiting owner is overtaken by every other owner.
 #[derive(Debug, Default)]
 struct Overtaken {
     /// The step at which each owner started waiting for its turn.
     since: HashMap<char, u32>,
-    /// The number of times, by the waiting owner and the owner that was served.
+    /// The number of times that a waiting owner was overtaken, keyed by the waiting owner and the owner that was
+    /// served.
     times: HashMap<(char, char), i32>,
 }
 

@@ -47,7 +47,7 @@ const TIMEOUT_MAX: Duration = Duration::from_mins(10);
 /// The result of a command: notes if it succeeded, or the reasons why it failed.
 pub type ControlResult = Result<Vec<String>, Vec<String>>;
 
-/// Combines the result of a command with the result of another part of it.
+/// Combines the results of two parts of a command.
 ///
 /// # Errors
 /// Returns the reasons why either part failed.
@@ -116,8 +116,8 @@ impl CommandIntake {
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let _at = checks.tick().await;
-            // Messages that the server sent earlier arrive before its confirmation. They are read within one more
-            // interval.
+            // Messages that the server sent before it confirmed the flush arrive before the confirmation. They are read
+            // within one more interval.
             if self.stalls.check(Instant::now()) && self.transport.flush().await.is_ok() {
                 let flushed_at = Instant::now();
                 sleep(stall::CHECK_INTERVAL).await;
@@ -164,7 +164,7 @@ impl CommandIntake {
             return answer.send(Err(vec![fault])).await;
         };
         // NATS permissions restrict who may publish to a subject. A command must therefore arrive on its own subject,
-        // so that these permissions also restrict who may send it.
+        // so that these permissions also restrict who may send the command.
         let expected = self.member.identity.prefix.join(command.subject_tokens());
         if expected.as_ref().ok() != Some(&subject) {
             let fault =

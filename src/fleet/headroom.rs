@@ -2,8 +2,8 @@
 
 use crate::telemetry::{count_as_f64, snapshot};
 
-/// The target for the share of a queue's slots in use. Above this share, waits become long. The recording rules use the
-/// same value.
+/// The target share of a queue's slots that are in use. Above this share, waits become long. The recording rules use
+/// the same value.
 pub const TARGET_UTILIZATION: f64 = 0.8;
 
 /// Subtracted before the number of workers is rounded up, to compensate for rounding errors.

@@ -35,7 +35,8 @@ const INTERVAL_FIRST: Duration = Duration::from_secs(1);
 const LINGER: Duration = HISTORY_TIME;
 /// The maximum time to wait for the reports of the fleet.
 const QUERY_TIME_MAX: Duration = Duration::from_secs(3);
-/// The age at which the earlier report of a process is considered outdated. At this age, two replies may be missing.
+/// The age at which the earlier report of a process is considered outdated. Two consecutive replies of the process may
+/// be missing before the report reaches this age.
 const REPORT_AGE_MAX: Duration = Duration::from_secs(15);
 /// The maximum total size of the reports in bytes. Memory holds up to two sets of reports, and the earlier reports of
 /// some processes that have not replied since.

@@ -25,7 +25,7 @@ const SILENCE: Duration = Duration::from_millis(500);
 /// Replaces `SILENCE` once the expected number of replies has arrived.
 const SILENCE_COMPLETE: Duration = Duration::from_millis(100);
 
-/// The number of queries sent so far. Each has its own inbox.
+/// The number of queries sent so far. Each query has its own inbox.
 static QUERIES: AtomicU64 = AtomicU64::new(0);
 
 /// Subscribes to queries and answers them one at a time until the transport closes.

@@ -133,9 +133,10 @@ pub struct WeightedQueueReport {
     pub catalogue_weight: u64,
     /// The number of the endpoint's requests that were assigned to this queue and have been answered.
     pub requests: u64,
-    /// The number of these requests answered with a status of 400 to 498. (499 means that the client has disconnected.)
+    /// The number of the endpoint's requests to this queue that were answered with a status of 400 to 498. (499 means
+    /// that the client has disconnected.)
     pub client_errors: u64,
-    /// The number of these requests answered with a status of 500 to 599.
+    /// The number of the endpoint's requests to this queue that were answered with a status of 500 to 599.
     pub server_errors: u64,
     /// How long the requests took.
     pub times: Distribution,

@@ -21,7 +21,7 @@ pub fn reloading() {
     }
 }
 
-/// Reports that the process is draining, which takes up to `limit`.
+/// Reports that the process is draining. The drain takes up to `limit`.
 pub fn stopping(limit: Duration) {
     let micros = u32::try_from(limit.as_micros()).unwrap_or(u32::MAX);
     notify(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(micros)]);
@@ -40,7 +40,7 @@ pub fn feed_watchdog(tasks: &Tasks) {
     });
 }
 
-/// Hands a listener over to systemd, which passes it to the unit's next process (`FileDescriptorStoreMax`).
+/// Hands a listener over to systemd. systemd passes it to the unit's next process (`FileDescriptorStoreMax`).
 pub fn keep_listener(listener: BorrowedFd<'_>) {
     // systemd 219 ignores the name.
     let states = [NotifyState::FdStore, NotifyState::FdName("https")];

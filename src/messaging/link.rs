@@ -24,7 +24,8 @@ pub enum LinkState {
     Up,
     /// The link is disconnected or not yet confirmed by a probe. The transport reconnects on its own.
     Down,
-    /// The server refuses a subscription that the process needs, so messages sent to that subscription are lost.
+    /// The server refuses a subscription that the process needs, so messages on the subject of that subscription are
+    /// lost.
     SubscriptionRefused,
     /// The server is about to stop (lame duck mode). The transport reconnects on its own.
     LameDuck,
@@ -56,7 +57,7 @@ pub async fn next_epoch(link: &mut watch::Receiver<Link>, seen: u64) -> Option<u
 /// Whether the connection uses the configuration of the last reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SettingsState {
-    /// It uses that configuration, or the reload changed nothing.
+    /// The connection uses that configuration, or the reload changed nothing.
     InUse,
     /// No connection uses the new configuration yet.
     Pending,
@@ -67,7 +68,7 @@ pub enum SettingsState {
 /// Waits until the connection uses the configuration of the last reload, but at most until `deadline`. Cancel safe.
 ///
 /// # Errors
-/// Returns the reason why the connection does not use it.
+/// Returns the reason why the connection does not use the configuration.
 pub async fn settings_applied(transport: &dyn Transport, deadline: Instant) -> Result<(), String> {
     let mut settings = transport.settings();
     let decided = settings.wait_for(|state| *state != SettingsState::Pending);

@@ -40,7 +40,7 @@ struct CheckFinding {
     endpoint: Option<String>,
     key: Option<String>,
     message: String,
-    /// The position in the source, if it cannot be determined from the key.
+    /// The position in the source. `None` if it must be determined from the key or is unknown.
     position: Option<TextPosition>,
     /// The roles to which the finding applies. Empty if the finding does not depend on the role.
     roles: Vec<&'static str>,

@@ -172,7 +172,7 @@ impl<'a> ReturnsComparison<'a> {
         }
     }
 
-    /// Compares the first column of the first row. Its name does not matter.
+    /// Compares the first column of the first row, whatever its name.
     fn value(&mut self, declared: &[&ReturnColumn], described: &[ColumnDescription]) {
         let value = declared.iter().find(|column| column.name == VALUE);
         match (value, described.first()) {

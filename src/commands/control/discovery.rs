@@ -19,7 +19,7 @@ impl<'a> ControlledFleet<'a> {
     /// Asks all processes to identify themselves.
     ///
     /// # Errors
-    /// Returns a message if none replies.
+    /// Returns a message if no process replies.
     pub(in crate::commands) async fn discover(
         connection: &'a NatsConnection,
         sources: &Sources,
@@ -65,8 +65,8 @@ impl<'a> ControlledFleet<'a> {
         Ok(Self { connection, by, timeout, members, unconcerned, gaps })
     }
 
-    /// Records that processes may be missing if a command applies to both roles and no process of one of them is known.
-    /// A part of the fleet may be disconnected from this NATS server.
+    /// Records that processes may be missing if a command applies to both roles and no process of one role is known. A
+    /// part of the fleet may be disconnected from this NATS server.
     pub(in crate::commands) fn require_both_roles(&mut self) {
         for role in Role::ALL {
             if !self.members.values().any(|member| member.role == role.as_str()) {

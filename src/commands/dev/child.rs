@@ -36,7 +36,7 @@ pub(super) struct OutputLine {
 /// The resources shared by all child processes.
 #[derive(Clone, Debug)]
 pub(super) struct ChildContext {
-    /// Receives the lines that the processes print.
+    /// Sends the lines printed by the processes. The console receives them.
     pub(super) lines: Sender<OutputLine>,
     /// Kills the processes if this process is killed.
     pub(super) guard: ProcessGuard,
@@ -46,7 +46,7 @@ pub(super) struct ChildContext {
 #[derive(Debug)]
 pub(super) struct ChildProcess {
     name: &'static str,
-    /// The process id, until it is removed from the guard's list.
+    /// The process id. `None` after it has been removed from the guard's list.
     watched: Option<u32>,
     guard: ProcessGuard,
     child: Child,
@@ -55,7 +55,7 @@ pub(super) struct ChildProcess {
 }
 
 impl ChildProcess {
-    /// Starts a command. The process blocks if the receiver does not take its lines.
+    /// Starts a command. The process blocks if the receiver does not take the lines.
     ///
     /// # Errors
     /// Returns the operating system's error.

@@ -17,7 +17,7 @@ pub(super) const NATS_SERVER: &str = "nats-server";
 /// The maximum number of lines waiting to be printed. While the terminal is paused, the processes
 /// block once this number is reached.
 const LINES_MAX: usize = 1_024;
-/// The target of access lines.
+/// The target of the lines in the access log.
 const ACCESS: &str = "fjord::access";
 /// The text that marks a log line of the NATS server as being about a client connection.
 const CLIENT: &str = " - cid:";
@@ -25,7 +25,7 @@ const CLIENT: &str = " - cid:";
 const NOT_READY: &str = "not ready";
 /// The message that a role logs when it becomes ready again.
 const READY_AGAIN: &str = "ready again";
-/// The fields of a log line that are omitted after its message.
+/// The fields of a log line that are not printed after the message.
 const HIDDEN: [&str; 5] = ["timestamp", "level", "message", "target", "trace_id"];
 
 /// Prints messages and the lines of child processes.
@@ -33,8 +33,8 @@ pub(super) struct Console<'a, O, E> {
     output: &'a mut Output<O, E>,
     lines: Receiver<OutputLine>,
     context: ChildContext,
-    /// The processes that have become ready. Once a process is in this set, a change in its
-    /// readiness is a problem.
+    /// The processes that have become ready. If such a process logs a change in its readiness, the
+    /// change is a problem and is printed.
     settled: BTreeSet<&'static str>,
 }
 
@@ -93,7 +93,7 @@ impl<'a, O: Write, E: Write> Console<'a, O, E> {
         Ok(())
     }
 
-    /// Sets whether a process has become ready. If it has, subsequent changes of its readiness are
+    /// Sets whether a process has become ready. If it has, subsequent changes to its readiness are
     /// printed.
     ///
     /// # Errors
@@ -148,7 +148,7 @@ impl<'a, O: Write, E: Write> Console<'a, O, E> {
 fn displayed_text(line: &OutputLine, is_settled: bool) -> Option<String> {
     if line.process == NATS_SERVER {
         let is_error = ["[ERR]", "[FTL]"].iter().any(|mark| line.text.contains(mark));
-        // Errors of a single client connection are hidden, because the client reports them.
+        // Errors on a single client connection are hidden, because the client reports them.
         let is_of_client = line.text.contains(CLIENT);
         return (is_error && !is_of_client).then(|| format(line));
     }

@@ -83,8 +83,8 @@ fn test_command(plan: &DevPlan, options: &CurlOptions<'_>) -> String {
     format!("fjord test --config {directory} --url {} --ca {ca}{token}{client}", options.url)
 }
 
-/// Writes a shell script that sets the environment variables with which other commands use this
-/// run. Returns the path of the script.
+/// Writes a shell script that sets the environment variables that other commands need to connect to
+/// the processes of this run. Returns the path of the script.
 ///
 /// # Errors
 /// Returns the operating system's error.

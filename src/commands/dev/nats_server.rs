@@ -61,7 +61,7 @@ fn is_supported(printed: &str) -> bool {
 }
 
 /// Returns the command that starts a server on 127.0.0.1, and writes the server's configuration file. Clients need a
-/// certificate of the throw-away authority, so that other users of this machine cannot connect.
+/// certificate from the throw-away authority, so that other users of this machine cannot connect.
 ///
 /// # Errors
 /// Returns a message that names the file that could not be written.
@@ -92,7 +92,7 @@ fn configuration(directory: &Path, certificates: &ThrowawayCertificates, port: u
     )
 }
 
-/// Returns whether the server is listening. Once it is, it writes a file that contains its ports.
+/// Returns whether the server is listening. Once the server is listening, it writes a file that contains its ports.
 pub(super) fn is_listening(directory: &Path) -> bool {
     let entries = std::fs::read_dir(directory).into_iter().flatten();
     entries.flatten().any(|entry| entry.path().extension().is_some_and(|end| end == "ports"))

@@ -17,7 +17,7 @@ use crate::new_file;
 use crate::start_check::{self, PrepareFunction};
 use crate::tls::ThrowawayCertificates;
 
-/// The default port of the NATS server if the configuration names none.
+/// The port of the NATS server if the configuration specifies none.
 const NATS_PORT: u16 = 4222;
 /// The issuer of tokens if the configuration contains none.
 const ISSUER: &str = "fjord-dev";
@@ -292,7 +292,7 @@ fn issuer_settings(
         }
     }
     // An issuer is added even if no endpoint requires a token yet. The gateway can then reload a catalogue in which an
-    // endpoint does.
+    // endpoint requires one.
     if issuers.is_empty() {
         replace_keys(ISSUER);
         settings.push(format!("auth.jwt.{ISSUER}.issuer=https://{ISSUER}.invalid/"));
@@ -301,8 +301,8 @@ fn issuer_settings(
     Ok((settings, others))
 }
 
-/// Writes a token for each issuer whose keys are replaced. The file is named `token`, or `token-NAME` if there are
-/// several issuers. A second file contains the header.
+/// Writes a token for each issuer whose keys are replaced. The token's file is named `token`, or `token-NAME` if there
+/// are several issuers. A second file contains the header.
 fn write_tokens(
     gateway: &Config,
     fetching_issuers: &[String],

@@ -21,8 +21,8 @@ pub(super) struct PortChooser {
 
 impl PortChooser {
     /// Returns the configured port if it can be bound, and a free port otherwise. Another program
-    /// can take the port before the process that needs it starts. That process then exits with an
-    /// error.
+    /// can bind the port before the process that needs it starts. In that case, the process exits
+    /// with an error.
     ///
     /// # Errors
     /// Returns the operating system's error if no port is free.

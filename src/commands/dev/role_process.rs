@@ -20,12 +20,13 @@ use crate::telemetry::names;
 
 /// The time limit for an answer from an admin listener.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
-/// How long a process may have notes, such as a queue that it does not serve yet, before the notes are reported.
+/// How long a process may have notes, for example about a queue that it does not serve yet, before the notes are
+/// reported.
 const NOTES_LIMIT: Duration = Duration::from_secs(2);
-/// The variables set by systemd. Only this process itself may act on them.
+/// The variables set by systemd. Only this process itself may use them.
 const SYSTEMD_VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 
-/// The process of a role, which may have exited.
+/// The process of a role. The process may have exited.
 #[derive(Debug)]
 pub(super) struct RoleProcess {
     admin_port: u16,

@@ -1,4 +1,4 @@
-//! The running processes of `fjord dev`. Reloads or restarts them after changes, and stops them in order.
+//! The running processes of `fjord dev`. This module reloads or restarts them after changes, and stops them in order.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ use crate::config::Sources;
 use crate::config::procedures::DatabaseConfig;
 use crate::lifecycle::Signals;
 
-/// The interval between queries of the state of processes that are not ready.
+/// The interval between two queries for the state of a process that is not ready.
 const POLL_INTERVAL: Duration = Duration::from_millis(25);
 /// The time after which the addresses are printed even if a process is not ready. The reasons are printed with them.
 const READY_LIMIT: Duration = Duration::from_secs(10);
@@ -183,8 +183,8 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
         }
     }
 
-    /// Handles the exit of a role's process. Returns the exit status, or `None` if correcting a file can start the
-    /// process again.
+    /// Handles the exit of a role's process. Returns the exit status, or `None` if the process can be started again
+    /// after a file has been corrected.
     async fn role_ended(&mut self, role: Role, status: ExitStatus) -> io::Result<Option<ExitCode>> {
         let name = role.as_str();
         let last = match self.role(role).process() {
@@ -348,7 +348,8 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
         Ok(true)
     }
 
-    /// Waits until every queue of the worker serves its new endpoints. Prints the reasons if a queue does not.
+    /// Waits until every queue of the worker serves its new endpoints. If a queue does not do so in time, prints the
+    /// reasons.
     async fn wait_for_queues(&mut self) -> io::Result<()> {
         let worker = &self.worker;
         let pending = self.console.during(async {

@@ -42,8 +42,8 @@ impl Drain {
     }
 
     /// Queries the state of both units and stops those that are running. The gateway is stopped first, so that the
-    /// worker can still answer its requests. The worker is stopped once the gateway has stopped, cannot be stopped, or
-    /// has exceeded its time limit. Cancel safe.
+    /// worker can still answer the gateway's requests. The worker is stopped once the gateway has stopped, cannot be
+    /// stopped, or has exceeded its time limit. Cancel safe.
     pub(super) async fn advance(
         &mut self,
         output: &mut Output<impl Write, impl Write>,

@@ -42,8 +42,8 @@ impl HttpClient {
         Self::new(ca, None)
     }
 
-    /// Creates a client like `direct`, but sends requests over TLS through a proxy. The proxy only forwards bytes
-    /// (`CONNECT`) and cannot read them.
+    /// Creates a client like `direct`, except that it sends requests over TLS through the proxy, if there is one. The
+    /// proxy only forwards bytes (`CONNECT`) and cannot read them.
     ///
     /// # Errors
     /// Returns a message if the authorities cannot be used.

@@ -1,4 +1,4 @@
-//! A client of the EC2 instance metadata service, version 2. Each query requires a session token.
+//! A client for the EC2 instance metadata service, version 2. Each query requires a session token.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 /// The lifetime of a session token in seconds. This is the longest lifetime that the service permits. A token is
 /// renewed after half of this time.
 const TOKEN_SECONDS: u32 = 21_600;
-/// The path of the credentials of the instance's role. The name of the role is appended to it.
+/// The path to the credentials of the instance's role. The name of the role is appended to it.
 const ROLE_PATH: &str = "iam/security-credentials/";
 
-/// A client of the metadata service and its session token.
+/// A client for the metadata service, and its session token.
 pub(super) struct InstanceMetadata {
     client: HttpClient,
     url: String,

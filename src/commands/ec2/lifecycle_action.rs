@@ -1,5 +1,5 @@
-//! The lifecycle action of this instance. The autoscaling group waits for its completion before it terminates the
-//! instance.
+//! The lifecycle action of this instance. The autoscaling group waits until the action is completed before it
+//! terminates the instance.
 
 use std::time::Duration;
 

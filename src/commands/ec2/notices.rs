@@ -58,9 +58,9 @@ struct RebalanceDocument {
 
 impl Notice {
     /// Returns whether an interruption is over, for example because the instance has resumed from hibernation.
-    /// `appeared_at` is the time at which the notice was first observed, if it is known. The interruption then begins
-    /// at least `INTERRUPTION_WARNING` later, even if the clock of this host is ahead. An interruption whose time has
-    /// an unknown format is never over.
+    /// `appeared_at` is the time at which the notice was first observed, if that time is known. In that case, the
+    /// interruption is assumed to begin at least `INTERRUPTION_WARNING` later, even if the clock of this host is ahead.
+    /// An interruption whose time has an unknown format is never over.
     fn has_passed(&self, appeared_at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> bool {
         let Self::SpotInterruption(_, time) = self else { return false };
         let Ok(time) = DateTime::parse_from_rfc3339(time) else { return false };

@@ -58,8 +58,8 @@ async fn measure(
     if pools.is_empty() {
         return Err("no worker serves a queue, so there is no headroom to publish".to_owned());
     }
-    // The measurement has already waited for these processes. A process that restarts repeatedly must not prevent the
-    // group from scaling with the load of the others.
+    // The measurement has already waited for the partial processes. A process that restarts repeatedly must not prevent
+    // the group from scaling with the load of the others.
     for process in processes.iter().filter(|process| process.is_partial) {
         tracing::warn!(
             role = process.role,

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use quick_xml::events::Event;
 
-/// The maximum number of characters of an error message that are kept.
+/// The maximum number of characters to keep of an error message.
 const MESSAGE_CHARACTERS_MAX: usize = 300;
 
 /// The error with which a service refused a request.

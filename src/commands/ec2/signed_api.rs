@@ -22,7 +22,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The content type of the query protocol.
 const FORM: &str = "application/x-www-form-urlencoded; charset=utf-8";
 
-/// A client of one AWS service.
+/// A client for one AWS service.
 pub(super) struct SignedApi {
     client: HttpClient,
     /// The name of the service in signatures and in the names of its endpoints.
@@ -38,7 +38,8 @@ pub(super) struct CallFailure {
     pub(super) message: String,
     /// The error returned by the service, if it refused the last attempt.
     pub(super) refusal: Option<ServiceError>,
-    /// Whether an attempt may have succeeded: it was sent, but the response was missing or did not settle the outcome.
+    /// Whether an attempt may have succeeded, because it was sent but the response was missing or did not settle the
+    /// outcome.
     pub(super) may_have_succeeded: bool,
 }
 
@@ -50,7 +51,7 @@ impl CallFailure {
 }
 
 impl SignedApi {
-    /// Creates a client of a service in the instance's region. `url` replaces the public endpoint.
+    /// Creates a client for a service in the instance's region. `url` replaces the public endpoint.
     ///
     /// # Errors
     /// Returns a message if the region is not known.
@@ -71,7 +72,7 @@ impl SignedApi {
     }
 
     /// Calls an action. `form` contains the encoded parameters except `Action`. Each attempt uses the credentials that
-    /// the metadata service returns at that time.
+    /// the metadata service returns at the time of the attempt.
     ///
     /// # Errors
     /// Returns `CallFailure` if the last attempt fails, or if an earlier attempt fails in a way that a retry cannot
@@ -142,7 +143,7 @@ impl SignedApi {
         format!("{} refuses {action}: {error}{hint}", self.url)
     }
 
-    /// Makes one attempt. Returns the service's error if it refuses the request.
+    /// Makes one attempt. Returns the service's error if the service refuses the request.
     async fn send(
         &self,
         body: &str,

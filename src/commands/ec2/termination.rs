@@ -16,7 +16,7 @@ use crate::cli::WatchArguments;
 use crate::commands::printable::printable;
 use crate::commands::{EXIT_TERMINATION_FAILED, Output};
 
-/// A termination in progress, from the time at which it was announced.
+/// A termination that has been announced and is in progress.
 pub(super) struct Termination {
     since: Instant,
     /// The time after which the action is completed even if a unit is still running.

@@ -1,4 +1,4 @@
-//! Queries and stops the systemd units of the roles on this host. Every call of systemctl has a time limit.
+//! Queries and stops the systemd units of the roles on this host. Every call to systemctl has a time limit.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use crate::cli::Role;
 
-/// The time limit for systemctl, which does not wait for the unit to stop.
+/// The time limit for a call to systemctl. The call does not wait for the unit to stop.
 const SYSTEMCTL_LIMIT: Duration = Duration::from_secs(10);
 
 /// The state of a unit, as reported by systemd.

@@ -104,7 +104,7 @@ struct ImportedParameter<'a> {
 /// Creates the entry and its id.
 ///
 /// # Errors
-/// Returns the reason why no entry can be created, and how to fix it.
+/// Returns the reason why no entry can be created, and how to fix the problem.
 pub(super) fn create<'a>(
     (described, results): (&'a ProcedureDescription, Option<&'a ResultDescription>),
     prefix: &str,

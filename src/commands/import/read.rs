@@ -46,7 +46,7 @@ pub(super) fn procedures(
         && sqlite.schema.is_some()
         && !sqlite.file.exists()
     {
-        // The worker creates the file from its schema. The import only reads it.
+        // A worker creates the file from the schema. The import only reads the file.
         let file = sqlite.file.display();
         return Ok(Err(format!("database {name}: {file} does not exist; start a worker first")));
     }

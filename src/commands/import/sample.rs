@@ -79,7 +79,8 @@ struct SampleSink {
 #[derive(Debug)]
 struct SampledColumn {
     name: String,
-    /// The types that fit all values other than NULL. Empty before the first such value, and if the types differ.
+    /// The types that fit all values other than NULL. Empty before the first such value, or if the values are of
+    /// different kinds.
     kinds: &'static [ParameterType],
     is_mixed: bool,
 }

@@ -22,8 +22,8 @@ const KEYS: [(&str, &[&str]); 9] = [
 ];
 /// The key that requests read-only connections, and its value.
 const INTENT: (&str, &str) = ("applicationintent", "readonly");
-/// The keys of `SqlClient` that fjord ignores, without spaces. Any other key is not printed. It may be part of an
-/// unquoted value, such as a password that contains a semicolon.
+/// The keys of `SqlClient` that fjord ignores, without spaces. Any other key is not printed, because it may be part of
+/// an unquoted value, such as a password that contains a semicolon.
 const UNUSED_KEYS: [&str; 24] = [
     "applicationname",
     "app",
@@ -50,7 +50,7 @@ const UNUSED_KEYS: [&str; 24] = [
     "workstationid",
     "wsid",
 ];
-/// The protocols other than TCP that can prefix a server's address.
+/// The prefixes of a server's address that select a protocol other than TCP.
 const OTHER_PROTOCOLS: [&str; 3] = ["np:", "lpc:", "admin:"];
 
 /// A connection string that fjord can use.

@@ -1,4 +1,4 @@
-//! Finds the processes of a fleet that are connected to NATS by the names of their connections. Unlike a query of the
+//! Finds, by the names of their connections, the processes of a fleet that are connected to NATS. Unlike a query of the
 //! fleet, this also finds processes that hang.
 
 use super::{monitoring, system};
@@ -26,7 +26,7 @@ pub(in crate::commands) async fn processes(
     (connections.iter().filter_map(|one| parse(one, &connection.prefix)).collect(), gaps)
 }
 
-/// Returns the connections to the NATS servers, if the configuration says how to query them.
+/// Returns the connections to the NATS servers, if the configuration specifies how to query the servers.
 pub(in crate::commands) async fn connections(connection: &NatsConnection) -> MonitoredConnections {
     match &connection.system {
         Some(system) => system::connections(&**system).await,

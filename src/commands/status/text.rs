@@ -15,9 +15,9 @@ use crate::telemetry::count_as_f64;
 
 /// The number of characters of an id that are shown. This is enough to distinguish a thousand processes.
 const ID_SHOWN: usize = 8;
-/// The maximum number of rows in a table. `--json` shows all.
+/// The maximum number of rows in a table. `--json` shows all rows.
 const ROWS_MAX: usize = 200;
-/// The maximum number of named processes without a reply. `--json` shows all.
+/// The maximum number of processes without a reply that are named. `--json` shows all of them.
 const MISSING_SHOWN: usize = 10;
 /// The column headings of the table of processes.
 const PROCESS_HEADINGS: [&str; 12] = [
@@ -136,7 +136,7 @@ pub(super) fn page(document: &FleetStatusDocument<'_>) -> String {
     text
 }
 
-/// Returns a line with the number and names of the processes that did not reply, or `None` if all replied.
+/// Returns a line with the number and names of the processes that did not reply, or `None` if all processes replied.
 fn missing(document: &FleetStatusDocument<'_>) -> Option<String> {
     let silent = |member: &&MissingMember<'_>| !member.was_draining;
     let names = document.missing.iter().filter(silent).map(|member| {
@@ -230,7 +230,7 @@ fn pool(pool: &PoolView) -> Vec<String> {
 }
 
 fn shares(process: &ProcessView) -> Vec<Vec<String>> {
-    // An operator has replaced the configured limit.
+    // Returns the configured limit if an operator has replaced it.
     let configured = |share: &WorkerQueueView| {
         share.limit_configured.filter(|configured| *configured != share.limit)
     };

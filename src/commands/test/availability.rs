@@ -10,7 +10,7 @@ pub(super) struct Availability {
 }
 
 impl Availability {
-    /// Returns the reason why no more requests are sent, if they have been stopped.
+    /// Returns the reason why no more requests are sent, or `None` if requests are still sent.
     pub(super) fn reason(&self) -> Option<String> {
         (self.unanswered >= UNANSWERED_MAX)
             .then(|| format!("{UNANSWERED_MAX} requests in a row had no answer"))

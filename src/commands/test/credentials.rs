@@ -1,4 +1,4 @@
-//! The credential for a gateway that the arguments name. It is read from a file, because other users can see arguments.
+//! The credential for a gateway. It is read from a file named in the arguments, because other users can see arguments.
 
 use std::fs::File;
 use std::io::Read as _;

@@ -25,8 +25,8 @@ impl DatabaseCopies {
         drop(self.directory.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
-    /// Replaces the file of each embedded database with a new file. The database is created from
-    /// its schema. If there is no schema, the file is copied.
+    /// Changes the configuration so that each embedded database uses a new file. The database is
+    /// created from its schema. If there is no schema, the configured file is copied.
     ///
     /// # Errors
     /// Returns a message that names the database.

@@ -21,12 +21,12 @@ use crate::tls;
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// The maximum time to wait for the files of the credential and of the TLS client.
 const FILES_LIMIT: Duration = Duration::from_secs(10);
-/// The name of the certificates that are used if no file is named.
+/// The name of the certificates that are used if the arguments name no file.
 const SYSTEM_CERTIFICATES: &str = "the system's CA certificates";
 /// The maximum size of a response in bytes.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
-/// A client of one gateway.
+/// A client for one gateway.
 #[derive(Debug)]
 pub(super) struct GatewayClient {
     client: reqwest::Client,
@@ -131,8 +131,8 @@ impl GatewayClient {
 /// A header that contains a credential.
 type CredentialHeader = (HeaderName, HeaderValue);
 
-/// A thread that reads files. It is needed because opening or reading a pipe can block forever. A thread that exceeds
-/// the time limit is abandoned.
+/// A thread that reads files. A separate thread is needed because opening or reading a pipe can block forever. A thread
+/// that exceeds the time limit is abandoned.
 struct FileReader<T> {
     /// The files, for messages.
     names: String,

@@ -15,8 +15,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// Becomes `true` at the first signal.
 pub(super) type StopFlag = watch::Receiver<bool>;
 
-/// Runs the work and returns its result. After a signal, the flag tells the work to end. Returns `None` if it does not
-/// end within `STOP_LIMIT` or before a second signal. Its thread is then left running.
+/// Runs the work and returns its result. After a signal, the flag tells the work to end. Returns `None` if the work
+/// does not end within `STOP_LIMIT` or before a second signal. The work's thread is then left running.
 ///
 /// # Errors
 /// Returns the operating system's error if the signals or the thread cannot be set up.

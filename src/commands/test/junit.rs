@@ -28,8 +28,8 @@ pub(super) struct JunitFile {
 }
 
 impl JunitFile {
-    /// Replaces the report of an earlier run with one that says that this run has not ended. That report remains if the
-    /// process is killed. A pipe or a device is only opened.
+    /// Replaces the report of an earlier run with one that says that this run has not ended. The new report remains if
+    /// the process is killed. A pipe or a device is only opened.
     ///
     /// # Errors
     /// Returns a message that names the file.
@@ -90,8 +90,8 @@ fn target(path: &Path) -> PathBuf {
     target
 }
 
-/// Replaces a file atomically. If the directory does not permit that, overwrites the file instead. A file that is
-/// mounted into a container cannot be replaced.
+/// Replaces a file atomically. If that is not possible, overwrites the file instead. A file that is mounted into a
+/// container, for example, cannot be replaced.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
     use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, ResourceBusy};
     let replaced = PendingFile::create(path).and_then(|file| file.publish(text));

@@ -40,8 +40,8 @@ impl ExampleTarget {
         let lines = |errors: Vec<crate::start_check::StartError>| {
             TestError::Usage(errors.iter().map(ToString::to_string).collect())
         };
-        // This reads files, which can block forever. The caller stops waiting when a signal
-        // arrives.
+        // Opening the databases includes reading files, which can block forever. The caller stops
+        // waiting when a signal arrives.
         let catalogue = Arc::clone(catalogue);
         let opened = tokio::task::spawn_blocking(move || open(&config, &catalogue)).await;
         let opened = opened.map_err(|error| TestError::Failed(vec![error.to_string()]))?;

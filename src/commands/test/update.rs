@@ -215,7 +215,7 @@ fn member<'a>(object: &'a RawValue, name: &str) -> Option<&'a RawValue> {
     members.into_iter().find(|(known, _)| known == name).map(|(_, value)| value)
 }
 
-/// Replaces a file whose text is still `before`. If two processes do this at the same time, one of them fails.
+/// Replaces a file if its text is still `before`. If two processes do this at the same time, one of them fails.
 fn replace(file: &Path, before: &str, new: &str) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("cannot be written: {error}");
     let path = fs::canonicalize(file).map_err(failed)?;

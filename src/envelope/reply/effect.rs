@@ -1,5 +1,6 @@
-//! Rejects replies that state that a request was not executed. Only the gateway knows that for all
-//! attempts. A worker that does not execute a request must refuse it instead.
+//! Rejects replies that state that a request was not executed. Only the gateway can state this,
+//! because only the gateway knows all attempts. A worker that does not execute a request must
+//! refuse it instead.
 
 use serde_json::Value;
 

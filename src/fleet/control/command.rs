@@ -211,7 +211,7 @@ pub struct ControlRequest<C = ControlCommand> {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ControlReply {
-    /// The id of the request to which this replies.
+    /// The id of the request that this reply answers.
     pub request: String,
     /// `gateway` or `worker`.
     pub role: String,

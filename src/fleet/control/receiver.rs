@@ -26,7 +26,7 @@ impl ReceivedCommand {
         (self.command, self.deadline, self.answer)
     }
 
-    /// Returns the command if its sender is still waiting. Otherwise, replies that it was not executed.
+    /// Returns the command if its sender is still waiting. Otherwise, replies that the command was not executed.
     pub(super) async fn in_time(self) -> Option<Self> {
         if Instant::now() < self.deadline {
             return Some(self);

@@ -90,7 +90,7 @@ struct ProcessRow<'a> {
     errors_per_second: f64,
     p50_seconds: Option<f64>,
     p99_seconds: Option<f64>,
-    /// The number of its `queues` that a worker is serving.
+    /// The number of `queues` that the worker is serving.
     queues_served: usize,
     queues: usize,
     /// The queues whose limit an operator has changed.

@@ -12,7 +12,7 @@ use super::HISTORY_TIME;
 
 /// The maximum number of points: one per `INTERVAL` in `HISTORY_TIME`, plus the first.
 const POINTS_MAX: usize = 181;
-/// The maximum number of queues with a history. The first queues that receive requests get one.
+/// The maximum number of queues with a history. A queue gets one when it first receives requests, if there is room.
 const QUEUES_MAX: usize = 100;
 /// The maximum length in bytes of the name of a queue with a history.
 const NAME_BYTES_MAX: usize = 256;
@@ -106,7 +106,7 @@ impl FleetHistory {
         Some(now.saturating_duration_since(*oldest).as_secs_f64())
     }
 
-    /// Adds the time of the new point. Removes old points, and queues that have had no requests since.
+    /// Adds the time of the new point. Removes old points, and the queues that had no requests in any remaining point.
     fn finish(&mut self, now: Instant) {
         self.times.push_back(now);
         let is_old = |time: &Instant| now.saturating_duration_since(*time) > HISTORY_TIME;

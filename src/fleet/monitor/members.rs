@@ -19,10 +19,10 @@ const CONNECTED_SECONDS_MIN: u64 = 5;
 /// The number of known processes at which no further connected process is added.
 const MEMBERS_MAX: usize = 10_000;
 
-/// The maximum length in bytes of an id, role, host name or version. A process that exceeds it is not remembered.
+/// The maximum length in bytes of an id, role, host name or version. A process with a longer one is not remembered.
 const TEXT_BYTES_MAX: usize = 256;
 
-/// The processes that have replied or been first seen within `HISTORY_TIME`.
+/// The processes that have replied or were first seen within the last `HISTORY_TIME`.
 #[derive(Debug, Default)]
 pub(crate) struct KnownMembers {
     by_id: HashMap<String, KnownMember>,
@@ -35,7 +35,7 @@ struct KnownMember {
     host: String,
     version: String,
     is_draining: bool,
-    /// The time of its last reply, or the time at which its connection was first seen.
+    /// The time of the process's last reply, or the time at which its connection was first seen.
     replied_at: Instant,
     has_replied: bool,
 }
@@ -49,7 +49,7 @@ pub(crate) struct MissingMember<'a> {
     pub(crate) host: &'a str,
     /// The version. Empty if the process has never replied.
     pub(crate) version: &'a str,
-    /// Whether the process was draining when it last replied. It has then probably exited.
+    /// Whether the process was draining when it last replied. If so, it has probably exited.
     pub(crate) was_draining: bool,
     /// Whether the process has ever replied. Otherwise, it is known only from its NATS connection.
     pub(crate) has_replied: bool,
@@ -201,7 +201,7 @@ mod tests {
         // The new process on the host has replaced the missing one.
         members.update(at(15), &[report("a", "x"), report("c", "y"), report("d", "x")]);
         assert_eq!(missing(&members, at(15)), Vec::<String>::new());
-        // It replaces a process that ends at the same time.
+        // The new process replaces a process that ends at the same time.
         members.update(at(20), &[report("a", "x"), report("d", "x"), report("e", "y")]);
         assert_eq!(missing(&members, at(20)), Vec::<String>::new());
         members.update(at(25), &[report("a", "x"), report("d", "x")]);

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The requests that a gateway has sent for a queue and that are still in progress.
+/// The requests that a gateway has sent to a queue: those in progress, and counts of those that have ended.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DeliveryReport {
@@ -14,12 +14,14 @@ pub struct DeliveryReport {
     pub accepted: u64,
     /// The time in seconds since the oldest accepted request was accepted.
     pub accepted_seconds: f64,
-    /// The session timeout of that request's endpoint, in seconds. 0 if there is no such request.
+    /// The session timeout of the oldest accepted request's endpoint, in seconds. 0 if no accepted request is in
+    /// progress.
     pub accepted_session_seconds: f64,
     /// The number of requests answered by a worker since the start. Calls that timed out or were cancelled are not
     /// counted.
     pub answered: u64,
-    /// The 99th percentile of the time from acceptance to answer for these requests, in seconds. 0 if there are none.
+    /// The 99th percentile of the time from acceptance to answer for the `answered` requests, in seconds. 0 if there
+    /// are none.
     pub answered_p99_seconds: f64,
     /// The number of attempts since the start for which NATS found no worker.
     pub unserved: u64,

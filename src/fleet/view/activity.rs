@@ -68,7 +68,7 @@ pub(crate) struct QueueView {
     pub(crate) name: String,
     /// The number of workers that serve the queue.
     pub(crate) workers: u64,
-    /// The number of those workers in which the queue is paused.
+    /// The number of workers that serve the queue but in which it is paused.
     pub(crate) paused: u64,
     pub(crate) limit: u64,
     /// The number of slots configured in the workers. Operators may have overridden it in `limit`.
@@ -101,7 +101,7 @@ pub(crate) struct QueueView {
     pub(crate) waits: Distribution,
     #[serde(skip)]
     pub(crate) request_times: Distribution,
-    /// The workers from which the shares are computed, and their slots.
+    /// The number of workers from which the shares are computed, and the number of their slots.
     #[serde(skip)]
     pub(crate) measured: (u64, u64),
 }

@@ -1,4 +1,4 @@
-//! The earlier reports from which rates are computed. For each process, this is the last complete report.
+//! The earlier reports from which rates are computed. The last complete report of each process is kept.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -31,7 +31,7 @@ pub(crate) struct QueueDiagnosis {
     pub(crate) accepted: u64,
     /// The time since the oldest accepted request was accepted.
     pub(crate) accepted_seconds: f64,
-    /// The number of attempts between the reports for which NATS found no worker.
+    /// The number of attempts for which NATS found no worker between the reports.
     pub(crate) unserved: u64,
     /// The number of slots currently reserved for offers.
     pub(crate) offered: u64,
@@ -55,8 +55,8 @@ pub(crate) struct QueueDiagnosis {
 }
 
 impl QueueDiagnosis {
-    /// Adds the queue of one process. Without an earlier report, the changes since then are unknown and are not
-    /// counted.
+    /// Adds the queue of one process. Without an earlier report of the process, the changes between the reports are
+    /// unknown and are not counted.
     pub(crate) fn add(&mut self, now: &QueueReport, before: Option<&QueueReport>) {
         if let Some(delivery) = &now.delivery {
             let earlier = before.and_then(|before| before.delivery.as_ref());

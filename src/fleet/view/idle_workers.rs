@@ -16,7 +16,7 @@ pub(crate) struct IdleWorker<'a> {
     pub(crate) id: &'a str,
     pub(crate) host: &'a str,
     pub(crate) queue: &'a str,
-    /// The number of calls of the queue in the other workers during the same time.
+    /// The number of calls that the queue's other workers executed during the same time.
     pub(crate) calls_elsewhere: f64,
 }
 

@@ -37,7 +37,7 @@ pub(crate) struct Varz {
 #[serde(default)]
 pub(crate) struct Connz {
     pub(crate) connections: Vec<MonitoredConnection>,
-    /// The number of connections of the server, which can exceed the number listed.
+    /// The number of connections of the server. It can exceed the number of listed connections.
     pub(crate) total: usize,
 }
 
@@ -94,7 +94,7 @@ impl MonitoredConnection {
 }
 
 /// A NATS server, with rates between two samples. Rates are `UNKNOWN` if there is no earlier sample or the server has
-/// restarted since then.
+/// restarted since the earlier sample.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct NatsServerView {
     pub(crate) url: String,

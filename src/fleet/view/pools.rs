@@ -15,7 +15,7 @@ use super::QueueView;
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct PoolView {
     pub(crate) name: String,
-    /// The number of workers that serve a queue.
+    /// The number of workers that serve at least one queue.
     pub(crate) workers: u64,
     /// The number of workers that the load requires. `None` if the load is unknown.
     pub(crate) workers_needed: Option<u64>,
@@ -51,8 +51,8 @@ struct PoolWorkers<'a> {
     kinds: BTreeSet<BTreeSet<&'a str>>,
 }
 
-/// Returns all pools that have at least one worker that serves a queue. If several pools serve a queue, its load is
-/// divided in proportion to their slots.
+/// Returns all pools in which at least one worker serves a queue. If several pools serve a queue, its load is divided
+/// in proportion to their slots.
 pub(crate) fn pools(reports: &[Report], queues: &[QueueView]) -> Vec<PoolView> {
     let mut pools: BTreeMap<&str, PoolWorkers<'_>> = BTreeMap::new();
     for report in reports.iter().filter(|report| report.role == "worker") {

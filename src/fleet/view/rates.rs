@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::telemetry::Distribution;
 
-/// An unknown rate or share. It is unknown because there are no two reports between which it can be measured. It
+/// An unknown rate or share. It is unknown if there are no two reports between which it can be measured. The value
 /// becomes `null` in JSON and `-` in text.
 pub(crate) const UNKNOWN: f64 = f64::NAN;
 

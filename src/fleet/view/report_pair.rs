@@ -43,7 +43,7 @@ impl<'a> ReportPair<'a> {
         })
     }
 
-    /// Does the same for the queues of endpoints that have several queues.
+    /// Like `queues`, but returns the queues of endpoints that have several queues.
     pub(crate) fn weighted_queues(
         &self,
     ) -> impl Iterator<Item = (&'a WeightedQueueReport, Option<&'a WeightedQueueReport>)> {

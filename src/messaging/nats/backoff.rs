@@ -6,7 +6,7 @@ use std::time::Duration;
 use rand::RngExt;
 use tokio::time::Instant;
 
-/// The upper bound of the first pause. It doubles until it reaches the configured maximum.
+/// The upper bound of the first pause. The bound doubles until it reaches the configured maximum.
 const DELAY_FIRST: Duration = Duration::from_millis(50);
 /// The duration after which a connection counts as stable.
 const STABLE: Duration = Duration::from_secs(30);

@@ -136,7 +136,7 @@ impl ConnectionState {
         self.change(|state| (state.is_confirmed, state.is_leaving) = (false, false));
     }
 
-    /// Records that a probe that was sent after all subscriptions came back over a new connection.
+    /// Records that a probe has come back over a new connection. The probe was sent after all subscriptions were made.
     pub(super) fn confirmed(&self) {
         self.change(|state| (state.is_confirmed, state.epoch) = (true, state.epoch + 1));
         if self.link.borrow().epoch > 1 {
@@ -149,8 +149,8 @@ impl ConnectionState {
         self.link.borrow().state == LinkState::Down
     }
 
-    /// Records that the server accepts a refused inbox subscription again. Replies sent to the
-    /// inbox in the meantime are lost.
+    /// Records that the server accepts a previously refused inbox subscription. Replies sent to the inbox in the
+    /// meantime are lost.
     pub(super) fn inbox_restored(&self) {
         self.change(|state| state.epoch += 1);
     }
@@ -210,7 +210,7 @@ impl ConnectionState {
             Event::Closed => "closed",
         };
         count_event(word, 1);
-        // Also those of a client that is not used yet.
+        // Connection failures are recorded even for a client that is not used yet.
         match event {
             Event::Connected => self.problems.connected(),
             Event::ClientError(ClientError::Other(error)) => {

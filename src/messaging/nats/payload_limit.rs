@@ -15,7 +15,7 @@ use crate::lifecycle::Tasks;
 /// The minimum interval between two queries.
 const QUERY_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Limits how often the limit is queried.
+/// Limits how often the payload limit is queried.
 #[derive(Debug, Default)]
 pub(super) struct QueryThrottle(Mutex<Option<Instant>>);
 

@@ -71,7 +71,7 @@ impl LinkProblems {
         self.lock().servers = servers.take(REMEMBERED_MAX).collect();
     }
 
-    /// Records a failed connection attempt. The library does not report the server.
+    /// Records a failed connection attempt. The library does not report to which server the attempt was made.
     pub(super) fn record_connect_failure(&self, cause: String) {
         self.lock().last_failure = Some(cause);
     }
@@ -114,7 +114,8 @@ impl LinkProblems {
         state.replaced = Some((reason, Occurrences::add(before, now)));
     }
 
-    /// Returns the reason why no server could be reached. It names every server with the cause of its last failure.
+    /// Returns the reason why no server could be reached. The text names every server with the cause of its last
+    /// failure.
     pub(super) fn connect_failure(&self) -> Option<String> {
         let state = self.lock();
         let is_reported = |failure: &str| {

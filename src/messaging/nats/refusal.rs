@@ -16,7 +16,7 @@ pub(super) enum SubscriptionRefusal {
 }
 
 impl SubscriptionRefusal {
-    /// Parses the text of an error. Returns `None` if it does not refuse a subscription.
+    /// Parses the text of an error. Returns `None` if the error is not the refusal of a subscription.
     pub(super) fn parse(text: &str) -> Option<Self> {
         if text.eq_ignore_ascii_case("maximum subscriptions exceeded") {
             return Some(Self::TooMany);
@@ -56,7 +56,7 @@ pub(super) fn owner_part(subject: &str) -> &str {
     subject.get(..length.saturating_sub(1)).unwrap_or(subject)
 }
 
-/// Shortens an error to the part that is common to repeated errors. Of the subject, only the tokens that identify its
+/// Shortens an error to the part that is common to repeated errors. Only the tokens of the subject that identify its
 /// owner are kept.
 pub(super) fn repeated_part(error: &str) -> &str {
     let Some((head, subject)) = error.split_once('"') else { return error };

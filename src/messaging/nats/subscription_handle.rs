@@ -118,7 +118,8 @@ impl SubscriptionHandle {
         Some(format!("{base}{CHECK_TOKEN}").into())
     }
 
-    /// Returns whether a received message is such a check. Checks are not passed to the reader.
+    /// Returns whether a received message is one with which the process checks this subscription. Such messages are not
+    /// passed to the reader.
     pub(super) fn is_check(&self, message: &async_nats::Message) -> bool {
         self.is_inbox()
             && message.subject.strip_suffix(CHECK_TOKEN).is_some_and(|base| base.ends_with('.'))

@@ -11,7 +11,7 @@ use super::subscription_handle::{SubscriptionHandle, SubscriptionKind};
 use crate::message::Subject;
 use crate::telemetry::{gauge, names};
 
-/// The maximum number of new refusals up to which it is certain that none was lost. The library queues up to 128 events
+/// The maximum number of new refusals for which it is certain that none was lost. The library queues up to 128 events
 /// of any kind.
 const CERTAIN_REFUSALS_MAX: usize = 64;
 
@@ -266,7 +266,7 @@ impl State {
 }
 
 impl SubscriptionEntry {
-    /// Records that the server does not serve the subscription. Returns whether this is a change.
+    /// Records that the server does not serve the subscription. Returns whether the subscription had no fault before.
     fn end(&mut self, fault: SubscriptionFault) -> bool {
         let is_new = self.fault.is_none();
         if is_new {

@@ -56,8 +56,8 @@ impl NatsShared {
     /// Applies a reloaded configuration. Does nothing if neither the configuration nor a file named in it has changed.
     pub(super) fn reconfigure(&self, config: &NatsConfig) {
         if config.inbox_prefix != self.config.load().inbox_prefix {
-            // The subscriptions keep their subjects, for which a new user may lack the permission. The old connection
-            // remains until the restart that the log asks for.
+            // The subscriptions keep their subjects. A new user may lack the permission for these subjects. The old
+            // connection therefore remains until the restart that the log asks for.
             return;
         }
         let files = config.file_versions();

@@ -59,7 +59,7 @@ pub(super) fn actual_answer(
     if !headers.is_empty() {
         members.push(("headers".into(), ExactJson::Object(headers)));
     }
-    // The expected body, unless one answer is a problem and the other is not.
+    // The expected answer, unless one of the two answers is a problem and the other is not.
     let same = old.filter(|old| old.problem.is_some() == is_problem);
     let old_body = same.and_then(|old| old.body.as_ref());
     let is_omitted = same.is_some_and(|old| old.body.is_none() && old.status == received.status);

@@ -89,7 +89,7 @@ impl Edit {
         Self::new(source, range, new.to_indented(indent, source.unit, column))
     }
 
-    /// Adds a member at the end of an object in the text.
+    /// Returns the edit that adds a member at the end of an object in the text.
     pub(super) fn add_member(
         source: SourceText<'_>,
         object: &RawValue,
@@ -121,7 +121,7 @@ impl Edit {
     }
 }
 
-/// Adds the edits that turn a value in the text into another one. Unchanged items and members keep their formatting.
+/// Adds the edits that turn a value in the text into another value. Unchanged items and members keep their formatting.
 ///
 /// # Errors
 /// Returns a message if the value cannot be parsed.

@@ -4,11 +4,11 @@ use super::super::activity::QueueView;
 use super::super::format::{percent, seconds};
 use super::{Bottleneck, BottleneckKind, SATURATED};
 
-/// The minimum number of attempts between the reports for which NATS found no worker. A few such attempts are normal
+/// The minimum number of attempts for which NATS found no worker between the reports. A few such attempts are normal
 /// when workers start or stop.
 const UNSERVED_MIN: u64 = 3;
 
-/// Returns a queue that workers report to serve, although NATS finds no worker for a gateway's requests.
+/// Returns a queue for whose requests NATS finds no worker, although workers report that they serve the queue.
 pub(super) fn unreachable_workers(queues: &[QueueView]) -> Option<Bottleneck> {
     let unreachable = |queue: &&QueueView| {
         queue.workers > queue.paused && queue.diagnosis.unserved >= UNSERVED_MIN

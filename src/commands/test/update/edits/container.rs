@@ -97,13 +97,13 @@ impl<'a> ContainerEdit<'a> {
         Ok((!container.kept.is_empty()).then_some(container))
     }
 
-    /// Returns whether the new version contains items that the old version does not.
+    /// Returns whether the new version contains added items.
     pub(super) fn has_new(&self) -> bool {
         self.new.iter().any(|item| matches!(item, NewItem::Added(..)))
     }
 
-    /// Returns whether the container still fits on one line after these edits. Always true if it did not fit
-    /// before.
+    /// Returns whether the container still fits on one line after these edits. Always returns true if the container did
+    /// not fit on one line before.
     pub(super) fn fits(&self, edits: &[Edit]) -> bool {
         let old = self.source.text.get(self.range.clone()).unwrap_or_default();
         let (_, column) = self.source.position(self.range.start);
@@ -112,7 +112,7 @@ impl<'a> ContainerEdit<'a> {
         !is_short(old) || is_short(&self.source.edited(self.range.clone(), edits))
     }
 
-    /// Returns the edits that add and remove items. They do not overlap with the kept items.
+    /// Returns the edits that add and remove items. The edits do not overlap with the kept items.
     pub(super) fn edits(&self) -> Vec<Edit> {
         let mut found = Vec::new();
         let separator = self.separator();
@@ -168,7 +168,8 @@ impl<'a> ContainerEdit<'a> {
         Some(Edit::new(self.source, range, text))
     }
 
-    /// Returns the shortest text between two items. If there is only one item, uses the line break before it.
+    /// Returns the shortest text between two items. If there is only one item, derives the text from the line break
+    /// before the item.
     fn separator(&self) -> String {
         let neighbours = self.places.iter().zip(self.places.iter().skip(1));
         let separators = neighbours.map(|(one, other)| self.text(one.end..other.start));
