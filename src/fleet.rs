@@ -1,5 +1,5 @@
-//! Messages from operators to all processes over NATS: queries from `fjord status`, requests of the NATS service API,
-//! and commands.
+//! Messages from operators to all processes over NATS: queries from `fjord status`, NATS service API requests, and
+//! commands.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -90,8 +90,8 @@ impl fmt::Debug for FleetMember {
     }
 }
 
-/// Answers status queries and, if enabled, requests of the NATS service API until the transport closes. Returns the
-/// receiver of operators' commands.
+/// Answers status queries and, if enabled, NATS service API requests until the transport closes. Returns the receiver
+/// of operators' commands.
 ///
 /// # Errors
 /// Returns `TransportError` if a subscription fails.

@@ -1,4 +1,4 @@
-//! TCP listeners with clear error messages. A failure of `accept` does not close the listener.
+//! TCP listeners with clear error messages. A failed `accept` does not close the listener.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;

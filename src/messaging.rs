@@ -64,7 +64,7 @@ pub trait Transport: Debug + Send + Sync {
     fn flush_within(&self, limit: Duration) -> BoxFuture<'_, Result<(), TransportError>>;
     /// Returns a receiver that watches the link.
     fn link(&self) -> watch::Receiver<Link>;
-    /// Returns the round-trip time through the server, which is measured continuously.
+    /// Returns the round-trip time through the server. It is measured continuously.
     fn round_trip(&self) -> RoundTrip;
     /// Returns the maximum message size in bytes that the server accepts, including headers. It is known only after the
     /// transport has connected.

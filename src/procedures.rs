@@ -1,4 +1,4 @@
-//! The `Backend` trait, which is implemented for each supported database system, and its types.
+//! The `Backend` trait and its types. The trait is implemented for each supported database system.
 
 use std::fmt::Debug;
 use std::sync::Arc;

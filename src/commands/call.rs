@@ -134,8 +134,7 @@ fn request(endpoint: &Endpoint, arguments: &CallArguments) -> Result<Request, Ve
     })
 }
 
-/// Builds the payload from `name=value` arguments, which are validated as a gateway would validate them. Returns all
-/// errors.
+/// Builds the payload from `name=value` arguments and validates them as a gateway would. Returns all errors.
 fn payload(
     endpoint: &Endpoint,
     values: &[String],

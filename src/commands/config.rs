@@ -32,7 +32,7 @@ pub(super) fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns lines about the number of database connections, which depends on the settings and on the queues in the
+/// Returns lines about the number of database connections. The number depends on the settings and on the queues in the
 /// catalogue.
 fn connections(config: &Config) -> Vec<String> {
     if config.role != Some(Role::Worker) {

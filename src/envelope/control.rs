@@ -26,8 +26,8 @@ pub enum Control {
 
 /// The token after a worker's own subject in the subject of requests that bypass the queue group.
 pub const DIRECT_TOKEN: &str = "q";
-/// The token between the prefix and the queue in the subject of `Resend`, which a queue's workers
-/// share.
+/// The token between the prefix and the queue in the subject of `Resend`. A queue's workers share
+/// this subject.
 pub const RESEND_TOKEN: &str = "resend";
 /// The maximum number of requests that one `Resend` may list.
 pub const RESEND_NAMES_MAX: usize = 32;

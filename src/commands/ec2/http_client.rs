@@ -32,9 +32,9 @@ pub(super) struct SendFailure {
 }
 
 impl HttpClient {
-    /// Creates a client that uses no proxy. It is used for the instance metadata, for example, because a proxy would
-    /// see the credentials in it. The client verifies certificates against the authorities in `ca`, or against those of
-    /// the system if `ca` is `None`.
+    /// Creates a client that uses no proxy. Such a client is used for the instance metadata, for example, because a
+    /// proxy would see the credentials in the responses. The client verifies certificates against the authorities in
+    /// `ca`, or against those of the system if `ca` is `None`.
     ///
     /// # Errors
     /// Returns a message if the authorities cannot be used.

@@ -1,4 +1,4 @@
-//! Handles the termination of this instance by its autoscaling group, which waits until a lifecycle action is
+//! Handles the termination of this instance by its autoscaling group. The group waits until a lifecycle action is
 //! completed.
 
 use std::io::{self, Write};

@@ -142,8 +142,8 @@ pub(super) fn evaluate(
 /// Returns the body of an answer.
 ///
 /// # Errors
-/// Returns a difference if the endpoint cannot give this answer, because it has another media type or its JSON cannot
-/// be parsed.
+/// Returns a difference if the endpoint cannot give this answer, because the answer has a different media type or
+/// contains JSON that cannot be parsed.
 pub(super) fn readable_body(
     endpoint: &Endpoint,
     example: &Example,

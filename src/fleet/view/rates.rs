@@ -1,4 +1,4 @@
-//! Rates of calls, which may be unknown.
+//! Call rates. A rate may be unknown.
 
 use serde::Serialize;
 

@@ -28,7 +28,7 @@ struct History {
 }
 
 impl ReconnectBackoff {
-    /// Creates the backoff of a process that is not connected yet.
+    /// Creates the backoff for a process that is not connected yet.
     pub(super) fn new(max: Duration) -> Self {
         Self { max, history: Mutex::default() }
     }

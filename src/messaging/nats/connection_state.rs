@@ -64,7 +64,7 @@ impl ConnectionState {
     /// Creates the state of a link that is down.
     pub(super) fn new(backoff: ReconnectBackoff) -> Self {
         gauge(&names::NATS_CONNECTED, &[]).set(0.0);
-        // Exported as zero from the start, so that rates include the first event.
+        // The counters are exported as zero from the start, so that rates include the first event.
         for event in [SLOW_CONSUMER, SERVER_ERROR] {
             count_event(event, 0);
         }
@@ -155,7 +155,7 @@ impl ConnectionState {
         self.change(|state| state.epoch += 1);
     }
 
-    /// Updates the link after a change of the subscriptions.
+    /// Updates the link after a change to the subscriptions.
     pub(super) fn refresh(&self) {
         self.change(|_| {});
     }

@@ -1,5 +1,5 @@
 //! Tests whether a server accepts a role's connection, subscriptions and messages. This is part of
-//! `fjord check --online`. Uses a separate connection.
+//! `fjord check --online`. The test uses a separate connection.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};

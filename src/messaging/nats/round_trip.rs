@@ -33,7 +33,7 @@ impl RoundTripMeter {
         self.unconfirmed_since.get_or_insert(at);
     }
 
-    /// Discards the pending probe, which was lost. A stall continues until a later probe comes
+    /// Discards the pending probe, because it was lost. A stall continues until a later probe comes
     /// back.
     pub(super) fn cancel(&mut self) {
         self.sent_at = None;

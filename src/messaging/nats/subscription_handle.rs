@@ -199,7 +199,7 @@ impl SubscriptionHandle {
         result
     }
 
-    /// Returns whether messages of another client are waiting to be read.
+    /// Returns whether messages from another client are waiting to be read.
     pub(super) fn has_forwarded(&self) -> bool {
         self.has_forwarded.load(Ordering::Acquire)
     }

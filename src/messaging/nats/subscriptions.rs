@@ -69,9 +69,9 @@ struct SubscriptionEntry {
 /// The reason why the server does not serve a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SubscriptionFault {
-    /// The server has refused or ended it.
+    /// The server has refused or ended the subscription.
     Refused,
-    /// The server does not have it, although it did not refuse it.
+    /// The server does not have the subscription, although it did not refuse it.
     Lost,
 }
 

@@ -49,7 +49,7 @@ enum FailureReason {
     NotConfirmed(TransportError),
 }
 
-/// A subscription of a client that is not used yet.
+/// A subscription made on a client that is not used yet.
 type TrialSubscription = (Arc<SubscriptionHandle>, Subscriber);
 
 impl NatsShared {

@@ -18,7 +18,7 @@ const UNIT_DEFAULT: &str = "  ";
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SourceText<'a> {
     text: &'a str,
-    /// The indentation unit, which is added for each level.
+    /// The indentation that is added for each level.
     unit: &'a str,
     has_crlf: bool,
 }

@@ -27,7 +27,7 @@ pub(super) fn unreachable_workers(queues: &[QueueView]) -> Option<Bottleneck> {
 }
 
 /// Returns the queue with the oldest request that no worker has accepted. If there is none, returns the queue with the
-/// oldest call that does not end.
+/// oldest call that seems to hang.
 pub(super) fn stalled(queues: &[QueueView]) -> Option<Bottleneck> {
     not_accepted(queues).or_else(|| hanging(queues))
 }
