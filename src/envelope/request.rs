@@ -308,7 +308,7 @@ mod tests {
         assert!(serde_json::from_slice::<serde_json::Value>(&dry_run.body()).is_err());
         let headers = dry_run.headers().unwrap();
         assert_eq!(headers.get(headers::EXECUTION), Some("dry-run"));
-        // A message that has only the header or only the prefix is rejected. It must not be executed for real.
+        // A message that has only the header or only the prefix is rejected. It must not be executed.
         let header_only = Request::parse(&headers, dry_run.payload.clone()).unwrap_err();
         let prefix_only =
             Request::parse(&request(0).headers().unwrap(), dry_run.body()).unwrap_err();

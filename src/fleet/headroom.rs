@@ -71,7 +71,7 @@ impl Headroom {
         Some(Self { workers, workers_needed, load })
     }
 
-    /// Returns the number of workers that are not needed; negative if there are too few.
+    /// Returns the number of workers that are not needed. The number is negative if there are too few workers.
     #[must_use]
     pub fn workers_free(&self) -> i64 {
         let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);

@@ -74,7 +74,7 @@ impl CatalogueFiles {
             }
             let mut text = String::new();
             let opened = File::open(file);
-            // The catalogue was loaded from this file. If the file exceeds the limit now, it has changed since then.
+            // The catalogue was loaded from this file. If the file exceeds the limit now, it has changed since.
             let read = opened.and_then(|it| it.take(FILE_BYTES_MAX).read_to_string(&mut text));
             read.map_err(|error| format!("{file}: cannot be read: {error}"))?;
             texts.insert(file.to_owned(), text);
