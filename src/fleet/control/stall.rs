@@ -38,8 +38,8 @@ impl StallDetector {
     }
 
     /// Records that the messages of a stall, all of which had been received at `flushed_at`, have been read. If the
-    /// process has been suspended again since that time, the stall does not end. The time spent waiting for the confirmation
-    /// does not count as another stall.
+    /// process has been suspended again since `flushed_at`, the stall does not end. The time spent waiting for the
+    /// confirmation does not count as another stall.
     pub(super) fn caught_up(&self, flushed_at: Instant, now: Instant) {
         let mut state = self.lock();
         if now.saturating_duration_since(flushed_at) < STALL_MIN {
