@@ -1,4 +1,5 @@
-//! Promise: the number of allocations per request does not grow. Unlike a duration, it does not depend on the machine.
+//! Promise: the number of allocations per request does not grow. Unlike a duration, this number does not depend on the
+//! machine.
 //!
 //! The gateway and the worker run as in production, over a real NATS server with TLS. Each has its own runtime with one
 //! thread, so that the allocations of a thread are those of its role. Requests are sent one at a time.

@@ -138,9 +138,9 @@ async fn a_reload_changes_the_limit_at_once() {
     first.is(200);
 }
 
-/// The number of another caller's calls that may end between the beginning of a request and its answer. They are the
-/// running call, one call whose turn comes earlier, and three calls whose end the test notices late on a busy machine.
-/// If requests were served in order of arrival, nearly all calls would end in this time.
+/// The maximum number of another caller's calls that may end between the beginning of a request and its answer. They
+/// are the running call, one call whose turn comes earlier, and three calls whose end the test notices late on a busy
+/// machine. If requests were served in order of arrival, nearly all calls would end in this time.
 const OVERTAKEN_MAX: usize = 5;
 /// The number of requests that one caller sends at once.
 const MANY: usize = 40;
@@ -179,7 +179,7 @@ async fn timed(client: &Client, path: &str) -> (Instant, Instant) {
 }
 
 /// Sends requests of the client `many` all at once, and then requests of the client `single` one after another. Returns
-/// the largest number of the former that were answered during one of the latter.
+/// the largest number of requests of `many` that were answered during a single request of `single`.
 async fn most_overtaking(
     fleet: &Fleet,
     (many, paths): (&Client, &[String]),

@@ -12,7 +12,7 @@ use regex::Regex;
 use super::support::certs::Certs;
 use super::support::fjord_binary;
 
-/// The maximum number of lines of ARCHITECTURE.md, so that a newcomer can read all of it.
+/// The maximum number of lines of ARCHITECTURE.md. The page is short so that a newcomer can read all of it.
 const ARCHITECTURE_LINES_MAX: usize = 150;
 
 static LINK: LazyLock<Regex> = LazyLock::new(|| pattern(r"\]\(([^)\s]+)\)"));

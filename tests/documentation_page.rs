@@ -58,7 +58,7 @@ async fn fleet() -> Fleet {
     Fleet::start(FleetOptions { catalogue, gateway_toml, ..FleetOptions::default() }).await
 }
 
-/// Returns the file of a screenshot, for people who want to see the page.
+/// Returns the path of a screenshot, for people who want to see the page.
 fn picture(name: &str) -> PathBuf {
     let directory = target_directory().join("documentation-page");
     fs::create_dir_all(&directory).expect("the directory can be created");
@@ -96,7 +96,7 @@ async fn fill(browser: &Browser, field: &str, value: &str) {
     until(browser, &script).await;
 }
 
-/// Sends the open operation, and returns the status and the body on the page.
+/// Sends the request of the open operation, and returns the status and the body on the page.
 async fn try_out(browser: &Browser) -> (String, String) {
     // The page accepts a value shortly after it was typed, so the first click may come too early.
     let sent = "const live = one('.live-responses-table tbody .response-col_status');

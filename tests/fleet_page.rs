@@ -99,7 +99,7 @@ async fn a_person_sees_the_fleet_live_with_its_bottleneck() {
         assert!(shown, "{unit}: {processes}");
     }
     until(&browser, "return rows('queues').some((row) => row.includes('sql_timeout'));").await;
-    // The charts have values, which a screen reader can read.
+    // The charts have values that a screen reader can read.
     let labels = "const labels = all('#charts [role=img]').map((chart) => chart.ariaLabel);
         return all('#charts canvas').length === 4 && labels.every((label) => /now [0-9]/.test(label)) && labels;";
     let labels = until(&browser, labels).await;
@@ -237,7 +237,7 @@ async fn only_a_process_whose_page_is_open_queries_the_fleet() {
         })
         .await
     };
-    // The page of a worker shows only itself.
+    // The page of a worker shows only that worker.
     let own = processes(&fleet.workers[0], 1).await;
     assert_eq!((&own["covers_fleet"], &own["process"]["role"]), (&json!(false), &json!("worker")));
     assert_eq!(simulated.queries(), 0, "nobody has opened the page of the gateway");
@@ -266,7 +266,8 @@ async fn a_page_of_another_site_can_neither_read_the_data_nor_make_the_process_q
         "const attempt = (options) => fetch('{data}', options).then((answer) => answer.type, (error) => error.name);
          return Promise.all([{{}}, {{ mode: 'no-cors' }}, {{ headers: {{ 'Fjord-Page': '1' }} }}].map(attempt));"
     );
-    // Without CORS, the status of an answer is hidden. A query would be sent immediately.
+    // Without CORS, the status of an answer is hidden. If an attempt caused a query, the query would be sent
+    // immediately.
     let end = tokio::time::Instant::now() + Duration::from_secs(2);
     while tokio::time::Instant::now() < end {
         assert_eq!(run(&browser, &results).await, json!(["TypeError", "opaque", "TypeError"]));

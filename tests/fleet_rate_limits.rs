@@ -18,8 +18,8 @@ use super::support::reload;
 
 const GATEWAYS: usize = 3;
 const QUOTA: usize = 30;
-/// The time in which one request is refilled, given 30 requests per hour. It is so long that hardly any request is
-/// refilled while a test runs, even on a busy machine.
+/// The time in which the quota refills by one request, given 30 requests per hour. It is so long that the quota hardly
+/// refills while a test runs, even on a busy machine.
 const REFILL: Duration = Duration::from_mins(2);
 /// The interval of reports, plus a margin for the delivery of messages on a busy machine.
 const REPORTED_AFTER: Duration = Duration::from_secs(1);
@@ -49,7 +49,8 @@ async fn nats_client(fleet: &Fleet) -> async_nats::Client {
     options.connect(fleet.nats.urls()[0].as_str()).await.expect("a connection")
 }
 
-/// The admitted requests of a caller. Each has the gateway that admitted it and the time since the start.
+/// The admitted requests of a caller. Each entry contains the gateway that admitted the request and the time since the
+/// start.
 struct Admitted {
     requests: Vec<(usize, Duration)>,
     elapsed: Duration,
@@ -152,7 +153,7 @@ async fn the_excess_of_a_burst_to_all_gateways_is_deducted() {
     let answers = join_all(burst).await;
     let total = answers.iter().filter(|answer| answer.status == 200).count();
     assert!((QUOTA..=GATEWAYS * QUOTA + 5).contains(&total), "{total}");
-    // The caller owes the excess. At every gateway, it must wait until the whole excess has been refilled.
+    // The caller owes the excess. At every gateway, it must wait until the quota has refilled by the whole excess.
     let owed = u32::try_from(total + 1 - QUOTA).expect("a small number");
     for client in &clients {
         let wait = eventually_some("the gateway knows of all requests", SOON, async || {

@@ -1,5 +1,6 @@
 //! Promise: a group of workers that follows the published load serves a day's requests with fewer worker hours than a
-//! fixed fleet, and only few requests have to wait. The load is computed by the function that `fjord ec2 publish` uses.
+//! fixed fleet, and only a few requests have to wait. The load is computed by the function that `fjord ec2 publish`
+//! uses.
 //!
 //! `make simulate-growth` prints the tables that docs/OPERATIONS.md quotes.
 

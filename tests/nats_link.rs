@@ -19,7 +19,7 @@ use super::support::ledger_load::{GatewayRotation, LedgerLoad, reconcile};
 use super::support::nats::{NatsOptions, NatsServer};
 use super::support::random::SeededRandom;
 
-/// The ping interval, which is longer than any delay on a busy machine.
+/// The ping interval. It is longer than any delay on a busy machine.
 const PING: Duration = Duration::from_secs(2);
 
 fn options() -> FleetOptions {

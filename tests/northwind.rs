@@ -1,5 +1,5 @@
-//! Promise: `fjord import` creates endpoints for all seven procedures of Northwind, whatever their names, and a fleet
-//! serves these endpoints unchanged.
+//! Promise: `fjord import` creates endpoints for all seven procedures of Northwind, regardless of their names, and a
+//! fleet serves these endpoints unchanged.
 
 use std::fmt::Write as _;
 use std::fs;

@@ -103,7 +103,8 @@ impl StalledGateway {
         (calls, answers)
     }
 
-    /// Stalls the gateway's connection to NATS until the gateway cannot send a deny for the abandoned request.
+    /// Stalls the gateway's connection to NATS until the gateway cannot send the denial of the claim for the abandoned
+    /// request.
     async fn stall(&mut self, abandoned_request: &RawNatsMessage, calls: &[RawNatsMessage]) {
         self.stall.pause();
         let client = self.fleet.client();

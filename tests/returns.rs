@@ -92,7 +92,8 @@ async fn the_import_describes_answers_of_the_embedded_backend() {
                 "born": { "type": "date" }, "height": { "type": "decimal", "nullable": true },
                 "alive": { "type": "boolean" } }),
         ),
-        // Because of the count in the statement, the column may be NULL. An expression has no type.
+        // The statement contains a count, so `ueln` may be NULL. A column that is an expression has
+        // no type.
         (
             "horse-list",
             json!({ "ueln": { "type": "string", "nullable": true }, "name": any, "n": any }),

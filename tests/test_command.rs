@@ -56,7 +56,7 @@ fn has_status(output: &Output, status: i32) -> String {
     printed
 }
 
-/// Creates an API with one catalogue file. Its text has `EXAMPLES` in place of the examples of `greeting-get`.
+/// Creates an API with one catalogue file. `examples` is the text of the examples of `greeting-get`.
 fn api(home: &Path, examples: &str) -> PathBuf {
     let api = init(home);
     let text = r#"{

@@ -278,7 +278,7 @@ impl Pipeline {
         }
     }
 
-    /// Answers a request for a path without an endpoint, which may be a path of the documentation.
+    /// Answers a request whose path has no endpoint. The path may belong to the documentation.
     async fn own_path(
         &self,
         active_config: &ActiveConfig,

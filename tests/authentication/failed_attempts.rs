@@ -15,7 +15,8 @@ use crate::support::tokens::{AUDIENCE, ISSUER, Signer, claims, jwks};
 use super::HOUR;
 use super::fixture::{file, hash};
 
-/// The maximum number of failed attempts per client and minute, which is one every three seconds.
+/// The maximum number of failed attempts per client and minute. After a burst, the limit admits one every three
+/// seconds.
 const LIMIT: usize = 20;
 /// The maximum number of concurrent streams of an HTTP/2 connection.
 const STREAMS_MAX: usize = 100;
@@ -280,7 +281,7 @@ async fn an_ipv6_network_is_one_client() {
         client.with_bearer("a.b.c").get("/v1/guarded").await.status
     };
     let mut limited = 0;
-    // By default the first 56 bits of an IPv6 address identify a client.
+    // By default, the first 56 bits of an IPv6 address identify a client.
     for subnet in 0..LIMIT + 10 {
         limited += usize::from(ask(format!("2001:db8:1:{subnet:x}::1")).await == 429);
     }

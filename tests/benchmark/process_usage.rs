@@ -15,7 +15,7 @@ pub(crate) struct ProcessUsage {
     pub(crate) user: f64,
     /// The CPU time in the kernel, in seconds.
     pub(crate) kernel: f64,
-    /// The number of times that a thread gave up its core because it had nothing to do. Each of them ends with a
+    /// The number of times that a thread gave up its core because it had nothing to do. Each such wait ends with a
     /// wake-up.
     pub(crate) waits: f64,
     /// The number of times that the kernel took a thread off its core.

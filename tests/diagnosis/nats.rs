@@ -1,4 +1,5 @@
-//! Problems of the connection to NATS: refused messages, dropped messages, and subscriptions that the server lacks.
+//! Problems with the connection to NATS: refused messages, dropped messages, and subscriptions that the server
+//! lacks.
 
 use std::time::Duration;
 
@@ -94,7 +95,7 @@ async fn dropped_messages_are_shown() {
     let mut fleet = Fleet::start(options).await;
     let dropped = r#"fjord_nats_events_total{event="slow_consumer"}"#;
     assert!(fleet.workers[0].metric(dropped).await < 0.5);
-    // The server keeps the messages while the process is suspended, so that all of them arrive at the same time.
+    // The server keeps the messages while the process is suspended, so all of them arrive at the same time.
     fleet.workers[0].process.pause();
     let queries = "PUB fjord.status 0\r\n\r\n".repeat(20_000);
     fleet.nats.servers[0].send_raw("", queries.as_bytes()).await;

@@ -18,7 +18,7 @@ pub(super) const INTERRUPTED: Metadata =
     ("spot/instance-action", r#"{"action": "terminate", "time": "2126-11-30T18:22:00Z"}"#);
 pub(super) const REBALANCE: Metadata =
     ("events/recommendations/rebalance", r#"{"noticeTime": "2026-11-30T18:20:00Z"}"#);
-/// The calls of `systemctl` that stop both roles, in order.
+/// The calls to `systemctl` that stop both roles, in order.
 pub(super) const BOTH: [&str; 2] =
     ["stop --no-block fjord@gateway.service", "stop --no-block fjord@worker.service"];
 pub(super) const HOOK: [&str; 4] = ["--hook", "fjord-drain", "--group", "fjord-workers"];
@@ -98,7 +98,7 @@ impl Host {
         self.write_systemctl("", "cat $state", script);
     }
 
-    /// Makes every call of `systemctl` run this script.
+    /// Makes every call to `systemctl` run this script.
     pub(super) fn break_systemctl(&self, script: &str) {
         self.write_systemctl(script, "exit 1", "exit 1");
     }
@@ -162,7 +162,7 @@ impl Host {
         Process::start("watch", command, &self.home.path().join("watch.log"))
     }
 
-    /// Returns the arguments of each call of `systemctl` that stopped a unit.
+    /// Returns the arguments of each call to `systemctl` that stopped a unit.
     pub(super) fn stopped(&self) -> Vec<String> {
         let log = fs::read_to_string(self.home.path().join("log")).unwrap_or_default();
         log.lines().map(str::to_owned).collect()

@@ -10,8 +10,9 @@ use crate::support::fleet::{Fleet, FleetOptions};
 use crate::support::nats::NatsOptions;
 use crate::support::simulated_fleet::SimulatedFleet;
 
-/// Runs `fjord ec2 publish` with a short interval, and starts some processes after each of these numbers of its
-/// queries. Returns its output, and the total number of queries that it has sent.
+/// Runs `fjord ec2 publish` with a short interval, and starts some processes each time the number of its queries
+/// reaches a value in `start_after`. Returns the command's output, and the total number of queries that it has
+/// sent.
 async fn publish(fleet: &Fleet, start_after: &[usize]) -> (Output, usize) {
     let url = &fleet.nats.urls()[0];
     let simulated = SimulatedFleet::start_after(url, 10, start_after).await;

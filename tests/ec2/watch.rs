@@ -207,7 +207,7 @@ async fn an_interruption_that_is_over_does_not_stop_the_roles() {
         let time = (Utc::now() + TimeDelta::seconds(seconds)).format("%Y-%m-%dT%H:%M:%SZ");
         format!(r#"{{"action": "hibernate", "time": "{time}"}}"#)
     };
-    // The interruption counts as over 5 minutes after its time, which is in 20 seconds.
+    // The interruption counts as over 5 minutes after its time, that is, in 20 seconds.
     host.aws.set(INTERRUPTED.0, Some(&notice(-280)));
     let mut watch = host.watch(&HOOK);
     eventually(SOON, TICK, || watch.log().contains("the roles are stopped")).await;

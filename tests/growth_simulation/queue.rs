@@ -5,7 +5,7 @@ use std::collections::{BinaryHeap, VecDeque};
 
 use fjord::telemetry::count_as_f64;
 
-/// The longest wait for a slot in seconds, which is the default timeout of an endpoint.
+/// The longest wait for a slot, in seconds: the default timeout of an endpoint.
 const TIMEOUT: f64 = 10.0;
 
 /// The end of a call. Ends are ordered by time.
@@ -70,7 +70,7 @@ impl SimulatedQueue {
         self.start_calls();
     }
 
-    /// Adds a request. It must not be earlier than the previous one.
+    /// Adds a request. The request must not arrive earlier than the previous one.
     pub(super) fn arrive(&mut self, time: f64, call_seconds: f64) {
         self.advance(time);
         self.counts.arrivals += 1;
@@ -127,7 +127,7 @@ impl SimulatedQueue {
         count(self.running.len())
     }
 
-    /// Returns the counts since the last call of this function.
+    /// Returns the counts since the last call to this function.
     pub(super) fn take_counts(&mut self) -> Counts {
         std::mem::take(&mut self.counts)
     }

@@ -22,7 +22,7 @@ use crate::support::raw_client::RawClient;
 const MIB: u64 = 1 << 20;
 /// The time between the end of an attack and the last measurement.
 const SETTLE_TIME: Duration = Duration::from_secs(30);
-/// The maximum growth of the gateway's memory, which consists of a client's share and memory outside the budget.
+/// The maximum growth of the gateway's memory: a client's share, and memory outside the budget.
 const GROWTH_BYTES_MAX: u64 = 128 * MIB;
 /// The maximum amount of memory that the allocator retains.
 const KEPT_BYTES_MAX: u64 = 32 * MIB;

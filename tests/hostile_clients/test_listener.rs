@@ -44,7 +44,7 @@ const BODY_IDLES: u32 = 3;
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_millis(900);
 /// The largest request body that the service accepts.
 pub(crate) const BODY_BYTES_MAX: usize = 1000;
-/// The size of the response to `/large`, which exceeds the socket buffers.
+/// The size of the response to `/large`. It exceeds the socket buffers.
 pub(crate) const LARGE: usize = 32 * 1024 * 1024;
 
 static LARGE_RESPONSE: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(vec![b'x'; LARGE]));
@@ -52,7 +52,7 @@ static LARGE_RESPONSE: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(vec![b'x';
 /// read, and smaller than the gateway's send buffer.
 const MEDIUM: usize = 64 * 1024;
 
-/// The size of the response to `/slow`, which does not fit into the send buffer.
+/// The size of the response to `/slow`. It does not fit into the send buffer.
 pub(crate) const SLOW: usize = 384 * 1024;
 
 /// The service. It records the requests that reach it, and delays the responses to `/hang`.

@@ -20,7 +20,7 @@ const ROUNDS: usize = 7;
 /// The maximum CPU time of a request with queueing, as a multiple of the CPU time without it.
 const COST_MAX: f64 = 1.1;
 const MESSAGES_MAX: f64 = 2.2;
-/// The number of clock ticks per second, which is `USER_HZ` on Linux.
+/// The number of clock ticks per second: `USER_HZ` on Linux.
 const TICKS: f64 = 100.0;
 
 /// The CPU time of both roles and the number of NATS messages per request, and the number of requests per second.

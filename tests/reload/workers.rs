@@ -21,7 +21,7 @@ use crate::support::trace_collector::TraceCollector;
 const RELOADS: usize = 50;
 /// The number of concurrent callers. They leave some CPU time for the reloads.
 const CALLERS: usize = 4;
-/// The time limit for a queue to be served, with several attempts.
+/// The time limit for a queue to be served, including several attempts.
 const SERVED_LIMIT: Duration = Duration::from_secs(40);
 
 /// Returns an endpoint that has its own queue, with or without the embedded database.

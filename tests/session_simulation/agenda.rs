@@ -5,7 +5,8 @@ use fjord::roles::worker::intake::slots::OfferId;
 
 #[derive(Clone, Debug)]
 pub(super) enum Packet {
-    /// A request to a random member of the group, which is chosen when the packet is delivered.
+    /// A request to a random member of the group. The member is chosen when the packet is
+    /// delivered.
     Group { request: usize, attempt: u32 },
     /// A request to one member.
     Member { worker: usize, life: u32, request: usize, attempt: u32 },

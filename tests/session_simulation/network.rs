@@ -1,4 +1,4 @@
-//! The network of the simulation, which loses, duplicates, delays and reorders messages, and stalls.
+//! The simulated network. It loses, duplicates, delays and reorders messages, and stalls.
 
 use std::time::Duration;
 

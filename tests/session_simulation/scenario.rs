@@ -12,7 +12,7 @@ pub(super) struct Faults {
     pub(super) crash: f64,
     pub(super) drain: f64,
     pub(super) client_leaves: f64,
-    /// The duration of a stall of the network, which occurs once, at a random time during the first
+    /// The duration of the network's only stall. The stall begins at a random time during the first
     /// seconds.
     pub(super) stall: Duration,
     pub(super) crowd: usize,

@@ -29,7 +29,7 @@ use super::workers::SimulatedWorker;
 
 pub(super) const WORKERS: usize = 3;
 pub(super) const PROGRESS: Duration = Duration::from_secs(1);
-/// The time after which no faults occur, so that all sessions and jobs must end.
+/// The time after which no more faults occur. All sessions and jobs must then end.
 pub(super) const FAULTS_END: Duration = Duration::from_secs(20);
 const THE_END: Duration = Duration::from_mins(2);
 

@@ -47,7 +47,7 @@ async fn cancelled_after(
     tokio::join!(caller.call_within(LONG * 2, &cancel, procedure, arguments), disconnect).0
 }
 
-/// The maximum number of times that a call is made so that it has been sent when it is cancelled.
+/// The maximum number of attempts to make a call that has already been sent when it is cancelled.
 const TRIES: usize = 10;
 
 /// Makes the slow call and cancels it after this time. Returns the error, and the time from the
@@ -107,12 +107,14 @@ async fn a_long_call_is_stopped_soon_after_its_client_disconnects() {
         let caller = ProcedureCaller::new(&server);
         let started = Instant::now();
         let before = next_connection(&caller, &server).await;
-        // A call runs for at least as long as a login takes, which is part of this time. A login to
-        // the fake server takes less than `STOPPED`.
+        // A call runs for at least as long as a login takes before it is stopped. The time limit
+        // therefore includes the duration of a login. A login to the fake server takes less than
+        // `STOPPED`.
         let login = if server.fake.is_some() { Duration::ZERO } else { started.elapsed() };
         // The first call also reads the signature.
         caller.call("slow", &[int("ms", 1)]).await.expect("the call succeeds");
-        // Babelfish ignores a cancel, so the connection is closed after `cancel_timeout`.
+        // Babelfish ignores a request to cancel a call, so the connection is closed after
+        // `cancel_timeout`.
         let closing =
             if server.is_babelfish { server.config.cancel_timeout } else { Duration::ZERO };
         let limit = STOPPED + login + closing;

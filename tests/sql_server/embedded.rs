@@ -1,5 +1,5 @@
 //! Promise: the embedded backend behaves like SQL Server. Each case runs on both, with the same
-//! arguments. The fake server implements SQL Server's rule, and a real server confirms it.
+//! arguments. The fake server implements SQL Server's rules, and a real server confirms them.
 
 use fjord::catalogue::{ParameterType, ParameterValue};
 use fjord::config::procedures::SqliteConfig;

@@ -276,7 +276,7 @@ fn wide_variants() -> Vec<TypeLimits> {
     vec![limits("echo_sql_variant", vec![same(&"日".repeat(1333))], Vec::new())]
 }
 
-/// Values of a `sql_variant`. The type of each is that of the JSON value.
+/// Values of a `sql_variant`. Each has the type of its JSON value.
 fn variants() -> Vec<TypeLimits> {
     let double = |number| (ParameterValue::Number(number), OwnedCell::Float(number));
     let long = "1".repeat(38);

@@ -1,4 +1,4 @@
-//! Promise: every procedure that SQL Server allows can be called, whatever its name is. If an
+//! Promise: every procedure that SQL Server allows can be called, regardless of its name. If an
 //! object is not a procedure, the error names its kind.
 
 use std::sync::Arc;
@@ -102,7 +102,7 @@ async fn a_synonym_is_called_with_the_parameters_of_its_procedure() {
     caller.verify(expected("[other name]", &wrong)).await.expect_err("an unknown parameter");
     let answer = caller.call("[other name]", &[int("größe", 9)]).await.expect("a synonym");
     assert_eq!(*answer.cell(), OwnedCell::Int(9));
-    // The query for servers without synonyms does not follow them.
+    // The query for servers without synonyms does not follow synonyms.
     let state = &server.fake.as_ref().expect("the fake server").state;
     state.lacks_parameters_view.store(true, Ordering::Release);
     let caller = ProcedureCaller::new(&server);

@@ -323,7 +323,7 @@ async fn one_of_many_calls_reads_an_unknown_signature() {
         (|| server.state().signature_reads.load(Ordering::Acquire), Cancel::new());
     let status = [int("status", 1)];
     // The call that reads the signature is cancelled, so another call reads it. A third call has
-    // too little time to wait for this.
+    // too little time to wait for the signature.
     let mut reader = Box::pin(caller.call_within(LONG, &cancel, "returns", &status));
     assert!(poll!(&mut reader).is_pending());
     let all = join_all((0..64).map(|_| caller.call("returns", &status)));

@@ -1,5 +1,5 @@
 //! Promise: a procedure finds its caller in the session context, which is set in the same round
-//! trip as the call. It never reads a value from another call.
+//! trip as the call. The procedure never reads a value from another call.
 
 use std::sync::atomic::Ordering;
 

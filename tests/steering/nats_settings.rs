@@ -36,7 +36,7 @@ async fn start() -> Fleet {
     start_with(Duration::ZERO).await
 }
 
-/// Starts a fleet. The network of its worker has this round trip.
+/// Starts a fleet with this round trip between its worker and NATS.
 async fn start_with(worker_round_trip: Duration) -> Fleet {
     let user = |(name, denied): (&str, &str)| {
         let subscribe = format!(r#"allow: [">"], deny: ["{denied}"]"#);
@@ -133,7 +133,7 @@ async fn requests_that_a_group_delivers_during_a_trial_are_answered() {
     let mut before = "user = 'whole'".to_owned();
     let mut counts = BTreeMap::new();
     let no_reply = r#"fjord_gateway_resubmissions_total{reason="no_reply"}"#;
-    // The server refuses one of the groups to the user `other`, so that the worker leaves the other groups again. The
+    // The server refuses one of the groups to the user `other`, so the worker leaves the other groups again. The
     // connection of `whole` stays in use until the connection of `second` replaces it. Requests that are in transit
     // when a group is left, or when the connection is replaced, get no reply, so the gateway sends them again.
     for name in ["other", "other", "other", "second"] {

@@ -13,8 +13,8 @@ use super::fjord_process::FjordProcess;
 use super::latency_proxy::LatencyProxy;
 use super::nats::{NatsCluster, NatsOptions, SHIPPED_PASSWORD};
 
-/// The tests' catalogue. Two of its procedures write to a ledger, with which executions can be
-/// counted.
+/// The tests' catalogue. Two of its procedures write to a ledger, so that tests can count
+/// executions.
 const ENDPOINTS: &str = include_str!("ledger/endpoints.json");
 const SCHEMA: &str = include_str!("ledger/schema.sql");
 const PROCEDURES: [(&str, &str); 6] = [

@@ -67,7 +67,7 @@ impl GatewayRotation {
 }
 
 impl LedgerLoad {
-    /// Starts the callers. Each sends one request at a time, which executes for 0 to 6 ms.
+    /// Starts the callers. Each caller sends one request at a time. A request executes for 0 to 6 ms.
     pub(crate) fn start(rotation: &GatewayRotation, seed: &mut SeededRandom) -> Self {
         Self::start_callers(CALLERS, rotation, seed)
     }

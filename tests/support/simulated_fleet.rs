@@ -34,8 +34,8 @@ impl SimulatedFleet {
         Self::start_after(url, number, &[0]).await
     }
 
-    /// Starts `number` processes after each of these numbers of queries. Processes that are started later replace the
-    /// earlier ones, and have the same names.
+    /// Starts `number` processes each time the number of queries reaches a value in `queries_before`. Processes that
+    /// are started later replace the earlier ones, and have the same names.
     pub(crate) async fn start_after(url: &str, number: usize, queries_before: &[usize]) -> Self {
         let queries_before = queries_before.to_vec();
         let client = async_nats::connect(url).await.expect("the connection succeeds");

@@ -55,7 +55,7 @@ pub(crate) struct FakeSqlServer {
     _directory: tempfile::TempDir,
 }
 
-/// The faults that a server simulates, which tests can change, and its record of requests.
+/// The faults that a server simulates, and its record of requests. Tests can change the faults.
 #[derive(Debug)]
 pub(crate) struct FakeState {
     schema: Schema,
@@ -78,9 +78,9 @@ pub(crate) struct FakeState {
     pub(crate) redirect: Mutex<Option<SocketAddr>>,
     /// Whether `sys.parameters` is missing, as on Babelfish.
     pub(crate) lacks_parameters_view: AtomicBool,
-    /// Whether the next query of `sys.parameters` fails with a lock timeout.
+    /// Whether the next query on `sys.parameters` fails with a lock timeout.
     pub(crate) locks_parameters_view: AtomicBool,
-    /// The number of queries of `sys.all_parameters`.
+    /// The number of queries on `sys.all_parameters`.
     pub(crate) fallback_reads: AtomicUsize,
     /// Whether the server identifies itself as Babelfish.
     pub(crate) is_babelfish: AtomicBool,

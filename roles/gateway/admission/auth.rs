@@ -132,10 +132,10 @@ impl Authenticator {
 
     /// Authenticates the caller of an endpoint and checks its scopes.
     ///
-    /// Considers only credentials of methods that the endpoint accepts and that are configured. For a public endpoint, it
-    /// considers none. A credential in the headers takes precedence over a client certificate: if it is invalid, the request is
-    /// rejected even if the certificate is valid, so that a caller is never authenticated under an identity other than the one
-    /// that it named.
+    /// Considers only credentials of methods that the endpoint accepts and that are configured. For a public endpoint,
+    /// it considers none. A credential in the headers takes precedence over a client certificate: if it is invalid, the
+    /// request is rejected even if the certificate is valid. A caller is therefore never authenticated under an
+    /// identity other than the one that it named.
     ///
     /// # Errors
     /// `AuthRejection`: 401 if the caller is not authenticated, 403 if it lacks a scope.

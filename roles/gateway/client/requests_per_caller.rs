@@ -43,9 +43,9 @@ pub enum InFlightLimit {
     Endpoint(usize),
 }
 
-/// The permit for one request of a caller, which is released on drop. A request holds it until its session has ended.
-/// If the client disconnects, the session ends when the call has ended or, if the call does not continue, when the
-/// gateway has sent the cancel message.
+/// The permit for one request of a caller. It is released on drop. A request holds its permit until its session has
+/// ended. If the client disconnects, the session ends when the call has ended or, if the call does not continue, when
+/// the gateway has sent the cancel message.
 #[derive(Debug)]
 #[must_use = "dropping the permit releases it"]
 pub struct CallerPermit {

@@ -50,7 +50,7 @@ pub struct DispatchRequest {
     pub envelope: Request,
     /// The memory reserved for the request and its answer.
     pub reservation: AnswerReservation,
-    /// The permit of the request's caller, which the session holds until it ends.
+    /// The caller's permit for the request. The session holds the permit until the session ends.
     pub permit: CallerPermit,
 }
 

@@ -26,7 +26,7 @@ pub mod wait_queue;
 /// A queue, with the gateway's state for it.
 #[derive(Debug)]
 pub struct GatewayQueue {
-    /// The number of the queue within this process, which is part of the reply subjects.
+    /// The number of the queue within this process. It is part of the reply subjects.
     pub number: u32,
     /// The name of the queue.
     pub name: QueueName,

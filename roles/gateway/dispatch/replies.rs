@@ -1,4 +1,4 @@
-//! The gateway's single subscription to replies, which routes each reply to its session.
+//! The gateway's single subscription to replies. Each reply is routed to its session.
 //!
 //! A reply subject ends with the numbers of the queue, the request and the attempt, and a token that only
 //! this process can compute from them. A sender that was not given the subject can therefore neither reply

@@ -295,7 +295,8 @@ impl SessionTask {
     fn accepts(&mut self, reply: &AttemptReply) -> bool {
         let AttemptReply { attempt, worker, reply, .. } = reply;
         if self.workers.check(*attempt, worker.as_ref(), reply).is_err() {
-            // This `NoResponders` answers a control message, such as a cancel, not the attempt.
+            // This `NoResponders` answers a control message, such as a cancel message, not the
+            // attempt.
             if !matches!(reply, Ok(Reply::NoResponders)) {
                 let named = reply.as_ref().ok().and_then(Reply::control);
                 let named = named.or(worker.as_ref().map(WorkerId::control));

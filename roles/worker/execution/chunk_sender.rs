@@ -28,8 +28,8 @@ pub(super) struct ChunkSender {
     /// The number of parts that may be unacknowledged, or 0 if the answer must not be divided.
     window: u32,
     sent: u32,
-    /// The number of the last acknowledged part. The gateway repeats the acknowledgement whenever
-    /// it receives a progress report, which also confirms that the gateway is alive.
+    /// The number of the last acknowledged part. The gateway repeats the acknowledgement whenever it
+    /// receives a progress report. The repetition also confirms that the gateway is alive.
     acknowledged: Option<watch::Receiver<u32>>,
     /// The time between two of the worker's progress reports, each of which the gateway acknowledges.
     progress_interval: Duration,

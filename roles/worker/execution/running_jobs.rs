@@ -1,4 +1,4 @@
-//! The running jobs, which receive grants, denials, acknowledgements and cancels.
+//! The running jobs, which receive grants, denials, acknowledgements and cancel messages.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -113,8 +113,8 @@ impl RunningJobs {
 
     /// Cancels the jobs of a queue whose reply subject is `reply`.
     pub fn cancel_by_reply(&self, queue: usize, reply: &Subject) {
-        // A linear scan is sufficient: these cancels are rare, and an index would slow down every
-        // job.
+        // A linear scan is sufficient: these cancel messages are rare, and an index would slow down
+        // every job.
         let state = self.lock();
         let of_queue = state.jobs.iter().filter(|(id, _)| id.queue == queue);
         for (_, job) in of_queue.filter(|(_, job)| job.reply.as_ref() == Some(reply)) {

@@ -48,7 +48,7 @@ pub trait SlotQueue: Debug + Send + Sync {
 pub struct GrantedJob {
     /// The reply subject of the job.
     pub reply: Option<Subject>,
-    /// The size of the request, which counts against the limit of the backlog.
+    /// The size of the request. It counts against the limit of the backlog.
     pub bytes: usize,
     /// The deadline of the job.
     pub deadline: Instant,

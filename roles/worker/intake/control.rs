@@ -18,8 +18,8 @@ use super::queue::Queue;
 use super::slots::OfferId;
 
 /// Subscribes to this worker's own subject for a queue, and to the subjects on which all workers of
-/// the queue receive cancels, membership queries and requests to resend answers. Handles messages
-/// until `closed` is set or the transport closes.
+/// the queue receive cancel messages, membership queries and requests to resend answers. Handles
+/// messages until `closed` is set or the transport closes.
 ///
 /// # Errors
 /// `TransportError` if a subscription is refused.

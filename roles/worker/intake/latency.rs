@@ -121,8 +121,8 @@ impl QueueLatency {
         usize::try_from(calls).unwrap_or(BACKLOG_MAX).min(BACKLOG_MAX)
     }
 
-    /// Returns the maximum wait in the backlog, which is about as long as an offer from another
-    /// worker takes.
+    /// Returns the maximum wait in the backlog. It is about as long as an offer from another worker
+    /// takes.
     #[must_use]
     pub fn backlog_wait_max(&self) -> Duration {
         self.round_trip() * 2 + BACKLOG_WAIT

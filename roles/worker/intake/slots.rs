@@ -40,7 +40,7 @@ pub enum SlotDecision<W> {
 /// The actions to take after a call has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FreedSlot<W> {
-    /// The oldest request in the backlog, which now has the slot. Run it, then call `finish`.
+    /// The request that was the oldest in the backlog and now has the slot. Run it, then call `finish`.
     pub start: Option<SlotRequest<W>>,
     /// An offer to send.
     pub offer: Option<Offer>,
@@ -64,7 +64,7 @@ pub struct SlotRequest<W> {
     pub since: Instant,
     /// The reply subject of the request.
     pub reply: Option<Subject>,
-    /// The size of the request, which counts against `BACKLOG_BYTES_MAX`.
+    /// The size of the request. It counts against `BACKLOG_BYTES_MAX`.
     pub bytes: usize,
     /// Whether the request may run only with its gateway's consent.
     pub needs_consent: bool,

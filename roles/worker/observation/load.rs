@@ -81,7 +81,7 @@ impl Load {
     }
 
     /// Accounts for the time since the previous `record`, and begins a period with the given usage.
-    /// Must be called after every change of the usage, and periodically in between.
+    /// Must be called after every change to the usage, and periodically in between.
     pub fn record(&mut self, usage: SlotUsage, now: Instant) {
         let elapsed = self.state.advance(now);
         self.slot_seconds.increment(elapsed.slot_seconds);

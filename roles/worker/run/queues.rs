@@ -61,7 +61,7 @@ struct QueueChange {
     verification: Option<watch::Receiver<Verification>>,
 }
 
-/// The queues in a reloaded configuration, which must all serve their new versions.
+/// The queues in a reloaded configuration. All of them must serve their new versions.
 #[derive(Debug)]
 pub(super) struct Rollout {
     version: u64,

@@ -89,14 +89,14 @@ pub(crate) enum FakeResult {
     Cut(usize),
     /// The answer is sent after this time, unless the call is cancelled.
     Slow(Duration),
-    /// The call never ends, and ignores a cancel.
+    /// The call never ends, and ignores a request to cancel it.
     Stalled,
-    /// On a cancel, the answer and the acknowledgement are sent: in one write if the value is true, and
-    /// otherwise in two.
+    /// When the call is cancelled, the answer and the acknowledgement are sent, in one write if the
+    /// value is true and in two writes otherwise.
     AnswersLate(bool),
-    /// A cancel is acknowledged after this time, and this number of times.
+    /// A request to cancel the call is acknowledged after this time, and this number of times.
     Acknowledges(Duration, usize),
-    /// Only a part of a row is sent. A cancel ends the call.
+    /// Only a part of a row is sent. A request to cancel the call ends it.
     Streams,
 }
 

@@ -98,7 +98,7 @@ impl TdsRequest {
         Self::Batch(read_utf16_string(&mut payload, length).expect("the batch is UTF-16"))
     }
 
-    /// Parses the calls in a message, which are separated by a byte.
+    /// Parses the calls in a message. A byte separates the calls.
     pub(crate) fn calls(mut payload: Bytes, state: &FakeState) -> Vec<Self> {
         skip_headers(&mut payload);
         let mut calls = vec![Self::call(&mut payload, state)];
@@ -253,7 +253,7 @@ fn inserted(text: &str, variable: &str, value: &dyn Fn(&str) -> Sql) -> Sql {
     Sql::Table(rows)
 }
 
-/// Returns whether a statement inserts the text `refused` into a table, which a constraint forbids.
+/// Returns whether a statement inserts the text `refused` into a table. A constraint forbids this text.
 pub(crate) fn has_failing_insert(text: &str, values: &[RpcParameter]) -> bool {
     let is_refused =
         |one: &RpcParameter| matches!(&one.value, Sql::Text(text) if text == "refused");

@@ -21,7 +21,7 @@ pub(crate) struct Declaration {
 #[derive(Debug, Default)]
 pub(crate) struct Schema {
     pub(crate) procedures: HashMap<String, Vec<Declaration>>,
-    /// The text of each procedure that follows AS.
+    /// The text that follows AS in each procedure.
     bodies: HashMap<String, String>,
     /// The table types in order of creation. The index determines the id.
     pub(crate) table_types: Vec<(String, Vec<Declaration>)>,
@@ -106,7 +106,7 @@ impl Schema {
         ResolvedObject { name: base.filter(|_| code.is_some()), code, synonym }
     }
 
-    /// Returns the text of a procedure that follows AS.
+    /// Returns the text that follows AS in a procedure.
     pub(crate) fn body(&self, name: &str) -> &str {
         self.bodies.get(name).map(String::as_str).unwrap_or_default()
     }

@@ -191,7 +191,8 @@ async fn answer(
     finish(stream, state, call, outcome, reply).await
 }
 
-/// Delays the answer to a slow batch. Returns whether a cancel arrived in the meantime.
+/// Delays the answer to a slow batch. Returns whether a request to cancel the batch arrived in the
+/// meantime.
 async fn is_cancelled(
     stream: &mut ServerTlsStream,
     state: &FakeState,
@@ -210,7 +211,7 @@ async fn is_cancelled(
     }
 }
 
-/// Waits for a cancel.
+/// Waits for a request to cancel the call.
 async fn attention(stream: &mut ServerTlsStream, state: &FakeState) -> io::Result<()> {
     let message = read_message(stream).await?;
     assert_eq!(message.kind, PacketType::Attention, "nothing else arrives while a call runs");

@@ -40,7 +40,7 @@ impl FakeSessionContext {
     }
 }
 
-/// Executes a call of `sp_set_session_context` that precedes another call in its message.
+/// Executes a call to `sp_set_session_context` that precedes another call in its message.
 pub(super) fn set(
     state: &FakeState,
     session: &mut FakeSession,

@@ -86,7 +86,7 @@ impl AuthFailure {
     }
 }
 
-/// A description of a rejected credential, which never contains the credential itself.
+/// A description of a rejected credential. It never contains the credential itself.
 #[derive(Clone, Debug, Default)]
 pub struct PresentedCredential {
     /// The authentication method.

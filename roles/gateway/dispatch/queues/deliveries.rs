@@ -79,7 +79,7 @@ impl DeliveryMetrics {
     }
 }
 
-/// The requests that have been sent. Each change of a request's phase costs a few stores under the lock. Once per
+/// The requests that have been sent. Each change to a request's phase costs a few stores under the lock. Once per
 /// second, all entries are read to find the oldest requests. There are at most as many entries as requests in flight.
 #[derive(Debug, Default)]
 struct State {

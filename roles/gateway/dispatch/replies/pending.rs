@@ -14,7 +14,7 @@ pub struct ReplyLimits {
     pub reservation: Reservation,
     /// The number of parts that may be in transit to the client. With 0, the answer is assembled.
     pub window: u32,
-    /// The execution guarantee of the request, which determines whether its answer may be dropped.
+    /// The execution guarantee of the request. It determines whether the answer may be dropped.
     pub execution: Execution,
 }
 

@@ -72,7 +72,7 @@ impl Session {
             context.actions.push(SessionAction::LeaveQueue);
         }
         if self.options.execution == Execution::AtMostOnce && self.grant.is_none() {
-            // The worker runs the request without a claim, which counts as a grant.
+            // The worker runs the request without having claimed it. This counts as a grant.
             self.grant = Some(Grant { attempt, control: None });
         }
         self.state =

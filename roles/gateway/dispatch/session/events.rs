@@ -58,7 +58,7 @@ pub enum SessionEvent {
 pub enum SessionAction {
     /// Publish the request.
     Publish {
-        /// The number of the attempt, which is part of its reply subject.
+        /// The number of the attempt. It is part of the attempt's reply subject.
         attempt: u32,
         /// The recipient.
         to: Destination,

@@ -18,7 +18,7 @@ use super::{
 const IMMEDIATE_RETRIES_MAX: u32 = 8;
 
 impl Session {
-    /// Handles a refusal by a worker, which has not executed this attempt and will not execute it.
+    /// Handles a refusal. The worker has not executed this attempt and will not execute it.
     pub(super) fn on_refused(
         &mut self,
         attempt: u32,

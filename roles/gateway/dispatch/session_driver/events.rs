@@ -48,7 +48,7 @@ pub enum DriverEvent {
 pub enum DriverAction {
     /// Publish the request.
     Publish {
-        /// The number of the attempt, which is part of its reply subject.
+        /// The number of the attempt. It is part of the attempt's reply subject.
         attempt: u32,
         /// The subject of the group, of one worker, or of an offered slot.
         to: Subject,

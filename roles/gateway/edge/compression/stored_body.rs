@@ -23,9 +23,9 @@ use crate::roles::gateway::response::entity_tag::{Comparison, matching};
 
 /// The size of a piece of a body that is decompressed while it is sent.
 const PIECE_BYTES: usize = 64 * 1024;
-/// The maximum number of bodies that the process decompresses concurrently. Each of them needs about 110 KiB. Such
-/// requests need no credentials, so they must not occupy memory without limit. A body that is compressed again counts
-/// as several.
+/// The maximum number of bodies that the process decompresses concurrently. Each of them needs about 110 KiB. The
+/// requests for these bodies need no credentials, so they must not be able to occupy memory without limit. A body that
+/// is compressed again counts as several.
 const DECOMPRESSIONS_MAX: usize = 64;
 static DECOMPRESSIONS: Semaphore = Semaphore::const_new(DECOMPRESSIONS_MAX);
 /// The memory that one decompression needs, rounded up.

@@ -12,8 +12,8 @@ use tokio::time::{Instant, sleep_until};
 /// keep its response in memory indefinitely (the slow read attack of slowhttptest).
 pub(super) const DELIVERED_BYTES_MIN: u64 = 8 * 1024;
 
-/// The number of times that a query for the acknowledged bytes yields before it reads the result. By then the future that owns
-/// the socket, which is part of the same task, has been polled.
+/// The number of times that a query for the acknowledged bytes yields before it reads the result. By then, the future
+/// that owns the socket has been polled, because it is part of the same task.
 const QUERY_YIELDS: usize = 3;
 
 /// The state of one connection.
@@ -222,7 +222,7 @@ impl ConnectionActivity {
     /// Waits for the first request, for at most `limit`.
     pub(super) async fn first_request(&self, limit: Duration) {
         let mut first = std::pin::pin!(self.first_request.notified());
-        // Registered before the check, so that a request that arrives between the two is not missed.
+        // Registered before the check, so that a request that arrives between the check and the wait is not missed.
         first.as_mut().enable();
         if !self.has_served() {
             // An elapsed timeout is not an error: the caller checks `has_served`.

@@ -17,7 +17,7 @@ struct ConnectionCounts {
     held: HashMap<ClientNetwork, usize>,
 }
 
-/// The permit for one connection, which is released on drop.
+/// The permit for one connection. It is released on drop.
 #[derive(Debug)]
 pub(super) struct ClientConnectionPermit {
     client: ClientNetwork,

@@ -133,8 +133,8 @@ fn duration_histogram(of: (&str, Option<&QueueName>)) -> Histogram {
     histogram(&names::GATEWAY_REQUEST_DURATION, &labels(of))
 }
 
-/// Returns the labels for an endpoint and a queue. Without a queue, the label of the queue is omitted, which Prometheus
-/// treats like an empty label.
+/// Returns the labels for an endpoint and a queue. Without a queue, the label of the queue is omitted. Prometheus
+/// treats a missing label like an empty one.
 fn labels((endpoint, queue): (&str, Option<&QueueName>)) -> Vec<LabelValue> {
     let queue = queue.map(|queue| (names::QUEUE, queue.to_string()));
     [(names::ENDPOINT, endpoint.to_owned())].into_iter().chain(queue).collect()

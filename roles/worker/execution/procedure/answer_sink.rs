@@ -38,7 +38,7 @@ pub struct AnswerSink {
     unsent: Bytes,
     /// The total size of the chunks that were sent.
     sent_bytes: usize,
-    /// Whether the receiver has closed the channel, so that the answer cannot be completed.
+    /// Whether the receiver has closed the channel. If so, the answer cannot be completed.
     is_abandoned: bool,
     /// The text before each value of a row: `{"a":` for the first, then `,"b":`.
     keys: Vec<Vec<u8>>,

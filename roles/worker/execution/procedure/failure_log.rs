@@ -22,7 +22,7 @@ const QUERY_REFUSED: ConditionKind =
 /// The value of the setting `log.database_messages`.
 static LOGS_DATABASE_MESSAGES: AtomicBool = AtomicBool::new(false);
 
-/// The severity of a failure, which depends on who has to act on it.
+/// The severity of a failure. It depends on who has to act on the failure.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum FailureKind {
     /// An operator has to act.

@@ -51,7 +51,7 @@ pub(in super::super) struct StallTimeout<IO: HasTcpSocket> {
     activity: Arc<ConnectionActivity>,
     /// Cancelled when the process stops.
     stop: Cancel,
-    /// Whether the close was orderly, so that the kernel may deliver the data that it still holds.
+    /// Whether the close was orderly. If so, the kernel may deliver the data that it still holds.
     is_closed_in_order: bool,
 }
 

@@ -174,7 +174,7 @@ fn a_caller_that_sends_more_than_its_share_gets_its_share() {
             assert!(total + 5 > CALLS, "the slot was idle: {total}");
             assert!(many.served >= CALLS / callers * 9 / 10, "{many:?}");
             assert!(many.longest_gap <= CALL * (callers + 1), "{many:?}");
-            // At most 1 in 20 of client 0's requests waits in vain. The other requests are served, or are rejected
+            // Client 0 gives up on at most 1 in 20 of its requests. Its other requests are served, or are rejected
             // immediately.
             assert!(many.given_up * 20 <= many.served + many.refused, "{many:?}");
             for single in &reports[1..] {
