@@ -12,7 +12,7 @@ pub struct CacheRules {
     pub coalesce: bool,
     /// The time for which a gateway may store a successful answer, or `None` if a gateway may not store it.
     pub ttl: Option<Duration>,
-    /// Whether the answers are the same for all callers, so that callers can get each other's answers.
+    /// Whether the answers are the same for all callers. If so, callers can get each other's answers.
     pub is_shared: bool,
 }
 

@@ -82,7 +82,7 @@ impl EndpointQueues {
         std::iter::once(&self.first).chain(&self.others)
     }
 
-    /// Returns the first queue of the catalogue, which is the only one unless `has_several`.
+    /// Returns the first queue of the catalogue. It is the only queue unless `has_several` returns true.
     #[must_use]
     pub fn first(&self) -> &EndpointQueue {
         &self.first
@@ -128,7 +128,7 @@ impl EndpointQueues {
         self.weights().iter().any(|(queue, weight)| queue.weight != *weight)
     }
 
-    /// Changes the current weights of some queues. The others keep theirs.
+    /// Changes the current weights of some queues. The other weights do not change.
     ///
     /// # Errors
     /// Returns `WeightError` if a queue or a weight is invalid, or if no queue would get requests. In that case, no

@@ -84,7 +84,7 @@ impl ExactJson {
         if let Self::Text(text) = self { Some(text) } else { None }
     }
 
-    /// Returns the number of arrays, objects and other values in this one.
+    /// Returns the number of arrays, objects and other values in this value, including the value itself.
     #[must_use]
     pub fn count(&self) -> usize {
         match self {

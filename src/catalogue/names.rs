@@ -188,7 +188,8 @@ fn quoted_if_needed(identifier: &str) -> Cow<'_, str> {
     }
 }
 
-/// Returns whether a text is a plain SQL identifier. It cannot inject SQL, but can be a reserved word, which needs quoting.
+/// Returns whether a text is a plain SQL identifier. A plain identifier cannot inject SQL. However, it can be a
+/// reserved word, which needs quoting.
 #[must_use]
 pub fn is_identifier(text: &str) -> bool {
     let mut chars = text.chars();

@@ -1,5 +1,5 @@
-//! The regular expression of a parameter. Parameters with the same text share one expression. It is compiled when it is
-//! first needed. The compiled expressions of a process have a limited total size.
+//! The regular expression of a parameter. Parameters with the same text share one expression. An expression is compiled
+//! when it is first needed. The compiled expressions of a process have a limited total size.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;

@@ -115,8 +115,8 @@ impl TransportConfig {
 }
 
 impl NatsConfig {
-    /// Returns the versions of the files that are read for each connection. Secrets read from files are part of the
-    /// configuration.
+    /// Returns the versions of the files that are read for each connection. Files with secrets are not included,
+    /// because their contents are part of the configuration.
     #[must_use]
     pub fn file_versions(&self) -> Vec<Option<FileVersion>> {
         let credentials = match &self.credentials {

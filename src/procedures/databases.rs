@@ -83,7 +83,7 @@ pub struct DatabaseKey {
 }
 
 impl DatabaseKey {
-    /// Returns the key for the calls from a queue.
+    /// Returns the key of the database for a queue's calls.
     #[must_use]
     pub fn from_queue(queue: &QueueConfig) -> Self {
         Self { database: queue.database().to_owned(), reads_only: queue.reads_only }

@@ -21,8 +21,7 @@ pub struct ColumnDescription {
     pub name: String,
     /// The type in the database, for messages.
     pub declared: String,
-    /// The catalogue types to which all values belong, with the narrowest one first. Empty if the type is
-    /// not known.
+    /// The catalogue types to which all values belong. The narrowest type comes first. Empty if the type is not known.
     pub kinds: &'static [ParameterType],
     /// Whether the value can be NULL, or `None` if that is not known.
     pub is_nullable: Option<bool>,

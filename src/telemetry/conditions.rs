@@ -13,8 +13,8 @@ use super::{counter, names};
 const QUIET: Duration = Duration::from_secs(10);
 /// The interval at which `watch` checks which conditions are over.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// The maximum number of simultaneous conditions. This is enough for several per queue and
-/// database. Beyond it, all new subjects of a kind share one condition.
+/// The maximum number of simultaneous conditions. This is enough for several conditions per queue
+/// and database. Beyond this number, all new subjects of a kind share one condition.
 const CONDITIONS_MAX: usize = 4096;
 
 /// A kind of condition.

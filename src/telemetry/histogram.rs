@@ -1,6 +1,6 @@
-//! Histograms of durations. Each is stored as a few atomic counters. The exporter's own histograms
-//! keep every recorded duration until the next scrape, so they grow by megabytes per second under
-//! load.
+//! Histograms of durations. Each histogram is stored as a few atomic counters. The exporter's own
+//! histograms keep every recorded duration until the next scrape, so they grow by megabytes per
+//! second under load.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

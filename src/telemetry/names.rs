@@ -1,4 +1,5 @@
-//! The names and help texts of all metrics, and the names of all labels. No others are recorded.
+//! The names and help texts of all metrics, and the names of all labels. No other metrics or labels
+//! are recorded.
 
 /// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

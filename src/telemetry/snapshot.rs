@@ -28,8 +28,8 @@ pub fn sums_where(
     sums
 }
 
-/// Calls `visit` for each series of a counter or gauge. Its arguments are a function that returns the value of a label,
-/// and the value of the series.
+/// Calls `visit` for each series of a counter or gauge. The arguments of `visit` are a function that returns the value
+/// of a label, and the value of the series.
 pub fn for_each_value(metric: &Metric, mut visit: impl FnMut(&dyn Fn(&str) -> String, f64)) {
     registry::for_each_of(metric, |labels, instrument| {
         let value = match instrument {

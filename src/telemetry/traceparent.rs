@@ -69,8 +69,8 @@ pub(super) fn random_hex<const BYTES: usize>() -> [[u8; 2]; BYTES] {
     if let Some(last) = bytes.last_mut() {
         *last |= 1;
     }
-    // This runs up to twice per request. A formatted write per byte would account for most of its
-    // cost.
+    // This function runs up to twice per request. A formatted write per byte would account for most
+    // of the function's cost.
     let digit = |half: u8| if half < 10 { b'0' + half } else { b'a' + half - 10 };
     bytes.map(|byte| [digit(byte >> 4), digit(byte & 15)])
 }

@@ -42,7 +42,7 @@ impl ServerTls {
         })
     }
 
-    /// Checks the files every `interval` and reloads changed ones until `stop` is set. Cancel safe.
+    /// Until `stop` is set, checks the files every `interval` and reloads them if they have changed. Cancel safe.
     ///
     /// Changes are detected by comparing file versions. Unlike a watch on an inode, this works for atomic renames and
     /// replaced links on every file system.

@@ -324,7 +324,7 @@ async fn a_session_is_resumed_unless_clients_send_certificates() {
     }
 }
 
-/// Sends a byte to the client. The client reads the session tickets before it.
+/// Sends a byte to the client. The client reads the session tickets before this byte.
 async fn exchange(handshake: Handshake) -> rustls::HandshakeKind {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let (mut server, mut client) = (handshake.server.unwrap().stream, handshake.client.unwrap());

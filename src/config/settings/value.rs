@@ -41,7 +41,7 @@ impl SettingValue for String {
 
     fn to_toml(&self) -> String {
         // Every escape sequence that `serde_json` writes is also valid in TOML. TOML also requires
-        // that U+007F is escaped, which `serde_json` does not do.
+        // U+007F to be escaped. `serde_json` does not do this.
         serde_json::Value::from(self.as_str()).to_string().replace('\u{7f}', "\\u007f")
     }
 }

@@ -20,7 +20,7 @@ const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// The maximum pause before failed queues are verified again. With the random variation, a new
 /// procedure is noticed within 1.5 times this pause.
 const PAUSE_MAX: Duration = Duration::from_secs(15);
-/// The maximum number of causes logged per round. `/readyz` lists all of them.
+/// The maximum number of causes logged per round. `/readyz` lists all causes.
 const LINES_MAX: usize = 16;
 /// The maximum number of queues named in a log line.
 const NAMED_MAX: usize = 8;
@@ -248,7 +248,8 @@ impl QueueCheck {
         });
     }
 
-    /// Returns whether the failure is a mismatch, its cause, and the queue's name for the log.
+    /// Returns three values for the log: whether the failure is a mismatch, the cause, and the
+    /// queue's name.
     fn cause(&self) -> Option<(bool, String, String)> {
         let (error, queue) = (self.failure.as_ref()?, &self.queue.name);
         Some(match &error.kind {

@@ -13,8 +13,8 @@ const USER_ERROR_MIN: u32 = 50_000;
 const BABELFISH_UNMAPPED: u32 = 33_557_097;
 /// The lowest severity at which the server closes the connection.
 const FATAL_CLASS: u8 = 20;
-/// The number for a deadlock victim. The call's open transaction is rolled back, but not what the
-/// call committed earlier.
+/// The number for a deadlock victim. The call's open transaction is rolled back. Work that the call
+/// has already committed is not.
 const DEADLOCK_VICTIM: u32 = 1205;
 /// 266: a procedure changed the transaction count. 3902, 3903: COMMIT or ROLLBACK without BEGIN.
 const TRANSACTION_ENDED: [u32; 3] = [266, 3902, 3903];
@@ -83,7 +83,7 @@ pub(super) fn deciding_error(first: ServerMessage, log: &MessageLog) -> ServerMe
     closing.or(last).cloned().unwrap_or(first)
 }
 
-/// Returns the error of a call that was sent, given the decisive error. `log` contains all errors
+/// Returns the error of a call that was sent, given the deciding error. `log` contains all errors
 /// of the answer.
 pub(super) fn sent_error(error: &ServerMessage, log: &MessageLog) -> SentError {
     let number = error.number;
@@ -213,7 +213,7 @@ pub(super) fn lacks_column(error: &ServerMessage) -> bool {
     error.number == INVALID_COLUMN
 }
 
-/// The cause of a failed connection attempt, which determines when the next one is made.
+/// The cause of a failed connection attempt. It determines when the next attempt is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LoginFailure {
     /// The credentials were refused. Each further attempt counts towards an account lockout.

@@ -24,7 +24,7 @@ use factory::ConnectionFactory;
 pub(super) use lease::Lease;
 use pool::Pool;
 
-/// The time after an answer during which a database without idle connections is not pinged.
+/// For this long after an answer, a database without idle connections is not pinged.
 const ANSWER_FRESH: Duration = Duration::from_secs(1);
 
 /// The pools of one database.
@@ -112,7 +112,7 @@ impl Pools {
     }
 
     /// Leases a connection for the backend's own queries, from a pool with an idle connection if
-    /// possible, so that no call waits for it.
+    /// possible, so that no call has to wait.
     pub(super) async fn lease_any(&self, deadline: Instant) -> Result<Lease, BackendError> {
         let pool = {
             let table = self.table.load();

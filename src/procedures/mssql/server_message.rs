@@ -94,7 +94,7 @@ pub(super) struct MessageLog {
     error_count: usize,
     /// The number of errors that were not kept because there were too many different numbers.
     dropped_errors: usize,
-    /// Whether one of the calls that precede the procedure's call in its message has failed.
+    /// Whether one of the calls that precede the procedure's call in the same message has failed.
     has_failed_before: bool,
     messages: Vec<ServerMessage>,
     message_bytes: usize,
@@ -137,7 +137,7 @@ impl MessageLog {
         self.dropped_errors
     }
 
-    /// Returns whether one of the calls that precede the procedure's call in its message has
+    /// Returns whether one of the calls that precede the procedure's call in the same message has
     /// failed.
     pub(super) fn has_failed_before(&self) -> bool {
         self.has_failed_before

@@ -1,7 +1,7 @@
 //! Refuses text that is longer than its column, as SQL Server does. `SQLite` ignores lengths.
 //!
-//! Temporary triggers check the columns. They are not stored in the file, so other programs can use
-//! the file.
+//! Temporary triggers check the columns. Because the triggers are not stored in the file, other
+//! programs can use it.
 
 use std::collections::BTreeMap;
 use std::panic::UnwindSafe;

@@ -26,8 +26,8 @@ pub(super) fn while_running(error: rusqlite::Error) -> SentError {
     SentError::caused_by(kind, DatabaseError::new(origin, error.to_string()))
 }
 
-/// Converts the error of a transaction that could not begin after statements had run. If a lock is
-/// not released in time, nothing is rolled back, as with SQL Server's error 1222.
+/// Converts an error from beginning a transaction after statements have run. If a lock is not
+/// released in time, nothing is rolled back, as with SQL Server's error 1222.
 pub(super) fn while_beginning(error: rusqlite::Error) -> SentError {
     let failed = while_running(error);
     match failed.kind {

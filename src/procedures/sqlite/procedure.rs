@@ -248,7 +248,7 @@ impl SqliteProcedure {
     }
 
     /// Checks that the catalogue passes every input without a default, and passes nothing that is
-    /// not an input. Also checks that it returns only variables that a statement sets.
+    /// not an input. Also checks that the catalogue returns only variables that a statement sets.
     pub(super) fn compare(&self, expected: &ExpectedProcedure) -> Result<(), BackendError> {
         let given: BTreeSet<&str> = expected.arguments.iter().map(|(name, _)| &**name).collect();
         let mut differences: Vec<String> = given

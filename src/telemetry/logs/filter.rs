@@ -21,7 +21,7 @@ struct ProcessFilter {
     directives: Mutex<Directives>,
 }
 
-/// The directives of a filter. Later ones take precedence.
+/// The directives of a filter. Later directives take precedence.
 #[derive(Debug, Default)]
 struct Directives {
     configured: String,
@@ -49,8 +49,8 @@ pub fn set_filter(filter: &str) -> Result<(), LogError> {
         .map_or(Ok(()), |process| process.change(|now| filter.clone_into(&mut now.configured)))
 }
 
-/// Adds directives to the configured filter until `end_temporary_filter` is called. They replace earlier temporary
-/// directives. Returns the number that identifies them.
+/// Adds directives to the configured filter until `end_temporary_filter` is called. The new directives replace earlier
+/// temporary ones. Returns the number that identifies the new directives.
 ///
 /// # Errors
 /// Returns `LogError::Filter` if the text is not a filter. Nothing changes in that case.

@@ -24,7 +24,7 @@ async fn connected(
     (tls, certificate)
 }
 
-/// Returns the time that lies `time` from now.
+/// Returns the time that is `time` after now.
 fn later(time: Duration) -> UnixTime {
     UnixTime::since_unix_epoch(Duration::from_secs(UnixTime::now().as_secs()) + time)
 }

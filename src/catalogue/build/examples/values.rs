@@ -22,7 +22,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const CURE: &str =
     "expected a value that the endpoint accepts, or \"problem\": \"invalid-request\" as the answer";
 
-/// Advice on how to correct a value that cannot be sent, and that the gateway therefore cannot even refuse.
+/// Advice on how to correct a value that cannot be sent. Such a value does not even reach the gateway.
 const UNSENDABLE: &str = "cannot be sent in a header: expected a value without control characters";
 
 /// Returns all errors, each as the key within the example and the message.

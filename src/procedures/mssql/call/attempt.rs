@@ -239,7 +239,7 @@ impl Mssql {
     }
 
     /// Waits until the call is cancelled and has run for at least as long as opening a connection
-    /// takes, because stopping a call can cost its connection. A shorter call runs to completion.
+    /// takes. A shorter call runs to completion, because stopping a call can cost its connection.
     async fn cancelled_and_worth_it(&self, context: AttemptContext<'_>) {
         context.cancel.cancelled().await;
         sleep_until(context.started + self.pools.connection_cost()).await;
@@ -308,7 +308,7 @@ impl Mssql {
         }
     }
 
-    /// Begins the transaction in which the call runs, if there is one.
+    /// Begins a transaction if the call runs in one.
     async fn begin_transaction(
         &self,
         mut lease: Lease,
@@ -334,7 +334,7 @@ impl Mssql {
     }
 }
 
-/// Passes the messages that the procedure sent so far to the sink, for the log.
+/// Passes the messages that the procedure has sent so far to the sink, for the log.
 fn report_messages(log: &mut MessageLog, rows: &mut dyn RowSink) {
     let (messages, dropped) = log.take_messages();
     for message in messages {

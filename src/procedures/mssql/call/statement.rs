@@ -148,7 +148,7 @@ impl<'a> Parts<'a> {
         append(&mut self.checks, check);
     }
 
-    /// Declares a variable for a table and inserts its rows. Returns the variable.
+    /// Declares a variable for a table and inserts the table's rows. Returns the variable.
     fn add_inserted_table(
         &mut self,
         quoted_type: &str,

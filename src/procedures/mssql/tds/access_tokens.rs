@@ -1,5 +1,5 @@
-//! Access tokens from Microsoft Entra ID. One token is fetched at a time, and is used until shortly
-//! before it expires.
+//! Access tokens from Microsoft Entra ID. Only one token is fetched at a time. A token is used
+//! until shortly before it expires.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,11 +13,12 @@ use crate::config::Secret;
 use crate::config::procedures::TokenSource;
 use crate::lifecycle::Tasks;
 
-/// The time before its expiry at which a token is replaced. While the source fails or does not
-/// answer, the old token stays in use until it expires, and a new one is requested every `RETRY`.
+/// A token is replaced this long before it expires. While the source fails or does not answer, the
+/// old token stays in use until it expires, and a new one is requested every `RETRY`.
 const RENEW_BEFORE: Duration = Duration::from_mins(5);
 const RETRY: Duration = Duration::from_secs(30);
-/// The minimum remaining lifetime of a token for a login, because the login may take this long.
+/// The minimum remaining lifetime of a token that is used for a login. The login may take this
+/// long.
 const LEFT_MIN: Duration = Duration::from_secs(10);
 /// The maximum length of a token.
 const TOKEN_BYTES_MAX: usize = 16 * 1024;

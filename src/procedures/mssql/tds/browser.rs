@@ -18,8 +18,7 @@ const ANSWER: u8 = 0x05;
 const HEADER_BYTES: usize = 3;
 /// The maximum length of the text about one instance.
 const TEXT_BYTES_MAX: usize = 1024;
-/// The times to wait for an answer before the request is sent again. The last wait ends the
-/// attempt.
+/// The times to wait for an answer. After each wait except the last one, the request is sent again.
 const WAITS: [Duration; 3] =
     [Duration::from_millis(300), Duration::from_millis(700), Duration::from_secs(2)];
 
@@ -59,7 +58,8 @@ async fn ask(address: SocketAddr, instance: &str) -> Result<u16, BrowserError> {
     // A connected socket receives only datagrams from this address.
     socket.connect(address).await?;
     let request = [&[REQUEST][..], instance.as_bytes(), &[0]].concat();
-    // One byte more than the longest answer, so that a longer message can be detected.
+    // The buffer has one byte more than the longest answer, so that a longer message can be
+    // detected.
     let mut answer = [0; HEADER_BYTES + TEXT_BYTES_MAX + 1];
     let mut failure = BrowserError::NoAnswer;
     for wait in WAITS {

@@ -79,7 +79,7 @@ impl TdsConnector {
         Self { password: LoginPassword::new(config.password.clone()), tokens, config, tls }
     }
 
-    /// Replaces the password. Returns whether it was replaced by a different one.
+    /// Replaces the password. Returns whether the new password is different.
     pub(crate) fn set_password(&self, password: &Secret) -> bool {
         self.password.set(password)
     }

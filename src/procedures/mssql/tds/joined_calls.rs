@@ -2,7 +2,7 @@
 //! message.
 //!
 //! The driver sends one call in each message. TDS permits several calls in a message, separated by
-//! a byte. The server executes them in order (MS-TDS 2.2.6.6). Therefore, setting the session
+//! a byte. The server executes the calls in order (MS-TDS 2.2.6.6). Therefore, setting the session
 //! context costs no round trip.
 
 use std::borrow::Cow;
@@ -163,7 +163,7 @@ impl JoinedCalls {
     }
 }
 
-/// Returns the total length of `ALL_HEADERS`, which is its first field.
+/// Reads the total length of `ALL_HEADERS` from its first field.
 fn headers_length(headers: &[u8]) -> Option<usize> {
     let mut length = headers.get(..LENGTH_BYTES)?;
     usize::try_from(length.get_u32_le()).ok()

@@ -40,7 +40,7 @@ struct State {
 
 /// A password with which to log in. No other login tries a password while `trial` is held. Keep the
 /// attempt until the caller of `dial` has recorded a refusal too. Otherwise, the next login would
-/// also be refused.
+/// try the same password and be refused as well.
 #[derive(Debug)]
 pub(crate) struct PasswordAttempt<'a> {
     owner: &'a LoginPassword,
@@ -98,7 +98,7 @@ impl State {
             self.refused = Some(used.clone());
             return self.accepted.as_ref().map(|(password, _)| password.clone());
         }
-        // A new password that was refused before the server knew it may be valid by now.
+        // The new password may be valid by now, even if the server refused it before.
         (was_accepted || !is_refused).then(|| self.newest.clone())
     }
 }
@@ -109,7 +109,7 @@ impl LoginPassword {
         Self { state: Mutex::new(state), trial: tokio::sync::Mutex::default() }
     }
 
-    /// Replaces the password. Returns whether it was replaced by a different one.
+    /// Replaces the password. Returns whether the new password is different.
     pub(super) fn set(&self, password: &Secret) -> bool {
         let mut state = self.state();
         let is_new = !same(&state.newest, password);

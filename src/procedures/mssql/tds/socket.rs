@@ -68,7 +68,8 @@ pub(super) struct TdsSocket {
     /// Handshake bytes that the next flush wraps in packets.
     plain: BytesMut,
     packets: BytesMut,
-    /// Whether received bytes are wrapped in packets. They are until the first bare record arrives.
+    /// Whether received bytes are wrapped in packets. This is the case until the first bare record
+    /// arrives.
     unwraps: bool,
     header: [u8; HEADER_BYTES],
     header_read: usize,

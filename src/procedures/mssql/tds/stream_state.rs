@@ -184,8 +184,8 @@ impl StreamState {
         }
     }
 
-    /// Returns whether nothing is left to read, because every request was completely answered and
-    /// every cancel request was acknowledged exactly once.
+    /// Returns whether every request was completely answered and every cancel request was
+    /// acknowledged exactly once. If so, nothing is left to read.
     pub(crate) fn is_settled(&self) -> bool {
         let state = *self.state();
         !state.is_partial && !state.awaits_answer && state.attention == Attention::None

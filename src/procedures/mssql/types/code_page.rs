@@ -53,7 +53,7 @@ impl CodePage {
     }
 
     /// Returns whether the driver encodes table cells in this code page correctly. The driver does not support
-    /// collations of 437 and 850, confuses UTF-8 with the code page of the collation's language, and uses GB 18030
+    /// collations that use 437 or 850, confuses UTF-8 with the code page of the collation's language, and uses GB 18030
     /// instead of 936.
     pub(crate) fn is_written_by_driver(self) -> bool {
         matches!(self.0, 874 | 932 | 949 | 950 | 1200 | 1250..=1258)

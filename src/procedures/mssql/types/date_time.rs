@@ -51,8 +51,8 @@ impl ParsedDateTime {
         })
     }
 
-    /// Rounds to steps of which there are `per_second` in a second, possibly into the next day.
-    /// Returns the days, and the steps since midnight.
+    /// Rounds to a resolution of `per_second` steps per second, possibly into the next day. Returns
+    /// the days, and the steps since midnight.
     fn steps(self, per_second: u64) -> (i64, u64) {
         let steps = rounded(self.nanos, per_second);
         let day = SECONDS_PER_DAY * per_second;
