@@ -115,8 +115,8 @@ impl TransportConfig {
 }
 
 impl NatsConfig {
-    /// Returns the versions of the files that are read for each connection. Files with secrets are not included,
-    /// because their contents are part of the configuration.
+    /// Returns the versions of the files that are read for each connection. Files from which other secrets were read
+    /// are not included, because those secrets are part of the configuration.
     #[must_use]
     pub fn file_versions(&self) -> Vec<Option<FileVersion>> {
         let credentials = match &self.credentials {

@@ -2,9 +2,9 @@
 //!
 //! - The replacement fails if the type has been recreated since its columns were read, because the
 //!   cells are encoded for those columns. A recreated type has a new object id.
-//! - The replacement can present `char` and `varchar` columns to the driver as `nvarchar`, so that the server converts
-//!   the text, as for a parameter. The driver would use the code page of the column's language, which is wrong for 437,
-//!   850, 936 and UTF-8.
+//! - The replacement can present `char` and `varchar` columns to the driver as `nvarchar`, so that
+//!   the server converts the text, as for a parameter. The driver would use the code page of the
+//!   column's language, which is wrong for 437, 850, 936 and UTF-8.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
