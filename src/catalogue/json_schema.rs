@@ -50,7 +50,7 @@ impl UrlLoader for NoDocuments {
 pub struct JsonSchema {
     schemas: Schemas,
     index: SchemaIndex,
-    /// Whether the schema has a `multipleOf` that is not an integer, which the library compares as a double.
+    /// Whether the schema has a `multipleOf` that is not an integer. The library compares such a number as a double.
     has_fractional_multiple: bool,
     /// Whether the schema has one of the keywords in `CONDITIONAL`.
     is_conditional: bool,
@@ -187,8 +187,8 @@ fn reason(kind: &ErrorKind<'_, '_>) -> String {
     }
 }
 
-/// Returns the last line of an error in a pattern, which contains the reason. The lines before it show the position of
-/// the error.
+/// Returns the last line of an error in a pattern. This line contains the reason. The lines before it show the position
+/// of the error.
 fn last_line(error: &dyn Error) -> String {
     let text = error.to_string();
     let last = text.lines().next_back().unwrap_or_default();

@@ -42,7 +42,7 @@ impl Catalogue {
         &self.endpoints
     }
 
-    /// Creates an error about an endpoint that violates a rule which cannot be checked with the catalogue alone.
+    /// Creates an error about an endpoint. Used for rules that cannot be checked with the catalogue alone.
     #[must_use]
     pub fn error(&self, id: &EndpointId, key: &str, expected: String) -> CatalogueError {
         let file = self.files.get(id).map(ToString::to_string).unwrap_or_default();

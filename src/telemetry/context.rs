@@ -40,8 +40,8 @@ pub fn trace_id(traceparent: &str) -> Option<&str> {
 /// Runs a future in the context of a request. Cancel safe if the future is. Lines logged while the
 /// future is being dropped also contain the ids.
 ///
-/// This is not an `async fn`, which would store the future twice: as its argument and while
-/// awaiting it.
+/// This is not an `async fn`, because an `async fn` would store the future twice: as its argument
+/// and while awaiting it.
 pub fn scope<F: Future>(ids: Arc<LogContext>, future: F) -> TaskLocalFuture<Arc<LogContext>, F> {
     LOG_CONTEXT.scope(ids, future)
 }

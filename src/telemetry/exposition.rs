@@ -26,7 +26,7 @@ pub fn install(role: Role) {
 /// A counter: its role (`None` for both roles), the metric and its labels.
 type RareCounter = (Option<Role>, names::Metric, &'static [(&'static str, &'static str)]);
 
-/// Counters of rare events, which are initialized to 0. Otherwise, the series would begin with the
+/// Counters of rare events. They are initialized to 0. Otherwise, the series would begin with the
 /// first event, and an alert on the counter's increase would miss that event.
 const RARE_COUNTERS: [RareCounter; 15] = [
     (None, names::CONFIG_RELOADS, &[(names::RESULT, "failed")]),

@@ -163,7 +163,7 @@ fn column(
     } else if let Some(Err(SchemaError::Invalid(error))) =
         definition.schema.as_ref().map(JsonSchema::new)
     {
-        // A schema with which values cannot be validated still becomes part of the documentation, and `fjord check`
+        // A schema that cannot be used to validate values still becomes part of the documentation, and `fjord check`
         // warns about it.
         errors.add(format!("{key}.schema"), format!("expected a JSON Schema: {error}"));
     }

@@ -83,8 +83,7 @@ impl<'a> Matcher<'a> {
         has_type(self.kind, value) || (self.nullable && *value == ExactJson::Null)
     }
 
-    /// Returns the value for the documentation, which is the matcher's own example or a sample of
-    /// its type.
+    /// Returns the value for the documentation: the matcher's own example, or a sample of its type.
     #[must_use]
     pub fn sample(&self) -> ExactJson {
         self.shown.cloned().unwrap_or_else(|| sample(self.kind))

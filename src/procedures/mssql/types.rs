@@ -70,9 +70,9 @@ pub(super) enum SqlType {
     /// `uniqueidentifier`.
     Guid,
     Xml,
-    /// `json`, which a driver without support for it exchanges as text.
+    /// `json`. A driver that does not support this type exchanges its values as text.
     Json,
-    /// `vector`, which a driver without support for it exchanges as the text of a JSON array.
+    /// `vector`. A driver that does not support this type exchanges its values as the text of a JSON array.
     Vector,
     /// `sql_variant`.
     Variant,
