@@ -103,7 +103,7 @@ async fn a_call_counts_until_it_ends_even_if_its_client_has_disconnected() {
     let gateway_toml = "requests_in_flight_per_caller_max = 1\n".to_owned();
     let fleet = Fleet::start(FleetOptions { gateway_toml, ..FleetOptions::default() }).await;
     let (client, running) = (fleet.client(), "fjord_worker_running");
-    // The client disconnects while the call runs.
+    // The client disconnects while the call is running.
     tokio::select! {
         _answer = client.request(Method::POST, "/v1/slow?ms=5000").send() => panic!("the call takes longer"),
         () = wait_for(&fleet.workers[0], running, 1.0) => {}

@@ -34,7 +34,8 @@ const RELOADS: usize = 50;
 /// The maximum growth of the memory after `RELOADS` reloads, in bytes.
 const RELOAD_GROWTH_MAX: i64 = 4_096;
 
-/// Returns a catalogue whose endpoints have the usual number of parameters. Together, they have ten different patterns.
+/// Returns a catalogue whose endpoints have the usual number of parameters. Together, the endpoints have ten different
+/// patterns.
 fn catalogue(name: &str, endpoints: usize) -> String {
     let mut text = String::from("{");
     for n in 0..endpoints {

@@ -53,8 +53,8 @@ async fn the_shipped_permissions_suffice() {
     }
     // This answer is sent in parts.
     assert!(client.get("/v1/large?rows=20000").await.is(200).body.len() > 1 << 20);
-    // The first cancel is sent to all workers, because none has reported progress yet. The second one is sent to the
-    // worker that runs the call.
+    // The first cancel message is sent to all workers, because none has reported progress yet. The second one is
+    // sent to the worker that is running the call.
     for wait in [50, 700] {
         let response = client.request(Method::GET, "/v1/slow?ms=30000");
         let response = response.timeout(Duration::from_millis(wait)).send().await;

@@ -109,8 +109,8 @@ async fn prometheus_and_the_load_generator_agree() {
     assert!(concurrent > slots, "the generator does not saturate the slots: {concurrent}");
     assert!(full > 0.7 && used > 0.7 * slots, "both queues are saturated");
     assert!(idle < 0.01, "an idle queue is not saturated");
-    // Requests in transit between the roles are neither waiting nor running. On a busy machine there are many of
-    // them.
+    // Requests in transit between the roles are neither waiting nor running. On a busy machine, there are many
+    // such requests.
     assert_near("waiting and running", waiting + used, concurrent, 0.5);
 
     // The totals are exact once the last request is included in a scrape.

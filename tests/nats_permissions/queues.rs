@@ -70,7 +70,8 @@ async fn a_user_for_each_queue_suffices() {
     for caller in callers {
         assert_eq!(caller.await.expect("the caller does not panic"), 200);
     }
-    // The gateway sends one cancel to all workers of the queue, and another one to the worker that runs the call.
+    // The gateway sends one cancel message to all workers of the queue, and another one to the worker that is running
+    // the call.
     for wait in [50, 700] {
         let response = client.request(Method::GET, "/v1/reports?ms=30000");
         let response = response.timeout(Duration::from_millis(wait)).send().await;
@@ -81,7 +82,7 @@ async fn a_user_for_each_queue_suffices() {
         (fleet.workers[1].metric(running).await < 0.5).then_some(())
     })
     .await;
-    // A connection breaks while a call runs, so the gateway requests the lost answer again.
+    // A connection breaks while a call is running, so the gateway requests the lost answer again.
     let slow = client.clone();
     let response = Tasks::new().spawn(async move { slow.get("/v1/reports?ms=1000").await });
     eventually_some("it runs", SOON, async || {

@@ -16,7 +16,7 @@ pub(super) enum Packet {
     Control { worker: usize, life: u32, job: u64, control: Control },
     /// A declined offer.
     Decline { worker: usize, life: u32, offer: OfferId },
-    /// A cancel that all workers receive, because the gateway does not know which one runs the job.
+    /// A cancel message to all workers. The gateway does not know which of them is running the job.
     BroadcastCancel { request: usize, attempt: u32 },
     /// A message that asks a worker to identify itself.
     QueryMember { worker: usize },

@@ -61,8 +61,8 @@ enum JobStage {
 impl SimulatedWorker {
     pub(super) fn new(life: u32) -> Self {
         let mut slots = Slots::new(LIMIT, 100, OFFER_TIMEOUT);
-        // In every other life of a worker, a short call is recorded at the start. The worker therefore accepts a
-        // backlog, which then waits for long calls.
+        // In every second life of a worker, a short call is recorded at the start. The worker therefore accepts
+        // a backlog, which then waits for long calls.
         if life % 2 == 1 {
             slots.latency.record_call(Duration::from_millis(2));
         }

@@ -99,7 +99,7 @@ async fn a_file_that_changes_before_the_login_does_costs_two_attempts() {
     assert_eq!((one.attempts(), one.state().logins()), (9, 7));
 }
 
-/// Without the file, the worker does not have another password.
+/// Without the file, the worker has no other password.
 #[tokio::test]
 async fn a_changed_login_refuses_one_attempt_however_many_calls_wait() {
     let mut one = ServerWithFile::start().await;

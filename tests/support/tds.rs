@@ -134,7 +134,7 @@ pub(crate) struct FakeState {
     pub(crate) logins: Mutex<Vec<TdsLogin>>,
     /// The number of login attempts, successful or not.
     pub(crate) attempts: AtomicUsize,
-    /// The number of cancels received.
+    /// The number of attention signals (requests to cancel) received.
     pub(crate) attentions: AtomicUsize,
     /// The number of transactions rolled back by a batch.
     pub(crate) rollbacks: AtomicUsize,

@@ -30,7 +30,7 @@ mod pending;
 pub(super) mod recovery;
 pub mod rejections;
 
-/// Routes replies to the requests that wait for them.
+/// Routes replies to the requests that are waiting for them.
 #[derive(Debug)]
 pub struct ReplyRouter {
     base: Subject,

@@ -43,7 +43,7 @@ pub struct SessionOptions {
     pub attempts: u32,
     /// The wait for the first reply to the first attempt. Later attempts wait at least as long.
     pub accept_timeout: Duration,
-    /// The time for which a worker that runs the call can be silent before it counts as lost.
+    /// The time for which a worker that is running the call can be silent before it counts as lost.
     pub progress_timeout: Duration,
     /// The maximum size, in bytes, of an answer that is assembled from parts.
     pub answer_bytes_max: usize,

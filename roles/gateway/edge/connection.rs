@@ -1,5 +1,5 @@
 //! Serves one connection with hyper, as HTTP/1.1 or HTTP/2 as negotiated, within all limits. Ambiguous requests are
-//! rejected here. All others are handled by an `HttpService`.
+//! rejected here. All other requests are handled by an `HttpService`.
 
 use std::convert::Infallible;
 use std::fmt::Debug;

@@ -186,8 +186,8 @@ async fn accept(mut acceptor: Acceptor, state: Arc<ListenerState>) {
             (stream, address) = acceptor.next() => on_accept(stream, address, &state),
         }
     }
-    // Closing the socket would reset connections that clients have already established. Some of them might not be in
-    // the accept queue yet, so the loop does not end when the queue is empty, but after a pause without new
+    // Closing the socket would reset connections that clients have already established. Some of these connections might
+    // not be in the accept queue yet, so the loop does not end when the queue is empty, but after a pause without new
     // connections.
     let end = Instant::now() + LAST_CONNECTIONS_MAX;
     while Instant::now() < end

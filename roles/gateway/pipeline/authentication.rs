@@ -86,7 +86,7 @@ impl Pipeline {
         }
     }
 
-    /// Counts a request in flight, unless its caller has too many of them.
+    /// Counts a request in flight, unless its caller already has too many requests in flight.
     fn count_in_flight(
         &self,
         key: CallerKey,

@@ -21,7 +21,7 @@ pub(super) fn evaluate(
     endpoint: &Endpoint,
     mut response: Response,
 ) -> Result<Response, Problem> {
-    // Preconditions do not matter if the status is not 2xx without them (RFC 9110 §13.2.1).
+    // Preconditions do not matter if the status would not be 2xx without them (RFC 9110 §13.2.1).
     if !request.method.is_safe() || !response.status().is_success() {
         return Ok(response);
     }

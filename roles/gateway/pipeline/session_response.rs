@@ -106,7 +106,8 @@ fn discard_content(response: &mut Response) {
     }
 }
 
-/// Forwards the headers of an answer that the endpoint declares. A worker is not trusted to have checked their values.
+/// Forwards those headers of an answer that the endpoint declares. A worker is not trusted to have checked their
+/// values.
 fn forward_headers(
     headers: Vec<(ResponseHeader, String)>,
     endpoint: &Endpoint,

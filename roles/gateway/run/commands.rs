@@ -57,8 +57,8 @@ impl GatewayProcess {
             ControlCommand::WeighQueues { endpoint, weights } => {
                 self.weigh_queues(&endpoint, &weights).map_err(|fault| vec![fault])
             }
-            // Nothing to do. The receiver passes all other commands for queues only to workers, and executes the
-            // command for logs itself.
+            // There is nothing to do. The receiver passes all other commands for queues only to workers, and
+            // executes the log command itself.
             ControlCommand::FinishReload { .. }
             | ControlCommand::PauseQueues { .. }
             | ControlCommand::ResumeQueues { .. }

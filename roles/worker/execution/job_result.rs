@@ -125,7 +125,8 @@ impl JobResult {
         }
     }
 
-    /// Converts the result into the final that follows `parts` parts. It is never a refusal.
+    /// Converts the result into the final that follows `parts` parts. The result is never reported
+    /// as a refusal.
     fn into_last(self, request_id: &str, parts: u32) -> Final {
         let mut last = Final { parts, ..self.into_final(request_id) };
         if last.status >= 500 {

@@ -38,7 +38,7 @@ pub struct GroupMembership {
     /// The newest version of the queue. Until the database has verified it, the worker serves the previous version,
     /// even after an outage.
     pub versions: watch::Receiver<Arc<QueueVersion>>,
-    /// Runs the jobs. It has the configuration of the worker.
+    /// The executor of the jobs. It has the configuration of the worker.
     pub executor: Arc<Executor>,
     /// The readiness of all queues, to which this queue reports its state.
     pub readiness: Arc<QueueReadiness>,

@@ -51,7 +51,7 @@ pub struct FreedSlot<W> {
 pub struct ExpiredWaits<W> {
     /// The number of offers that were not answered in time.
     pub offers_expired: usize,
-    /// New offers to send, because the expired ones freed their slots.
+    /// New offers to send, because the expired offers have freed their slots.
     pub offers: Vec<Offer>,
     /// Requests to refuse because they have waited in the backlog for too long.
     pub evicted: Vec<SlotRequest<W>>,

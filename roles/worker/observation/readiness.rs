@@ -10,7 +10,7 @@ use crate::admin::Readiness;
 /// The name of the queues' readiness component.
 const COMPONENT: &str = "queues";
 
-/// The state of every queue. The worker is ready if it serves at least one.
+/// The state of every queue. The worker is ready if it serves at least one queue.
 #[derive(Debug)]
 pub struct QueueReadiness {
     readiness: Readiness,

@@ -45,7 +45,7 @@ async fn a_dry_run_that_commits_fails_and_runs_once() {
         ("INSERT e; COMMIT", 0),
         ("INSERT e; ROLLBACK; INSERT e", 0),
         ("INSERT e; COMMIT; COMMIT", 1),
-        // The number of open transactions is unchanged, but they are new transactions.
+        // The number of open transactions is unchanged, but the transactions are new.
         ("INSERT e; COMMIT; COMMIT; BEGIN", 1),
         ("INSERT e; COMMIT; COMMIT; BEGIN; INSERT e", 1),
         ("INSERT e; COMMIT; COMMIT; THROW 50422", 1),

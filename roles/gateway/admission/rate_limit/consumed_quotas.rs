@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::catalogue::endpoint::RateLimit;
 use crate::roles::gateway::client::network::ClientNetwork;
 
-/// The maximum number of quotas of each kind of caller for which a gateway collects consumption between two messages.
+/// The maximum number of quotas, for each kind of caller, whose consumption a gateway collects between two messages.
 /// Each gateway enforces any further quotas separately.
 const CALLERS_MAX: usize = 8_192;
 /// The maximum consumption in one entry, expressed as a time. It is longer than the sum of the longest window (24 h)

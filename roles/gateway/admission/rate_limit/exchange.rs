@@ -1,5 +1,5 @@
-//! Reports the consumption of this gateway's callers to the other gateways, and counts the consumption that they
-//! report.
+//! Reports the consumption of this gateway's callers to the other gateways, and counts the consumption that the other
+//! gateways report.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

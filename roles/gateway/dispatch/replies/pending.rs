@@ -1,4 +1,5 @@
-//! A request that waits for replies, and the bytes of the replies that its session has not read.
+//! A request that is waiting for replies, and the bytes of the replies that its session has not
+//! read.
 
 use tokio::sync::mpsc;
 
@@ -18,7 +19,7 @@ pub struct ReplyLimits {
     pub execution: Execution,
 }
 
-/// One request that waits for replies.
+/// One request that is waiting for replies.
 #[derive(Debug)]
 pub(super) struct PendingRequest {
     pub(super) queue: u32,

@@ -55,7 +55,7 @@ impl Requester<'_> {
 pub(super) enum CoalescedRole {
     /// The request started the call.
     Leader,
-    /// The request waits for the call of another request.
+    /// The request is waiting for the call of another request.
     Follower,
 }
 

@@ -37,8 +37,8 @@ impl AnswerKey {
         }
     }
 
-    /// Returns whether an answer can be sent to the clients that request it. Its headers must be valid, and it must be
-    /// in the representation that they accept.
+    /// Returns whether an answer can be sent to the clients that request it. The answer's headers must be valid, and
+    /// the answer must be in the representation that the clients accept.
     pub(super) fn is_valid_answer(&self, answer: &Final) -> bool {
         let Some(endpoint) = self.endpoint.upgrade() else { return false };
         let content_type = &*answer.content_type;

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use crate::envelope::Final;
 use crate::message::Subject;
 
-/// The attempts of a session: their number, and the open ones, which may still be answered.
+/// The attempts of a session: their number, and the open attempts, which may still be answered.
 #[derive(Debug)]
 pub(super) struct Attempts {
     made: u32,

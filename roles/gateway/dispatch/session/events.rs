@@ -113,7 +113,7 @@ pub enum PublishFailure {
     NoAnswerMemory,
 }
 
-/// The reason why a request waits.
+/// The reason why a request is waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitReason {
     /// The workers that received the request have refused it.

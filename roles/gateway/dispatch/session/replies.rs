@@ -30,7 +30,8 @@ impl Session {
                 if self.revokes_grant(attempt, control.as_ref()) {
                     self.grant = None;
                     if self.client_left {
-                        // The client no longer waits for the answer, so the request is not sent again.
+                        // The client is no longer waiting for the answer, so the request is not sent
+                        // again.
                         self.attempts.close(attempt);
                         return self.end(SessionEnd::ClientGone, context);
                     }

@@ -15,7 +15,8 @@ use crate::roles::gateway::dispatch::session::{PublishFailure, SessionEnd};
 pub enum DriverEvent {
     /// The request was read and admitted.
     Start {
-        /// Whether the request may be sent to the group immediately. Otherwise it joins the wait queue.
+        /// Whether the request may be sent to the group immediately. Otherwise, it joins the wait
+        /// queue.
         may_send_to_group: bool,
     },
     /// A reply to one of the session's attempts.

@@ -58,7 +58,7 @@ impl QueueWaiter {
         self.id.is_some()
     }
 
-    /// Returns why the waiter waits, if the reason depends on replies that other sessions receive.
+    /// Returns why the waiter is waiting, if the reason depends on replies that other sessions receive.
     pub(super) fn reason(&self, queue: &WaitQueue) -> Option<WaitReason> {
         let is_unregistered = self.id.is_some_and(|id| queue.is_unregistered(id));
         is_unregistered.then(|| queue.unregistered_reason())

@@ -21,9 +21,9 @@ const AGE_RANGE: RangeInclusive<Duration> = Duration::from_mins(48)..=Duration::
 const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 /// The maximum time for a client to read its last responses after a graceful shutdown has begun.
 const LAST_RESPONSES_MAX: Duration = Duration::from_hours(1);
-/// The number of requests, as a multiple of the concurrent streams, that a client can still send after a graceful shutdown has
-/// begun, because they may already be in transit. A client that sends that many ignores GOAWAY. hyper itself would not
-/// disconnect it.
+/// The maximum number of requests, as a multiple of the concurrent streams, that may already be in transit when a
+/// graceful shutdown begins. A client that sends this many requests afterwards ignores GOAWAY. hyper itself would not
+/// disconnect such a client.
 const LATE_REQUESTS_PER_STREAM: u32 = 2;
 
 /// The outcome of a connection.

@@ -9,7 +9,8 @@ use super::VALIDATE;
 use crate::roles::gateway::edge::compression::stored_body::{StoredBody, StoredBodyRequest};
 use crate::roles::gateway::response::Response;
 
-/// Swagger UI. `build.rs` takes its files from the crate `utoipa-swagger-ui-vendored`, and stores them as gzip files.
+/// Swagger UI. `build.rs` takes the files of Swagger UI from the crate `utoipa-swagger-ui-vendored`, and stores them as
+/// gzip files.
 const SWAGGER_SCRIPT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui.js.gz"));
 const SWAGGER_STYLE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui.css.gz"));
 const SWAGGER_LICENSE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui.license.gz"));

@@ -59,8 +59,8 @@ impl JobTask {
             // The gateway expects no further reply after it has denied a claim.
             Ok(Ok(Consent::Denied) | Err(_)) => Err(Outcome::NotGranted),
             Err(_) => {
-                // A grant may still arrive, but the job no longer waits for it. The refusal lets
-                // the gateway send the request to another worker.
+                // A grant may still arrive, but the job is no longer waiting for it. The refusal
+                // lets the gateway send the request to another worker.
                 self.refuse(RefusalReason::Unavailable);
                 Err(Outcome::ClaimTimeout)
             }

@@ -217,7 +217,7 @@ fn own_status(number: u32) -> Option<u16> {
     STATUS_NUMBERS.contains(&number).then_some(status)
 }
 
-/// Maps a database error. The client never gets its message.
+/// Maps a database error. The client never gets the error's message.
 fn map_server_error(
     job: &Job,
     error: &SentError,

@@ -17,7 +17,7 @@ use crate::telemetry::context;
 use super::admission::AdmittedRequest;
 use super::{Queue, QueueLimit};
 
-/// Work that waits for a slot.
+/// Work that is waiting for a slot.
 #[derive(Debug)]
 pub enum QueuedWork {
     /// A request whose job has not been started.

@@ -1,5 +1,5 @@
-//! Distinguishes a client that has closed its sending side and waits for its response (`nc -N`) from a client that has
-//! disconnected.
+//! Distinguishes a client that has closed its sending side and is waiting for its response (`nc -N`) from a client that
+//! has disconnected.
 //!
 //! In both cases, reads return the end of the stream. However, a client that has disconnected answers any data with a
 //! reset. So if the request is not answered quickly, we send an interim response, which an HTTP/1.1 client ignores (RFC

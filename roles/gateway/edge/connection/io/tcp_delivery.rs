@@ -27,7 +27,7 @@ struct TcpInfo;
 
 getsockopt_impl!(TcpInfo, libc::IPPROTO_TCP, libc::TCP_INFO, TcpInfoStart, GetStruct<TcpInfoStart>);
 
-/// Delivery counters of a socket. Over TLS they count encrypted bytes.
+/// Delivery counters of a socket. Over TLS, they count encrypted bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct TcpDelivery {
     pub(super) acknowledged_bytes: u64,

@@ -22,7 +22,7 @@ const DRAIN_BYTES_MAX: usize = 64 * 1024;
 /// The maximum time that the response waits for the rest of the body.
 const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 
-/// Reads the rest of an HTTP/1.1 body if it is small. Otherwise announces that the connection closes after the
+/// Reads the rest of an HTTP/1.1 body if it is small. Otherwise, announces that the connection will close after the
 /// response, and `StallTimeout` then lingers. This function is cancel safe.
 pub(in super::super) async fn drain_or_close(mut body: RequestBody, response: &mut Response) {
     let closes = response.headers().get(CONNECTION).is_some_and(|value| value == "close");

@@ -1,5 +1,5 @@
 //! Simulates a queue with one slot under sustained overload, in virtual time. One client sends more than its share and
-//! gives up on requests that wait too long. The others send one request at a time.
+//! gives up on requests that wait too long. The other clients send one request at a time.
 
 use std::collections::BTreeMap;
 
