@@ -8,8 +8,8 @@ use regex::Regex;
 use super::SourceFile;
 use super::code::{blank_literals, without_unit_tests};
 
-/// The path of a module within the crate. For example, the path of `roles/gateway/session.rs` is `["roles",
-/// "gateway", "session"]`.
+/// The path of a module within the crate. For example, the path of `roles/gateway/session.rs` is
+/// `["roles", "gateway", "session"]`.
 type ModulePath = Vec<String>;
 
 /// A use of one module's item by another module.
