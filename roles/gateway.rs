@@ -1,6 +1,6 @@
 //! The gateway, which accepts HTTPS requests and answers each of them exactly once.
 //!
-//! Requests pass through `edge`, `pipeline`, `admission` and `dispatch`; `observation` records
+//! Requests pass through `edge`, `pipeline`, `admission` and `dispatch`. `observation` records
 //! them.
 
 pub mod active_config;

@@ -1,4 +1,5 @@
-//! The admin listener, which serves `/metrics`, `/healthz`, `/readyz`, `/status`, and a page at `/` that shows the fleet.
+//! The admin listener. It serves `/metrics`, `/healthz`, `/readyz` and `/status`, and a page at `/` that shows the
+//! fleet.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -34,12 +35,12 @@ use allowed_hosts::AllowedHosts;
 
 pub use readiness::Readiness;
 
-/// The maximum number of open connections: enough for Prometheus, a health check and a person. A
-/// further connection closes the oldest, so that idle connections cannot keep others out.
+/// The maximum number of open connections. This is enough for Prometheus, a health check and a person. When a further
+/// connection is opened, the oldest one is closed, so that idle connections cannot keep others out.
 const CONNECTIONS_MAX: usize = 64;
-/// The longest wait for the headers of a request, and for the next request on an idle connection.
+/// The maximum time to wait for the headers of a request, and for the next request on an idle connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// The maximum lifetime of a connection. Only slow readers reach it: responses take milliseconds.
+/// The maximum lifetime of a connection. Only clients that read slowly reach it, because responses take milliseconds.
 const CONNECTION_AGE_MAX: Duration = Duration::from_mins(10);
 /// The maximum size of a request head, in bytes. Requests have no body.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
@@ -47,7 +48,7 @@ const HEAD_BYTES_MAX: usize = 8 * 1024;
 /// A function that returns the body of a `/status` response. It must not block.
 pub type StatusSource = Arc<dyn Fn() -> Value + Send + Sync>;
 
-/// The data that the admin listener serves. Cheap to clone.
+/// The data that the admin listener serves. Cloning it is cheap.
 #[derive(Clone)]
 pub struct ProcessHealth {
     /// The parts of the process that must be ready.
@@ -74,7 +75,7 @@ pub struct Admin {
 type AdminResponse = Response<Full<Bytes>>;
 
 impl Admin {
-    /// Binds the address. Requests are answered only after `serve`.
+    /// Binds the address. Requests are answered only after `serve` has been called.
     ///
     /// # Errors
     /// Returns `ListenError` with the address and the reason.
@@ -89,8 +90,7 @@ impl Admin {
         self.acceptor.address()
     }
 
-    /// Serves requests until `stop` is set. A process sets it last, so that its drain can be
-    /// observed.
+    /// Serves requests until `stop` is set. A process sets `stop` last, so that its drain can be observed.
     pub fn serve(mut self, health: ProcessHealth, tasks: &Tasks, stop: Cancel) {
         let spawner = tasks.clone();
         let service = Arc::new(AdminService { health, hosts: self.hosts });
@@ -109,7 +109,7 @@ impl Admin {
     }
 }
 
-/// The data that all connections share.
+/// The data shared by all connections.
 struct AdminService {
     health: ProcessHealth,
     hosts: AllowedHosts,
@@ -120,8 +120,8 @@ struct AdminService {
 struct OpenConnections(VecDeque<JoinHandle<()>>);
 
 impl OpenConnections {
-    /// Closes the oldest connections if the limit is reached. Responses take milliseconds, so these
-    /// are most likely idle.
+    /// Closes the oldest connections if the limit is reached. They are most likely idle, because responses take
+    /// milliseconds.
     fn make_room(&mut self) {
         self.0.retain(|connection| !connection.is_finished());
         while self.0.len() >= CONNECTIONS_MAX

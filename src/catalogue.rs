@@ -1,4 +1,4 @@
-//! The catalogue: the definitions of all endpoints, which both roles read from the same JSON files.
+//! The catalogue: the definitions of all endpoints. Both roles read them from the same JSON files.
 
 pub mod auth;
 mod build;

@@ -46,7 +46,7 @@ pub struct Layers {
     pub set: Vec<String>,
 }
 
-/// Not derived, because the value of `--set` may be a secret.
+/// `Debug` is not derived, because the value of `--set` may be a secret.
 impl fmt::Debug for Layers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut layers = f.debug_struct("Layers");
@@ -127,7 +127,7 @@ pub struct InitArguments {
     pub auth: Option<AuthChoice>,
 }
 
-/// Not derived, because the connection string contains a password.
+/// `Debug` is not derived, because the connection string contains a password.
 impl fmt::Debug for InitArguments {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("InitArguments").field("directory", &self.directory).finish_non_exhaustive()
@@ -194,7 +194,7 @@ pub struct CallArguments {
     pub json: bool,
 }
 
-/// Not derived, because parameter values must not be shown.
+/// `Debug` is not derived, because parameter values must not be shown.
 impl fmt::Debug for CallArguments {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CallArguments").field("endpoint", &self.endpoint).finish_non_exhaustive()

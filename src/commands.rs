@@ -39,28 +39,29 @@ mod test;
 
 /// The exit status of a command that failed.
 pub const EXIT_FAILED: u8 = 1;
-/// The exit status for invalid usage, or for an error in the configuration that a command found.
+/// The exit status for invalid usage, or for a configuration error found by a command.
 pub const EXIT_USAGE: u8 = 2;
-/// The exit status of `fjord ec2 watch` if the autoscaling group terminates the instance before it is drained, or there is no
-/// lifecycle action to complete. systemd does not restart the unit, because another attempt would not change this.
+/// The exit status of `fjord ec2 watch` if the autoscaling group terminates the instance before it is drained, or if
+/// there is no lifecycle action to complete. systemd does not restart the unit, because another attempt would have the
+/// same result.
 pub const EXIT_TERMINATION_FAILED: u8 = 3;
-/// The exit status for an error in the configuration that a role finds when it starts: `EX_CONFIG` from sysexits.h. systemd
-/// does not restart the unit (`RestartPreventExitStatus=`), because the next start would find the same error.
+/// The exit status for a configuration error found by a role when it starts (`EX_CONFIG` in sysexits.h). systemd does
+/// not restart the unit (`RestartPreventExitStatus=`), because the next start would find the same error.
 pub const EXIT_CONFIG: u8 = 78;
 
 /// The output streams of a command.
 #[derive(Debug)]
 pub struct Output<O, E> {
-    /// The result.
+    /// Receives the result.
     pub out: O,
-    /// Errors and warnings.
+    /// Receives errors and warnings.
     pub err: E,
 }
 
 /// The functions of the roles that commands call.
 #[derive(Clone, Copy, Debug)]
 pub struct RoleFunctions {
-    /// Makes the call of `fjord call`.
+    /// Executes the call for `fjord call`.
     pub call_endpoint: CallFunction,
     /// Prepares the roles for `fjord check` and `fjord dev`.
     pub prepare: PrepareFunction,
@@ -92,7 +93,7 @@ pub fn run(command: &Command, sources: &Sources, roles: RoleFunctions) -> ExitCo
         Command::Reload(arguments) => reload::run(arguments, sources, &mut output),
         Command::Call(arguments) => call::run(arguments, sources, roles.call_endpoint, &mut output),
         Command::Test(arguments) => {
-            // It writes on another thread.
+            // The command locks the output itself, on another thread.
             drop(output);
             return test::run(arguments, sources, roles.open_local_api);
         }
@@ -107,7 +108,7 @@ pub fn run(command: &Command, sources: &Sources, roles: RoleFunctions) -> ExitCo
     status.unwrap_or_else(|error| failed_to_write(&error, &mut output.err))
 }
 
-/// Prints lines, each after `label` and a colon.
+/// Prints lines, each preceded by `label` and a colon.
 ///
 /// # Errors
 /// Returns an I/O error if the output cannot be written.
@@ -150,13 +151,12 @@ fn completions(shell: clap_complete::Shell, out: &mut impl Write) -> io::Result<
     Ok(ExitCode::SUCCESS)
 }
 
-/// Handles an output error. A closed pipe counts as success, because its reader wants no more
-/// output.
+/// Handles an output error. A closed pipe counts as success, because the reader does not want any more output.
 fn failed_to_write(error: &io::Error, err: &mut impl Write) -> ExitCode {
     if error.kind() == io::ErrorKind::BrokenPipe {
         return ExitCode::SUCCESS;
     }
-    // If this fails too, only the exit status reports the error.
+    // If this write fails too, only the exit status reports the error.
     writeln!(err, "error: cannot write the output: {error}").ok();
     ExitCode::from(EXIT_FAILED)
 }

@@ -68,14 +68,15 @@ pub struct Config {
     pub admin: AdminConfig,
     /// The log.
     pub log: LogConfig,
-    /// The export of traces; `None` if `traces.endpoint` is not set.
+    /// The export of traces. `None` if `traces.endpoint` is not set.
     pub traces: Option<TracesConfig>,
     /// The durations of the drain phases.
     pub lifecycle: LifecycleConfig,
 }
 
 impl Config {
-    /// Returns the keys and sections whose values differ in a reloaded configuration and take effect only after a restart.
+    /// Returns the keys and sections whose values differ in a reloaded configuration but whose new values take effect
+    /// only after a restart.
     #[must_use]
     pub fn fixed_differences(&self, other: &Self) -> Vec<&'static str> {
         let (messaging, new) = (&self.messaging, &other.messaging);
@@ -100,22 +101,22 @@ impl Config {
     }
 }
 
-/// A valid configuration and its warnings.
+/// A valid configuration with its warnings.
 #[derive(Clone, Debug)]
 pub struct LoadedConfig {
     /// The configuration.
     pub config: Config,
-    /// Every key with its value and origin; secrets are redacted.
+    /// Every key with its value and origin. Secrets are redacted.
     pub entries: Vec<SettingEntry>,
     /// Warnings about settings that are allowed but questionable. They are logged at startup.
     pub warnings: Vec<ConfigError>,
-    /// The files that settings name and that this process reads.
+    /// The files that are named in settings and read by this process.
     pub files: Vec<ConfiguredFile>,
 }
 
 impl LoadedConfig {
-    /// Completes an error that was found after the configuration had been read: adds the key and the
-    /// layer to an error about a file, and the layer to an error about a key.
+    /// Completes an error that was found after the configuration had been read. Adds the key and the layer to an error
+    /// about a file, and the layer to an error about a key.
     #[must_use]
     pub fn locate(&self, error: ConfigError) -> ConfigError {
         let names_file = |file: &&ConfiguredFile| file.path.as_os_str() == error.location.as_str();
@@ -140,8 +141,8 @@ impl LoadedConfig {
 impl Config {
     /// Reads and merges all layers, and validates the result.
     ///
-    /// If a role is selected, its sections must be complete and the files they name must be
-    /// readable. Other sections are validated too, but the files they name are not opened.
+    /// If a role is selected, its sections must be complete, and the files named in them must be readable. Other
+    /// sections are validated too, but the files named in them are not opened.
     ///
     /// # Errors
     /// Returns all errors, sorted by location and key.
@@ -152,7 +153,7 @@ impl Config {
         }
     }
 
-    /// Returns the sections that contain keys in any layer. Layers that cannot be read are ignored.
+    /// Returns the sections that contain keys in any layer. Unreadable layers are ignored.
     #[must_use]
     pub fn sections(sources: &Sources) -> Vec<String> {
         let figment = sources.merge(&mut Vec::new());
@@ -163,9 +164,8 @@ impl Config {
         sections.filter(|(_, value)| has_keys(value)).map(|(name, _)| name).collect()
     }
 
-    /// Reads the configuration like `load`, and returns it even if it has errors. Settings with an
-    /// error then have their default, so the configuration can be used only to look for further
-    /// errors.
+    /// Reads the configuration like `load`, but returns it even if it has errors. Invalid settings are then replaced by
+    /// their defaults, so the configuration is suitable only for finding further errors.
     #[must_use]
     pub fn load_with_errors(sources: &Sources) -> (Option<LoadedConfig>, Vec<ConfigError>) {
         let mut errors = Vec::new();
@@ -187,8 +187,8 @@ impl Config {
     }
 }
 
-/// Removes the errors that are caused only by a missing directory. If it is the default directory,
-/// adds a hint that another one can be chosen.
+/// Removes the errors that are caused only by a missing directory. If the missing directory is the default one, adds a
+/// hint that another directory can be chosen.
 fn explain_missing_directory(sources: &Sources, mut errors: Vec<ConfigError>) -> Vec<ConfigError> {
     let directory = sources.directory();
     if directory.is_dir() {
@@ -206,9 +206,10 @@ fn explain_missing_directory(sources: &Sources, mut errors: Vec<ConfigError>) ->
 
 fn read(table: &mut SettingsTable<'_>, sources: &Sources) -> Option<Config> {
     let role = sources.role;
-    // The settings of a role may be in the environment of its unit alone, which a command does not have.
+    // A role's settings may exist only in the environment of the role's systemd unit, which is not visible to a
+    // command.
     let running = role.filter(|_| !sources.may_be_incomplete);
-    // Files are checked only if this process uses their section.
+    // Files are checked only if this process uses the section that names them.
     let used_by = |table: &mut SettingsTable<'_>, roles: &[Role]| {
         let is_used = if sources.only_nats_files {
             roles.len() == Role::ALL.len()

@@ -1,4 +1,4 @@
-//! A call that `fjord call` makes through the gateway's dispatcher, without a gateway process.
+//! The call that `fjord call` makes through the gateway's dispatcher without running a gateway.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use crate::future::BoxFuture;
 use crate::messaging::{Transport, TransportError};
 use crate::problem::Problem;
 
-/// A checked request for one endpoint, with all data that is needed to dispatch it.
+/// A checked request for one endpoint, with all the data needed to dispatch it.
 #[derive(Debug)]
 pub struct EndpointCall {
     /// The endpoint.
     pub endpoint: Arc<Endpoint>,
-    /// The request as it is sent to a worker.
+    /// The request in the form in which it is sent to a worker.
     pub request: Request,
     /// The configuration that the dispatcher uses.
     pub config: Config,
@@ -28,7 +28,7 @@ pub struct EndpointCall {
 pub struct EndpointCallResult {
     /// A worker's answer, or the problem that a client would have received.
     pub answer: Result<Final, Problem>,
-    /// The queue that the request was sent to.
+    /// The queue to which the request was sent.
     pub queue: QueueName,
     /// The number of attempts.
     pub attempts: u32,

@@ -1,5 +1,5 @@
-//! The protocol between gateways and workers: requests, replies and control messages, and how NATS
-//! messages carry them. `docs/PROTOCOL.md` specifies it for other languages.
+//! The protocol between gateways and workers: requests, replies and control messages, and their encoding as NATS
+//! messages. `docs/PROTOCOL.md` specifies it for other languages.
 
 pub mod control;
 pub mod headers;
@@ -14,7 +14,8 @@ pub use reply::{AnswerHead, Final, RefusalReason, Reply};
 pub use request::Request;
 pub use worker::{WORKERS_TOKEN, WorkerId};
 
-/// The last token of the subject on which gateways tell each other what callers have consumed of their rate limits.
+/// The last token of the subject on which gateways report to each other how much of their rate limits callers have
+/// used.
 pub const RATE_TOKEN: &str = "rate";
 
 /// A message that violates the protocol.

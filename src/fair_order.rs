@@ -1,48 +1,50 @@
-//! Waiters of several owners, served in turn (round-robin): each owner is served once per round, and the waiters of one owner are
+//! Serves the waiters of several owners in turn (round-robin). Each owner is served once per round, and its waiters are
 //! served first come, first served.
 //!
-//! Turns belong to owners. An owner that begins to wait gets the last turn, and so does one that has been served. So while an owner waits,
-//! each other owner is served at most once, however many waiters it has and whichever of them leave.
+//! Turns belong to owners, not to waiters. An owner gets the last turn when it starts waiting and each time it has been
+//! served. While an owner waits, every other owner is therefore served at most once. This does not depend on how many
+//! waiters the other owner has or which of them leave.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::hash::Hash;
 
-/// The number of an owner's last turns from which the length of its rounds is computed.
+/// The maximum number of recent turns of an owner from which the length of a round is estimated.
 const TURNS_MEASURED: usize = 4;
 
-/// The position of a waiter. Two positions are equal if they are those of the same waiter; they are ordered by arrival.
+/// The position of a waiter. Positions are ordered by the waiters' arrival and are equal only if they belong to the
+/// same waiter.
 #[derive(Clone, Copy, Debug)]
 pub struct FairPosition<K> {
     owner: K,
     arrival: u64,
-    /// The turn that the owner gets back if the waiter is restored.
+    /// The owner's turn. `restore` gives it back to the owner.
     turn: u64,
 }
 
-/// Waiters (`V`) of several owners (`K`), in the order in which they are served.
+/// Waiters (`V`) of several owners (`K`), in the order in which they will be served.
 ///
-/// It has entries only for owners with waiters, so a limit on waiters bounds its size. All operations on a waiter take logarithmic
-/// time.
+/// Only owners that have waiters take up space, so a limit on the number of waiters also limits the size. Every
+/// operation on a waiter takes logarithmic time.
 #[derive(Debug)]
 pub struct FairOrder<K, V> {
     len: usize,
     served: u64,
-    /// The last number that was used for an arrival or a turn.
+    /// The last number that was assigned to an arrival or a turn.
     last_number: u64,
     owners: HashMap<K, OwnerWaiters<V>>,
-    /// The owners by turn.
+    /// The owners, ordered by turn.
     turns: BTreeMap<u64, K>,
-    /// The turns of the owners by their number of waiters.
+    /// The owners' turns, grouped by number of waiters.
     turns_by_len: BTreeMap<usize, BTreeSet<u64>>,
 }
 
-/// The waiters of one owner, by arrival.
+/// The waiters of one owner, ordered by arrival.
 #[derive(Debug)]
 struct OwnerWaiters<V> {
     turn: u64,
     waiters: BTreeMap<u64, V>,
-    /// The values of `served` at the owner's last turns: at most `TURNS_MEASURED` values.
+    /// The value of `served` at each of the owner's most recent turns. Contains at most `TURNS_MEASURED` values.
     served_at: VecDeque<u64>,
 }
 
@@ -66,7 +68,7 @@ impl<K: Copy + Eq + Hash, V> FairOrder<K, V> {
         self.len == 0
     }
 
-    /// Adds a waiter as the last one of its owner.
+    /// Adds a waiter behind the other waiters of its owner.
     pub fn push(&mut self, owner: K, waiter: V) -> FairPosition<K> {
         let arrival = self.next_number();
         let turn = self.owners.get(&owner).map_or(arrival, |known| known.turn);
@@ -75,8 +77,8 @@ impl<K: Copy + Eq + Hash, V> FairOrder<K, V> {
         position
     }
 
-    /// Puts a waiter that was taken, but was not served, back at its position, and gives its owner the used turn back. If the waiter is
-    /// there already, only replaces its value and returns `false`.
+    /// Puts back a waiter that was taken but not served. The waiter returns to its position, and its owner gets the
+    /// used turn back. If the waiter is still at its position, replaces its value and returns `false`.
     pub fn restore(&mut self, position: FairPosition<K>, waiter: V) -> bool {
         let FairPosition { owner, arrival, turn } = position;
         let mut waiters = self.unlink(owner).unwrap_or_else(|| OwnerWaiters::new(turn));
@@ -89,7 +91,7 @@ impl<K: Copy + Eq + Hash, V> FairOrder<K, V> {
         is_new
     }
 
-    /// Removes a waiter. Its owner keeps its turn if it has other waiters.
+    /// Removes a waiter. Its owner keeps the turn if the owner has other waiters.
     pub fn remove(&mut self, position: FairPosition<K>) -> Option<V> {
         let mut waiters = self.unlink(position.owner)?;
         let waiter = waiters.waiters.remove(&position.arrival);
@@ -98,8 +100,8 @@ impl<K: Copy + Eq + Hash, V> FairOrder<K, V> {
         waiter
     }
 
-    /// Removes a waiter that may be served: its owner gets the last turn. Also returns the position with the turn that was used, so that
-    /// the waiter can be restored if it is not served.
+    /// Removes a waiter that may be served, and gives its owner the last turn. The returned position contains the turn
+    /// that was used. The position can be passed to `restore` if the waiter is not served.
     pub fn take(&mut self, position: FairPosition<K>) -> Option<(FairPosition<K>, V)> {
         let mut waiters = self.unlink(position.owner)?;
         let used = FairPosition { turn: waiters.turn, ..position };
@@ -112,7 +114,7 @@ impl<K: Copy + Eq + Hash, V> FairOrder<K, V> {
         waiter.map(|waiter| (used, waiter))
     }
 
-    /// Takes a waiter that is served, and counts it for `ahead_of_new`.
+    /// Removes a waiter that is being served, and records the turn for `ahead_of_new`.
     pub fn serve(&mut self, position: FairPosition<K>) -> Option<V> {
         self.count_served(position);
         self.take(position).map(|(_, waiter)| waiter)
@@ -141,19 +143,20 @@ impl<K: Copy + Eq + Hash, V> FairOrder<K, V> {
         self.owners.get(&position.owner)?.waiters.get(&position.arrival)
     }
 
-    /// Returns the waiter that is served next.
+    /// Returns the waiter that will be served next.
     #[must_use]
     pub fn first(&self) -> Option<(FairPosition<K>, &V)> {
         self.iter().next()
     }
 
-    /// Returns the waiters by the turns of their owners, and those of one owner by arrival.
+    /// Returns the waiters, ordered by the turn of their owner and then by arrival.
     pub fn iter(&self) -> impl Iterator<Item = (FairPosition<K>, &V)> {
         self.turns.values().flat_map(|owner| self.of_owner(*owner))
     }
 
-    /// Returns the waiters in the order in which they are evicted: the newest first, from the owner with the most waiters and, among
-    /// owners with equally many, from the one with the last turn.
+    /// Returns the waiters in the order in which they are evicted. The owner with the most waiters comes first. If
+    /// several owners have equally many, the one with the last turn comes first. The waiters of an owner are returned
+    /// from newest to oldest.
     pub fn in_eviction_order(&self) -> impl Iterator<Item = (FairPosition<K>, &V)> {
         let turns = self.turns_by_len.values().rev().flat_map(|turns| turns.iter().rev());
         let owners = turns.filter_map(|turn| self.turns.get(turn));
@@ -170,9 +173,9 @@ impl<K: Copy + Eq + Hash, V> FairOrder<K, V> {
         most.is_none_or(|most| (own + 1, turn) >= most)
     }
 
-    /// Estimates how many waiters are served before a new waiter of this owner: assumes as many in each round as in the owner's last
-    /// rounds, but at least as many in total as the current waiters that have their turn first. Takes time proportional to the square root
-    /// of the number of waiters.
+    /// Estimates how many waiters will be served before a new waiter of this owner. The estimate assumes that future
+    /// rounds are as long as the owner's last rounds. It is never lower than the number of current waiters whose turn
+    /// comes first. Takes time proportional to the square root of the number of waiters.
     #[must_use]
     pub fn ahead_of_new(&self, owner: K) -> usize {
         let rounds = self.waiters_of(owner) + 1;
@@ -197,7 +200,7 @@ impl<K: Copy + Eq + Hash, V> FairOrder<K, V> {
         })
     }
 
-    /// Removes an owner, to change it.
+    /// Removes an owner, so that it can be changed.
     fn unlink(&mut self, owner: K) -> Option<OwnerWaiters<V>> {
         let waiters = self.owners.remove(&owner)?;
         self.turns.remove(&waiters.turn);
@@ -211,7 +214,7 @@ impl<K: Copy + Eq + Hash, V> FairOrder<K, V> {
         Some(waiters)
     }
 
-    /// Inserts an owner, unless it has no waiters.
+    /// Inserts an owner if it has waiters.
     fn link(&mut self, owner: K, waiters: OwnerWaiters<V>) {
         let len = waiters.waiters.len();
         if len > 0 {
@@ -232,8 +235,8 @@ impl<V> OwnerWaiters<V> {
         Self { turn, waiters: BTreeMap::new(), served_at: VecDeque::new() }
     }
 
-    /// Estimates how many waiters are served before the owner's turn that is `rounds` rounds away. Returns `None` if the owner has not had
-    /// two turns.
+    /// Estimates how many waiters will be served before the owner's turn that is `rounds` rounds away. Returns `None`
+    /// if the owner has had fewer than two turns.
     fn ahead_of_new(&self, rounds: usize) -> Option<usize> {
         let served = usize::try_from(self.served_at.back()? - self.served_at.front()?).ok()?;
         let measured = self.served_at.len() - 1;

@@ -6,8 +6,8 @@ use std::path::Path;
 
 /// Identifies a version of a file: its device, inode and size, and the times of its last change.
 ///
-/// The modification time alone is not sufficient: tools preserve it, and a link can be replaced with a link to another file
-/// that has the same time. Programs cannot set the change time.
+/// The modification time alone is not sufficient. Tools can preserve it, and a link can be replaced with a link to
+/// another file that has the same modification time. In contrast, programs cannot set the change time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileVersion {
     file: (u64, u64),
@@ -17,13 +17,13 @@ pub struct FileVersion {
 }
 
 impl FileVersion {
-    /// Returns the version of a file; `None` while the file is missing.
+    /// Returns the version of a file, or `None` if the file does not exist.
     #[must_use]
     pub fn read(path: &Path) -> Option<Self> {
         fs::metadata(path).ok().map(|metadata| Self::from_metadata(&metadata))
     }
 
-    /// Returns the version of the file with this metadata.
+    /// Returns the version of a file with this metadata.
     #[must_use]
     pub fn from_metadata(metadata: &Metadata) -> Self {
         Self {

@@ -1,4 +1,5 @@
-//! Operators' messages to all processes over NATS: queries for `fjord status`, the NATS service API, and commands.
+//! Messages from operators to all processes over NATS: queries from `fjord status`, NATS service API requests, and
+//! commands.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,8 +24,8 @@ pub(crate) mod view;
 use control::CommandReceiver;
 pub use report::Report;
 
-/// The maximum age of a sent report. A report costs as much as a scrape, and requests are not
-/// limited.
+/// The maximum age of a report that is sent. Creating a report costs as much as a scrape, and the number of queries is
+/// not limited.
 const REPORT_AGE_MAX: Duration = Duration::from_millis(100);
 /// The file in which Linux provides the host name.
 const HOST_FILE: &str = "/proc/sys/kernel/hostname";
@@ -43,19 +44,19 @@ pub struct ProcessIdentity {
     pub host: String,
     /// The prefix of all subjects of the fleet.
     pub prefix: Subject,
-    /// The start time, as RFC 3339 with microseconds in UTC.
+    /// The start time in RFC 3339 format, with microseconds and in UTC.
     pub started: String,
     started_at: Instant,
 }
 
-/// Returns the name of this host; empty if the kernel does not provide it.
+/// Returns the name of this host. Empty if the kernel does not provide it.
 #[must_use]
 pub fn host_name() -> String {
     std::fs::read_to_string(HOST_FILE).unwrap_or_default().trim().to_owned()
 }
 
 impl ProcessIdentity {
-    /// Creates the identity of this process, which starts now.
+    /// Creates the identity of this process. Its start time is the current time.
     #[must_use]
     pub fn new(role: Role, prefix: Subject, inbox: &Subject) -> Self {
         Self {
@@ -75,7 +76,7 @@ impl ProcessIdentity {
     }
 }
 
-/// This process as a member of the fleet, with the source of its reports.
+/// This process as a member of the fleet, and the source of its reports.
 pub struct FleetMember {
     /// The identity of the process.
     pub identity: ProcessIdentity,
@@ -89,11 +90,11 @@ impl fmt::Debug for FleetMember {
     }
 }
 
-/// Answers status queries, and the NATS service API if enabled, until the transport closes. Returns the receiver of
-/// operators' commands.
+/// Answers status queries and, if enabled, NATS service API requests until the transport closes. Returns the receiver
+/// of operators' commands.
 ///
 /// # Errors
-/// `TransportError` if a subscription fails.
+/// Returns `TransportError` if a subscription fails.
 pub async fn join(
     config: &MessagingConfig,
     member: &Arc<FleetMember>,
@@ -114,7 +115,7 @@ impl FleetMember {
         Arc::new(Self { identity, source, last: Mutex::default() })
     }
 
-    /// Returns the current report, which may be up to `REPORT_AGE_MAX` old.
+    /// Returns the current report, which can be up to `REPORT_AGE_MAX` old.
     #[must_use]
     pub fn report(&self) -> Arc<Report> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,5 +1,5 @@
-//! The value of `Date` (RFC 9110 §6.6.1). hyper's own value never moves backwards: after the clock is set back, it repeats the
-//! old time until the clock has caught up.
+//! The value of the `Date` header (RFC 9110 §6.6.1). hyper's own value never moves backwards. If the clock is set back,
+//! hyper repeats the old time until the clock has caught up.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -8,7 +8,7 @@ use arc_swap::ArcSwapOption;
 use chrono::DateTime;
 use http::HeaderValue;
 
-/// The header value for one second, shared by all responses sent in that second.
+/// The header value for one second. All responses sent in that second share it.
 #[derive(Debug)]
 struct CachedDate {
     second: i64,
@@ -33,7 +33,7 @@ fn at(time: SystemTime) -> HeaderValue {
     }
     let date = DateTime::from_timestamp(second, 0).unwrap_or_default();
     let text = date.format("%a, %d %b %Y %H:%M:%S GMT").to_string();
-    // This never fails, because the text is ASCII.
+    // This cannot fail, because the text is ASCII.
     let value = HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
     CACHE.store(Some(Arc::new(CachedDate { second, value: value.clone() })));
     value

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use crate::problem::{Problem, ProblemKind};
 use crate::telemetry::Gauge;
 
-/// A counter that admits a limited number of holders. Clones share the count.
+/// A counter that admits a limited number of holders. Clones share the counter.
 #[derive(Clone)]
 pub struct ConcurrencyLimit(Arc<SharedCount>);
 
@@ -19,8 +19,8 @@ struct SharedCount {
     gauge: Gauge,
 }
 
-/// The state of a limit. One lock protects all three fields, so that nothing is admitted after a
-/// drain has seen a count of zero.
+/// The state of a limit. A single lock protects all three fields, so that nothing is admitted after
+/// a drain has observed a count of zero.
 #[derive(Clone, Copy, Debug)]
 struct State {
     in_use: usize,
@@ -34,14 +34,14 @@ struct State {
 pub struct ConcurrencyPermit(ConcurrencyLimit);
 
 impl ConcurrencyLimit {
-    /// Creates a limit without holders. The gauge shows the count.
+    /// Creates a limit without holders. The gauge shows the number of holders.
     #[must_use]
     pub fn new(limit: usize, gauge: Gauge) -> Self {
         let state = Mutex::new(State { in_use: 0, limit, is_closed: false });
         Self(Arc::new(SharedCount { state, emptied: Notify::new(), gauge }))
     }
 
-    /// Admits a holder. Returns `None` if the limit is reached or the limit is closed.
+    /// Admits a holder. Returns `None` if the limit is reached or closed.
     #[must_use]
     pub fn try_acquire(&self) -> Option<ConcurrencyPermit> {
         self.acquire().ok()
@@ -50,7 +50,7 @@ impl ConcurrencyLimit {
     /// Admits a holder.
     ///
     /// # Errors
-    /// Returns `Overloaded` if the limit is reached, `Draining` if the limit is closed.
+    /// Returns `Overloaded` if the limit is reached, or `Draining` if it is closed.
     pub fn acquire(&self) -> Result<ConcurrencyPermit, Problem> {
         let mut state = self.state();
         if state.is_closed {
@@ -82,7 +82,7 @@ impl ConcurrencyLimit {
         self.state().limit = limit;
     }
 
-    /// Closes the limit: nothing is admitted from then on.
+    /// Closes the limit. Nothing is admitted from then on.
     pub fn close(&self) {
         self.state().is_closed = true;
     }
@@ -93,7 +93,8 @@ impl ConcurrencyLimit {
         self.state().is_closed
     }
 
-    /// Waits up to `limit` until there are no holders. Returns whether there are none. Cancel safe.
+    /// Waits until there are no holders, but for at most `limit`. Returns whether there are none.
+    /// Cancel safe.
     pub async fn wait_empty(&self, limit: Duration) -> bool {
         tokio::time::timeout(limit, self.emptied()).await.is_ok()
     }
@@ -101,7 +102,8 @@ impl ConcurrencyLimit {
     async fn emptied(&self) {
         loop {
             let mut emptied = std::pin::pin!(self.0.emptied.notified());
-            // Register before reading the count, so that no release in between is missed.
+            // The waiter is registered before the count is read, so that no release in between is
+            // missed.
             emptied.as_mut().enable();
             if self.in_use() == 0 {
                 return;

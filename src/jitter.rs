@@ -1,4 +1,4 @@
-//! Varies durations at random, so that the processes in a fleet do not act at the same time.
+//! Randomizes durations so that the processes of a fleet do not act at the same time.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! fjord: an HTTPS REST API in front of SQL Server stored procedures, with NATS between the two.
 //!
-//! The executable has two roles. This library contains its code; `ARCHITECTURE.md` describes the structure.
+//! The executable has two roles. This library contains the executable's code. `ARCHITECTURE.md` describes the
+//! structure.
 
 pub mod admin;
 pub mod catalogue;
@@ -33,7 +34,7 @@ pub mod telemetry;
 pub mod tls;
 pub mod units;
 
-/// The two roles. They are next to `src` so that the top level of the repository shows them.
+/// The two roles. Their directory is next to `src`, so that it is visible at the top level of the repository.
 #[path = "../roles/mod.rs"]
 pub mod roles;
 

@@ -1,4 +1,4 @@
-//! TCP listeners with clear errors. A failure of `accept` does not close a listener.
+//! TCP listeners with clear error messages. A failed `accept` does not close the listener.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -47,7 +47,7 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    /// Binds an address. Port 0 selects a free port; `address` returns it.
+    /// Binds an address. Port 0 selects a free port, which `address` returns.
     ///
     /// # Errors
     /// Returns `ListenError` with the address and the reason.
@@ -55,7 +55,7 @@ impl Acceptor {
         let error = |source| ListenError { address, source };
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
         let socket = socket.map_err(error)?;
-        // Without this, a restart would have to wait until old connections leave TIME_WAIT.
+        // Without this, a restart would have to wait until old connections have left the TIME_WAIT state.
         socket.set_reuseaddr(true).map_err(error)?;
         socket.bind(address).map_err(error)?;
         let listener = socket.listen(BACKLOG).map_err(error)?;
@@ -67,8 +67,9 @@ impl Acceptor {
         Ok(Self { listener, address, pause: PAUSE_MIN })
     }
 
-    /// Returns the listener of this address that the previous process handed to systemd, or binds the address and hands the
-    /// listener to systemd for the next process. Between the two, the kernel queues connections.
+    /// Returns the listener for this address that the previous process handed to systemd. If there is none, binds the
+    /// address and hands the listener to systemd for the next process. While no process runs, the kernel queues
+    /// connections.
     ///
     /// # Errors
     /// Returns `ListenError` with the address and the reason.
@@ -98,8 +99,7 @@ impl Acceptor {
             match self.listener.accept().await {
                 Ok((stream, peer)) => {
                     self.recovered();
-                    // Responses are written in large chunks, so Nagle's algorithm would only delay
-                    // them.
+                    // Responses are written in large chunks. Nagle's algorithm would only delay them.
                     if let Err(error) = stream.set_nodelay(true) {
                         tracing::debug!(%error, "cannot set TCP_NODELAY");
                     }
@@ -119,8 +119,7 @@ impl Acceptor {
         }
         let pause = self.pause;
         self.pause = (pause * 2).min(PAUSE_MAX);
-        // The error lasts until descriptors are freed. Without a pause, the loop would use a whole
-        // core.
+        // The error persists until file descriptors are freed. Without a pause, the loop would occupy a whole core.
         tokio::time::sleep(pause).await;
     }
 
@@ -132,7 +131,7 @@ impl Acceptor {
     }
 }
 
-/// Returns whether this is an error on the accepted connection, which accept(2) also reports.
+/// Returns whether this is an error of the accepted connection. accept(2) reports such errors too.
 fn is_connection_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -15,17 +15,17 @@ use fjord::start_check;
 use fjord::telemetry::chain;
 use fjord::telemetry::logs::Logs;
 
-/// A request allocates several hundred small objects and frees many of them on other threads: see docs/PERFORMANCE.md.
+/// A request allocates several hundred small objects and frees many of them on other threads. See docs/PERFORMANCE.md.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The longest wait for the last log lines to be written.
+/// The maximum time to wait for the last log lines to be written.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_process();
     let sources = sources(&arguments.layers);
-    // Only libraries use the default provider. fjord passes its provider to every rustls configuration.
+    // Only libraries use the default provider. fjord passes its provider explicitly to every rustls configuration.
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         let text = "error: another TLS provider is already installed";
         writeln!(std::io::stderr(), "{text}").ok();
@@ -68,8 +68,7 @@ fn start(sources: &Sources) -> ExitCode {
         .enable_all()
         .on_thread_park(free_memory::collect)
         .build();
-    // The handlers are installed before any file is read, so that no signal kills the process
-    // during its start.
+    // The signal handlers are installed before any file is read, so that no signal kills the process while it starts.
     let signals = runtime.and_then(|runtime| {
         let signals = runtime.block_on(async { Signals::listen() })?;
         Ok((runtime, signals))

@@ -1,4 +1,4 @@
-//! Messages: subjects, headers and payloads, whose meaning `envelope` defines.
+//! Messages with subjects, headers and payloads. `envelope` defines their meaning.
 
 use std::borrow::Cow;
 use std::fmt::Debug;
@@ -9,13 +9,14 @@ mod subject;
 
 pub use subject::{Subject, SubjectError};
 
-/// The initial capacity for the headers of a message: most requests and replies have no more.
+/// The initial capacity for the headers of a message. Most requests and replies have no more
+/// headers than this.
 const HEADERS_USUAL: usize = 6;
 
-/// A message to publish, or one that was received.
+/// A message to be published or a received message.
 #[derive(Debug)]
 pub struct Message {
-    /// The subject that the message is published to, or was received on.
+    /// The subject to which the message is published or on which it was received.
     pub subject: Subject,
     /// The subject for replies.
     pub reply: Option<Subject>,
@@ -28,7 +29,7 @@ pub struct Message {
 }
 
 impl Message {
-    /// Creates a message to `subject`, without a reply subject, headers or a payload.
+    /// Creates a message to `subject` without a reply subject, headers or payload.
     #[must_use]
     pub fn to(subject: Subject) -> Self {
         Self {
@@ -47,7 +48,7 @@ pub struct Headers(HeaderSource);
 
 #[derive(Debug)]
 enum HeaderSource {
-    /// Headers added with `push`, in the order of the calls.
+    /// Headers added with `push`, in call order.
     Built(Vec<(Cow<'static, str>, String)>),
     /// Headers of a received message, still owned by the transport.
     Received(Box<dyn ReceivedHeaders>),
@@ -59,14 +60,15 @@ impl Default for Headers {
     }
 }
 
-/// Headers parsed by a transport, read in place: a copy would cost two allocations per header.
+/// Headers parsed by a transport. They are read in place, because a copy would cost two allocations
+/// per header.
 pub trait ReceivedHeaders: Debug + Send + Sync {
-    /// Calls `visit` with every name and value. The values of one name keep their order.
+    /// Calls `visit` with every name and value. Values with the same name are visited in order.
     fn for_each<'a>(&'a self, visit: &mut dyn FnMut(&'a str, &'a str));
 }
 
 impl Headers {
-    /// Wraps headers that the transport has received and parsed.
+    /// Wraps headers received and parsed by the transport.
     #[must_use]
     pub(crate) fn from_received(headers: Box<dyn ReceivedHeaders>) -> Self {
         Self(HeaderSource::Received(headers))
@@ -75,15 +77,16 @@ impl Headers {
     /// Adds a header. Each name may be added once.
     ///
     /// # Errors
-    /// Returns `HeaderError` if the name is not a token, if the value contains a control character,
-    /// or if these are the headers of a received message.
+    /// Returns `HeaderError` if the name is not a token or the value contains a control character.
+    /// Also returns `HeaderError` if these are the headers of a received message.
     pub fn push(
         &mut self,
         name: impl Into<Cow<'static, str>>,
         value: impl Into<String>,
     ) -> Result<(), HeaderError> {
         let (name, value) = (name.into(), value.into());
-        // `fold` does not stop at the first bad byte, which lets the compiler vectorize the loops.
+        // Unlike a loop that stops at the first bad byte, `fold` lets the compiler vectorize the
+        // check.
         let breaks_name = |b: u8| !b.is_ascii_graphic() || b == b':';
         let bad_name = name.bytes().fold(name.is_empty(), |bad, b| bad | breaks_name(b));
         let bad_value = value.bytes().fold(false, |bad, b| bad | b.is_ascii_control());
@@ -111,7 +114,7 @@ impl Headers {
         }
     }
 
-    /// Returns the first value of a name.
+    /// Returns the first value with this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         let mut first = None;
@@ -123,8 +126,8 @@ impl Headers {
         first
     }
 
-    /// Returns the headers that were added with `push`. Static names are not copied, so that the
-    /// transport need not check them.
+    /// Returns the headers that were added with `push`. Static names are returned as such, so the
+    /// transport does not have to copy or check them.
     pub(crate) fn into_built(self) -> Vec<(Cow<'static, str>, String)> {
         match self.0 {
             HeaderSource::Built(built) => built,

@@ -1,4 +1,4 @@
-//! Creates files completely or not at all.
+//! Creates files either completely or not at all.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -11,8 +11,8 @@ pub const PRIVATE: u32 = 0o600;
 /// The permissions of other files, which the umask restricts.
 const PUBLIC: u32 = 0o666;
 
-/// A new or replaced file that gets its name once its text is complete. Until then, it is a hidden file with a random name in the
-/// same directory, which is removed when this value is dropped.
+/// A new or replacement file that gets its name once its text is complete. Until then, it is a hidden file with a
+/// random name in the same directory. The hidden file is removed when this value is dropped.
 #[derive(Debug)]
 pub struct PendingFile {
     path: PathBuf,
@@ -21,10 +21,11 @@ pub struct PendingFile {
 }
 
 impl PendingFile {
-    /// Creates the hidden file. If the file exists, its permissions and, if this user may set it, its owner are copied.
+    /// Creates the hidden file. If the named file exists, copies its permissions and, if this user may set it, its
+    /// owner.
     ///
     /// # Errors
-    /// The operating system's error.
+    /// Returns the operating system's error.
     pub fn create(path: &Path) -> io::Result<Self> {
         let old = match fs::metadata(path) {
             Ok(old) => Some(old),
@@ -39,7 +40,7 @@ impl PendingFile {
         let file = File::options().write(true).create_new(true).mode(mode).open(&hidden)?;
         let pending = Self { path: path.to_owned(), hidden, file };
         if let Some(old) = old {
-            // Only root may change a file's owner. Otherwise, the new file belongs to this user.
+            // Only root may change the owner of a file. Otherwise, the new file belongs to this user.
             if unix::fchown(&pending.file, Some(old.uid()), Some(old.gid())).is_err() {
                 unix::fchown(&pending.file, None, Some(old.gid())).ok();
             }
@@ -48,17 +49,17 @@ impl PendingFile {
         Ok(pending)
     }
 
-    /// Writes the text and gives the file its name in one step: a process that reads it gets either
-    /// the old or the new text, even after a power failure.
+    /// Writes the text and gives the file its name atomically. A process that reads the file gets either the old or the
+    /// new text, even after a power failure.
     ///
     /// # Errors
-    /// The operating system's error. An existing file is then left unchanged.
+    /// Returns the operating system's error. An existing file is then left unchanged.
     pub fn publish(mut self, text: &str) -> io::Result<()> {
         self.file.write_all(text.as_bytes())?;
         self.file.sync_all()?;
         fs::rename(&self.hidden, &self.path)?;
         let directory = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        // The file already has its name, and not every file system can sync a directory.
+        // The file already has its name, and some file systems cannot sync a directory.
         File::open(directory.unwrap_or(Path::new(".")))
             .and_then(|directory| directory.sync_all())
             .ok();
@@ -68,32 +69,34 @@ impl PendingFile {
 
 impl Drop for PendingFile {
     fn drop(&mut self) {
-        // After `publish`, there is no such file. The error that prevented it is reported.
+        // After a successful `publish`, the hidden file no longer exists. Otherwise, the error of `publish` is
+        // reported.
         fs::remove_file(&self.hidden).ok();
     }
 }
 
-/// Creates a file. If it cannot be written completely, it is removed again.
+/// Creates a file. If the text cannot be written completely, removes the file again.
 ///
 /// # Errors
-/// The operating system's error. `AlreadyExists` if the file exists; it is left unchanged.
+/// Returns the operating system's error. If the file exists, returns `AlreadyExists` and leaves the file unchanged.
 pub fn create(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     let mut file = File::options().write(true).create_new(true).mode(mode).open(path)?;
     file.write_all(text.as_bytes()).inspect_err(|_| {
-        // The error that caused the removal is reported.
+        // An error here is ignored in favour of the error that caused the removal.
         fs::remove_file(path).ok();
     })
 }
 
-/// Creates or replaces a file that only its owner may read. A process that reads it gets either the old or the new text.
+/// Creates or replaces a file that only its owner may read. A process that reads the file gets either the old or the
+/// new text.
 ///
 /// # Errors
-/// The operating system's error. The file is then not changed.
+/// Returns the operating system's error. The file is then not changed.
 pub fn replace_private(path: &Path, text: &str) -> io::Result<()> {
     let mut name = OsString::from(path);
     name.push(".new");
     let new = PathBuf::from(name);
-    // A process that was killed may have left the file behind.
+    // A killed process may have left this file behind.
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -102,10 +105,10 @@ pub fn replace_private(path: &Path, text: &str) -> io::Result<()> {
     fs::rename(&new, path)
 }
 
-/// Replaces an existing file in one step, as `PendingFile` does.
+/// Replaces an existing file atomically, as `PendingFile` does.
 ///
 /// # Errors
-/// The operating system's error. The file is then not changed.
+/// Returns the operating system's error. The file is then not changed.
 pub fn replace(path: &Path, text: &str) -> io::Result<()> {
     fs::metadata(path)?;
     PendingFile::create(path)?.publish(text)
@@ -138,7 +141,7 @@ mod tests {
         let path = directory.path().join("a.json");
         create(&path, "first", 0o640).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o664)).unwrap();
-        // The name that an attacker could guess.
+        // An attacker could guess this name.
         let other = directory.path().join("other");
         fs::write(&other, "other").unwrap();
         unix::symlink(&other, directory.path().join(".a.json.new")).unwrap();

@@ -95,13 +95,14 @@ outcomes! {
 }
 
 impl Outcome {
-    /// Parses an outcome. Unknown ones become `Other`, so that workers cannot create metric labels.
+    /// Parses an outcome. Unknown outcomes become `Other`, so that workers cannot create new metric labels.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         Self::ALL.iter().copied().find(|word| word.as_str() == text).unwrap_or(Self::Other)
     }
 
-    /// Returns whether the outcome concerns operators: neither caller nor procedure caused it.
+    /// Returns whether operators should look into the outcome. Such an outcome is caused by neither the caller nor the
+    /// procedure.
     #[must_use]
     pub const fn is_failure(self) -> bool {
         let is_due_to_caller = matches!(
@@ -146,7 +147,7 @@ impl Outcome {
         )
     }
 
-    /// Returns whether the procedure completed, with an answer that the endpoint defines.
+    /// Returns whether the procedure completed with an answer that the endpoint defines.
     #[must_use]
     pub const fn is_complete(self) -> bool {
         matches!(

@@ -13,18 +13,19 @@ pub use kind::{ProblemDefinition, ProblemKind};
 /// The media type of problem documents (RFC 9457 §3).
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
-/// An error as the client may see it. Its cause is logged where it occurred, and never sent.
+/// An error in the form that the client may see. Its cause is logged where it occurs and is never
+/// sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The kind of error.
     pub kind: ProblemKind,
-    /// A description for people. Never contains SQL, host names, paths or stack traces.
+    /// A description for human readers. It never contains SQL, host names, paths or stack traces.
     pub detail: Option<String>,
     /// All violations of an invalid request.
     pub violations: Vec<Violation>,
     /// The time until the client may retry, rounded up to whole seconds in `Retry-After`.
     pub retry_after: Option<Duration>,
-    /// Whether the procedure was executed, if more is known than the kind says.
+    /// Whether the procedure was executed, if more is known about that than the kind implies.
     pub effect: Option<Effect>,
 }
 
@@ -40,7 +41,8 @@ pub struct Violation {
     /// A JSON Pointer (RFC 6901) into the body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pointer: Option<String>,
-    /// A description of the expected value. Never contains the sent value, which may be a secret.
+    /// A description of the expected value. It never contains the value that was sent, which may be
+    /// a secret.
     pub detail: String,
 }
 
@@ -68,12 +70,12 @@ impl Violation {
     }
 }
 
-/// Whether the procedure was executed, as far as the sender of an error knows.
+/// Whether the procedure was executed, as far as is known to the sender of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// The procedure was not executed.
     NotExecuted,
-    /// The procedure was executed, and returned this error.
+    /// The procedure was executed and returned this error.
     Executed,
     /// The procedure may have been executed.
     Unknown,
@@ -104,13 +106,13 @@ impl Problem {
         Self { detail: Some(detail.into()), ..Self::new(kind) }
     }
 
-    /// Creates the problem of an invalid request, with all violations.
+    /// Creates the problem for an invalid request, with all its violations.
     #[must_use]
     pub fn invalid(violations: Vec<Violation>) -> Self {
         Self { violations, ..Self::new(ProblemKind::InvalidRequest) }
     }
 
-    /// Creates the problem of a dry run whose answer does not confirm that it was rolled back.
+    /// Creates the problem for a dry run whose answer does not confirm that it was rolled back.
     #[must_use]
     pub fn unconfirmed_dry_run() -> Self {
         let detail = "the worker did not confirm that the dry run was rolled back";
@@ -129,7 +131,7 @@ impl Problem {
         Self { effect: Some(effect), ..self }
     }
 
-    /// Returns the problem document for a request.
+    /// Returns the problem document for the response to a request.
     #[must_use]
     pub fn to_json(&self, request_id: &str) -> Vec<u8> {
         let definition = self.kind.definition();
@@ -147,7 +149,7 @@ impl Problem {
     }
 }
 
-/// Returns the URI of one occurrence of a problem, the member `instance`.
+/// Returns the URI that identifies one occurrence of a problem (the member `instance`).
 #[must_use]
 pub fn instance(request_id: &str) -> String {
     format!("urn:fjord:request:{request_id}")

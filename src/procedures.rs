@@ -1,4 +1,4 @@
-//! The `Backend` trait, implemented for each supported database system, and its types.
+//! The `Backend` trait and its types. The trait is implemented for each supported database system.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -36,14 +36,14 @@ pub use session_context::SessionContext;
 
 /// A database system that runs procedures.
 pub trait Backend: Debug + Send + Sync {
-    /// Returns the system's `db.system.name`, as in OpenTelemetry's semantic conventions.
+    /// Returns the system's name for `db.system.name` in OpenTelemetry's semantic conventions.
     fn system(&self) -> &'static str;
 
     /// Calls a procedure and passes its rows to `rows` as they arrive. After an error, the
     /// connection is either clean or closed.
     ///
-    /// Returns by `call.deadline` plus the bounded time that a cancel takes, even if the database
-    /// hangs. Not safe to drop: to end a call early, set `cancel` and await the result.
+    /// Returns by `call.deadline` plus the bounded time that a cancellation takes, even if the database hangs. The
+    /// future must not be dropped. To end a call early, set `cancel` and await the result.
     fn call<'a>(
         &'a self,
         call: Call<'a>,
@@ -54,7 +54,7 @@ pub trait Backend: Debug + Send + Sync {
     /// Checks that procedures exist and accept these arguments. Calls `report` as soon as each
     /// result is known. Connections and time are bounded, regardless of the number of procedures.
     ///
-    /// Cancel safe.
+    /// This method is cancel safe.
     fn verify<'a>(
         &'a self,
         expected: &'a [ExpectedProcedure],
@@ -70,7 +70,7 @@ pub trait Backend: Debug + Send + Sync {
 
     /// Describes the answer of a procedure without executing it.
     ///
-    /// Cancel safe.
+    /// This method is cancel safe.
     fn describe_result<'a>(
         &'a self,
         procedure: &'a ProcedureName,
@@ -80,12 +80,12 @@ pub trait Backend: Debug + Send + Sync {
     /// if calls are using every connection, so that load is not mistaken for an outage.
     fn ping(&self) -> BoxFuture<'_, Result<(), BackendError>>;
 
-    /// Applies the connection limits and the password of a reloaded configuration, in which nothing else about the database
-    /// has changed (`DatabaseConfig::differs`). Changed procedures must be noticed by the next `verify`.
+    /// Applies the connection limits and the password of a reloaded configuration in which nothing else about the
+    /// database has changed (`DatabaseConfig::differs`). The next `verify` must notice procedures that have changed.
     fn reconfigure(&self, _config: &DatabaseConfig) {}
 
-    /// Stops recording gauges, because a reload has replaced or removed the database: their series belong to its replacement.
-    /// Calls that have started continue.
+    /// Stops recording gauges, because a reload has replaced or removed the database. The series of the gauges belong
+    /// to the database's replacement. Calls that have started continue.
     fn retire(&self) {}
 
     /// Cancels running calls and closes all connections.
@@ -203,14 +203,14 @@ pub trait RowSink: Send {
     /// Returns `SinkError` if the answer exceeds its limit.
     fn row(&mut self, cells: &[Cell<'_>]) -> Result<(), SinkError>;
 
-    /// Discards everything received, for a retry. Returns `false` if that is no longer possible.
+    /// Discards everything that was received, for a retry. Returns `false` if this is no longer possible.
     fn restart(&mut self) -> bool;
 
-    /// Records how long the call waited for a connection. Called at most once per attempt.
+    /// Records the time for which the call waited for a connection. Called at most once for each attempt.
     fn add_connection_wait(&mut self, _wait: Duration) {}
 
-    /// Records a message that the procedure sent, such as the text of PRINT, for the log. Their
-    /// number and size are bounded for each attempt.
+    /// Records a message that the procedure sent, such as the text of PRINT, for the log. The number and size of the
+    /// messages are bounded for each attempt.
     fn add_message(&mut self, _message: &DatabaseError) {}
 
     /// Returns whether `drain` must be awaited before the next row.
@@ -228,7 +228,7 @@ pub trait RowSink: Send {
     }
 }
 
-/// The reason a `RowSink` refused a result.
+/// The reason why a `RowSink` refused a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SinkError {
     /// The answer would exceed its limit.

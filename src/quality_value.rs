@@ -1,7 +1,7 @@
 //! Quality values (RFC 9110 §12.4.2): the weights in `Accept` and `Accept-Encoding`.
 
-/// Returns the weight that the parameters of an element contain, in thousandths: 1000 if there is no `q`, and `None` if `q` is
-/// invalid.
+/// Returns the weight in the parameters of an element, in thousandths. Returns 1000 if there is no `q`, and `None` if
+/// `q` is invalid.
 #[must_use]
 pub fn from_parameters<'a>(parameters: impl Iterator<Item = &'a str>) -> Option<u16> {
     parameters

@@ -3,7 +3,7 @@
 /// The minimum similarity of a suggested name.
 const SIMILARITY_MIN: f64 = 0.8;
 
-/// Returns the most similar of the candidates, if any is similar enough to be suggested.
+/// Returns the most similar candidate if it is similar enough to be suggested.
 pub fn closest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let name = name.to_lowercase();
     let rated = candidates

@@ -1,4 +1,4 @@
-//! Checks that find every error that would prevent a role from starting. `fjord check` and both roles use the same functions.
+//! Finds every error that would prevent a role from starting. `fjord check` and both roles use the same functions.
 
 use std::fmt;
 use std::path::Path;
@@ -9,17 +9,17 @@ use crate::config::messaging::TransportConfig;
 use crate::config::{Config, ConfigError, LoadedConfig, Sources};
 use crate::tls::{self, TlsErrors};
 
-/// An error that prevents a role from starting. It is displayed as one line and never contains a secret.
+/// An error that prevents a role from starting. It is displayed on one line and never contains a secret.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StartError {
-    /// An error in the configuration, or in a file that it names.
+    /// An error in the configuration or in a file named in it.
     Config(ConfigError),
     /// An error in the catalogue.
     Catalogue(CatalogueError),
 }
 
-/// A function that prepares a role, apart from its listeners and connections, and returns the catalogue. `main` passes it to
-/// `fjord check`, because shared code must not refer to a role.
+/// A function that prepares a role except for its listeners and connections, and returns the catalogue. `main` passes
+/// it to `fjord check`, because shared code must not refer to a role.
 pub type PrepareFunction =
     fn(Role, &LoadedConfig) -> Result<std::sync::Arc<Catalogue>, Vec<StartError>>;
 
@@ -45,12 +45,12 @@ impl From<CatalogueError> for StartError {
 }
 
 impl StartError {
-    /// Creates an error about a key of the configuration, whose layer `locate` adds.
+    /// Creates an error about a configuration key. `locate` adds the layer that sets the key.
     pub fn at_key(key: impl Into<String>, expected: impl Into<String>) -> Self {
         Self::Config(ConfigError::at_key("", key, expected))
     }
 
-    /// Creates the errors for TLS files, whose keys `locate` adds.
+    /// Creates the errors for TLS files. `locate` adds the keys that name the files.
     #[must_use]
     pub fn from_tls(TlsErrors(errors): &TlsErrors) -> Vec<Self> {
         let one = |error: &tls::TlsError| {
@@ -59,7 +59,7 @@ impl StartError {
         errors.iter().map(|error| Self::Config(one(error))).collect()
     }
 
-    /// Adds the layer, and to an error about a file the key that names it.
+    /// Adds the layer to an error. If the error is about a file, also adds the key that names the file.
     #[must_use]
     pub fn locate(self, loaded: &LoadedConfig) -> Self {
         match self {
@@ -68,7 +68,7 @@ impl StartError {
         }
     }
 
-    /// Converts an error about authentication from a line, `key: expected`.
+    /// Creates an authentication error from a line of the form `key: expected`.
     #[must_use]
     pub fn from_line(line: &str) -> Self {
         let (key, expected) = line.split_once(": ").unwrap_or(("", line));
@@ -76,8 +76,7 @@ impl StartError {
     }
 }
 
-/// Checks the files for connections that are made by libraries, which read them only when they
-/// connect.
+/// Checks the files for connections that are made by libraries. The libraries read these files only when they connect.
 #[must_use]
 pub fn client_file_errors(config: &Config) -> Vec<StartError> {
     let TransportConfig::Nats(nats) = &config.messaging.transport;
@@ -86,7 +85,7 @@ pub fn client_file_errors(config: &Config) -> Vec<StartError> {
     checked.filter_map(Result::err).flat_map(|errors| StartError::from_tls(&errors)).collect()
 }
 
-/// Reads the configuration, and prepares everything that depends on it.
+/// Reads the configuration and prepares everything that depends on it.
 ///
 /// # Errors
 /// Returns all errors.
@@ -103,7 +102,7 @@ pub fn load<T>(
     }
 }
 
-/// Adds layers and keys to errors, and sorts them.
+/// Adds layers and keys to errors and sorts the errors.
 #[must_use]
 pub fn located(errors: Vec<StartError>, loaded: &LoadedConfig) -> Vec<StartError> {
     let mut errors: Vec<StartError> =
@@ -113,8 +112,8 @@ pub fn located(errors: Vec<StartError>, loaded: &LoadedConfig) -> Vec<StartError
     errors
 }
 
-/// Returns all errors in a configuration that `Config::load` refuses: its own errors, and those that a role finds in the
-/// catalogue and in the files that the configuration names. Errors that could be a consequence of others are omitted.
+/// Returns all errors in a configuration that `Config::load` rejects. They include the errors that a role finds in the
+/// catalogue and in the files named in the configuration. Errors that could be a consequence of others are omitted.
 pub fn all_errors<T>(
     sources: &Sources,
     prepare: impl FnOnce(&LoadedConfig) -> Result<T, Vec<StartError>>,

@@ -21,7 +21,7 @@ pub use histogram::Histogram;
 pub use registry::{LabelValue, counter, gauge, histogram, remove};
 pub use scrape_format::Format;
 
-/// Formats an error and its causes on one line, without causes whose text is already included.
+/// Formats an error and its causes on one line. A cause whose text is already included is omitted.
 #[must_use]
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

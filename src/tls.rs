@@ -24,7 +24,8 @@ pub use reload::WATCH_INTERVAL;
 pub use server::{AcceptedTls, PreparedReload, ServerTls};
 pub use throwaway::{ThrowawayCertificates, ThrowawayError};
 
-/// The error for an unusable TLS file. It names the file and what was expected, without quoting it.
+/// The error for an unusable TLS file. It names the file and the expected contents without quoting
+/// the file.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {kind}", file.display())]
 pub struct TlsError {
@@ -32,7 +33,7 @@ pub struct TlsError {
     pub file: PathBuf,
     /// The problem with the file.
     pub kind: TlsErrorKind,
-    /// The cause, for the log. `None` if it could quote the file.
+    /// The cause, for the log. `None` if the cause could quote the file.
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -155,7 +156,8 @@ impl From<TlsError> for TlsErrors {
     }
 }
 
-/// Returns the crypto provider. Every builder gets it, so that no process-wide default is used.
+/// Returns the crypto provider. Every builder receives it explicitly, so that no process-wide
+/// default is used.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }

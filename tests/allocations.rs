@@ -1,4 +1,5 @@
-//! Promise: the number of allocations per request does not grow. Unlike a duration, it does not depend on the machine.
+//! Promise: the number of allocations per request does not grow. Unlike a duration, this number does not depend on the
+//! machine.
 //!
 //! The gateway and the worker run as in production, over a real NATS server with TLS. Each has its own runtime with one
 //! thread, so that the allocations of a thread are those of its role. Requests are sent one at a time.
@@ -49,10 +50,10 @@ use super::support::client::install_provider;
 use super::support::eventually::{SOON, TICK, poll};
 use super::support::nats::{NatsOptions, NatsServer};
 
-/// The gateway's allocations per request, from the bytes of the request to those of the response. Lower this value and
-/// `WORKER` after an improvement.
+/// The expected number of the gateway's allocations per request, from reading the request to writing the response.
+/// Lower this value and `WORKER` after an improvement.
 const GATEWAY: f64 = 67.0;
-/// The worker's allocations per request, from the message to the reply.
+/// The expected number of the worker's allocations per request, from the message to the reply.
 const WORKER: f64 = 58.0;
 /// The test fails if a count exceeds its expected value by more than this factor.
 const GROWTH: f64 = 1.1;

@@ -27,7 +27,7 @@ const ENDPOINTS: &str = r#"{
         "cache": { "ttl": "60s", "coalesce": true, "shared": true } }
 }"#;
 
-/// Writes a line for each execution. The key `fail` is refused.
+/// The procedure writes a line for each execution, and refuses the key `fail`.
 const PROCEDURES: &[(&str, &str)] = &[(
     "ledger.counted.sql",
     "SELECT sleep_ms(@ms) AS \"@slept\";\n\
@@ -84,8 +84,7 @@ async fn identical_concurrent_requests_share_one_call() {
         answers.iter().map(|it| it.header("x-request-id")).collect();
     assert_eq!(ids.len(), 20);
     assert_ne!(line(&client.get("/v1/shared?key=a&ms=1000").await), first);
-    // Requests with different parameters do not share a call. The order of the parameters does not
-    // matter.
+    // Requests with different parameters do not share a call. The order of the parameters is irrelevant.
     let (one, two) =
         tokio::join!(client.get("/v1/shared?key=b&ms=500"), client.get("/v1/shared?ms=500&key=c"));
     assert_ne!(line(&one), line(&two));
@@ -115,7 +114,7 @@ async fn a_disconnect_ends_a_shared_call_only_if_no_client_waits() {
     assert!(leader.is_err(), "the leader has left");
     line(&follower);
     assert_eq!(calls(&fleet, "left"), 1);
-    // A call is cancelled when no client waits for it any longer.
+    // A call is cancelled when no client is waiting for it any longer.
     let path = "/v1/shared?key=alone&ms=8000";
     let client = fleet.client();
     let alone = tokio::time::timeout(Duration::from_millis(700), client.get(path));
@@ -165,7 +164,7 @@ async fn callers_share_answers_only_if_the_endpoint_says_so() {
         tokio::join!(ann.get("/v1/ours?key=b&ms=500"), bob.get("/v1/ours?key=b&ms=500"));
     assert_eq!(line(&one), line(&two));
     assert_eq!(calls(&fleet, "b"), 1);
-    // Reuse does not replace authentication.
+    // The reuse of answers does not bypass authentication.
     fleet.client().get("/v1/ours?key=b&ms=500").await.is_problem(401, "unauthenticated");
 }
 

@@ -1,4 +1,5 @@
-//! Promise: arbitrary bytes in a message or a file are parsed or rejected with a one-line error, and never cause a panic.
+//! Promise: arbitrary bytes in a message or a file are parsed or rejected with an error of one line, and never cause a
+//! panic.
 
 use std::fs;
 use std::path::Path;
@@ -44,7 +45,7 @@ const NAMES: &[&str] = &[
     "fjord-reply",
     "X-Other",
 ];
-/// Values that have a meaning in at least one header.
+/// Values that have a meaning in at least one of the headers.
 const VALUES: &[&str] = &[
     "final",
     "part",
@@ -151,7 +152,7 @@ static CONFIGURATION: LazyLock<String> = LazyLock::new(|| {
     lines.collect::<Vec<_>>().join("\n")
 });
 
-/// The endpoints of the demo, each as a file of its own.
+/// The endpoints of the demo, each in its own file.
 static ENDPOINTS: LazyLock<Vec<String>> = LazyLock::new(|| {
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/demo/endpoints");
     let files = fs::read_dir(demo).unwrap().map(|entry| entry.unwrap().path());
@@ -227,7 +228,7 @@ async fn a_flood_of_malformed_messages_logs_few_lines() {
     let log = worker.process.log();
     let lines: Vec<&str> = log.lines().skip(before).collect();
     assert_eq!(lines.len(), 2, "one line of each kind: {}", lines.join("\n"));
-    // When the flood is over, one more line of each kind reports the number of suppressed lines.
+    // When the flood has ended, one more line of each kind reports the number of suppressed lines.
     eventually_some("the line of suppressed messages", Duration::from_secs(30), async || {
         let log = worker.process.log();
         let over = log.lines().filter(|line| line.contains("a condition is over"));

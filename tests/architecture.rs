@@ -156,14 +156,14 @@ fn found<'a>(
     wrong.map(|(number, line)| format!("line {}: {}", number + 1, line.trim())).collect()
 }
 
-/// Reports whether a line contains a path with `module` as its first or an inner segment.
+/// Returns whether a line contains a path with `module` as its first or an inner segment.
 fn names(line: &str, module: &str) -> bool {
     let path = format!("{module}::");
     let mut places = line.match_indices(&path);
     places.any(|(at, _)| !line.get(..at).unwrap_or_default().ends_with(is_word))
 }
 
-/// Reports whether a line contains a whole word.
+/// Returns whether a line contains a whole word.
 fn has_word(line: &str, word: &str) -> bool {
     line.split(|c| !is_word(c)).any(|part| part == word)
 }

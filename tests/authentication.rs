@@ -73,7 +73,8 @@ fn exactly_one_credential_is_evaluated() {
     check(&[], &["dns:nobody.example.com"], Err(AuthFailure::UnknownCertificate));
 }
 
-/// A row per caller and a column per endpoint: `.` means accepted, `1` a 401, `3` a 403.
+/// The matrix has a row for each caller and a column for each endpoint. `.` means accepted, `1`
+/// means a 401, and `3` means a 403.
 #[test]
 fn callers_are_accepted_according_to_the_matrix_of_endpoints() {
     let fixture = IssuerFixture::new();

@@ -1,7 +1,7 @@
-//! Measures several targets in turn, so that drift affects all of them. Each target runs in its own
-//! processes, whose CPU time the kernel reports. The targets are fjord's gateway and worker; the
-//! floor (requests and replies over NATS alone); the ceiling (an HTTPS server alone); and
-//! optionally another build of fjord, and a gateway and a worker in Go.
+//! Measures several targets in turn, so that drift affects all of them. Each target runs in its own processes, whose
+//! CPU time the kernel reports. The targets are fjord's gateway and worker, the floor (requests and replies over NATS
+//! alone), and the ceiling (an HTTPS server alone). Optional targets are another build of fjord, and a gateway and a
+//! worker in Go.
 
 use std::path::PathBuf;
 
@@ -22,7 +22,7 @@ mod rounds;
 use processes::BenchProcesses;
 use report::BenchReport;
 
-/// The concurrency of the measurements of growth, and of those at a fixed rate.
+/// The concurrency of the measurements of growth and of the measurements at a fixed rate.
 pub(crate) const MIDDLE: usize = 64;
 /// The numbers of idle connections.
 pub(crate) const IDLE: [usize; 2] = [2_000, 10_000];
@@ -30,8 +30,8 @@ pub(crate) const IDLE: [usize; 2] = [2_000, 10_000];
 pub(crate) const REQUEST_BYTES: usize = 200;
 /// The size of the reference servers' responses.
 pub(crate) const ANSWER_BYTES: usize = 500;
-/// The length of the id that fjord echoes. 190 bytes result in a payload of 200 bytes, a response
-/// body of 200 bytes and response headers of 250 bytes.
+/// The length of the id that fjord echoes. An id of 190 bytes results in a payload of 200 bytes, a response body of 200
+/// bytes and response headers of 250 bytes.
 pub(crate) const ID_BYTES: usize = 190;
 
 /// The options of the benchmark.

@@ -1,13 +1,12 @@
 //! `cargo bench`: compares procedure calls through the backend with direct calls through the driver, on one connection each.
 //!
-//! Both call the same procedures on the same server in turn, so that other load on the machine
-//! slows both. The server is the one in `FJORD_TEST_MSSQL`, or else the tests' fake server, in a
-//! runtime of its own.
+//! Both call the same procedures on the same server in turn, so that other load on the machine slows both. The server
+//! is the one in `FJORD_TEST_MSSQL`, or else the tests' fake server, which has its own runtime.
 //!
-//! The backend resets the connection in each call; the driver does not. The cost of a reset is
-//! measured separately, with two connections without TLS, one of which is reset like the backend's.
-//! The cost of the session context is also measured separately. The benchmark fails if the
-//! throughput of the backend is below 0.95 times that of direct calls with a reset.
+//! The backend resets the connection in each call, but the driver does not. The cost of a reset is measured separately,
+//! with two connections without TLS, one of which is reset in the same way as the backend's connection. The cost of the
+//! session context is also measured separately. The benchmark fails if the throughput of the backend is below 0.95
+//! times that of direct calls with a reset.
 
 #[expect(dead_code, unused_imports, reason = "other tests use the rest of it")]
 #[expect(
@@ -39,7 +38,7 @@ use tiberius::{ColumnData, Command};
 
 /// The minimum throughput of the backend relative to that of direct calls with a reset.
 const RATIO_MIN: f64 = 0.95;
-/// The number of rounds, of which the first `WARM_UP` are not counted.
+/// The number of rounds. The first `WARM_UP` of them are not counted.
 const ROUNDS: usize = 22;
 const WARM_UP: usize = 2;
 
@@ -159,7 +158,7 @@ struct CallCosts {
     /// The throughput of the backend relative to the driver's if the driver also reset the connection in each call: the
     /// median, and the quartiles.
     vs_resetting: [f64; 3],
-    /// The duration of a reset in microseconds; `None` if the server accepts no connection without TLS.
+    /// The duration of a reset in microseconds, or `None` if the server accepts no connection without TLS.
     reset_us: Option<f64>,
 }
 
@@ -191,8 +190,8 @@ async fn costs(
     Some(CallCosts { vs_plain: median(bare)?, vs_resetting: quartiles(resetting)?, reset_us })
 }
 
-/// Measures the cost of setting the session context of a call, with two backends: one sets it, the
-/// other does not. Returns the median over the rounds, in microseconds.
+/// Measures the cost of setting the session context of a call, with one backend that sets it and one that does not.
+/// Returns the median over the rounds, in microseconds.
 async fn session_context(
     [setting, plain]: [&Arc<dyn Backend>; 2],
     workload: Workload,

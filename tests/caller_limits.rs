@@ -103,7 +103,7 @@ async fn a_call_counts_until_it_ends_even_if_its_client_has_disconnected() {
     let gateway_toml = "requests_in_flight_per_caller_max = 1\n".to_owned();
     let fleet = Fleet::start(FleetOptions { gateway_toml, ..FleetOptions::default() }).await;
     let (client, running) = (fleet.client(), "fjord_worker_running");
-    // The client disconnects while the call runs.
+    // The client disconnects while the call is running.
     tokio::select! {
         _answer = client.request(Method::POST, "/v1/slow?ms=5000").send() => panic!("the call takes longer"),
         () = wait_for(&fleet.workers[0], running, 1.0) => {}
@@ -138,13 +138,13 @@ async fn a_reload_changes_the_limit_at_once() {
     first.is(200);
 }
 
-/// The number of another caller's calls that may end between the beginning of a request and its answer: the running call, one call
-/// whose turn comes earlier, and three whose end the test notices late on a busy machine. If requests were served in order of
-/// arrival, nearly all of the calls would end in this time.
+/// The maximum number of another caller's calls that may end between the beginning of a request and its answer. They
+/// are the running call, one call whose turn comes earlier, and three calls whose end the test notices late on a busy
+/// machine. If requests were served in order of arrival, nearly all calls would end in this time.
 const OVERTAKEN_MAX: usize = 5;
 /// The number of requests that one caller sends at once.
 const MANY: usize = 40;
-/// Takes the only slot until all other requests of a test have been sent.
+/// The path of a request that occupies the only slot until all other requests of a test have been sent.
 const HOLD: &str = "/v1/turns?ms=9000";
 const CALL: &str = "/v1/turns?ms=100";
 
@@ -161,7 +161,7 @@ async fn one_slot(gateways: usize, gateway_toml: &str) -> Fleet {
     .await
 }
 
-/// Waits until this number of requests waits for the queue in a gateway.
+/// Waits until this number of requests is waiting for the queue in a gateway.
 async fn wait_until_waiting(gateway: &FjordProcess, requests: f64) {
     wait_for(gateway, r#"fjord_gateway_requests_waiting{queue="turns"}"#, requests).await;
 }
@@ -171,15 +171,15 @@ async fn wait_until_running(fleet: &Fleet) {
     wait_for(&fleet.workers[0], "fjord_worker_running", 1.0).await;
 }
 
-/// Sends a request; returns when it was sent and answered.
+/// Sends a request. Returns the times at which it was sent and answered.
 async fn timed(client: &Client, path: &str) -> (Instant, Instant) {
     let sent_at = Instant::now();
     client.get(path).await.is(200);
     (sent_at, Instant::now())
 }
 
-/// Sends `many` requests of one client at once and then those of `single` one after another. Returns the largest number of the
-/// former that were answered during one of the latter.
+/// Sends requests of the client `many` all at once, and then requests of the client `single` one after another. Returns
+/// the largest number of requests of `many` that were answered during a single request of `single`.
 async fn most_overtaking(
     fleet: &Fleet,
     (many, paths): (&Client, &[String]),
@@ -217,7 +217,7 @@ async fn a_client_is_served_in_its_turn_while_another_has_many_calls_in_flight()
     assert!(overtaking <= OVERTAKEN_MAX, "{overtaking}");
 }
 
-/// The other client's requests wait in another gateway, so the worker must offer its slot to the gateways in turn.
+/// The requests of the other client wait in another gateway, so the worker must offer its slot to the gateways in turn.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_is_served_in_its_turn_while_another_has_many_calls_at_another_gateway() {
     let fleet = one_slot(2, "").await;
@@ -229,7 +229,7 @@ async fn a_client_is_served_in_its_turn_while_another_has_many_calls_at_another_
     assert!(overtaking <= OVERTAKEN_MAX, "{overtaking}");
 }
 
-/// The client requests what the last of the other client's waiting calls will return.
+/// The client's request is identical to the last of the other client's waiting requests.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_does_not_wait_for_a_shared_call_behind_many_others_of_its_caller() {
     let fleet = one_slot(1, "").await;

@@ -20,21 +20,22 @@ use super::support::certs::Certs;
 use super::support::client::install_provider;
 use super::support::nats::{NatsOptions, NatsServer};
 
-/// The memory of a gateway for each endpoint that has its own queue, in bytes. Lower this value and `WORKER` after an
-/// improvement.
+/// The expected memory of a gateway, in bytes, for each endpoint that has its own queue. Lower this value and `WORKER`
+/// after an improvement.
 const GATEWAY: i64 = 4_700;
-/// The memory of a worker for each such endpoint that it serves, in bytes. Three quarters of it are
-/// the buffers that the NATS client allocates for the four subscriptions of a queue.
+/// The expected memory of a worker, in bytes, for each such endpoint that it serves. Three quarters of it are the
+/// buffers that the NATS client allocates for the four subscriptions of a queue.
 const WORKER: i64 = 38_000;
 /// The test fails if a size exceeds its expected value by more than this percentage.
 const GROWTH_PERCENT: i64 = 10;
 /// The sizes of the two catalogues whose difference is measured.
 const SIZES: [usize; 2] = [20, 320];
 const RELOADS: usize = 50;
-/// The maximum growth of the memory by `RELOADS` reloads, in bytes.
+/// The maximum growth of the memory after `RELOADS` reloads, in bytes.
 const RELOAD_GROWTH_MAX: i64 = 4_096;
 
-/// Returns a catalogue whose endpoints have the usual number of parameters. Every tenth pattern is different from the others.
+/// Returns a catalogue whose endpoints have the usual number of parameters. Together, the endpoints have ten different
+/// patterns.
 fn catalogue(name: &str, endpoints: usize) -> String {
     let mut text = String::from("{");
     for n in 0..endpoints {
@@ -147,7 +148,7 @@ fn reloads_do_not_make_the_memory_grow() {
         let transport = connect(&config).await;
         Dispatcher::start(&config, &queues, transport, &tasks).await.expect("a subscription")
     });
-    // This is how the gateway reloads.
+    // The gateway reloads in the same way.
     let reload = || {
         active_config.store(load());
         dispatcher.reload(config.gateway.session.clone(), &queues);

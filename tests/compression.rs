@@ -26,7 +26,7 @@ fn decoded(answer: &HttpResponse) -> String {
     text
 }
 
-/// Reports whether `Vary` includes `Accept-Encoding`.
+/// Returns whether `Vary` includes `Accept-Encoding`.
 fn varies(answer: &HttpResponse) -> bool {
     answer.headers.get_all("vary").iter().any(|value| value == "Accept-Encoding")
 }
@@ -35,7 +35,8 @@ fn varies(answer: &HttpResponse) -> bool {
 async fn a_client_gets_the_same_content_in_its_preferred_coding() {
     let fleet = Fleet::start(FleetOptions::default()).await;
     let client = fleet.client();
-    // The first response is stored compressed, the second is compressed on a blocking thread, the third in chunks as it arrives.
+    // The first response is stored compressed, the second one is compressed on a blocking thread, and the third one is
+    // compressed in chunks as it arrives.
     for (path, bytes_least, streams) in [
         ("/openapi.json", 4096, false),
         ("/v1/large?rows=1800", 200_000, false),

@@ -1,5 +1,5 @@
-//! Promise: a client that has the current version of an answer gets 304 without its content, and every content coding has
-//! an `ETag` of its own.
+//! Promise: a client that has the current version of an answer gets a 304 without its content, and every content coding
+//! has its own `ETag`.
 
 use http::Method;
 
@@ -71,7 +71,7 @@ async fn an_unchanged_answer_is_not_sent_again() {
     assert_eq!(head.is(200).header("etag"), tag);
     let other = get(&client, "/v1/tagged/2", &[("if-none-match", &tag)]).await;
     assert_ne!(other.is(200).header("etag"), tag, "another content has another tag");
-    // The access line and the metric have the status that was sent.
+    // The access line and the metric contain the status that was sent.
     let sent = r#"fjord_gateway_requests_total{endpoint="tagged-row",queue="echo",status="304",outcome="ok"}"#;
     assert!(fleet.gateways[0].metric(sent).await > 4.5);
     // An error is never a 304.
@@ -115,7 +115,7 @@ async fn each_content_coding_has_its_own_tag() {
         assert_eq!(vary(&again), vary(&answer), "{coding}");
         tags.push(tag);
     }
-    // The client has an encoded body, but no longer accepts its coding.
+    // The client has an encoded body, but does not accept its coding any longer.
     let sent = [("accept-encoding", "br"), ("if-none-match", &*tags[1])];
     assert_eq!(get(&client, path, &sent).await.is(200).header("content-encoding"), "br");
     // The client has the unencoded body, which it still accepts.
@@ -133,7 +133,7 @@ async fn a_large_answer_is_collected_and_has_a_tag() {
     assert_eq!(answer.header("content-length"), answer.body.len().to_string());
     let sent = [("if-none-match", answer.header("etag"))];
     assert!(get(&client, path, &sent).await.is(304).body.is_empty());
-    // The content is not collected for HEAD, so neither the tag nor the conditions are known.
+    // The gateway does not collect the content for HEAD, so neither the tag nor the result of the conditions is known.
     for headers in [&[][..], &[("if-none-match", "*")], &[("if-match", "\"a\"")]] {
         let head = request(&client, Method::HEAD, path, headers).await;
         assert_eq!(head.is(200).header("etag"), "", "{headers:?}");

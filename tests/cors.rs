@@ -1,6 +1,6 @@
 //! Promise: pages from other origins can call exactly those endpoints that the catalogue permits.
-//! The gateway answers preflight requests without a worker, and responses to these pages have the
-//! same fixed headers as other responses.
+//! The gateway answers preflight requests without a worker. Responses to these pages have the same
+//! fixed headers as other responses.
 
 use http::Method;
 

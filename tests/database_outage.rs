@@ -1,5 +1,5 @@
-//! Promise: a database outage stops only the queues that use the database. It is logged and shown in metrics and `/readyz`,
-//! and the queues are served again afterwards without a restart.
+//! Promise: a database outage stops only the queues that use the database. The outage is logged and shown in metrics
+//! and `/readyz`. The queues are served again afterwards without a restart.
 
 use std::fs;
 use std::sync::Arc;
@@ -123,9 +123,9 @@ async fn after_an_outage_the_served_endpoints_return_while_reloaded_ones_do_not_
     client.send(Method::PUT, "/v1/again", &body).await.is(200);
 }
 
-/// The number of callers of each queue. Each sends one request at a time.
+/// The number of callers of each queue. Each caller sends one request at a time.
 const CALLERS: usize = 16;
-/// The minimum number of refused calls for the test to be meaningful.
+/// The number of calls that must be refused for the test to be meaningful.
 const REFUSED: u64 = 20;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -179,7 +179,7 @@ async fn an_outage_under_load_logs_few_lines() {
     let log = worker.process.log();
     let lines: Vec<&str> = log.lines().skip(before).collect();
     println!("{} lines, {} requests refused", lines.len(), refused.load(Ordering::Acquire));
-    // Each call that was running when its connection broke has a log line of its own, because its outcome is unknown.
+    // Each call that was running when its connection broke has its own log line, because its outcome is unknown.
     let (lost, lines): (Vec<&str>, Vec<&str>) =
         lines.into_iter().partition(|line| line.contains("the connection was lost"));
     assert!(lost.len() <= 2 * CALLERS, "{}", lost.join("\n"));

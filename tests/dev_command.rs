@@ -1,5 +1,5 @@
-//! Promise: `fjord init` and `fjord dev` lead from an empty directory to an API that applies files when they are saved. Ctrl-C
-//! leaves nothing behind.
+//! Promise: `fjord init` and `fjord dev` lead from an empty directory to an API that applies files as soon as they are
+//! saved. After Ctrl-C, nothing is left behind.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -72,7 +72,7 @@ async fn saved_files_are_served() {
     assert_eq!(run.get("/v1/greeting").await.0, 404);
     run.prints("endpoints/greetings.json: applied").await;
 
-    // A procedure, and a new endpoint with its own procedure.
+    // A procedure is changed, and an endpoint with its own procedure is added.
     fs::write(api.join("procedures/app.greeting_get.sql"), "SELECT upper(@language) AS language")
         .unwrap();
     run.answers("/v1/hello", 200, r#"{"language":"EN"}"#).await;
@@ -83,7 +83,7 @@ async fn saved_files_are_served() {
     run.answers("/v1/count", 200, "4").await;
     assert_eq!(run.child("--role worker"), worker, "the worker was not restarted");
 
-    // The configuration of both roles.
+    // This file is part of the configuration of both roles.
     let settings = api.join("fjord.toml");
     let text = fs::read_to_string(&settings).unwrap();
     let text = text.replace("#[gateway]", "[gateway]\nhealth_path = \"/alive\"");
@@ -116,7 +116,7 @@ async fn a_broken_catalogue_is_reported_and_the_old_one_is_served() {
     }
     assert_eq!(run.get("/v1/greeting").await, (200, HELLO.to_owned()));
 
-    // An error that only the gateway finds.
+    // Only the gateway finds this error.
     fs::remove_file(api.join("endpoints/other.json")).unwrap();
     let unknown = r#"{ "methods": ["jwt"], "issuers": ["elsewhere"] }"#;
     fs::write(&endpoints, text.replace(r#""public""#, unknown)).unwrap();
@@ -209,7 +209,7 @@ async fn a_token_for_trying_is_accepted() {
     if let Some(results) = shell(&command) {
         assert!(results.contains(" passed"), "{results}");
     }
-    // fjord's other commands find the run.
+    // fjord's other commands find the running processes.
     let call =
         format!(". {}/env; {} call greeting-get", run.run.display(), fjord_binary().display());
     assert!(shell(&call).is_none_or(|answer| answer.ends_with(&format!("{HELLO}\n"))));
@@ -238,7 +238,7 @@ async fn without_documentation_the_examples_are_offered_and_the_page_is_not() {
     }
 }
 
-/// Runs a command line that may use curl; `None` if curl is not installed.
+/// Runs a command line that may use curl. Returns `None` if curl is not installed.
 fn shell(line: &str) -> Option<String> {
     external_tools::find(
         "curl",

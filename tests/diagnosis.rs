@@ -15,7 +15,7 @@ use super::support::caller_pool::CallerPool;
 use super::support::eventually::{SOON, eventually_some};
 use super::support::fleet::{Fleet, FleetOptions};
 
-/// Sends requests that nobody waits for.
+/// Sends requests in the background, without waiting for their responses.
 fn send(fleet: &Fleet, path: &'static str, number: usize) {
     for _ in 0..number {
         let client = fleet.client();
@@ -85,7 +85,7 @@ async fn hung_workers_are_named_although_the_gateway_has_no_waiting_requests() {
     let gateway = &fleet.gateways[0];
     let unaccepted = r#"fjord_gateway_requests_unaccepted{queue="patient"}"#;
     let oldest = r#"fjord_gateway_requests_unaccepted_oldest_seconds{queue="patient"}"#;
-    // New connections are not expected to have replied.
+    // The test waits until the connections are no longer new, because new connections are not expected to have replied.
     eventually_some("the requests and their age are shown", SOON * 2, async || {
         (gateway.metric(unaccepted).await > 4.5 && gateway.metric(oldest).await > 6.0).then_some(())
     })
@@ -155,7 +155,7 @@ async fn calls_that_time_out_again_and_again_do_not_seem_usual() {
         (gateway.metric(failed).await > 15.5).then_some(())
     })
     .await;
-    // A call may have just timed out.
+    // A call may have timed out just before this point.
     let start = "The bottleneck is queue brief: its calls do not end.";
     eventually_some("the calls are named", SOON * 2, async || {
         let output = status(gateway.directory(), &["--interval", "1", "--json"]).output();
@@ -167,8 +167,8 @@ async fn calls_that_time_out_again_and_again_do_not_seem_usual() {
     callers.stop().await;
 }
 
-/// Starts `fjord status`, and returns its process and the rest of its output once it has shown a first view. The next view begins
-/// there.
+/// Starts `fjord status`, and waits until it has shown a first view. Returns its process and the rest of its output,
+/// which begins with the next view.
 fn watch(directory: &Path, interval: &str) -> (Child, Lines<BufReader<ChildStdout>>) {
     let mut command = status(directory, &["--watch", "--json", "--interval", interval]);
     let mut watching = command.stdout(Stdio::piped()).spawn().expect("fjord runs");

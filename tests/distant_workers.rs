@@ -1,5 +1,5 @@
-//! Promise: at a load of one and a half times the workers' capacity, nearly all of that capacity is used, however long
-//! the round trip to the workers is. Nearly every request without an answer was certainly not executed.
+//! Promise: at a load of one and a half times the workers' capacity, nearly all of that capacity is used, regardless of
+//! the round trip to the workers. Nearly every request without an answer was certainly not executed.
 //!
 //! `make bench-overload` runs the tests for longer, and also with shorter round trips.
 

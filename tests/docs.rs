@@ -1,5 +1,5 @@
-//! Promise: every link in the documentation has a target, every page is in the index, every module is in ARCHITECTURE.md,
-//! and the files of the tutorial pass `fjord check` with the output that the tutorial quotes.
+//! Promise: every link in the documentation has a target, every page is in the index, and every module is in
+//! ARCHITECTURE.md. The files of the tutorial pass `fjord check` with the output that the tutorial quotes.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,7 +12,7 @@ use regex::Regex;
 use super::support::certs::Certs;
 use super::support::fjord_binary;
 
-/// The maximum number of lines of ARCHITECTURE.md, so that a newcomer can read all of it.
+/// The maximum number of lines of ARCHITECTURE.md. The page is short so that a newcomer can read all of it.
 const ARCHITECTURE_LINES_MAX: usize = 150;
 
 static LINK: LazyLock<Regex> = LazyLock::new(|| pattern(r"\]\(([^)\s]+)\)"));

@@ -58,7 +58,7 @@ async fn fleet() -> Fleet {
     Fleet::start(FleetOptions { catalogue, gateway_toml, ..FleetOptions::default() }).await
 }
 
-/// Returns the file of a screenshot, for people who want to see the page.
+/// Returns the path of a screenshot, for people who want to see the page.
 fn picture(name: &str) -> PathBuf {
     let directory = target_directory().join("documentation-page");
     fs::create_dir_all(&directory).expect("the directory can be created");
@@ -96,9 +96,9 @@ async fn fill(browser: &Browser, field: &str, value: &str) {
     until(browser, &script).await;
 }
 
-/// Sends the open operation, and returns the status and the body on the page.
+/// Sends the request of the open operation, and returns the status and the body on the page.
 async fn try_out(browser: &Browser) -> (String, String) {
-    // The page accepts a value a moment after it was typed, so the first click may come too early.
+    // The page accepts a value shortly after it was typed, so the first click may come too early.
     let sent = "const live = one('.live-responses-table tbody .response-col_status');
          if (live) return [live.textContent.trim(), one('.live-responses-table tbody .response-col_description').innerText];
          if (performance.now() - (window.clicked ?? -1e9) > 1000) {
@@ -162,7 +162,7 @@ async fn a_person_finds_reads_and_tries_one_of_thousands_of_endpoints() {
     assert!(body.contains("\"pointer\": \"/number\""), "{body}");
     browser.screenshot(&picture("problem.png")).await;
 
-    // Credentials are entered once: they apply to the document and to every request.
+    // Credentials are entered only once. They apply to the document and to every request.
     run(&browser, "type(one('#search'), ''); one('.btn.authorize').click();").await;
     until(&browser, "return all('.auth-container').length >= 3;").await;
     let key = format!(
@@ -217,7 +217,7 @@ async fn the_page_works_below_a_path_that_a_proxy_removes() {
 async fn the_files_of_the_page_are_cached_forever_and_the_rest_is_validated() {
     let options = FleetOptions {
         gateway_keys: "documentation = 'public'\n",
-        // This route would match the paths of the page's files.
+        // The path of this route would match the paths of the page's files.
         catalogue: Some((
             "any.json",
             r#"{ "any": { "route": "GET /{table}/{id}", "handler": "echo", "queue": "echo", "result": "json",

@@ -1,5 +1,5 @@
 //! Promise: a dry run returns the call's answer and changes nothing in the database. If that cannot be guaranteed,
-//! nothing is executed, or the answer says that the outcome is unknown.
+//! either nothing is executed, or the answer states that the outcome is unknown.
 
 use std::fs;
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! Promise: the load of each pool reaches `CloudWatch`, and a host that EC2 is about to stop is drained first. Every failure of
-//! a service of AWS is reported in one line, within a bounded time.
+//! Promise: the load of each pool reaches `CloudWatch`, and a host that EC2 is about to stop is drained first. Every
+//! failure of an AWS service is reported in one line, within a bounded time.
 
 mod host;
 mod metadata_failures;
@@ -21,10 +21,10 @@ use super::support::aws::AwsServices;
 use super::support::certs::Certs;
 use super::support::fjord_binary;
 
-/// The longest time that a command may take: all limits of its requests, and a margin for a busy machine.
+/// The maximum duration of a command: all limits of its requests, and a margin for a busy machine.
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// Returns the command `fjord ec2`, which uses the local services.
+/// Returns the command `fjord ec2` with a configuration that makes it use the local services.
 fn ec2(command: &str, aws: &AwsServices, certs: &Certs) -> Command {
     let mut ec2 = Command::new(fjord_binary());
     ec2.args(["ec2", command]).env("AWS_EC2_METADATA_SERVICE_ENDPOINT", aws.metadata_url());
@@ -37,7 +37,7 @@ fn ec2(command: &str, aws: &AwsServices, certs: &Certs) -> Command {
     ec2
 }
 
-/// Runs a command to its end. Checks that it prints no secret.
+/// Runs a command to its end. Checks that it does not print a secret.
 async fn run(mut command: Command) -> (Option<i32>, String, String) {
     let output = timeout(LIMIT, command.output()).await.expect("the command ends in time");
     let Output { status, stdout, stderr } = output.expect("fjord runs");

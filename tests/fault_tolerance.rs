@@ -1,6 +1,6 @@
-//! Promise: whatever fails, every request gets a response, no response contradicts what was executed, and no at-most-once
-//! request is executed twice. Each test injects faults into a fleet of real processes and three NATS servers under steady
-//! load, and then compares all responses with the ledger of executions.
+//! Promise: whatever fails, every request gets a response, no response contradicts what was executed, and no
+//! at-most-once request is executed twice. Each test injects faults into a fleet of real processes and three NATS
+//! servers under steady load. It then compares all responses with the ledger of executions.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ mod database;
 mod faulty_worker;
 mod reconnects;
 
-/// The minimum number of responses to wait for before and after a fault.
+/// The number of responses to wait for before and after a fault.
 const ANSWERS: usize = 150;
 
 fn options(gateways: usize, workers: usize) -> FleetOptions {

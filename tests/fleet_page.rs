@@ -1,5 +1,5 @@
-//! Promise: `/` on the admin listener is a page that shows the fleet live, without Prometheus or Grafana, and says what is wrong
-//! with it. It requests nothing from other hosts, and works below a path that a proxy removes.
+//! Promise: `/` on the admin listener is a page that shows the fleet live, without Prometheus or Grafana, and names its
+//! problems. The page requests nothing from other hosts, and works below a path that a proxy removes.
 
 use std::fs;
 use std::path::PathBuf;
@@ -99,7 +99,7 @@ async fn a_person_sees_the_fleet_live_with_its_bottleneck() {
         assert!(shown, "{unit}: {processes}");
     }
     until(&browser, "return rows('queues').some((row) => row.includes('sql_timeout'));").await;
-    // The charts have values, which a screen reader can read.
+    // The charts have values that a screen reader can read.
     let labels = "const labels = all('#charts [role=img]').map((chart) => chart.ariaLabel);
         return all('#charts canvas').length === 4 && labels.every((label) => /now [0-9]/.test(label)) && labels;";
     let labels = until(&browser, labels).await;
@@ -108,7 +108,7 @@ async fn a_person_sees_the_fleet_live_with_its_bottleneck() {
         .await;
     take_pictures(&browser, "three-processes").await;
 
-    // The charts of one queue.
+    // The page shows the charts of one queue.
     run(&browser, "all('#queues td button').find((it) => it.innerText === 'echo').click();").await;
     until(&browser, "return document.getElementById('queue').value === 'echo';").await;
     until(&browser, "return /now 0,/.test(all('#charts [role=img]')[2].ariaLabel);").await;
@@ -237,7 +237,7 @@ async fn only_a_process_whose_page_is_open_queries_the_fleet() {
         })
         .await
     };
-    // The page of a worker shows only itself.
+    // The page of a worker shows only that worker.
     let own = processes(&fleet.workers[0], 1).await;
     assert_eq!((&own["covers_fleet"], &own["process"]["role"]), (&json!(false), &json!("worker")));
     assert_eq!(simulated.queries(), 0, "nobody has opened the page of the gateway");
@@ -245,7 +245,7 @@ async fn only_a_process_whose_page_is_open_queries_the_fleet() {
     assert_eq!(all["covers_fleet"], true);
     let queries = simulated.queries();
     assert!((2..=4).contains(&queries), "{queries} queries");
-    // Many readers cause no more queries than one.
+    // Many readers of the page cause no more queries than one reader.
     let end = tokio::time::Instant::now() + Duration::from_secs(3);
     while tokio::time::Instant::now() < end {
         data(&fleet.gateways[0]).await;
@@ -260,13 +260,14 @@ async fn a_page_of_another_site_can_neither_read_the_data_nor_make_the_process_q
     let fleet = Fleet::start(FleetOptions { nats, ..FleetOptions::default() }).await;
     let simulated = SimulatedFleet::start(&fleet.nats.urls()[0], 1).await;
     let data = format!("{}fleet.json", url(&fleet.gateways[0]));
-    // A document of another origin without a content security policy, which would refuse the requests as well.
+    // This document of another origin has no content security policy. Such a policy would refuse the requests as well.
     browser.open(&format!("{}metrics", url(&fleet.workers[0]))).await;
     let results = format!(
         "const attempt = (options) => fetch('{data}', options).then((answer) => answer.type, (error) => error.name);
          return Promise.all([{{}}, {{ mode: 'no-cors' }}, {{ headers: {{ 'Fjord-Page': '1' }} }}].map(attempt));"
     );
-    // Without CORS, the status of an answer is hidden. A query would be sent at once.
+    // Without CORS, the status of an answer is hidden. If an attempt caused a query, the query would be sent
+    // immediately.
     let end = tokio::time::Instant::now() + Duration::from_secs(2);
     while tokio::time::Instant::now() < end {
         assert_eq!(run(&browser, &results).await, json!(["TypeError", "opaque", "TypeError"]));

@@ -1,5 +1,5 @@
-//! Promise: all gateways together give a caller one quota, within the stated bound, and each of them still enforces it without the
-//! others.
+//! Promise: all gateways together give a caller one quota, within the documented bound. If a gateway is cut off from
+//! the others, it still enforces the quota.
 
 use std::time::{Duration, Instant};
 
@@ -18,12 +18,12 @@ use super::support::reload;
 
 const GATEWAYS: usize = 3;
 const QUOTA: usize = 30;
-/// The time in which one request is refilled: 30 requests in an hour. So hardly any request is refilled while a test runs, however
-/// busy the machine is.
+/// The time in which the quota refills by one request, given 30 requests per hour. It is so long that the quota hardly
+/// refills while a test runs, even on a busy machine.
 const REFILL: Duration = Duration::from_mins(2);
-/// The interval of reports, and a margin for the messages on a busy machine.
+/// The interval of reports, plus a margin for the delivery of messages on a busy machine.
 const REPORTED_AFTER: Duration = Duration::from_secs(1);
-/// The pause between two requests, so that 10 of them are sent in an interval.
+/// The pause between two requests, so that 10 requests are sent in each interval.
 const PACE: Duration = Duration::from_millis(50);
 const REQUESTS: usize = 4 * QUOTA;
 
@@ -43,20 +43,21 @@ fn clients(fleet: &Fleet) -> Vec<Client> {
     fleet.gateways.iter().map(|gateway| client.at(gateway.https())).collect()
 }
 
-/// Returns a client of the fleet's NATS server, which may send every message.
+/// Returns a client of the fleet's NATS server that may send every message.
 async fn nats_client(fleet: &Fleet) -> async_nats::Client {
     let options = ConnectOptions::new().add_root_certificates(fleet.certs.ca.clone());
     options.connect(fleet.nats.urls()[0].as_str()).await.expect("a connection")
 }
 
-/// The admitted requests of a caller, with the gateway and the time since the start.
+/// The admitted requests of a caller. Each entry contains the gateway that admitted the request and the time since the
+/// start.
 struct Admitted {
     requests: Vec<(usize, Duration)>,
     elapsed: Duration,
 }
 
 impl Admitted {
-    /// Returns the most requests that one gateway admitted before the others knew of them.
+    /// Returns the largest number of requests that one gateway admitted before the other gateways knew of them.
     fn most_pending(&self) -> usize {
         let of_gateway = |gateway: usize, from: Duration| {
             let within = |(one, at): &&(usize, Duration)| {
@@ -67,7 +68,7 @@ impl Admitted {
         self.requests.iter().map(|(gateway, at)| of_gateway(*gateway, *at)).max().unwrap_or(0)
     }
 
-    /// Returns the number of requests that were refilled since the start.
+    /// Returns the number of requests by which the quota has been refilled since the start.
     fn refilled(&self) -> usize {
         usize::try_from(self.elapsed.as_millis() / REFILL.as_millis()).expect("a small number")
     }
@@ -122,7 +123,7 @@ async fn each_gateway_has_a_quota_of_its_own_if_that_is_configured() {
     let admitted = send_in_turn(&clients).await;
     println!("with a quota at each gateway, {} requests were admitted", admitted.requests.len());
     assert!(admitted.requests.len() >= GATEWAYS * QUOTA);
-    // After a reload, they count together.
+    // After a reload, the gateways enforce a shared limit.
     let key = "scope = 'gateway'";
     reload::edit(&fleet.gateways[0], key, "scope = 'fleets'");
     reload::signal(&mut fleet.gateways[0], "failed").await;
@@ -141,7 +142,8 @@ async fn each_gateway_has_a_quota_of_its_own_if_that_is_configured() {
     .await;
 }
 
-/// If a caller sends whole quotas to all gateways at the same moment, each gateway admits one. This is the largest excess.
+/// If a caller spends whole quotas at all gateways at the same time, each gateway admits one quota. This is the largest
+/// possible excess.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_excess_of_a_burst_to_all_gateways_is_deducted() {
     let fleet = fleet(GATEWAYS, "").await;
@@ -151,7 +153,7 @@ async fn the_excess_of_a_burst_to_all_gateways_is_deducted() {
     let answers = join_all(burst).await;
     let total = answers.iter().filter(|answer| answer.status == 200).count();
     assert!((QUOTA..=GATEWAYS * QUOTA + 5).contains(&total), "{total}");
-    // The caller owes the excess: it must wait until the whole excess has been refilled, at every gateway.
+    // The caller owes the excess. At every gateway, it must wait until the quota has refilled by the whole excess.
     let owed = u32::try_from(total + 1 - QUOTA).expect("a small number");
     for client in &clients {
         let wait = eventually_some("the gateway knows of all requests", SOON, async || {
@@ -173,7 +175,7 @@ async fn the_excess_of_a_burst_to_all_gateways_is_deducted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_drains_sends_a_last_message() {
-    // The next regular message would be too late.
+    // The next regular report would be sent too late.
     let mut fleet = fleet(2, "[gateway.rate_limits]\ninterval = '10s'\n").await;
     let clients = clients(&fleet);
     let answers = join_all((0..QUOTA).map(|_| clients[0].get("/v1/limited"))).await;
@@ -231,7 +233,7 @@ async fn a_message_that_violates_the_protocol_is_counted_and_ignored() {
     assert!(answer.is(200).header("ratelimit").contains("r=28"), "{}", answer.header("ratelimit"));
 }
 
-/// The messages have more callers than the tables have room for, and more consumption than is possible.
+/// The messages contain more callers than the tables have room for, and more consumption than is possible.
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_messages_neither_disable_a_limit_nor_block_a_caller_for_long() {
     const MESSAGES: u32 = 26;
@@ -274,7 +276,8 @@ async fn wrong_messages_neither_disable_a_limit_nor_block_a_caller_for_long() {
         let wait = answer.header("retry-after").parse().map(Duration::from_secs).expect("seconds");
         (wait > window).then_some(wait)
     });
-    // There are two gateways, so the caller owes at most two quotas: it may send again once it owes less than one.
+    // There are two gateways, so the caller owes at most two quotas. It may send requests again once it owes less than
+    // one.
     let wait = wait.await;
     assert!(wait <= window + REFILL, "{wait:?}");
 }

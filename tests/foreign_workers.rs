@@ -1,4 +1,4 @@
-//! Promise: a NATS client in any language can be a worker or a caller; the tests use Python. A worker that violates the
+//! Promise: a NATS client in any language can be a worker or a caller. The tests use Python. A worker that violates the
 //! protocol affects only its own requests.
 
 use std::path::{Path, PathBuf};
@@ -88,7 +88,7 @@ async fn a_malformed_answer_is_a_502() {
     assert!(fleet.gateways[0].metric("fjord_gateway_bad_replies_total").await > 0.5);
 }
 
-/// A 503 from a gateway promises that nothing was executed. An answer from a worker must not make that promise.
+/// A 503 from a gateway promises that nothing was executed. Only the gateway may make that promise.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_503_or_not_executed_from_a_worker_is_a_502() {
     let fleet = fleet().await;

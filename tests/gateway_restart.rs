@@ -25,8 +25,8 @@ use super::support::process::Process;
 const RESTARTS: u32 = 20;
 const CLIENTS: usize = 8;
 
-/// A service manager that does for one gateway what systemd does for a unit with `FileDescriptorStoreMax=1`: it keeps the
-/// listener that the gateway sends, and passes it to the next process (`sd_notify(3)`, `sd_listen_fds(3)`).
+/// A service manager that does for one gateway what systemd does for a unit with `FileDescriptorStoreMax=1`. It keeps
+/// the listener that the gateway sends, and passes it to the next process (`sd_notify(3)`, `sd_listen_fds(3)`).
 struct ServiceManager {
     notifications: UnixDatagram,
     socket: PathBuf,
@@ -46,7 +46,7 @@ impl ServiceManager {
 
     /// Starts a gateway that listens on `address`, and waits until it is ready.
     async fn start(&mut self, address: SocketAddr) {
-        // The shell knows its process id, which `exec` keeps.
+        // The shell knows its own process id, and `exec` keeps this id.
         let script = "LISTEN_PID=$$ exec \"$@\" 3<&0 </dev/null";
         let mut command = Command::new("sh");
         command.args(["-c", script, "sh"]).arg(fjord_binary());
@@ -103,7 +103,7 @@ impl ServiceManager {
     }
 }
 
-/// Starts a fleet without a gateway, and a service manager with the configuration of one.
+/// Starts a fleet without a gateway, and a service manager with a gateway's configuration.
 async fn fleet_and_manager() -> (Fleet, ServiceManager, SocketAddr) {
     let mut fleet = Fleet::start(FleetOptions::default()).await;
     let mut gateway = fleet.gateways.remove(0);
@@ -112,7 +112,7 @@ async fn fleet_and_manager() -> (Fleet, ServiceManager, SocketAddr) {
     (fleet, manager, ([127, 0, 0, 1], ports::pick()).into())
 }
 
-/// Sends requests, each over a connection of its own, until `stop` is set. Returns the failures.
+/// Sends requests until `stop` is set, each over its own connection. Returns the failures.
 async fn send_requests(client: Client, sent: Arc<AtomicU32>, stop: Arc<AtomicBool>) -> Vec<String> {
     let mut failures = Vec::new();
     while !stop.load(Ordering::Relaxed) {
@@ -163,7 +163,7 @@ async fn a_listener_of_an_earlier_configuration_is_closed() {
     let (fleet, mut manager, old) = fleet_and_manager().await;
     manager.start(old).await;
     manager.stop().await;
-    // The kernel still queues connections.
+    // The kernel still accepts connections into its queue.
     drop(std::net::TcpStream::connect(old).expect("the listener is kept"));
     let new = ([127, 0, 0, 1], ports::pick()).into();
     manager.start(new).await;

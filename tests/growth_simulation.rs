@@ -1,5 +1,6 @@
-//! Promise: a group of workers that follows the published load serves a day's requests with fewer worker hours than a fixed
-//! fleet, and lets few requests wait. The load is computed by the function that `fjord ec2 publish` uses.
+//! Promise: a group of workers that follows the published load serves a day's requests with fewer worker hours than a
+//! fixed fleet, and only a few requests have to wait. The load is computed by the function that `fjord ec2 publish`
+//! uses.
 //!
 //! `make simulate-growth` prints the tables that docs/OPERATIONS.md quotes.
 
@@ -34,7 +35,7 @@ struct DayResult {
 #[derive(Debug)]
 struct HourResult {
     requests_per_second: f64,
-    /// The workers at its end.
+    /// The number of workers at the end of the hour.
     workers: u64,
     utilization: f64,
     waits: WaitSummary,
@@ -98,9 +99,10 @@ fn print_row(result: &DayResult) {
 #[test]
 fn a_group_that_follows_the_load_needs_fewer_worker_hours_than_a_fixed_fleet() {
     let day = Day::new(20_261_130);
-    // The slots that the peak needs by the rule in docs/OPERATIONS.md: 54 requests per second × 0.8 s ÷ 0.8.
+    // This fleet has the slots that the peak needs according to docs/OPERATIONS.md: 54 requests per second × 0.8 s ÷
+    // 0.8.
     let peak = simulate(day, 24, &mut Fixed::new(7));
-    // About as many worker hours as the group that follows the load.
+    // This fleet has about as many worker hours as the group that follows the load.
     let mean = simulate(day, 24, &mut Fixed::new(5));
     let following = simulate(day, 24, &mut Following::new(2, 12));
     println!(

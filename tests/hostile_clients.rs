@@ -1,5 +1,5 @@
-//! Promise: whatever a client sends or does not send, the gateway responds or closes the connection in time, and serves
-//! the next client. Its responses are those that HTTP requires (RFC 9110, 9112, 9113).
+//! Promise: regardless of what a client sends or does not send, the gateway responds or closes the connection in time,
+//! and serves the next client. Its responses are those that HTTP requires (RFC 9110, 9112, 9113).
 
 mod answer_budget;
 mod byte_budget;

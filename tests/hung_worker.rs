@@ -9,7 +9,7 @@ use super::support::random::SeededRandom;
 
 /// The longest time for which the gateway may still send requests to the hung worker.
 const NOTICED: Duration = Duration::from_secs(2);
-/// The duration of the hang, which is shorter than the time after which the NATS server closes the connection.
+/// The duration of the hang. It is shorter than the time after which the NATS server closes the connection.
 const HUNG_FOR: Duration = Duration::from_secs(8);
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,6 @@
-//! Promise: `fjord import` writes entries that `fjord check` accepts unchanged, for every procedure that the catalogue can
-//! express. It reports why it skips a procedure, chooses the safer of two interpretations, and never overwrites a file.
+//! Promise: `fjord import` writes entries that `fjord check` accepts unchanged, for every procedure that the catalogue
+//! can express. If it skips a procedure, it reports the reason. It chooses the safer of two interpretations, and never
+//! overwrites a file.
 
 use std::fs;
 use std::path::Path;
@@ -63,12 +64,12 @@ async fn all_procedures_of_sql_server_become_a_valid_catalogue() {
     assert_eq!(checked.status.code(), Some(0), "{}", text(&checked.stderr));
     let online = fjord(directory.path(), &["check", "--online", "--role", "worker"]);
     let errors = text(&online.stderr);
-    // These queues need more connections than the default allows. The resulting warning is not a mismatch.
+    // These queues need more connections than the default allows. The resulting warning does not count as a mismatch.
     let is_mismatch = |line: &&str| line.contains("database ") && !line.starts_with("warning: ");
     let errors: Vec<&str> = errors.lines().filter(is_mismatch).collect();
     assert!(errors.is_empty(), "{errors:#?}");
 
-    // Names are quoted where they need it.
+    // Names are quoted where this is necessary.
     let procedures: Vec<&str> = entries
         .as_object()
         .expect("an object")
@@ -100,7 +101,7 @@ async fn all_procedures_of_sql_server_become_a_valid_catalogue() {
     let over = fjord(directory.path(), &to_file);
     assert_eq!(over.status.code(), Some(1), "{}", text(&over.stderr));
     assert_eq!(fs::read_to_string(&file).expect("the file can be read"), "{}");
-    // The temporary file, which has the complete text first, is gone.
+    // The temporary file, to which the complete text was written first, no longer exists.
     let files = fs::read_dir(directory.path().join("endpoints")).expect("a directory");
     assert_eq!(files.count(), 1);
 }
@@ -230,7 +231,7 @@ async fn a_skipped_procedure_is_named_with_its_reason_and_a_way_out() {
     }
     assert!(said.contains("matches 4 procedures, and none was imported"), "{said}");
 
-    // The import chose no GET and made no parameter required, and it uses the singular for one endpoint.
+    // The import chose no GET and made no parameter required. It used the singular for one endpoint.
     fs::write(procedures.join("dbo.stop.sql"), "SELECT 1").expect("a file");
     let output = fjord(directory.path(), &["import", "dbo.stop", "--auth", "public"]);
     let said = text(&output.stderr);

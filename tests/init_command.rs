@@ -121,7 +121,7 @@ async fn an_interrupted_import_leaves_nothing_behind() {
     let mut process = Process::start("fjord init", command, &home.path().join("init.log"));
     let (_open, _) = timeout(SOON, server.accept()).await.expect("a connection").unwrap();
     assert!(files(&temporary).iter().any(|(name, _)| name.ends_with("mssql-password")));
-    // The same as Ctrl-C, which a shell may ignore in background processes.
+    // SIGTERM has the same effect as Ctrl-C, which a shell may ignore for background processes.
     process.signal(Signal::TERM);
     assert!(process.wait(SOON).await.code().is_none(), "the signal ends it");
     eventually(SOON, TICK, || fs::read_dir(&temporary).unwrap().next().is_none()).await;

@@ -1,5 +1,5 @@
-//! Promise: a large answer is sent while it is produced, no process holds more than a few parts of it, and an answer that
-//! is cut off never looks complete.
+//! Promise: a large answer is sent while it is produced, and no process holds more than a few parts of it. An answer
+//! that is cut off never looks complete.
 
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ async fn begin(client: &Client, path: &str) -> reqwest::Response {
     response
 }
 
-/// Reads the body to its end. Returns it, and whether it was complete.
+/// Reads the body to its end. Returns the body, and whether it was complete.
 async fn read(mut response: reqwest::Response) -> (Vec<u8>, bool) {
     let mut body = Vec::new();
     loop {

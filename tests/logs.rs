@@ -124,7 +124,7 @@ async fn the_messages_of_a_procedure_are_logged_with_the_request_id_and_their_te
         assert!(origin.starts_with("message 0, severity 0"), "{line}");
         assert_eq!((&line["level"], &line["text"]), (&json!("DEBUG"), &Value::Null), "{line}");
     }
-    // A failed statement before the procedure's own error does not decide.
+    // If a statement fails before the procedure raises its own error, the procedure's error determines the response.
     let problem = client.get("/v1/overrules").await;
     assert_eq!(problem.is_problem(422, "refused")["detail"], "already there");
 

@@ -16,12 +16,12 @@ use super::support::tds::{FakeSqlServer, PASSWORD};
 
 /// The number of queues on one database.
 const QUEUES: usize = 500;
-/// The longest time until all queues are joined, on a server whose logins take 50 ms and whose signature queries take
-/// 500 ms.
+/// The maximum time until all queues are joined, on a server on which a login takes 50 ms and a query for signatures
+/// takes 500 ms.
 const JOINED_WITHIN: Duration = Duration::from_secs(30);
 /// The maximum number of connections that the worker may use to join its queues.
 const CONNECTIONS_MAX: usize = 4;
-/// The longest time until a failed queue is verified again.
+/// The maximum time until a failed queue is verified again.
 const VERIFIED_AGAIN: Duration = Duration::from_secs(40);
 
 /// Returns a catalogue with `queues` endpoints, each with its own procedure and queue, and one endpoint whose procedure
@@ -179,7 +179,7 @@ async fn missing_procedures_are_logged_once_and_stop_no_other_queue() {
 async fn queues_wait_for_nats_without_a_line_for_each_attempt() {
     const COUNT: usize = 50;
     let server = fake_server().await.fake.expect("this is the fake server");
-    // Less room than the subscriptions of all queues need at once.
+    // There is less room than the subscriptions of all queues need at the same time.
     let mut fleet = worker_with(&server, COUNT, "commands_max = 64\n".to_owned()).await;
     are_served(&fleet.workers[0], COUNT, SOON).await;
     fleet.nats.servers[0].kill();
@@ -187,7 +187,7 @@ async fn queues_wait_for_nats_without_a_line_for_each_attempt() {
     let stopped = Instant::now();
     eventually_some("attempts to subscribe would have timed out", SOON, async || {
         let runs = fleet.workers[0].process.log().contains(r#""part":"admin""#);
-        // Longer than `messaging.nats.operation_timeout`.
+        // This is longer than `messaging.nats.operation_timeout`.
         (runs && stopped.elapsed() > Duration::from_secs(4)).then_some(())
     })
     .await;

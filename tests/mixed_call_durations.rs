@@ -36,7 +36,7 @@ async fn short_calls_use_the_other_worker_while_a_long_call_runs() {
     let callers: Vec<_> = (0..CALLERS)
         .map(|_| Tasks::new().spawn(longest_response(client.clone(), Arc::clone(&stop))))
         .collect();
-    // In this time, the workers learn that calls are short.
+    // During this time, the workers learn that calls are short.
     for_a_while(Duration::from_millis(500)).await;
     for _ in 0..2 {
         client.get(LONG).await.is(200);

@@ -1,4 +1,5 @@
-//! Promise: fjord can authenticate to NATS with every documented method, and is rejected without valid credentials.
+//! Promise: fjord can authenticate to NATS with every documented method. Without valid credentials, NATS rejects
+//! it.
 
 use std::fs;
 use std::path::Path;
@@ -42,7 +43,7 @@ fn sign_jwt(issuer: &KeyPair, subject: &KeyPair, nats: &Value, expires: Option<u
     format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
-/// An account of a server in operator mode, and one of its users.
+/// An account on a server in operator mode, and one of its users.
 struct Account {
     pair: KeyPair,
     user: KeyPair,
@@ -81,7 +82,7 @@ impl Account {
     }
 }
 
-/// Returns the method that uses a credentials file, on a server in operator mode with one account.
+/// Returns the method that uses a credentials file. The server is in operator mode and has one account.
 fn credentials(directory: &Path) -> NatsAuthMethod {
     let account = Account::new();
     let file = directory.join("fjord.creds");

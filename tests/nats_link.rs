@@ -19,7 +19,7 @@ use super::support::ledger_load::{GatewayRotation, LedgerLoad, reconcile};
 use super::support::nats::{NatsOptions, NatsServer};
 use super::support::random::SeededRandom;
 
-/// The ping interval, which is longer than any delay on a busy machine.
+/// The ping interval. It is longer than any delay on a busy machine.
 const PING: Duration = Duration::from_secs(2);
 
 fn options() -> FleetOptions {
@@ -58,7 +58,8 @@ async fn subjects(server: &NatsServer) -> Vec<String> {
     lists.flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-/// Messages whose headers async-nats 0.51 cannot parse: the first one terminates its client, the others its connection.
+/// Messages whose headers async-nats 0.51 cannot parse. The first one terminates its client, and the others terminate
+/// its connection.
 const POISONS: [&[u8]; 3] = [
     b"NATS/1.0\r\nX: a\rb\r\n\r\n",
     b"NATS/1.0\r\nX: a\xffb\r\n\r\n",
@@ -172,7 +173,7 @@ async fn a_larger_max_payload_is_used_after_a_reload() {
     client.send(Method::PUT, "/v1/keep/1", &body).await.is(413);
     fleet.nats.servers[0].edit(SMALL, "max_payload: 1048576");
     fleet.nats.servers[0].reload().await;
-    // The gateway queries the limit at most every ten seconds, and has just done so.
+    // The gateway queries the limit at most once every ten seconds, and has just done so.
     eventually_some("the request is accepted", SOON * 2, async || {
         let answer = client.send(Method::PUT, "/v1/keep/1", &body).await;
         assert!([200, 413, 503].contains(&answer.status.as_u16()), "{}", answer.status);

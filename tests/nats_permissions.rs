@@ -41,7 +41,7 @@ async fn the_shipped_permissions_suffice() {
     let client = fleet.client();
     client.get("/v1/echo/a").await.is(200);
     client.send(Method::POST, "/v1/once", &json!({ "ms": 10 })).await.is(200);
-    // Because there are more callers than slots, workers and gateways send progress, refusals, offers and declines.
+    // There are more callers than slots, so workers and gateways send progress, refusals, offers and declines.
     let callers: Vec<_> = (0..12)
         .map(|_| {
             let client = client.clone();
@@ -53,8 +53,8 @@ async fn the_shipped_permissions_suffice() {
     }
     // This answer is sent in parts.
     assert!(client.get("/v1/large?rows=20000").await.is(200).body.len() > 1 << 20);
-    // The first cancel is sent to all workers, because none has reported progress yet. The second is sent to the worker that
-    // runs the call.
+    // The first cancel message is sent to all workers, because none has reported progress yet. The second one is
+    // sent to the worker that is running the call.
     for wait in [50, 700] {
         let response = client.request(Method::GET, "/v1/slow?ms=30000");
         let response = response.timeout(Duration::from_millis(wait)).send().await;
@@ -74,7 +74,7 @@ async fn the_shipped_permissions_suffice() {
         (answer.status == 200).then_some(())
     })
     .await;
-    // The pages of the admin listeners: that of a gateway shows the fleet.
+    // These are the pages of the admin listeners. The page of a gateway shows the fleet.
     for (process, number) in [(&fleet.gateways[0], 4), (&fleet.workers[0], 1)] {
         eventually_some(format!("the page shows {number} processes"), SOON, async || {
             let data = get_page_data(process).await?;
@@ -120,7 +120,7 @@ async fn is_refused(server_errors: &Mutex<Vec<String>>, what: &str, subject: &st
     .await;
 }
 
-/// Each user, with the subjects to which it may not publish and those to which it may not subscribe.
+/// The users, each with the subjects to which it may not publish and the subjects to which it may not subscribe.
 const USERS: [(&str, &[&str], &[&str]); 6] = [
     (
         "gateway",

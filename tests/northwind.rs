@@ -1,5 +1,5 @@
-//! Promise: `fjord import` creates endpoints for all seven procedures of Northwind, and a fleet serves them unchanged,
-//! whatever their names.
+//! Promise: `fjord import` creates endpoints for all seven procedures of Northwind, regardless of their names, and a
+//! fleet serves these endpoints unchanged.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -60,8 +60,8 @@ fn get<'a>(object: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
     object.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value)
 }
 
-/// Returns rows with columns in lower case, numbers as doubles, and in a defined order, because
-/// `203`, `203.00` and another order of a GROUP BY are equally correct.
+/// Returns rows with columns in lower case, with numbers as doubles, and in a defined order. These conversions are
+/// necessary because `203`, `203.00` and another order of a GROUP BY are equally correct.
 fn comparable(rows: &Value) -> Vec<String> {
     let cell = |value: &Value| match value.as_f64() {
         Some(number) => json!(number),
@@ -78,7 +78,7 @@ fn comparable(rows: &Value) -> Vec<String> {
     rows
 }
 
-/// The procedures with arguments and the rows of their only result set.
+/// The procedures, with the arguments and the rows of their only result set.
 fn calls() -> Vec<(&'static str, Value, Value)> {
     let year = json!({
         "Beginning_Date": "1997-01-01T00:00:00Z", "Ending_Date": "1997-12-31T00:00:00Z"

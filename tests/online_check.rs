@@ -1,6 +1,6 @@
-//! Promise: `fjord check --online` reports every mismatch between a configuration, its NATS servers
-//! and its databases, each on one line, within seconds, and exits with status 2. Without a
-//! mismatch, it lists the checks that it made.
+//! Promise: `fjord check --online` reports every mismatch between a configuration, its NATS servers and its databases
+//! within seconds, each on one line, and exits with status 2. If there is no mismatch, it lists the checks that it
+//! made.
 
 use std::fs;
 use std::path::Path;

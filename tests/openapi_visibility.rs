@@ -108,7 +108,7 @@ impl DocumentedGateway {
             ("partner", self.partner(), &["any-proof", "partner-only"]),
             ("key", key, &["any-proof", "any-reader"]),
             ("certificate", clinic.clone(), &["any-proof", "machines"]),
-            // As in a call, endpoints that accept API keys evaluate only the key.
+            // As in a call, endpoints that accept API keys evaluate only the API key.
             (
                 "both",
                 clinic.with_header("x-api-key", "billing-key"),

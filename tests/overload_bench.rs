@@ -23,13 +23,13 @@ const WARM_UP: Duration = Duration::from_secs(3);
 const MEASURED: Duration = Duration::from_secs(10);
 const ROUNDS: usize = 3;
 
-/// A way to send requests and to handle refusals.
+/// A way to send requests and handle refusals.
 #[derive(Clone, Debug)]
 enum LoadCaller {
     /// Sends requests through the gateway. A worker that refused a request offers it the next free slot.
     Gateway(Client),
-    /// Sends requests directly to the queue group, and sends a refused request again after this pause. Only this benchmark
-    /// uses this obvious alternative design.
+    /// Sends requests directly to the queue group, and sends a refused request again after this pause. This is the
+    /// obvious alternative design. Only this benchmark uses it.
     BlindRetry(async_nats::Client, Duration),
 }
 
@@ -143,7 +143,7 @@ async fn round(fleet: &Fleet, design: &str, caller: &LoadCaller) {
     let call_ms = seconds / calls * 1000.0;
     let capacity = slots / WORK.as_secs_f64();
     let per_second = waits.len() as f64 / took;
-    // In a single first-come, first-served queue, each caller would wait once for all the others.
+    // In a single queue in order of arrival, each caller would wait once for all other callers.
     let ideal = WORK.as_secs_f64() * 1000.0 * (CALLERS as f64 / slots - 1.0);
     println!(
         "{design}: {per_second:.0}/s = {:.1} % of {capacity:.0}/s ({SLOTS} slots, 10 ms), {:.1} % of the maximum for calls of \
@@ -185,7 +185,7 @@ async fn bench_overload() {
     let offering = fleet("").await;
     let client =
         offering.client_with(ClientOptions { http: HttpVersion::Two, ..ClientOptions::default() });
-    // These workers make no offers: the callers retry blindly, so an offer would only reserve a slot that is not used.
+    // These workers make no offers. The callers retry blindly, so an offer would only reserve a slot that nobody uses.
     let plain = fleet("[worker]\nremembered_refusals_max = 0\n").await;
     let nats = nats(&plain).await;
     for _ in 0..ROUNDS {

@@ -1,12 +1,11 @@
 //! `make bench-pool`: measures the throughput of many queues that share the connections to a database, and the cost of
 //! clients that disconnect.
 //!
-//! The server is the one in `FJORD_TEST_MSSQL`, or else the tests' fake server, on its own thread
-//! and with logins of 50 ms. Each round measures every scenario, so that other load on the machine
-//! slows all of them, and compares each with the first scenario of the same round. The benchmark
-//! fails if the throughput of many queues is below 0.9 times that of one queue, if disconnecting
-//! clients reduce the throughput by more than 5 %, or if a connection is opened or discarded during
-//! a measurement.
+//! The server is the one in `FJORD_TEST_MSSQL`, or else the tests' fake server, which runs on its own thread and takes
+//! 50 ms for a login. Each round measures every scenario, so that other load on the machine slows all of them, and
+//! compares each scenario with the first one of the same round. The benchmark fails if the throughput of many queues is
+//! below 0.9 times that of one queue, if disconnecting clients reduce the throughput by more than 5 %, or if a
+//! connection is opened or discarded during a measurement.
 
 #[expect(dead_code, unused_imports, reason = "other tests use the rest of it")]
 #[expect(
@@ -41,7 +40,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 const SHARED_MIN: f64 = 0.9;
 /// The minimum relative throughput while other clients disconnect.
 const DISCONNECTS_MIN: f64 = 0.95;
-/// A measurement starts after this time without a new connection. It is several times the duration of a login.
+/// The time without a new connection after which a measurement starts. It is several times the duration of a login.
 const QUIET: Duration = Duration::from_millis(500);
 /// The longest time to wait for `QUIET`.
 const WARM_UP_MAX: Duration = Duration::from_secs(20);
@@ -58,7 +57,7 @@ struct Scenario {
 
 /// The number of connections in the first scenario, and in the scenarios that must reach its throughput.
 const CONNECTIONS: usize = 16;
-/// The number of callers: at least one for each queue.
+/// The number of callers. There is at least one for each queue.
 const CALLERS: usize = 100;
 
 const SCENARIOS: [Scenario; 6] = [
@@ -162,7 +161,8 @@ async fn measure(config: &MssqlConfig, scenario: Scenario, time: Duration) -> Op
             procedure: ProcedureName::new("fjord_test.returns").ok()?,
         })
     };
-    // This call reads the signature in advance, as a worker does when it starts a queue, so that no caller waits for it.
+    // This call reads the signature in advance, so that no caller waits for it. A worker does the same when it starts a
+    // queue.
     if !caller(0)?.call(&CallCount::default(), &Cancel::new()).await {
         return None;
     }
@@ -204,7 +204,7 @@ async fn measure(config: &MssqlConfig, scenario: Scenario, time: Duration) -> Op
     })
 }
 
-/// Waits until no more connections are opened. Reports whether that happened within `WARM_UP_MAX`.
+/// Waits until no more connections are opened. Returns whether that happened within `WARM_UP_MAX`.
 async fn is_warm() -> bool {
     let until = Instant::now() + WARM_UP_MAX;
     let start = logins();
@@ -277,7 +277,7 @@ fn median(samples: impl Iterator<Item = f64>) -> f64 {
     sorted.get(sorted.len() / 2).copied().unwrap_or_default()
 }
 
-/// Prints the results of a scenario. Reports whether they are good enough.
+/// Prints the results of a scenario. Returns whether they are good enough.
 #[expect(clippy::print_stdout, reason = "prints its result")]
 fn print(scenario: Scenario, rounds: &[PoolSample]) -> bool {
     let rate = median(rounds.iter().map(|round| round.rate));
@@ -317,7 +317,8 @@ fn main() -> ExitCode {
     let mut found: Vec<Vec<PoolSample>> = vec![Vec::new(); SCENARIOS.len()];
     for round in 0..rounds {
         let mut of_round: Vec<Option<PoolSample>> = vec![None; SCENARIOS.len()];
-        // Each round starts with a different scenario, because the state of the machine can differ for the first one.
+        // Each round starts with a different scenario, because the state of the machine can differ for the first
+        // scenario of a round.
         let start = usize::try_from(round).unwrap_or_default();
         for place in (0..SCENARIOS.len()).map(|place| (place + start) % SCENARIOS.len()) {
             let (Some(scenario), Some(into)) = (SCENARIOS.get(place), of_round.get_mut(place))

@@ -160,7 +160,7 @@ fn many_endpoints(count: usize) -> String {
 async fn fifty_reloads_do_not_make_a_gateway_grow() {
     const ENDPOINTS: usize = 500;
     const RELOADS: usize = 50;
-    // If one reload in five left its catalogue behind, the growth would exceed this.
+    // If one in five reloads left its catalogue behind, the growth would exceed this value.
     const GROWTH_MAX: u64 = 16 << 20;
     let mut fleet = Fleet::start(FleetOptions { workers: 0, ..FleetOptions::default() }).await;
     fs::write(fleet.catalogue().join("many.json"), many_endpoints(ENDPOINTS)).unwrap();
@@ -194,7 +194,7 @@ async fn a_signal_during_the_start_does_not_end_the_process() {
     let mut writer =
         tokio::time::timeout(SOON, open).await.expect("the start reads it").unwrap().unwrap();
     fleet.gateways[0].process.signal(Signal::HUP);
-    // The reload after the start reads a file again.
+    // The reload that follows the start reads a file again.
     fs::write(&added, ADDED).unwrap();
     fs::rename(&added, &pipe).unwrap();
     writer.write_all(b"{}").unwrap();

@@ -24,9 +24,9 @@ const CALLS: usize = 8;
 /// The number of claims that a worker sends during the stall. If the gateway spent two seconds on the reply to each claim,
 /// every session would time out.
 const CLAIMS: usize = 100;
-/// The number of large requests. Together they exceed the socket buffers on the path.
+/// The number of large requests. Together, they exceed the socket buffers on the path.
 const LARGE_REQUESTS: usize = 10;
-/// The number of small requests. Together they exceed the gateway's own queues with a `commands_max` of 16.
+/// The number of small requests. Together, they exceed the gateway's own queues if `commands_max` is 16.
 const SMALL_REQUESTS: usize = 80;
 /// The number of parts of 1 MB in each answer.
 const PARTS: usize = 40;
@@ -47,11 +47,11 @@ impl StalledGateway {
         let port = ports::pick();
         let stall = StallingProxy::start(([127, 0, 0, 1], port).into());
         let servers = format!("[\"tls://{}\"]", stall.address);
-        // The server must not disconnect a gateway because of the data that is pending for it.
+        // The server must not disconnect a gateway because too much data is pending for it.
         let extra = "allow_non_tls: true\nmax_pending: 1GB\n".to_owned();
         let fleet = Fleet::start(FleetOptions {
             nats: NatsOptions { port: Some(port), extra, ..NatsOptions::default() },
-            // The ping interval is longer than the stall, so the stall cannot be detected by a missing pong.
+            // The ping interval is longer than the stall, so that a missing pong cannot reveal the stall.
             nats_keys: "ping_interval = '60s'\ncommands_max = 16\nconnect_timeout = '10s'\n"
                 .to_owned(),
             environment: vec![("FJORD_MESSAGING__NATS__SERVERS", servers)],
@@ -103,7 +103,8 @@ impl StalledGateway {
         (calls, answers)
     }
 
-    /// Stalls the gateway's connection to NATS until the gateway cannot send a deny for the abandoned request.
+    /// Stalls the gateway's connection to NATS until the gateway cannot send the denial of the claim for the abandoned
+    /// request.
     async fn stall(&mut self, abandoned_request: &RawNatsMessage, calls: &[RawNatsMessage]) {
         self.stall.pause();
         let client = self.fleet.client();
@@ -202,7 +203,8 @@ async fn a_request_above_max_payload_does_not_wait_for_a_hanging_server() {
     let scene = StalledGateway::start().await;
     scene.stall.pause();
     let began = Instant::now();
-    // The gateway opens a new connection to query whether the server now accepts larger messages. That connection hangs.
+    // The gateway opens a new connection to query whether the server accepts larger messages now. That connection
+    // hangs.
     let body = json!({ "note": "x".repeat(1_500_000) });
     scene.fleet.client().send(Method::PUT, "/v1/keep/1", &body).await.is(413);
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());

@@ -1,5 +1,5 @@
-//! Promise: a client chooses with `Accept` among the representations that an endpoint produces. Each is streamed like JSON,
-//! and an answer that is cut off never looks complete.
+//! Promise: a client uses `Accept` to choose among the representations that an endpoint produces. Each of them is
+//! streamed like JSON, and an answer that is cut off never looks complete.
 
 use http::Method;
 use serde_json::{Value, json};

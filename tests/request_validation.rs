@@ -1,5 +1,5 @@
-//! Promise: an invalid request gets one response that lists every violation, is not sent to a worker, and does not affect
-//! the next request on its connection.
+//! Promise: an invalid request gets one response that lists every violation. The request is not sent to a worker, and
+//! does not affect the next request on its connection.
 
 use http::Method;
 use serde_json::{Value, json};

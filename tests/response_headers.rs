@@ -131,7 +131,8 @@ async fn the_procedure_chooses_the_version_and_compares_it() {
     ] {
         get(&client, path, &[(name, value)]).await.is(status);
     }
-    // A 304 has the headers that select a representation (RFC 9110 §15.4.5), whichever condition it answers.
+    // A 304 has the headers that select a representation (RFC 9110 §15.4.5), regardless of the condition that it
+    // answers.
     for condition in
         [("if-none-match", "\"7\""), ("if-modified-since", "Thu, 29 Feb 2024 12:34:56 GMT")]
     {

@@ -1,7 +1,7 @@
-//! Promise: `fjord import` writes the columns that the database reports into `returns`, and calls a
-//! procedure for them only if asked to. `fjord check --online` reports each difference between
-//! `returns` and the database as a warning. The `OpenAPI` document contains the types of the
-//! columns.
+//! Promise: `fjord import` writes the columns that the database reports into `returns`. It calls a
+//! procedure to find its columns only if this was requested. `fjord check --online` reports each
+//! difference between `returns` and the database as a warning. The `OpenAPI` document contains the
+//! types of the columns.
 
 use std::fs;
 use std::path::Path;
@@ -61,8 +61,8 @@ const PROCEDURES: [(&str, &str); 7] = [
         "SELECT owner AS \"@owner\", 1 AS \"@x\" FROM horse; SELECT born FROM horse; SELECT 1",
     ),
     ("stud.visit_list", "SELECT id, horse FROM visit"),
-    // Both procedures write. The name of the first one ends in a verb that suggests reading; the
-    // name of the other has no known verb.
+    // Both procedures write. The name of the first one ends with a verb that suggests reading. The
+    // name of the other one has no known verb.
     (
         "stud.visit_get",
         "INSERT INTO visit (horse) VALUES ('528'); SELECT max(horse) AS horse FROM visit",
@@ -92,8 +92,8 @@ async fn the_import_describes_answers_of_the_embedded_backend() {
                 "born": { "type": "date" }, "height": { "type": "decimal", "nullable": true },
                 "alive": { "type": "boolean" } }),
         ),
-        // Because of the count in the statement, the column may be NULL, and an expression has no
-        // type.
+        // The statement contains a count, so `ueln` may be NULL. A column that is an expression has
+        // no type.
         (
             "horse-list",
             json!({ "ueln": { "type": "string", "nullable": true }, "name": any, "n": any }),
@@ -237,7 +237,7 @@ async fn the_import_describes_answers_of_sql_server() {
     );
     assert!(endpoint.state.ran.lock().expect("not poisoned").is_empty(), "no procedure ran");
 
-    // A procedure with an OUTPUT parameter, whose name has no known verb.
+    // The procedure has an OUTPUT parameter, and its name contains no known verb.
     let (entries, _) = import(directory.path(), &["fjord_test.echo_int"]);
     assert_eq!(
         entries["echo-int"]["returns"],
@@ -310,7 +310,7 @@ async fn the_check_names_the_endpoints_that_the_database_does_not_describe_in_ti
     let start = "returns of 2 endpoints were not compared (endpoint \"thing-add\", endpoint \"thing-list\"): no answer within ";
     assert!(lines[1].starts_with(start), "{lines:?}");
 
-    // Errors of the database are not about whether it can be reached.
+    // Errors that the database reports do not mean that it cannot be reached.
     endpoint.state.never_described.lock().expect("not poisoned").clear();
     for procedure in names {
         describe(&endpoint, procedure, None);

@@ -1,8 +1,8 @@
 //! Promise: every request gets exactly one correct answer, and an at-most-once request never runs twice.
 //!
-//! Runs the state machines of the gateway and the worker with random schedules: messages are lost, duplicated, delayed
-//! and reordered, workers crash and restart, and clients disconnect. A failure prints its seed; `FJORD_SIM_SEED` repeats
-//! that seed, and `FJORD_SIM_RUNS` sets the number of seeds.
+//! Runs the state machines of the gateway and the worker with random schedules. Messages are lost, duplicated, delayed
+//! and reordered, workers crash and restart, and clients disconnect. A failure prints its seed. `FJORD_SIM_SEED`
+//! repeats that seed, and `FJORD_SIM_RUNS` sets the number of seeds.
 
 mod agenda;
 mod gateway;
@@ -144,8 +144,8 @@ fn options(execution: Execution) -> SessionOptions {
 
 const START: SessionEvent = SessionEvent::Start { is_linked: true, wait_for: None };
 
-/// The worker that offered a slot is gone, but the queue may have other workers. The request must therefore not wait as if
-/// there were none.
+/// The worker that offered a slot no longer exists, but the queue may have other workers. The request must therefore
+/// not wait as if there were none.
 #[test]
 fn a_request_to_the_offered_slot_of_a_lost_worker_is_sent_to_the_group_at_once() {
     let mut step = session(Execution::AtMostOnce);
@@ -179,8 +179,8 @@ fn a_request_to_the_offered_slot_of_a_lost_worker_is_sent_to_the_group_at_once()
     assert_eq!(step(replied(3, Reply::NoResponders)), waiting);
 }
 
-/// A grant is lost, the client disconnects, and then the worker reports that it will never start the call. The client may
-/// have sent the request again, so the first one must not be sent to another worker.
+/// The grant is lost, the client disconnects, and then the worker reports that it will never start the call. The client
+/// may have sent the request again, so the first request must not be sent to another worker.
 #[test]
 fn a_refused_request_is_not_sent_again_after_its_client_has_disconnected() {
     let mut step = session(Execution::AtMostOnce);

@@ -1,5 +1,5 @@
 //! Promise: a SQL Server procedure receives exactly the values that the caller sent, and the caller
-//! gets exactly its results, for every type. No connection keeps the state of an earlier call.
+//! receives exactly its results, for every type. No connection keeps the state of an earlier call.
 //!
 //! The suite runs on the fake server, and also on a real server if `FJORD_TEST_MSSQL` names one.
 //! Tests for faults that a real server cannot produce on demand run only on the fake server.
@@ -88,7 +88,7 @@ impl RowSink for CallAnswer {
 }
 
 impl CallAnswer {
-    /// Returns the only cell of the only row of the only result set.
+    /// Returns the cell if there is only one result set with one row and one column.
     fn cell(&self) -> &OwnedCell {
         match self.sets.as_slice() {
             [rows] => match rows.as_slice() {
@@ -128,7 +128,7 @@ struct ProcedureCaller {
     queue: QueueName,
     may_repeat: bool,
     transaction: Transaction,
-    /// The caller's name and the further values for the session context.
+    /// The caller's name, and further values for the session context.
     principal: Option<&'static str>,
     session_values: Vec<Argument>,
 }

@@ -1,5 +1,5 @@
-//! Promise: `fjord check` reports exactly the errors that would prevent a start, each with its key
-//! and its file, in one run.
+//! Promise: in a single run, `fjord check` reports exactly the errors that would prevent a start, each
+//! with its key and its file.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use super::support::client::get_text;
 use super::support::eventually::{SOON, eventually_some};
 use super::support::{fjord_binary, ports};
 
-/// A certificate with an RSA key of 1024 bits, which no library here generates.
+/// A certificate with an RSA key of 1024 bits, which none of the libraries in use can generate.
 const SHORT_CERTIFICATE: &str = include_str!("support/tls/short.pem");
 const SHORT_KEY: &str = include_str!("support/tls/short.key");
 /// A key that is encrypted with a passphrase.
@@ -64,7 +64,7 @@ impl TestDirectory {
         run(self.directory.path(), arguments)
     }
 
-    /// Returns the errors of `fjord check`, after checking that a start of the role reports the same ones.
+    /// Returns the errors of `fjord check`, after checking that starting the role reports the same errors.
     fn errors(&self, role: &str) -> Vec<String> {
         let checked = self.run(&["check", "--role", role]);
         let started = self.run(&["--role", role]);
@@ -91,7 +91,8 @@ fn errors(output: &Output) -> Vec<String> {
     errors
 }
 
-/// Checks that there is one error for each of `expected`, which contains all of its words.
+/// Checks that there is one error for each element of `expected`, and that the error contains all words of
+/// the element.
 fn assert_errors(found: &[String], expected: &[&[&str]]) {
     assert_eq!(found.len(), expected.len(), "{expected:?}\n{found:#?}");
     for words in expected {
@@ -157,7 +158,7 @@ fn swapped_files_and_all_other_errors_are_reported_at_once() {
         certificate = certificate.display(),
     );
     setup.write("gateway.toml", text);
-    // One file is named by two keys, and has one error for both.
+    // Two keys name the same file, so there is only one error for both.
     let expected: [&[&str]; 5] = [
         &[
             "messaging.nats.tls.ca, gateway.tls.certificate: ",
@@ -170,7 +171,7 @@ fn swapped_files_and_all_other_errors_are_reported_at_once() {
         &["more.json: endpoint \"b\": procedure: missing"],
     ];
     assert_errors(&setup.errors("gateway"), &expected);
-    // They are reported together with an error in the configuration file itself.
+    // These errors are reported together with an error in the configuration file itself.
     let text = fs::read_to_string(setup.path("gateway.toml")).expect("a file");
     setup.write("gateway.toml", text.replace("listen = '127.0.0.1:0'", "listen = 'nowhere'"));
     let mut all = expected.to_vec();
@@ -318,7 +319,7 @@ fn the_roles_that_a_directory_configures_are_checked_and_named() {
     setup.write("fjord.toml", format!("{gateway}[worker.queues.'*']\nconcurrency = 1\n"));
     valid("both sections", &["check"], "valid for gateway and worker\n");
     valid("the selected role", &["check", "--role", "worker"], "valid for worker\n");
-    // A key that only the environment sets joins its neighbours in the role's file.
+    // A key that only the environment sets is merged with the keys of the same section in the role's file.
     setup.write("fjord.toml", "");
     setup.write("gateway.toml", gateway.replace("key = ", "# key = "));
     let mut command = Command::new(fjord_binary());

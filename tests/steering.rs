@@ -1,5 +1,5 @@
 //! Promise: an operator controls a whole fleet over NATS. A command is executed by all processes
-//! that it concerns, or the ones that did not execute it are named.
+//! that it concerns. Otherwise, the processes that did not execute it are named.
 
 use std::path::Path;
 use std::process::Output;

@@ -45,7 +45,8 @@ pub(crate) fn target_directory() -> PathBuf {
     executable.ancestors().nth(3).expect("cargo built the executable").to_owned()
 }
 
-/// Returns the path of the fjord executable: the one that `FJORD_TEST_EXECUTABLE` names, or the one of this build.
+/// Returns the path of the fjord executable. It is the one that `FJORD_TEST_EXECUTABLE` names, or the one of this
+/// build.
 pub(crate) fn fjord_binary() -> PathBuf {
     if let Some(path) = std::env::var_os("FJORD_TEST_EXECUTABLE") {
         return path.into();

@@ -98,7 +98,7 @@ fn the_unit_is_consistent_with_fjord_and_valid_on_every_systemd() {
         "configuration errors are not retried"
     );
     assert_eq!(value(&unit, "LimitCORE"), "0", "memory is never dumped to disk");
-    // systemd 219 treats unknown groups as an empty allow list and rejects `strict`.
+    // systemd 219 treats unknown groups as an empty allow list, and rejects `strict`.
     assert!(value(&unit, "SystemCallFilter").starts_with('~'));
     assert!(!unit.contains("@system-service"));
     let full = unit.find("ProtectSystem=full").expect("the unit has a value for systemd 219");
@@ -117,8 +117,8 @@ fn systemd_waits_longer_than_the_longest_measurement() {
     let interval: u64 = digits.parse().expect("a number");
     let unit = text("systemd/fjord-headroom.service");
     let limit: u64 = value(&unit, "TimeoutStartSec").parse().expect("a number of seconds");
-    // The connections to NATS, three queries, a second interval of at most 30 s, and three attempts with their metadata and pauses take
-    // at most 100 s.
+    // The connections to NATS, three queries, a second interval of at most 30 s, and three attempts with their metadata
+    // and pauses take at most 100 s in total, apart from the first interval.
     assert!(limit >= interval + 100, "{limit} s, with an interval of {interval} s");
 }
 

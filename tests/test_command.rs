@@ -1,6 +1,5 @@
-//! Promise: `fjord test` reports whether the API gives the answers that the catalogue's examples
-//! expect, directly or through a gateway. `--update` records the answers and leaves the rest of a
-//! file as it is.
+//! Promise: `fjord test` reports whether the API gives the answers that the catalogue's examples expect, directly or
+//! through a gateway. `--update` records the answers and leaves the rest of a file unchanged.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,7 +29,7 @@ fn test(directory: &Path, arguments: &[&str]) -> Output {
     tokio::task::block_in_place(|| fjord(&all))
 }
 
-/// Starts `fjord test` with a directory of its own for temporary files, `tmp` in `home`.
+/// Starts `fjord test` with its own directory for temporary files, `tmp` in `home`.
 fn start(directory: &Path, home: &Path, arguments: &[&str]) -> Process {
     fs::create_dir(home.join("tmp")).expect("a new directory");
     let mut command = Command::new(fjord_binary());
@@ -57,7 +56,7 @@ fn has_status(output: &Output, status: i32) -> String {
     printed
 }
 
-/// Creates an API with one catalogue file, whose text has `EXAMPLES` in the place of the examples of `greeting-get`.
+/// Creates an API with one catalogue file. `examples` is the text of the examples of `greeting-get`.
 fn api(home: &Path, examples: &str) -> PathBuf {
     let api = init(home);
     let text = r#"{
@@ -138,7 +137,7 @@ async fn the_examples_of_the_demo_pass_through_a_gateway() {
     let text = has_status(&test(&demo, &["--url", &url, "--ca", ca, "--token-file", token]), 0);
     assert!(text.contains("passed  ownership-transfer/the same again ("), "{text}");
 
-    // Without and with a wrong credential, only the public endpoints answer.
+    // Without a credential, and with a wrong one, only the public endpoints answer.
     let filters = ["horse-get", "owner-get"];
     for (credential, detail) in [
         ("", None),
@@ -157,7 +156,7 @@ async fn the_examples_of_the_demo_pass_through_a_gateway() {
         assert!(credential.is_empty() || !text.contains(credential), "{text}");
     }
 
-    // A 401 is not recorded as an answer, and the file stays as it is.
+    // A 401 is not recorded as an answer, and the file is not changed.
     let before = fs::read_to_string(demo.join("endpoints/owners.json")).unwrap();
     let text = has_status(&test(&demo, &["--url", &url, "--ca", ca, "--update", "owner-get"]), 1);
     assert!(
@@ -166,7 +165,7 @@ async fn the_examples_of_the_demo_pass_through_a_gateway() {
     );
     assert_eq!(fs::read_to_string(demo.join("endpoints/owners.json")).unwrap(), before);
 
-    // An authority that did not sign the certificate.
+    // This authority did not sign the certificate.
     let foreign = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/tls/short.pem");
     let arguments = ["--url", &url, "--ca", foreign, "horse-get"];
     let text = has_status(&test(&demo, &arguments), 1);
@@ -251,7 +250,7 @@ async fn the_configured_database_is_changed_only_on_request() {
     let text = has_status(&test(&api, &["--in-place", "greeting-add"]), 1);
     assert!(text.contains("status: expected 200, got 409 conflict"), "{text}");
 
-    // Without a schema, the database is copied.
+    // If there is no schema, the database is copied.
     let worker = api.join("worker.toml");
     let settings = fs::read_to_string(&worker).unwrap();
     fs::write(&worker, settings.replace("schema = ", "#schema = ")).unwrap();
@@ -272,7 +271,7 @@ async fn the_configured_database_is_changed_only_on_request() {
     );
 }
 
-/// Returns the directories of earlier runs of this process's children that were not removed.
+/// Returns the directories that earlier runs of this process's children have not removed.
 fn leftovers() -> Vec<String> {
     let entries = fs::read_dir(std::env::temp_dir()).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());

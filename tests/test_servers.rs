@@ -155,7 +155,7 @@ async fn a_run_that_is_killed_leaves_no_process_behind() {
     eventually(SOON, TICK, || !is_alive(pid)).await;
 }
 
-/// Reports whether a process is running. A zombie does not count as running.
+/// Returns whether a process is running. A zombie does not count as running.
 fn is_alive(pid: u32) -> bool {
     let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
         return false;

@@ -1,5 +1,5 @@
-//! Promise: third-party test tools (nghttp2's clients, sslyze, slowhttptest) find no faults, and third-party clients get
-//! every response. The tests are short; `make test-hostile` runs them for minutes.
+//! Promise: third-party test tools (nghttp2's clients, sslyze, slowhttptest) find no faults, and third-party clients
+//! get every response. The tests are short, but `make test-hostile` runs them for minutes.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::support::fleet::{Fleet, FleetOptions};
 mod early_responses;
 mod openapi;
 
-/// The time limit for a tool, longer than any of them takes.
+/// The time limit for a tool. It is longer than the time that any tool takes.
 const LIMIT: Duration = Duration::from_mins(10);
 
 /// Starts a fleet with short timeouts for slow clients.
@@ -91,8 +91,8 @@ async fn nghttp2(scale: &Scale) {
     }
 }
 
-/// hyper sends no 100 over HTTP/2. nghttp waits one second for it, which is also the gateway's time limit for the start of
-/// the body, so either final status is correct (RFC 9110 §10.1.1).
+/// hyper sends no 100 over HTTP/2. nghttp waits one second for it, and the gateway's time limit for the start of the
+/// body is also one second. Therefore, either final status is correct (RFC 9110 §10.1.1).
 async fn waits_for_a_100(nghttp: &Path, arguments: &[&str]) {
     let output = run(nghttp, &[&["-nv", "--expect-continue"], arguments].concat(), LIMIT).await;
     assert!(output.contains(":status: 408") || output.contains(":status: 200"), "{output}");

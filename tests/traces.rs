@@ -1,5 +1,5 @@
-//! Promise: a sampled request is recorded as one trace from the client to the procedure, with OpenTelemetry's attribute names,
-//! and the collector does not affect any request.
+//! Promise: a sampled request is recorded as one trace from the client to the procedure, with OpenTelemetry's attribute
+//! names. The collector does not affect any request.
 
 use std::time::{Duration, Instant};
 
@@ -57,7 +57,7 @@ fn error_of(span: &CollectedSpan) -> Option<String> {
 
 /// Asserts that each span is a child of the previous one and lies within it.
 fn assert_nested(spans: &[CollectedSpan]) {
-    /// The tolerance in nanoseconds: two processes read the wall clock at different moments.
+    /// The tolerance in nanoseconds. It is necessary because two processes read the wall clock at different moments.
     const SLACK: u64 = 5_000_000;
     for (above, below) in spans.iter().zip(spans.iter().skip(1)).map(|(a, b)| (&a.span, &b.span)) {
         assert_eq!(hex(&below.parent_span_id), hex(&above.span_id), "{above:?} {below:?}");
@@ -149,7 +149,8 @@ async fn failed_spans_have_the_outcome_as_their_error() {
     assert_eq!(spans[0].attribute("error.type"), "answer_too_large");
     assert_eq!(spans[0].span.parent_span_id, Vec::<u8>::new(), "no parent");
 
-    // If a procedure raises an error, the spans of the request and of the call are errors, but not those of the transport.
+    // If a procedure raises an error, the spans of the request and of the call are marked as errors, but the
+    // transport's spans are not.
     let path = format!("/v1/refuse/{CANARY}?text={CANARY}");
     client.send(Method::POST, &path, &json!({ "body": CANARY })).await.is(500);
     let spans = wait_for_spans(&collector, 8).await.split_off(4);
@@ -193,8 +194,8 @@ const GUARDED: (&str, &str) = (
 const KEY: &str = "[auth.api_keys.billing]\n\
     sha256 = ['762c08fc17a1cc5f00d248f8b50f2f2f4d17ff2934ac31e64deacb3f5bb3f2ec']\n";
 
-/// Sends ten requests without credentials and ten with an API key, all with the sampled flag. Returns how many of each
-/// were recorded.
+/// Sends ten requests without credentials and ten with an API key, all with the sampled flag. Returns the number of
+/// requests of each kind that were recorded.
 async fn recorded(traces: &str) -> (usize, usize) {
     let collector = TraceCollector::start(None).await;
     let traces = format!(
@@ -313,7 +314,7 @@ async fn without_an_endpoint_nothing_is_recorded_or_sent() {
             .expect("the process answers with its metrics");
         assert!(!text.contains("fjord_trace_"), "metrics of traces exist");
     }
-    // A batch of spans is exported sooner than this.
+    // A batch of spans would be exported in less time than this.
     super::support::eventually::for_a_while(Duration::from_millis(1500)).await;
     assert_eq!((collector.connections(), collector.spans().len()), (0, 0));
 }

@@ -1,5 +1,5 @@
-//! Promise: an endpoint divides its requests among its queues by weight. Each request stays in the queue that it was given,
-//! and each queue calls its own procedure.
+//! Promise: an endpoint divides its requests among its queues by weight. Each request stays in the queue to which it
+//! was assigned, and each queue calls its own procedure.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -39,7 +39,7 @@ pub(crate) const PROCEDURES: &[(&str, &str)] = &[
         "ledger.broken.sql",
         "SELECT sleep_ms(@ms) AS \"@slept\";\nSELECT throw(60000, 'broken') AS \"@check\";\n",
     ),
-    // Writes to the ledger like ledger.write, and marks the line.
+    // This procedure writes to the ledger like ledger.write, and marks the line.
     (
         "ledger.write_v2.sql",
         "SELECT sleep_ms(@ms) AS \"@slept\";\n\
@@ -65,8 +65,9 @@ pub(crate) fn clients(fleet: &Fleet) -> Vec<Client> {
     fleet.gateways.iter().map(|gateway| client.at(gateway.https())).collect()
 }
 
-/// Asserts that the count of an event with this probability is plausible: at most six standard deviations of the binomial
-/// distribution away from its mean, which a correct count misses about twice in a billion runs.
+/// Asserts that the count of an event with this probability is plausible. A plausible count is at most six standard
+/// deviations of the binomial distribution away from the mean. A correct count misses this range about twice in a
+/// billion runs.
 #[track_caller]
 pub(crate) fn check_count(count: usize, trials: usize, probability: f64) {
     let float = |number: usize| f64::from(u32::try_from(number).expect("a small number"));
@@ -75,7 +76,7 @@ pub(crate) fn check_count(count: usize, trials: usize, probability: f64) {
     assert!((float(count) - mean).abs() <= bound, "{count} of {trials}: expected {mean} ± {bound}");
 }
 
-/// Sends GET requests, some concurrently and to all gateways in turn, and counts the answers by version.
+/// Sends GET requests to all gateways in turn, some of them concurrently. Counts the answers by version.
 async fn versions(clients: &[Client], path: &str, requests: usize) -> BTreeMap<String, usize> {
     const CALLERS: usize = 16;
     let caller = async |number: usize| {
@@ -94,7 +95,7 @@ async fn versions(clients: &[Client], path: &str, requests: usize) -> BTreeMap<S
     counts
 }
 
-/// Gives two endpoints of the ledger a second version. Half of their requests get it.
+/// Gives two endpoints of the ledger a second version, which gets half of their requests.
 pub(crate) fn add_ledger_versions(fleet: &Fleet) {
     let file = fleet.catalogue().join("ledger.json");
     let text = fs::read_to_string(&file).expect("the catalogue can be read");

@@ -100,7 +100,7 @@ impl ActiveConfig {
         })
     }
 
-    /// Returns whether this is the path of the health check.
+    /// Returns whether a path is the path of the health check.
     #[must_use]
     pub fn is_health_check(&self, path: &str) -> bool {
         self.health_path.as_deref() == Some(path)
@@ -130,7 +130,7 @@ impl ActiveConfig {
         }
     }
 
-    /// Returns whether the responses to a caller have a `Server-Timing` header.
+    /// Returns whether responses to a caller include a `Server-Timing` header.
     #[must_use]
     pub fn shows_timing(&self, caller: &Caller) -> bool {
         let Some(scope) = &self.server_timing_scope else { return false };

@@ -45,10 +45,10 @@ pub fn execute(
                 std::future::pending::<()>().await;
             }
         };
-        // The request has no window, so its answer never streams.
+        // The request has no window, so its answer is never streamed.
         let result = dispatcher.dispatch_until((&endpoint, queue), request, interrupted).await;
         let duration = started_at.elapsed();
-        // A worker whose claim or offer came too late must get an answer.
+        // A worker must be answered even if its claim or offer came too late.
         let _all_ended = tasks.wait(LAST_MESSAGES_LIMIT).await;
         let mut phases = RequestPhases::default();
         phases.set(RequestPhase::QueueWait, result.queue_wait);

@@ -202,7 +202,7 @@ impl Pipeline {
         log.transaction_end = negotiated.preferences.transaction_end;
         let bytes_max = matched.endpoint.body_bytes_max;
         let limits = Arc::clone(&active_config.http);
-        // A long request must not keep the endpoints that a reload replaces or removes.
+        // A long request must not keep endpoints in memory that a reload replaces or removes.
         drop(active_config);
         let client = ClientNetwork::new(peer.address, limits.ipv6_prefix_bits);
         let mut room = self.bytes.enter(client)?;
@@ -263,9 +263,9 @@ impl Pipeline {
         }
     }
 
-    /// Returns how many parts a worker may send ahead of the client: 0 if the endpoint does not
-    /// stream, and 0 for HTTP/1.0, which cannot mark a truncated body. HEAD gets 1, so that the
-    /// worker sends the head and one part; without a window it would send the whole answer without waiting.
+    /// Returns the maximum number of parts that a worker may send ahead of the client. It is 0 if the endpoint does not
+    /// stream, and 0 for HTTP/1.0, which cannot mark a truncated body. It is 1 for HEAD, so that the worker sends only
+    /// the head and one part. Without a window, the worker would send the whole answer without waiting.
     fn window(&self, parts: &Parts, endpoint: &Endpoint) -> u32 {
         if !endpoint.may_stream() {
             0
@@ -278,7 +278,7 @@ impl Pipeline {
         }
     }
 
-    /// Answers a request for a path without an endpoint: the documentation, if the path belongs to it.
+    /// Answers a request whose path has no endpoint. The path may belong to the documentation.
     async fn own_path(
         &self,
         active_config: &ActiveConfig,

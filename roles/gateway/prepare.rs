@@ -33,7 +33,7 @@ pub fn prepare(loaded: &LoadedConfig) -> Result<PreparedGateway, Vec<StartError>
 }
 
 /// Reads every file that a gateway needs, except those of its public listener. `tls` is the result
-/// of reading those; its errors are returned together with the others.
+/// of reading the listener's files. The errors in `tls` are returned together with the others.
 pub(super) fn with_tls<T>(
     loaded: &LoadedConfig,
     tls: Result<T, TlsErrors>,

@@ -36,10 +36,10 @@ pub(super) fn source(pipeline: &Arc<Pipeline>, readiness: &Readiness) -> ReportS
     })
 }
 
-/// The value of a label that a series does not have: the queue of requests that were answered before they were given one.
+/// The value of a missing label. Requests that were answered before they were assigned to a queue have no queue label.
 const NO_QUEUE: &str = "";
 
-/// The requests of one endpoint that were given one queue, or none.
+/// The requests of one endpoint that were assigned to one queue, or to none.
 #[derive(Debug, Default)]
 struct AnsweredCounts {
     requests: u64,
@@ -113,7 +113,7 @@ impl AnsweredRequests {
     }
 }
 
-/// Returns a report for each queue of the catalogue: its demand, and the requests that it was given.
+/// Returns a report for each queue of the catalogue: its demand, and the requests that were assigned to it.
 fn queues(catalogue: &Catalogue, answered: &AnsweredRequests) -> Vec<QueueReport> {
     let arrivals = snapshot::sums(&names::GATEWAY_ARRIVALS, names::QUEUE);
     let waiting = snapshot::sums(&names::GATEWAY_WAITING, names::QUEUE);

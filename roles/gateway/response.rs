@@ -108,7 +108,7 @@ pub fn with_allow<'a>(
 pub fn from_final(answer: Final) -> Result<Response, Problem> {
     let status = status(answer.status)?;
     if answer.parts > 0 {
-        // The parts of an answer to HEAD were discarded: its length is unknown (RFC 9110 §8.6).
+        // The parts of an answer to HEAD were discarded, so its length is unknown (RFC 9110 §8.6).
         return with_body(
             status,
             &answer.content_type,

@@ -37,7 +37,7 @@ use crate::roles::gateway::prepare;
 use crate::roles::gateway::prepare::PreparedGateway;
 use crate::roles::gateway::report;
 
-/// How long the drain waits for tasks that were cancelled.
+/// The time for which the drain waits for tasks that were cancelled.
 const TASKS_WAIT: Duration = Duration::from_secs(2);
 
 mod commands;

@@ -1,4 +1,4 @@
-//! Executes requests without NATS, for `fjord test`: with the handlers and databases of a worker, but without its slots.
+//! Executes requests for `fjord test` without NATS. It uses the handlers and databases of a worker, but not its slots.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -55,7 +55,7 @@ impl LocalWorker {
         self.served(endpoint).is_some()
     }
 
-    /// Returns an endpoint as it is served in the first of its queues that the configuration serves.
+    /// Returns an endpoint as served by the first of its queues that the configuration selects.
     fn served(&self, endpoint: &Endpoint) -> Option<&ServedEndpoint> {
         let mut queues = endpoint.queues.iter();
         queues.find_map(|queue| self.served.get(&(endpoint.id.clone(), queue.name.clone())))

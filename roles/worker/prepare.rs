@@ -57,7 +57,8 @@ pub fn prepare(loaded: &LoadedConfig) -> Result<PreparedWorker, Vec<StartError>>
 /// The parts of a running worker on which a reload depends.
 #[derive(Clone, Copy, Debug)]
 pub struct RunningParts<'a> {
-    /// The databases. Those whose connections would not differ are shared with the new configuration.
+    /// The databases. If a database's connections would be the same in the new configuration, it is shared
+    /// with that configuration.
     pub databases: &'a Databases,
     /// The prefix of all subjects, which a reload does not change.
     pub prefix: &'a Subject,
@@ -105,7 +106,8 @@ pub fn prepare_reload(
     }
 }
 
-/// Creates the backends of all databases. Those whose connections would not differ are shared with `running`.
+/// Creates the backends of all databases. If a database's connections would be the same as in `running`, it
+/// is shared with `running`.
 pub(super) fn open_databases(
     config: &Config,
     catalogue: &Catalogue,

@@ -38,7 +38,7 @@ mod reload;
 
 use queues::RunningQueues;
 
-/// How long to wait for tasks to end after they have been cancelled.
+/// The time to wait for tasks to end after they have been cancelled.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A running worker.
@@ -47,7 +47,7 @@ struct WorkerProcess {
     transport: Arc<dyn Transport>,
     databases: Databases,
     queues: RunningQueues,
-    /// The rollout of the last reload; `None` if it was not part of one.
+    /// The rollout of the last reload, or `None` if that reload was not part of a rollout.
     last_rollout: Option<String>,
     readiness: Readiness,
     tasks: Tasks,
@@ -137,7 +137,7 @@ impl WorkerProcess {
         let commands = fleet::join(&config.messaging, &member, &transport, &tasks).await;
         let commands = commands
             .map_err(|error| RunError::system("cannot subscribe to queries and commands", error))?;
-        // Each queue reports by itself when it is served, or why it is not.
+        // Each queue itself reports when it is served, or the reason why it is not.
         let _rollout = running.apply(queues, &config, &databases, false);
         let worker = Self {
             config,
@@ -153,7 +153,8 @@ impl WorkerProcess {
         Ok((worker, commands))
     }
 
-    /// Leaves the queue groups, refuses messages that still arrive, finishes the calls, and stops.
+    /// Leaves the queue groups, refuses messages that still arrive, waits for the calls to finish,
+    /// and stops.
     async fn drain(self) {
         let limit = self.config.lifecycle.drain_timeout;
         let jobs = &self.queues.executor.jobs;
@@ -182,7 +183,7 @@ impl WorkerProcess {
     }
 }
 
-/// Logs the connection limit of each database; warns if calls may have to wait for a connection.
+/// Logs the connection limit of each database. Warns if calls may have to wait for a connection.
 fn log_connection_limits(config: &Config, catalogue: &Catalogue) {
     let (short, enough) = pool_sizes::summaries(config, catalogue);
     for line in short {

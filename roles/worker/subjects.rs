@@ -13,7 +13,7 @@ pub struct QueueSubjects {
     pub index: usize,
     /// The subject on which requests arrive.
     pub requests: Subject,
-    /// The subject of membership queries, and of cancels for calls whose worker is unknown.
+    /// The subject of membership queries, and of cancel messages for calls whose worker is unknown.
     pub broadcast: Subject,
     /// The subject on which gateways request missing answers.
     pub resend: Subject,
@@ -47,7 +47,7 @@ impl QueueSubjects {
         })
     }
 
-    /// Returns the subject on which grants and cancels for a job arrive.
+    /// Returns the subject on which grants and cancel messages for a job arrive.
     #[must_use]
     pub fn job_subject(&self, number: u64) -> Subject {
         self.jobs.join_numbers([number])

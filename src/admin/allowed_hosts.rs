@@ -1,13 +1,14 @@
-//! The host names to which the admin listener responds.
+//! The host names for which the admin listener accepts requests.
 //!
 //! With DNS rebinding, a web page can make its visitors' browsers send requests to any address,
-//! including 127.0.0.1, under a name in the page's domain. Their `Host` header contains that name.
+//! including 127.0.0.1, using a name in the page's domain. The `Host` header of such a request
+//! contains that name.
 
 use http::HeaderMap;
 use http::header::HOST;
 use http::uri::Authority;
 
-/// The permitted names in addition to `localhost` and all IP addresses.
+/// The permitted names. `localhost` and all IP addresses are also permitted.
 #[derive(Clone, Debug, Default)]
 pub(super) struct AllowedHosts(Vec<String>);
 

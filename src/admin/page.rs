@@ -1,10 +1,12 @@
-//! The page at `/`, which shows the fleet. It requests nothing from other hosts, and shows the data at `/fleet.json`.
+//! The page at `/`, which shows the fleet. It displays the data from `/fleet.json` and requests nothing from other
+//! hosts.
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::{AdminResponse, response, text};
 
-/// The charts: `dist/uPlot.iife.min.js` and `dist/uPlot.min.css` of the npm package `uplot`, version 1.6.32 (MIT), unchanged.
+/// The chart library: `dist/uPlot.iife.min.js` and `dist/uPlot.min.css` of the npm package `uplot`, version 1.6.32
+/// (MIT), unchanged.
 const UPLOT_SCRIPT: &[u8] = include_bytes!("page/uplot.min.js");
 const UPLOT_STYLE: &[u8] = include_bytes!("page/uplot.min.css");
 const UPLOT_LICENSE: &[u8] = include_bytes!("page/uplot.license.txt");
@@ -13,7 +15,7 @@ const HTML: &[u8] = include_bytes!("page/page.html");
 const SCRIPT_TYPE: &str = "text/javascript; charset=utf-8";
 const STYLE_TYPE: &str = "text/css; charset=utf-8";
 
-/// The files of the page: name, media type and content.
+/// The files of the page, each with its name, media type and content.
 const FILES: [(&str, &str, &[u8]); 7] = [
     ("page.js", SCRIPT_TYPE, include_bytes!("page/page.js")),
     ("charts.js", SCRIPT_TYPE, include_bytes!("page/charts.js")),
@@ -23,17 +25,18 @@ const FILES: [(&str, &str, &[u8]); 7] = [
     ("uplot.css", STYLE_TYPE, UPLOT_STYLE),
     ("uplot-license.txt", "text/plain; charset=utf-8", UPLOT_LICENSE),
 ];
-/// The path of the files. Links to them are relative, so that the page also works below a path that a proxy removes.
+/// The path below which the files are served. Links to them are relative, so that the page also works below a path that
+/// a proxy strips.
 const FILES_PATH: &str = "/page/";
-/// Allows only the page's own files, and requests to the same origin.
+/// Permits only the page's own files and requests to the same origin.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; connect-src 'self'; style-src 'self'; script-src 'self'; img-src data:; \
      frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
 );
-/// The header of every request for data. Its value does not matter.
+/// The header that every request for data must have. Its value does not matter.
 const PAGE_HEADER: &str = "fjord-page";
 const WITHOUT_HEADER: &str = "only the page at / may request its data: the header Fjord-Page is missing; fjord status --json prints the same data\n";
-/// The key of the queue in the query of `/fleet.json`.
+/// The key in the query string of `/fleet.json` that selects a queue.
 const QUEUE_KEY: &str = "queue=";
 
 /// Returns the page.
@@ -45,16 +48,16 @@ pub(super) fn html() -> AdminResponse {
     page
 }
 
-/// Returns the file of the page at a path, if there is one.
+/// Returns the page's file at a path, if there is one.
 pub(super) fn file(path: &str) -> Option<AdminResponse> {
     let wanted = path.strip_prefix(FILES_PATH)?;
     let (_, media_type, content) = FILES.iter().find(|(name, ..)| *name == wanted)?;
     Some(response(StatusCode::OK, media_type, *content))
 }
 
-/// Returns the data of the page, if the request has the header that only the page sends. A browser asks with a CORS preflight
-/// whether a page of another site may send it, which this listener never permits. Without this rule, such a page could not read
-/// the answer, but would make this process query the fleet.
+/// Returns the data of the page if the request has the header that only the page sends. For a page of another site, a
+/// browser uses a CORS preflight to ask whether the page may send this header. This listener never permits that.
+/// Without this rule, such a page could not read the answer, but it could make this process query the fleet.
 pub(super) fn data(
     headers: &HeaderMap,
     query: Option<&str>,
@@ -127,7 +130,7 @@ mod tests {
     fn only_the_page_itself_can_start_the_collection() {
         let source = |_: Option<&str>| -> Vec<u8> { panic!("the data is not collected") };
         let mut headers = HeaderMap::new();
-        // A browser that sends no `Sec-Fetch-Site`, or a request that it does not consider to be cross-site.
+        // A browser may omit `Sec-Fetch-Site`, or may consider the request not to be cross-site.
         for site in [None, Some("none"), Some("same-origin"), Some("cross-site")] {
             headers.clear();
             if let Some(site) = site {

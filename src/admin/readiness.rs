@@ -1,4 +1,4 @@
-//! Readiness: whether a process should receive requests, and if not, why.
+//! Readiness: whether a process should receive requests, and the reason if it should not.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::lifecycle::Tasks;
 use crate::messaging::{LinkState, Transport};
 
-/// The parts of a process that must be ready. Cheap to clone.
+/// The parts of a process that must be ready. Cloning it is cheap.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness(Arc<Mutex<State>>);
 
@@ -18,13 +18,13 @@ struct State {
 }
 
 impl Readiness {
-    /// Creates a `Readiness` without parts. It is ready.
+    /// Creates a `Readiness` that has no parts and is therefore ready.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sets whether a part is ready. The admin listener shows the reason if it is not.
+    /// Sets whether a part is ready. If the part is not ready, the admin listener shows the reason.
     pub fn set(&self, part: &'static str, state: Result<(), String>) {
         let before = self.state().required.insert(part, state.clone().err());
         match (before.flatten(), state) {
@@ -34,7 +34,7 @@ impl Readiness {
         }
     }
 
-    /// Updates the part `nats` whenever the state of the link changes. The problems of the transport become notes.
+    /// Updates the part `nats` whenever the state of the link changes. The transport's problems become notes.
     pub fn follow(&self, transport: &Arc<dyn Transport>, tasks: &Tasks) {
         let readiness = self.clone();
         let mut link = transport.link();
@@ -78,7 +78,7 @@ impl Readiness {
         }
     }
 
-    /// Returns all notes, and the current problems of the transport.
+    /// Returns all notes and the current problems of the transport.
     #[must_use]
     pub fn notes(&self) -> BTreeMap<String, String> {
         let state = self.state();

@@ -93,7 +93,7 @@ async fn the_page_and_its_files_are_served_with_a_strict_policy() {
     assert!(answer.ends_with("fjord status --json prints the same data\n"), "{answer}");
     let answer = started.request_as(data, "*/*\r\nFjord-Page: 1", "localhost").await;
     assert!(answer.ends_with(r#"{"queue": Some("a\"")}"#), "{answer}");
-    // The preflight of a page of another site.
+    // The preflight request for a page of another site.
     let preflight = "*/*\r\nOrigin: http://evil.example\r\nAccess-Control-Request-Method: GET\r\n\
                      Access-Control-Request-Headers: fjord-page";
     let answer = started.request_as("OPTIONS /fleet.json", preflight, "localhost").await;

@@ -1,18 +1,18 @@
-//! Defines how the answers of an endpoint can be reused: by clients, for identical concurrent requests, and from the gateway's
-//! cache.
+//! Defines how the answers of an endpoint can be reused. Clients can store them, identical concurrent requests can
+//! share them, and the gateway can answer from its cache.
 
 use std::time::Duration;
 
-/// How the answers of an endpoint can be reused.
+/// The rules for the reuse of an endpoint's answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheRules {
     /// Whether a successful answer has an `ETag` that is computed from its content.
     pub etag: bool,
     /// Whether identical concurrent requests share one call.
     pub coalesce: bool,
-    /// How long a gateway may store a successful answer, if at all.
+    /// The time for which a gateway may store a successful answer, or `None` if a gateway may not store it.
     pub ttl: Option<Duration>,
-    /// Whether the answers are the same for all callers, so that callers can get each other's answers.
+    /// Whether the answers are the same for all callers. If so, callers can get each other's answers.
     pub is_shared: bool,
 }
 

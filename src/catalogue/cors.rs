@@ -1,5 +1,5 @@
-//! Cross-origin resource sharing (CORS, Fetch standard): the rules that decide which pages from other origins may call
-//! an endpoint.
+//! Cross-origin resource sharing (CORS, Fetch standard). Its rules decide which pages from other origins may call an
+//! endpoint.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, header};
 use super::auth::{Auth, AuthMethod};
 use super::parameter::{Parameter, ParameterSource};
 
-/// How long a browser may cache a preflight response by default.
+/// The default time for which a browser may cache a preflight response.
 pub const MAX_AGE_DEFAULT: Duration = Duration::from_mins(10);
 /// The largest `max_age`. No browser caches a preflight response for more than a day.
 const MAX_AGE_CEILING: Duration = Duration::from_hours(24);
@@ -30,7 +30,7 @@ const ALLOWED: [&str; 4] = ["idempotency-key", "x-request-id", "traceparent", "t
 /// The CORS settings of one endpoint, or the defaults for all endpoints.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CorsSettings {
-    /// The allowed origins, or `*` alone. If empty, no other origin may call the endpoint.
+    /// The allowed origins, or only `*`. If empty, no other origin may call the endpoint.
     pub origins: Vec<String>,
     /// Headers that a page may send in addition to those that the endpoint uses.
     pub headers: Vec<String>,
@@ -38,7 +38,7 @@ pub struct CorsSettings {
     pub exposed_headers: Vec<String>,
     /// Whether the browser presents a client certificate.
     pub credentials: bool,
-    /// How long a browser may cache a preflight response.
+    /// The time for which a browser may cache a preflight response.
     pub max_age: Duration,
 }
 

@@ -17,7 +17,7 @@ pub struct EndpointDefaults {
     /// The default for `max_body`, in bytes.
     pub body_bytes_max: usize,
     /// The largest `max_body` in bytes that an endpoint may set. It is half of the number of bytes that a gateway
-    /// buffers for one client (`gateway.http.buffered_bytes_per_client_max`): a larger body could never be received.
+    /// buffers for one client (`gateway.http.buffered_bytes_per_client_max`). A larger body could never be received.
     pub body_bytes_ceiling: usize,
     /// The default for `cors`. If it lists no origins, no other origin may call the endpoints.
     pub cors: CorsSettings,

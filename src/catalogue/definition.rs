@@ -1,5 +1,5 @@
-//! Endpoints as catalogue files define them, before validation. The doc comments become the descriptions in the JSON Schema,
-//! which editors show.
+//! Endpoints as catalogue files define them, before validation. The doc comments become the descriptions in the JSON
+//! Schema. Editors show these descriptions.
 
 use std::fmt;
 

@@ -37,13 +37,14 @@ pub struct Endpoint {
     pub deprecated: bool,
     /// The queues that serve the endpoint. By default, there is a single queue whose name is the endpoint's id.
     pub queues: EndpointQueues,
-    /// The name of the worker's handler; `procedure` unless the catalogue names another.
+    /// The name of the worker's handler, which is `procedure` unless the catalogue names another one.
     pub handler: Arc<str>,
     /// The parameters, in the order of the catalogue.
     pub parameters: Arc<[Parameter]>,
     /// The structure of a successful answer.
     pub result: ResultKind,
-    /// The representations of a successful answer; there is at least one. Clients without a preference get the first.
+    /// The representations of a successful answer. There is at least one. Clients without a preference get the first
+    /// one.
     pub produces: Vec<Representation>,
     /// OUTPUT parameters that are included in a `row`, `value` or `full` answer.
     pub outputs: Vec<String>,
@@ -63,7 +64,7 @@ pub struct Endpoint {
     pub dry_run: bool,
     /// The maximum duration of an attempt if no worker reports progress.
     pub timeout: Duration,
-    /// The maximum time that a client waits if a worker reports progress; at least `timeout`.
+    /// The maximum time that a client waits if a worker reports progress. It is at least `timeout`.
     pub session: Duration,
     /// The maximum number of times that a request is sent. Sending it again after a refusal does not count.
     pub attempts: u32,
@@ -75,11 +76,11 @@ pub struct Endpoint {
     pub body_bytes_max: usize,
     /// The rate limit for each caller, if any.
     pub rate_limit: Option<RateLimit>,
-    /// The maximum number of requests in flight of each caller, if the endpoint limits it.
+    /// The maximum number of requests that each caller may have in flight, if the endpoint limits it.
     pub in_flight_per_caller_max: Option<usize>,
-    /// How answers can be reused.
+    /// The rules for the reuse of answers.
     pub cache: CacheRules,
-    /// The `Cache-Control` of a successful answer; `no-store` if `None`.
+    /// The `Cache-Control` of a successful answer. `None` means `no-store`.
     pub cache_control: Option<String>,
     /// The CORS rules, if pages from other origins may call the endpoint.
     pub cors: Option<Arc<CorsRules>>,
@@ -128,15 +129,15 @@ impl Endpoint {
         self.headers.iter().any(|(declared, _)| *declared == header)
     }
 
-    /// Returns whether `Prefer: return=minimal` is honored: for a method that changes something, unless the procedure receives
-    /// `Prefer`.
+    /// Returns whether `Prefer: return=minimal` is honored. This is the case for a method that changes something,
+    /// unless the procedure receives `Prefer`.
     #[must_use]
     pub fn may_be_minimal(&self) -> bool {
         !self.method.is_safe() && !self.takes_header("prefer")
     }
 
-    /// Returns whether an answer has the media type that its client wants. Workers in other languages may answer in any type
-    /// as long as the endpoint has only JSON.
+    /// Returns whether an answer has the media type that its client wants. If the endpoint has only JSON, any type is
+    /// accepted, because workers in other languages may answer in any type.
     #[must_use]
     pub fn is_represented(&self, wanted: &Representation, content_type: &str) -> bool {
         matches!(*self.produces, [Representation::Json]) || wanted.is_content_type(content_type)

@@ -1,4 +1,4 @@
-//! The queues of an endpoint, and how its requests are divided among them.
+//! The queues of an endpoint, and the division of its requests among them.
 
 use std::collections::BTreeMap;
 use std::hash::Hasher as _;
@@ -23,16 +23,16 @@ pub struct EndpointQueue {
     pub name: QueueName,
     /// The stored procedure, for handlers that call one.
     pub procedure: Option<ProcedureName>,
-    /// The weight in the catalogue. The current weight can differ: see `EndpointQueues::weights`.
+    /// The weight in the catalogue. The current weight can differ (see `EndpointQueues::weights`).
     pub weight: u32,
 }
 
-/// The queues of an endpoint; there is at least one. Clones share their current weights.
+/// The queues of an endpoint. There is at least one. Clones share their current weights.
 #[derive(Clone, Debug)]
 pub struct EndpointQueues {
     first: EndpointQueue,
     others: Box<[EndpointQueue]>,
-    /// The current weights, in the order of the queues; `None` if there is only one queue.
+    /// The current weights, in the order of the queues, or `None` if there is only one queue.
     weights: Option<Arc<ArcSwap<Vec<u32>>>>,
 }
 
@@ -82,7 +82,7 @@ impl EndpointQueues {
         std::iter::once(&self.first).chain(&self.others)
     }
 
-    /// Returns the first queue of the catalogue, which is the only one unless `has_several`.
+    /// Returns the first queue of the catalogue. It is the only queue unless `has_several` returns true.
     #[must_use]
     pub fn first(&self) -> &EndpointQueue {
         &self.first
@@ -122,16 +122,17 @@ impl EndpointQueues {
         }
     }
 
-    /// Returns whether a current weight differs from the catalogue's.
+    /// Returns whether a current weight differs from the weight in the catalogue.
     #[must_use]
     pub fn has_changed_weights(&self) -> bool {
         self.weights().iter().any(|(queue, weight)| queue.weight != *weight)
     }
 
-    /// Changes the current weights of some queues. The others keep theirs.
+    /// Changes the current weights of some queues. The other weights do not change.
     ///
     /// # Errors
-    /// `WeightError` if a queue or a weight is invalid, or if no queue would get requests. In that case, no weight is changed.
+    /// Returns `WeightError` if a queue or a weight is invalid, or if no queue would get requests. In that case, no
+    /// weight is changed.
     pub fn set_weights(&self, changes: &BTreeMap<String, u32>) -> Result<(), WeightError> {
         let Some(weights) = &self.weights else {
             return Err(WeightError::SingleQueue(self.first.name.clone()));
@@ -154,8 +155,8 @@ impl EndpointQueues {
         Ok(())
     }
 
-    /// Chooses a queue for a request and returns its index. Without a key, the choice is random; requests with the same key get
-    /// the same queue as long as the weights do not change. Does not allocate.
+    /// Chooses a queue for a request and returns its index. Without a key, the choice is random. Requests with the same
+    /// key get the same queue as long as the weights do not change. Does not allocate.
     #[must_use]
     pub fn choose(&self, key: Option<&RequestKey<'_>>) -> usize {
         let Some(weights) = &self.weights else { return 0 };
@@ -166,11 +167,11 @@ impl EndpointQueues {
         }
     }
 
-    /// Chooses a queue by weighted rendezvous hashing: if the weights change, only the keys that a queue gains or loses are
-    /// moved.
+    /// Chooses a queue by weighted rendezvous hashing. If the weight of a queue changes, keys move only to or from that
+    /// queue.
     fn choose_by_key(&self, weights: &[u32], key: &RequestKey<'_>) -> usize {
         let score = |queue: &EndpointQueue, weight: u32| {
-            // Greater than 0 and less than 1, so that the logarithm is finite and negative.
+            // The value is greater than 0 and less than 1, so that its logarithm is finite and negative.
             let uniform = (f64::from(key.hash(&queue.name)) + 0.5) / (f64::from(u32::MAX) + 1.0);
             f64::from(weight) / -uniform.ln()
         };
@@ -197,7 +198,7 @@ fn choose_random(weights: &[u32]) -> usize {
     0
 }
 
-/// The identity of a request that a client may repeat: the idempotency key, and the caller to whom the key belongs.
+/// The identity of a request that a client may repeat: the idempotency key, and the caller that the key belongs to.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestKey<'a> {
     /// The caller.

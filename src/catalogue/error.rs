@@ -22,9 +22,9 @@ impl From<&serde_json::Error> for TextPosition {
 pub struct CatalogueError {
     /// The file that contains the error, or the catalogue's directory.
     pub file: String,
-    /// The endpoint's id; `None` if the error concerns the whole file.
+    /// The endpoint's id, or `None` if the error concerns the whole file.
     pub endpoint: Option<String>,
-    /// The key, with its levels separated by dots; empty if the error concerns the whole endpoint.
+    /// The key, with its levels separated by dots, or an empty string if the error concerns the whole endpoint.
     pub key: String,
     /// A message that describes the problem and states what was expected.
     pub expected: String,

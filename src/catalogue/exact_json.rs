@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 /// The maximum nesting depth of arrays and objects.
 const DEPTH_MAX: usize = 64;
-/// The width up to which `to_indented` writes a value on one line.
+/// The maximum width of a line on which `to_indented` writes a whole value.
 pub const LINE_WIDTH_MAX: usize = 110;
 
 /// A JSON value.
@@ -32,7 +32,7 @@ impl ExactJson {
     /// Parses a JSON text.
     ///
     /// # Errors
-    /// A message if the text is not JSON, is nested too deeply, or has an object with a duplicate member.
+    /// Returns a message if the text is not JSON, is nested too deeply, or has an object with a duplicate member.
     pub fn parse(text: &str) -> Result<Self, String> {
         let raw: &RawValue = serde_json::from_str(text).map_err(|error| error.to_string())?;
         Self::from_raw(raw)
@@ -71,7 +71,7 @@ impl ExactJson {
         })
     }
 
-    /// Returns the value of a member; `None` if this is not an object, or has no such member.
+    /// Returns the value of a member, or `None` if this is not an object or has no such member.
     #[must_use]
     pub fn member(&self, name: &str) -> Option<&Self> {
         let Self::Object(members) = self else { return None };
@@ -84,7 +84,7 @@ impl ExactJson {
         if let Self::Text(text) = self { Some(text) } else { None }
     }
 
-    /// Returns the number of arrays, objects and other values in this one.
+    /// Returns the number of arrays, objects and other values in this value, including the value itself.
     #[must_use]
     pub fn count(&self) -> usize {
         match self {
@@ -94,8 +94,8 @@ impl ExactJson {
         }
     }
 
-    /// Converts the value to `serde_json`'s type, which libraries expect. Numbers are rounded to doubles unless they are
-    /// integers of 64 bits; numbers that are too large for a double become `null`.
+    /// Converts the value to `serde_json`'s type, which libraries expect. Numbers that are not 64-bit integers are
+    /// rounded to doubles. Numbers that are too large for a double become `null`.
     #[must_use]
     pub fn to_value(&self) -> serde_json::Value {
         use serde_json::Value;
@@ -113,7 +113,8 @@ impl ExactJson {
         }
     }
 
-    /// Returns whether `to_value` can convert the value: a number such as `1e999` has no double.
+    /// Returns whether `to_value` can convert every number. It cannot convert a number such as `1e999`, which is too
+    /// large for a double.
     #[must_use]
     pub fn is_convertible(&self) -> bool {
         match self {
@@ -124,9 +125,9 @@ impl ExactJson {
         }
     }
 
-    /// Returns the text in the form of catalogue files: a short value is written on one line, a longer array or object with one
-    /// item or member per line. `indent` is the indentation of the line on which the text starts, at column `column`; `unit` is
-    /// the additional indentation of each level.
+    /// Returns the text in the form of catalogue files. A short value is written on one line. A longer array or object
+    /// is written with one item or member per line. `indent` is the indentation of the line on which the text starts,
+    /// at column `column`. `unit` is the additional indentation of each level.
     #[must_use]
     pub fn to_indented(&self, indent: &str, unit: &str, column: usize) -> String {
         let line = self.to_string();

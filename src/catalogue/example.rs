@@ -1,4 +1,4 @@
-//! Examples of an endpoint: requests, each with the answer that it should get. `fjord test` runs them, and the generated
+//! Examples of an endpoint: requests with the answers that they should get. `fjord test` runs them, and the generated
 //! documentation shows them.
 
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub const PRINCIPAL_DEFAULT: &str = "example";
 /// A request and the answer that it should get.
 #[derive(Clone, Debug)]
 pub struct Example {
-    /// The name, unique within the endpoint.
+    /// The name, which is unique within the endpoint.
     pub name: Arc<str>,
     /// One sentence for the generated documentation.
     pub summary: Option<String>,
@@ -48,11 +48,11 @@ pub struct Example {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The caller, if the example runs without a gateway.
     pub caller: ExampleCaller,
-    /// The expected answer; `None` if it has not been recorded yet.
+    /// The expected answer, or `None` if it has not been recorded yet.
     pub answer: Option<ExampleAnswer>,
 }
 
-/// The caller of an example that runs without a gateway, and so without credentials.
+/// The caller of an example that runs without a gateway and therefore without credentials.
 #[derive(Clone, Debug, Default)]
 pub struct ExampleCaller {
     /// The name of the caller.
@@ -70,8 +70,8 @@ pub struct ExampleAnswer {
     pub problem: Option<Arc<str>>,
     /// The response headers, with their names as written in the catalogue. Each value is a string or a matcher.
     pub headers: Vec<(Arc<str>, ExactJson)>,
-    /// The body, which can contain matchers. For a problem document, only the members to compare.
-    /// If the answer is not JSON, its text as a string.
+    /// The body, which can contain matchers. For a problem document, it contains only the members to compare. If the
+    /// answer is not JSON, it contains the answer's text as a string.
     pub body: Option<ExactJson>,
 }
 

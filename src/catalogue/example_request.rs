@@ -23,7 +23,7 @@ pub struct ExampleRequest {
     pub target: String,
     /// The headers.
     pub headers: HeaderMap,
-    /// The body; `None` if the endpoint takes none.
+    /// The body, or `None` if the endpoint takes none.
     pub body: Option<String>,
 }
 
@@ -93,8 +93,8 @@ pub fn text<'a>(parameter: &Parameter, value: &'a ExactJson) -> Cow<'a, str> {
     }
 }
 
-/// Returns the representation that an example asks for; `None` if its `Accept` is not exactly one
-/// of the endpoint's media types.
+/// Returns the representation that an example asks for, or `None` if its `Accept` is not exactly
+/// one of the endpoint's media types.
 #[must_use]
 pub fn representation<'a>(endpoint: &'a Endpoint, example: &Example) -> Option<&'a Representation> {
     match example.header(&ACCEPT) {

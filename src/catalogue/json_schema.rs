@@ -20,9 +20,10 @@ const CONDITIONAL: [&str; 3] = ["if", "unevaluatedItems", "unevaluatedProperties
 /// The reason why a schema cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SchemaError {
-    /// It is not a JSON Schema, or it refers to another document.
+    /// The text is not a JSON Schema, or it refers to another document.
     Invalid(String),
-    /// It may be a valid JSON Schema, but values cannot be validated against it, e.g. because a `pattern` has a look-ahead.
+    /// The text may be a valid JSON Schema, but values cannot be validated against it, for example because a `pattern`
+    /// has a look-ahead.
     Unsupported(String),
 }
 
@@ -35,8 +36,8 @@ impl fmt::Display for SchemaError {
 
 impl Error for SchemaError {}
 
-/// A loader that loads nothing: a schema can refer only to itself and to the drafts of JSON Schema, so neither files nor the
-/// network are used.
+/// A loader that loads nothing. A schema can refer only to itself and to the drafts of JSON Schema, so no files are
+/// read and the network is not used.
 struct NoDocuments;
 
 impl UrlLoader for NoDocuments {
@@ -45,13 +46,13 @@ impl UrlLoader for NoDocuments {
     }
 }
 
-/// A compiled JSON Schema, of draft 2020-12 as in `OpenAPI` 3.1 unless `$schema` names another draft.
+/// A compiled JSON Schema. As in `OpenAPI` 3.1, its draft is 2020-12 unless `$schema` names another one.
 pub struct JsonSchema {
     schemas: Schemas,
     index: SchemaIndex,
-    /// Whether it has a `multipleOf` that is not an integer, which the library compares as a double.
+    /// Whether the schema has a `multipleOf` that is not an integer. The library compares such a number as a double.
     has_fractional_multiple: bool,
-    /// Whether it has one of the keywords in `CONDITIONAL`.
+    /// Whether the schema has one of the keywords in `CONDITIONAL`.
     is_conditional: bool,
 }
 
@@ -65,7 +66,7 @@ impl JsonSchema {
     /// Compiles a schema.
     ///
     /// # Errors
-    /// The reason why it is not a JSON Schema, or why values cannot be validated against it.
+    /// Returns the reason why `schema` is not a JSON Schema, or why values cannot be validated against it.
     pub fn new(schema: &Json) -> Result<Self, SchemaError> {
         let dialect = schema.get("$schema").and_then(Json::as_str);
         if let Some(dialect) = dialect.filter(|dialect| Draft::from_url(dialect).is_none()) {
@@ -90,9 +91,9 @@ impl JsonSchema {
         })
     }
 
-    /// Returns the JSON Pointer of a part of the value that contradicts the schema, and the reason; `None` if there is no
-    /// contradiction. The parts of the value at the JSON Pointers in `unknown` can have any value: an error that depends on one
-    /// of them is not a contradiction.
+    /// Returns the JSON Pointer of a part of the value that contradicts the schema, and the reason. Returns `None` if
+    /// there is no contradiction. The parts of the value at the JSON Pointers in `unknown` can have any value, so an
+    /// error that depends on one of them is not a contradiction.
     #[must_use]
     pub fn contradiction(&self, value: &Json, unknown: &[String]) -> Option<(String, String)> {
         let error = self.schemas.validate(value, self.index).err()?;
@@ -103,7 +104,7 @@ impl JsonSchema {
         Some((first.instance_location.to_string(), reason(&first.kind)))
     }
 
-    /// Returns whether an error without a cause proves a contradiction, whatever values the unknown parts have.
+    /// Returns whether an error without a cause proves a contradiction, regardless of the values of the unknown parts.
     fn is_certain(&self, error: &ValidationError<'_, '_>, unknown: &[String]) -> bool {
         let place = error.instance_location.to_string();
         if unknown.iter().any(|unknown| is_within(&place, unknown)) {
@@ -151,8 +152,8 @@ fn schema_error(error: &CompileError) -> SchemaError {
                 let start = if place.is_empty() { place } else { format!("{place}: ") };
                 format!("{start}{}", reason(&error.kind))
             };
-            // The library supports fewer regular expressions than ECMA 262. The metaschemas of the drafts restrict the names of
-            // members only by `format`.
+            // The library does not support all regular expressions of ECMA 262. The metaschemas of the drafts restrict
+            // the names of members only by `format`.
             let is_certain = |error: &ValidationError<'_, '_>| {
                 !matches!(error.kind, ErrorKind::Format { .. } | ErrorKind::PropertyName { .. })
             };
@@ -186,7 +187,8 @@ fn reason(kind: &ErrorKind<'_, '_>) -> String {
     }
 }
 
-/// Returns the last line of an error in a pattern: the reason. The lines before it show the position of the error.
+/// Returns the last line of an error in a pattern. This line contains the reason. The lines before it show the position
+/// of the error.
 fn last_line(error: &dyn Error) -> String {
     let text = error.to_string();
     let last = text.lines().next_back().unwrap_or_default();
@@ -203,7 +205,7 @@ fn first_cause<'e, 's, 'v>(
     }
     let mut causes = error.causes.iter().map(|cause| first_cause(cause, is_certain));
     match error.kind {
-        // One alternative that accepts the value would suffice.
+        // A single alternative that accepts the value would suffice.
         ErrorKind::AnyOf | ErrorKind::OneOf(_) | ErrorKind::Contains => {
             let causes: Option<Vec<_>> = causes.collect();
             causes?.into_iter().next()

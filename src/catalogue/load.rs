@@ -42,8 +42,7 @@ impl Catalogue {
         &self.endpoints
     }
 
-    /// Creates an error about an endpoint that violates a rule which the catalogue alone cannot
-    /// check.
+    /// Creates an error about an endpoint. Used for rules that cannot be checked with the catalogue alone.
     #[must_use]
     pub fn error(&self, id: &EndpointId, key: &str, expected: String) -> CatalogueError {
         let file = self.files.get(id).map(ToString::to_string).unwrap_or_default();
@@ -64,7 +63,7 @@ impl Catalogue {
 
     /// Removes the examples, which only `fjord test` and the documentation use.
     pub fn remove_examples(&mut self) {
-        // An endpoint can be changed in place only while nothing except the list refers to it.
+        // An endpoint can be changed in place only while no references to it exist outside the list.
         self.by_id.clear();
         for endpoint in &mut self.endpoints {
             if !endpoint.examples.is_empty() {
@@ -74,8 +73,8 @@ impl Catalogue {
         }
     }
 
-    /// Returns a copy of the catalogue in which each endpoint that has this queue has no other queue. Returns `None` if no
-    /// endpoint has it.
+    /// Returns a copy of the catalogue in which the endpoints that have this queue have no other queue. Returns `None`
+    /// if no endpoint has the queue.
     #[must_use]
     pub fn with_queue(&self, name: &str) -> Option<Self> {
         let mut is_found = false;

@@ -21,7 +21,8 @@ macro_rules! token_name {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Validates a name: a letter or digit followed by letters, digits, `-` or `_`; at most 64 bytes.
+            /// Validates a name, which must be a letter or digit followed by letters, digits, `-` or `_`. The maximum
+            /// length is 64 bytes.
             ///
             /// # Errors
             /// Returns `NameError` for any other text.
@@ -102,7 +103,7 @@ impl ProcedureName {
         Self::from_parts(&schema, &procedure)
     }
 
-    /// Creates a name from its two parts, which are not quoted.
+    /// Creates a name from its two parts, which must not be quoted.
     ///
     /// # Errors
     /// Returns `NameError` if a part is empty, too long, or contains control characters.
@@ -134,7 +135,7 @@ impl ProcedureName {
         &self.procedure
     }
 
-    /// Returns the name for SQL, with brackets around both parts: a part can be a reserved word.
+    /// Returns the name for SQL, with brackets around both parts, because a part can be a reserved word.
     #[must_use]
     pub fn quoted(&self) -> String {
         format!("{}.{}", quoted(&self.schema), quoted(&self.procedure))
@@ -187,7 +188,8 @@ fn quoted_if_needed(identifier: &str) -> Cow<'_, str> {
     }
 }
 
-/// Returns whether a text is a plain SQL identifier. It cannot inject SQL, but can be a reserved word, which needs quoting.
+/// Returns whether a text is a plain SQL identifier. A plain identifier cannot inject SQL. However, it can be a
+/// reserved word, which needs quoting.
 #[must_use]
 pub fn is_identifier(text: &str) -> bool {
     let mut chars = text.chars();
@@ -200,7 +202,7 @@ pub fn is_identifier(text: &str) -> bool {
 /// quoted.
 #[must_use]
 pub fn is_parameter_name(text: &str) -> bool {
-    // The `@` counts toward the length.
+    // The `@` counts towards the length.
     !text.is_empty()
         && text.chars().all(is_identifier_char)
         && text.encode_utf16().count() < IDENTIFIER_LENGTH_MAX

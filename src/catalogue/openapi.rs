@@ -74,8 +74,8 @@ fn document(endpoints: &[&Endpoint], info: &ApiInfo) -> Json {
     document
 }
 
-/// Returns the endpoints by path and then by method, in lower case. `OpenAPI` treats paths that differ only in parameter names as
-/// identical, so all of them use the parameter names of the first.
+/// Returns the endpoints by path and then by method, with the method in lower case. `OpenAPI` treats paths that differ
+/// only in parameter names as identical. Such paths therefore all use the parameter names of the first one.
 fn by_path<'a>(endpoints: &[&'a Endpoint]) -> BTreeMap<&'a str, BTreeMap<String, &'a Endpoint>> {
     let mut first_paths: HashMap<String, &str> = HashMap::new();
     let mut paths: BTreeMap<&str, BTreeMap<String, &Endpoint>> = BTreeMap::new();

@@ -12,9 +12,9 @@ use super::value::ParameterValue;
 pub struct Parameter {
     /// The name that callers use. The payload sent to the worker uses it too.
     pub name: Arc<str>,
-    /// The name of the procedure's parameter without `@`; by default the same as `name`.
+    /// The name of the procedure's parameter without `@`. By default, it is the same as `name`.
     pub argument: Arc<str>,
-    /// Where the value comes from.
+    /// The source of the value.
     pub source: ParameterSource,
     /// Whether the value is set in the database's session context, under the name `argument`, and
     /// not passed to the procedure.
@@ -29,7 +29,7 @@ pub struct Parameter {
     pub constraints: Constraints,
     /// One sentence for the generated documentation.
     pub description: Option<String>,
-    /// The columns of a `table`, in order; empty for every other type.
+    /// The columns of a `table`, in order. Empty for every other type.
     pub columns: Vec<Parameter>,
     /// The SQL table type of a `table` parameter (`schema.type`), if the procedure's signature does not contain it.
     pub table_type: Option<Arc<str>>,

@@ -1,5 +1,5 @@
-//! The regular expression of a parameter. Parameters with the same text share it. It is compiled when it is first needed, and
-//! the compiled expressions of a process have a limited total size.
+//! The regular expression of a parameter. Parameters with the same text share one expression. An expression is compiled
+//! when it is first needed. The compiled expressions of a process have a limited total size.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -9,13 +9,14 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use arc_swap::ArcSwapOption;
 use regex_automata::meta::{BuildError, Config, Regex};
 
-/// The maximum size of one compiled expression in bytes: an eighth of the total, so that no expression displaces all others.
+/// The maximum size of one compiled expression in bytes. It is an eighth of the total, so that no expression evicts all
+/// others.
 const COMPILED_BYTES_CEILING: usize = 2 << 20;
-/// The maximum total size of the compiled expressions in bytes, enough for about 600 expressions with a common class, such as
-/// `^[A-Z0-9]{15}$`. If a catalogue has more, requests compile evicted expressions again, which takes a few tenths of a
-/// millisecond each.
+/// The maximum total size of the compiled expressions in bytes. It is enough for about 600 expressions with a common
+/// class, such as `^[A-Z0-9]{15}$`. If a catalogue has more expressions, requests have to compile evicted expressions
+/// again. Each compilation takes a few tenths of a millisecond.
 const COMPILED_BYTES_MAX: usize = 16 << 20;
-/// The memory that a thread may use for each direction of a search: enough for the states of common expressions.
+/// The memory that a thread may use for each direction of a search. It is enough for the states of common expressions.
 const SEARCH_BYTES_MAX: usize = 64 << 10;
 /// The table is searched for unused texts only if it contains at least this many texts.
 const UNUSED_TEXTS_MIN: usize = 64;
@@ -37,7 +38,7 @@ struct SharedPattern {
 #[derive(Default)]
 struct PatternTable {
     by_text: HashMap<Box<str>, Weak<SharedPattern>>,
-    /// The number of texts at which unused ones are removed.
+    /// The number of texts at which unused texts are removed.
     texts_max: usize,
     /// The compiled patterns, each with its size. The next one to be evicted is at the front.
     compiled: VecDeque<(Weak<SharedPattern>, usize)>,
@@ -72,7 +73,7 @@ impl Pattern {
         &self.0.text
     }
 
-    /// Returns whether a part of `text` matches.
+    /// Returns whether the expression matches a part of `text`.
     #[must_use]
     pub fn is_match(&self, text: &str) -> bool {
         let shared = &self.0;
@@ -111,13 +112,13 @@ impl PatternTable {
     /// Keeps the compiled form of a pattern, and evicts others until the limit is met.
     fn keep(&mut self, pattern: &Arc<SharedPattern>, regex: &Arc<Regex>) {
         if pattern.compiled.swap(Some(Arc::clone(regex))).is_some() {
-            // Another thread has compiled it in the meantime, and has counted it.
+            // Another thread has compiled the expression in the meantime, and has counted it.
             return;
         }
         let bytes = size(regex);
         self.compiled.push_back((Arc::downgrade(pattern), bytes));
         self.compiled_bytes += bytes;
-        // Every pattern is considered at most twice: the first time, it is marked as unused.
+        // Every pattern is considered at most twice. The first time, it is marked as unused.
         for _ in 0..2 * self.compiled.len() {
             if self.compiled_bytes <= COMPILED_BYTES_MAX || self.compiled.len() == 1 {
                 break;

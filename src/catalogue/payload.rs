@@ -13,10 +13,10 @@ use super::value::{ParameterValue, ReceivedValue};
 use super::violations::{JsonPointer, Location, NOT_UTF8, REQUIRED, Violations};
 use crate::problem::Violation;
 
-/// The initial capacity of a payload's buffer in bytes; enough for an ordinary request.
+/// The initial capacity of a payload's buffer in bytes. It is enough for an ordinary request.
 const CAPACITY: usize = 256;
 
-/// Writes the payload: the valid values, and the defaults of all other parameters.
+/// Writes the payload, which consists of the valid values and the defaults of all other parameters.
 #[must_use]
 pub fn write(endpoint: &Endpoint, values: &[ReceivedValue<'_>]) -> Bytes {
     let mut out = Vec::with_capacity(CAPACITY);

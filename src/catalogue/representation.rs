@@ -10,7 +10,7 @@ pub enum Representation {
     Json,
     /// `text/csv` (RFC 4180): one line for each row, after a line with the names of the columns.
     Csv,
-    /// `application/x-ndjson`: one JSON object for each row, on a line of its own.
+    /// `application/x-ndjson`: one JSON object for each row, each on its own line.
     Ndjson,
     /// The bytes or the text of a `value`, with the media type that the endpoint names.
     Raw(Arc<str>),
@@ -39,7 +39,7 @@ impl Representation {
     pub fn content_type(&self) -> Cow<'static, str> {
         match self {
             Self::Json => Cow::Borrowed("application/json"),
-            // The parameters of RFC 4180 §3.
+            // The parameters are those of RFC 4180 §3.
             Self::Csv => Cow::Borrowed("text/csv; charset=utf-8; header=present"),
             Self::Ndjson => Cow::Borrowed("application/x-ndjson"),
             Self::Raw(media_type) => Cow::Owned(media_type.to_string()),

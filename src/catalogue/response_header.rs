@@ -3,8 +3,8 @@
 /// The maximum length of a value in bytes. Many clients and proxies limit all headers together to 8 KiB.
 pub const VALUE_BYTES_MAX: usize = 2048;
 
-/// A response header whose value comes from an OUTPUT parameter. The set is closed: other headers control the connection,
-/// caches or the security of browsers.
+/// A response header whose value comes from an OUTPUT parameter. The set is closed, because other headers control the
+/// connection, caches or the security of browsers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ResponseHeader {
     /// `Location`: the URI of a created resource, or the target of a redirect (RFC 9110 §10.2.2).
@@ -32,7 +32,7 @@ impl ResponseHeader {
         Self::XTotalCount,
     ];
 
-    /// Returns the name, in the catalogue, on the wire and in responses.
+    /// Returns the name in the catalogue, on the wire and in responses.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -58,7 +58,7 @@ impl ResponseHeader {
         }
     }
 
-    /// Returns the header with a name, which is case-sensitive, as in NATS.
+    /// Returns the header with a name. The name is case-sensitive, as in NATS.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|header| header.as_str() == name)
@@ -141,7 +141,8 @@ fn is_entity_tag(text: &str) -> bool {
     opaque.is_some_and(is_opaque_tag)
 }
 
-/// Returns whether a text can appear between the quotes of an entity tag: visible ASCII characters except quotes.
+/// Returns whether a text can appear between the quotes of an entity tag. It must consist of visible ASCII characters
+/// other than quotes.
 #[must_use]
 pub fn is_opaque_tag(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_graphic() && b != b'"')

@@ -13,14 +13,14 @@ pub const SETS_MAX: usize = 64;
 /// The declared columns of an answer, in the shape of the endpoint's result.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Returns {
-    /// The members of an object: of each row (`rows`), of the only row together with the outputs (`row`), or of a single value
-    /// named `value`, with the outputs if there are any (`value`, `json`).
+    /// The members of an object. The object is each row (`rows`), the only row together with the outputs (`row`), or a
+    /// single value named `value`, with the outputs if there are any (`value`, `json`).
     Columns(Vec<ReturnColumn>),
-    /// The columns of each result set, in their order (`sets`).
+    /// The columns of each result set in order (`sets`).
     Sets(Vec<Vec<ReturnColumn>>),
     /// The result sets and the outputs (`full`).
     Full {
-        /// The columns of each result set, in their order; `None` if they are not declared.
+        /// The columns of each result set in order, or `None` if they are not declared.
         sets: Option<Vec<Vec<ReturnColumn>>>,
         /// The OUTPUT parameters. The answer can contain further outputs that are not declared.
         outputs: Vec<ReturnColumn>,
@@ -57,7 +57,7 @@ fn lists<'a>(key: &str, sets: &'a [Vec<ReturnColumn>]) -> Vec<(String, &'a [Retu
 pub struct ReturnColumn {
     /// The name of the member in the answer.
     pub name: String,
-    /// The type; never `table`. `json` allows any JSON value.
+    /// The type, which is never `table`. The type `json` allows any JSON value.
     pub kind: ParameterType,
     /// Whether the value can be `null`.
     pub nullable: bool,

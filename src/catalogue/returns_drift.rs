@@ -13,13 +13,14 @@ use super::names::eq_ignore_case;
 use super::parameter::ParameterType;
 use super::returns::{ReturnColumn, Returns, VALUE};
 
-/// The maximum number of lines of each kind.
+/// The maximum number of lines in each list of a `ReturnsDrift`.
 const LINES_MAX: usize = 20;
 
-/// How the JSON of a successful answer differs from `returns`.
+/// The differences between the JSON of a successful answer and `returns`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReturnsDrift {
-    /// Values that contradict `returns`, so that a client generated from the `OpenAPI` document cannot read the answer.
+    /// Values that contradict `returns`. A client generated from the `OpenAPI` document cannot read an answer with such
+    /// values.
     pub contradictions: Vec<String>,
     /// Members that `returns` does not declare.
     pub undeclared: Vec<String>,

@@ -1,4 +1,4 @@
-//! The syntax of routes, and the check that no request can match two routes of equal precedence.
+//! The syntax of routes. Also checks that no request can match two routes of equal precedence.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ pub const METHODS: [Method; 6] =
 /// The syntax of a route, for error messages.
 pub(super) const EXPECTED: &str = "expected a method (GET, HEAD, POST, PUT, PATCH or DELETE), one space, and a path \
      whose segments are plain text or one {parameter}, e.g. \"GET /v1/horses/{ueln}\"";
-/// Paths that the gateway serves itself.
+/// The paths that the gateway serves itself.
 pub(super) const RESERVED: [&str; 2] = ["/openapi.json", "/docs"];
 /// The maximum length of a route's path in bytes.
 const PATH_BYTES_MAX: usize = 512;
@@ -104,8 +104,8 @@ struct MoreSpecific {
 impl RouteTable {
     /// Adds a route.
     ///
-    /// Literal text takes precedence over a parameter, so `/horses/search` and `/horses/{ueln}` can coexist; `/a/{x}/c` and
-    /// `/a/b/{y}` cannot.
+    /// Literal text takes precedence over a parameter. Therefore, `/horses/search` and `/horses/{ueln}` can coexist,
+    /// but `/a/{x}/c` and `/a/b/{y}` cannot.
     ///
     /// # Errors
     /// Returns a `CatalogueError` if an existing route could match the same request and neither route takes
@@ -149,7 +149,8 @@ impl RouteTable {
 /// Returns the index of a route that could match the same request as the new route, if neither takes precedence.
 fn conflict(node: &RouteNode, segments: &[Segment<'_>], more: MoreSpecific) -> Option<usize> {
     let Some((segment, rest)) = segments.split_first() else {
-        // Neither route takes precedence if each is more specific in some segment, or if neither is in any segment.
+        // Neither route takes precedence if each of them is more specific in some segment, or if neither is more
+        // specific in any segment.
         return node.route.filter(|_| more.new == more.old);
     };
     match segment {

@@ -20,7 +20,8 @@ pub fn text() -> String {
     let properties =
         serde_json::json!({ "$schema": { "type": "string", "description": of_editors } });
     schema.insert("properties".to_owned(), properties);
-    // Deserialization accepts an endpoint without a route, so that its other errors are reported too. The schema does not.
+    // Deserialization accepts an endpoint without a route, so that its other errors are reported too. The schema does
+    // not accept it.
     if let Some(endpoint) = schema.pointer_mut("/$defs/Endpoint").and_then(Json::as_object_mut) {
         endpoint.insert("required".to_owned(), serde_json::json!(["route"]));
     }

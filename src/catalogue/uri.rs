@@ -1,14 +1,14 @@
 //! Validates and decodes the paths and queries of requests.
 //!
-//! Text that two programs could interpret differently is rejected, not normalized: attackers use these differences to bypass
-//! access rules.
+//! Text that two programs could interpret differently is rejected instead of normalized, because attackers use such
+//! differences to bypass access rules.
 
 use std::borrow::Cow;
 
 use memchr::memchr;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-/// The characters that are encoded in a URL: all but the unreserved ones (RFC 3986 §2.3).
+/// The characters that are encoded in a URL: all characters except the unreserved ones (RFC 3986 §2.3).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Checks that a path or query is visible ASCII and that each `%` begins an encoded octet (RFC 3986 §2.1).
@@ -59,7 +59,8 @@ pub fn decode_path(path: &str) -> Result<Cow<'_, str>, &'static str> {
     Ok(decoded)
 }
 
-/// Checks that no segment of a decoded path is a dot segment (RFC 3986 §5.2.4), and that none but the last is empty.
+/// Checks that no segment of a decoded path is a dot segment (RFC 3986 §5.2.4), and that no segment except the last one
+/// is empty.
 ///
 /// # Errors
 /// Returns a message that describes the problem.
@@ -94,7 +95,7 @@ pub fn decode_query(text: &str) -> Result<Cow<'_, str>, &'static str> {
     Ok(Cow::Owned(decoded.into_owned()))
 }
 
-/// Encodes a segment in a path, or a name or value of a query.
+/// Encodes a segment of a path, or a name or a value of a query.
 #[must_use]
 pub fn encode(text: &str) -> String {
     utf8_percent_encode(text, RESERVED).to_string()

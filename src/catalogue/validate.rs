@@ -187,7 +187,8 @@ fn number<'a>(
     is_valid.then_some(value)
 }
 
-/// Parses a whole number. As in JSON Schema, it can be written with a fraction of zeros or with an exponent: `1.0`, `1e3`.
+/// Parses a whole number. As in JSON Schema, the number can be written with a fraction of zeros or with an exponent,
+/// such as `1.0` or `1e3`.
 fn integer(kind: ParameterType, text: &str) -> Option<i64> {
     if text.contains(['.', 'e', 'E']) {
         let plain = decimal::without_exponent(text)?;

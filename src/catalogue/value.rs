@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-/// A valid value of a parameter. Its text is borrowed from the request where possible; `ParameterValue<'static>` owns it.
+/// A valid value of a parameter. Its text is borrowed from the request where possible. `ParameterValue<'static>` owns
+/// its text.
 ///
 /// Only a `number` is converted to a double. Integers and decimals keep every digit.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,7 +16,7 @@ pub enum ParameterValue<'a> {
     Boolean(bool),
     /// An `int32` or `int64`.
     Integer(i64),
-    /// A `number`; always finite.
+    /// A `number`, which is always finite.
     Number(f64),
     /// A `decimal`: a JSON number without an exponent, with every digit.
     Decimal(Cow<'a, str>),
@@ -25,7 +26,8 @@ pub enum ParameterValue<'a> {
     Binary(Bytes),
     /// The unchanged JSON text of a `json`.
     Json(Cow<'a, str>),
-    /// The rows of a `table`. Each row has a value for every declared column; an absent column has its default or `Null`.
+    /// The rows of a `table`. Each row has a value for every declared column. The value of an absent column is its
+    /// default or `Null`.
     Table(Vec<Vec<ParameterValue<'a>>>),
 }
 
@@ -59,7 +61,7 @@ pub enum ReceivedValue<'a> {
     /// No value.
     #[default]
     Absent,
-    /// An invalid value; its violation has been recorded.
+    /// An invalid value, whose violation has been recorded.
     Invalid,
     /// A valid value.
     Valid(ParameterValue<'a>),

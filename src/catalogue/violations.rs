@@ -5,7 +5,8 @@ use std::fmt::{self, Write as _};
 use super::parameter::{Parameter, ParameterSource};
 use crate::problem::Violation;
 
-/// The maximum number of violations in one answer. A body full of errors must not produce an even larger answer.
+/// The maximum number of violations in one answer. Even if a body is full of errors, the answer must not be
+/// larger than the body.
 pub const VIOLATIONS_MAX: usize = 64;
 /// The number of characters after which a name that the client sent is truncated in a violation.
 const NAME_CHARS_MAX: usize = 64;
@@ -36,7 +37,7 @@ impl Violations {
         self.list.len()
     }
 
-    /// Returns whether the limit is reached. Further violations are then dropped.
+    /// Returns whether the limit has been reached. If so, further violations are dropped.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.list.len() >= VIOLATIONS_MAX

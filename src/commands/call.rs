@@ -1,5 +1,4 @@
-//! `fjord call`: calls an endpoint through NATS as a gateway would, and shows the answer and the
-//! duration of each phase.
+//! `fjord call`: calls an endpoint through NATS, as a gateway would. Prints the answer and the duration of each phase.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -34,7 +33,8 @@ pub(super) fn run<O: Write, E: Write>(
     call: CallFunction,
     output: &mut Output<O, E>,
 ) -> io::Result<ExitCode> {
-    // Both roles load all endpoints. Without `--role`, the gateway's configuration is preferred, because it controls the call.
+    // Both roles load all endpoints. Without `--role`, the gateway's configuration is preferred because it controls the
+    // call.
     let checked = check_arguments(arguments, &nats_connection::sources(sources));
     let (config, endpoint, request) = match checked {
         Ok(checked) => checked,
@@ -92,7 +92,7 @@ fn check_arguments(
     Ok((config, endpoint, request))
 }
 
-/// Returns the endpoint with only the queue of this name.
+/// Returns the endpoint restricted to the queue with this name.
 fn in_queue(endpoint: &Arc<Endpoint>, name: &str) -> Result<Arc<Endpoint>, Vec<String>> {
     let queue = endpoint.queues.position(name).map(|position| endpoint.queues.get(position));
     let queue = queue.ok_or_else(|| {
@@ -102,7 +102,7 @@ fn in_queue(endpoint: &Arc<Endpoint>, name: &str) -> Result<Arc<Endpoint>, Vec<S
     Ok(endpoint.for_queue(queue))
 }
 
-/// Creates the request that a gateway would create.
+/// Builds the request that a gateway would send.
 fn request(endpoint: &Endpoint, arguments: &CallArguments) -> Result<Request, Vec<String>> {
     let request_id: Arc<str> = uuid::Uuid::now_v7().hyphenated().to_string().into();
     let known = [
@@ -134,7 +134,7 @@ fn request(endpoint: &Endpoint, arguments: &CallArguments) -> Result<Request, Ve
     })
 }
 
-/// Creates the payload from `name=value` arguments, which are validated as in a gateway. Returns all errors.
+/// Builds the payload from `name=value` arguments and validates them as a gateway would. Returns all errors.
 fn payload(
     endpoint: &Endpoint,
     values: &[String],
@@ -180,7 +180,7 @@ fn context<'a>(parameter: &Parameter, known: &[(&str, Option<&'a str>)]) -> Opti
     own.filter(|_| parameter.source == ParameterSource::Context).and_then(|(_, text)| *text)
 }
 
-/// Parses a value: a table as JSON, any other value like a query parameter.
+/// Parses a value: a table is parsed as JSON, and any other value like a query parameter.
 fn received<'a>(
     parameter: &Parameter,
     text: &'a str,
@@ -194,7 +194,7 @@ fn received<'a>(
         violations.add(named, validate::expected(parameter.kind));
         return ReceivedValue::Invalid;
     };
-    // A violation in a table is located by row, which requires a JSON Pointer.
+    // Errors in a table refer to a row, so their location must be a JSON Pointer.
     let pointer = JsonPointer::ROOT.key(&parameter.name);
     validate::from_json(parameter, raw, Location::Json(&pointer), violations).into()
 }
@@ -204,7 +204,7 @@ fn line(violation: &Violation) -> String {
     format!("{}: {}", name.unwrap_or("the arguments"), violation.detail)
 }
 
-/// Replaces the answer to a dry run with a problem if a gateway would not forward it.
+/// Replaces the answer to a dry run with a problem document if a gateway would not forward the answer.
 fn check_dry_run(called: EndpointCallResult) -> EndpointCallResult {
     let answer = called.answer.and_then(|answer| {
         if answer.is_valid_for_dry_run() { Ok(answer) } else { Err(Problem::unconfirmed_dry_run()) }
@@ -212,7 +212,7 @@ fn check_dry_run(called: EndpointCallResult) -> EndpointCallResult {
     EndpointCallResult { answer, ..called }
 }
 
-/// Prints the body to stdout and the rest to stderr, or everything as one JSON document.
+/// Prints the body to stdout and everything else to stderr, or everything as one JSON document.
 fn print(
     called: &EndpointCallResult,
     as_json: bool,

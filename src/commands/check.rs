@@ -1,5 +1,5 @@
-//! `fjord check`: reports every error that would prevent a role from starting, without starting it. With `--online`, it also
-//! checks the NATS servers and databases in the configuration.
+//! `fjord check`: reports every error that would prevent a role from starting, without starting the role. With
+//! `--online`, also checks the NATS servers and databases in the configuration.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -24,7 +24,7 @@ mod report;
 mod returns;
 mod schemas;
 
-/// Checks the selected role or, if none is selected, each role that the directory configures.
+/// Checks the selected role or, if none is selected, each role that the configuration directory defines.
 pub(super) fn run(
     sources: &Sources,
     arguments: CheckArguments,
@@ -54,7 +54,7 @@ pub(super) fn run(
     Ok(if report.is_valid() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_USAGE) })
 }
 
-/// Performs the first steps of a role's start.
+/// Performs the first steps of starting a role.
 fn check_role(
     role: Role,
     sources: &Sources,
@@ -88,7 +88,7 @@ fn check_role(
     Some(CheckedRole { role, config: loaded.config, catalogue })
 }
 
-/// Checks the sections that both roles share, and the catalogue.
+/// Checks the catalogue and the sections that both roles share.
 fn check_without_role(sources: &Sources, report: &mut CheckReport) {
     let checked = start_check::load(sources, |loaded| {
         let config = &loaded.config.catalogue;
@@ -107,8 +107,8 @@ fn check_without_role(sources: &Sources, report: &mut CheckReport) {
     }
 }
 
-/// Returns the roles that have a file of their own. If none has one, returns those whose section contains keys in a shared
-/// layer: a host may share such a layer with hosts of the other role.
+/// Returns the roles that have a file of their own. If neither role has one, returns the roles whose section contains
+/// keys in a shared layer. Hosts of different roles may share such a layer.
 fn configured_roles(sources: &Sources) -> Vec<Role> {
     let with_file: Vec<_> =
         Role::ALL.into_iter().filter(|role| sources.has_role_file(*role)).collect();

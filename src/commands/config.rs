@@ -9,8 +9,8 @@ use crate::cli::Role;
 use crate::config::{Config, SettingEntry, SettingOrigin, Sources};
 use crate::procedures::pool_sizes;
 
-/// Prints TOML lines `key = value  # origin`, sorted by key. Keys without a value are printed as comments. Secrets are
-/// redacted.
+/// Prints lines of TOML, `key = value  # origin`, sorted by key. Keys without a value are printed as comments. Secrets
+/// are redacted.
 pub(super) fn run(
     sources: &Sources,
     output: &mut Output<impl Write, impl Write>,
@@ -32,7 +32,8 @@ pub(super) fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns lines about the number of database connections, which depends on the settings and the catalogue's queues.
+/// Returns lines about the number of database connections. The number depends on the settings and on the queues in the
+/// catalogue.
 fn connections(config: &Config) -> Vec<String> {
     if config.role != Some(Role::Worker) {
         return Vec::new();

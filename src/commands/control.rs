@@ -1,5 +1,4 @@
-//! The shared parts of the commands that control a fleet: the members, their replies, and the
-//! report.
+//! The parts shared by the commands that control a fleet: the members, their replies and the report.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -23,16 +22,16 @@ mod member;
 
 use member::Member;
 
-/// The members of a fleet, and their replies.
+/// The members of a fleet and their replies.
 pub(super) struct ControlledFleet<'a> {
     connection: &'a NatsConnection,
-    /// The user and host that the members log.
+    /// The user and host from which the commands are sent. The members log both.
     by: String,
     timeout: Duration,
     members: BTreeMap<String, Member>,
-    /// The ids of the processes that the command is known not to concern.
+    /// The ids of the known processes to which the command does not apply.
     unconcerned: BTreeSet<String>,
-    /// The reasons why there may be processes that are not known. A command has then not succeeded, even if all that are known
+    /// The reasons why unknown processes may exist. If there are any, the command fails even if all known processes
     /// have executed it.
     gaps: Vec<String>,
 }
@@ -41,18 +40,18 @@ pub(super) struct ControlledFleet<'a> {
 #[derive(Debug, Serialize)]
 struct ReportDocument<'a> {
     result: &'static str,
-    /// The last step that was reached.
+    /// The last stage that was reached.
     stage: &'a str,
     members: Vec<&'a Member>,
-    /// The reasons why there may be other processes.
+    /// The reasons why unknown processes may exist.
     gaps: &'a [String],
 }
 
 impl<'a> ControlledFleet<'a> {
-    /// Forgets the members that a command does not concern.
+    /// Removes the members to which a command does not apply.
     ///
     /// # Errors
-    /// A message if there are no others, or if none of them serves one of the command's queues.
+    /// Returns a message if no member remains, or if no worker serves one of the command's queues.
     fn keep(&mut self, to: &CommandTarget, command: &ControlCommand) -> Result<(), String> {
         if *to == CommandTarget::All && command.role().is_none() {
             self.require_both_roles();
@@ -101,11 +100,11 @@ impl<'a> ControlledFleet<'a> {
         Ok(())
     }
 
-    /// Sends a command and waits for the replies. Returns whether all known members that the
-    /// command concerns have succeeded, and no others may exist.
+    /// Sends a command and waits for the replies. Returns `true` if the command succeeded on all known members to which
+    /// it applies and no unknown members can exist.
     ///
     /// # Errors
-    /// A message if the command cannot be sent.
+    /// Returns a message if the command cannot be sent.
     pub(super) async fn send(
         &mut self,
         to: CommandTarget,
@@ -123,11 +122,11 @@ impl<'a> ControlledFleet<'a> {
         Ok(self.record(&request.command, &expected, replies))
     }
 
-    /// Sends a command, and meanwhile finds out which processes are running. Returns them, and whether all processes that the
-    /// command concerns have succeeded.
+    /// Sends a command and discovers the running processes at the same time. Returns the fleet, and whether the command
+    /// succeeded on all processes to which it applies.
     ///
     /// # Errors
-    /// A message if the command cannot be sent, or if it concerns no process.
+    /// Returns a message if the command cannot be sent or applies to no process.
     async fn send_at_once(
         single: &SingleCommand<'_>,
         connection: &'a NatsConnection,
@@ -155,13 +154,13 @@ impl<'a> ControlledFleet<'a> {
         Ok((fleet, succeeded))
     }
 
-    /// Returns the ids of the known processes that a command concerns.
+    /// Returns the ids of the known processes to which a command applies.
     fn expected(&self, to: &CommandTarget, command: &ControlCommand) -> BTreeSet<String> {
         let concerned = self.members.values().filter(|member| member.must_execute(to, command));
         concerned.map(|member| member.id.clone()).collect()
     }
 
-    /// Records the replies to a command. Returns whether all members that it concerns have succeeded.
+    /// Records the replies to a command. Returns whether it succeeded on all members to which it applies.
     fn record(
         &mut self,
         command: &ControlCommand,
@@ -194,15 +193,15 @@ impl<'a> ControlledFleet<'a> {
         succeeded
     }
 
-    /// Returns the first queue to which no member has applied a command. The reports of some members may have been too large to
-    /// contain it.
+    /// Returns the first of the command's queues to which no member has applied the command. This can happen if a
+    /// member's report was too large to contain the queue.
     fn unchanged_queue<'c>(&self, command: &'c ControlCommand) -> Option<&'c str> {
         let is_unchanged =
             |name: &&String| !self.members.values().any(|member| member.changed.contains(name));
         command.queues().iter().find(is_unchanged).map(String::as_str)
     }
 
-    /// Prints the notes and faults of all members, and `summary`. Returns the exit status.
+    /// Prints the notes and faults of all members, followed by `summary`. Returns the exit status.
     pub(super) fn report(
         &self,
         (succeeded, stage): (bool, &str),
@@ -238,7 +237,8 @@ impl<'a> ControlledFleet<'a> {
         Ok(if succeeded { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILED) })
     }
 
-    /// Returns how many members of each role have succeeded, as text: "2 workers", or "1 of 2 workers" if others have failed.
+    /// Returns the number of members of each role that have succeeded, as text: "2 workers", or "1 of 2 workers" if a
+    /// worker has failed.
     pub(super) fn count(&self) -> String {
         let text = |role: Role| {
             let concerned = |one: &&Member| one.role == role.as_str() && !one.is_unconcerned;
@@ -254,23 +254,23 @@ impl<'a> ControlledFleet<'a> {
     }
 }
 
-/// A command that is sent once, and the text that is printed about it.
+/// A command that consists of a single message, and the text that is printed about it.
 pub(super) struct SingleCommand<'a> {
-    /// The name in errors and of the connection to NATS, e.g. `fjord drain`.
+    /// The name of the command, such as `fjord drain`. It is used in errors and as the name of the NATS connection.
     pub(super) name: &'static str,
-    /// The processes.
+    /// The processes that receive the command.
     pub(super) to: CommandTarget,
-    /// The command.
+    /// The command to send.
     pub(super) command: ControlCommand,
-    /// Whether the command is sent before the running processes are known. Finding them takes about half a second.
+    /// Whether to send the command before the running processes are known. Discovering them takes about half a second.
     pub(super) is_urgent: bool,
-    /// How to wait for the replies, and how to report them.
+    /// Options for waiting for the replies and reporting them.
     pub(super) replies: &'a ReplyOptions,
-    /// The state after success, printed after the number of processes that have succeeded, such as "draining".
+    /// The state after success, such as "draining". It is printed after the number of processes that have succeeded.
     pub(super) success: &'a str,
 }
 
-/// Sends a command to the processes that it concerns, and reports their replies.
+/// Sends a command to the processes to which it applies and reports their replies.
 pub(super) fn run(
     single: &SingleCommand<'_>,
     sources: &Sources,
@@ -326,8 +326,8 @@ fn request(
     ControlRequest { id: uuid::Uuid::new_v4().to_string(), by, to, timeout_ms, command }
 }
 
-/// Returns how long to wait for replies. This is longer than the members' time, so that the reply of a member that needs all of
-/// its time still arrives.
+/// Returns how long to wait for replies. The wait exceeds the members' time limit, so that a reply still arrives from a
+/// member that uses the full limit.
 fn reply_limit(timeout: Duration) -> Duration {
     timeout + timeout / 10
 }

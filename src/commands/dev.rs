@@ -1,7 +1,8 @@
-//! `fjord dev`: runs a NATS server, a worker and a gateway for developing an API, and reloads
-//! changed files.
+//! `fjord dev`: runs a NATS server, a worker and a gateway for developing an API. Applies changes to files while these
+//! processes are running.
 //!
-//! The roles are child processes of the same executable, as in production: they use process-wide signals, logs and metrics.
+//! The roles are child processes that run the same executable, as in production, because signals, logs and metrics are
+//! process-wide.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -38,12 +39,12 @@ use plan::{DevPlan, RunFiles};
 use session::DevSession;
 use token::TokenSigner;
 
-/// The longest wait for the NATS server to listen.
+/// The maximum time to wait until the NATS server is listening.
 const NATS_LIMIT: Duration = Duration::from_secs(10);
-/// The pause between two checks.
+/// The pause between two checks of whether the NATS server is listening.
 const TICK: Duration = Duration::from_millis(5);
 
-/// Runs everything until a signal arrives, or until a process exits unexpectedly.
+/// Runs all processes until a signal arrives or one of them exits unexpectedly.
 pub(super) fn run(
     arguments: &DevArguments,
     sources: &Sources,
@@ -58,7 +59,7 @@ pub(super) fn run(
         ..sources.clone()
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    // From now on, the process exits on a signal only after it has removed the directory.
+    // From this point on, a signal ends the process only after the directory has been removed.
     let mut signals = runtime.block_on(async { Signals::listen() })?;
     let directory = match &arguments.run_directory {
         Some(path) => PrivateDirectory::named(path),
@@ -70,7 +71,7 @@ pub(super) fn run(
     };
     let prepared = Box::pin(start(&base, directory.path(), check_role, &mut signals, output));
     let status = runtime.block_on(prepared);
-    // Stops the processes that are still running, so that they cannot write into the directory.
+    // Dropping the runtime stops the remaining processes, so that they cannot write to the directory.
     drop(runtime);
     drop(directory);
     status
@@ -85,7 +86,7 @@ fn fail(
     Ok(ExitCode::from(status))
 }
 
-/// Creates the files of the run, checks the configuration, and runs all processes.
+/// Creates the files of the run, checks the configuration and starts all processes.
 async fn start(
     base: &Sources,
     directory: &Path,
@@ -132,7 +133,7 @@ async fn start(
     status
 }
 
-/// Waits until the NATS server listens.
+/// Waits until the NATS server is listening.
 async fn listens(nats: &mut ChildProcess, directory: &Path) -> Result<(), String> {
     let is_listening = async {
         while !nats_server::is_listening(directory) {

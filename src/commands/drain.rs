@@ -1,4 +1,4 @@
-//! `fjord drain`: makes processes finish their requests or calls, and exit.
+//! `fjord drain`: makes processes finish their requests or calls and then exit.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use crate::cli::DrainArguments;
 use crate::config::Sources;
 use crate::fleet::control::{CommandTarget, ControlCommand};
 
-/// Makes one process, or every process on a host, drain.
+/// Drains one process, or every process on a host.
 pub(super) fn run(
     arguments: &DrainArguments,
     sources: &Sources,

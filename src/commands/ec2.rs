@@ -1,4 +1,4 @@
-//! `fjord ec2`: publishes the headroom of the fleet to `CloudWatch`, and drains a host that EC2 is about to stop.
+//! `fjord ec2`: publishes the headroom of the fleet to `CloudWatch`, or drains a host that EC2 is about to stop.
 
 use std::io::{self, Write};
 use std::process::ExitCode;

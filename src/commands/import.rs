@@ -1,4 +1,4 @@
-//! `fjord import`: creates catalogue entries for the procedures in a database. Existing files are not changed.
+//! `fjord import`: creates catalogue entries for the procedures in a database. Existing files are not modified.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -24,7 +24,7 @@ mod read;
 mod returns;
 mod sample;
 
-/// Reads the procedures, writes the entries, and reports which procedures were skipped.
+/// Reads the procedures, writes the entries and reports the skipped procedures.
 pub(super) fn run(
     arguments: &ImportArguments,
     sources: &Sources,
@@ -97,8 +97,8 @@ fn counted(count: usize, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
-/// Writes a new file as a whole or not at all, and creates its directory. An existing file is never
-/// overwritten, because a person might have edited it.
+/// Creates the directory of a new file and writes the file either completely or not at all. An existing file is never
+/// overwritten, because a person may have edited it.
 fn write_new(path: &Path, text: &str) -> io::Result<()> {
     if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
         fs::create_dir_all(directory)?;
@@ -112,7 +112,7 @@ fn write_new(path: &Path, text: &str) -> io::Result<()> {
     let written = File::create_new(&temporary).and_then(|mut file| {
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
-        // Unlike a rename, this fails if the file exists. Not every file system has hard links.
+        // Unlike a rename, this fails if the file exists. Some file systems do not support hard links.
         match fs::hard_link(&temporary, path) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists && !path.exists() => {
                 fs::rename(&temporary, path)
@@ -124,7 +124,7 @@ fn write_new(path: &Path, text: &str) -> io::Result<()> {
     written
 }
 
-/// Returns the points that a person must review in the created entries.
+/// Returns the aspects of the created entries that a person must review.
 fn advice(entries: &[(String, ImportedEndpoint<'_>)]) -> Vec<&'static str> {
     let has_required = entries.iter().any(|(_, endpoint)| endpoint.requires_parameters());
     let has_get = entries.iter().any(|(_, endpoint)| endpoint.route.starts_with("GET "));
@@ -153,8 +153,8 @@ fn advice(entries: &[(String, ImportedEndpoint<'_>)]) -> Vec<&'static str> {
     advice
 }
 
-/// Creates an entry for each procedure that is not in the catalogue yet. Reports why the others are skipped, and what
-/// can be done about it.
+/// Creates an entry for each procedure that is not in the catalogue yet. For each other procedure, reports why it is
+/// skipped and how to fix the problem.
 fn entries<'a>(
     described: &'a [ReadProcedure],
     arguments: &ImportArguments,

@@ -1,4 +1,4 @@
-//! `fjord init`: creates a configuration directory with an endpoint. Existing files are not changed.
+//! `fjord init`: creates a configuration directory with an endpoint. Existing files are not modified.
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, BufRead as _, Read as _, Write};
@@ -19,9 +19,9 @@ use connection_string::ConnectionString;
 
 mod connection_string;
 
-/// The file with the password of SQL Server.
+/// The file that contains the SQL Server password.
 const PASSWORD_FILE: &str = "secrets/mssql-password";
-/// The file with the imported endpoints.
+/// The file that contains the imported endpoints.
 const IMPORTED_FILE: &str = "endpoints/imported.json";
 /// The maximum length of a connection string in bytes.
 const CONNECTION_STRING_BYTES_MAX: u64 = 64 * 1024;
@@ -32,7 +32,7 @@ struct NewFile {
     /// The path relative to the directory.
     name: &'static str,
     text: String,
-    /// Whether only the owner may read it.
+    /// Whether only the owner may read the file.
     is_secret: bool,
 }
 
@@ -42,7 +42,7 @@ impl NewFile {
     }
 }
 
-/// Creates all files, or none.
+/// Creates all files or none.
 pub(super) fn run(
     arguments: &InitArguments,
     sources: &Sources,
@@ -134,13 +134,13 @@ fn mssql_files(connection: &ConnectionString) -> Vec<NewFile> {
     ]
 }
 
-/// Returns an error if the directory is a file, or already has one of the files.
+/// Returns an error if the directory is a file, or if it already contains one of the files.
 fn conflict(directory: &Path, names: &[&str]) -> Option<String> {
     let shown = directory.display();
     if directory.exists() && !directory.is_dir() {
         return Some(format!("{shown}: expected a directory"));
     }
-    // A broken symbolic link is a file, too.
+    // A broken symbolic link also counts as a file.
     let exists = |name: &&&str| fs::symlink_metadata(directory.join(name)).is_ok();
     let existing: Vec<&str> = names.iter().filter(exists).copied().collect();
     (!existing.is_empty()).then(|| {
@@ -149,8 +149,8 @@ fn conflict(directory: &Path, names: &[&str]) -> Option<String> {
     })
 }
 
-/// Imports the procedures in the database that the files configure. Returns the endpoints, or `None` after reporting why there
-/// are none.
+/// Imports the procedures from the database in the new configuration. Returns the endpoints, or reports why there are
+/// none and returns `None`.
 fn imported(
     files: &[NewFile],
     auth: AuthChoice,
@@ -158,8 +158,8 @@ fn imported(
     output: &mut Output<impl Write, impl Write>,
 ) -> io::Result<Option<String>> {
     let staging = PrivateDirectory::temporary("fjord-init").map_err(io::Error::other)?;
-    // The directory contains the password, and a signal would kill this process without removing
-    // it.
+    // The directory contains the password. Without the guard, a signal would kill this process before it can remove the
+    // directory.
     let _guard = ProcessGuard::start(Some(staging.path()))?;
     create(staging.path(), files).map_err(io::Error::other)?;
     let path = staging.path().join(IMPORTED_FILE);
@@ -180,7 +180,7 @@ fn imported(
     Ok(fs::read_to_string(path).ok())
 }
 
-/// Creates all files and their directories. If one cannot be created, removes the others.
+/// Creates all files and their directories. If a file cannot be created, removes the ones already created.
 fn create(directory: &Path, files: &[NewFile]) -> Result<(), String> {
     let mut created = Vec::new();
     for file in files {
@@ -188,7 +188,7 @@ fn create(directory: &Path, files: &[NewFile]) -> Result<(), String> {
         let missing: Vec<_> = path.ancestors().skip(1).take_while(|it| !it.exists()).collect();
         created.extend(missing.iter().rev().map(|parent| parent.to_path_buf()));
         if let Err(error) = write_new(&path, file) {
-            // The error that caused the removal is reported.
+            // An error here is ignored in favour of the error that caused the removal.
             created.iter().rev().for_each(|path| {
                 fs::remove_file(path).or_else(|_| fs::remove_dir(path)).ok();
             });

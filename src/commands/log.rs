@@ -1,4 +1,4 @@
-//! `fjord log`: makes processes log more, or less, for a limited time.
+//! `fjord log`: changes the log levels of processes for a limited time.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -12,7 +12,7 @@ use crate::fleet::control::{CommandTarget, ControlCommand};
 use crate::telemetry::logs;
 use crate::units::format_duration;
 
-/// Adds directives to the log filter of the processes.
+/// Adds directives to the log filters of the selected processes.
 pub(super) fn run(
     arguments: &LogArguments,
     sources: &Sources,
@@ -35,7 +35,7 @@ pub(super) fn run(
     control::run(&log, sources, output)
 }
 
-/// Checks the filter and the duration, which the processes would otherwise refuse.
+/// Checks the filter and the duration, because the processes would reject invalid values.
 fn check(LogArguments { filter, duration, .. }: &LogArguments) -> Result<(), String> {
     if !logs::is_valid_filter(filter) {
         return Err(format!(

@@ -1,4 +1,4 @@
-//! The connection to NATS that commands use.
+//! The NATS connection used by commands.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -17,7 +17,7 @@ use crate::messaging::nats::permission_check;
 use crate::messaging::{self, Transport, TransportError};
 use crate::telemetry::logs;
 
-/// The longest wait for a connection, including retries.
+/// The maximum time to wait for a connection, including retries.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// An established connection.
@@ -27,12 +27,12 @@ pub(super) struct NatsConnection {
     pub(super) prefix: Subject,
     /// The monitoring URLs of the NATS servers.
     pub(super) monitoring: Vec<String>,
-    /// A connection to the system account, if one is configured. It might not be established yet.
+    /// A connection to the system account, if one is configured. The connection may not be established yet.
     pub(super) system: Option<Arc<dyn Transport>>,
 }
 
 impl NatsConnection {
-    /// Returns the error for a query of the fleet that got no reply.
+    /// Returns the error for a fleet query that received no reply.
     pub(super) fn no_reply(&self) -> String {
         let Self { transport, prefix, .. } = self;
         let cause = problems(&**transport).unwrap_or_else(|| {
@@ -46,19 +46,19 @@ impl NatsConnection {
     }
 }
 
-/// Returns the problems of a connection, if there are any.
+/// Returns the problems of a connection, or `None` if it has none.
 fn problems(transport: &dyn Transport) -> Option<String> {
     let mut problems = transport.problems();
     if problems.len() > 1 {
-        // This problem is a consequence of the others.
+        // The replacement of the client is only a consequence of the other problems.
         problems.remove(messaging::CLIENT_REPLACED);
     }
     let texts: Vec<String> = problems.into_values().collect();
     (!texts.is_empty()).then(|| texts.join("; "))
 }
 
-/// Returns the configuration sources for a command that uses only NATS: the sources of the selected role, or of the first
-/// role that has a file.
+/// Returns the configuration sources for a command that uses only NATS. They are the sources of the selected role, or
+/// of the first role that has a file.
 #[must_use]
 pub fn sources(sources: &Sources) -> Sources {
     let configured = || Role::ALL.into_iter().find(|role| sources.has_role_file(*role));
@@ -66,7 +66,7 @@ pub fn sources(sources: &Sources) -> Sources {
     Sources { role, only_nats_files: true, may_be_incomplete: true, ..sources.clone() }
 }
 
-/// Connects and runs a command, or reports why it could not connect.
+/// Connects and runs a command. If the connection fails, reports the reason.
 pub(super) fn run<O: Write, E: Write>(
     sources: &Sources,
     name: &str,
@@ -108,7 +108,7 @@ pub(super) fn run<O: Write, E: Write>(
         let mut link = transport.link();
         let up = messaging::wait_until_up(&mut link);
         if !matches!(timeout(CONNECT_LIMIT, up).await, Ok(Some(_))) {
-            // The causes of the attempts are not logged on stderr.
+            // The causes of failed attempts are not logged to stderr, so they are reported here.
             let cause = problems(&*transport).unwrap_or_else(|| {
                 let servers =
                     nats.servers.iter().map(|server| permission_check::display_name(server));

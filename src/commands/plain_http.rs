@@ -1,14 +1,14 @@
-//! Fetches documents over plain HTTP: from the monitoring ports of NATS servers, and from admin listeners.
+//! Fetches documents over plain HTTP, from the monitoring ports of NATS servers and from admin listeners.
 
 use std::io;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// The size at which an answer is truncated, in bytes.
+/// The size in bytes at which a response is truncated.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
-/// The answer to a GET request.
+/// The response to a GET request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PlainAnswer {
     /// The HTTP status.
@@ -17,11 +17,11 @@ pub(super) struct PlainAnswer {
     pub(super) body: Vec<u8>,
 }
 
-/// Sends a GET request to `host:port` with HTTP/1.0, so that the response is not chunked and ends when the connection is
-/// closed. Has no timeout of its own; the caller must apply one. Cancel safe.
+/// Sends a GET request to `host:port` with HTTP/1.0, so that the response is not chunked and ends when the connection
+/// is closed. This function has no timeout. The caller must set one. Cancel safe.
 ///
 /// # Errors
-/// Returns the I/O error, or `InvalidData` if the answer is not HTTP.
+/// Returns the I/O error, or `InvalidData` if the response is not HTTP.
 pub(super) async fn get(host: &str, path: &str) -> io::Result<PlainAnswer> {
     let mut stream = TcpStream::connect(host).await?;
     let request = format!("GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n");

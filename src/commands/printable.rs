@@ -1,10 +1,9 @@
-//! Escapes characters that could control a terminal or change the order of its text.
+//! Escapes characters that could control a terminal or change the order of the displayed text.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Returns text in which control characters, line breaks and invisible formatting characters are
-/// escaped, such as `\u{1b}`.
+/// Replaces control characters, line breaks and invisible formatting characters with escape sequences such as `\u{1b}`.
 pub(super) fn printable(text: &str) -> Cow<'_, str> {
     if !text.contains(is_unprintable) {
         return Cow::Borrowed(text);
@@ -20,7 +19,7 @@ pub(super) fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// Returns a JSON text in which the same characters are escaped as in JSON. The line breaks between values are kept.
+/// Escapes the same characters in JSON text, with JSON escape sequences. Line breaks between values are kept.
 pub(super) fn printable_json(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
@@ -36,9 +35,9 @@ pub(super) fn printable_json(text: &str) -> String {
     escaped
 }
 
-/// Returns whether a character is in the Unicode categories Cc (control), Cf (format, which
-/// contains the controls of the text direction), Zl or Zp (line and paragraph separators), or is
-/// one of two others that XML forbids.
+/// Returns whether a character is in the Unicode categories Cc (control), Cf (format, which includes the controls for
+/// text direction), Zl (line separator) or Zp (paragraph separator), or is one of two other characters that XML
+/// forbids.
 fn is_unprintable(character: char) -> bool {
     if character.is_ascii() {
         return character.is_ascii_control();

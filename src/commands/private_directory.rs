@@ -1,4 +1,4 @@
-//! A directory that only its owner can access. It is removed with its contents when the value is dropped.
+//! A directory that only its owner can access. It is removed together with its contents when the value is dropped.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, ErrorKind};
@@ -8,15 +8,14 @@ use std::time::Duration;
 
 /// The permissions of the directory.
 const MODE: u32 = 0o700;
-/// The file that is locked while the directory is in use. The kernel releases the lock when the
-/// process exits.
+/// The file that is locked while the directory is in use. The kernel releases the lock when the process exits.
 const LOCK: &str = ".fjord-run-lock";
-/// The minimum age of an abandoned directory. A younger directory may not have its lock yet.
+/// The minimum age of an abandoned directory. The lock file of a younger directory may not exist yet.
 const ABANDONED_AGE: Duration = Duration::from_mins(1);
 /// The number of random characters in the name of a temporary directory.
 const RANDOM_CHARACTERS: usize = 12;
 
-/// A directory that exists as long as this value.
+/// A directory that is removed when this value is dropped.
 #[derive(Debug)]
 pub(super) struct PrivateDirectory {
     path: PathBuf,
@@ -35,13 +34,13 @@ impl PrivateDirectory {
         create(&path).map_err(|error| format!("{}: cannot be created: {error}", path.display()))
     }
 
-    /// Removes the temporary directories that killed processes of this user have left behind.
+    /// Removes the temporary directories that were left behind by killed processes of this user.
     pub(super) fn remove_abandoned(prefix: &str) {
         remove_abandoned_in(&std::env::temp_dir(), prefix);
     }
 
-    /// Creates a directory with this name. A directory that a killed process has left behind is replaced; any other existing
-    /// directory is an error.
+    /// Creates a directory with this path. A directory that was left behind by a killed process is replaced. Any other
+    /// existing directory is an error.
     ///
     /// # Errors
     /// Returns a message that names the directory.
@@ -67,7 +66,7 @@ impl PrivateDirectory {
 
 impl Drop for PrivateDirectory {
     fn drop(&mut self) {
-        // The owner may have removed the directory, and no caller could handle another failure.
+        // A failure is ignored. The owner may have removed the directory, and no caller could handle any other failure.
         fs::remove_dir_all(&self.path).ok();
     }
 }
@@ -80,8 +79,7 @@ fn create(path: &Path) -> io::Result<PrivateDirectory> {
 }
 
 fn remove_abandoned_in(home: &Path, prefix: &str) {
-    // They only occupy space, so directories that cannot be read or removed are left to the next
-    // run.
+    // Abandoned directories only occupy disk space, so those that cannot be read or removed are left for the next run.
     let Ok(entries) = fs::read_dir(home) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
@@ -99,8 +97,8 @@ fn remove_abandoned_in(home: &Path, prefix: &str) {
     }
 }
 
-/// Returns the lock of an existing directory that no process uses any more. Only a private directory of this user that has the
-/// lock file qualifies, because its contents are removed.
+/// Locks an existing directory that is no longer used by any process, and returns the lock. The directory must be
+/// private, belong to this user and contain the lock file, because its contents will be removed.
 fn abandoned(path: &Path) -> Result<File, String> {
     let shown = path.display();
     let exists = || format!("{shown}: already exists; expected the name of a new directory");
@@ -112,7 +110,7 @@ fn abandoned(path: &Path) -> Result<File, String> {
     if !is_own {
         return Err(exists());
     }
-    // The file is opened only now, because opening it in another user's directory could block.
+    // The file is opened only after these checks, because opening a file in another user's directory could block.
     let lock = File::open(path.join(LOCK)).map_err(|_| exists())?;
     match lock.try_lock() {
         // Another process may have replaced the directory before this process locked the file.
@@ -151,7 +149,7 @@ mod tests {
 
         drop(first);
 
-        // This is the state after SIGKILL: the files remain, but no process holds the lock.
+        // SIGKILL leaves this state behind: the files exist, but no process holds the lock.
         DirBuilder::new().mode(MODE).create(&path).unwrap();
         fs::write(path.join(LOCK), "").unwrap();
         fs::write(path.join("token"), "old").unwrap();

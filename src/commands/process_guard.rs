@@ -1,4 +1,5 @@
-//! Stops child processes and removes a directory if this process is killed and can no longer do so.
+//! Stops the child processes of this process and removes a directory if this process is killed and
+//! cannot clean up.
 //!
 //! A shell reads the process ids from a pipe. When this process exits for any reason, the pipe
 //! closes, and the shell kills the processes that are still on its list.
@@ -9,7 +10,8 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The program of the shell, whose argument is the directory; empty if there is none.
+/// The shell program. Its argument is the directory. The argument is empty if there is no
+/// directory.
 const PROGRAM: &str = r#"
 trap '' INT TERM HUP
 pids=
@@ -26,7 +28,7 @@ done
 [ -z "$1" ] || rm -rf -- "$1"
 "#;
 
-/// The guard of this process. Clones share the shell, which exits when the last one is dropped.
+/// The guard of this process. Clones share one shell, which exits when the last clone is dropped.
 #[derive(Clone, Debug)]
 pub struct ProcessGuard(Arc<GuardShell>);
 
@@ -37,10 +39,10 @@ struct GuardShell {
 }
 
 impl ProcessGuard {
-    /// Starts the shell. If this process is killed, it removes the directory.
+    /// Starts the shell. The shell removes the directory if this process is killed.
     ///
     /// # Errors
-    /// The operating system's error.
+    /// Returns the operating system's error.
     pub fn start(directory: Option<&Path>) -> io::Result<Self> {
         let mut shell = Command::new("sh")
             .args(["-c", PROGRAM, "fjord-guard"])
@@ -48,7 +50,8 @@ impl ProcessGuard {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            // Ctrl-C reaches the whole process group of the terminal.
+            // Ctrl-C signals the whole process group of the terminal, but the shell must survive
+            // it.
             .process_group(0)
             .spawn()?;
         let pipe = shell.stdin.take();
@@ -60,7 +63,7 @@ impl ProcessGuard {
         self.0.send(&format!("+ {id}"));
     }
 
-    /// Removes a process that has exited, because the kernel can reuse its id.
+    /// Removes from the list a process that has exited, because the kernel may reuse its id.
     pub fn forget(&self, id: u32) {
         self.0.send(&format!("- {id}"));
     }
@@ -70,14 +73,15 @@ impl GuardShell {
     fn send(&self, line: &str) {
         let mut pipe = self.pipe.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pipe) = pipe.as_mut() {
-            // Without the shell, this process still stops them whenever it can.
+            // If the shell has exited, this process can still stop its child processes unless it is
+            // killed.
             writeln!(pipe, "{line}").ok();
         }
     }
 }
 
 impl Drop for GuardShell {
-    /// Stops the shell, because the processes have exited.
+    /// Stops the shell. The child processes have exited by now.
     fn drop(&mut self) {
         self.send("end");
         let mut shell = self.shell.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,5 @@
-//! `fjord queue`: pauses, resumes and limits queues of the running workers, and changes the weights of queues in gateways.
+//! `fjord queue`: pauses, resumes and limits queues in the running workers, and changes the weights of queues in
+//! gateways.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -13,10 +14,10 @@ use crate::fleet::control::{CommandTarget, ControlCommand};
 
 mod weight;
 
-/// The argument that restores the limit in the configuration.
+/// The argument that restores the configured limit.
 const CONFIGURED: &str = "configured";
 
-/// The message that a command of `fjord queue` sends, its recipients, and the text that the command prints.
+/// The message that a `fjord queue` command sends, its recipients, and the text that the command prints.
 struct QueueOperation<'a> {
     command: ControlCommand,
     to: CommandTarget,
@@ -35,7 +36,7 @@ impl<'a> QueueOperation<'a> {
     }
 }
 
-/// Changes queues of the workers, or their weights in the gateways.
+/// Changes queues in the workers, or the weights of queues in the gateways.
 pub(super) fn run(
     command: &QueueCommand,
     sources: &Sources,
@@ -93,7 +94,7 @@ fn name(queue: &str) -> Result<String, String> {
     Ok(name.as_str().to_owned())
 }
 
-/// Parses a limit; `None` restores the limit in the configuration.
+/// Parses a limit. Returns `None` for the argument that restores the configured limit.
 fn limit(text: &str) -> Result<Option<usize>, String> {
     if text == CONFIGURED {
         return Ok(None);

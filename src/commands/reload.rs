@@ -1,4 +1,4 @@
-//! `fjord reload`: makes every process in a fleet apply the current contents of its files, or none.
+//! `fjord reload`: makes all processes of a fleet, or none of them, apply the current contents of their files.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -11,8 +11,8 @@ use crate::cli::{ReloadArguments, Role};
 use crate::config::Sources;
 use crate::fleet::control::{CommandTarget, ControlCommand};
 
-/// The steps of a reload. A new endpoint is known to all workers before a gateway sends requests to it, and a removed one is
-/// served until no gateway does.
+/// The steps of a reload. All workers know a new endpoint before a gateway sends requests to it. They serve a removed
+/// endpoint until no gateway sends requests to it.
 fn steps() -> [(&'static str, Option<Role>, ControlCommand, &'static str); 4] {
     let rollout = uuid::Uuid::new_v4().to_string();
     [
@@ -46,7 +46,7 @@ fn steps() -> [(&'static str, Option<Role>, ControlCommand, &'static str); 4] {
     ]
 }
 
-/// Checks the files of all processes, then lets the workers and the gateways use them.
+/// Checks the files of all processes, then makes the workers and finally the gateways apply them.
 pub(super) fn run(
     arguments: &ReloadArguments,
     sources: &Sources,

@@ -1,4 +1,4 @@
-//! Describes the answers of many procedures, one after the other, with a time limit for each.
+//! Describes the results of many procedures one after the other, with a time limit for each.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,13 +9,13 @@ use crate::catalogue::ProcedureName;
 use crate::procedures::{Backend, BackendError, BackendErrorKind, ResultDescription};
 use crate::telemetry::chain;
 
-/// The longest wait for the description of one procedure.
+/// The maximum time to wait for the description of one procedure.
 const PROCEDURE_LIMIT: Duration = Duration::from_secs(5);
 
-/// The reason why the answer of a procedure is not known.
+/// The reason why the results of a procedure could not be described.
 #[derive(Debug)]
 pub(super) enum DescribeError {
-    /// The database cannot be reached, or does not answer in time.
+    /// The database cannot be reached or does not respond in time.
     NoAnswer(String),
     /// The database answered with an error.
     Refused(String),
@@ -41,8 +41,8 @@ impl From<DescribeError> for ResultDescription {
     }
 }
 
-/// Describes the answers of procedures, in their order. A procedure that takes longer than `PROCEDURE_LIMIT`, or is not described
-/// before `deadline`, has no answer. Cancel safe.
+/// Describes the results of procedures, in the given order. Returns `NoAnswer` for a procedure whose description takes
+/// longer than `PROCEDURE_LIMIT` or is not finished by `deadline`. Cancel safe.
 pub(super) async fn describe(
     backend: &Arc<dyn Backend>,
     procedures: &[ProcedureName],

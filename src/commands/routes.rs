@@ -1,4 +1,4 @@
-//! `fjord routes`: prints a line for each endpoint, and warnings.
+//! `fjord routes`: prints a line for each endpoint, followed by warnings.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub fn run(catalogue: &Catalogue) -> String {
     text
 }
 
-/// Returns a line for each setting that is permitted but probably unintended.
+/// Returns a warning for each setting that is permitted but probably unintended.
 #[must_use]
 pub fn warnings(catalogue: &Catalogue) -> Vec<String> {
     catalogue
@@ -38,7 +38,8 @@ pub fn warnings(catalogue: &Catalogue) -> Vec<String> {
         .collect()
 }
 
-/// Returns the row of an endpoint and one of its queues. If it has several, the weight is shown after the name of the queue.
+/// Returns the row for an endpoint and one of its queues. If the endpoint has several queues, the weight follows the
+/// queue name.
 fn row(endpoint: &Endpoint, queue: &EndpointQueue) -> [String; HEADINGS.len()] {
     let weight =
         if endpoint.queues.has_several() { format!("={}", queue.weight) } else { String::new() };

@@ -1,8 +1,8 @@
-//! Quotes arguments in the commands that are printed for copying into a shell.
+//! Quotes arguments in printed commands, so that they can be copied into a shell.
 
 use std::path::Path;
 
-/// Quotes an argument, if it needs that.
+/// Quotes an argument if necessary.
 pub(super) fn quoted(argument: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-:=,@%+".contains(c);
     if !argument.is_empty() && argument.chars().all(is_plain) {
@@ -12,7 +12,7 @@ pub(super) fn quoted(argument: &str) -> String {
     }
 }
 
-/// Quotes a path, if it needs that.
+/// Quotes a path if necessary.
 pub(super) fn quoted_path(path: &Path) -> String {
     quoted(&path.display().to_string())
 }

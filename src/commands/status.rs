@@ -1,4 +1,4 @@
-//! `fjord status`: shows the state of all gateways and workers, and names the bottleneck.
+//! `fjord status`: shows the state of all gateways and workers and identifies the bottleneck.
 
 use std::io::{self, IsTerminal as _, Write};
 use std::process::ExitCode;
@@ -20,11 +20,11 @@ pub(super) mod monitoring;
 pub(super) mod system;
 mod text;
 
-/// The longest wait for the reports of the fleet.
+/// The maximum time to wait for the reports of the fleet.
 const GATHER_LIMIT: Duration = Duration::from_secs(3);
-/// The longest time by which a measurement is extended for processes that have only sent one report.
+/// The maximum time by which a measurement is extended for processes that have sent only one report.
 const SECOND_INTERVAL_MAX: Duration = Duration::from_secs(30);
-/// The escape sequence that moves the cursor to the top left and clears the screen.
+/// The escape sequence that moves the cursor to the top left corner and clears the screen.
 const CLEAR: &str = "\x1b[H\x1b[J";
 
 /// Takes two snapshots and shows the activity between them.
@@ -38,11 +38,12 @@ pub(super) fn run(
     })
 }
 
-/// Measures the activity of the fleet over an interval. If a process has not sent two reports with all its queues, because it or
-/// a queue is new or a reply was lost, measures for another interval, of at most `SECOND_INTERVAL_MAX`.
+/// Measures the activity of the fleet over an interval. If a process has not sent two reports that contain all its
+/// queues, the measurement is extended by another interval of at most `SECOND_INTERVAL_MAX`. This happens if the
+/// process or a queue is new, or if a reply was lost.
 ///
 /// # Errors
-/// A message if no process replies.
+/// Returns a message if no process replies.
 pub(super) async fn measure(
     connection: &NatsConnection,
     interval: Duration,
@@ -63,22 +64,23 @@ pub(super) async fn measure(
     Ok(FleetView::since(&baseline, &last))
 }
 
-/// Returns a baseline that keeps the report of a process if one reply is missing.
+/// Returns a baseline that keeps the report of a process even if one reply is missing.
 fn baseline(interval: Duration) -> Baseline {
     Baseline::new(interval * 2 + GATHER_LIMIT)
 }
 
-/// The view of the fleet as JSON, with the processes that did not reply.
+/// The view of the fleet and the processes that did not reply, as JSON.
 #[derive(Serialize)]
 struct FleetStatusDocument<'a> {
     #[serde(flatten)]
     view: &'a FleetView,
-    /// The number of processes that are known: those in the view and those that did not reply.
+    /// The number of known processes: those in the view and those that did not reply.
     known_processes: usize,
     missing: Vec<MissingMember<'a>>,
-    /// The workers that receive no requests for a queue that they serve.
+    /// The workers that receive no requests for one of their queues.
     idle_workers: Vec<IdleWorker<'a>>,
-    /// For each NATS server whose connections are not all known, its name and the reason. Processes may be missing in `missing`.
+    /// The name of each NATS server whose connections are not all known, and the reason. `missing` may be incomplete
+    /// for such a server.
     connection_gaps: &'a [String],
 }
 
@@ -138,7 +140,7 @@ fn failed(failure: &str, output: &mut Output<impl Write, impl Write>) -> io::Res
     Ok(ExitCode::from(EXIT_FAILED))
 }
 
-/// Takes a snapshot. Fails if it contains no report.
+/// Takes a snapshot. Returns an error if it contains no report.
 async fn take_snapshot(
     connection: &NatsConnection,
     earlier: &Baseline,

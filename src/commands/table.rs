@@ -2,13 +2,13 @@
 
 use std::fmt::Write as _;
 
-/// Formats headings and rows, one line each. A row may have fewer cells than the headings.
+/// Formats headings and rows, one per line. A row may have fewer cells than there are headings.
 pub(super) fn text(headings: &[&str], rows: &[Vec<String>]) -> String {
     let headings: Vec<String> = headings.iter().map(ToString::to_string).collect();
     let rows = || std::iter::once(&headings).chain(rows);
     let mut widths = vec![0; headings.len()];
     for row in rows() {
-        // A shorter row ends with a message, which does not widen its column.
+        // The last cell of a shorter row is a message. The message must not widen the column.
         let is_short = row.len() < headings.len();
         let columns = row.len() - usize::from(is_short && !row.is_empty());
         for (width, cell) in widths.iter_mut().zip(row).take(columns) {

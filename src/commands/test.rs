@@ -1,5 +1,5 @@
-//! `fjord test`: runs the examples in the catalogue and compares the answers, which come from a
-//! gateway or directly from the procedures.
+//! `fjord test`: runs the examples in the catalogue and compares the answers with the expected ones. The answers come
+//! from a gateway or directly from the procedures.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -39,11 +39,11 @@ mod selection;
 mod target;
 mod update;
 
-/// How much longer an example may take than the `session` of its endpoint.
+/// The extra time that an example may take beyond the `session` timeout of its endpoint.
 const MARGIN: Duration = Duration::from_secs(10);
-/// The longest wait for connections to close, and for work that is still running on other threads.
+/// The maximum time to wait for connections to close, and for work on other threads to end.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
-/// The maximum size of all answers that are kept for `--update`, in bytes.
+/// The maximum total size in bytes of the answers that are kept for `--update`.
 const KEPT_BYTES_MAX: usize = 64 << 20;
 
 /// The reason why no example was run.
@@ -51,7 +51,7 @@ const KEPT_BYTES_MAX: usize = 64 << 20;
 enum TestError {
     /// The arguments, the configuration or the catalogue are invalid.
     Usage(Vec<String>),
-    /// A file, the network or a database cannot be used.
+    /// A file, the network or a database is unavailable.
     Failed(Vec<String>),
 }
 
@@ -68,7 +68,7 @@ pub(super) fn run(arguments: &TestArguments, sources: &Sources, open: OpenFuncti
     ExitCode::from(status)
 }
 
-/// Prints errors. If this fails too, only the exit status reports them.
+/// Prints errors. If printing fails too, only the exit status shows that there were errors.
 fn print_errors(errors: &[String], err: &mut impl Write) {
     print_lines(err, "error", errors.iter().map(|error| printable(error))).ok();
 }
@@ -84,16 +84,16 @@ enum RunEnd {
     NotStarted(TestError),
 }
 
-/// Returns the exit status of a run.
+/// Runs the examples and returns the exit status.
 fn prepare_and_run(
     arguments: &TestArguments,
     sources: &Sources,
     open: OpenFunction,
 ) -> Result<u8, TestError> {
-    // Before anything else, so that the file never contains the results of an earlier run.
+    // The report is started first, so that the file never contains the results of an earlier run.
     let junit = arguments.junit.as_deref().map(JunitFile::start);
     let junit = junit.transpose().map_err(|error| TestError::Failed(vec![error]))?;
-    // Only the worker's configuration names queues and databases.
+    // Queues and databases are named only in the worker's configuration.
     let role = if arguments.url.is_some() { sources.role } else { Some(Role::Worker) };
     let sources = Sources { role, ..sources.clone() };
     let plan = match TestPlan::create(arguments, &sources) {
@@ -102,9 +102,10 @@ fn prepare_and_run(
     };
     logs::warn_on_stderr();
     let copies = plan.copies.clone();
-    // Until here, a signal ends the process. From now on, it ends the run, and the databases are removed.
+    // Up to this point, a signal ends the process. From now on, a signal ends only the run, so that the databases can
+    // be removed.
     let ended = interruptible::run(move |stop| {
-        // Log lines are written to stderr too, so it must not stay locked.
+        // Log lines are also written to stderr, so stderr must not stay locked.
         let mut output = Output { out: io::stdout().lock(), err: io::stderr() };
         plan.execute(open, stop, junit, &mut output)
     });
@@ -116,19 +117,19 @@ fn prepare_and_run(
     }
 }
 
-/// Everything that a run needs.
+/// The state of a run.
 #[derive(Debug)]
 struct TestPlan {
     arguments: TestArguments,
     config: Config,
     catalogue: Arc<Catalogue>,
-    /// The endpoint and the index of each example.
+    /// The endpoint and the index of each selected example.
     selected: Vec<(Arc<Endpoint>, usize)>,
-    /// Present with `--url`, until the run starts.
+    /// The client for the gateway. Present if `--url` is used and the run has not started.
     gateway: Option<GatewayClient>,
-    /// Present with `--update`.
+    /// The catalogue files. Present with `--update`.
     files: Option<CatalogueFiles>,
-    /// Without `--url` and `--in-place`, the databases of the run.
+    /// The databases of the run. Used if neither `--url` nor `--in-place` is given.
     copies: DatabaseCopies,
 }
 
@@ -150,7 +151,7 @@ impl TestPlan {
         Ok(Self { arguments, config, catalogue, selected, gateway, files, copies })
     }
 
-    /// Runs the examples, and reports the results. Returns the exit status.
+    /// Runs the examples and reports the results. Returns the exit status.
     fn execute(
         mut self,
         open: OpenFunction,
@@ -170,7 +171,7 @@ impl TestPlan {
                         _ = stop.wait_for(|stop| *stop) => RunEnd::Stopped("stopped by a signal".to_owned()),
                     }
                 });
-                // A procedure that does not end must not keep the process.
+                // A procedure that does not end must not keep the process alive.
                 runtime.shutdown_timeout(CLOSE_LIMIT);
                 ended
             }
@@ -183,8 +184,8 @@ impl TestPlan {
         self.report(&results, ended, started.elapsed(), (junit, output))
     }
 
-    /// Runs examples one after the other, in the order of the catalogue, because each can depend on
-    /// data that earlier ones wrote.
+    /// Runs the examples sequentially, in catalogue order, because an example can depend on data written by earlier
+    /// ones.
     async fn run_all(
         &self,
         gateway: Option<GatewayClient>,
@@ -204,7 +205,7 @@ impl TestPlan {
             Err(error) => return RunEnd::NotStarted(error),
         };
         let ended = self.run_selected(&target, results, output).await;
-        // The databases are removed anyway.
+        // A timeout is ignored, because the databases are removed in any case.
         timeout(CLOSE_LIMIT, target.close()).await.ok();
         ended
     }
@@ -253,7 +254,7 @@ impl TestPlan {
         RunEnd::Completed
     }
 
-    /// Writes the answers into the catalogue and the results to stdout. Returns the exit status.
+    /// Writes the answers to the catalogue and the results to stdout. Returns the exit status.
     fn report(
         self,
         results: &[ExampleResult],
@@ -305,8 +306,8 @@ impl TestPlan {
             TestFormat::Json => report::write_json(results, &updated, &errors, took, out),
         };
         if let Err(error) = written.and_then(|()| out.flush()) {
-            // This applies even if the reader has closed the pipe: a caller that reads only the status must not mistake this
-            // for success.
+            // The exit status is a failure even if the reader has closed the pipe. A caller that checks only the status
+            // must not mistake missing results for success.
             status = EXIT_FAILED;
             let error = not_written(&error);
             if !errors.iter().any(|known| known.starts_with(&error)) {
@@ -322,7 +323,7 @@ fn not_written(error: &io::Error) -> String {
     format!("cannot write the output: {error}")
 }
 
-/// Writes the errors that prevented all examples from running to the `JUnit` file.
+/// Writes the errors that prevented the run from starting to the `JUnit` file.
 fn report_not_started(junit: Option<JunitFile>, error: TestError, took: Duration) -> TestError {
     let Some(junit) = junit else { return error };
     let (TestError::Usage(errors) | TestError::Failed(errors)) = &error;
@@ -349,17 +350,17 @@ fn load(sources: &Sources) -> Result<(Config, Arc<Catalogue>), Vec<String>> {
     Ok((config, Arc::new(catalogue)))
 }
 
-/// Returns a copy of the catalogue in which each endpoint that has this queue has no other queue.
+/// Returns a copy of the catalogue in which every endpoint that uses this queue uses no other.
 fn in_queue(catalogue: &Catalogue, name: &str) -> Result<Arc<Catalogue>, String> {
     let found = catalogue.with_queue(name);
     let missing = || format!("--queue: no endpoint has the queue {name:?}: see fjord routes");
     found.map(Arc::new).ok_or_else(missing)
 }
 
-/// Returns the outcome of an example, and the answer.
+/// Runs an example. Returns its outcome and the answer.
 ///
 /// # Errors
-/// The reason why no request can reach the target.
+/// Returns the reason why no request can reach the target.
 async fn run_example(
     endpoint: &Endpoint,
     example: &Example,

@@ -1,4 +1,4 @@
-//! `[admin]`: the listener for the page that shows the fleet, and for `/metrics`, `/healthz`, `/readyz` and `/status`.
+//! `[admin]`: the listener for the fleet page, and for `/metrics`, `/healthz`, `/readyz` and `/status`.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -10,14 +10,14 @@ use crate::cli::Role;
 /// The admin listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdminConfig {
-    /// The address, by default 127.0.0.1:9464 for a gateway and 127.0.0.1:9465 for a worker, so
-    /// that one host can run both.
+    /// The address. The default is 127.0.0.1:9464 for a gateway and 127.0.0.1:9465 for a worker, so that one host can
+    /// run both.
     pub listen: SocketAddr,
-    /// The names accepted in `Host`, in addition to the host's own, `localhost` and IP addresses;
-    /// `*` for any.
+    /// The names accepted in `Host`, in addition to the host's own name, `localhost` and IP addresses. `*` accepts any
+    /// name.
     pub hosts: Vec<String>,
-    /// Whether the page shows the whole fleet, which the process then queries over NATS, or only this process. By default,
-    /// only gateways query the fleet.
+    /// Whether the page shows the whole fleet or only this process. To show the fleet, the process queries it over
+    /// NATS. By default, only gateways do this.
     pub fleet: bool,
 }
 

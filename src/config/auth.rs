@@ -18,18 +18,20 @@ pub struct AuthConfig {
     pub issuers: BTreeMap<String, IssuerConfig>,
     /// The API keys, by label.
     pub api_keys: BTreeMap<String, ApiKeyConfig>,
-    /// The client certificates, by subject alternative name (SAN) with its kind, such as `dns:…`.
+    /// The client certificates, keyed by subject alternative name (SAN) with its kind, such as
+    /// `dns:…`.
     pub certificates: BTreeMap<String, CertificateConfig>,
 }
 
 /// An API key and its caller: `[auth.api_keys.<label>]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiKeyConfig {
-    /// The SHA-256 hashes of the accepted keys in hexadecimal; two while a key is being replaced.
+    /// The SHA-256 hashes of the accepted keys, in hexadecimal. There are two while a key is being
+    /// replaced.
     pub sha256: Vec<String>,
     /// The scopes of the caller.
     pub scopes: Vec<String>,
-    /// The Unix time in seconds at which the keys expire, if they do.
+    /// The Unix time in seconds at which the keys expire, if they expire.
     pub expires_at: Option<i64>,
     /// The caller's claims, for parameters with `in: claim`.
     pub claims: BTreeMap<String, String>,

@@ -1,4 +1,4 @@
-//! `[catalogue]`: the endpoint directory, and the defaults that endpoints inherit.
+//! `[catalogue]`: the directory of the endpoints, and the defaults that endpoints inherit.
 
 use std::path::PathBuf;
 
@@ -50,7 +50,8 @@ fn read_cors(table: &mut SettingsTable<'_>) -> CorsSettings {
     settings
 }
 
-/// Reads `auth_default`: `"public"` or, as in an endpoint, a table of methods, scopes and issuers.
+/// Reads `auth_default`. Its value is `"public"` or, as in an endpoint, a table of methods, scopes
+/// and issuers.
 fn read_auth(table: &mut SettingsTable<'_>) -> Option<Auth> {
     if table.has_table(AUTH_DEFAULT) {
         return table.optional_table(AUTH_DEFAULT, read_requirements);

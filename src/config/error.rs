@@ -4,16 +4,17 @@ use std::fmt;
 
 use crate::catalogue::TextPosition;
 
-/// An error in the configuration. It is displayed as one line and never contains a secret.
+/// A configuration error. It is displayed on one line and never contains a secret.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ConfigError {
-    /// The file, variable or flag with the error; the configuration directory for an unset key.
+    /// The file, variable or flag that contains the error. For an unset key, this is the
+    /// configuration directory.
     pub location: String,
-    /// The key with its section; empty if the error concerns the whole file, variable or flag.
+    /// The key with its section. Empty if the error applies to the whole file, variable or flag.
     pub key: String,
     /// A message that describes the problem and states what was expected.
     pub message: String,
-    /// The position in the file, if it does not follow from the key.
+    /// The position in the file, if it cannot be determined from the key.
     pub position: Option<TextPosition>,
 }
 
@@ -44,7 +45,7 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// Escapes control characters: keys are untrusted, and each error must stay a single log line.
+/// Escapes control characters. Keys are untrusted, and each error must fit on a single log line.
 fn escape_control_characters(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {

@@ -25,25 +25,26 @@ const HEALTH_PATH: &str = "health_path";
 pub struct GatewayConfig {
     /// The address on which the gateway serves HTTPS.
     pub listen: SocketAddr,
-    /// The TLS settings; in a gateway, `None` only with `insecure_plain_text = true`.
+    /// The TLS settings. In a gateway, `None` is possible only with `insecure_plain_text = true`.
     pub tls: Option<ServerTlsConfig>,
     /// The names accepted in `Host`. If empty, every name is accepted.
     pub hosts: Vec<String>,
-    /// The proxies trusted to report their client's address.
+    /// The proxies that are trusted to report their clients' addresses.
     pub proxies: ProxyConfig,
     /// Limits on connections and requests.
     pub http: HttpLimits,
-    /// How the rate limits of endpoints are counted.
+    /// How requests are counted towards the rate limits of endpoints.
     pub rate_limits: RateLimitConfig,
     /// Compression of answers.
     pub compression: CompressionConfig,
-    /// Attempts, waiting and retries of requests.
+    /// Settings for attempts, waiting and retries of requests.
     pub session: SessionConfig,
-    /// The path on which load balancers check readiness; `None` if there is no health check.
+    /// The path on which load balancers check readiness. `None` disables the health check.
     pub health_path: Option<String>,
     /// The callers that can read `/openapi.json` and `/docs`.
     pub documentation: DocumentationAccess,
-    /// The scope required to receive `Server-Timing`; `*` for all callers, `None` for no caller.
+    /// The scope required to receive `Server-Timing`. `*` means all callers, and `None` means no
+    /// caller.
     pub server_timing_scope: Option<String>,
 }
 
@@ -58,8 +59,8 @@ pub enum DocumentationAccess {
     Off,
 }
 
-/// The number of copies of a body in memory while it is converted to a message of about the same
-/// size.
+/// The number of copies of a body that are in memory while it is converted to a message. The
+/// message is about as large as the body.
 pub const BODY_COPIES: usize = 2;
 
 /// Limits on clients: `[gateway.http]`.
@@ -79,7 +80,7 @@ pub struct HttpLimits {
     pub buffered_bytes_max: usize,
     /// The maximum size in bytes of one client's request bodies and answers in memory.
     pub buffered_bytes_per_client_max: usize,
-    /// The maximum size in bytes of all stored answers. With 0, none are stored.
+    /// The maximum total size in bytes of stored answers. With 0, no answers are stored.
     pub cached_bytes_max: usize,
     /// The maximum total size in bytes of a request's headers.
     pub header_bytes_max: usize,
@@ -87,7 +88,8 @@ pub struct HttpLimits {
     pub headers_max: usize,
     /// The maximum length in bytes of a request's URI.
     pub uri_bytes_max: usize,
-    /// The time limit for a request's headers, from their first byte or the connection's start.
+    /// The time limit for receiving a request's headers. It starts at the first byte of the headers
+    /// or at the start of the connection.
     pub header_timeout: Duration,
     /// How long a connection without requests is kept open.
     pub idle_timeout: Duration,
@@ -99,7 +101,7 @@ pub struct HttpLimits {
     pub streams_max: u32,
     /// The maximum number of unprocessed streams that a client may reset on an HTTP/2 connection.
     pub resets_max: usize,
-    /// The maximum number of 401 and 403 responses per client and minute; further failures get 429.
+    /// The maximum number of 401 and 403 responses per client and minute. Further failures get 429.
     pub auth_failures_per_minute_max: u32,
 }
 
@@ -112,10 +114,10 @@ impl HttpLimits {
     }
 }
 
-/// Attempts, waiting and retries of requests: `[gateway.session]`.
+/// Settings for attempts, waiting and retries of requests: `[gateway.session]`.
 #[derive(Clone, Debug)]
 pub struct SessionConfig {
-    /// How long a gateway waits for the first reply to an attempt before it sends another.
+    /// How long a gateway waits for the first reply to an attempt before it makes another attempt.
     pub accept_timeout: Duration,
     /// The interval of workers' progress reports. A worker that misses three is considered lost.
     pub progress_interval: Duration,
@@ -125,11 +127,12 @@ pub struct SessionConfig {
     pub queue_retry_delay_max: Duration,
     /// The maximum number of requests that are waiting for one queue.
     pub waiting_max: usize,
-    /// The number of retries allowed, as a percentage of requests.
+    /// The maximum number of retries as a percentage of requests.
     pub retry_percent: u32,
-    /// The number of retries per second that is always allowed.
+    /// The number of retries per second that are always allowed.
     pub retries_per_second_min: u32,
-    /// How many parts a worker may send ahead of the client. With 0, answers are not streamed.
+    /// The number of parts that a worker may send before the client has read the earlier parts.
+    /// With 0, answers are not streamed.
     pub window_parts: u32,
     /// The maximum size in bytes of an answer collected from parts.
     pub answer_bytes_max: usize,
@@ -164,8 +167,8 @@ fn read_documentation(table: &mut SettingsTable<'_>) -> DocumentationAccess {
     choice.unwrap_or(DocumentationAccess::Authenticated)
 }
 
-/// Reads the health-check path. It must not contain characters that need percent-encoding, because
-/// request paths are compared without decoding.
+/// Reads the health-check path. It must not contain characters that require percent-encoding,
+/// because request paths are compared without decoding.
 fn read_health_path(table: &mut SettingsTable<'_>) -> Option<String> {
     let path: String = table.get_or(HEALTH_PATH, limits::HEALTH_PATH.to_owned());
     let is_plain =
@@ -181,7 +184,8 @@ fn read_health_path(table: &mut SettingsTable<'_>) -> Option<String> {
     Some(path)
 }
 
-/// Reads the TLS settings. Plain text requires `insecure_plain_text`, which excludes TLS settings.
+/// Reads the TLS settings. Plain text requires `insecure_plain_text`, which cannot be combined with
+/// TLS settings.
 fn read_tls(table: &mut SettingsTable<'_>, role: Option<Role>) -> Option<ServerTlsConfig> {
     let plain = table.get_or("insecure_plain_text", false);
     if plain && table.has("tls") {
@@ -190,7 +194,7 @@ fn read_tls(table: &mut SettingsTable<'_>, role: Option<Role>) -> Option<ServerT
     } else if plain {
         table.warn("insecure_plain_text", "clients are served without TLS");
     } else if role == Some(Role::Gateway) {
-        // Reading an absent table reports the missing keys.
+        // Reading a missing table reports the missing keys.
         return Some(table.table("tls", ServerTlsConfig::read));
     }
     table.optional_table("tls", ServerTlsConfig::read).filter(|_| !plain)

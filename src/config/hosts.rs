@@ -1,12 +1,12 @@
-//! Host names as clients send them in `Host`.
+//! Host names in the form in which clients send them in `Host`.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::settings::SettingsTable;
 
-/// Reads the list `hosts`. Each name is returned in the form in which it is compared: in lower case, without a trailing dot,
-/// and an IPv6 address in brackets. An entry that no `Host` can equal is an error. Entries for which `is_exempt` returns
-/// true are returned unchanged.
+/// Reads the list `hosts`. Each name is returned in the form used for comparison: in lower case, without a trailing
+/// dot, and with an IPv6 address in brackets. An entry that cannot equal any `Host` value is an error. Entries for
+/// which `is_exempt` returns true are returned unchanged.
 pub(super) fn read(table: &mut SettingsTable<'_>, is_exempt: impl Fn(&str) -> bool) -> Vec<String> {
     let hosts: Vec<String> = table.get_or("hosts", Vec::new());
     let read = hosts.into_iter().filter_map(|host| {

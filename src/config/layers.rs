@@ -1,4 +1,4 @@
-//! Merges the layers into one tree that records the layer of each value. From lowest to highest:
+//! Merges the layers into one tree that records the source layer of each value. From lowest to highest precedence:
 //!
 //! built-in defaults → `fjord.{toml,json}` → `<role>.{toml,json}` → `conf.d/*` in name order →
 //! environment → `--set`
@@ -22,7 +22,7 @@ use text::DuplicateKey;
 
 /// The default configuration directory.
 pub const DIRECTORY_DEFAULT: &str = "/etc/fjord";
-/// The prefix of configuration variables. Their names also contain a double underscore.
+/// The prefix of environment variables that contain settings. Their names also contain a double underscore.
 const VARIABLE_PREFIX: &str = "FJORD_";
 /// The variable that systemd sets to the unit's credentials directory (`LoadCredential=`).
 const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
@@ -33,22 +33,21 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 /// The sources of the layers.
 #[derive(Clone, Default)]
 pub struct Sources {
-    /// The configuration directory, if one is given. It must exist, unlike the default directory.
+    /// The configuration directory, if one was given. It must exist. The default directory need not exist.
     pub directory: Option<PathBuf>,
-    /// The role whose file is read, and whose sections must be complete.
+    /// The role whose file is read and whose sections must be complete.
     pub role: Option<Role>,
     /// The environment variables.
     pub environment: Vec<(OsString, OsString)>,
-    /// The `key=value` of each `--set`, in command-line order.
+    /// The `key=value` argument of each `--set`, in command-line order.
     pub sets: Vec<String>,
-    /// Whether to check only the files that `[messaging]` refers to; files named in other sections
-    /// need not exist.
+    /// Whether to check only the files named in `[messaging]`. Files named in other sections need not exist.
     pub only_nats_files: bool,
-    /// Whether the sections of the role may lack required settings, because the process does not run the role.
+    /// Whether the role's sections may lack required settings because the process does not run the role.
     pub may_be_incomplete: bool,
 }
 
-/// This is not derived, because the environment and `--set` may contain secrets.
+/// `Debug` is not derived, because the environment and `--set` may contain secrets.
 impl std::fmt::Debug for Sources {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Sources")
@@ -74,19 +73,19 @@ impl Sources {
         exists("toml") || exists("json")
     }
 
-    /// Returns the files of the layers that exist at the moment.
+    /// Returns the layer files that currently exist.
     #[must_use]
     pub fn layer_files(&self) -> Vec<PathBuf> {
         self.files(&mut Vec::new())
     }
 
-    /// Returns the directory of systemd's credentials.
+    /// Returns systemd's credentials directory.
     pub(super) fn credentials(&self) -> Option<PathBuf> {
         let (_, value) = self.environment.iter().find(|(name, _)| name == CREDENTIALS_VARIABLE)?;
         Some(PathBuf::from(value))
     }
 
-    /// Merges all layers. If one cannot be read, records an error and merges the others.
+    /// Merges all layers. If a layer cannot be read, records an error and merges the others.
     pub(super) fn merge(&self, errors: &mut Vec<ConfigError>) -> Figment {
         let mut figment = Figment::new();
         let files = self.files(errors);
@@ -110,7 +109,7 @@ impl Sources {
         figment
     }
 
-    /// Returns the files that exist, from the lowest to the highest layer.
+    /// Returns the files that exist, from lowest to highest precedence.
     fn files(&self, errors: &mut Vec<ConfigError>) -> Vec<PathBuf> {
         let directory = self.directory();
         if self.directory.is_some() && !directory.is_dir() {
@@ -155,7 +154,7 @@ impl Sources {
 
     fn set_layers(&self) -> impl Iterator<Item = Result<Layer, ConfigError>> {
         self.sets.iter().map(|set| {
-            // The error does not repeat the flag's value, which may contain a secret.
+            // The error does not contain the flag's value, which may be secret.
             let invalid = || ConfigError::at_location("--set", "expected section.key=value");
             let (key, value) = text::split_assignment(set).ok_or_else(invalid)?;
             let path = text::split_key(key).filter(|path| path.len() > 1).ok_or_else(invalid)?;
@@ -164,8 +163,8 @@ impl Sources {
     }
 }
 
-/// Returns the TOML and JSON files of `conf.d`, sorted by name. Other files, such as the backups
-/// that editors and rpm leave, are ignored.
+/// Returns the TOML and JSON files in `conf.d`, sorted by name. Other files are ignored, such as backups left by
+/// editors and rpm.
 fn fragments(directory: &Path, errors: &mut Vec<ConfigError>) -> Vec<PathBuf> {
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
@@ -205,7 +204,7 @@ fn file_layer(path: &Path) -> Result<Layer, ConfigError> {
     Ok(Layer { name, values, duplicates: Vec::new() })
 }
 
-/// Reads a text file of at most `bytes_max` bytes, without the byte order mark that Windows editors write.
+/// Reads a text file of at most `bytes_max` bytes. Removes the byte order mark that Windows editors write.
 pub(super) fn read_text(path: &Path, bytes_max: u64) -> Result<String, String> {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(bytes_max + 1).read_to_end(&mut bytes));
@@ -229,7 +228,7 @@ pub(super) fn io_error_message(error: &std::io::Error) -> String {
     }
 }
 
-/// A layer, with its name in errors and in `fjord config`.
+/// A layer and its name, which appears in errors and in `fjord config`.
 struct Layer {
     name: String,
     values: Dict,
@@ -238,7 +237,7 @@ struct Layer {
 }
 
 impl Layer {
-    /// Creates a layer with one key. The text is converted later, according to the key's type.
+    /// Creates a layer with a single key. The text is converted later, according to the key's type.
     fn from_text(name: String, path: &[String], text: &str) -> Self {
         let prefix = path.join(".");
         let mut path = path.iter().rev();

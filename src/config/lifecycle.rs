@@ -8,9 +8,10 @@ use super::settings::SettingsTable;
 /// The durations of the drain phases.
 #[derive(Clone, Debug)]
 pub struct LifecycleConfig {
-    /// How long a gateway is "not ready" before it stops accepting, so that load balancers notice.
+    /// How long a gateway reports "not ready" before it stops accepting connections, so that load
+    /// balancers notice.
     pub drain_delay: Duration,
-    /// The maximum time that a drain waits for running requests or calls.
+    /// The maximum time for which a drain waits for running requests or calls.
     pub drain_timeout: Duration,
 }
 

@@ -1,8 +1,8 @@
-//! All limits: defaults, floors and ceilings, and the required relations between the defaults.
+//! All limits: defaults, minimums and maximums, and the required relations between the defaults.
 
 use std::time::Duration;
 
-/// The default for a setting, and the bounds for a configured value.
+/// The default of a setting and the bounds of its configured value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit<T> {
     /// The value used if none is configured.
@@ -60,8 +60,8 @@ pub const HEALTH_PATH: &str = "/healthz";
 pub const GATEWAY_PORT: u16 = 8_443;
 /// The default port of `admin.listen` in a gateway.
 pub const ADMIN_PORT_GATEWAY: u16 = 9_464;
-/// The default port of `admin.listen` in a worker. It differs from the gateway's, so that one host
-/// can run both roles.
+/// The default port of `admin.listen` in a worker. It differs from the gateway's port, so that one host can run both
+/// roles.
 pub const ADMIN_PORT_WORKER: u16 = 9_465;
 
 /// `gateway.tls.handshake_timeout`.
@@ -70,14 +70,15 @@ pub const HANDSHAKE_TIMEOUT: Limit<Duration> = time(s(10), ms(100), s(60));
 pub const CONNECTIONS_MAX: Limit<usize> = size(10_000, 1, 1_000_000);
 /// `gateway.http.connections_per_client_max`.
 pub const CONNECTIONS_PER_CLIENT_MAX: Limit<usize> = size(200, 1, 1_000_000);
-/// `gateway.http.ipv6_prefix_bits`. ISPs assign each home a /56 (RIPE-690). A shorter prefix would
-/// merge customers into one client; a longer one would split a customer into several.
+/// `gateway.http.ipv6_prefix_bits`. ISPs assign a /56 to each home (RIPE-690). A shorter prefix would combine several
+/// customers into one client, and a longer one would split a customer into several clients.
 pub const IPV6_PREFIX_BITS: Limit<u32> = count(56, 32, 128);
 /// `gateway.http.requests_in_flight_max`.
 pub const REQUESTS_IN_FLIGHT_MAX: Limit<usize> = size(10_000, 1, 1_000_000);
-/// `gateway.http.requests_in_flight_per_caller_max`, given the maximum of all callers together. The default is half of it, so one
-/// caller cannot exhaust it, and the other half is left for everybody else. A smaller share would refuse requests while the gateway
-/// has room: a service that calls for many users, or all anonymous clients behind one proxy, are one caller.
+/// `gateway.http.requests_in_flight_per_caller_max`, given the maximum for all callers together. The default is half of
+/// that maximum, so one caller cannot exhaust it, and the other half is left for all other callers. With a smaller
+/// share, requests would be refused while the gateway has room, because some callers are large. For example, a service
+/// that acts for many users counts as one caller, and so do all anonymous clients behind one proxy.
 #[must_use]
 pub const fn requests_in_flight_per_caller_max(requests_in_flight_max: usize) -> Limit<usize> {
     Limit { default: requests_in_flight_max.div_ceil(2), ..REQUESTS_IN_FLIGHT_MAX }
@@ -97,8 +98,8 @@ pub const HEADERS_MAX: Limit<usize> = size(64, 8, 1_000);
 pub const URI_BYTES_MAX: Limit<usize> = size(8 * KIB, 256, 64 * KIB);
 /// `gateway.http.header_timeout`.
 pub const HEADER_TIMEOUT: Limit<Duration> = time(s(10), ms(100), s(3_600));
-/// `gateway.http.idle_timeout`. Load balancers close idle connections after 60 s. They must close
-/// first, or they may send a request on a connection that the gateway is closing.
+/// `gateway.http.idle_timeout`. Load balancers close idle connections after 60 s. The load balancer must be the side
+/// that closes an idle connection first. Otherwise, it may send a request on a connection that the gateway is closing.
 pub const IDLE_TIMEOUT: Limit<Duration> = time(s(75), ms(100), s(3_600));
 /// `gateway.http.body_idle_timeout`.
 pub const BODY_IDLE_TIMEOUT: Limit<Duration> = time(s(10), ms(100), s(600));
@@ -109,11 +110,12 @@ pub const STREAMS_MAX: Limit<u32> = count(100, 1, 10_000);
 /// `gateway.http.resets_max` (CVE-2023-44487).
 pub const RESETS_MAX: Limit<usize> = size(20, 1, 10_000);
 
-/// `gateway.http.auth_failures_per_minute_max`. Ten failures per second are more than a page with an expired token causes, but
-/// only a thousandth of the failures that one connection can cause.
+/// `gateway.http.auth_failures_per_minute_max`. A page with an expired token causes fewer than ten failures per second.
+/// Ten per second is still only a thousandth of what one connection can cause.
 pub const AUTH_FAILURES_PER_MINUTE_MAX: Limit<u32> = count(600, 1, 1_000_000);
 
-/// `gateway.rate_limits.interval`. A caller can exceed its limit by the amount that it consumes at the other gateways in this time.
+/// `gateway.rate_limits.interval`. A caller can exceed its limit by the amount that it consumes at other gateways
+/// during this time.
 pub const RATE_LIMIT_INTERVAL: Limit<Duration> = time(ms(500), ms(50), s(10));
 
 /// `gateway.compression.bytes_min`. Compressing an answer that fits into one packet saves nothing.
@@ -133,8 +135,7 @@ pub const WAITING_MAX: Limit<usize> = size(10_000, 0, 1_000_000);
 pub const RETRY_PERCENT: Limit<u32> = count(20, 0, 100);
 /// `gateway.session.retries_per_second_min`.
 pub const RETRIES_PER_SECOND_MIN: Limit<u32> = count(10, 0, 10_000);
-/// `gateway.session.window_parts`. With two parts, one is in transit while the client reads the
-/// other.
+/// `gateway.session.window_parts`. With two parts, one is in transit while the client reads the other.
 pub const WINDOW_PARTS: Limit<u32> = count(2, 0, 64);
 /// `gateway.session.answer_bytes_max` and `worker.answer_bytes_max`.
 pub const ANSWER_BYTES_MAX: Limit<usize> = size(32 * MIB, KIB, 1_024 * MIB);
@@ -145,7 +146,7 @@ pub const PROGRESS_MISSED_MAX: u32 = 3;
 pub const NATS_CONNECT_TIMEOUT: Limit<Duration> = time(s(2), ms(100), s(60));
 /// `messaging.nats.ping_interval`.
 pub const NATS_PING_INTERVAL: Limit<Duration> = time(s(5), ms(100), s(120));
-/// The number of ping intervals after which a connection without an answer counts as dead.
+/// The number of ping intervals without an answer after which a connection counts as dead.
 pub const NATS_SILENT_PINGS: u32 = 2;
 /// `messaging.nats.reconnect_delay_max`.
 pub const NATS_RECONNECT_DELAY_MAX: Limit<Duration> = time(s(4), ms(10), s(60));
@@ -158,20 +159,20 @@ pub const NATS_OPERATION_TIMEOUT: Limit<Duration> = time(s(2), ms(10), s(60));
 
 /// `worker.progress_first`.
 pub const PROGRESS_FIRST: Limit<Duration> = time(ms(250), ms(10), s(60));
-/// `worker.part_bytes`. Doubling the default doubles memory use in both roles and gains no speed.
-/// 64 MiB is the largest message that NATS supports.
+/// `worker.part_bytes`. Doubling the default would double memory use in both roles without increasing speed. 64 MiB is
+/// the largest message size that NATS supports.
 pub const PART_BYTES: Limit<usize> = size(128 * KIB, KIB, 64 * MIB);
 /// `worker.claim_timeout`.
 pub const CLAIM_TIMEOUT: Limit<Duration> = time(s(1), ms(10), s(60));
-/// The interval at which a worker checks whether offers, and requests that accepted an offer, have expired.
+/// The interval at which a worker checks for expired offers and for expired requests that accepted an offer.
 pub const OFFER_EXPIRY_INTERVAL: Duration = ms(100);
 /// `worker.offer_timeout`.
 pub const OFFER_TIMEOUT: Limit<Duration> = time(ms(250), ms(10), s(10));
-/// The minimum number of round trips before a reply over NATS is considered lost.
+/// A reply over NATS is considered lost only after at least this many round trips.
 const ROUND_TRIPS_MIN: u32 = 3;
 
-/// Returns the timeout that replaces `configured` if that is too short for the measured round trip,
-/// otherwise `None`.
+/// Returns the timeout that replaces `configured` if it is too short for the measured round trip. Otherwise, returns
+/// `None`.
 #[must_use]
 pub fn lengthened_timeout(configured: Duration, round_trip: Duration) -> Option<Duration> {
     let shortest = round_trip.saturating_mul(ROUND_TRIPS_MIN);
@@ -180,12 +181,12 @@ pub fn lengthened_timeout(configured: Duration, round_trip: Duration) -> Option<
 
 /// `worker.remembered_refusals_max`.
 pub const REMEMBERED_REFUSALS_MAX: Limit<usize> = size(4_096, 0, 1 << 20);
-/// `worker.unsubscribe_messages_max`. With 200, tests lost no message at thousands of messages per
+/// `worker.unsubscribe_messages_max`. With a value of 200, no messages were lost in tests at thousands of messages per
 /// second.
 pub const UNSUBSCRIBE_MESSAGES_MAX: Limit<u64> = long(200, 1, 1 << 20);
 /// `worker.unsubscribe_quiet_time`.
 pub const UNSUBSCRIBE_QUIET_TIME: Limit<Duration> = time(ms(500), ms(50), s(30));
-/// The duration of a temporary log filter.
+/// The bounds and default for the duration of a temporary log filter.
 pub const TEMPORARY_FILTER: Limit<Duration> = time(s(300), s(1), s(3_600));
 
 /// `worker.queues.<queue>.concurrency`.
@@ -197,8 +198,8 @@ pub const SQLITE_CONNECTIONS_MAX: Limit<usize> = size(8, 1, 256);
 pub const MSSQL_PORT: Limit<u16> = port(1_433, 1, u16::MAX);
 /// `procedures.databases.<name>.mssql.browser_port`.
 pub const MSSQL_BROWSER_PORT: Limit<u16> = port(1_434, 1, u16::MAX);
-/// `procedures.databases.<name>.mssql.connections_max`. With up to four processors, SQL Server has
-/// 512 worker threads by default. Further calls would wait unseen inside SQL Server.
+/// `procedures.databases.<name>.mssql.connections_max`. With up to four processors, SQL Server has 512 worker threads
+/// by default. Additional calls would wait inside SQL Server, where fjord cannot see them.
 pub const MSSQL_CONNECTIONS_MAX: Limit<usize> = size(512, 1, 10_000);
 /// `procedures.databases.<name>.mssql.connect_timeout`.
 pub const MSSQL_CONNECT_TIMEOUT: Limit<Duration> = time(s(5), ms(100), s(60));
@@ -237,7 +238,7 @@ pub const TRACES_SPANS_MAX: Limit<usize> = size(4_096, 1, 1 << 20);
 pub const DRAIN_DELAY: Limit<Duration> = time(s(0), s(0), s(300));
 /// `lifecycle.drain_timeout`.
 pub const DRAIN_TIMEOUT: Limit<Duration> = time(s(30), s(0), s(3_600));
-/// `TimeoutStopSec` in the shipped systemd unit. Raise it in a drop-in file for longer drains.
+/// `TimeoutStopSec` in the shipped systemd unit. For longer drains, raise it in a drop-in file.
 pub const UNIT_STOP_TIMEOUT: Duration = s(90);
 
 // Relations between the defaults. `relations.rs` checks configured values in the same way.

@@ -1,19 +1,20 @@
-//! `[log]`: the filter and the format of the log.
+//! `[log]`: the filter and format of the log.
 
 use super::settings::SettingsTable;
 
 /// The default filter. It hides the NATS client library's info lines, which report each connection
-/// attempt but not why it failed. fjord logs the cause itself.
+/// attempt but not the reason for a failure. fjord logs the reason itself.
 const FILTER_DEFAULT: &str = "info,async_nats=warn";
 
-/// The settings of the log.
+/// The log settings.
 #[derive(Clone, Debug)]
 pub struct LogConfig {
     /// A `tracing` filter, e.g. `info` or `info,fjord::messaging=debug`.
     pub filter: String,
     /// The format of log lines.
     pub format: LogFormat,
-    /// Whether a worker logs database error messages, which can contain values from requests.
+    /// Whether a worker logs error messages of the database, which can contain values from
+    /// requests.
     pub database_messages: bool,
 }
 
@@ -44,10 +45,11 @@ impl LogConfig {
     }
 }
 
-/// Returns whether a string is a log filter: levels and `target=level`, separated by commas.
+/// Returns whether a string is a log filter, that is, a list of levels and `target=level` items
+/// separated by commas.
 ///
-/// `tracing`'s own parser reads a misspelt level such as `wran` as a target and silences everything
-/// else, so a target without a level is invalid here.
+/// `tracing`'s own parser would treat a misspelt level such as `wran` as a target and silence
+/// everything else. Therefore, a target without a level is invalid here.
 #[must_use]
 pub fn is_filter(text: &str) -> bool {
     let is_level = |word: &str| {

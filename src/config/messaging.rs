@@ -14,7 +14,7 @@ use crate::message::Subject;
 /// The settings of the connection between gateways and workers.
 #[derive(Clone, Debug)]
 pub struct MessagingConfig {
-    /// The prefix of all subjects; by default `fjord`.
+    /// The prefix of all subjects. The default is `fjord`.
     pub prefix: Subject,
     /// Whether this process answers NATS service API requests (`$SRV`).
     pub service_api: bool,
@@ -34,19 +34,19 @@ pub enum TransportConfig {
 pub struct NatsConfig {
     /// The servers in the cluster, each as `nats://host:port` or `tls://host:port`.
     pub servers: Vec<String>,
-    /// Whether servers announced by the cluster are used too.
+    /// Whether servers announced by the cluster are also used.
     pub discover: bool,
-    /// TLS settings; `None` only with `insecure_plain_text = true`.
+    /// TLS settings. `None` is possible only with `insecure_plain_text = true`.
     pub tls: Option<ClientTlsConfig>,
     /// Whether TLS precedes the server's first line (`handshake_first` on the server).
     pub tls_first: bool,
-    /// The monitoring endpoints of the servers, each as `http://host:port`, for `fjord status`.
+    /// The monitoring endpoints of the servers for `fjord status`, each as `http://host:port`.
     pub monitoring: Vec<String>,
-    /// The credentials of a system account user, for the queries of `fjord status`.
+    /// The credentials of a user of the system account, for the queries of `fjord status`.
     pub system: Option<NatsCredentials>,
     /// The credentials of this process.
     pub credentials: NatsCredentials,
-    /// The prefix of reply inbox subjects; by default `_INBOX`.
+    /// The prefix of reply inbox subjects. The default is `_INBOX`.
     pub inbox_prefix: Subject,
     /// The maximum time to establish a connection.
     pub connect_timeout: Duration,
@@ -54,7 +54,7 @@ pub struct NatsConfig {
     pub ping_interval: Duration,
     /// The maximum delay between attempts to reconnect, including jitter.
     pub reconnect_delay_max: Duration,
-    /// The maximum number of messages queued by a subscription. The client library drops the rest.
+    /// The maximum number of messages that a subscription queues. The client library drops further messages.
     pub subscription_messages_max: usize,
     /// The maximum number of commands that are waiting to be written to the connection.
     pub commands_max: usize,
@@ -65,7 +65,7 @@ pub struct NatsConfig {
 /// The credentials of a NATS client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NatsCredentials {
-    /// No credentials, apart from a client certificate if there is one.
+    /// No credentials except a client certificate, if there is one.
     None,
     /// A user name and a password.
     User {
@@ -92,7 +92,7 @@ impl MessagingConfig {
     }
 }
 
-/// Reads a subject. If it is invalid, uses the default, so that the other keys are still read.
+/// Reads a subject. If it is invalid, uses the default so that the other keys are still read.
 fn read_subject(table: &mut SettingsTable<'_>, name: &str, default: &str) -> Option<Subject> {
     let subject = Subject::new(&table.get_or(name, default.to_owned()));
     if subject.is_err() {
@@ -103,8 +103,8 @@ fn read_subject(table: &mut SettingsTable<'_>, name: &str, default: &str) -> Opt
 }
 
 impl TransportConfig {
-    /// Returns the longest time from the loss of a connection until another one is made, if a
-    /// server can be reached. Messages sent until the loss is noticed may be lost.
+    /// Returns the maximum time from the loss of a connection to the next connection, assuming that a server can be
+    /// reached. Messages sent before the loss is detected may be lost.
     #[must_use]
     pub fn reconnect_time_max(&self) -> Duration {
         let Self::Nats(nats) = self;
@@ -115,7 +115,8 @@ impl TransportConfig {
 }
 
 impl NatsConfig {
-    /// Returns the versions of the files that are read for each connection. Secrets in files are part of the configuration.
+    /// Returns the versions of the files that are read for each connection. Files from which other secrets were read
+    /// are not included, because those secrets are part of the configuration.
     #[must_use]
     pub fn file_versions(&self) -> Vec<Option<FileVersion>> {
         let credentials = match &self.credentials {
@@ -155,7 +156,7 @@ fn read_servers(table: &mut SettingsTable<'_>, role: Option<Role>) -> Vec<String
     if role.is_some() {
         table.require("servers", "every NATS server, e.g. [\"tls://nats-1.example:4222\"]");
     }
-    // A URL with '@' is not shown, because it may contain a password.
+    // A URL that contains '@' is not shown because it may contain a password.
     let servers = table.get_list_without("servers", '@').unwrap_or_default();
     let good = |server: &String| {
         let rest = server.strip_prefix("tls://").or_else(|| server.strip_prefix("nats://"));

@@ -1,4 +1,4 @@
-//! `[openapi]`: the title, version and servers in the `OpenAPI` document, and the descriptions of its tags.
+//! `[openapi]`: the title, version and servers in the `OpenAPI` document, and descriptions of its tags.
 
 use http::Uri;
 
@@ -27,7 +27,7 @@ pub(super) fn read(table: &mut SettingsTable<'_>) -> ApiInfo {
     info
 }
 
-/// Returns whether a text can be the start of the URLs of endpoints, which begin with a slash.
+/// Returns whether a text can precede the paths of endpoints, which begin with a slash.
 fn is_server(url: &str) -> bool {
     if url.contains(['?', '#', '@']) {
         return false;

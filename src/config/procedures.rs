@@ -14,7 +14,7 @@ mod entra;
 
 pub use entra::TokenSource;
 
-/// The databases, by name. Queues use the database named `default` unless they select another one.
+/// The databases, by name. Queues that select no database use the one named `default`.
 #[derive(Clone, Debug)]
 pub struct ProceduresConfig {
     /// The settings of each database: `[procedures.databases.<name>]`.
@@ -24,7 +24,7 @@ pub struct ProceduresConfig {
 /// The settings of one database.
 #[derive(Clone, Debug)]
 pub enum DatabaseConfig {
-    /// Embedded `SQLite`, with SQL files instead of stored procedures.
+    /// Embedded `SQLite`. It uses SQL files instead of stored procedures.
     Sqlite(SqliteConfig),
     /// SQL Server.
     Mssql(Box<MssqlConfig>),
@@ -37,7 +37,7 @@ pub struct SqliteConfig {
     pub file: PathBuf,
     /// A SQL file that is executed once, when the database file is created.
     pub schema: Option<PathBuf>,
-    /// The directory of `<schema>.<name>.sql` files.
+    /// The directory that contains the `<schema>.<name>.sql` files.
     pub procedures: PathBuf,
     /// The maximum number of concurrent connections.
     pub connections_max: usize,
@@ -50,7 +50,7 @@ pub struct MssqlConfig {
     pub host: String,
     /// The server's TCP port.
     pub port: u16,
-    /// The named instance, whose port SQL Server Browser knows. It replaces `port`.
+    /// The named instance, whose port is looked up through SQL Server Browser. It replaces `port`.
     pub instance: Option<MssqlInstance>,
     /// The name of the database on the server.
     pub database: String,
@@ -58,7 +58,7 @@ pub struct MssqlConfig {
     pub user: String,
     /// The login's password.
     pub password: Secret,
-    /// The source of access tokens, which replace `user` and `password`.
+    /// The source of access tokens. Tokens replace `user` and `password`.
     pub tokens: Option<TokenSource>,
     /// The encryption of the connections.
     pub encryption: MssqlEncryption,
@@ -66,12 +66,12 @@ pub struct MssqlConfig {
     pub certificate_name: Option<String>,
     /// Whether all connections are read-only (`ApplicationIntent=ReadOnly`).
     pub read_only: bool,
-    /// The facts about a call that are set in the session context.
+    /// The properties of a call that are set in the session context.
     pub session_context: Vec<SessionKey>,
     /// The maximum number of concurrent connections across all pools.
     pub connections_max: usize,
-    /// The connection pools for the queues of this database, the one with the default program name
-    /// first. Empty until the queues are known.
+    /// The connection pools for the queues of this database. The pool with the default program name comes first. Empty
+    /// until the queues are known.
     pub pools: Vec<PoolConfig>,
     /// The maximum time to open a connection, including the login.
     pub connect_timeout: Duration,
@@ -118,15 +118,15 @@ impl PoolConfig {
 /// The encryption of a connection to SQL Server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MssqlEncryption {
-    /// TLS; the server's certificate is verified.
+    /// TLS. The server's certificate is verified.
     Required(ClientTlsConfig),
-    /// TLS before anything else (TDS 8); the server's certificate is verified.
+    /// TLS before any other message (TDS 8). The server's certificate is verified.
     Strict(ClientTlsConfig),
-    /// TLS; any certificate is accepted (`insecure_trust_any = true`).
+    /// TLS. Any certificate is accepted (`insecure_trust_any = true`).
     TrustAny,
 }
 
-/// A fact about a call that is set in the session context. It has the same name there.
+/// A property of a call that is set in the session context under the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionKey {
     /// The request's id.
@@ -140,7 +140,7 @@ pub enum SessionKey {
 }
 
 impl SessionKey {
-    /// All facts.
+    /// All properties.
     pub const ALL: [Self; 4] = [Self::RequestId, Self::TraceId, Self::Endpoint, Self::Principal];
 
     /// Returns the name in the configuration and in the session context.
@@ -190,7 +190,7 @@ enum BackendKind {
 }
 
 impl DatabaseConfig {
-    /// Returns whether connections of another configuration would differ from those of this one.
+    /// Returns whether connections made with another configuration would differ from those made with this one.
     #[must_use]
     pub fn differs(&self, other: &Self) -> bool {
         match (self, other) {
@@ -200,8 +200,8 @@ impl DatabaseConfig {
         }
     }
 
-    /// Reads the table of the selected backend. The other backend's table, possibly from a lower
-    /// layer, is validated too, but its files are not checked.
+    /// Reads the table of the selected backend. The other backend's table may come from a lower layer. It is validated
+    /// too, but its files are not checked.
     fn read(table: &mut SettingsTable<'_>) -> Option<Self> {
         table.require("backend", "\"mssql\" or \"sqlite\"");
         let choices = [("mssql", BackendKind::Mssql), ("sqlite", BackendKind::Sqlite)];
@@ -287,8 +287,8 @@ impl MssqlConfig {
 }
 
 impl MssqlConfig {
-    /// Returns whether connections of another configuration would differ from those of this one. The password and the
-    /// connection limits can be changed while connections are open.
+    /// Returns whether connections made with another configuration would differ from those made with this one. Changes
+    /// to the password and the connection limits do not affect open connections.
     #[must_use]
     pub fn differs(&self, other: &Self) -> bool {
         let with_limits = Self {

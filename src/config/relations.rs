@@ -1,4 +1,4 @@
-//! Checks combinations of values that are valid on their own.
+//! Checks combinations of values that are individually valid.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -70,7 +70,7 @@ impl DisplayValue for Duration {
     }
 }
 
-/// Checks that a gateway's two listeners do not need the same port on the same address.
+/// Checks that a gateway's two listeners do not use the same port on the same address.
 fn check_listeners(config: &Config, relations: &mut Relations<'_>) {
     let (public, admin) = (config.gateway.listen, config.admin.listen);
     let is_same_family = public.is_ipv4() == admin.is_ipv4();
@@ -111,7 +111,7 @@ fn check_gateway(config: &Config, relations: &mut Relations<'_>) {
     let per_client =
         ("gateway.http.buffered_bytes_per_client_max", http.buffered_bytes_per_client_max);
     relations.at_most(per_client, ("gateway.http.buffered_bytes_max", http.buffered_bytes_max));
-    // A body or answer that is larger than the buffer could never be buffered.
+    // A body or answer larger than the buffer could never be buffered.
     let body = ("catalogue.body_bytes_max_default", config.catalogue.defaults.body_bytes_max);
     let body_ceiling =
         ("half of gateway.http.buffered_bytes_per_client_max", http.body_bytes_ceiling());
@@ -169,8 +169,8 @@ fn check_drain(config: &Config, relations: &mut Relations<'_>) {
 
 fn check_between_roles(config: &Config, relations: &mut Relations<'_>) {
     let (session, worker) = (&config.gateway.session, &config.worker);
-    // A worker sends its first report when the call is running, not while the request waits for a
-    // slot.
+    // A worker sends its first report when the call is running, not while the request is waiting
+    // for a slot.
     let silence = worker.offer_timeout + OFFER_EXPIRY_INTERVAL + worker.progress_first;
     if silence >= session.accept_timeout {
         let text = "gateways resend a request after gateway.session.accept_timeout: expected the sum of \
@@ -232,8 +232,8 @@ fn check_databases(config: &Config, relations: &mut Relations<'_>) {
     }
 }
 
-/// Checks that each pool can have a connection. There is one pool for each pair of application
-/// intent and application name.
+/// Checks that every pool can have a connection. There is one pool for each combination of
+/// application intent and application name.
 fn check_pools(config: &Config, relations: &mut Relations<'_>) {
     for (name, database) in &config.procedures.databases {
         let DatabaseConfig::Mssql(mssql) = database else { continue };

@@ -14,7 +14,7 @@ pub struct Secret(Arc<SecretText>);
 #[derive(PartialEq, Eq)]
 struct SecretText {
     text: String,
-    /// The file that the secret was read from, if any.
+    /// The file from which the secret was read, if any.
     file: Option<PathBuf>,
 }
 
@@ -25,7 +25,7 @@ impl Secret {
         Self(Arc::new(SecretText { text, file: None }))
     }
 
-    /// Creates a secret from a file's contents without the line break that editors and `echo` add.
+    /// Creates a secret from a file's contents. Removes the line break that editors and `echo` add.
     #[must_use]
     pub fn from_file(path: &Path, text: &str) -> Self {
         let text = text.strip_suffix('\n').unwrap_or(text);
@@ -33,14 +33,14 @@ impl Secret {
         Self(Arc::new(SecretText { text, file: Some(path.to_owned()) }))
     }
 
-    /// Returns the file that the secret was read from. Its contents may have changed since.
+    /// Returns the file from which the secret was read. Its contents may have changed since then.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         self.0.file.as_deref()
     }
 
-    /// Reads the secret again from its file. Returns a copy if it was not read from a file. Blocks
-    /// the thread.
+    /// Reads the secret from its file again. If the secret did not come from a file, returns a
+    /// copy. Blocks the thread.
     ///
     /// # Errors
     /// Returns a message that names the file if it cannot be read or is empty.

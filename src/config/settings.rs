@@ -1,8 +1,7 @@
 //! Reads the merged layers key by key.
 //!
-//! Serde stops at the first error, but operators need to see all. Each section therefore reads its
-//! keys from a `SettingsTable`, which returns values or defaults and records errors, origins and
-//! unknown keys.
+//! Serde stops at the first error, but operators need to see all errors. Each section therefore reads its keys from a
+//! `SettingsTable`. The table returns values or defaults and records errors, origins and unknown keys.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -39,7 +38,7 @@ impl Settings {
         credentials: Option<PathBuf>,
         errors: Vec<ConfigError>,
     ) -> Self {
-        // This cannot fail, because all layers have been parsed.
+        // This cannot fail because all layers have already been parsed.
         let values = figment.find_value("").ok().and_then(Value::into_dict).unwrap_or_default();
         let diagnostics = SettingsDiagnostics { errors, ..SettingsDiagnostics::default() };
         let diagnostics = RefCell::new(diagnostics);
@@ -84,7 +83,7 @@ pub(super) struct SettingsTable<'a> {
 }
 
 impl<'a> SettingsTable<'a> {
-    /// Returns the value of a key, or `None` if it is not set or invalid.
+    /// Returns the value of a key, or `None` if it is unset or invalid.
     pub(super) fn get<T: SettingValue>(&mut self, name: &str) -> Option<T> {
         let value = self.lookup(name);
         let result = value.and_then(|value| self.convert(name, value));
@@ -100,7 +99,7 @@ impl<'a> SettingsTable<'a> {
         result
     }
 
-    /// Returns the value of a required key, or records an error and returns an empty value.
+    /// Returns the value of a required key. If it is missing, records an error and returns an empty value.
     pub(super) fn get_required<T: SettingValue + Default>(&mut self, name: &str) -> T {
         self.require(name, T::EXPECTED);
         self.get(name).unwrap_or_default()
@@ -134,7 +133,7 @@ impl<'a> SettingsTable<'a> {
         self.get_limited(name, limit.map(ByteCount)).0
     }
 
-    /// Returns the choice that a keyword selects, or records an error and returns `None` if it is unknown.
+    /// Returns the choice selected by a keyword. If the keyword is unknown, records an error and returns `None`.
     pub(super) fn get_choice<T: Copy>(
         &mut self,
         name: &str,
@@ -198,7 +197,7 @@ impl<'a> SettingsTable<'a> {
         if let Some(first) = others.first() {
             self.error(first, expected.to_owned());
         }
-        // The other keys must not also be reported as unknown.
+        // The other keys must not be reported as unknown in addition.
         self.known.extend(others);
         let read = tables
             .into_iter()
@@ -235,7 +234,7 @@ impl<'a> SettingsTable<'a> {
         items.collect()
     }
 
-    /// Disables the checks of the files named in this table, which this process does not use.
+    /// Disables the checks of files named in this table, because this process does not use them.
     pub(super) fn ignore_files(&mut self) -> &mut Self {
         self.checks_files = false;
         self
@@ -266,7 +265,7 @@ impl<'a> SettingsTable<'a> {
         self.inner_dict(table).is_some_and(|values| values.contains_key(name))
     }
 
-    /// Records an error about a key in a nested table, or about all of it if the name is empty.
+    /// Records an error about a key in a nested table, or about the whole nested table if `name` is empty.
     pub(super) fn error_inside(&self, table: &str, name: &str, expected: String) {
         let inner = SettingsTable {
             settings: self.settings,
@@ -332,7 +331,7 @@ impl<'a> SettingsTable<'a> {
         result
     }
 
-    /// Records a key for `fjord config`, and as a suggestion for misspelt keys.
+    /// Records a key so that `fjord config` can show it and misspelt keys can be matched to it.
     fn record(&self, name: &str, value: Option<String>, written: Option<&Value>) {
         let origin = written.map_or(SettingOrigin::Default, |value| self.settings.origin(value));
         let entry = SettingEntry { key: self.full_key(name), value, origin };
@@ -353,7 +352,7 @@ impl<'a> SettingsTable<'a> {
         }
     }
 
-    /// Returns the full key of a name in this table, or of the table itself for an empty name.
+    /// Returns the full key of a name in this table, or of the table itself if `name` is empty.
     fn full_key(&self, name: &str) -> String {
         if name.is_empty() {
             return self.key.clone();
@@ -375,8 +374,8 @@ impl<'a> SettingsTable<'a> {
         )
     }
 
-    /// Returns the name of the layer that a value comes from. A table can be merged from several
-    /// layers; this is the layer of its first value.
+    /// Returns the name of the layer from which a value comes. For a table, which can be merged from several layers,
+    /// returns the layer of its first value.
     fn location_of(&self, value: &Value) -> String {
         if let Some(first) = value.as_dict().and_then(|dict| dict.values().next()) {
             return self.location_of(first);

@@ -11,7 +11,7 @@ use super::*;
 
 mod shipped;
 
-/// Loads a configuration of one file, without a role.
+/// Loads a configuration that consists of one file, without a role.
 pub(crate) fn load_toml(text: &str) -> Config {
     let directory = written(&[("fjord.toml", text)]);
     Config::load(&sources(directory.path(), None)).unwrap().config
@@ -35,7 +35,7 @@ fn environment(variables: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
     variables.iter().map(|(name, value)| (name.into(), value.into())).collect()
 }
 
-/// Returns the errors in a one-file configuration, with the directory's name replaced.
+/// Returns the errors in a one-file configuration. The name of the directory is replaced.
 fn errors(role: Option<Role>, text: &str) -> Vec<String> {
     let directory = written(&[("fjord.toml", text)]);
     let prefix = format!("{}/", directory.path().display());
@@ -267,7 +267,7 @@ fn a_worker_needs_queues_servers_and_a_complete_database() {
     "#);
 }
 
-/// An unverified server could be any server, and would receive a token that other servers accept.
+/// An unverified server could be an impostor and would receive a token that other servers accept.
 #[test]
 fn an_access_token_is_not_sent_to_a_server_that_is_not_verified() {
     let text = r#"

@@ -1,4 +1,4 @@
-//! The `tls` tables of listeners and of connections to servers.
+//! The `tls` tables of listeners and of client connections.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,8 +9,8 @@ use super::settings::SettingsTable;
 /// The TLS settings of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerTlsConfig {
-    /// The certificates, selected by the server name that the client requests. The first one also
-    /// serves unknown names.
+    /// The certificates. They are selected by the server name that the client requests. The first
+    /// certificate is also used for unknown names.
     pub certificates: Vec<CertificateFiles>,
     /// Whether clients must or may send a certificate, and the CA that must have signed it.
     pub client_auth: ClientAuth,
@@ -51,7 +51,7 @@ pub enum ClientAuth {
 pub struct ClientTlsConfig {
     /// The file with the trusted authorities. If absent, the system's authorities are trusted.
     pub ca: Option<PathBuf>,
-    /// The client certificate, for a server that requests one.
+    /// The client certificate for servers that request one.
     pub identity: Option<CertificateFiles>,
 }
 
@@ -61,7 +61,7 @@ impl ServerTlsConfig {
         if table.has("certificate") || table.has("key") || certificates.is_empty() {
             certificates.insert(0, CertificateFiles::read(table));
         } else {
-            // Looks up the keys anyway, so that they are recorded as known.
+            // The keys are looked up anyway, so that they are recorded as known.
             CertificateFiles::read_optional(table);
         }
         Self {
@@ -83,7 +83,7 @@ impl CertificateFiles {
         }
     }
 
-    /// Reads the paths of both files, or of neither.
+    /// Reads the paths of the two files. Both must be set, or neither.
     fn read_optional(table: &mut SettingsTable<'_>) -> Option<Self> {
         if table.has("certificate") || table.has("key") {
             return Some(Self::read(table));

@@ -17,13 +17,14 @@ const PATH: &str = "/v1/traces";
 pub struct TracesConfig {
     /// The full URL to which spans are sent.
     pub url: String,
-    /// The headers of every export, such as credentials. Their values are marked as sensitive.
+    /// The headers sent with every export, such as credentials. Their values are marked as
+    /// sensitive.
     pub headers: HeaderMap,
-    /// TLS settings; `None` only with `insecure_plain_text = true`.
+    /// TLS settings. `None` is possible only with `insecure_plain_text = true`.
     pub tls: Option<ClientTlsConfig>,
     /// The maximum duration of an export.
     pub timeout: Duration,
-    /// The share of requests that is recorded if the caller does not decide.
+    /// The share of requests that are recorded if their callers do not decide this.
     pub sample_ratio: f64,
     /// The callers that decide whether their requests are recorded.
     pub parent_sampling: ParentSampling,
@@ -50,7 +51,7 @@ const PARENT_SAMPLING: [(&str, ParentSampling); 3] = [
 ];
 
 impl TracesConfig {
-    /// Reads the settings. If no endpoint is set, returns `None`, and nothing is recorded.
+    /// Reads the settings. If no endpoint is set, returns `None` and nothing is recorded.
     pub(super) fn read(table: &mut SettingsTable<'_>) -> Option<Self> {
         let endpoint: Option<String> = table.get("endpoint");
         let plain = table.get_or("insecure_plain_text", false);
@@ -86,13 +87,13 @@ impl TracesConfig {
     }
 }
 
-/// Returns the URL of an endpoint, with the default path if it has none.
+/// Returns the URL of an endpoint. If the endpoint has no path, the default path is added.
 fn url(endpoint: &str, scheme: &str) -> Option<String> {
     let uri = Uri::try_from(endpoint).ok().filter(|uri| uri.scheme_str() == Some(scheme))?;
     let authority = uri.authority()?;
     let has_port = authority.as_str().len() > authority.host().len();
     let is_good = !authority.host().is_empty() && !endpoint.contains('#');
-    // The URL is logged, so it must not contain a query or a password, which may be secret.
+    // The URL is logged, so it must not contain a query or a password. Both may be secret.
     if !is_good || authority.as_str().contains('@') || uri.query().is_some() {
         return None;
     }

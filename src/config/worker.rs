@@ -13,21 +13,21 @@ use crate::cli::Role;
 /// The name of the database for queues that do not select another one.
 pub const DEFAULT_DATABASE: &str = "default";
 
-/// The pool of workers whose configuration names none.
+/// The pool of workers whose configuration does not name one.
 pub const DEFAULT_POOL: &str = "default";
 
-/// The values of `application_intent`, each with its `reads_only`.
+/// The values of `application_intent`, each with the corresponding value of `reads_only`.
 const INTENTS: [(&str, bool); 2] = [("read-write", false), ("read-only", true)];
 
-/// The maximum program name length in UTF-16 code units (MS-TDS 2.2.6.4, type of `program_name`).
+/// The maximum length of a program name in UTF-16 code units (MS-TDS 2.2.6.4, type of `program_name`).
 const APPLICATION_NAME_UNITS_MAX: usize = 128;
 
 /// The queues that a worker serves, and the timers and limits that apply to all of them.
 #[derive(Clone, Debug)]
 pub struct WorkerConfig {
-    /// The name of the workers that serve the same queues, under which their headroom is published.
+    /// The name of the group of workers that serve the same queues. Their headroom is published under this name.
     pub pool: String,
-    /// The settings of queues, by name or by a pattern with `*`; see `WorkerConfig::queue`.
+    /// The settings of queues, keyed by name or by a pattern with `*`. See `WorkerConfig::queue`.
     pub queues: BTreeMap<String, QueueConfig>,
     /// The time from the start of a call to its first progress report.
     pub progress_first: Duration,
@@ -37,10 +37,9 @@ pub struct WorkerConfig {
     pub claim_timeout: Duration,
     /// How long an offered slot is reserved.
     pub offer_timeout: Duration,
-    /// The maximum number of refused requests that a queue remembers in order to offer them a slot.
+    /// The maximum number of refused requests that a queue remembers so that it can offer them a slot.
     pub remembered_refusals_max: usize,
-    /// The number of messages that a worker still accepts while it leaves a group, so that none is
-    /// lost.
+    /// The number of messages that a worker still accepts while it leaves a group, so that no message is lost.
     pub unsubscribe_messages_max: u64,
     /// How long the worker must receive no message before it checks that it has left the group.
     pub unsubscribe_quiet_time: Duration,
@@ -55,17 +54,17 @@ pub struct WorkerConfig {
 pub struct QueueConfig {
     /// The maximum number of concurrent calls.
     pub concurrency: usize,
-    /// The database with the queue's procedures; `None` for the default database.
+    /// The database that contains the queue's procedures. `None` means the default database.
     pub database: Option<String>,
-    /// Whether the procedures only read (`application_intent = "read-only"`) and can use a replica.
+    /// Whether the procedures only read data (`application_intent = "read-only"`) and can use a replica.
     pub reads_only: bool,
-    /// The program name of the queue's connections, which it shares only with queues that have the
-    /// same program name.
+    /// The program name of the queue's connections. The queue shares connections only with queues that have the same
+    /// program name.
     pub application_name: Option<String>,
 }
 
 impl QueueConfig {
-    /// Returns the name of the database with the queue's procedures.
+    /// Returns the name of the database that contains the queue's procedures.
     #[must_use]
     pub fn database(&self) -> &str {
         self.database.as_deref().unwrap_or(DEFAULT_DATABASE)
@@ -112,9 +111,9 @@ impl WorkerConfig {
         }
     }
 
-    /// Returns the settings of a queue, or `None` if this worker does not serve it. An exact name
-    /// takes precedence; otherwise, the pattern with the most characters other than `*` applies, then
-    /// the one with the most before its first `*`, then the first one in alphabetical order.
+    /// Returns the settings of a queue, or `None` if this worker does not serve it. An exact name takes precedence.
+    /// Otherwise, the matching pattern with the most characters other than `*` applies. Ties are resolved in favour of
+    /// the pattern with the most characters before its first `*`, and then of the first one in alphabetical order.
     #[must_use]
     pub fn queue(&self, queue: &QueueName) -> Option<&QueueConfig> {
         let name = queue.as_str();
@@ -126,7 +125,7 @@ impl WorkerConfig {
     }
 }
 
-/// Returns the precedence of a pattern among those that match a queue.
+/// Returns the precedence of a pattern among the patterns that match a queue.
 fn precedence(pattern: &str) -> (usize, usize, Reverse<&str>) {
     let literals = pattern.bytes().filter(|byte| *byte != b'*').count();
     let start = pattern.split('*').next().map_or(0, str::len);
@@ -143,7 +142,7 @@ fn read_pool(table: &mut SettingsTable<'_>) -> String {
     name
 }
 
-/// Reads a program name, and checks that it fits into the login message.
+/// Reads a program name and checks that it fits into the login message.
 fn read_application_name(queue: &mut SettingsTable<'_>) -> Option<String> {
     let name: String = queue.get("application_name")?;
     let length = name.encode_utf16().count();

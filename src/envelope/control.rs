@@ -1,4 +1,4 @@
-//! Control messages from gateways to workers, about claims, jobs and offers.
+//! Control messages from gateways to workers about claims, jobs and offers.
 
 use crate::message::{Headers, Message, Subject};
 
@@ -7,26 +7,27 @@ use super::headers;
 /// A control message to a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Control {
-    /// The claim is granted: the worker executes the request.
+    /// The claim is granted. The worker executes the request.
     Grant,
-    /// The claim is denied: another worker has the grant, or the session has ended.
+    /// The claim is denied. Another worker has the grant, or the session has ended.
     Deny,
-    /// The session has ended: the worker stops the job.
+    /// The session has ended. The worker stops the job.
     Cancel,
-    /// The offered slot is not needed: the worker may offer it to another gateway.
+    /// The offered slot is not needed. The worker may offer it to another gateway.
     Decline,
-    /// A link has been lost: the worker resends the answer of this job, or those of the listed
+    /// A link was lost. The worker resends the answer of this job, or the answers to the listed
     /// requests.
     Resend,
-    /// Asks every worker of a queue for a progress reply that names the worker's own subject.
+    /// Asks every worker of a queue for a progress reply that contains the worker's own subject.
     QueryMembers,
-    /// The client has received the answer's parts up to this number: the worker may send more.
+    /// The client has received the parts of the answer up to this number. The worker may send more.
     Ack(u32),
 }
 
-/// The token, after a worker's own subject, for requests that bypass the queue group.
+/// The token after a worker's own subject in the subject of requests that bypass the queue group.
 pub const DIRECT_TOKEN: &str = "q";
-/// The token between prefix and queue in the subject of `Resend`, shared by a queue's workers.
+/// The token between the prefix and the queue in the subject of `Resend`. A queue's workers share
+/// this subject.
 pub const RESEND_TOKEN: &str = "resend";
 /// The maximum number of requests that one `Resend` may list.
 pub const RESEND_NAMES_MAX: usize = 32;
@@ -48,7 +49,8 @@ impl Control {
         }
     }
 
-    /// Parses the headers of a message. Returns `None` if it is not a valid control message.
+    /// Parses the headers of a message. Returns `None` if the message is not a valid control
+    /// message.
     #[must_use]
     pub fn parse(from: &Headers) -> Option<Self> {
         match from.get(headers::CONTROL)? {
@@ -76,7 +78,8 @@ impl Control {
         message
     }
 
-    /// Encodes a `Resend` of requests, whose reply subjects start with `inbox` and one of `names`.
+    /// Encodes a `Resend` that lists requests. The reply subjects of these requests start with
+    /// `inbox` followed by one of `names`.
     #[must_use]
     pub fn resend(to: Subject, inbox: Subject, names: &[String]) -> Message {
         debug_assert!(names.len() <= RESEND_NAMES_MAX, "too many names for one message");
@@ -84,8 +87,8 @@ impl Control {
         Message { reply: Some(inbox), payload, ..Self::Resend.message(to) }
     }
 
-    /// Parses a `Resend` that lists requests. Returns the subjects at or below which their answers
-    /// were sent, or `None` if the message violates the protocol.
+    /// Parses a `Resend` that lists requests. Returns the subjects at or below which the answers to
+    /// these requests were sent, or `None` if the message violates the protocol.
     #[must_use]
     pub fn parse_resend(message: &Message) -> Option<Vec<Subject>> {
         let inbox = message.reply.as_ref()?;

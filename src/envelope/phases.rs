@@ -1,14 +1,14 @@
-//! The header `Fjord-Phases`: how a worker spent the time of a call.
+//! The `Fjord-Phases` header, which reports how a worker spent the time of a call.
 
 use std::time::Duration;
 
 /// The maximum length of the header's value, in bytes.
 const BYTES_MAX: usize = 128;
-/// The maximum plausible time, in milliseconds: a day.
+/// The maximum plausible time in milliseconds. This is one day.
 const MILLIS_MAX: f64 = 86_400_000.0;
 
-/// The initial capacity for the header: enough if every duration is shorter than a thousand
-/// seconds.
+/// The initial capacity of the header's value. This is enough if every duration is shorter than a
+/// thousand seconds.
 const TEXT_BYTES_USUAL: usize = 48;
 
 /// The time that a worker spent on one call.
@@ -18,7 +18,8 @@ pub struct Phases {
     pub pool: Duration,
     /// The time spent in the procedure, including the transfer of its rows.
     pub call: Duration,
-    /// The time since the job got its slot: `pool`, `call` and the worker's own work.
+    /// The time since the job got its slot. It consists of `pool`, `call` and the time that the
+    /// worker itself needs.
     pub total: Duration,
 }
 
@@ -35,7 +36,7 @@ impl Phases {
         text
     }
 
-    /// Parses the header's value. A missing phase is zero, and an unknown one is ignored. Returns
+    /// Parses the header's value. A missing phase is zero, and an unknown phase is ignored. Returns
     /// `None` if the value is malformed or implausible.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -62,12 +63,13 @@ impl Phases {
     }
 }
 
-/// Appends a time in milliseconds with three decimals. `format!` would dominate a short call.
+/// Appends a time in milliseconds with three decimals. `format!` is not used, because it would
+/// dominate the cost of a short call.
 fn push_millis(text: &mut String, time: Duration) {
     let mut digits = itoa::Buffer::new();
     text.push_str(digits.format(time.as_millis()));
     text.push('.');
-    // The leading 1 preserves leading zeros, and is then cut off.
+    // The leading 1 preserves leading zeros and is removed afterwards.
     let micros = digits.format(1000 + time.subsec_micros() % 1000);
     text.push_str(micros.get(1..).unwrap_or_default());
 }

@@ -1,4 +1,4 @@
-//! Replies: a worker's messages about a request. Interim replies may precede the final.
+//! Replies: messages from a worker about a request. Interim replies may precede the final.
 
 use std::borrow::Cow;
 
@@ -19,12 +19,13 @@ pub const JSON: &str = "application/json";
 /// A reply from a worker, or from NATS itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// The worker has accepted the request, and is running it or keeps it in its backlog.
+    /// The worker has accepted the request. It is being executed or is waiting in the worker's
+    /// backlog.
     Progress {
         /// The job's control subject, if the job can be cancelled.
         control: Option<Subject>,
     },
-    /// The worker asks whether it may execute the request. The answer goes to `control`.
+    /// The worker asks whether it may execute the request. The gateway replies to `control`.
     Claim {
         /// The job's control subject.
         control: Subject,
@@ -33,36 +34,37 @@ pub enum Reply {
     Refused {
         /// The reason for the refusal.
         reason: RefusalReason,
-        /// The job's control subject after a claim, otherwise the worker's own subject.
+        /// After a claim, the job's control subject. Otherwise, the worker's own subject.
         control: Option<Subject>,
     },
-    /// The worker has reserved a slot that is free or about to become free. The gateway sends the
-    /// request, or a control message that declines the offer, to `direct`.
+    /// The worker has reserved a slot that is free or about to become free. The gateway sends
+    /// either the request or a `Decline` control message to `direct`.
     Offer {
         /// The worker's own subject for this offer.
         direct: Subject,
     },
     /// The worker sent the answer and then lost its link. A gateway that has not received the
-    /// answer sends `resend` to `control`.
+    /// answer sends `Resend` to `control`.
     Answered {
         /// The job's control subject.
         control: Subject,
     },
     /// A part of a large answer.
     Part {
-        /// The part's number, from 1.
+        /// The number of the part, starting at 1.
         number: u32,
         /// The bytes of this part.
         bytes: Bytes,
-        /// In the first part of an answer that may be streamed: the status and media type.
+        /// The status and media type. Present only in the first part of an answer that may be
+        /// streamed.
         head: Option<AnswerHead>,
-        /// The job's control subject, if an earlier reply has named it or parts must be
+        /// The job's control subject. Present if an earlier reply has named it or if parts must be
         /// acknowledged.
         control: Option<Subject>,
     },
     /// The answer, or its last part.
     Final(Final),
-    /// The subject has no subscribers, so no worker serves the queue.
+    /// The subject has no subscribers, so no worker is serving the queue.
     NoResponders,
 }
 
@@ -73,9 +75,9 @@ pub enum RefusalReason {
     Busy,
     /// The worker is draining.
     Draining,
-    /// The request's time ran out before its call was sent to the database.
+    /// The request's time ran out before its call could be sent to the database.
     Expired,
-    /// The worker cannot use its database, or its claim was not answered in time.
+    /// The worker cannot use its database, or its claim did not receive a timely reply.
     Unavailable,
     /// An operator has paused the queue.
     Paused,
@@ -109,7 +111,7 @@ pub struct AnswerHead {
 pub struct Final {
     /// The HTTP status.
     pub status: u16,
-    /// The media type; empty if there is no body.
+    /// The media type. Empty if there is no body.
     pub content_type: Cow<'static, str>,
     /// The body, or its last part. The gateway does not parse it.
     pub body: Bytes,
@@ -119,11 +121,11 @@ pub struct Final {
     pub control: Option<Subject>,
     /// How the call ended, for metrics and logs.
     pub outcome: Outcome,
-    /// How the worker spent the time, if it reports that.
+    /// How the worker spent the time, if it reported this.
     pub phases: Option<Phases>,
-    /// Whether a dry run left no changes: it was rolled back, or never sent to the database.
+    /// Whether a dry run left no changes, because it was rolled back or never sent to the database.
     pub is_rolled_back: bool,
-    /// Response headers. The gateway forwards those that the endpoint declares.
+    /// Response headers. The gateway forwards the ones that the endpoint declares.
     pub headers: Vec<(ResponseHeader, String)>,
 }
 
@@ -148,12 +150,12 @@ impl Final {
     /// Returns the size of the response headers, in bytes.
     #[must_use]
     pub fn header_bytes(&self) -> usize {
-        // Each line also has a colon, a space and a line break.
+        // Each line also contains a colon, a space and a line break (two bytes).
         self.headers.iter().map(|(header, value)| header.as_str().len() + value.len() + 4).sum()
     }
 
-    /// Returns whether this may be the answer to a dry run: it was rolled back, or the status is
-    /// 500 or more.
+    /// Returns whether this can be the answer to a dry run. This is the case if the call was rolled
+    /// back or if the status is 500 or higher.
     #[must_use]
     pub fn is_valid_for_dry_run(&self) -> bool {
         self.is_rolled_back || self.status >= 500
@@ -176,7 +178,7 @@ impl Reply {
         }
     }
 
-    /// Returns the number of bytes of the body and of the response headers that the reply contains.
+    /// Returns the total size in bytes of the body and response headers in the reply.
     #[must_use]
     pub fn body_bytes(&self) -> usize {
         match self {

@@ -14,16 +14,16 @@ use super::{EnvelopeError, headers};
 const DRY_RUN: &str = "dry-run";
 /// The maximum length of a request id, principal, idempotency key or `traceparent`, in bytes.
 pub const TEXT_BYTES_MAX: usize = 256;
-/// The maximum length of `tracestate`, in bytes: the length that every receiver should propagate
-/// (W3C Trace Context §3.3.1.5).
+/// The maximum length of `tracestate` in bytes. W3C Trace Context §3.3.1.5 recommends that every receiver propagate at
+/// least this length.
 pub const TRACESTATE_BYTES_MAX: usize = 512;
 
-/// The remaining session time of a request without `Fjord-Timeout-Ms`. It is part of the protocol
-/// and independent of the configured default.
+/// The remaining session time of a request without `Fjord-Timeout-Ms`. This value is part of the protocol and does not
+/// depend on the configured default.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Precedes the JSON object in the payload of a dry run, so that a responder that ignores headers
-/// cannot mistake it for a request to execute.
+/// Precedes the JSON object in the payload of a dry run. A responder that ignores headers then cannot mistake the dry
+/// run for a request that is to be executed.
 const DRY_RUN_PREFIX: &[u8] = b"dry-run ";
 
 /// A request to a worker: the endpoint, the validated parameters, and the context of the call.
@@ -31,23 +31,23 @@ const DRY_RUN_PREFIX: &[u8] = b"dry-run ";
 pub struct Request {
     /// The endpoint.
     pub endpoint: EndpointId,
-    /// The request's id, the same in all attempts.
+    /// The request's id. It is the same in all attempts.
     pub request_id: Arc<str>,
-    /// The number of the attempt, from 1.
+    /// The number of the attempt, starting at 1.
     pub attempt: u32,
-    /// The session time that was left when the message was sent.
+    /// The session time that remained when the message was sent.
     pub timeout: Duration,
     /// Whether the request may be executed more than once.
     pub execution: Execution,
-    /// Whether the procedure's changes are to be rolled back. Such a request is executed at most
-    /// once, because effects outside the database cannot be rolled back.
+    /// Whether the changes made by the procedure must be rolled back. Such a request is executed at most once, because
+    /// effects outside the database cannot be rolled back.
     pub dry_run: bool,
-    /// The number of further requests that are waiting in the gateway for the same queue.
+    /// The number of further requests waiting in the gateway for the same queue.
     pub waiting: u32,
-    /// The number of parts that may be unacknowledged; 0 if the answer must not be streamed.
+    /// The maximum number of unacknowledged parts. 0 if the answer must not be streamed.
     pub window: u32,
-    /// The media type of the answer, without parameters. `None` means JSON or, if the endpoint does not have it, the first
-    /// media type that it has.
+    /// The media type of the answer, without parameters. `None` means JSON. If the endpoint does not produce JSON,
+    /// `None` means the first media type that it produces.
     pub accept: Option<String>,
     /// The name of the authenticated caller.
     pub principal: Option<String>,
@@ -57,12 +57,12 @@ pub struct Request {
     pub traceparent: Option<Arc<str>>,
     /// The `tracestate` of W3C Trace Context.
     pub tracestate: Option<String>,
-    /// The validated parameters, a JSON object.
+    /// The validated parameters as a JSON object.
     pub payload: Bytes,
 }
 
 impl Request {
-    /// Returns the key by which repetitions of the request are recognized, if its client has sent one.
+    /// Returns the key by which repetitions of the request are recognized, if the client sent one.
     #[must_use]
     pub fn key(&self) -> Option<RequestKey<'_>> {
         let principal = self.principal.as_deref();
@@ -74,12 +74,12 @@ impl Request {
     /// Encodes everything except the payload as headers.
     ///
     /// # Errors
-    /// Returns `HeaderError` if a value contains a control character, which the gateway prevents.
+    /// Returns `HeaderError` if a value contains a control character. The gateway prevents such values.
     pub fn headers(&self) -> Result<Headers, HeaderError> {
         let mut encoded = Headers::default();
         encoded.push(headers::ENDPOINT, self.endpoint.as_str())?;
         encoded.push(headers::REQUEST_ID, &*self.request_id)?;
-        // Headers that have their default value are omitted: each costs both sides a microsecond.
+        // Headers with default values are omitted, because each header costs both sides a microsecond.
         let timeout = millis(self.timeout);
         if timeout != DEFAULT_TIMEOUT.as_millis() {
             encoded.push(headers::TIMEOUT_MS, timeout.to_string())?;
@@ -125,11 +125,11 @@ impl Request {
 
     /// Parses a request. The sender is not trusted.
     ///
-    /// A sender other than a gateway may omit every header except the endpoint. The request is then
-    /// the first attempt, may be executed more than once, and has `DEFAULT_TIMEOUT`.
+    /// A sender other than a gateway may omit every header except the endpoint. The request is then treated as a first
+    /// attempt that may be executed more than once and has `DEFAULT_TIMEOUT`.
     ///
     /// # Errors
-    /// `EnvelopeError` names the first header that is missing or malformed.
+    /// Returns `EnvelopeError`, which names the first header that is missing or malformed.
     pub fn parse(from: &Headers, payload: Bytes) -> Result<Self, EnvelopeError> {
         let error = |header, expected| EnvelopeError { header, expected };
         let fields = RequestHeaders::read(from);
@@ -184,10 +184,10 @@ impl Request {
             timeout,
             execution,
             dry_run,
-            // A hint, so a value that cannot be parsed counts as zero.
+            // This is only a hint, so a value that cannot be parsed counts as zero.
             waiting: fields.waiting.and_then(|n| n.parse().ok()).unwrap_or_default(),
-            // Without a valid window the answer is not streamed. Nor is the answer to a dry run,
-            // because no part of it may reach the client before the rollback.
+            // Without a valid window, the answer is not streamed. The answer to a dry run is never streamed, because no
+            // part of it may reach the client before the rollback.
             window: fields.window.filter(|_| !dry_run).and_then(|n| n.parse().ok()).unwrap_or(0),
             accept: fields.accept.map(ToOwned::to_owned),
             principal: fields.principal.map(ToOwned::to_owned),
@@ -199,8 +199,8 @@ impl Request {
     }
 }
 
-/// Converts a remaining time to milliseconds, rounding up, so that a new session keeps its full
-/// time. Less than one millisecond becomes zero, because no worker can use it.
+/// Converts a remaining time to milliseconds. Rounds up, so that a new session keeps its full time. Less than one
+/// millisecond becomes zero, because no worker could use so little time.
 fn millis(left: Duration) -> u128 {
     let whole = left.as_millis();
     if whole == 0 { 0 } else { left.as_micros().div_ceil(1000) }
@@ -308,7 +308,7 @@ mod tests {
         assert!(serde_json::from_slice::<serde_json::Value>(&dry_run.body()).is_err());
         let headers = dry_run.headers().unwrap();
         assert_eq!(headers.get(headers::EXECUTION), Some("dry-run"));
-        // A message with only the header or only the prefix is rejected, not executed for real.
+        // A message that has only the header or only the prefix is rejected. It must not be executed.
         let header_only = Request::parse(&headers, dry_run.payload.clone()).unwrap_err();
         let prefix_only =
             Request::parse(&request(0).headers().unwrap(), dry_run.body()).unwrap_err();

@@ -1,11 +1,11 @@
-//! The id of a worker: a token of its control subjects, `<prefix>.w.<queue>.<worker>.…`.
+//! The id of a worker. It is a token in the worker's control subjects, `<prefix>.w.<queue>.<worker>.…`.
 
 use std::fmt;
 use std::ops::Range;
 
 use crate::message::Subject;
 
-/// The token after the prefix in the subjects of workers.
+/// The token that follows the prefix in the subjects of workers.
 pub const WORKERS_TOKEN: &str = "w";
 
 /// The maximum length of an id, in bytes.
@@ -14,14 +14,14 @@ const ID_BYTES_MAX: usize = 64;
 /// A worker's id, taken from one of its control subjects.
 #[derive(Clone)]
 pub struct WorkerId {
-    /// The whole subject: its text is reference-counted, so keeping it copies nothing.
+    /// The whole subject. Its text is reference-counted, so keeping it copies nothing.
     control: Subject,
     id: Range<usize>,
 }
 
 impl WorkerId {
-    /// Extracts the id from a control subject. Returns `None` unless the subject is below
-    /// `workers`, the prefix of the subjects of a queue's workers. Only they may subscribe below it.
+    /// Extracts the id from a control subject. Returns `None` unless the subject is below `workers`, the prefix of the
+    /// subjects of a queue's workers. Only these workers may subscribe below it.
     #[must_use]
     pub fn parse(control: &Subject, workers: &Subject) -> Option<Self> {
         let text = control.as_str();
@@ -33,7 +33,7 @@ impl WorkerId {
         is_valid.then(|| Self { control: control.clone(), id: start..start + id.len() })
     }
 
-    /// Returns the control subject that the id was taken from.
+    /// Returns the control subject from which the id was taken.
     #[must_use]
     pub fn control(&self) -> &Subject {
         &self.control

@@ -1,4 +1,4 @@
-//! Tests the order with random waiters that join, are served, leave and return.
+//! Tests the order with random waiters that join, leave, are served or are put back.
 
 use proptest::prelude::*;
 
@@ -43,7 +43,7 @@ fn an_endless_stream_of_new_owners_starves_nobody() {
     assert_eq!(served_at, [0, 2, 5]);
 }
 
-/// The first 29 of 30 waiters give up, as when a page is reloaded.
+/// The first 29 of 30 waiters give up, as happens when a page is reloaded.
 #[test]
 fn an_owner_whose_waiters_leave_keeps_its_turn() {
     let mut order = Order::default();
@@ -116,7 +116,7 @@ fn the_estimate_follows_the_length_of_the_rounds() {
         }
         assert!(order.serve_first().is_some() && order.serve_first().is_some());
     }
-    // One in three waiters was a's, and four of its ten are left.
+    // Every third waiter served belonged to `a`, and four of the ten waiters of `a` are left.
     assert_eq!(order.ahead_of_new('a'), 3 * 5 - 1);
     assert!(order.serve_first().is_some());
     assert_eq!(order.ahead_of_new('a'), 3 * 4 - 1);
@@ -130,11 +130,11 @@ enum Step {
     Serve,
     /// The nth waiter leaves.
     Leave(usize),
-    /// The first waiter leaves the order for an attempt.
+    /// The first waiter is taken for an attempt.
     TakeFirst,
-    /// The nth waiter leaves the order for an attempt.
+    /// The nth waiter is taken for an attempt.
     Take(usize),
-    /// A worker refuses the nth attempt.
+    /// A worker refuses the nth attempt, and the waiter is put back.
     Return(usize),
     /// A worker accepts the nth attempt.
     Accept(usize),
@@ -154,7 +154,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..300)
 }
 
-/// The owners by turn, each with its waiters in order of arrival.
+/// The owners in the order of their turns, each with its waiters in order of arrival.
 #[derive(Debug, Default)]
 struct Turns(Vec<(char, Vec<u32>)>);
 
@@ -195,12 +195,13 @@ fn nth(order: &Order, n: usize) -> Option<(FairPosition<char>, u32)> {
     order.iter().nth(n).map(|(position, number)| (position, *number))
 }
 
-/// Counts how often an owner that waits is overtaken by each other one.
+/// Counts how often a waiting owner is overtaken by every other owner.
 #[derive(Debug, Default)]
 struct Overtaken {
-    /// The step since which each owner waits for its turn.
+    /// The step at which each owner started waiting for its turn.
     since: HashMap<char, u32>,
-    /// By the owner that waits and the one that was served.
+    /// The number of times that a waiting owner was overtaken, keyed by the waiting owner and the owner that was
+    /// served.
     times: HashMap<(char, char), i32>,
 }
 
@@ -214,7 +215,7 @@ struct TakenWaiter {
 }
 
 impl Overtaken {
-    /// Begins a new turn of the owners that have joined, and ends that of owners without waiters.
+    /// Starts a turn for each owner that has joined, and ends the turns of owners without waiters.
     fn update(&mut self, order: &Order, step: u32) {
         self.since.retain(|owner, _| order.owners.contains_key(owner));
         self.times.retain(|(waits, _), _| order.owners.contains_key(waits));
@@ -231,7 +232,8 @@ impl Overtaken {
         }
     }
 
-    /// A waiter that returns has not been served, so its owner may be served once more, unless it was not its turn anyway.
+    /// Handles a waiter that was put back. It has not been served, so its owner may be served once more. If the attempt
+    /// was out of turn, this applies only to owners that have started waiting since the attempt.
     fn give_back(&mut self, attempt: TakenWaiter) {
         let returned = attempt.position.owner;
         for (waits, since) in &self.since {
@@ -314,7 +316,7 @@ proptest! {
         }
     }
 
-    /// Without new waiters, the estimate is at most one round too high.
+    /// If no waiters are added, the estimate is at most one round too high.
     #[test]
     fn the_estimate_is_the_number_of_waiters_served_before_a_new_one(
         owners in prop::collection::vec(prop::char::range('a', 'f'), 1..100)

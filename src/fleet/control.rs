@@ -1,5 +1,5 @@
-//! Operators' commands to the fleet, on `<prefix>.control` and below. Every process that a command
-//! concerns reports in its reply whether it succeeded.
+//! Receives operators' commands to the fleet, on `<prefix>.control` and the subjects below it. Every process to which a
+//! command applies reports in its reply whether it succeeded.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ pub use receiver::{CommandReceiver, ReceivedCommand};
 
 use stall::StallDetector;
 
-/// The maximum number of commands that wait until the process has executed the previous ones.
+/// The maximum number of commands that wait while the process executes earlier ones.
 const COMMANDS_MAX: usize = 8;
 /// The maximum size of a request in bytes.
 const REQUEST_BYTES_MAX: usize = 16 << 10;
@@ -39,18 +39,18 @@ const REQUEST_BYTES_MAX: usize = 16 << 10;
 const LINES_MAX: usize = 20;
 /// The maximum length of a line in characters.
 const LINE_CHARS_MAX: usize = 500;
-/// The maximum length in characters of the text that names the sender.
+/// The maximum length in characters of the text that identifies the sender.
 const SENDER_CHARS_MAX: usize = 100;
-/// The longest time that a process takes to execute a command.
+/// The maximum time for executing a command.
 const TIMEOUT_MAX: Duration = Duration::from_mins(10);
 
-/// The result of a command: notes, or the reasons why it failed.
+/// The result of a command: notes if it succeeded, or the reasons why it failed.
 pub type ControlResult = Result<Vec<String>, Vec<String>>;
 
-/// Adds the result of another part of a command.
+/// Combines the results of two parts of a command.
 ///
 /// # Errors
-/// The reasons why either part failed.
+/// Returns the reasons why either part failed.
 pub fn also(result: ControlResult, other: Result<(), String>) -> ControlResult {
     let Err(fault) = other else { return result };
     let mut faults = result.err().unwrap_or_default();
@@ -58,7 +58,7 @@ pub fn also(result: ControlResult, other: Result<(), String>) -> ControlResult {
     Err(faults)
 }
 
-/// The data that a reply to the sender of a command needs.
+/// The data needed to reply to the sender of a command.
 #[derive(Debug)]
 pub struct CommandAnswer {
     request: ControlRequest<()>,
@@ -68,10 +68,10 @@ pub struct CommandAnswer {
     transport: Arc<dyn Transport>,
 }
 
-/// Subscribes to commands until the transport closes. The receiver gets those that concern this process.
+/// Subscribes to commands until the transport closes. The returned receiver yields those that apply to this process.
 ///
 /// # Errors
-/// `TransportError` if the subscription fails.
+/// Returns `TransportError` if the subscription fails.
 pub async fn serve(
     member: &Arc<FleetMember>,
     transport: &Arc<dyn Transport>,
@@ -100,7 +100,7 @@ pub async fn serve(
     Ok(CommandReceiver { commands, tasks: tasks.clone() })
 }
 
-/// Receives commands, and passes those that concern this process on to it.
+/// Receives commands and forwards those that apply to this process.
 struct CommandIntake {
     member: Arc<FleetMember>,
     transport: Arc<dyn Transport>,
@@ -110,14 +110,14 @@ struct CommandIntake {
 }
 
 impl CommandIntake {
-    /// Checks periodically whether this process was suspended. Never returns.
+    /// Periodically checks whether this process was suspended. Never returns.
     async fn detect_stalls(&self) {
         let mut checks = interval(stall::CHECK_INTERVAL);
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let _at = checks.tick().await;
-            // Messages that the server had sent earlier arrive before the confirmation, and are
-            // read within another interval.
+            // Messages that the server sent before it confirmed the flush arrive before the confirmation. They are read
+            // within one more interval.
             if self.stalls.check(Instant::now()) && self.transport.flush().await.is_ok() {
                 let flushed_at = Instant::now();
                 sleep(stall::CHECK_INTERVAL).await;
@@ -163,8 +163,8 @@ impl CommandIntake {
             let fault = format!("version {version} does not know this command");
             return answer.send(Err(vec![fault])).await;
         };
-        // NATS permissions restrict who may publish to a subject, and therefore who may send which
-        // commands.
+        // NATS permissions restrict who may publish to a subject. A command must therefore arrive on its own subject,
+        // so that these permissions also restrict who may send the command.
         let expected = self.member.identity.prefix.join(command.subject_tokens());
         if expected.as_ref().ok() != Some(&subject) {
             let fault =
@@ -179,7 +179,8 @@ impl CommandIntake {
         }
     }
 
-    /// Executes a command that does not depend on the role, or passes it on. If it cannot be executed, replies with the reason.
+    /// Executes a command that does not depend on the role, or forwards any other. If forwarding fails, replies with
+    /// the reason.
     async fn start(&self, received: ReceivedCommand) {
         if let ControlCommand::SetLogFilter { filter, duration_ms } = &received.command {
             let duration = Duration::from_millis(*duration_ms);
@@ -188,7 +189,7 @@ impl CommandIntake {
         }
         if let Err(rejected) = self.sender.try_send(received) {
             let (rejected, result) = match rejected {
-                // A process that drains does not read its files again, and must not make a reload fail.
+                // A draining process does not reload its files, but it must not make a reload fail.
                 TrySendError::Closed(rejected) => (rejected, Ok(vec!["it is draining".to_owned()])),
                 TrySendError::Full(rejected) => {
                     (rejected, Err(vec!["it is still executing other commands".to_owned()]))
@@ -209,30 +210,30 @@ fn parse(payload: &Bytes) -> Result<ControlRequest<Value>, String> {
     Ok(ControlRequest { id, by, ..request })
 }
 
-/// Removes control characters from a text, and limits its length.
+/// Removes control characters from text and limits its length.
 fn line(text: &str, chars_max: usize) -> String {
     text.chars().filter(|c| !c.is_control()).take(chars_max).collect()
 }
 
 impl CommandAnswer {
-    /// Returns the user and host of the sender, as the request names them.
+    /// Returns the user and host of the sender, as stated in the request.
     #[must_use]
     pub fn by(&self) -> &str {
         &self.request.by
     }
 
-    /// Records in the log that the command has changed a queue.
+    /// Logs that the command has changed a queue.
     pub fn log_queue_change(&self, queue: &str, before: &str, after: &str) {
         let (by, request) = (&self.request.by, &self.request.id);
         tracing::info!(queue, before, after, by, request, "an operator has changed a queue");
     }
 
-    /// Sends the result of the command, and records it in the log.
+    /// Sends and logs the result of the command.
     pub async fn send(self, result: ControlResult) {
         self.send_changed(result, Vec::new()).await;
     }
 
-    /// Like `send`, with the queues to which the command was applied.
+    /// Like `send`, but also reports the queues to which the command was applied.
     pub async fn send_changed(self, result: ControlResult, changed: Vec<String>) {
         let (faults, notes) = match result {
             Ok(notes) => (Vec::new(), notes),
@@ -272,7 +273,7 @@ impl CommandAnswer {
     }
 }
 
-/// Limits the number of lines and their length.
+/// Limits the number of lines and the length of each line.
 fn bounded(lines: Vec<String>) -> Vec<String> {
     let more = lines.len().saturating_sub(LINES_MAX);
     let cut = |line: String| match line.char_indices().nth(LINE_CHARS_MAX) {

@@ -1,30 +1,31 @@
-//! The headroom of a pool of workers: how many workers it has beyond those that its load needs.
+//! The headroom of a pool of workers: the number of workers that it has beyond those that its load requires.
 
 use crate::telemetry::{count_as_f64, snapshot};
 
-/// The largest share of its slots that a queue should use, so that waits stay short. The recording rules use the same
-/// value.
+/// The target share of a queue's slots that are in use. Above this share, waits become long. The recording rules use
+/// the same value.
 pub const TARGET_UTILIZATION: f64 = 0.8;
 
-/// Compensates for rounding before a number of workers is rounded up.
+/// Subtracted before the number of workers is rounded up, to compensate for rounding errors.
 const ROUNDING: f64 = 1e-9;
 
-/// The load of a queue, and the slots that the workers of a pool have for it.
+/// The load of a queue, and the slots that a pool's workers have for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct QueueLoad {
-    /// The requests that arrive per second; NaN if that is not known. A request that is refused and sent again counts once.
+    /// The number of requests that arrive per second. NaN if unknown. A request that is refused and sent again counts
+    /// once.
     pub arrivals_per_second: f64,
-    /// The mean time in seconds that a call occupies its slot; `None` if no call has ended.
+    /// The mean time in seconds for which a call occupies its slot. `None` if no call has ended.
     pub call_seconds: Option<f64>,
-    /// The calls in progress and the requests that wait. Used if no call has ended.
+    /// The number of calls in progress and waiting requests. Used if no call has ended.
     pub in_progress: f64,
-    /// The slots of all workers of the pool.
+    /// The total number of slots in the pool's workers.
     pub slots: f64,
 }
 
 impl QueueLoad {
-    /// Returns the number of slots that the load occupies, even if there are fewer, by Little's law. `None` if it is not known
-    /// how many requests arrive.
+    /// Returns the number of slots that the load occupies, by Little's law. The result can exceed the number of
+    /// existing slots. `None` if the arrival rate is unknown.
     #[must_use]
     pub fn slots_occupied(&self) -> Option<f64> {
         let occupied = |seconds| self.arrivals_per_second * seconds;
@@ -32,7 +33,8 @@ impl QueueLoad {
         is_known.then(|| self.call_seconds.map_or(self.in_progress, occupied))
     }
 
-    /// Returns the number of slots of which the load occupies `TARGET_UTILIZATION`. `None` if the load is not known.
+    /// Returns the number of slots at which the load occupies the share `TARGET_UTILIZATION`. `None` if the load is
+    /// unknown.
     #[must_use]
     pub fn slots_needed(&self) -> Option<f64> {
         let occupied = self.slots_occupied()?;
@@ -40,21 +42,21 @@ impl QueueLoad {
     }
 }
 
-/// The workers that a pool has and needs.
+/// The number of workers that a pool has, and the number that it needs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Headroom {
     /// The number of workers.
     pub workers: u64,
-    /// The number of workers with which no queue uses more than `TARGET_UTILIZATION` of its slots. At least 1.
+    /// The number of workers at which no queue uses more than `TARGET_UTILIZATION` of its slots. At least 1.
     pub workers_needed: u64,
-    /// The share of the slots of the busiest queue that the load occupies; above 1 if there are too few slots.
+    /// The share of the busiest queue's slots that the load occupies. Above 1 if there are too few slots.
     pub load: f64,
 }
 
 impl Headroom {
-    /// Computes the headroom of a pool. Queues without slots are ignored, because additional workers would not serve them
-    /// either. Returns `None` without workers, because it is not known how many slots a worker would have, and if the load of a
-    /// queue is not known, because it might be the busiest.
+    /// Computes the headroom of a pool. Queues without slots are ignored, because additional workers would not serve
+    /// them either. Returns `None` if there are no workers, because the number of slots per worker is then unknown.
+    /// Also returns `None` if the load of a queue is unknown, because that queue might be the busiest.
     #[must_use]
     pub fn new(workers: u64, queues: impl IntoIterator<Item = QueueLoad>) -> Option<Self> {
         if workers == 0 {
@@ -69,7 +71,7 @@ impl Headroom {
         Some(Self { workers, workers_needed, load })
     }
 
-    /// Returns the number of workers that are not needed; negative if there are too few.
+    /// Returns the number of workers that are not needed. The number is negative if there are too few workers.
     #[must_use]
     pub fn workers_free(&self) -> i64 {
         let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);

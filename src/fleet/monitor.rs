@@ -1,8 +1,8 @@
-//! Collects the state of the fleet for the page of the admin listener, while somebody is viewing
-//! it.
+//! Collects the state of the fleet for the page of the admin listener while somebody is viewing it.
 //!
-//! Every process answers each query, so a query costs more in a larger fleet, and each process that has a page could send
-//! them. Therefore nothing is collected before the page is opened, and collection ends `LINGER` after the last request.
+//! Every process answers each query, so a query costs more in a larger fleet. Moreover, every process that serves the
+//! page can send queries. Therefore, collection starts only when the page is opened, and ends `LINGER` after the last
+//! request.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -30,18 +30,19 @@ const HISTORY_TIME: Duration = Duration::from_mins(15);
 const INTERVAL: Duration = Duration::from_secs(5);
 /// The time between the first two queries, from which the first rates are computed.
 const INTERVAL_FIRST: Duration = Duration::from_secs(1);
-/// The time for which the collection continues after the last request for its data, so that the history of a page that is
-/// opened again has no gap.
+/// How long collection continues after the last request for its data. The history then has no gap if the page is opened
+/// again.
 const LINGER: Duration = HISTORY_TIME;
-/// The longest wait for the reports of the fleet.
+/// The maximum time to wait for the reports of the fleet.
 const QUERY_TIME_MAX: Duration = Duration::from_secs(3);
-/// The age at which the earlier report of a process is too old to describe the current state: two replies may be missing.
+/// The age at which the earlier report of a process is considered outdated. Two consecutive replies of the process may
+/// be missing before the report reaches this age.
 const REPORT_AGE_MAX: Duration = Duration::from_secs(15);
-/// The maximum total size of the reports in bytes. Up to two sets of them are in memory, and the earlier reports of some processes
-/// that have not replied since.
+/// The maximum total size of the reports in bytes. Memory holds up to two sets of reports, and the earlier reports of
+/// some processes that have not replied since.
 const REPORT_BYTES_MAX: usize = 16 << 20;
 
-/// A function that returns the data of the page as JSON, with the history of one queue or of the whole fleet. It does
+/// A function that returns the data for the page as JSON, with the history of one queue or of the whole fleet. It does
 /// not block.
 pub type DocumentSource = Arc<dyn Fn(Option<&str>) -> Vec<u8> + Send + Sync>;
 
@@ -64,23 +65,23 @@ struct State {
 /// The data that is discarded when the collection ends.
 #[derive(Default)]
 struct Collected {
-    /// The reports from which the next rates are computed. `None` before the first query, and during an evaluation.
+    /// The reports from which the next rates are computed. `None` before the first query and during an evaluation.
     baseline: Option<Baseline>,
     view: Option<FleetView>,
-    /// Whether the view contains the reports of other processes.
+    /// Whether the view includes reports of other processes.
     is_fleet: bool,
     /// When the view was computed.
     sampled_at: Option<Instant>,
     /// The reason why the last query failed.
     failure: Option<String>,
-    /// Whether there were more reports than the limits permit.
+    /// Whether there were more reports than the limits allow.
     is_cut_off: bool,
     history: FleetHistory,
     members: KnownMembers,
 }
 
-/// Creates a monitor, which collects nothing until its data is requested, and returns the source of the data. If
-/// `covers_fleet` is false, the monitor never sends a query, and its data contains only this process.
+/// Creates a monitor and returns the source of its data. The monitor collects nothing until its data is requested. If
+/// `covers_fleet` is false, it never sends a query, and its data covers only this process.
 pub fn start(
     member: &Arc<FleetMember>,
     covers_fleet: bool,
@@ -99,7 +100,8 @@ pub fn start(
 }
 
 impl FleetMonitor {
-    /// Returns the data for the page as JSON, with the history of one queue or of the whole fleet. Starts the collection.
+    /// Returns the data for the page as JSON, with the history of one queue or of the whole fleet. Starts collection if
+    /// it is not running.
     fn document(&self, queue: Option<&str>) -> Vec<u8> {
         let now = Instant::now();
         let mut state = self.state();
@@ -142,7 +144,7 @@ impl FleetMonitor {
     async fn sample(self: &Arc<Self>) {
         let asked = if self.covers_fleet { self.query().await.map(Some) } else { Ok(None) };
         let monitor = Arc::clone(self);
-        // Reading the reports of a large fleet takes several milliseconds.
+        // Parsing the reports of a large fleet takes several milliseconds.
         let recorded = tokio::task::spawn_blocking(move || monitor.record(asked)).await;
         if let Err(error) = recorded {
             tracing::error!(%error, "cannot evaluate the reports of the fleet");
@@ -165,7 +167,7 @@ impl FleetMonitor {
         Ok(replies)
     }
 
-    /// Records the replies to a query; `None` for this process alone.
+    /// Records the replies to a query. `None` records only this process.
     fn record(&self, asked: Result<Option<Replies>, String>) {
         let replies = asked.as_ref().ok().and_then(Option::as_ref);
         let mut reports = replies.map_or_else(Vec::new, |replies| query::parse(&replies.messages));
@@ -180,7 +182,7 @@ impl FleetMonitor {
         let collected = &mut state.collected;
         collected.failure = asked.err();
         if collected.failure.is_some() && collected.is_fleet {
-            // The last view of the fleet is more useful than a view of this process alone.
+            // The previous view of the fleet is more useful than a view of this process alone.
             collected.history.add_gap(now);
             collected.baseline = baseline;
             return;
@@ -200,7 +202,7 @@ impl FleetMonitor {
         collected.baseline = Some(baseline);
     }
 
-    /// Adds the report of this process, unless its reply has arrived.
+    /// Adds the report of this process if its reply has not arrived.
     fn add_own_report(&self, reports: &mut Vec<Report>) {
         let own = self.member.report();
         if !reports.iter().any(|report| report.id == own.id) {

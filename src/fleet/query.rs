@@ -1,4 +1,4 @@
-//! Queries to the whole fleet on `<prefix>.status`. Every process replies with its report.
+//! Queries the whole fleet on `<prefix>.status`. Every process replies with its report.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,16 +14,16 @@ use crate::telemetry::conditions::{self, ConditionKind};
 
 use super::{FleetMember, Report};
 
-/// The token after the prefix in the subject of queries.
+/// The token that follows the prefix in the subject of queries.
 pub const STATUS_TOKEN: &str = "status";
 
-/// The maximum number of replies that are collected.
+/// The maximum number of collected replies.
 const REPLIES_MAX: usize = 1_000;
-/// The maximum total size of all replies to a command's query in bytes.
+/// The maximum total size in bytes of all replies to a command's query.
 const BYTES_MAX: usize = 64 << 20;
-/// The time without a reply after which a query ends. A process replies within milliseconds.
+/// A query ends after this time without a reply. A process normally replies within milliseconds.
 const SILENCE: Duration = Duration::from_millis(500);
-/// The time that replaces `SILENCE` once the expected number of replies has arrived.
+/// Replaces `SILENCE` once the expected number of replies has arrived.
 const SILENCE_COMPLETE: Duration = Duration::from_millis(100);
 
 /// Logged when replies begin to omit queues. `fjord status` shows how many.
@@ -32,7 +32,7 @@ const QUEUES_OMITTED: ConditionKind = ConditionKind::new("status replies omit qu
 /// The number of queries so far. Each has its own inbox.
 static QUERIES: AtomicU64 = AtomicU64::new(0);
 
-/// Subscribes, and answers queries one at a time until the transport closes.
+/// Subscribes to queries and answers them one at a time until the transport closes.
 ///
 /// # Errors
 /// Returns `TransportError` if the subscription fails.
@@ -83,16 +83,16 @@ async fn send(
 /// The limits of a query.
 #[derive(Clone, Copy, Debug)]
 pub struct QueryLimits {
-    /// The number of replies after which the query does not wait for long; 0 if unknown.
+    /// The number of replies after which the query ends sooner. 0 if unknown.
     pub expected: usize,
-    /// The longest wait.
+    /// The maximum duration of the query.
     pub time: Duration,
     /// The maximum total size of the replies in bytes.
     pub bytes: usize,
 }
 
 impl QueryLimits {
-    /// Returns the limits for the query of a command.
+    /// Returns the limits for a query sent by a command.
     #[must_use]
     pub fn of_command(expected: usize, time: Duration) -> Self {
         Self { expected, time, bytes: BYTES_MAX }
@@ -102,13 +102,13 @@ impl QueryLimits {
 /// The replies to a query.
 #[derive(Debug, Default)]
 pub struct Replies {
-    /// The replies, in the order of their arrival.
+    /// The replies, in order of arrival.
     pub messages: Vec<Message>,
-    /// Whether there were more replies than the limits permit.
+    /// Whether there were more replies than the limits allow.
     pub is_cut_off: bool,
 }
 
-/// Queries the fleet and returns the replies, which `parse` reads. Cancel safe.
+/// Queries the fleet and returns the replies, which can be passed to `parse`. Cancel safe.
 ///
 /// # Errors
 /// Returns `TransportError` if the query cannot be sent. A query without replies is not an error.
@@ -121,7 +121,7 @@ pub async fn query(
     request_many(transport, query, limits).await
 }
 
-/// Returns the reports in the replies to a query, sorted by role, host and id. Malformed reports are skipped.
+/// Parses the reports in the replies to a query and sorts them by role, host and id. Malformed reports are skipped.
 #[must_use]
 pub fn parse(replies: &[Message]) -> Vec<Report> {
     let mut reports = Vec::with_capacity(replies.len());
@@ -140,9 +140,8 @@ pub fn sort(reports: &mut [Report]) {
     reports.sort_by(|a, b| (&a.role, &a.host, &a.id).cmp(&(&b.role, &b.host, &b.id)));
 }
 
-/// Publishes a query and collects replies from several processes. Ends when no reply has arrived
-/// for `SILENCE`, or for `SILENCE_COMPLETE` once the expected number of replies has arrived, or when
-/// a limit is reached. Cancel safe.
+/// Publishes a query and collects replies from several processes. Ends when no reply has arrived for `SILENCE`, or for
+/// `SILENCE_COMPLETE` once the expected number of replies has arrived. Also ends when a limit is reached. Cancel safe.
 ///
 /// # Errors
 /// Returns `TransportError` if the query cannot be sent. A query without replies is not an error.
@@ -175,11 +174,10 @@ pub async fn request_many(
     Ok(replies)
 }
 
-/// Publishes a query and passes the replies to `add` until it returns true, or until `limit` at the
-/// latest. Cancel safe.
+/// Publishes a query and passes each reply to `add`. Ends when `add` returns true or after `limit`. Cancel safe.
 ///
 /// # Errors
-/// `TransportError` if the query cannot be sent. A query without replies is not an error.
+/// Returns `TransportError` if the query cannot be sent. A query without replies is not an error.
 pub async fn request_until(
     transport: &dyn Transport,
     query: Message,
@@ -196,7 +194,7 @@ pub async fn request_until(
     Ok(())
 }
 
-/// The replies to a query, one by one, limited in number and size.
+/// An iterator over the replies to a query. Their number and size are limited.
 #[derive(Debug)]
 pub(super) struct ReplyStream {
     incoming: Box<dyn Subscription>,
@@ -208,7 +206,7 @@ impl ReplyStream {
     /// Publishes a query.
     ///
     /// # Errors
-    /// `TransportError` if the query cannot be sent.
+    /// Returns `TransportError` if the query cannot be sent.
     pub(super) async fn request(
         transport: &dyn Transport,
         query: Message,
@@ -216,7 +214,7 @@ impl ReplyStream {
         Ok(Self { incoming: send_query(transport, query).await?, number: 0, bytes: 0 })
     }
 
-    /// Returns the next reply; `None` if nobody replies, or after too many replies. Cancel safe.
+    /// Returns the next reply. Returns `None` if no process can reply, or if there were too many replies. Cancel safe.
     pub(super) async fn next(&mut self) -> Option<Message> {
         let message = self.incoming.next().await?;
         self.number += 1;
@@ -226,7 +224,7 @@ impl ReplyStream {
     }
 }
 
-/// Publishes a query, and returns the subscription to its replies.
+/// Publishes a query and returns the subscription to its replies.
 async fn send_query(
     transport: &dyn Transport,
     query: Message,

@@ -1,5 +1,4 @@
-//! The report of one process, with counts since its start. The counts come from the same metrics as
-//! `/metrics`.
+//! The report of one process, with counts since its start. The counts come from the same metrics as `/metrics`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +19,7 @@ pub use diagnosis::{DeliveryReport, OffersReport};
 /// The file in which Linux describes this process.
 const STATUS_FILE: &str = "/proc/self/status";
 
-/// The state of a process at one moment.
+/// The state of a process at a point in time.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Report {
@@ -32,14 +31,13 @@ pub struct Report {
     pub host: String,
     /// The version of fjord.
     pub version: String,
-    /// The start time (RFC 3339).
+    /// The start time in RFC 3339 format.
     pub started: String,
-    /// The time since the process started. The difference between two reports is the time between
-    /// them.
+    /// The time since the process started. Subtracting the values of two reports gives the time between them.
     pub uptime_seconds: f64,
     /// The parts that are not ready, each with the reason.
     pub not_ready: BTreeMap<String, String>,
-    /// The pool that a worker belongs to (`worker.pool`).
+    /// The pool to which a worker belongs (`worker.pool`).
     pub pool: String,
     /// The number of requests or calls in progress.
     pub in_flight: u64,
@@ -51,10 +49,10 @@ pub struct Report {
     pub memory_bytes: Option<u64>,
     /// The queues.
     pub queues: Vec<QueueReport>,
-    /// The requests that a gateway answered before it gave them a queue, such as those without valid credentials. The name is
-    /// empty.
+    /// The requests that a gateway answered without choosing a queue, such as those without valid credentials. The
+    /// `name` of this entry is empty.
     pub without_queue: QueueReport,
-    /// The queues of endpoints with several queues, in a gateway.
+    /// The queues of a gateway's endpoints that have several queues.
     pub weighted_queues: Vec<WeightedQueueReport>,
     /// The databases of a worker.
     pub databases: Vec<DatabaseReport>,
@@ -66,13 +64,14 @@ pub struct Report {
     pub weighted_queues_omitted: u64,
 }
 
-/// One queue in one process.
+/// A queue in one process.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct QueueReport {
     /// The name.
     pub name: String,
-    /// The number of calls that a worker has finished, or of requests that a gateway has given to the queue and answered.
+    /// The number of calls that a worker has finished, or of requests that a gateway has assigned to the queue and
+    /// answered.
     pub calls: u64,
     /// The number of those calls or requests that failed.
     pub errors: u64,
@@ -80,13 +79,13 @@ pub struct QueueReport {
     pub stopped: u64,
     /// The outcome of the last failure, if known.
     pub last_error: String,
-    /// How long calls occupied a slot (worker) or requests took (gateway).
+    /// How long calls occupied a slot (in a worker) or requests took (in a gateway).
     pub times: Distribution,
     /// The slots, in a worker.
     pub slots: Option<SlotsReport>,
     /// The demand, in a gateway.
     pub demand: Option<DemandReport>,
-    /// The requests that have been sent, in a gateway.
+    /// The state of requests that a gateway has sent to workers.
     pub delivery: Option<DeliveryReport>,
     /// The offers of slots, in a worker.
     pub offers: Option<OffersReport>,
@@ -104,11 +103,11 @@ pub struct SlotsReport {
     pub waiting: u64,
     /// The total time that calls have held slots, in seconds.
     pub used_seconds: f64,
-    /// The total time without a free slot, in seconds.
+    /// The total time during which no slot was free, in seconds.
     pub full_seconds: f64,
     /// Whether the worker is a member of the queue group.
     pub is_served: bool,
-    /// The number of slots in the configuration, which an operator may have overridden in `limit`. `None` if the worker's version
+    /// The configured number of slots. An operator may have overridden it in `limit`. `None` if the worker's version
     /// does not report it.
     pub limit_configured: Option<u64>,
     /// Whether an operator has paused the queue.
@@ -123,11 +122,11 @@ pub struct DemandReport {
     pub arrivals: u64,
     /// The number of requests that are waiting for a slot.
     pub waiting: u64,
-    /// How long requests waited until a worker accepted them.
+    /// How long requests waited for a worker to accept them.
     pub waits: Distribution,
 }
 
-/// One of several queues of an endpoint in a gateway.
+/// One queue of an endpoint that has several, in a gateway.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct WeightedQueueReport {
@@ -137,19 +136,20 @@ pub struct WeightedQueueReport {
     pub queue: String,
     /// The current weight.
     pub weight: u64,
-    /// The weight in the catalogue, which a reload and a restart restore.
+    /// The weight in the catalogue. A reload or a restart restores it.
     pub catalogue_weight: u64,
-    /// The number of requests of the endpoint that were given this queue and have been answered.
+    /// The number of the endpoint's requests that were assigned to this queue and have been answered.
     pub requests: u64,
-    /// The number of those answered with a status of 400 to 498. (499 means that the client has disconnected.)
+    /// The number of the endpoint's requests to this queue that were answered with a status of 400 to 498. (499 means
+    /// that the client has disconnected.)
     pub client_errors: u64,
-    /// The number of those answered with a status of 500 to 599.
+    /// The number of the endpoint's requests to this queue that were answered with a status of 500 to 599.
     pub server_errors: u64,
     /// How long the requests took.
     pub times: Distribution,
 }
 
-/// One database in a worker.
+/// A database used by one worker.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DatabaseReport {
@@ -162,7 +162,7 @@ pub struct DatabaseReport {
 }
 
 impl Report {
-    /// Creates a report that contains only the identity.
+    /// Creates a report that contains only the identity of the process.
     #[must_use]
     pub fn new(identity: &ProcessIdentity) -> Self {
         Self {
@@ -195,7 +195,7 @@ fn memory_bytes() -> Option<u64> {
     resident_bytes(&std::fs::read_to_string(STATUS_FILE).ok()?)
 }
 
-/// Returns the resident set size in Linux's description of a process, in bytes.
+/// Returns the resident set size in bytes from Linux's description of a process.
 fn resident_bytes(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;

@@ -1,5 +1,5 @@
-//! Implements the NATS service API (ADR-32): answers `$SRV.PING`, `.INFO` and `.STATS`, so that
-//! tools such as `nats micro` see gateways and workers.
+//! Implements the NATS service API (ADR-32). Answers `$SRV.PING`, `.INFO` and `.STATS`, so that
+//! tools such as `nats micro` can see gateways and workers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,7 +39,8 @@ impl ServiceRequest {
         }
     }
 
-    /// Returns the subjects of the request: for all services, this name, and this process.
+    /// Returns the subjects of the request: one for all services, one for services with this name,
+    /// and one for this process.
     fn subjects(self, identity: &ProcessIdentity) -> [String; 3] {
         let (request, name, id) = (self.token(), name(identity.role), &identity.id);
         [
@@ -50,7 +51,7 @@ impl ServiceRequest {
     }
 }
 
-/// Returns the name of the service. The API permits letters, digits, `-` and `_`.
+/// Returns the name of the service. The API permits only letters, digits, `-` and `_`.
 fn name(role: Role) -> &'static str {
     match role {
         Role::Gateway => "fjord-gateway",
@@ -122,7 +123,7 @@ struct EndpointStats<'a> {
     num_requests: u64,
     num_errors: u64,
     last_error: &'a str,
-    /// The total time in nanoseconds; the average below has the same unit.
+    /// The total time in nanoseconds. The average below has the same unit.
     processing_time: u64,
     average_processing_time: u64,
     data: Value,
@@ -149,7 +150,7 @@ fn subject(prefix: &Subject, queue: &QueueReport) -> String {
     format!("{prefix}.q.{}", queue.name)
 }
 
-/// Returns the values of a queue that the API has no field for.
+/// Returns the values of a queue for which the API has no field.
 fn data(queue: &QueueReport) -> Value {
     match (&queue.slots, &queue.demand) {
         (Some(slots), _) => json!({
@@ -170,7 +171,7 @@ fn nanoseconds(seconds: f64) -> u64 {
     (seconds.max(0.0) * 1e9) as u64
 }
 
-/// Subscribes, and answers requests one at a time until the transport closes.
+/// Subscribes to requests and answers them one at a time until the transport closes.
 ///
 /// # Errors
 /// Returns `TransportError` if a subscription fails.

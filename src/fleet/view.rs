@@ -33,12 +33,12 @@ pub(crate) use pools::PoolView;
 pub(crate) use rates::{CallRates, known_sum};
 pub(crate) use weighted_queues::WeightedQueueView;
 
-/// The state of the fleet, with rates between two snapshots.
+/// The state of the fleet, with rates computed between two snapshots.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct FleetView {
-    /// The longest time between two reports of a process, in seconds. `UNKNOWN` if no process has sent two.
+    /// The longest time between two reports of the same process, in seconds. `UNKNOWN` if no process has sent two.
     pub(crate) window_seconds: f64,
-    /// Whether the fleet has more processes than a query collects, so that some are missing.
+    /// Whether processes are missing because the fleet has more than a query can collect.
     pub(crate) is_cut_off: bool,
     /// The bottleneck. Its kind is `None` if nothing limits the fleet.
     pub(crate) bottleneck: Bottleneck,
@@ -48,13 +48,13 @@ pub(crate) struct FleetView {
     pub(crate) queues: Vec<QueueView>,
     /// The pools of workers.
     pub(crate) pools: Vec<PoolView>,
-    /// The queues of endpoints with several queues, summed over the gateways.
+    /// The queues of endpoints that have several queues, summed over the gateways.
     pub(crate) weighted_queues: Vec<WeightedQueueView>,
     /// The NATS servers, sampled through the system account or at the configured monitoring URLs.
     pub(crate) nats: Vec<NatsServerView>,
 }
 
-/// The reports of the fleet and the samples of the NATS servers at one moment.
+/// The reports of the fleet and the samples of the NATS servers at a point in time.
 #[derive(Clone, Debug)]
 pub(crate) struct FleetSnapshot {
     pub(crate) reports: Vec<Report>,
@@ -64,7 +64,7 @@ pub(crate) struct FleetSnapshot {
 }
 
 impl FleetView {
-    /// Returns the state in a snapshot, with rates since earlier reports.
+    /// Returns the state of the fleet in a snapshot, with rates since the earlier reports.
     pub(crate) fn since(baseline: &Baseline, later: &FleetSnapshot) -> Self {
         let pairs: Vec<ReportPair<'_>> =
             later.reports.iter().map(|report| baseline.pair(report)).collect();

@@ -2,10 +2,10 @@
 
 use tokio_util::sync::CancellationToken;
 
-/// A flag that tells a call to stop. Cheap to clone; it cannot be reset.
+/// A flag that tells a call to stop. Cloning it is cheap. It cannot be reset.
 ///
-/// When a client disconnects, its call is cancelled with this flag, not by dropping the future,
-/// because the call must still stop the procedure, close the connection and free the slot.
+/// When a client disconnects, its call is cancelled with this flag instead of by dropping the
+/// future. The call must still stop the procedure, close the connection and free the slot.
 #[derive(Clone, Debug, Default)]
 pub struct Cancel(CancellationToken);
 
@@ -21,7 +21,7 @@ impl Cancel {
         self.0.cancel();
     }
 
-    /// Returns a flag that is set together with this one, and that can also be set on its own.
+    /// Returns a child flag. It is set together with this flag and can also be set on its own.
     #[must_use]
     pub fn child(&self) -> Self {
         Self(self.0.child_token())

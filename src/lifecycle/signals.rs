@@ -1,4 +1,4 @@
-//! Signals from operators and systemd.
+//! Signals sent by operators and systemd.
 
 use std::io;
 
@@ -9,11 +9,11 @@ use tokio::signal::unix::{Signal as Unix, SignalKind, signal};
 pub enum Signal {
     /// SIGTERM or SIGINT: drain and exit.
     Stop,
-    /// SIGHUP: reload configuration, catalogue, keys and certificates.
+    /// SIGHUP: reload the configuration, catalogue, keys and certificates.
     Reload,
 }
 
-/// A receiver of the process's signals.
+/// A receiver of the signals sent to this process.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Unix,
@@ -22,7 +22,8 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Installs the handlers. From then on, the signals no longer terminate the process.
+    /// Installs the signal handlers. From this point on, the signals no longer terminate the
+    /// process.
     ///
     /// # Errors
     /// Returns the operating system's error.

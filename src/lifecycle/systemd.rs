@@ -1,4 +1,4 @@
-//! Notifications to systemd (`Type=notify`). Without systemd they do nothing.
+//! Sends notifications to systemd (`Type=notify`). Without systemd, the functions do nothing.
 
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
@@ -7,28 +7,28 @@ use sd_notify::NotifyState;
 
 use super::Tasks;
 
-/// Reports that the process serves requests.
+/// Reports that the process is serving requests.
 pub fn ready(status: &str) {
     notify(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// Reports that a reload has started. Call `ready` when it is done.
+/// Reports that a reload has started. Call `ready` when the reload has finished.
 pub fn reloading() {
-    // The time must be in the same datagram; otherwise systemd ignores the notification.
+    // The time must be in the same datagram. Otherwise, systemd ignores the notification.
     match NotifyState::monotonic_usec_now() {
         Ok(now) => notify(&[NotifyState::Reloading, now]),
         Err(error) => tracing::debug!(%error, "cannot read the monotonic clock for systemd"),
     }
 }
 
-/// Reports that the process is draining, which takes up to `limit`.
+/// Reports that the process is draining. The drain takes up to `limit`.
 pub fn stopping(limit: Duration) {
     let micros = u32::try_from(limit.as_micros()).unwrap_or(u32::MAX);
     notify(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(micros)]);
 }
 
-/// Notifies the watchdog regularly if systemd has enabled it. The task runs in the same runtime as
-/// the requests, so that the notifications stop when the runtime hangs.
+/// Notifies the watchdog at regular intervals if systemd has enabled it. The task runs on the same runtime as the
+/// requests, so the notifications stop if the runtime hangs.
 pub fn feed_watchdog(tasks: &Tasks) {
     let Some(limit) = sd_notify::watchdog_enabled() else { return };
     let _detached = tasks.spawn_background(async move {
@@ -40,7 +40,7 @@ pub fn feed_watchdog(tasks: &Tasks) {
     });
 }
 
-/// Hands a listener to systemd, which passes it to the next process of the unit (`FileDescriptorStoreMax`).
+/// Hands a listener over to systemd. systemd passes it to the unit's next process (`FileDescriptorStoreMax`).
 pub fn keep_listener(listener: BorrowedFd<'_>) {
     // systemd 219 ignores the name.
     let states = [NotifyState::FdStore, NotifyState::FdName("https")];

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
-/// A set of tasks that a drain can wait for. Cheap to clone; clones share the tasks.
+/// A set of tasks for which a drain can wait. Cloning it is cheap, and clones share the tasks.
 #[derive(Clone, Debug, Default)]
 pub struct Tasks(TaskTracker);
 
@@ -17,7 +17,7 @@ impl Tasks {
         Self::default()
     }
 
-    /// Spawns a task that a drain waits for.
+    /// Spawns a task for which a drain waits.
     pub fn spawn<F>(&self, task: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
@@ -26,7 +26,7 @@ impl Tasks {
         self.0.spawn(task)
     }
 
-    /// Spawns a task that no drain waits for. It may run until the process exits.
+    /// Spawns a task for which no drain waits. It may run until the process exits.
     pub fn spawn_background<F>(&self, task: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
@@ -45,7 +45,8 @@ impl Tasks {
         self.0.len()
     }
 
-    /// Waits until all tasks have ended, up to `limit`. Returns whether they have. Cancel safe.
+    /// Waits until all tasks have ended, but for at most `limit`. Returns whether they have ended.
+    /// Cancel safe.
     pub async fn wait(&self, limit: Duration) -> bool {
         self.0.close();
         tokio::time::timeout(limit, self.0.wait()).await.is_ok()

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// The maximum length of a `u64` in decimal with the dot before it, in bytes.
+/// The maximum length in bytes of a `u64` in decimal and the dot that precedes it.
 const NUMBER_BYTES_MAX: usize = 21;
 
-/// A subject whose tokens have been checked. Text from a client never becomes part of a subject.
+/// A subject whose tokens have been checked. Text from clients never becomes part of a subject.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Subject(Arc<str>);
 
@@ -55,7 +55,8 @@ impl Subject {
         Self(format!("{}.>", self.0).into())
     }
 
-    /// Wraps a received subject unchecked. The server checks subjects, but not reply subjects.
+    /// Wraps a received subject without checking it. The server checks subjects but not reply
+    /// subjects.
     #[must_use]
     pub(crate) fn from_received(text: &str) -> Self {
         Self(text.into())
@@ -80,7 +81,7 @@ impl fmt::Debug for Subject {
     }
 }
 
-/// A text that is not a valid subject.
+/// The error for text that is not a valid subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected a NATS subject without empty tokens, wildcards, blanks or control characters")]
 pub struct SubjectError;

@@ -1,4 +1,4 @@
-//! The link to the message bus: whether messages can be sent, its epoch, and its round trip.
+//! The link to the message bus: its state, epoch and round-trip time.
 
 use std::time::Duration;
 
@@ -12,9 +12,8 @@ use super::Transport;
 pub struct Link {
     /// Whether messages can be sent now.
     pub state: LinkState,
-    /// The epoch. It is incremented whenever replies to this process may have been lost: with every
-    /// new connection (the first is 1), and when the server accepts a refused inbox subscription
-    /// again.
+    /// The epoch. It is incremented whenever replies to this process may have been lost. This happens with every new
+    /// connection (the first is 1), and when the server accepts a previously refused inbox subscription.
     pub epoch: u64,
 }
 
@@ -23,9 +22,10 @@ pub struct Link {
 pub enum LinkState {
     /// The link is connected.
     Up,
-    /// The link is not connected or not yet confirmed by a probe. The transport reconnects on its own.
+    /// The link is disconnected or not yet confirmed by a probe. The transport reconnects on its own.
     Down,
-    /// The server refuses a subscription that the process needs, so messages to it are lost.
+    /// The server refuses a subscription that the process needs, so messages on the subject of that subscription are
+    /// lost.
     SubscriptionRefused,
     /// The server is about to stop (lame duck mode). The transport reconnects on its own.
     LameDuck,
@@ -47,8 +47,8 @@ pub async fn wait_until_up(link: &mut watch::Receiver<Link>) -> Option<Link> {
     link.wait_for(|link| link.is_up()).await.ok().map(|link| *link)
 }
 
-/// Waits until messages can be sent in an epoch after `seen`, and returns that epoch, or `None` if
-/// the transport was dropped. Cancel safe.
+/// Waits until messages can be sent in an epoch later than `seen`, and returns that epoch. Returns `None` if the
+/// transport was dropped. Cancel safe.
 pub async fn next_epoch(link: &mut watch::Receiver<Link>, seen: u64) -> Option<u64> {
     let next = link.wait_for(|link| link.is_up() && link.epoch > seen).await;
     next.ok().map(|link| link.epoch)
@@ -57,19 +57,18 @@ pub async fn next_epoch(link: &mut watch::Receiver<Link>, seen: u64) -> Option<u
 /// Whether the connection uses the configuration of the last reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SettingsState {
-    /// It uses that configuration, or the reload has changed nothing.
+    /// The connection uses that configuration, or the reload changed nothing.
     InUse,
-    /// There is no connection with the new configuration yet.
+    /// No connection uses the new configuration yet.
     Pending,
-    /// The server refuses the new configuration, for this reason. The previous one stays in use.
+    /// The server refuses the new configuration for this reason. The previous configuration stays in use.
     Refused(String),
 }
 
-/// Waits until the connection uses the configuration of the last reload, or until `deadline` at the
-/// latest. Cancel safe.
+/// Waits until the connection uses the configuration of the last reload, but at most until `deadline`. Cancel safe.
 ///
 /// # Errors
-/// Why the connection does not use it.
+/// Returns the reason why the connection does not use the configuration.
 pub async fn settings_applied(transport: &dyn Transport, deadline: Instant) -> Result<(), String> {
     let mut settings = transport.settings();
     let decided = settings.wait_for(|state| *state != SettingsState::Pending);
@@ -86,23 +85,23 @@ pub async fn settings_applied(transport: &dyn Transport, deadline: Instant) -> R
     }
 }
 
-/// The round-trip time of a message to this process itself. Zero before the first measurement.
+/// The round-trip time of a message from this process to itself. Zero before the first measurement.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RoundTrip {
-    /// The smoothed mean (RFC 6298; a new measurement has a weight of one eighth).
+    /// The smoothed mean (RFC 6298). A new measurement has a weight of one eighth.
     pub smoothed: Duration,
     /// The longest of the last 9 to 16 measurements.
     pub recent_max: Duration,
-    /// The time that the pending measurement has taken so far; zero if none is pending.
+    /// The time for which the pending measurement has been running. Zero if none is pending.
     pub pending: Duration,
-    /// The latest time at which the link was stalled, which is now if it is stalled. Replies that are missing shortly after
-    /// that time do not indicate that other processes have failed.
+    /// The latest time at which the link was stalled. If it is stalled now, this is the current time. Replies that are
+    /// missing shortly after this time do not indicate that other processes have failed.
     pub stalled_at: Option<Instant>,
 }
 
 impl RoundTrip {
-    /// Returns the time until which the silence of a process that reports every `interval` does not indicate a failure: a
-    /// stalled link delays its reports, and the next one arrives at most an interval after the stall.
+    /// Returns the time until which silence from a process that reports every `interval` does not indicate a failure. A
+    /// stalled link delays reports, and the next report arrives at most one interval after the stall.
     #[must_use]
     pub fn silence_excused_until(&self, interval: Duration) -> Option<Instant> {
         self.stalled_at.map(|stalled_at| stalled_at + interval)
@@ -120,7 +119,7 @@ mod tests {
         let up = |epoch| Link { state: LinkState::Up, epoch };
         let (sender, mut link) = watch::channel(up(1));
         assert_eq!(next_epoch(&mut link, 1).now_or_never(), None);
-        // The receiver does not see the intermediate state.
+        // The receiver does not observe the intermediate state.
         sender.send_replace(Link { state: LinkState::Down, epoch: 1 });
         sender.send_replace(up(2));
         assert_eq!(next_epoch(&mut link, 1).now_or_never(), Some(Some(2)));

@@ -72,7 +72,7 @@ impl Drop for Nats {
     }
 }
 
-/// Starts connecting, without waiting for a server. The link comes up when a server answers.
+/// Starts connecting without waiting for a server. The link comes up when a server responds.
 ///
 /// # Errors
 /// Returns `TransportError` if a server's address is malformed.
@@ -86,7 +86,7 @@ pub async fn connect(
     let probes = Arc::new(LinkProbes::new(&inbox).map_err(refused)?);
     let state = Arc::new(ConnectionState::new(ReconnectBackoff::new(config.reconnect_delay_max)));
     state.use_client(1);
-    // The servers list the connections by their names, even while the process hangs.
+    // The servers list connections by name, even while the process hangs.
     let name = format!("{name} {unique}");
     let client = NatsClient::start(config, &name, 1, (&state, &probes)).await?;
     let shared = Arc::new(NatsShared {
@@ -113,12 +113,12 @@ pub async fn connect(
     }))
 }
 
-/// The reason why a message cannot be sent now.
+/// The reason why a message cannot be sent at the moment.
 enum SendError {
     /// The link is down, or the message is invalid.
     Refused(TransportError),
-    /// The message exceeds the limit that the server announced when the client connected. Contains
-    /// the size of the message in bytes.
+    /// The message exceeds the size limit that the server announced when the client connected. The
+    /// first field is the message size in bytes.
     TooLarge(usize, Box<OutgoingMessage>),
 }
 
@@ -178,7 +178,7 @@ impl Nats {
         let limit = self.shared.config.load().operation_timeout;
         match timeout(limit, handle.subscribe_on(&client.inner, client.number)).await {
             Ok(Ok(())) => {}
-            // The next client will subscribe.
+            // The next client will make the subscription.
             Ok(Err(_)) if client.ended.is_cancelled() || !client.is_in_use() => {}
             Ok(Err(error)) => return Err(error),
             Err(_) => return Err(TransportError::TimedOut),
@@ -192,8 +192,8 @@ impl Nats {
     }
 
     async fn flush_until(&self, end: Instant) -> Result<(), TransportError> {
-        // The library's flush only empties the socket buffer. A probe comes back after the server
-        // has read everything sent before it.
+        // The library's flush only empties the socket buffer. A probe comes back only after the
+        // server has read everything that was sent before it.
         let mut probe = self.shared.probes.start();
         let sent_at = Instant::now();
         self.send(OutgoingMessage {
@@ -214,7 +214,7 @@ impl Nats {
 
 impl Transport for Nats {
     fn publish(&self, message: Message) -> BoxFuture<'_, Result<(), TransportError>> {
-        // Nearly all messages are queued immediately, so a completed future is enough.
+        // Nearly all messages are queued immediately, so an already completed future suffices.
         match self.outgoing(message).map(|outgoing| self.outbox.try_send(outgoing)) {
             Ok(None) => Box::pin(ready(Ok(()))),
             Ok(Some(outgoing)) => Box::pin(self.send(outgoing)),
@@ -252,7 +252,7 @@ impl Transport for Nats {
             }
             let mut link = self.shared.state.link();
             let before = *link.borrow_and_update();
-            // A link that is not confirmed yet cannot be lost: it comes up with another epoch.
+            // A link that has not been confirmed yet cannot be lost. It comes up with a new epoch.
             let was_confirmed = before.state != LinkState::Down;
             let lost = link.wait_for(|link| {
                 was_confirmed && (link.state == LinkState::Down || link.epoch != before.epoch)
@@ -271,7 +271,7 @@ impl Transport for Nats {
         let mut link = self.shared.state.link();
         Box::pin(async move {
             if link.borrow().epoch == 0 {
-                // The process has never been connected, so it has sent nothing.
+                // The process has never been connected, so there is nothing to flush.
                 return Ok(());
             }
             loop {

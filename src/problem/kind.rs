@@ -1,10 +1,10 @@
-//! The kinds of problems, each with its status, type URI and title.
+//! The kinds of problems, each with a status, type URI and title.
 
 use http::StatusCode;
 
 use super::Effect;
 
-/// The prefix of all type URIs. The slug of the kind follows it.
+/// The prefix of all type URIs. It is followed by the slug of the kind.
 const TYPE_BASE: &str = "urn:fjord:problem:";
 
 /// The kinds of problems. Each has a stable type URI.
@@ -16,7 +16,7 @@ pub enum ProblemKind {
     MalformedBody,
     /// The credentials are missing or invalid.
     Unauthenticated,
-    /// The credentials are valid, but do not permit this request.
+    /// The credentials are valid but do not permit this request.
     Forbidden,
     /// No endpoint has this path.
     NoRoute,
@@ -46,11 +46,12 @@ pub enum ProblemKind {
     Misdirected,
     /// The caller exceeds its rate limit.
     RateLimited,
-    /// The caller has as many requests in flight as it may have.
+    /// The caller already has the maximum number of requests in flight.
     TooManyInFlight,
     /// The request's headers are larger than allowed.
     HeadersTooLarge,
-    /// The procedure rejected the request, with a status from the catalogue or the SQL error.
+    /// The procedure rejected the request. The status comes from the catalogue or from the SQL
+    /// error.
     ProcedureError(u16),
     /// An error in fjord or in its configuration.
     Internal,
@@ -58,11 +59,11 @@ pub enum ProblemKind {
     BadAnswer,
     /// Like `BadAnswer`, after an at-most-once request was granted and may have been executed.
     BadAnswerOutcomeUnknown,
-    /// Not executed, for a reason without a kind of its own.
+    /// Not executed, for a reason that has no kind of its own.
     NotExecuted,
     /// Not executed: every worker was busy for as long as the request could wait.
     Busy,
-    /// Not executed: no worker serves this queue now.
+    /// Not executed: no worker is currently serving this queue.
     NoWorkers,
     /// Not executed: an operator has paused the queue.
     QueuePaused,
@@ -80,7 +81,7 @@ pub enum ProblemKind {
     SessionTimedOut,
     /// Not executed: the request's time ran out before a worker could start it.
     Expired,
-    /// The call was cancelled before it had finished.
+    /// The call was cancelled before it finished.
     Cancelled,
     /// A worker stopped replying after an at-most-once request was granted.
     OutcomeUnknown,

@@ -1,11 +1,12 @@
-//! The errors in `Proxy-Status` (RFC 9209): why the gateway, as an intermediary, has no answer from
-//! a worker.
+//! The errors in `Proxy-Status` (RFC 9209). They state why the gateway, as an intermediary, has no answer from a
+//! worker.
 
 use super::ProblemKind;
 
 impl ProblemKind {
-    /// Returns the type of error in `Proxy-Status` (RFC 9209 §2.3), if the gateway answers with this problem because the workers
-    /// did not answer. `None` if the gateway refused the request itself, or if the problem is a worker's answer.
+    /// Returns the error type in `Proxy-Status` (RFC 9209 §2.3) if the gateway returns this problem because it has no
+    /// answer from a worker. Returns `None` if the gateway rejected the request itself, or if the problem is a worker's
+    /// answer.
     #[must_use]
     pub fn proxy_error(self) -> Option<&'static str> {
         match self {
@@ -15,7 +16,7 @@ impl ProblemKind {
             | Self::NotExecuted
             | Self::BusDown
             | Self::BackendDown => Some("destination_unavailable"),
-            // The gateway did not try to reach a worker.
+            // The gateway did not attempt to reach a worker.
             Self::Overloaded | Self::Draining => Some("proxy_internal_response"),
             Self::AttemptTimedOut
             | Self::SessionTimedOut
@@ -48,7 +49,7 @@ impl ProblemKind {
         }
     }
 
-    /// Returns the value of `Proxy-Status`, with the slug of the problem as its details.
+    /// Returns the value of `Proxy-Status`. Its details contain the slug of the problem.
     #[must_use]
     pub fn proxy_status(self) -> Option<String> {
         let error = self.proxy_error()?;

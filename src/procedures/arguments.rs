@@ -14,7 +14,7 @@ pub struct RequestArguments {
     pub session: Vec<Argument>,
 }
 
-/// Returns the arguments for values that are paired with the indices of their parameters.
+/// Returns the arguments for `values`, each of which is paired with the index of its parameter.
 #[must_use]
 pub fn arguments(
     endpoint: &Endpoint,

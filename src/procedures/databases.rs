@@ -26,20 +26,20 @@ use availability::AvailabilityMonitor;
 pub use verifier::{NOT_QUERIED, Verification};
 use verifier::{VerifiedQueues, Verifier};
 
-/// How much pauses vary, so that workers do not query at the same time.
+/// The range of the factor by which pauses vary, so that workers do not query at the same time.
 const JITTER: RangeInclusive<f64> = 0.5..=1.5;
 
-/// Calls are refused because their database cannot be reached.
+/// The condition in which calls are refused because their database cannot be reached.
 const UNREACHABLE: ConditionKind =
     ConditionKind { name: "no connection to the database", is_ended_by_caller: true };
-/// Calls are refused because no connection becomes free in time.
+/// The condition in which calls are refused because no connection becomes free in time.
 const BUSY: ConditionKind = ConditionKind::new("no connection was free in time");
 
 /// The suffix of a database's name for its read-only connections, in metrics and logs.
 const READ_ONLY_SUFFIX: &str = ":read-only";
 
-/// A database. The connections are closed when the last clone is dropped, so calls that have started
-/// can use a database that a reload has replaced.
+/// A database. Its connections are closed when the last clone is dropped, so calls that have started can still use a
+/// database that a reload has replaced.
 #[derive(Clone, Debug)]
 pub struct Database {
     /// The name in metrics and logs.
@@ -50,7 +50,7 @@ pub struct Database {
     lifetime: Arc<DatabaseLifetime>,
 }
 
-/// The end of a database's use.
+/// Signals that a database has been replaced, or that no call can use it any more.
 #[derive(Debug, Default)]
 struct DatabaseLifetime {
     /// Set when a reload has replaced or removed the database.
@@ -83,7 +83,7 @@ pub struct DatabaseKey {
 }
 
 impl DatabaseKey {
-    /// Returns the key for the calls from a queue.
+    /// Returns the key of the database for a queue's calls.
     #[must_use]
     pub fn from_queue(queue: &QueueConfig) -> Self {
         Self { database: queue.database().to_owned(), reads_only: queue.reads_only }
@@ -97,8 +97,8 @@ impl fmt::Display for DatabaseKey {
     }
 }
 
-/// Returns the configuration of each database, and a second one with `read_only` set for each SQL
-/// Server database with a `reads_only` queue.
+/// Returns the configuration of each database. For each SQL Server database with a `reads_only` queue, also returns a
+/// second configuration with `read_only` set.
 #[must_use]
 pub fn configs(
     procedures: &ProceduresConfig,
@@ -139,8 +139,8 @@ impl Databases {
         Self::default().reopen(configs)
     }
 
-    /// Creates the databases of a reloaded configuration, without connecting to any. Databases whose connections would not
-    /// differ are shared with `self`, which is not changed.
+    /// Creates the databases of a reloaded configuration, without connecting to any of them. A database whose
+    /// connections would not change is shared with `self`. `self` itself is not changed.
     ///
     /// # Errors
     /// Returns each database whose configuration cannot be used, with the reason.
@@ -174,8 +174,9 @@ impl Databases {
         }
     }
 
-    /// Uses the databases of a reloaded configuration, which `reopen` has created. Starts monitoring the new ones, and applies
-    /// connection limits and passwords to the others. A replaced database is closed when its last call has ended.
+    /// Switches to `new`, the databases of a reloaded configuration that `reopen` has created. Starts monitoring the
+    /// databases that are new, and applies the new connection limits and passwords to the others. A replaced database
+    /// is closed when its last call has ended.
     pub fn replace(&mut self, new: Self, tasks: &Tasks) {
         for (key, (config, database)) in &new.databases {
             match self.databases.get(key) {
@@ -206,8 +207,9 @@ impl Databases {
         self.databases = new.databases;
     }
 
-    /// Compares procedures with their databases once. Returns the first difference of each queue, or why its procedures could
-    /// not be compared by the deadline. Databases that are not monitored can be used too.
+    /// Compares the expected procedures with those in the databases once. Returns the first difference of each queue,
+    /// or the reason why the queue's procedures could not be compared by the deadline. The databases need not be
+    /// monitored.
     pub async fn verify_once(
         &self,
         expected: &BTreeMap<DatabaseKey, Vec<ExpectedProcedure>>,
@@ -277,13 +279,13 @@ impl Database {
         Arc::ptr_eq(&self.lifetime, &other.lifetime)
     }
 
-    /// Stops recording gauges, which belong to the database's replacement.
+    /// Stops recording gauges, because the series now belong to the database's replacement.
     fn retire(&self) {
         self.lifetime.is_replaced.cancel();
         self.backend.retire();
     }
 
-    /// Starts the tasks that ping the database and that verify procedures while it answers.
+    /// Starts the tasks that ping the database, and that verify procedures while the database answers.
     fn monitor(&self, tasks: &Tasks, closing: Cancel) {
         let (report, is_up) = watch::channel(None);
         let (database, backend) = (self.name.to_string(), Arc::clone(&self.backend));
@@ -320,8 +322,8 @@ impl Database {
         self.queues.add(queue.clone(), expected)
     }
 
-    /// Records a failed call. If the database cannot be reached or no connection is free, the first
-    /// failure is logged and later ones are counted.
+    /// Records a failed call. If the database cannot be reached or no connection is free, the first failure is logged
+    /// and later failures are counted.
     pub fn record_failure(&self, error: &BackendError) {
         let condition = match error.kind {
             BackendErrorKind::Unavailable => &UNREACHABLE,
@@ -363,7 +365,7 @@ mod tests {
         let procedure = ProcedureName::new("main.p").unwrap();
         let use_old = async || {
             for database in &old {
-                // Takes a connection, although there is no such procedure.
+                // This call takes a connection, although there is no such procedure.
                 database.backend.describe_result(&procedure).await.unwrap();
             }
         };
@@ -377,7 +379,8 @@ mod tests {
         let replacement = databases.reopen(&replacement).unwrap();
         databases.closing.cancel();
         databases.replace(replacement, &tasks);
-        // The replacement records to the same series. Nobody but the old database would change this value.
+        // The replacement records to the same series. If these values changed, the old database would have changed
+        // them.
         let state = |state: &str| {
             let application = (names::APPLICATION, APPLICATION_NAME.to_owned());
             let database = (names::DATABASE, names[0].to_owned());

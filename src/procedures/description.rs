@@ -1,16 +1,16 @@
-//! The database's description of a procedure, from which `fjord import` creates a catalogue entry.
+//! A procedure as the database declares it. `fjord import` creates a catalogue entry from it.
 
 use crate::catalogue::{ParameterType, ProcedureName};
 
-/// The database's description of a procedure.
+/// A procedure as the database declares it.
 #[derive(Clone, Debug)]
 pub struct ProcedureDescription {
-    /// The name as the catalogue writes it, in the database's spelling.
+    /// The name in the form that the catalogue uses, with the database's spelling.
     pub name: String,
     /// The two parts of the name, without brackets.
     pub parts: (String, String),
-    /// The parameters in declaration order, or the reason that no endpoint can call the procedure
-    /// and, after a semicolon, what can be done about it.
+    /// The parameters in declaration order, or the reason why no endpoint can call the procedure.
+    /// The reason is followed by a semicolon and advice on how to resolve it.
     pub parameters: Result<Vec<ParameterDescription>, String>,
 }
 
@@ -25,11 +25,11 @@ pub struct ParameterDescription {
     pub kind: Option<ParameterType>,
     /// The maximum length in characters or bytes, if any.
     pub length_max: Option<usize>,
-    /// The smallest and largest integer, if the declared type is narrower than the catalogue's.
+    /// The smallest and largest integer, if the declared type is narrower than the catalogue type.
     pub range: Option<(i64, i64)>,
     /// The columns, if the parameter is a table.
     pub columns: Vec<ParameterDescription>,
-    /// Whether this is an OUTPUT parameter.
+    /// Whether the parameter is an OUTPUT parameter.
     pub is_output: bool,
 }
 
@@ -44,7 +44,7 @@ impl ProcedureDescription {
         match ProcedureName::from_parts(schema, procedure) {
             Ok(name) => Self { name: name.as_str().to_owned(), parts, parameters },
             Err(error) => {
-                // The name can contain control characters.
+                // The name is escaped, because it can contain control characters.
                 let name = format!("{schema:?}.{procedure:?}");
                 Self { name, parts, parameters: Err(format!("{error}; rename it")) }
             }

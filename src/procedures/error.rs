@@ -1,4 +1,5 @@
-//! Errors of calls: one type for an unsent call, another for a call sent at least in part.
+//! Errors of calls: one type for a call that was not sent, and another for a call that was sent at
+//! least in part.
 
 use std::error::Error;
 use std::fmt;
@@ -7,7 +8,7 @@ use super::SinkError;
 
 type ErrorSource = Box<dyn Error + Send + Sync>;
 
-/// The error of a call. Only `NotSent` can be reported as *not executed*: once any part of a call
+/// The error of a call. Only `NotSent` can be reported as *not executed*. Once any part of a call
 /// has been sent, its error is `Sent`.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
@@ -49,7 +50,7 @@ pub enum BackendErrorKind {
     Mismatch {
         /// The procedure.
         procedure: String,
-        /// How the declarations in the catalogue and in the database differ.
+        /// The difference between the declarations in the catalogue and in the database.
         difference: String,
     },
     /// The deadline passed before the call could be sent.
@@ -73,7 +74,7 @@ pub struct BadArgument {
     pub argument: String,
     /// The row index and column name of the cell, for a cell of a table argument.
     pub cell: Option<(usize, String)>,
-    /// The reason. Only the caller sees it, because it can reveal part of the value.
+    /// The reason. Only the caller may see it, because it can reveal part of the value.
     pub reason: String,
 }
 
@@ -91,7 +92,8 @@ fn names(bad: &[BadArgument]) -> String {
 pub struct SentError {
     /// The kind of error.
     pub kind: SentErrorKind,
-    /// Whether the whole call ran in a worker's transaction that was rolled back and had no effect.
+    /// Whether the call had no effect, because it ran entirely in a worker's transaction that was
+    /// rolled back.
     pub is_rolled_back: bool,
     /// The error that the database or the driver reported, for the log.
     pub source: Option<ErrorSource>,
@@ -108,7 +110,8 @@ pub enum SentErrorKind {
         /// The message, which is meant for the caller.
         message: String,
     },
-    /// A database error. The catalogue can map its number to a status; its message is for the log.
+    /// A database error. The catalogue can map its number to a status. Its message is meant for the
+    /// log.
     #[error("the database returned error {number}")]
     Server {
         /// The error number.
@@ -121,7 +124,7 @@ pub enum SentErrorKind {
     Mismatch {
         /// The procedure.
         procedure: String,
-        /// How the declarations in the catalogue and in the database differ.
+        /// The difference between the declarations in the catalogue and in the database.
         difference: String,
     },
     /// A value in the result cannot be decoded, or has no exact JSON representation.
@@ -164,7 +167,7 @@ pub enum ServerErrorClass {
     Other,
 }
 
-/// An error or a message that the database reported; an error is the source of a `SentError`.
+/// An error or a message that the database reported. An error is the source of a `SentError`.
 /// `Display` and `Debug` omit the message, which can contain values from the request.
 pub struct DatabaseError {
     origin: String,

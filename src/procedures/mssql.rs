@@ -69,7 +69,8 @@ struct Mssql {
     signatures: SignatureCache,
     server: ServerDetector,
     session_permission: SessionContextPermission,
-    /// Set once the server has refused an untyped NULL, although servers of its kind accept them.
+    /// Set once the server has refused an untyped NULL, although servers of its kind usually accept
+    /// untyped NULLs.
     untyped_null_refused: AtomicBool,
     closing: Cancel,
 }
@@ -131,7 +132,7 @@ impl Backend for Mssql {
 }
 
 impl Mssql {
-    /// Describes why there is no procedure of this name.
+    /// Describes the reason why there is no procedure of this name.
     fn missing_text(&self, procedure: &ProcedureName) -> String {
         if let Some(reason) = self.signatures.other_object(procedure) {
             return reason;
@@ -190,7 +191,8 @@ impl Mssql {
     }
 }
 
-/// Ends one of fjord's own queries. Keeps the connection only if the query was answered.
+/// Handles the end of one of fjord's own queries. Keeps the connection only if the query was
+/// answered.
 fn finish_query<T>(
     lease: Lease,
     answer: Result<Result<T, tiberius::error::Error>, Elapsed>,

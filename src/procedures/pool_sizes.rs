@@ -1,4 +1,5 @@
-//! Decides how many connections a worker can open to each database, and which queues share them.
+//! Determines the number of connections that a worker can open to each database, and the queues
+//! that share them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,8 +20,9 @@ pub fn database_configs(
     configs
 }
 
-/// Describes the connections to each database in a line for the operator. The first list has the
-/// databases whose calls might have to wait for a connection, the second list the others.
+/// Describes the connections to each database in a line for the operator. The first list contains
+/// the databases whose calls might have to wait for a connection. The second list contains the
+/// others.
 #[must_use]
 pub fn summaries(config: &Config, catalogue: &Catalogue) -> (Vec<String>, Vec<String>) {
     let (mut short, mut enough) = (Vec::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! The database's description of a procedure's answer, for `returns` in the catalogue.
+//! The answer of a procedure as the database describes it, for `returns` in the catalogue.
 
 use super::MemberNames;
 use crate::catalogue::ParameterType;
@@ -6,7 +6,7 @@ use crate::catalogue::ParameterType;
 /// The result sets and the OUTPUT parameters of a procedure.
 #[derive(Clone, Debug)]
 pub struct ResultDescription {
-    /// The result sets in order, as far as the database describes them, or the reason that it does not.
+    /// The result sets in order, as far as the database describes them, or the reason why it describes none.
     pub sets: Result<Vec<Vec<ColumnDescription>>, String>,
     /// Whether `sets` contains all result sets. SQL Server describes only the first one.
     pub has_all_sets: bool,
@@ -21,9 +21,9 @@ pub struct ColumnDescription {
     pub name: String,
     /// The type in the database, for messages.
     pub declared: String,
-    /// The catalogue types to which all values belong, the narrowest first. Empty if the type is not known.
+    /// The catalogue types to which all values belong. The narrowest type comes first. Empty if the type is not known.
     pub kinds: &'static [ParameterType],
-    /// Whether the value can be NULL; `None` if that is not known.
+    /// Whether the value can be NULL, or `None` if that is not known.
     pub is_nullable: Option<bool>,
 }
 
@@ -35,7 +35,7 @@ impl ResultDescription {
     }
 }
 
-/// Gives the columns of a result set the names that they have in the answer.
+/// Gives each column of a result set the name that it has in the answer.
 #[must_use]
 pub fn with_member_names(columns: Vec<ColumnDescription>) -> Vec<ColumnDescription> {
     let mut names = MemberNames::default();

@@ -5,7 +5,7 @@ use super::Argument;
 /// The facts about a call. A value that is not known is absent.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SessionContext<'a> {
-    /// The request's id, the same in all attempts.
+    /// The request's id, which is the same in all attempts.
     pub request_id: Option<&'a str>,
     /// The trace id of the request's `traceparent`.
     pub trace_id: Option<&'a str>,

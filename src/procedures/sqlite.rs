@@ -1,5 +1,5 @@
-//! The `SQLite` backend for development, demos and tests. Procedures are SQL files: see
-//! docs/SQLITE.md.
+//! The `SQLite` backend for development, demos and tests. Its procedures are SQL files (see
+//! docs/SQLITE.md).
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -55,7 +55,7 @@ use supervisor::{JobSupervisor, RowFeed};
 
 /// The time limit for reading all procedures to verify or describe, including creating the schema.
 const START_TIMEOUT: Duration = Duration::from_mins(1);
-/// How long a procedure's file is assumed to be unchanged after a check.
+/// The time for which a procedure's file is assumed to be unchanged after a check.
 const FILE_TRUSTED: Duration = Duration::from_secs(1);
 
 /// A database in a `SQLite` file.
@@ -65,8 +65,8 @@ struct Sqlite {
     directory: PathBuf,
     pool: Pool<ConnectionManager>,
     procedure_cache: Mutex<HashMap<ProcedureName, CachedProcedure>>,
-    /// The permit that calls take in order of arrival before they write. `SQLite`'s own lock is
-    /// unfair.
+    /// The permit that calls take before they write, in order of arrival. It is needed because
+    /// `SQLite`'s own lock is unfair.
     write_permit: Arc<Semaphore>,
     connections: ConnectionGauges,
     closing: Cancel,
@@ -129,7 +129,7 @@ impl Manager for ConnectionManager {
             .map_err(|error| BackendError::caused_by(BackendErrorKind::Unavailable, error))?
     }
 
-    /// Rejects a broken connection, or one on which a panic left a transaction open.
+    /// Rejects a broken connection, or a connection on which a panic left a transaction open.
     async fn recycle(
         &self,
         connection: &mut SqliteConnection,
@@ -350,7 +350,8 @@ impl Backend for Sqlite {
 
     fn ping(&self) -> BoxFuture<'_, Result<(), BackendError>> {
         Box::pin(async {
-            // If every connection is in use, the file is open, so the ping need not wait for one.
+            // If every connection is in use, the file is known to be open, so the ping need not
+            // wait for a connection.
             let free = Timeouts { wait: Some(Duration::ZERO), ..Timeouts::default() };
             match self.pool.timeout_get(&free).await {
                 Ok(_) | Err(PoolError::Timeout(TimeoutType::Wait)) => Ok(()),
@@ -376,7 +377,8 @@ impl Backend for Sqlite {
         Box::pin(async {
             self.closing.cancel();
             let pool = self.pool.clone();
-            // Closing the last connection blocks: it writes the write-ahead log back to the file.
+            // Closing the last connection blocks, because it writes the write-ahead log back to the
+            // file.
             let closed = tokio::task::spawn_blocking(move || pool.close()).await;
             debug_assert!(closed.is_ok(), "closing a pool does not panic");
         })

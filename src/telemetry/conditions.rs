@@ -1,5 +1,5 @@
-//! Conditions that affect many requests, such as a database that does not answer. Their beginnings
-//! and ends are logged; in between, affected requests are counted.
+//! Conditions that affect many requests, such as a database that does not respond. The start and
+//! end of a condition are logged. In between, affected requests are only counted.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,12 +9,12 @@ use tokio::time::{Instant, sleep};
 
 use super::{counter, names};
 
-/// The time without an affected request after which a condition is over.
+/// A condition is over once it has affected no requests for this long.
 const QUIET: Duration = Duration::from_secs(10);
 /// The interval at which `watch` checks which conditions are over.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// The maximum number of simultaneous conditions: enough for several per queue and database. Beyond
-/// it, all new subjects of a kind share one condition.
+/// The maximum number of simultaneous conditions. This is enough for several conditions per queue
+/// and database. Beyond this number, all new subjects of a kind share one condition.
 const CONDITIONS_MAX: usize = 4096;
 
 /// A kind of condition.
@@ -22,8 +22,8 @@ const CONDITIONS_MAX: usize = 4096;
 pub struct ConditionKind {
     /// The name in logs and in the metric.
     pub name: &'static str,
-    /// Whether the end is reported with `resolve` or `resolve_if_quiet`. Otherwise, the condition
-    /// ends when it no longer affects any request.
+    /// Whether callers report the end with `resolve` or `resolve_if_quiet`. Otherwise, the
+    /// condition ends when it no longer affects any request.
     pub is_ended_by_caller: bool,
 }
 
@@ -35,9 +35,9 @@ impl ConditionKind {
     }
 }
 
-/// Messages from other processes that cannot be decoded.
+/// Messages from other processes cannot be decoded.
 pub const MALFORMED: ConditionKind = ConditionKind::new("messages violate the protocol");
-/// Messages from this process that cannot be sent.
+/// Messages from this process cannot be sent.
 pub const UNSENT: ConditionKind = ConditionKind::new("messages cannot be sent");
 
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +48,8 @@ struct ActiveCondition {
     is_ended_by_caller: bool,
 }
 
-/// The current conditions by name and subject: a queue, a database, or empty for the process.
+/// The current conditions, keyed by name and subject. The subject is a queue or a database, or
+/// empty for the whole process.
 type State = BTreeMap<(&'static str, String), ActiveCondition>;
 
 static STATE: Mutex<State> = Mutex::new(BTreeMap::new());
@@ -57,8 +58,8 @@ fn state() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Records that a condition of `subject` affects a request. Returns whether it has just begun and
-/// must be logged; until it ends, further requests are only counted.
+/// Records that a condition of `subject` affects a request. Returns true if the condition has just
+/// begun and must be logged. Until it ends, further requests are only counted.
 #[must_use]
 pub fn raise(condition: &ConditionKind, subject: &str) -> bool {
     let now = Instant::now();
@@ -84,14 +85,14 @@ pub fn raise(condition: &ConditionKind, subject: &str) -> bool {
     is_first
 }
 
-/// Ends a condition. Returns how many requests it affected.
+/// Ends a condition. Returns the number of requests that it affected.
 #[must_use]
 pub fn resolve(condition: &ConditionKind, subject: &str) -> u64 {
     state().remove(&(condition.name, subject.to_owned())).map_or(0, |active| active.requests)
 }
 
-/// Ends a condition and logs its end if it has affected no request for 10 seconds. For callers that
-/// only know that the condition may be over.
+/// Ends a condition and logs the end, if it has affected no request for 10 seconds. Intended for
+/// callers that only know that the condition may be over.
 pub fn resolve_if_quiet(condition: &ConditionKind, subject: &str) {
     let key = (condition.name, subject.to_owned());
     let over = state().extract_if(.., |each, active| *each == key && is_quiet(active)).next();
@@ -100,7 +101,7 @@ pub fn resolve_if_quiet(condition: &ConditionKind, subject: &str) {
     }
 }
 
-/// Ends conditions that no longer affect any request, and logs their end. Never returns.
+/// Ends conditions that no longer affect any request and logs their end. Never returns.
 pub async fn watch() {
     loop {
         sleep(CHECK_INTERVAL).await;

@@ -1,4 +1,4 @@
-//! The ids of the request that the running task serves. Every log line of the task contains them,
+//! The ids of the request that a task is serving. Every log line of the task contains them,
 //! including lines from libraries.
 
 use std::sync::{Arc, LazyLock};
@@ -7,17 +7,17 @@ use tokio::task::futures::TaskLocalFuture;
 
 use super::traceparent;
 
-/// The ids of a request, which are part of every log line about it.
+/// The ids of a request. They appear in every log line about it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogContext {
     /// The request's id.
     pub request_id: Arc<str>,
-    /// The request's `traceparent` (W3C Trace Context); empty if the sender set none.
+    /// The request's `traceparent` (W3C Trace Context). Empty if the sender set none.
     pub traceparent: Arc<str>,
 }
 
 impl LogContext {
-    /// Returns the trace id; empty if there is no valid `traceparent`.
+    /// Returns the trace id. Empty if there is no valid `traceparent`.
     #[must_use]
     pub fn trace_id(&self) -> &str {
         traceparent::trace_id(&self.traceparent).unwrap_or_default()
@@ -28,7 +28,7 @@ tokio::task_local! {
     static LOG_CONTEXT: Arc<LogContext>;
 }
 
-/// The value for a task that serves no request.
+/// The value for tasks that serve no request.
 static NO_REQUEST: LazyLock<Arc<LogContext>> = LazyLock::new(Arc::default);
 
 /// Returns the trace id of a valid `traceparent`.
@@ -37,31 +37,34 @@ pub fn trace_id(traceparent: &str) -> Option<&str> {
     traceparent::trace_id(traceparent)
 }
 
-/// Runs a future for a request. Cancel safe if the future is. Lines logged while the future is
-/// dropped contain the ids as well.
+/// Runs a future in the context of a request. Cancel safe if the future is. Lines logged while the
+/// future is being dropped also contain the ids.
 ///
-/// An `async fn` would store the future twice: as its argument and while it is awaited.
+/// This is not an `async fn`, because an `async fn` would store the future twice: as its argument
+/// and while awaiting it.
 pub fn scope<F: Future>(ids: Arc<LogContext>, future: F) -> TaskLocalFuture<Arc<LogContext>, F> {
     LOG_CONTEXT.scope(ids, future)
 }
 
-/// Runs a function for a request.
+/// Runs a function in the context of a request.
 pub fn sync_scope<T>(ids: &Arc<LogContext>, work: impl FnOnce() -> T) -> T {
     LOG_CONTEXT.sync_scope(Arc::clone(ids), work)
 }
 
-/// Runs a future for the current task's request. Wrap futures in it before spawning them as tasks.
+/// Runs a future in the context of the current task's request. Wrap a future with this function
+/// before spawning it as a task.
 pub fn inherit<F: Future>(future: F) -> TaskLocalFuture<Arc<LogContext>, F> {
     scope(current().unwrap_or_else(|| Arc::clone(&NO_REQUEST)), future)
 }
 
-/// Returns the ids of the request that the current task serves.
+/// Returns the ids of the request that the current task is serving.
 #[must_use]
 pub fn current() -> Option<Arc<LogContext>> {
     LOG_CONTEXT.try_with(Arc::clone).ok().filter(|ids| !Arc::ptr_eq(ids, &NO_REQUEST))
 }
 
-/// Adds the ids to a line of text that ends with a line break, unless it already has a request id.
+/// Adds the ids to a line of text that ends with a line break. Does nothing if the line already
+/// contains a request id.
 pub(super) fn append_ids(line: &mut Vec<u8>) {
     let Some(ids) = current() else { return };
     if line.pop_if(|last| *last == b'\n').is_none() {

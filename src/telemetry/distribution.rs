@@ -1,21 +1,22 @@
-//! A distribution of measured durations, with quantiles computed as in Prometheus.
+//! A distribution of measured durations. Its quantiles are computed as in Prometheus.
 
 use serde::{Deserialize, Serialize};
 
-/// The distribution of measured durations at one moment.
+/// The distribution of measured durations at a point in time.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Distribution {
     /// The number of durations.
     pub count: u64,
     /// The sum of the durations, in seconds.
     pub seconds: f64,
-    /// The upper bounds in seconds, ascending, each with the number of durations at or below it.
+    /// The upper bounds in seconds in ascending order, each with the number of durations at or
+    /// below it.
     pub buckets: Vec<(f64, u64)>,
 }
 
 impl Distribution {
-    /// Adds the durations of another distribution. Both must have the same bounds, unless one has
-    /// none.
+    /// Adds the durations of another distribution. Both must have the same bounds, unless one of
+    /// them has none.
     pub fn add(&mut self, other: &Self) {
         self.count = self.count.saturating_add(other.count);
         self.seconds += other.seconds;
@@ -47,8 +48,9 @@ impl Distribution {
         (self.count > 0).then(|| self.seconds / count_as_f64(self.count))
     }
 
-    /// Returns the quantile in seconds as Prometheus' `histogram_quantile` computes it, by linear
-    /// interpolation within a bucket. Durations beyond the last bound count as that bound.
+    /// Returns a quantile in seconds. Like Prometheus' `histogram_quantile`, uses linear
+    /// interpolation within a bucket. Durations beyond the last bound are treated as equal to that
+    /// bound.
     #[must_use]
     pub fn quantile(&self, share: f64) -> Option<f64> {
         if self.count == 0 {

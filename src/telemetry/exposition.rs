@@ -1,5 +1,5 @@
-//! Installs the metrics of a role and renders them for scrapers: counters and gauges through the
-//! exporter, histograms by `scrape_format`.
+//! Installs the metrics of a role and renders them for scrapers. Counters and gauges are rendered
+//! by the exporter, and histograms by `scrape_format`.
 
 use metrics::{Key, Label, Level, Metadata, Recorder, SharedString};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
@@ -12,8 +12,8 @@ use super::scrape_format::{self, Format};
 
 const METADATA: Metadata<'static> = Metadata::new("fjord", Level::INFO, None);
 
-/// Publishes the version and role, and starts the role's rare counters at 0. May be called again
-/// for another role.
+/// Publishes the version and role, and initializes the role's rare counters to 0. May be called
+/// again for another role.
 pub fn install(role: Role) {
     let build = [
         (names::VERSION, env!("CARGO_PKG_VERSION").to_owned()),
@@ -23,11 +23,11 @@ pub fn install(role: Role) {
     start_at_zero(role);
 }
 
-/// The role of a counter (`None` for both), the metric and its labels.
+/// A counter: its role (`None` for both roles), the metric and its labels.
 type RareCounter = (Option<Role>, names::Metric, &'static [(&'static str, &'static str)]);
 
-/// Counters of rare events, which start at 0: an alert on the increase of a counter misses the
-/// first event if the series begins with it.
+/// Counters of rare events. They are initialized to 0. Otherwise, the series would begin with the
+/// first event, and an alert on the counter's increase would miss that event.
 const RARE_COUNTERS: [RareCounter; 15] = [
     (None, names::CONFIG_RELOADS, &[(names::RESULT, "failed")]),
     (None, names::TLS_RELOADS, &[(names::RESULT, "failed")]),
@@ -78,8 +78,8 @@ fn key(name: &'static str, labels: &[LabelValue]) -> Key {
 /// Renders all metrics with their current values.
 #[must_use]
 pub fn render(format: Format) -> String {
-    // Each scrape uses a new exporter, because an exporter keeps series that the registry no longer
-    // has.
+    // Each scrape uses a new exporter, because an exporter keeps series that have been removed from
+    // the registry.
     let exporter = new_exporter();
     let mut histograms = String::new();
     let mut last_family = "";

@@ -1,6 +1,6 @@
-//! Histograms of durations, each stored as a few atomic counters. The exporter's own histograms
-//! keep every recorded duration until the next scrape, so under load they grow by megabytes per
-//! second.
+//! Histograms of durations. Each histogram is stored as a few atomic counters. The exporter's own
+//! histograms keep every recorded duration until the next scrape, so they grow by megabytes per
+//! second under load.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use super::distribution::Distribution;
 
-/// The bucket bounds of histograms in seconds: from a phase without I/O to the longest session.
+/// The bucket bounds of histograms in seconds. They range from a phase without I/O to the longest
+/// session.
 pub(super) const BOUNDS: [f64; 18] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
     5.0, 10.0, 30.0, 60.0,
@@ -20,14 +21,15 @@ pub struct Histogram(Arc<BucketCounters>);
 
 #[derive(Debug, Default)]
 struct BucketCounters {
-    /// The number of durations in each bucket, not cumulative. The last bucket is for durations
+    /// The number of durations in each bucket, not cumulative. The last bucket contains durations
     /// above all bounds.
     buckets: [AtomicU64; BOUNDS.len() + 1],
     nanos: AtomicU64,
 }
 
 impl Histogram {
-    /// Records a duration in seconds. A value that is not a duration, such as NaN, counts as 0.
+    /// Records a duration in seconds. A value that is not a valid duration, such as NaN, counts as
+    /// 0.
     pub fn record(&self, seconds: f64) {
         let bucket = BOUNDS.partition_point(|bound| *bound < seconds);
         if let Some(bucket) = self.0.buckets.get(bucket) {

@@ -1,4 +1,4 @@
-//! Logs: one line per event, as JSON or as text, with a filter that can change at run time.
+//! Logs: one line per event, as JSON or text. The filter can be changed at run time.
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Write};
@@ -21,11 +21,11 @@ pub use filter::{end_temporary_filter, is_valid_filter, set_filter, set_temporar
 use super::{context, names};
 use crate::config::log::{LogConfig, LogFormat};
 
-/// The maximum number of lines that are waiting to be written to stdout. Further lines are dropped
-/// and counted, so that a stalled reader does not stall requests.
+/// The maximum number of lines waiting to be written to stdout. Further lines are dropped and counted, so that a
+/// stalled reader does not stall requests.
 const LINES_MAX: usize = 8_192;
 
-/// The pause after a write, during which lines are collected for the next one.
+/// The pause after a write. Lines that arrive during the pause are collected for the next write.
 const COLLECT_TIME: Duration = Duration::from_millis(5);
 /// The number of collected bytes that triggers a write.
 const COLLECTED_BYTES_MAX: usize = 64 * 1024;
@@ -54,7 +54,7 @@ pub enum LogError {
 }
 
 impl Logs {
-    /// Starts logging to stdout. Can be called once per process.
+    /// Starts logging to stdout. This can be done only once per process.
     ///
     /// # Errors
     /// Returns `LogError` if the filter is invalid, the process already has a subscriber, or the
@@ -65,8 +65,7 @@ impl Logs {
             LogFormat::Text => false,
             LogFormat::Auto => !io::stdout().is_terminal(),
         };
-        // `io::stdout()` is not used, because its buffer would hide how much of a failed write was
-        // lost.
+        // `io::stdout()` is not used because its buffer would hide which part of a failed write was lost.
         let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(LogError::Stdout)?;
         let writer = LogWriter::start(File::from(stdout))?;
         let (layered, handle) = reload::Layer::new(filter::parse(&config.filter)?);
@@ -83,17 +82,16 @@ impl Logs {
         Ok(Self { writer })
     }
 
-    /// Waits up to `limit` for all lines to be written. Call this just before the process exits.
+    /// Waits for all lines to be written, but for at most `limit`. Call this just before the process exits.
     pub fn flush(&self, limit: Duration) {
         self.writer.flush(limit);
     }
 }
 
-/// The target of the lines about failed attempts to connect to NATS. A command prints one error instead.
+/// The target of log lines about failed attempts to connect to NATS. Commands print a single error instead.
 const CONNECT_TARGET: &str = "fjord::messaging::nats::connect";
 
-/// Prints fjord's warnings and errors to stderr, for a command. Does nothing if the process already
-/// logs.
+/// Prints fjord's warnings and errors to stderr. Intended for commands. Does nothing if the process already logs.
 pub fn warn_on_stderr() {
     let format =
         tracing_subscriber::fmt::layer().with_ansi(false).without_time().with_target(false);
@@ -101,19 +99,19 @@ pub fn warn_on_stderr() {
         let target = metadata.target();
         target.starts_with("fjord") && target != CONNECT_TARGET && *metadata.level() <= Level::WARN
     }));
-    // An error means that the process already has a subscriber, which shows them.
+    // An error means that the process already has a subscriber, which logs the warnings and errors.
     tracing_subscriber::registry().with(layer).try_init().ok();
 }
 
-/// Returns whether an event contains no values from callers. Libraries log whole messages at level
-/// trace, so only their events up to level debug are logged, and none of the SQL Server driver.
+/// Returns whether an event is free of values from callers. Libraries log whole messages at level trace, so only their
+/// events up to level debug are logged. No events of the SQL Server driver are logged.
 fn has_no_values(metadata: &Metadata<'_>) -> bool {
     let target = metadata.target();
     let is_driver = target.starts_with("tiberius");
     target.starts_with("fjord") || (!is_driver && *metadata.level() < Level::TRACE)
 }
 
-/// Logs a panic as one line, without the backtrace, which would take several lines.
+/// Logs a panic on one line. The backtrace is omitted because it would take several lines.
 fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     let message = panic.payload_as_str().unwrap_or("no message");
@@ -125,7 +123,7 @@ enum LogEntry {
     Flush(SyncSender<()>),
 }
 
-/// Queues up to `LINES_MAX` lines for the thread that writes them. Queueing a line never waits.
+/// Queues up to `LINES_MAX` lines for the thread that writes them. Queueing a line never blocks.
 #[derive(Clone, Debug)]
 struct LogWriter {
     entries: SyncSender<LogEntry>,
@@ -139,7 +137,7 @@ impl LogWriter {
         Ok(Self { entries })
     }
 
-    /// Queues a line, which must end with a line break.
+    /// Queues a line. The line must end with a line break.
     fn write_line(&self, line: Vec<u8>) {
         if self.entries.try_send(LogEntry::Line(line)).is_err() {
             super::counter(&names::LOG_LINES_DROPPED, &[]).increment(1);
@@ -160,8 +158,8 @@ fn write_lines(receiver: &Receiver<LogEntry>, out: impl Write) {
     let mut out = LineOutput { out, is_within_line: false };
     let mut collected = Vec::with_capacity(COLLECTED_BYTES_MAX);
     while let Ok(first) = receiver.recv() {
-        // The first line is written immediately. Lines that arrive during the pause below are written
-        // together. The pause also keeps logging threads from waking this thread for every line.
+        // The first line is written immediately. Lines that arrive during the pause below are written together. Without
+        // the pause, logging threads would wake this thread for every line.
         let mut next = Some(first);
         while let Some(entry) = next {
             match entry {
@@ -181,11 +179,11 @@ fn write_lines(receiver: &Receiver<LogEntry>, out: impl Write) {
     }
 }
 
-/// An output for whole lines. It counts the lines that it cannot write, for instance because a disk is full or the reader of a
-/// pipe has exited.
+/// An output for whole lines. It counts the lines that cannot be written, for example because a disk is full or the
+/// reader of a pipe has exited.
 struct LineOutput<O> {
     out: O,
-    /// Whether the last write ended within a line.
+    /// Whether the last write ended in the middle of a line.
     is_within_line: bool,
 }
 
@@ -199,9 +197,9 @@ impl<O: Write> LineOutput<O> {
         collected.clear();
     }
 
-    /// Writes lines, and returns the number of lines that could not be written completely.
+    /// Writes lines and returns the number of lines that could not be written completely.
     fn write_all(&mut self, mut lines: &[u8]) -> u64 {
-        // The rest of a line that was cut off is lost. The line break keeps the next line readable.
+        // The rest of a truncated line is lost. The line break keeps the next line readable.
         if self.is_within_line {
             match self.out.write(b"\n") {
                 Ok(1..) => self.is_within_line = false,
@@ -229,7 +227,7 @@ fn count_lines(lines: &[u8]) -> u64 {
 }
 
 impl Write for LogWriter {
-    /// Writes an event's line. The text formatter calls this once per event, with the whole line.
+    /// Writes the line of an event. The text formatter calls this once per event with the whole line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut text = line.to_vec();
         context::append_ids(&mut text);
@@ -250,8 +248,8 @@ impl<'a> MakeWriter<'a> for LogWriter {
     }
 }
 
-/// Escapes every control character and line separator except the final line break, so that no
-/// event can forge a second line or control the reader's terminal.
+/// Escapes every control character and line separator except the final line break. Otherwise, an event could forge a
+/// second line or control the reader's terminal.
 fn escape_controls(line: Vec<u8>) -> Vec<u8> {
     let text = line.strip_suffix(b"\n").unwrap_or(&line);
     let is_suspect = |byte: &u8| byte.is_ascii_control() || !byte.is_ascii();
@@ -277,7 +275,7 @@ fn escape_controls(line: Vec<u8>) -> Vec<u8> {
 
 #[cfg(test)]
 impl LogWriter {
-    /// Returns a writer without a thread, and a function that returns the queued lines.
+    /// Returns a writer without a thread, and a function that returns the lines queued so far.
     fn for_test() -> (Self, impl FnOnce() -> Vec<Vec<u8>>) {
         let (entries, receiver) = sync_channel(LINES_MAX);
         let line = |entry| match entry {
@@ -327,7 +325,7 @@ mod tests {
         assert!(written >= LINES_MAX, "{written}");
     }
 
-    /// An output with room for a number of bytes, like a disk.
+    /// An output with room for a limited number of bytes, like a disk.
     struct LimitedOutput {
         room: usize,
         written: Vec<u8>,

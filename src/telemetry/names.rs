@@ -1,4 +1,5 @@
-//! The names and help texts of all metrics, and the names of all labels. No others are recorded.
+//! The names and help texts of all metrics, and the names of all labels. No other metrics or labels
+//! are recorded.
 
 /// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,7 +132,7 @@ metrics! {
     PANICS: Counter "fjord_panics_total", "Panics caught, by component.";
 }
 
-/// The endpoint's id; `none` when no route matched.
+/// The endpoint's id, or `none` if no route matched.
 pub const ENDPOINT: &str = "endpoint";
 /// The queue.
 pub const QUEUE: &str = "queue";
@@ -159,7 +160,7 @@ pub const STATE: &str = "state";
 pub const KIND: &str = "kind";
 /// An event that the NATS client reported.
 pub const EVENT: &str = "event";
-/// An operation that needs a permission.
+/// An operation that requires a permission.
 pub const OPERATION: &str = "operation";
 /// An operator's command.
 pub const COMMAND: &str = "command";

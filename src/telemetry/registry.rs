@@ -1,4 +1,4 @@
-//! Every metric series of this process, for the exporter and for snapshots.
+//! All metric series of this process, for the exporter and for snapshots.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,8 +9,7 @@ use metrics::{Counter, Gauge};
 use super::histogram::Histogram;
 use super::names::{Metric, MetricKind};
 
-/// A label and its value. The value is never text from a request, which bounds the number of
-/// series.
+/// A label and its value. The value is never text from a request, so the number of series is bounded.
 pub type LabelValue = (&'static str, String);
 
 type Series = BTreeMap<Box<[LabelValue]>, Instrument>;
@@ -18,7 +17,7 @@ type Series = BTreeMap<Box<[LabelValue]>, Instrument>;
 static FAMILIES: LazyLock<RwLock<BTreeMap<&'static str, SeriesFamily>>> =
     LazyLock::new(RwLock::default);
 
-/// A metric, and its series by label.
+/// A metric and its series, keyed by labels.
 struct SeriesFamily {
     metric: Metric,
     series: Series,
@@ -51,7 +50,7 @@ pub(super) fn gauge_value(gauge: &AtomicU64) -> f64 {
     f64::from_bits(gauge.load(Ordering::Acquire))
 }
 
-/// Returns the counter of a metric with these labels. Keep the handle on hot paths.
+/// Returns the counter of a metric with these labels. On hot paths, the caller should keep the returned handle.
 pub fn counter(metric: &Metric, labels: &[LabelValue]) -> Counter {
     match instrument(metric, labels) {
         Instrument::Counter(counter) => Counter::from_arc(counter),
@@ -76,7 +75,7 @@ pub fn histogram(metric: &Metric, labels: &[LabelValue]) -> Histogram {
     }
 }
 
-/// Returns the series of a metric with these labels, and creates it on first use.
+/// Returns the series of a metric with these labels. Creates it on first use.
 fn instrument(metric: &Metric, labels: &[LabelValue]) -> Instrument {
     let families = FAMILIES.read().unwrap_or_else(PoisonError::into_inner);
     let known = families.get(metric.name).and_then(|family| family.series.get(labels)).cloned();
@@ -90,7 +89,8 @@ fn instrument(metric: &Metric, labels: &[LabelValue]) -> Instrument {
     })
 }
 
-/// Removes the series of metrics that have a label. Handles of removed series no longer have an effect on the exported metrics.
+/// Removes the series of the given metrics that have a label. Handles of removed series no longer affect the exported
+/// metrics.
 pub fn remove(metrics: &[Metric], label: &LabelValue) {
     let mut families = FAMILIES.write().unwrap_or_else(PoisonError::into_inner);
     for metric in metrics {

@@ -11,14 +11,15 @@ use super::registry::LabelValue;
 /// The format of a scrape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// Prometheus' text format, which every scraper reads.
+    /// Prometheus' text format, which every scraper can read.
     Text,
     /// OpenMetrics 1.0.
     OpenMetrics,
 }
 
 impl Format {
-    /// Returns OpenMetrics if `Accept` names it with at least the quality of plain text, else text.
+    /// Returns OpenMetrics if `Accept` names it with at least the quality of plain text, and the
+    /// text format otherwise.
     #[must_use]
     pub fn accepted(accept: &str) -> Self {
         let quality_of = |media_type: &str| {
@@ -42,7 +43,7 @@ impl Format {
         }
     }
 
-    /// Returns the text that ends the scrape.
+    /// Returns the text that marks the end of a scrape.
     pub(super) fn end(self) -> &'static str {
         match self {
             Self::Text => "",
@@ -59,7 +60,7 @@ impl Format {
     }
 }
 
-/// Formats labels as they appear between the braces.
+/// Formats labels as they appear between braces.
 fn format_labels(labels: &[LabelValue]) -> String {
     let mut text = String::new();
     for (name, value) in labels {
@@ -81,7 +82,7 @@ fn format_labels(labels: &[LabelValue]) -> String {
     text
 }
 
-/// Writes the help text and the type of a histogram.
+/// Writes the help text and type of a histogram.
 pub(super) fn write_head(metric: &Metric, out: &mut String) -> Result {
     writeln!(out, "# HELP {0} {1}\n# TYPE {0} histogram", metric.name, metric.help)
 }
@@ -108,11 +109,12 @@ pub(super) fn write_series(
     writeln!(out, "{name}_count{open}{labels}{close} {count}")
 }
 
-/// Converts the exporter's text, which is in Prometheus' format, to `format`.
+/// Converts the exporter's output from Prometheus' format to `format`.
 pub(super) fn convert(text: &str, format: Format) -> String {
     let mut out = String::with_capacity(2 * text.len());
     for line in text.lines() {
-        // OpenMetrics has no empty lines, and names counter families without the `_total` suffix.
+        // OpenMetrics does not allow empty lines, and names counter families without the `_total`
+        // suffix.
         let head = (format == Format::OpenMetrics).then(|| line.strip_prefix("# ")).flatten();
         let counter = head.and_then(|head| {
             let (keyword, rest) = head.split_once(' ')?;

@@ -6,13 +6,13 @@ use super::distribution::{Distribution, count_as_f64};
 use super::names::Metric;
 use super::registry::{self, Instrument, LabelValue};
 
-/// Returns the values of a counter or gauge by one of its labels, summed over all others.
+/// Returns the values of a counter or gauge, grouped by one of its labels and summed over all others.
 #[must_use]
 pub fn sums(metric: &Metric, label: &str) -> BTreeMap<String, f64> {
     sums_where(metric, label, |_| true)
 }
 
-/// Like `sums`, but only over the series whose labels match.
+/// Like `sums`, but includes only series with matching labels.
 #[must_use]
 pub fn sums_where(
     metric: &Metric,
@@ -28,7 +28,8 @@ pub fn sums_where(
     sums
 }
 
-/// Calls `visit` with the value of each series of a counter or gauge, and a function that returns the values of its labels.
+/// Calls `visit` for each series of a counter or gauge. The arguments of `visit` are a function that returns the value
+/// of a label, and the value of the series.
 pub fn for_each_value(metric: &Metric, mut visit: impl FnMut(&dyn Fn(&str) -> String, f64)) {
     registry::for_each_of(metric, |labels, instrument| {
         let value = match instrument {
@@ -40,7 +41,7 @@ pub fn for_each_value(metric: &Metric, mut visit: impl FnMut(&dyn Fn(&str) -> St
     });
 }
 
-/// Returns the distributions of a histogram by one of its labels, added up over all others.
+/// Returns the distributions of a histogram, grouped by one of its labels and added up over all others.
 #[must_use]
 pub fn distributions(metric: &Metric, label: &str) -> BTreeMap<String, Distribution> {
     let mut distributions: BTreeMap<String, Distribution> = BTreeMap::new();
@@ -50,7 +51,7 @@ pub fn distributions(metric: &Metric, label: &str) -> BTreeMap<String, Distribut
     distributions
 }
 
-/// Calls `visit` with each series of a histogram, like `for_each_value`.
+/// Calls `visit` for each series of a histogram, like `for_each_value`.
 pub fn for_each_distribution(
     metric: &Metric,
     mut visit: impl FnMut(&dyn Fn(&str) -> String, Distribution),
@@ -62,7 +63,7 @@ pub fn for_each_distribution(
     });
 }
 
-/// Returns the value of a label, or an empty string for a series without it.
+/// Returns the value of a label, or an empty string if the series does not have it.
 fn label_value(labels: &[LabelValue], name: &str) -> String {
     labels
         .iter()
@@ -71,7 +72,7 @@ fn label_value(labels: &[LabelValue], name: &str) -> String {
         .unwrap_or_default()
 }
 
-/// Converts a value of a counter to a count. Negative values become 0.
+/// Converts the value of a counter to a count. Negative values become 0.
 #[must_use]
 #[expect(
     clippy::cast_possible_truncation,

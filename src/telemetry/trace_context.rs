@@ -1,5 +1,5 @@
-//! The W3C Trace Context of a request: taken from the client or created, and passed on to workers.
-//! A client's ids are not trusted for anything else.
+//! The W3C Trace Context of a request. It is taken from the client or created, and is passed on to
+//! workers. The ids from a client are not trusted for any other purpose.
 
 use std::sync::Arc;
 
@@ -13,21 +13,21 @@ use crate::envelope::request::TRACESTATE_BYTES_MAX;
 /// The maximum number of entries in a `tracestate` (W3C Trace Context, section 3.3.1.1).
 const TRACESTATE_ENTRIES_MAX: usize = 32;
 
-/// The trace of a request, and the request's own span in it.
+/// The trace of a request and the request's own span in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceContext {
     traceparent: Arc<str>,
     /// The id of the client's span.
     parent: Option<u64>,
     state: Option<String>,
-    /// The client's `sampled` flag, if it takes effect once the client is authenticated.
+    /// The client's `sampled` flag, if it takes effect after authentication.
     sampled_if_authenticated: Option<bool>,
 }
 
 impl TraceContext {
-    /// Creates a span in the client's trace, or in a new one if the client sent no valid
-    /// `traceparent`. Recording is decided at random, unless `traces.parent_sampling` lets the
-    /// client decide.
+    /// Creates a span in the client's trace. If the client sent no valid `traceparent`, creates the
+    /// span in a new trace. Whether the span is recorded is decided at random, unless
+    /// `traces.parent_sampling` lets the client decide.
     #[must_use]
     pub fn from_headers(traceparent: Option<&str>, tracestate: Option<&str>) -> Self {
         let span_id = random_hex::<8>();
@@ -53,7 +53,7 @@ impl TraceContext {
         }
     }
 
-    /// Applies the client's `sampled` flag after authentication, if the configuration allows that.
+    /// Applies the client's `sampled` flag after authentication if the configuration permits that.
     pub fn on_authenticated(&mut self) {
         let Some(is_sampled) = self.sampled_if_authenticated.take() else { return };
         let flags = if is_sampled { "01" } else { "00" };
@@ -76,10 +76,10 @@ impl TraceContext {
         self.state.as_deref()
     }
 
-    /// Returns the trace id, which is on every log line of the request.
+    /// Returns the trace id, which appears in every log line of the request.
     #[must_use]
     pub fn trace_id(&self) -> &str {
-        // `traceparent::format` wrote the header, so its length is known.
+        // `traceparent::format` wrote the header, so the header has a known length.
         self.traceparent.get(TRACE_ID).unwrap_or_default()
     }
 

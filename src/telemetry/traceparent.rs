@@ -1,4 +1,4 @@
-//! The `traceparent` header of W3C Trace Context: parsing received values and formatting new ones.
+//! The `traceparent` header of W3C Trace Context. Parses received values and formats new ones.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub(super) fn trace_id(traceparent: &str) -> Option<&str> {
     parse(traceparent).map(|parsed| parsed.trace_id)
 }
 
-/// Returns the trace id and span id if the `traceparent` is valid and its span is recorded.
+/// Returns the trace id and span id of a valid `traceparent` whose span is recorded.
 pub(super) fn recorded_ids(traceparent: &str) -> Option<(u128, u64)> {
     let TraceParent { trace_id, span_id, .. } =
         parse(traceparent).filter(|parsed| parsed.flags & SAMPLED != 0)?;
@@ -30,7 +30,7 @@ pub(super) fn recorded_ids(traceparent: &str) -> Option<(u128, u64)> {
 
 /// Returns a new span id.
 pub(super) fn random_span_id() -> u64 {
-    // An all-zero id is invalid.
+    // An id that consists of zeros is invalid.
     rand::rng().random::<u64>() | 1
 }
 
@@ -65,18 +65,19 @@ fn is_hex(text: &str, length: usize) -> bool {
 /// Returns the hexadecimal digits of a new id, two for each byte.
 pub(super) fn random_hex<const BYTES: usize>() -> [[u8; 2]; BYTES] {
     let mut bytes: [u8; BYTES] = rand::rng().random();
-    // An all-zero id is invalid.
+    // An id that consists of zeros is invalid.
     if let Some(last) = bytes.last_mut() {
         *last |= 1;
     }
-    // This runs up to twice per request, and a formatted write per byte would be most of its cost.
+    // This function runs up to twice per request. A formatted write per byte would account for most
+    // of the function's cost.
     let digit = |half: u8| if half < 10 { b'0' + half } else { b'a' + half - 10 };
     bytes.map(|byte| [digit(byte >> 4), digit(byte & 15)])
 }
 
 /// Returns the digits of `random_hex` as text.
 pub(super) fn as_text(digits: &[[u8; 2]]) -> &str {
-    // This cannot fail, because the digits are ASCII.
+    // This cannot fail because the digits are ASCII.
     str::from_utf8(digits.as_flattened()).unwrap_or_default()
 }
 

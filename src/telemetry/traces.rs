@@ -1,6 +1,6 @@
-//! Spans of sampled requests. A span that ends is put into the exporter's queue without waiting.
+//! Spans of sampled requests. A span that ends is queued for the exporter without blocking.
 //!
-//! Without a configured collector, recording costs only an atomic load. A reload replaces the recorder and its exporter.
+//! If no collector is configured, recording costs only an atomic load. A reload replaces the recorder and its exporter.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -24,7 +24,7 @@ use export::{Exporter, PreparedExporter};
 
 /// The recorder of this process.
 static RECORDER: ArcSwapOption<SpanRecorder> = ArcSwapOption::const_empty();
-/// The exporter of the recorder's spans, and the origin that it was created from.
+/// The exporter of the recorder's spans, and the configuration from which it was created.
 static EXPORT: Mutex<Option<(ExportOrigin, Exporter)>> = Mutex::new(None);
 
 #[derive(Debug)]
@@ -57,10 +57,10 @@ pub enum SpanKind {
     Consumer,
 }
 
-/// The value of an attribute. It is never a path, a parameter or any other text from a caller.
+/// The value of an attribute. It is never a path, a parameter or other text from a caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AttributeValue {
-    /// A constant of the code.
+    /// A constant in the code.
     Constant(&'static str),
     /// A name from the catalogue or the configuration.
     Name(String),
@@ -68,7 +68,7 @@ pub enum AttributeValue {
     Number(i64),
 }
 
-/// A span that has begun, with its ids and its start.
+/// A span that has started, with its ids and start time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpanHandle {
     trace: u128,
@@ -86,7 +86,7 @@ pub struct SpanData {
     pub name: String,
     /// Attributes with names from the semantic conventions, or beginning with `fjord.`.
     pub attributes: Vec<(&'static str, AttributeValue)>,
-    /// The error if the span failed, for instance an outcome.
+    /// The error type if the span failed, for example the name of an outcome.
     pub error: Option<&'static str>,
 }
 
@@ -98,17 +98,17 @@ struct EndedSpan {
     data: SpanData,
 }
 
-/// The configuration of an export, and the versions of the files that it names.
+/// The configuration of an export, and the versions of the files named in it.
 #[derive(Clone, Debug, PartialEq)]
 struct ExportOrigin(TracesConfig, Vec<Option<FileVersion>>);
 
-/// An export of spans that has been prepared, but not started.
+/// An export of spans that has been prepared but not started.
 #[derive(Debug)]
 pub struct PreparedTraces(TracesChange);
 
 #[derive(Debug)]
 enum TracesChange {
-    /// The current export, or its absence, remains.
+    /// The current state is kept, whether spans are being exported or not.
     None,
     /// No more spans are recorded.
     Stop,
@@ -116,8 +116,8 @@ enum TracesChange {
     Start(Box<(ExportOrigin, PreparedExporter, Role)>),
 }
 
-/// Prepares the export of spans that a configuration asks for. Changes nothing. `tls` creates the TLS configuration for the
-/// connection to the collector; without it, the connection is unencrypted.
+/// Prepares the export of spans according to a configuration. Changes nothing yet. `tls` creates the TLS configuration
+/// for the connection to the collector. Without it, the connection is unencrypted.
 ///
 /// # Errors
 /// Returns a description if the TLS files cannot be used or the HTTP client cannot be built.
@@ -145,7 +145,7 @@ pub fn prepare(
 }
 
 impl PreparedTraces {
-    /// Starts the export. Spans that the previous one has queued are still sent, in the background.
+    /// Starts the export. Spans that are still queued for the previous export are sent in the background.
     pub fn apply(self) {
         let next = match self.0 {
             TracesChange::None => return,
@@ -160,7 +160,8 @@ impl PreparedTraces {
                 let exporter = exporter.start(role, receiver);
                 let result = [(names::RESULT, "dropped".to_owned())];
                 let dropped = DroppedSpans(counter(&names::TRACE_SPANS, &result));
-                // Starts the series at 0. Otherwise, an alert on its increase would miss the first drop.
+                // This initializes the series to 0. Otherwise, an alert on its increase would miss the first dropped
+                // span.
                 dropped.0.increment(0);
                 RECORDER.store(Some(Arc::new(SpanRecorder {
                     ended,
@@ -178,7 +179,7 @@ impl PreparedTraces {
     }
 }
 
-/// Sends the queued spans and stops the export, within 2 seconds. Call this just before the process exits.
+/// Sends the queued spans and stops the export. This takes at most 2 seconds. Call this just before the process exits.
 pub async fn flush() {
     let exporter = lock_export().take();
     if let Some((_, exporter)) = exporter {
@@ -197,7 +198,7 @@ fn lock_export() -> std::sync::MutexGuard<'static, Option<(ExportOrigin, Exporte
     reason = "a share of 0 to 1 of 2^56 fits, and the fraction does not matter"
 )]
 fn sampled_below(ratio: f64) -> u64 {
-    /// 2^56: a trace id has at least 56 random bits (W3C Trace Context level 2).
+    /// 2^56. A trace id has at least 56 random bits (W3C Trace Context level 2).
     const RANDOM_IDS: f64 = 72_057_594_037_927_936.0;
     (ratio.clamp(0.0, 1.0) * RANDOM_IDS) as u64
 }
@@ -209,9 +210,8 @@ pub(super) fn is_sampled(trace_id: &str) -> bool {
     lowest.is_ok_and(|lowest| lowest < u128::from(recorder.sampled_below))
 }
 
-/// Decides at random whether to record a request in the trace of a client that is not permitted to
-/// decide this. The decision does not depend on the trace id, because the client chooses that as
-/// well.
+/// Decides at random whether to record a request in the trace of a client that is not permitted to decide this itself.
+/// The trace id is not used for the decision, because the client chooses it too.
 pub(super) fn is_sampled_at_random() -> bool {
     RECORDER
         .load()
@@ -219,18 +219,19 @@ pub(super) fn is_sampled_at_random() -> bool {
         .is_some_and(|recorder| rand::random::<u64>() >> 8 < recorder.sampled_below)
 }
 
-/// Returns which callers decide with their `sampled` flag. Returns the default if this process records nothing.
+/// Returns the callers whose `sampled` flag decides whether a request is recorded. Returns the default if this process
+/// records nothing.
 pub(super) fn parent_sampling() -> ParentSampling {
     RECORDER.load().as_ref().map(|recorder| recorder.parent_sampling).unwrap_or_default()
 }
 
-/// Returns whether this process records spans and the span that `traceparent` names is recorded.
+/// Returns whether this process records spans and the span named in `traceparent` is recorded.
 #[must_use]
 pub fn is_recorded(traceparent: &str) -> bool {
     RECORDER.load().is_some() && traceparent::recorded_ids(traceparent).is_some()
 }
 
-/// Begins a child of the recorded span that `traceparent` names, if this process records spans.
+/// Starts a child of the span named in `traceparent` if that span is recorded and this process records spans.
 #[must_use]
 pub fn begin_child(traceparent: Option<&str>) -> Option<SpanHandle> {
     RECORDER.load().as_ref()?;
@@ -239,7 +240,7 @@ pub fn begin_child(traceparent: Option<&str>) -> Option<SpanHandle> {
     Some(SpanHandle { trace, id, parent: Some(parent), began: Instant::now() })
 }
 
-/// Returns the span that `traceparent` names, if it is recorded and this process records spans.
+/// Returns the span named in `traceparent` if it is recorded and this process records spans.
 pub(super) fn recorded_span(
     traceparent: &str,
     parent: Option<u64>,
@@ -251,7 +252,7 @@ pub(super) fn recorded_span(
 }
 
 impl SpanHandle {
-    /// Returns the same span with a different start.
+    /// Returns the same span with a different start time.
     #[must_use]
     pub fn starting_at(self, began: Instant) -> Self {
         Self { began, ..self }
@@ -263,12 +264,12 @@ impl SpanHandle {
         format!("00-{:032x}-{:016x}-01", self.trace, self.id).into()
     }
 
-    /// Ends the span now. Never waits: if the exporter's queue is full, drops and counts the span.
+    /// Ends the span now. Never blocks: if the exporter's queue is full, the span is dropped and counted.
     pub fn end(self, data: SpanData) {
         self.end_at(Instant::now(), data);
     }
 
-    /// Ends the span at `ended`. Like `end`, does not wait.
+    /// Ends the span at `ended`. Like `end`, never blocks.
     pub fn end_at(self, ended: Instant, data: SpanData) {
         let Some(recorder) = &*RECORDER.load() else { return };
         if recorder.ended.try_send(EndedSpan { handle: self, ended, data }).is_err() {

@@ -8,7 +8,7 @@ use crate::config::tls::ClientTlsConfig;
 
 use super::{TlsError, TlsErrorKind, TlsErrors, pem, provider};
 
-/// The text that replaces the file name in errors about the system's certificates.
+/// Replaces the file name in errors about the system's certificates.
 const SYSTEM: &str = "the system's CA certificates";
 
 /// Creates a client configuration. It always verifies the certificate and the name of the server.
@@ -37,7 +37,7 @@ pub fn client_config(config: &ClientTlsConfig) -> Result<ClientConfig, TlsErrors
     Ok(builder.with_client_cert_resolver(std::sync::Arc::new(resolver)))
 }
 
-/// Checks the files of a configuration whose connections are made by a library.
+/// Checks the files of a configuration for connections that a library makes.
 ///
 /// # Errors
 /// Returns `TlsErrors` if `client_config` could not use the files.
@@ -48,7 +48,7 @@ pub fn check_files(config: &ClientTlsConfig) -> Result<(), TlsErrors> {
     errors.or(Some(()))
 }
 
-/// Loads the system's CA certificates. Those that cannot be parsed are skipped.
+/// Loads the system's CA certificates. Certificates that cannot be parsed are skipped.
 fn system_roots() -> Result<RootCertStore, TlsError> {
     let loaded = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();

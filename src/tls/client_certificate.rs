@@ -1,4 +1,5 @@
-//! Client certificates on open connections. Each stays valid while a new handshake would accept it.
+//! Client certificates of open connections. A certificate remains valid for as long as a new
+//! handshake would accept it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,11 +10,11 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use super::names;
 use super::server_state::ServerTlsState;
 
-/// A client's certificate with its chain. The handshake has verified it.
+/// A client's certificate and its chain, as verified by the handshake.
 #[derive(Debug)]
 pub struct ClientCertificate {
     names: Arc<[String]>,
-    /// The chain as the client sent it, leaf first.
+    /// The chain in the order in which the client sent it, leaf first.
     chain: Vec<CertificateDer<'static>>,
     tls: Arc<ArcSwap<ServerTlsState>>,
     last_check: Mutex<CertificateCheck>,
@@ -24,14 +25,15 @@ pub struct ClientCertificate {
 pub enum ClientCertificateError {
     /// The certificate, or an intermediate certificate in its chain, has expired.
     Expired,
-    /// None of the current authorities has signed the certificate.
+    /// The certificate was not signed by any of the current authorities.
     Untrusted,
 }
 
-/// The result of a verification, and how long it is valid.
+/// The result of a verification and the time until which it is valid.
 #[derive(Clone, Copy, Debug)]
 struct CertificateCheck {
-    /// The generation of the TLS files whose authorities were used. Each reload starts a new one.
+    /// The generation of the TLS files that contained the authorities. Each reload starts a new
+    /// generation.
     generation: u64,
     /// The Unix time in seconds at which the next certificate in the chain expires.
     until: i64,
@@ -59,8 +61,8 @@ impl ClientCertificate {
         &self.names
     }
 
-    /// Checks that a new handshake would accept the certificate now. Verifies it again only after a
-    /// reload or after a certificate in its chain has expired.
+    /// Checks that a new handshake would accept the certificate now. The certificate is verified
+    /// again only after a reload, or after a certificate in its chain has expired.
     ///
     /// # Errors
     /// Returns `ClientCertificateError` if the certificate is no longer accepted.
@@ -99,8 +101,9 @@ fn reason(error: &rustls::Error) -> ClientCertificateError {
     }
 }
 
-/// Returns the next expiry in a chain. Expired certificates are ignored: clients may send ones that
-/// their chain does not need, and the verifier decides whether an expired one matters.
+/// Returns the time at which the next certificate in a chain expires. Certificates that have
+/// already expired are ignored. Clients may send certificates that their chain does not need, so
+/// the verifier decides whether an expired one matters.
 fn next_expiry(chain: &[CertificateDer<'_>], now: UnixTime) -> i64 {
     let expiries = chain.iter().filter_map(|certificate| names::expiry(certificate).ok());
     expiries.filter(|expiry| *expiry >= seconds(now)).min().unwrap_or(i64::MAX)

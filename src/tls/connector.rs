@@ -14,15 +14,15 @@ use crate::file_version::FileVersion;
 /// A client connection after its handshake.
 pub type ClientStream<IO> = tokio_rustls::client::TlsStream<IO>;
 
-/// The client side of TLS handshakes. Each handshake uses the current files if they are valid, and
-/// their previous versions otherwise.
+/// The client side of TLS handshakes. Each handshake uses the current files if they are valid, and their last valid
+/// versions otherwise.
 pub struct Connector {
-    /// The CA and client certificates; `None` if any server certificate is accepted.
+    /// The CA and client certificates. `None` if any server certificate is accepted.
     files: Option<ClientTlsConfig>,
     current: Mutex<LoadedConnector>,
 }
 
-/// A connector, and the versions of the files that it was built from.
+/// A connector and the versions of the files from which it was built.
 struct LoadedConnector {
     connector: TlsConnector,
     versions: Vec<Option<FileVersion>>,
@@ -40,7 +40,7 @@ impl Connector {
     /// # Errors
     /// Returns `TlsErrors` if files cannot be used.
     pub fn new(config: &ClientTlsConfig) -> Result<Self, TlsErrors> {
-        // The versions are read first, so that a file that changes in between is read again.
+        // The versions are read first. If a file changes after that, it will be read again.
         let versions = versions(config);
         let connector = TlsConnector::from(Arc::new(client_config(config)?));
         let current = Mutex::new(LoadedConnector { connector, versions });
@@ -78,7 +78,7 @@ impl Connector {
         current.connector.clone()
     }
 
-    /// Performs the handshake with a server named `name`. The caller sets the deadline.
+    /// Performs the handshake with a server named `name`. The caller must set a deadline.
     ///
     /// # Errors
     /// Returns the reason why the handshake failed.
@@ -89,7 +89,7 @@ impl Connector {
         self.connect_with_alpn(name, Vec::new(), io).await
     }
 
-    /// Performs the handshake like `connect`, and offers application protocols (ALPN).
+    /// Performs the handshake like `connect`, but also offers application protocols (ALPN).
     ///
     /// # Errors
     /// Returns the reason why the handshake failed.

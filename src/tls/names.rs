@@ -13,7 +13,8 @@ use crate::config::auth::san;
 
 use super::{TlsError, TlsErrorKind};
 
-/// The maximum number of names that are used from a client's certificate, which a peer chooses.
+/// The maximum number of names that are read from a client's certificate. The client controls how
+/// many names its certificate contains.
 const CLIENT_NAMES_MAX: usize = 64;
 
 /// The error for a certificate that cannot be parsed.
@@ -25,12 +26,12 @@ fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>,
     X509Certificate::from_der(certificate).map(|(_, parsed)| parsed).map_err(|_| NotX509)
 }
 
-/// Returns when the certificate expires, in seconds since 1970.
+/// Returns the time at which the certificate expires, in seconds since 1970.
 pub(super) fn expiry(certificate: &CertificateDer<'_>) -> Result<i64, NotX509> {
     Ok(parse(certificate)?.validity().not_after.timestamp())
 }
 
-/// Returns the length in bits of a certificate's RSA key; `None` if the key has another type.
+/// Returns the length in bits of a certificate's RSA key, or `None` if the key has another type.
 pub(super) fn rsa_bits(certificate: &CertificateDer<'static>) -> Option<usize> {
     match parse(certificate).ok()?.public_key().parsed() {
         Ok(PublicKey::RSA(key)) => Some(key.key_size()),
@@ -52,7 +53,7 @@ pub(super) fn check_not_expired(
     Ok(())
 }
 
-/// Returns the DNS names of a certificate in lower case. They are used to select the server's
+/// Returns the DNS names of a certificate in lower case. They are used to select the server
 /// certificate.
 pub(super) fn dns_names(certificate: &CertificateDer<'_>) -> Vec<String> {
     alternative_names(certificate, usize::MAX, |name| match name {
@@ -62,10 +63,11 @@ pub(super) fn dns_names(certificate: &CertificateDer<'_>) -> Vec<String> {
 }
 
 /// Returns the names that a client's certificate proves: its URIs, DNS names and e-mail addresses,
-/// each prefixed with its kind. The subject's CN proves nothing, because CAs need not validate it.
+/// each prefixed with its kind. The subject's CN proves nothing, because CAs are not required to
+/// validate it.
 ///
-/// Names of different kinds are never equal: an authority constrained to the DNS names of one
-/// domain can still put any URI into a certificate.
+/// Names of different kinds are never equal. An authority that is constrained to the DNS names of
+/// one domain can still put any URI into a certificate.
 pub(super) fn client_names(certificate: &CertificateDer<'_>) -> Vec<String> {
     alternative_names(certificate, CLIENT_NAMES_MAX, |name| match name {
         GeneralName::URI(name) => san::canonical(san::SanKind::Uri, name),

@@ -14,7 +14,7 @@ use crate::config::tls::CertificateFiles;
 
 use super::{TlsError, TlsErrorKind, TlsErrors, names, provider};
 
-/// The maximum size of a file in bytes. A bundle of all public CAs is a quarter of this size.
+/// The maximum size of a file in bytes. This is four times the size of a bundle of all public CAs.
 pub(super) const FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// The byte order mark of UTF-8, which Windows editors write. It is ignored.
 const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -53,7 +53,8 @@ fn contains(bytes: &[u8], text: &str) -> bool {
 /// Reads the certificates in a file, in order. There must be at least one.
 pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let bytes = read(file)?;
-    // The parser's error may quote a line, which would log a key placed in the wrong file.
+    // The parser's error may quote a line. If a key was placed in the wrong file, the line would
+    // expose it in the log.
     let certificates: Vec<_> =
         CertificateDer::pem_slice_iter(&bytes).collect::<Result<_, _>>().unwrap_or_default();
     if certificates.is_empty() {
@@ -67,7 +68,7 @@ pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, 
 
 fn key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     let bytes = read(file)?;
-    // PKCS #8, and the older encryption of PKCS #1 and SEC1 keys (RFC 1421 §4.6.1.1).
+    // PKCS #8 encryption, and the older encryption of PKCS #1 and SEC1 keys (RFC 1421 §4.6.1.1).
     if contains(&bytes, "BEGIN ENCRYPTED PRIVATE KEY") || contains(&bytes, "Proc-Type: 4,ENCRYPTED")
     {
         return Err(TlsError::new(file, TlsErrorKind::EncryptedKey));
@@ -80,7 +81,8 @@ fn key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     })
 }
 
-/// Reads a chain and its key, which must be valid and match. The leaf must not have expired.
+/// Reads a certificate chain and its key. Both must be valid and match each other, and the leaf
+/// must not have expired.
 ///
 /// # Errors
 /// Returns all errors in both files.
@@ -96,7 +98,7 @@ pub(super) fn identity(files: &CertificateFiles) -> Result<Arc<CertifiedKey>, Tl
     })?;
     let certified = CertifiedKey::new(chain, key);
     match certified.keys_match() {
-        // `Unknown` means that the keys could not be compared, not that they differ.
+        // `Unknown` means that the keys could not be compared. It does not mean that they differ.
         Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => {
             Ok(Arc::new(certified))
         }

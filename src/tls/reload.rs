@@ -1,4 +1,4 @@
-//! Replaces certificates while connections stay open. Invalid files change nothing.
+//! Replaces certificates while connections stay open. Invalid files have no effect.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use crate::telemetry::{self, names};
 use super::server_files::server_versions;
 use super::{PreparedReload, ServerTls, TlsErrors};
 
-/// How often the files are checked for changes. A change is used once the files have stayed the
-/// same for one interval, so that a certificate is not read before its key has been replaced.
+/// The interval at which the files are checked for changes. A change is applied after the files have stayed the same
+/// for one interval, so that a certificate is not read before its key has been replaced.
 pub const WATCH_INTERVAL: Duration = Duration::from_secs(5);
 
 impl ServerTls {
-    /// Reads the given files, or the current ones again, and uses them if they are valid. Returns
-    /// whether they are. Logs and counts the result.
+    /// Reads the given files, or the current ones again, and puts them into use if they are valid. Returns whether they
+    /// are valid. Logs and counts the result.
     #[must_use = "the old files may still be in use"]
     pub fn reload(&self, files: Option<&ServerTlsConfig>) -> bool {
         self.prepare(files).map(|reload| reload.apply(|| ())).is_ok()
@@ -24,7 +24,7 @@ impl ServerTls {
     /// Reads the given files, or the current ones again, for `PreparedReload::apply`.
     ///
     /// # Errors
-    /// Returns `TlsErrors`, which names each file that cannot be used. They are logged and counted here.
+    /// Returns `TlsErrors`, which names each unusable file. The errors have already been logged and counted.
     pub fn prepare(
         &self,
         files: Option<&ServerTlsConfig>,
@@ -42,13 +42,13 @@ impl ServerTls {
         })
     }
 
-    /// Checks the files every `interval` and reloads changed ones until `stop` is set. Cancel safe.
+    /// Until `stop` is set, checks the files every `interval` and reloads them if they have changed. Cancel safe.
     ///
-    /// This compares the versions of the files. Unlike a watch on an inode, this detects atomic
-    /// renames and replaced links on every file system.
+    /// Changes are detected by comparing file versions. Unlike a watch on an inode, this works for atomic renames and
+    /// replaced links on every file system.
     pub async fn watch(self, interval: Duration, stop: Cancel) {
         let (_, mut before) = self.files_and_versions();
-        // Files that cannot be used are not read again until they change.
+        // Unusable files are not read again until they change.
         let mut unusable = None;
         let mut ticks = tokio::time::interval(interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -68,8 +68,8 @@ impl ServerTls {
 }
 
 impl PreparedReload<'_> {
-    /// Puts the new files into use, then runs `then`. Code that sees the effect of `then` also sees
-    /// the new files.
+    /// Puts the new files into use and then runs `then`. Code that observes the effect of `then` also uses the new
+    /// files.
     pub fn apply(self, then: impl FnOnce()) {
         self.store();
         then();

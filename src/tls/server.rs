@@ -17,11 +17,11 @@ use super::TlsErrors;
 use super::client_certificate::ClientCertificate;
 use super::server_state::{HTTP2, ServerTlsState};
 
-/// The TLS configuration of a listener. Cheap to clone; a reload takes effect in all clones.
+/// The TLS configuration of a listener. Cloning it is cheap, and a reload takes effect in all clones.
 #[derive(Clone, Debug)]
 pub struct ServerTls {
     current: Arc<ArcSwap<ServerTlsState>>,
-    /// Held from when the files are read until the result is in use.
+    /// Held from the time at which the files are read until the result is in use.
     reload_lock: Arc<Mutex<()>>,
 }
 
@@ -30,13 +30,13 @@ pub struct ServerTls {
 pub struct AcceptedTls<IO> {
     /// The decrypted stream.
     pub stream: TlsStream<IO>,
-    /// Whether HTTP/2 was negotiated; otherwise the protocol is HTTP/1.1.
+    /// Whether HTTP/2 was negotiated. Otherwise, the protocol is HTTP/1.1.
     pub is_http2: bool,
     /// The client's certificate, if it sent one. The handshake has verified it.
     pub certificate: Option<ClientCertificate>,
 }
 
-/// TLS files that have been read and validated, but are not in use yet. Holds the reload lock until
+/// TLS files that have been read and validated but are not in use yet. This value holds the reload lock until it is
 /// applied or dropped.
 #[derive(Debug)]
 #[must_use = "the new files are not used before they are applied"]
@@ -74,8 +74,8 @@ impl ServerTls {
         self.current.load().files.clone()
     }
 
-    /// Returns the settings that name the files in use, and the versions of these files. A file that
-    /// was changed while it was read has another version by now.
+    /// Returns the settings that name the files in use, together with the versions that the files had before they were
+    /// read. If a file changed while it was read, its version no longer matches.
     pub(super) fn files_and_versions(&self) -> (ServerTlsConfig, Vec<Option<FileVersion>>) {
         let current = self.current.load();
         (current.files.clone(), current.versions.clone())
@@ -87,13 +87,13 @@ impl ServerTls {
         self.current.load().files.handshake_timeout
     }
 
-    /// Reads the given files, or the current ones again. Applying them leaves open connections as
-    /// they are, except that client certificates are verified again (`ClientCertificate::check`).
+    /// Reads the given files, or the current ones again. Applying them does not affect open connections, except that
+    /// client certificates are verified again (`ClientCertificate::check`).
     pub(super) fn read(
         &self,
         files: Option<&ServerTlsConfig>,
     ) -> Result<PreparedReload<'_>, TlsErrors> {
-        // A signal and the file watch can reload concurrently. The lock makes the last one win.
+        // A signal and the file watch can trigger reloads concurrently. With the lock, the last reload wins.
         let lock = self.reload_lock.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.current.load_full();
         let files = files.unwrap_or(&before.files);
@@ -113,8 +113,7 @@ impl ServerTls {
         matches!(self.current.load().files.client_auth, ClientAuth::Required { .. })
     }
 
-    /// Performs the handshake. The caller sets the deadline. Cancel safe: dropping the future
-    /// closes the connection.
+    /// Performs the handshake. The caller must set a deadline. Cancel safe: dropping the future closes the connection.
     ///
     /// # Errors
     /// Returns the reason why the handshake failed. The client has received an alert.

@@ -1,4 +1,4 @@
-//! The state of a listener's TLS: a rustls configuration that is rebuilt at every reload.
+//! The TLS state of a listener: a rustls configuration that is rebuilt at every reload.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -21,19 +21,19 @@ use super::{TlsError, TlsErrorKind, TlsErrors, names, pem, provider};
 
 /// The name of HTTP/2 in ALPN (RFC 9113 §3.1).
 pub(super) const HTTP2: &[u8] = b"h2";
-/// The protocols offered in ALPN, the preferred one first.
+/// The protocols offered in ALPN, in order of preference.
 const PROTOCOLS: [&[u8]; 2] = [HTTP2, b"http/1.1"];
 
 /// The result of reading the files once.
 #[derive(Debug)]
 pub(super) struct ServerTlsState {
     pub(super) files: ServerTlsConfig,
-    /// The versions of the files, as they were before the files were read.
+    /// The versions of the files before they were read.
     pub(super) versions: Vec<Option<FileVersion>>,
     pub(super) config: Arc<ServerConfig>,
-    /// Verifies client certificates; `None` if the listener does not ask for any.
+    /// Verifies client certificates. `None` if the listener does not request them.
     pub(super) client_verifier: Option<Arc<dyn ClientCertVerifier>>,
-    /// The generation of the files. Each reload starts a new one.
+    /// The generation of the files. Each reload starts a new generation.
     pub(super) generation: u64,
 }
 
@@ -57,13 +57,14 @@ impl ServerTlsState {
             )
             .with_cert_resolver(Arc::new(resolver));
         config.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
-        // Requests in early data can be replayed (RFC 8446 §8).
+        // Requests in early data could be replayed (RFC 8446 §8).
         config.max_early_data_size = 0;
         match files.client_auth {
-            // Each reload creates new ticket keys, and rustls replaces them every 6 h, so a ticket
-            // is valid for 12 h at most.
+            // Each reload creates new ticket keys, and rustls replaces them every 6 h. A ticket is
+            // therefore valid for at most 12 h.
             ClientAuth::Off => config.ticketer = Ticketer::new().map_err(unusable)?,
-            // Resumption does not verify the client's certificate, so a session could outlive it.
+            // Resumption does not verify the client's certificate, so a session could outlive the
+            // certificate.
             ClientAuth::Optional { .. } | ClientAuth::Required { .. } => {
                 config.session_storage = Arc::new(NoServerSessionStorage {});
                 config.send_tls13_tickets = 0;
@@ -78,7 +79,7 @@ impl ServerTlsState {
 /// Sets the metric for the expiry of each certificate.
 fn report(expiries: &[(PathBuf, i64)]) {
     for (file, expiry) in expiries {
-        // The label is the whole path, because two directories may each contain a `tls.crt`.
+        // The label is the whole path, because several directories may contain a `tls.crt`.
         let name = file.to_string_lossy().into_owned();
         #[expect(clippy::cast_precision_loss, reason = "seconds up to 2^53 are exact")]
         telemetry::gauge(&metric_names::TLS_CERTIFICATE_EXPIRY, &[(metric_names::FILE, name)])
@@ -103,17 +104,19 @@ fn client_verifier(
     Ok(Some(verifier))
 }
 
-/// Selects the certificate for the server name that the client sends.
+/// Selects the certificate for the server name in the client's request.
 #[derive(Debug)]
 struct CertificateResolver {
-    /// Keys by DNS name in lower case, including `*.` names. A name can have keys of several types.
+    /// The keys, by DNS name in lower case, including wildcard names. A name can have keys of
+    /// several types.
     by_name: HashMap<String, Vec<Arc<CertifiedKey>>>,
-    /// All certified keys, in the order of the configuration. The first serves unknown names.
+    /// All certified keys, in configuration order. The first is used for unknown names.
     all: Vec<Arc<CertifiedKey>>,
 }
 
 impl CertificateResolver {
-    /// Loads the certificates. Returns the resolver and each expiry in seconds since 1970.
+    /// Loads the certificates. Returns the resolver and the expiry of each file in seconds since
+    /// 1970.
     fn load(files: &ServerTlsConfig) -> Result<(Self, Vec<(PathBuf, i64)>), TlsErrors> {
         let mut resolver = Self { by_name: HashMap::new(), all: Vec::new() };
         let mut expiries = Vec::new();
@@ -121,7 +124,7 @@ impl CertificateResolver {
         for pair in &files.certificates {
             let Some(key) = errors.add(pem::identity(pair)) else { continue };
             if let Some(leaf) = key.cert.first() {
-                // `pem::identity` has parsed the certificate.
+                // `pem::identity` has already parsed the certificate.
                 let expiry = names::expiry(leaf).unwrap_or_default();
                 expiries.push((pair.certificate.clone(), expiry));
                 for name in names::dns_names(leaf) {
@@ -153,7 +156,7 @@ impl ResolvesServerCert for CertificateResolver {
         let is_supported =
             |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
         let named = candidates.and_then(|keys| keys.iter().find(is_supported));
-        // If the client supports none of the keys, a key is returned anyway: rustls then sends
+        // If the client supports none of the keys, a key is returned anyway. rustls then sends
         // `handshake_failure` instead of `access_denied` (RFC 8446 §4.4.2.2).
         named.or_else(|| self.all.iter().find(is_supported)).or(self.all.first()).cloned()
     }

@@ -23,7 +23,7 @@ mod client_certificate;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A CA, with a directory for the certificates that it signs.
+/// A CA and a directory for the certificates that it signs.
 struct TestCa {
     directory: TempDir,
     ca: CertifiedIssuer<'static, KeyPair>,
@@ -234,7 +234,7 @@ async fn name_constraints_of_one_kind_do_not_permit_names_of_another() {
     for (names, expected) in [
         (dns("shop.partner.example"), Some("dns:shop.partner.example")),
         (dns("clinic.example.com"), None),
-        // Constraints on DNS names do not apply to URIs. The kind distinguishes the two.
+        // Constraints on DNS names do not apply to URIs. The kind prefix distinguishes the two.
         (uri("clinic.example.com"), Some("uri:clinic.example.com")),
     ] {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
@@ -286,7 +286,7 @@ async fn changed_files_are_reloaded() {
     let tls = ServerTls::load(&server(vec![files])).unwrap();
     let before = tls.current();
     let stop = Cancel::new();
-    // This change precedes the watch.
+    // This change happens before the watch starts.
     test_ca.certificate("a", &["a.test", "new.test"]);
     let noticed = async {
         let mut ticks = tokio::time::interval(Duration::from_millis(2));
@@ -324,7 +324,7 @@ async fn a_session_is_resumed_unless_clients_send_certificates() {
     }
 }
 
-/// Sends a byte to the client, which reads the session tickets before it.
+/// Sends a byte to the client. The client reads the session tickets before this byte.
 async fn exchange(handshake: Handshake) -> rustls::HandshakeKind {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let (mut server, mut client) = (handshake.server.unwrap().stream, handshake.client.unwrap());

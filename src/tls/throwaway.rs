@@ -1,4 +1,4 @@
-//! A throw-away certificate authority for `fjord dev`. Its own key is never written to a file.
+//! A throw-away certificate authority for `fjord dev`. The authority's own key is never written to a file.
 
 use std::error::Error as StdError;
 use std::path::{Path, PathBuf};
@@ -14,38 +14,38 @@ use crate::new_file;
 
 /// The names for which the server certificate is valid.
 const SERVER_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
-/// The name in the client certificate, as a DNS name.
+/// The DNS name in the client certificate.
 const CLIENT_NAME: &str = "fjord-dev";
 /// How long the certificates are valid.
 const LIFETIME: Duration = Duration::from_hours(24 * 90);
-/// How far in the past the validity begins, because the clocks of virtual machines can differ.
+/// How far in the past the validity period begins. This is needed because the clocks of virtual machines can differ.
 const BACKDATED: Duration = Duration::from_hours(24);
 
 /// An error while creating certificates or writing their files.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: cannot create throw-away certificates", directory.display())]
 pub struct ThrowawayError {
-    /// The directory of the files.
+    /// The directory that contains the files.
     pub directory: PathBuf,
     /// The cause.
     #[source]
     pub source: Box<dyn StdError + Send + Sync>,
 }
 
-/// The PEM files of an authority and of the two certificates that it has issued.
+/// The PEM files of an authority and of the two certificates that it issues.
 #[derive(Clone, Debug)]
 pub struct ThrowawayCertificates {
     /// The certificate of the authority.
     pub ca: PathBuf,
-    /// The certificate of servers on localhost, and its key.
+    /// The certificate of servers on localhost, with its key.
     pub server: CertificateFiles,
-    /// The certificate of clients, and its key.
+    /// The certificate of clients, with its key.
     pub client: CertificateFiles,
 }
 
 impl ThrowawayCertificates {
-    /// Creates an authority, issues both certificates, and writes `ca.pem`, `server.pem`, `server.key`, `client.pem` and
-    /// `client.key` into a directory. Only the owner can read the keys. Existing files are an error.
+    /// Creates an authority, issues both certificates, and writes `ca.pem`, `server.pem`, `server.key`, `client.pem`
+    /// and `client.key` to a directory. Only the owner can read the keys. An existing file is an error.
     ///
     /// # Errors
     /// Returns `ThrowawayError` if a key cannot be generated or a file cannot be created.

@@ -22,8 +22,8 @@ pub(super) fn client_config() -> Result<ClientConfig, TlsError> {
         .with_no_client_auth())
 }
 
-/// Accepts every certificate without parsing it, because a server's self-signed certificate may be
-/// X.509 v1, which rustls cannot parse.
+/// Accepts every certificate without parsing it. A server's self-signed certificate may be X.509
+/// v1, which rustls cannot parse.
 #[derive(Debug)]
 struct TrustAny(Arc<CryptoProvider>);
 

@@ -80,7 +80,7 @@ pub(super) fn without_unit_tests(code: &str) -> String {
     kept + rest
 }
 
-/// Returns the length of the item at the start of `code`, which ends with its `;` or its block.
+/// Returns the length of the item at the start of `code`. The item ends with its `;` or its block.
 fn item_length(code: &str) -> usize {
     let mut depth = 0_usize;
     for (at, c) in code.char_indices() {

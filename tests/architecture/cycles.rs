@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::SourceFile;
 use super::modules::{Edges, edges, fixture, uses};
 
-/// Describes every cycle between sibling modules, with one example for each edge.
+/// Describes every cycle between sibling modules. Each edge has one example.
 fn cycles(sources: &[SourceFile]) -> Vec<String> {
     let mut found = Vec::new();
     for (parent, edges) in edges(&uses(sources)) {

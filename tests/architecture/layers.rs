@@ -1,9 +1,9 @@
-//! Checks dependencies between modules: their layers, forbidden dependencies, and which modules may use a driver.
+//! Checks dependencies between modules: their layers, forbidden dependencies, and the use of drivers.
 
 use super::modules::{ModuleUse, fixture, uses};
 use super::{SourceFile, names};
 
-/// Crates, each with the path prefixes of the files that may name it.
+/// The crates that are drivers, each with the path prefixes of the files that may name it.
 const DRIVERS: &[(&str, &[&str])] = &[
     ("async_nats", &["src/messaging/nats"]),
     ("aws_credential_types", &["src/commands/ec2"]),

@@ -8,7 +8,8 @@ use regex::Regex;
 use super::SourceFile;
 use super::code::{blank_literals, without_unit_tests};
 
-/// The path of a module within the crate: that of `roles/gateway/session.rs` is `["roles", "gateway", "session"]`.
+/// The path of a module within the crate. For example, the path of `roles/gateway/session.rs` is
+/// `["roles", "gateway", "session"]`.
 type ModulePath = Vec<String>;
 
 /// A use of one module's item by another module.
@@ -132,8 +133,8 @@ fn split_group(group: &str) -> Vec<&str> {
 }
 
 impl Modules {
-    /// Returns the module in which the item of a path is defined, after following aliases and re-exports. Returns `None` for
-    /// items of other crates and for local names.
+    /// Returns the module in which the item of a path is defined, after following aliases and re-exports. Returns
+    /// `None` for items of other crates and for local names.
     fn resolve(&self, by: &ModulePath, path: &[String], aliases_left: usize) -> Option<ModulePath> {
         let (first, mut rest) = path.split_first()?;
         let mut module = match first.as_str() {
@@ -175,7 +176,7 @@ impl Modules {
     }
 }
 
-/// The uses between the children of one module: the names of the using and the used module, with one example.
+/// The uses between the children of one module, by the names of the using and the used module. Each has one example.
 pub(super) type Edges = BTreeMap<(String, String), ModuleUse>;
 
 /// Groups uses by the innermost module that contains both modules.

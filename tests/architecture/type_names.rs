@@ -9,7 +9,7 @@ use super::SourceFile;
 use super::code::blank_literals;
 use super::modules::fixture;
 
-/// The names that every module may use for a private type of its own.
+/// The names that every module may use for its own private types.
 const PRIVATE_NAMES: [&str; 4] = ["Config", "Error", "Kind", "State"];
 
 static TOKEN: LazyLock<Regex> =
@@ -35,11 +35,12 @@ struct DeclaredType<'a> {
     is_private: bool,
 }
 
-/// Finds the types that are declared in modules and macros, but neither types in functions nor associated types.
+/// Finds the types that are declared in modules and macros. Ignores types in functions and associated types.
 fn declared_types(code: &str) -> Vec<DeclaredType<'_>> {
     let tokens: Vec<&str> = TOKEN.find_iter(code).map(|token| token.as_str()).collect();
     let mut declared = Vec::new();
-    // The tokens of the current item so far, and for each open block, whether its types are ignored.
+    // The tokens of the current item so far, and a flag for each open block that tells whether its types are
+    // ignored.
     let (mut item, mut blocks): (Vec<&str>, Vec<bool>) = (Vec::new(), Vec::new());
     for (at, token) in tokens.iter().copied().enumerate() {
         match token {

@@ -15,11 +15,12 @@ use crate::support::tokens::{AUDIENCE, ISSUER, Signer, claims, jwks};
 use super::HOUR;
 use super::fixture::{file, hash};
 
-/// The maximum number of failed attempts per client and minute: one every three seconds.
+/// The maximum number of failed attempts per client and minute. After a burst, the limit admits one every three
+/// seconds.
 const LIMIT: usize = 20;
 /// The maximum number of concurrent streams of an HTTP/2 connection.
 const STREAMS_MAX: usize = 100;
-/// The time without data after which a read ends. It exceeds any pause between two responses.
+/// The time without data after which a read ends. It is longer than any pause between two responses.
 const QUIET: Duration = Duration::from_secs(20);
 
 const ENDPOINTS: &str = r#"{
@@ -197,7 +198,7 @@ async fn a_client_with_too_many_failures_gets_429_and_is_disconnected() {
                 answer.is_problem(429, "rate-limited");
                 assert!(answer.header("retry-after").parse::<u32>().unwrap() >= 1);
                 assert_eq!(answer.header("connection"), "close");
-                // The response contains a challenge even past the limit.
+                // The response contains a challenge even after the limit has been exceeded.
                 let challenge = answer.header("www-authenticate");
                 assert!(!challenge.is_empty(), "{path}");
                 limited += 1;
@@ -206,7 +207,8 @@ async fn a_client_with_too_many_failures_gets_429_and_is_disconnected() {
         // One of the attempts may be allowed, because the limit admits one every three seconds.
         assert!(limited >= 2, "{path}: {limited} of 3");
     }
-    // Valid credentials are accepted even past the limit, because clients can share an address.
+    // Valid credentials are accepted even after the limit has been exceeded, because clients can share an
+    // address.
     client.with_bearer(&token).get("/v1/guarded").await.is(200);
     client.with_header("x-api-key", "billing-key").get("/v1/guarded").await.is(200);
     guarded.client_of(&fleet.certs.client).get("/v1/guarded").await.is(200);
@@ -279,7 +281,7 @@ async fn an_ipv6_network_is_one_client() {
         client.with_bearer("a.b.c").get("/v1/guarded").await.status
     };
     let mut limited = 0;
-    // By default the first 56 bits of an IPv6 address identify a client.
+    // By default, the first 56 bits of an IPv6 address identify a client.
     for subnet in 0..LIMIT + 10 {
         limited += usize::from(ask(format!("2001:db8:1:{subnet:x}::1")).await == 429);
     }

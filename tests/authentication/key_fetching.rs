@@ -228,7 +228,8 @@ async fn a_reload_applies_the_issuers_new_authority() {
     let mut issuer = KeyServer::start(&keys(&[&signer])).await;
     let mut fleet = issuer.fleet().await;
     fleet.gateways[0].ready().await;
-    // The issuer gets a certificate from another authority, which replaces the gateway's CA file.
+    // The issuer gets a certificate from another authority. That authority's certificate replaces
+    // the gateway's CA file.
     let other = Certs::new(&issuer.home.path().join("other"));
     fs::copy(&other.ca, &issuer.certs.ca).unwrap();
     fs::copy(&other.server.certificate, &issuer.certs.server.certificate).unwrap();

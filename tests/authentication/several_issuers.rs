@@ -1,4 +1,4 @@
-//! Several issuers on one gateway: an issuer's tokens can name only that issuer's principals.
+//! Several issuers on one gateway. An issuer's tokens can name only that issuer's principals.
 
 use std::collections::BTreeMap;
 
@@ -108,7 +108,7 @@ fn no_issuer_can_issue_tokens_for_another() {
     // Both signers have the same algorithm and key id, so that only the keys differ.
     let gateway =
         TwoIssuers::with(Signer::p256("key").unwrap(), Signer::p256("key").unwrap(), |_| {});
-    // A token that is signed by one issuer and names the other.
+    // A token is signed by one issuer and names the other.
     let stolen = gateway.partner.sign(&staff_claims("anna")).unwrap();
     assert_eq!(gateway.authenticate(&accepting(&[]), &stolen), Err(BadSignature));
     for (changes, expected) in [
@@ -130,7 +130,7 @@ fn no_issuer_can_issue_tokens_for_another() {
     claims.as_object_mut().unwrap().remove("iss");
     let nameless = gateway.partner.sign(&claims).unwrap();
     assert_eq!(gateway.authenticate(&accepting(&[]), &nameless), Err(BadClaims));
-    // A token with two `iss` members. Parsers differ in whether they use the first or the last.
+    // A token has two `iss` members. Some parsers use the first one, others use the last one.
     let twice =
         partner_claims("anna").to_string().replacen('{', &format!(r#"{{"iss":"{STAFF}","#), 1);
     let header = gateway.partner.header().to_string();

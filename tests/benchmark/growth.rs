@@ -30,8 +30,8 @@ struct FleetSize {
 const SMALL: FleetSize = FleetSize { endpoints: 10, workers: 1, gateways: 1, connections: 100 };
 
 /// The large fleets, and the numbers of requests in flight in the small and in the large fleet. If
-/// these differ, only the role with more processes is compared, because the other one has more
-/// load.
+/// these numbers differ, only the role with more processes is compared, because the other role has
+/// more load.
 const LARGE: [(&str, FleetSize, [usize; 2]); 6] = [
     ("10 -> 10,000 endpoints", FleetSize { endpoints: 10_000, ..SMALL }, [MIDDLE, MIDDLE]),
     ("100 -> 10,000 connections", FleetSize { connections: 10_000, ..SMALL }, [MIDDLE, MIDDLE]),
@@ -129,7 +129,8 @@ impl SizedFleet {
         .await
     }
 
-    /// Returns the CPU time per request of all gateways and of all workers, in microseconds.
+    /// Returns the CPU time per request of all gateways and of all workers together, in
+    /// microseconds.
     fn cpu(&self, samples: &[LoadSample]) -> [f64; 2] {
         let (gateways, workers) = (self.fleet.gateways.len(), self.fleet.workers.len());
         let sum = |skip: usize, take: usize| {
@@ -142,7 +143,7 @@ impl SizedFleet {
     }
 }
 
-/// Returns a catalogue of additional endpoints on the same queue.
+/// Returns a catalogue of additional endpoints that use the same queue.
 fn endpoints(number: usize) -> String {
     let mut text = String::from("{");
     for n in 0..number {

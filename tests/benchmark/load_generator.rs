@@ -1,4 +1,4 @@
-//! The load generator: a closed loop measures capacity, a fixed arrival rate measures latency.
+//! The load generator. A closed loop measures capacity, and a fixed arrival rate measures latency.
 //!
 //! At a fixed rate, latency is measured from a request's scheduled time, not from the time at which
 //! a connection is free. This avoids coordinated omission: a stall shows in every delayed request.
@@ -60,9 +60,9 @@ pub(crate) struct LoadSample {
     pub(crate) failures: u64,
     /// The number of responses with status 200 per second.
     pub(crate) per_second: f64,
-    /// The latency in microseconds: median, 99th and 99.9th percentile.
+    /// The latency in microseconds: the median, and the 99th and 99.9th percentiles.
     pub(crate) micros: [u32; 3],
-    /// The usage per 1,000 requests of each measured process, and then of the load generator.
+    /// The usage of each measured process per 1,000 requests, followed by that of the load generator.
     pub(crate) usage: Vec<ProcessUsage>,
     /// The resident memory of each measured process under this load, in KiB.
     pub(crate) resident_kib: Vec<f64>,
@@ -136,7 +136,7 @@ fn pace(rate: f64, until: Instant) -> mpsc::Receiver<Instant> {
         while next < until {
             std::thread::park_timeout(next.saturating_duration_since(Instant::now()));
             while next <= Instant::now() {
-                // A full channel means that the target is too slow, as the latencies show.
+                // A full channel means that the target is too slow, which the latencies also show.
                 if sender.try_send(next).is_err() && sender.is_closed() {
                     return;
                 }

@@ -15,7 +15,7 @@ use super::reference_servers;
 /// The time limit for a reply. A lost reply counts as a failure.
 const REPLY_LIMIT: Duration = Duration::from_secs(30);
 
-/// The request of the callers.
+/// The request that every caller sends.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ProcedureRequest {
     /// The subject of the requests. Without one, requests are for the NATS reference server.

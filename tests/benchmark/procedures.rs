@@ -1,7 +1,7 @@
-//! `make bench-procedures`: compares fjord's worker with a worker in Go that calls the same
-//! procedures, on one server in the same rounds. The callers send requests over NATS, without a
-//! gateway. Both workers have the same number of connections to the database, which they reset with
-//! the first packet of the next request.
+//! `make bench-procedures`: compares fjord's worker with a worker in Go that calls the same procedures, on
+//! the same server and in the same rounds. The callers send requests over NATS, without a gateway. Both
+//! workers have the same number of connections to the database, which they reset with the first packet of
+//! the next request.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -25,7 +25,7 @@ pub(crate) mod sql_server;
 use report::ProcedureReport;
 use sql_server::BenchSqlServer;
 
-/// The endpoints. Those of the second queue set the session context.
+/// The endpoints. The endpoints of the second queue set the session context.
 const CATALOGUE: &str = r#"{
 "row": { "route": "GET /v1/row", "procedure": "fjord_test.first_articles", "queue": "plain",
   "parameters": { "count": { "in": "query", "type": "int32" } }, "result": "row", "auth": "public" },
@@ -97,7 +97,7 @@ impl CallResult {
     }
 }
 
-/// A worker, or a way to use it.
+/// A worker, or a mode in which it is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum WorkerKind {
     /// fjord's worker, without a session context.
@@ -211,7 +211,7 @@ impl ProcedureBenchmark {
         (Workers { fleet, go, _server: server, _home: home }, name, version)
     }
 
-    /// Measures all workers. Each round begins with a different one.
+    /// Measures all workers. Each round begins with a different worker.
     async fn measure(
         &self,
         workers: &Workers,

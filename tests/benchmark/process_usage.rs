@@ -5,25 +5,26 @@ use std::ops::Sub;
 
 use serde::{Deserialize, Serialize};
 
-/// The number of clock ticks per second in `/proc`, on every Linux that fjord supports.
+/// The number of clock ticks per second in `/proc`. It is the same on every Linux that fjord supports.
 const TICKS: f64 = 100.0;
 
-/// The resources that all threads of a process have used. In a sample: per 1,000 requests.
+/// The resources that all threads of a process have used. In a sample, the values are per 1,000 requests.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct ProcessUsage {
     /// The CPU time in the program itself, in seconds.
     pub(crate) user: f64,
     /// The CPU time in the kernel, in seconds.
     pub(crate) kernel: f64,
-    /// The number of times that a thread gave up its core because it had nothing to do. Each one ends with a wake-up.
+    /// The number of times that a thread gave up its core because it had nothing to do. Each such wait ends with a
+    /// wake-up.
     pub(crate) waits: f64,
     /// The number of times that the kernel took a thread off its core.
     pub(crate) preemptions: f64,
 }
 
 impl ProcessUsage {
-    /// Returns the resources that the threads of a process have used since they started. Threads that have ended do not count
-    /// in the context switches.
+    /// Returns the resources that the threads of a process have used since they started. The context switches do not
+    /// include those of threads that have ended.
     pub(crate) fn of_process(pid: u32) -> Self {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process is running");
         // The format is `pid (name) state …`, and the name can contain parentheses.

@@ -148,8 +148,8 @@ impl BenchProcesses {
             .chain(with_version(BenchHttp::H2).filter(|target| *target != BenchTarget::Nats))
     }
 
-    /// Returns the process ids of a target: the gateway, the worker and the NATS server; the
-    /// responder and the NATS server; or the HTTPS server.
+    /// Returns the ids of a target's processes. These are the gateway, the worker and the NATS
+    /// server, or the responder and the NATS server, or only the HTTPS server.
     pub(crate) fn pids(&self, target: BenchTarget) -> Vec<u32> {
         let fleet = self.fleet_of(target);
         let nats = fleet.nats.servers.first().map(NatsServer::pid);

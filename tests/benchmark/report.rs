@@ -1,4 +1,5 @@
-//! Reports the results: medians over the rounds as tables, and ratios between targets of the same round.
+//! Reports the results: the medians over the rounds as tables, and the ratios between targets of the same
+//! round.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +26,7 @@ pub(crate) struct BenchReport {
     pub(crate) go_version: Option<String>,
 }
 
-/// Returns the median of a value over all samples, or NaN if there are none.
+/// Returns the median of a value over all samples, or NaN if there are no samples.
 pub(crate) fn median(samples: &[LoadSample], value: impl Fn(&LoadSample) -> f64) -> f64 {
     let mut values: Vec<f64> = samples.iter().map(value).collect();
     values.sort_by(f64::total_cmp);
@@ -101,7 +102,7 @@ impl BenchReport {
         self.print_memory();
     }
 
-    /// Prints the comparison with the cost of both network hops alone.
+    /// Prints a comparison with the cost of the two network hops alone.
     fn print_hops(&self) {
         println!(
             "\nCompared with HTTPS alone and NATS alone: CPU time (goal 1.35), capacity (goal 0.6)"
@@ -112,7 +113,8 @@ impl BenchReport {
             let https = self.samples(concurrency, BenchTarget::Https(http));
             let gateway = cpu(fjord, 0) / (cpu(https, 0) + cpu(nats, 2));
             let worker = cpu(fjord, 1) / cpu(nats, 0);
-            // The capacity at which a request would take as long as one over HTTPS and then one over NATS.
+            // The capacity at which a request would take as long as an HTTPS request followed by a NATS
+            // request.
             let time = |target| 1.0 / self.capacity(target, concurrency);
             let allowed = 1.0 / (time(BenchTarget::Https(http)) + time(BenchTarget::Nats));
             let capacity = self.capacity(BenchTarget::Fjord(http), concurrency) / allowed;

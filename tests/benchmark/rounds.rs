@@ -1,4 +1,5 @@
-//! One round measures every target at every concurrency, and then every target at a fixed rate.
+//! One round measures every target at every concurrency, and then measures every target at a fixed
+//! rate.
 
 use std::collections::BTreeMap;
 
@@ -38,7 +39,8 @@ pub(crate) async fn open(processes: &BenchProcesses, plan: &Plan, report: &mut B
 }
 
 /// Measures the resident memory of the gateway and of the HTTPS reference server, without
-/// connections and with each number of idle connections, and that of the worker.
+/// connections and with each number of idle connections. Also measures the resident memory of the
+/// worker.
 pub(crate) async fn idle(processes: &BenchProcesses, plan: &Plan) -> BTreeMap<String, Vec<f64>> {
     let mut found = BTreeMap::new();
     for (name, target) in [

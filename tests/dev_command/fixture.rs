@@ -52,8 +52,8 @@ pub(crate) fn dev(directory: &Path) -> Command {
     command
 }
 
-/// Reports whether a process exists and has not exited. A process whose parent was killed remains
-/// as a zombie where process 1 does not wait for it.
+/// Returns whether a process exists and has not exited. A process whose parent was killed remains as a zombie if
+/// process 1 does not wait for it.
 pub(crate) fn runs(id: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
     stat.rsplit(')')
@@ -113,7 +113,7 @@ impl DevRun {
         url.expect("the URL was printed").to_owned()
     }
 
-    /// Sends a GET request. Returns the status and the body; status 0 if there is no response.
+    /// Sends a GET request. Returns the status and the body. The status is 0 if there is no response.
     pub(crate) async fn get(&self, path: &str) -> (u16, String) {
         self.send(self.client.get(format!("{}{path}", self.url()))).await
     }
@@ -181,7 +181,7 @@ impl DevRun {
     /// Presses Ctrl-C, and asserts that nothing is left behind.
     pub(crate) async fn stop(mut self) {
         let children = self.children();
-        // Three servers, and the shell that guards them.
+        // The children are three servers, and the shell that guards them.
         assert_eq!(children.len(), 4, "{children:?}");
         self.process.signal(Signal::INT);
         let status = self.process.wait(STOP_LIMIT).await;

@@ -1,4 +1,5 @@
-//! Problems of the connection to NATS: refused messages, dropped messages, and subscriptions that the server does not have.
+//! Problems with the connection to NATS: refused messages, dropped messages, and subscriptions that the server
+//! lacks.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::support::line_filter_proxy::LineFilterProxy;
 use crate::support::nats::NatsOptions;
 use crate::support::ports;
 
-/// Users with full permissions, except that each may not publish to one subject.
+/// Users with full permissions, except that each of them may not publish to one subject.
 const USERS: &str = r#"
 authorization { users: [
   { user: fjord, password: secret, permissions: { publish: { deny: ["fjord.q.strict"] } } }
@@ -27,7 +28,7 @@ fn options() -> FleetOptions {
     FleetOptions { nats, nats_keys: "ping_interval = '1s'\n".to_owned(), ..FleetOptions::default() }
 }
 
-/// Waits until the notes of a process contain a text, and returns the note.
+/// Waits until one of the process's notes about a subject contains a text, and returns the note.
 async fn note(process: &FjordProcess, about: &str, text: &str) -> String {
     eventually_some(format!("a note: {text}"), SOON, async || {
         let ready = get_json(&format!("http://{}/readyz", process.admin())).await?;
@@ -94,7 +95,7 @@ async fn dropped_messages_are_shown() {
     let mut fleet = Fleet::start(options).await;
     let dropped = r#"fjord_nats_events_total{event="slow_consumer"}"#;
     assert!(fleet.workers[0].metric(dropped).await < 0.5);
-    // The server keeps the messages while the process is suspended, so that all arrive together.
+    // The server keeps the messages while the process is suspended, so all of them arrive at the same time.
     fleet.workers[0].process.pause();
     let queries = "PUB fjord.status 0\r\n\r\n".repeat(20_000);
     fleet.nats.servers[0].send_raw("", queries.as_bytes()).await;
@@ -109,7 +110,7 @@ async fn dropped_messages_are_shown() {
 async fn a_gateway_notices_that_the_server_does_not_have_its_subscription() {
     let port = ports::pick();
     let target = std::net::SocketAddr::from(([127, 0, 0, 1], port));
-    // The subscription of the gateway to all replies.
+    // The proxy withholds the gateway's subscription to all replies.
     let proxy = LineFilterProxy::start(target, ".r.>").await;
     let mut options = options();
     options.nats.port = Some(port);
@@ -152,7 +153,7 @@ async fn a_worker_whose_queue_subscription_does_not_reach_the_server_is_named() 
         (proxy.has_withheld() && fleet.workers[0].metric(ready).await > 0.5).then_some(())
     })
     .await;
-    // It is the only worker.
+    // The queue has only this worker.
     let (mut watching, mut views) = watch(fleet.gateways[0].directory(), "4");
     for _ in 0..5 {
         fleet.client().get("/v1/echo/a").await.is_problem(503, "no-workers");
@@ -166,7 +167,7 @@ async fn a_worker_whose_queue_subscription_does_not_reach_the_server_is_named() 
     let start = "The bottleneck is queue echo: 1 worker reports that it serves the queue, but NATS found none";
     let sentence = view["bottleneck"]["sentence"].as_str().expect("a sentence");
     assert!(sentence.starts_with(start), "{sentence}");
-    // One of two.
+    // After this, the queue has a second worker.
     fleet.add_worker().ready().await;
     let callers = CallerPool::start(&[fleet.client()], "/v1/echo/a", 200, 4);
     let page = eventually_some("the idle worker is named", SOON * 2, async || {
@@ -182,7 +183,7 @@ async fn a_worker_whose_queue_subscription_does_not_reach_the_server_is_named() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_has_ended_is_replaced_and_named() {
     let fleet = Fleet::start(options()).await;
-    // The client library cannot parse these headers, and its connection task panics.
+    // The client library cannot parse these headers, so its connection task panics.
     let headers = b"NATS/1.0\r\nX: a\rb\r\n\r\n";
     let size = headers.len();
     let line = format!("HPUB fjord.status _INBOX.x {size} {size}\r\n");

@@ -1,5 +1,5 @@
-//! Promise: a foreign worker that does not support dry runs never executes one, and the answer of a foreign worker is
-//! forwarded only if the rollback is confirmed.
+//! Promise: a foreign worker that does not support dry runs never executes one. The answer of a foreign worker is
+//! forwarded only if it confirms the rollback.
 
 use http::Method;
 use serde_json::json;

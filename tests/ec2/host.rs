@@ -10,7 +10,7 @@ use crate::support::fjord_process::FjordProcess;
 use crate::support::fleet::{Fleet, FleetOptions};
 use crate::support::process::Process;
 
-/// A path of the metadata, and its text.
+/// The path of a metadata value, and its text.
 type Metadata = (&'static str, &'static str);
 
 pub(super) const TERMINATED: Metadata = ("autoscaling/target-lifecycle-state", "Terminated");
@@ -18,28 +18,30 @@ pub(super) const INTERRUPTED: Metadata =
     ("spot/instance-action", r#"{"action": "terminate", "time": "2126-11-30T18:22:00Z"}"#);
 pub(super) const REBALANCE: Metadata =
     ("events/recommendations/rebalance", r#"{"noticeTime": "2026-11-30T18:20:00Z"}"#);
-/// The calls of `systemctl` that stop both roles, in order.
+/// The calls to `systemctl` that stop both roles, in order.
 pub(super) const BOTH: [&str; 2] =
     ["stop --no-block fjord@gateway.service", "stop --no-block fjord@worker.service"];
 pub(super) const HOOK: [&str; 4] = ["--hook", "fjord-drain", "--group", "fjord-workers"];
 pub(super) const COMPLETE: &str = "CompleteLifecycleAction";
 pub(super) const HEARTBEAT: &str = "RecordLifecycleActionHeartbeat";
-/// A script of `systemctl stop` that stops a unit at once. `$state` is the file with the state of the unit.
+/// A script for `systemctl stop` that stops a unit immediately. `$state` is the file that contains the state of the
+/// unit.
 pub(super) const STOPS: &str = "echo inactive > $state";
-/// A script of `systemctl stop` for a unit that goes on with its requests.
+/// A script for `systemctl stop` of a unit that continues to process its requests.
 pub(super) const STOPS_SLOWLY: &str = "echo deactivating > $state";
-/// A script of `systemctl` that fails.
+/// A script for `systemctl` that fails.
 pub(super) const FAILS: &str = "echo 'Access denied' >&2; exit 1";
 
 /// An endpoint whose calls a `LedgerGate` holds back.
 const HELD: &str = r#"{ "held": { "route": "GET /v1/held", "procedure": "ledger.write", "result": "row", "auth": "public",
     "timeout": "60s", "parameters": {
     "ms": { "in": "query", "type": "int32", "default": 0 }, "request_id": { "in": "context" } } } }"#;
-/// How the command describes an answer of the metadata service that has taken too long, as on a busy machine.
+/// The command's description of an answer that the metadata service took too long to send, as happens on a busy
+/// machine.
 const SLOW_METADATA: &str = "no answer within 2 s: expected an EC2 instance";
 
-/// Returns the error lines of the command, without those about slow answers of the metadata service. A failure that is logged
-/// again because of such a line is one line.
+/// Returns the error lines of the command, without those about slow answers of the metadata service. If a failure is
+/// logged again because of such a line, it is returned only once.
 pub(super) fn errors(log: &str) -> Vec<&str> {
     let mut errors = Vec::new();
     let mut follows_slow_answer = false;
@@ -54,7 +56,7 @@ pub(super) fn errors(log: &str) -> Vec<&str> {
     errors
 }
 
-/// The host.
+/// A host with both roles.
 pub(super) struct Host {
     pub(super) fleet: Fleet,
     pub(super) aws: AwsServices,
@@ -62,7 +64,8 @@ pub(super) struct Host {
 }
 
 impl Host {
-    /// Starts both roles, which `systemctl stop` tells to stop. The state of their units is that of their processes.
+    /// Starts both roles. `systemctl stop` tells the roles to stop, and the states of their units are those of their
+    /// processes.
     pub(super) async fn start() -> Self {
         let catalogue = Some(("held.json", HELD));
         let fleet = Fleet::start(FleetOptions { catalogue, ..FleetOptions::default() }).await;
@@ -74,7 +77,7 @@ impl Host {
         let (gateway, worker) = (pid(&host.fleet.gateways[0]), pid(&host.fleet.workers[0]));
         host.write_systemctl(
             &format!("pid={gateway}; [ $role = worker ] && pid={worker}"),
-            // The parent of a process may not have noticed yet that it has ended.
+            // The parent of a process that has ended may not have noticed this yet.
             "if grep -q '^State:.[^Z]' /proc/$pid/status 2>/dev/null; then cat $state 2>/dev/null || echo active; \
              else echo inactive; fi",
             "echo deactivating > $state; kill -TERM $pid",
@@ -82,7 +85,7 @@ impl Host {
         host
     }
 
-    /// Replaces the roles with units that run, have no processes, and stop at once.
+    /// Replaces the roles with units that are running, have no processes, and stop immediately.
     pub(super) fn run_units(&self) {
         for role in ["gateway", "worker"] {
             self.set_unit(role, "active");
@@ -90,19 +93,19 @@ impl Host {
         self.stop_with(STOPS);
     }
 
-    /// Changes what `systemctl stop` does with the units of `run_units`.
+    /// Changes the effect of `systemctl stop` on the units of `run_units`.
     pub(super) fn stop_with(&self, script: &str) {
         self.write_systemctl("", "cat $state", script);
     }
 
-    /// Makes every call of `systemctl` run this script.
+    /// Makes every call to `systemctl` run this script.
     pub(super) fn break_systemctl(&self, script: &str) {
         self.write_systemctl(script, "exit 1", "exit 1");
     }
 
     /// Changes the state of a unit of `run_units`.
     pub(super) fn set_unit(&self, role: &str, state: &str) {
-        // The script must never read half a file.
+        // The script must never read a partly written file.
         let new = self.home.path().join(format!("{role}.new"));
         fs::write(&new, state).expect("the file can be written");
         fs::rename(new, self.home.path().join(role)).expect("the file can be renamed");
@@ -129,7 +132,7 @@ impl Host {
         fs::rename(new, self.home.path().join("systemctl")).expect("the file can be renamed");
     }
 
-    /// Removes `systemctl`. The system may have one of its own, which is not in the path of the command.
+    /// Removes `systemctl`. The system may have its own `systemctl`, which is not on the command's PATH.
     pub(super) fn remove_systemctl(&self) {
         fs::remove_file(self.home.path().join("systemctl")).expect("the file can be removed");
     }
@@ -144,7 +147,7 @@ impl Host {
         let mut command = ec2("watch", &self.aws, &self.fleet.certs).into_std();
         let tools = self.home.path().join("tools");
         if !tools.exists() {
-            // Without directories that contain a real systemctl.
+            // This directory replaces the directories on the PATH that may contain a real `systemctl`.
             fs::create_dir(&tools).expect("the directory can be created");
             for tool in ["cat", "grep", "sh"] {
                 let paths = ["/bin", "/usr/bin"].map(|directory| format!("{directory}/{tool}"));
@@ -159,7 +162,7 @@ impl Host {
         Process::start("watch", command, &self.home.path().join("watch.log"))
     }
 
-    /// Returns the arguments with which `systemctl` was called to stop a unit.
+    /// Returns the arguments of each call to `systemctl` that stopped a unit.
     pub(super) fn stopped(&self) -> Vec<String> {
         let log = fs::read_to_string(self.home.path().join("log")).unwrap_or_default();
         log.lines().map(str::to_owned).collect()

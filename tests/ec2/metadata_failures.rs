@@ -6,7 +6,8 @@ use crate::support::aws::{AwsServices, MetadataMode, ROLE};
 use crate::support::certs::Certs;
 use crate::support::fleet::{Fleet, FleetOptions};
 
-/// Runs `fjord ec2 publish`, which must fail with one line that contains `reason`, and send nothing to `CloudWatch`.
+/// Runs `fjord ec2 publish`, which must fail with one line that contains `reason`, and must send nothing to
+/// `CloudWatch`.
 async fn fails(fleet: &Fleet, aws: &AwsServices, certs: &Certs, reason: &str) {
     let (status, stdout, stderr) = run(publish(fleet, aws, certs)).await;
     println!("{stderr}");
@@ -64,7 +65,7 @@ async fn each_failure_of_the_metadata_is_one_line() {
         fails(&fleet, &aws, certs, reason).await;
         aws.set(path, normal);
     }
-    // The services have a certificate of another authority.
+    // The services have a certificate from another authority.
     let home = tempfile::tempdir().expect("a temporary directory");
     let others = Certs::new(home.path());
     fails(&fleet, &aws, &others, "in 3 attempts: ").await;

@@ -1,4 +1,5 @@
-//! `fjord ec2 publish` does not publish averages since the start of processes that have only sent one report.
+//! `fjord ec2 publish` does not publish averages since the start of a process if it has only one report from that
+//! process.
 
 use std::process::{Output, Stdio};
 
@@ -9,8 +10,9 @@ use crate::support::fleet::{Fleet, FleetOptions};
 use crate::support::nats::NatsOptions;
 use crate::support::simulated_fleet::SimulatedFleet;
 
-/// Runs `fjord ec2 publish` with a short interval, and starts some processes after a number of its queries. Returns its output,
-/// and the number of queries that it has sent in total.
+/// Runs `fjord ec2 publish` with a short interval, and starts some processes each time the number of its queries
+/// reaches a value in `start_after`. Returns the command's output, and the total number of queries that it has
+/// sent.
 async fn publish(fleet: &Fleet, start_after: &[usize]) -> (Output, usize) {
     let url = &fleet.nats.urls()[0];
     let simulated = SimulatedFleet::start_after(url, 10, start_after).await;
@@ -40,7 +42,7 @@ async fn the_load_is_measured_again_if_processes_are_new() {
     assert_eq!(warnings.matches("the load leaves out").count(), 0, "{warnings}");
     assert!(values.contains("Load{Pool=default}"), "{values}");
 
-    // Processes that are new in the last query are left out and named, and the load of the others is published.
+    // Processes that are new in the last query are omitted and named. The load of the other processes is published.
     let (output, queries) = publish(&fleet, &[1, 2]).await;
     let (values, warnings) = (text(&output.stdout), text(&output.stderr));
     assert_eq!((output.status.code(), queries), (Some(0), 3), "{warnings}");

@@ -1,4 +1,5 @@
-//! Requests to the services of AWS go through the proxy that the environment names, and those to the metadata service never do.
+//! Requests to the AWS services go through the proxy that the environment names. Requests to the metadata service never
+//! do.
 
 use tokio::net::TcpListener;
 use tokio::process::Command;
@@ -10,7 +11,7 @@ use crate::support::connect_proxy::{ConnectProxy, ProxyRequest};
 use crate::support::fleet::{Fleet, FleetOptions};
 use crate::support::ports;
 
-/// A fleet whose headroom is published, and the services that get it.
+/// A fleet whose headroom is published, and the services that receive the published values.
 struct Publisher {
     fleet: Fleet,
     aws: AwsServices,
@@ -43,7 +44,7 @@ async fn the_services_are_reached_through_the_proxy_of_the_environment() {
     let url = format!("http://{address}");
     let with_password = format!("http://fjord:secret-key-p@{address}/");
     for (variables, authorization) in [
-        // The metadata service has a URL without TLS.
+        // The URL of the metadata service does not use TLS.
         (&[("HTTPS_PROXY", &*url), ("HTTP_PROXY", &*url), ("ALL_PROXY", &*url)][..], ""),
         (&[("https_proxy", &*address), ("no_proxy", "amazonaws.example, 10.0.0.0/8")], ""),
         (&[("HTTPS_PROXY", &*with_password)], "Basic ZmpvcmQ6c2VjcmV0LWtleS1w"),
@@ -56,7 +57,7 @@ async fn the_services_are_reached_through_the_proxy_of_the_environment() {
         let requests = proxy.requests().split_off(before);
         assert_eq!(requests, [publisher.connect(authorization)], "{variables:?}");
     }
-    // The services are excluded.
+    // The environment excludes the services from proxying.
     let before = proxy.requests().len();
     for direct in
         [("NO_PROXY", "localhost,127.0.0.1"), ("no_proxy", "127.0.0.0/8"), ("NO_PROXY", "*")]

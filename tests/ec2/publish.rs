@@ -1,4 +1,4 @@
-//! `fjord ec2 publish` measures a real fleet, and `CloudWatch` gets the result with a valid signature.
+//! `fjord ec2 publish` measures a real fleet, and `CloudWatch` receives the result with a valid signature.
 
 use fjord::lifecycle::Tasks;
 use tokio::process::Command;
@@ -32,7 +32,7 @@ pub(super) fn publish(fleet: &Fleet, aws: &AwsServices, certs: &Certs) -> Comman
     publish_after("1", fleet, aws, certs)
 }
 
-/// Returns `fjord ec2 publish`, which measures for some seconds.
+/// Returns `fjord ec2 publish` with an interval of `seconds`.
 fn publish_after(seconds: &str, fleet: &Fleet, aws: &AwsServices, certs: &Certs) -> Command {
     let mut command = ec2("publish", aws, certs);
     command.arg("--config").arg(fleet.gateways[0].directory()).args(["--interval", seconds]);
@@ -137,7 +137,8 @@ async fn transient_refusals_are_retried_and_others_are_reported() {
     let invalid = refuse(400, "InvalidParameterValue", "The value \u{1b}[31m is not valid");
     let large = ServiceAnswer::Text(400, "x".repeat(100_000));
     let broken = || ServiceAnswer::Text(502, "<html>Bad Gateway</html>".to_owned());
-    // The answers of the service, the number of attempts, and the end of the error; empty if the command succeeds.
+    // Each case has the answers of the service, the number of attempts, and the end of the error, which is empty
+    // if the command succeeds.
     let cases: Vec<(Vec<ServiceAnswer>, usize, &str)> = vec![
         (vec![throttled(), throttled()], 3, ""),
         (
@@ -183,7 +184,8 @@ async fn nothing_is_published_if_some_processes_could_not_be_queried() {
     let fleet = Fleet::start(FleetOptions { nats, workers: 0, ..FleetOptions::default() }).await;
     let aws = AwsServices::start(&fleet.certs).await;
     let url = &fleet.nats.urls()[0];
-    // With the gateway, exactly as many processes as a query collects, and then one more.
+    // Including the gateway, the first fleet has exactly as many processes as a query collects. The second fleet
+    // has one process more.
     let simulated = SimulatedFleet::start(url, PROCESSES_MAX - 1).await;
     let (status, stdout, stderr) = run(publish(&fleet, &aws, &fleet.certs)).await;
     assert_eq!(status, Some(0), "{stdout}{stderr}");

@@ -9,7 +9,7 @@ use crate::support::external_tools::{find, run};
 use crate::support::fjord_binary;
 use crate::support::prometheus;
 
-/// The longest value of a parameter of a stack, in bytes.
+/// The maximum length of a stack's parameter value, in bytes.
 const PARAMETER_BYTES_MAX: usize = 4096;
 
 fn text(file: &str) -> String {
@@ -24,7 +24,7 @@ async fn cfn_lint_accepts_the_template() {
     let template = shipped("config/ec2/autoscaling.yaml");
     let path = template.to_str().expect("UTF-8");
     assert_eq!(run(&tool, &["--include-checks", "I", "--", path], limit).await, "");
-    // An unknown property is reported, so the check can fail.
+    // The tool reports an unknown property, which shows that the check can fail.
     let home = tempfile::tempdir().expect("a temporary directory");
     let broken = home.path().join("broken.yaml");
     let wrong = text("config/ec2/autoscaling.yaml").replace("TargetValue: 70", "Target: 70");
@@ -42,7 +42,7 @@ fn the_template_agrees_with_fjord_and_with_user_data() {
         let line = after.lines().find_map(|line| line.trim().strip_prefix("Default: "));
         line.expect("a default").to_owned()
     };
-    // The defaults of worker.pool, and of fjord ec2 publish.
+    // These are the defaults of worker.pool and of fjord ec2 publish.
     assert_eq!(default("Pool"), fjord::config::DEFAULT_POOL);
     assert_eq!(default("Namespace"), "fjord");
     for line in [

@@ -1,4 +1,5 @@
-//! `fjord ec2 watch` tells an autoscaling group that an instance is drained, or that it still drains, and reports what fails.
+//! `fjord ec2 watch` tells an autoscaling group that an instance has been drained or is still draining, and reports
+//! failures.
 
 use std::time::{Duration, Instant};
 
@@ -58,7 +59,7 @@ async fn an_unknown_hook_is_reported_while_the_units_still_stop() {
     for_a_while(Duration::from_secs(3)).await;
     assert_eq!(errors(&watch.log()).len(), 1, "told once: {}", watch.log());
     assert!(watch.is_running(), "{}", watch.log());
-    // The group gets a hook of this name.
+    // The group gets a hook with this name.
     host.aws.answer_action(HEARTBEAT, None);
     eventually(SOON, TICK, || !host.aws.accepted_for(HEARTBEAT).is_empty()).await;
     for role in ["gateway", "worker"] {
@@ -90,7 +91,7 @@ async fn an_action_whose_completion_was_not_answered_is_not_an_error() {
     assert!(host.aws.attempts() >= 3, "a heartbeat and two attempts");
     assert_eq!(errors(&watch.log()), Vec::<&str>::new());
 
-    // The same refusal of the first attempt means that the group has not waited.
+    // If the first attempt is refused in the same way, the group has not waited.
     let host = terminated().await;
     host.aws.answer_action(COMPLETE, Some(NO_ACTION));
     let mut watch = host.watch(&HOOK);

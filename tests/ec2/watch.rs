@@ -199,7 +199,7 @@ async fn roles_that_run_again_are_stopped_while_a_notice_stands() {
         })
     };
     stops(1).await;
-    // The package is upgraded, for example, or user-data starts the roles late.
+    // This happens, for example, if the package is upgraded or if user-data starts the roles late.
     host.run_units();
     stops(2).await;
     assert!(watch.log().contains("the roles are running again: stopping them"), "{}", watch.log());
@@ -209,7 +209,7 @@ async fn roles_that_run_again_are_stopped_while_a_notice_stands() {
     host.run_units();
     for_a_while(Duration::from_secs(3)).await;
     assert_eq!(host.stopped().len(), 4, "roles run without a notice: {}", watch.log());
-    // The same notice comes again.
+    // The same notice is published again.
     host.aws.set(INTERRUPTED.0, Some(INTERRUPTED.1));
     stops(3).await;
     assert!(watch.is_running(), "{}", watch.log());
@@ -223,7 +223,7 @@ async fn an_interruption_that_is_over_does_not_stop_the_roles() {
         let time = (Utc::now() + TimeDelta::seconds(seconds)).format("%Y-%m-%dT%H:%M:%SZ");
         format!(r#"{{"action": "hibernate", "time": "{time}"}}"#)
     };
-    // The interruption is over 5 minutes after its time: 20 seconds from now.
+    // The interruption counts as over 5 minutes after its time, that is, in 20 seconds.
     host.aws.set(INTERRUPTED.0, Some(&notice(-280)));
     let mut watch = host.watch(&HOOK);
     eventually(SOON, TICK, || watch.log().contains("the roles are stopped")).await;
@@ -232,7 +232,7 @@ async fn an_interruption_that_is_over_does_not_stop_the_roles() {
     host.run_units();
     for_a_while(Duration::from_secs(3)).await;
     assert_eq!(host.stopped(), BOTH, "{}", watch.log());
-    // It is interrupted again.
+    // The instance is interrupted again.
     host.aws.set(INTERRUPTED.0, Some(&notice(120)));
     eventually(SOON, TICK, || host.stopped().len() == 4).await;
     assert!(watch.is_running(), "{}", watch.log());

@@ -43,8 +43,8 @@ async fn queues_are(fleet: &Fleet, ready: bool) {
 const WORKERS: usize = 2;
 /// The number of slots of each worker.
 const SLOTS: usize = 8;
-/// The maximum number of connection attempts of a worker during an outage of 30 s. The pause between attempts starts at
-/// 0.1 s and varies by up to a fifth.
+/// The maximum number of connection attempts of a worker during an outage of 30 s. The pause between attempts is
+/// initially 0.1 s, and varies by up to a fifth.
 const TRIES_MAX: usize = 16;
 /// The maximum number of connections of a worker: one for each slot, and one for the health check.
 const CONNECTIONS_MAX: usize = SLOTS + 1;
@@ -116,7 +116,8 @@ async fn restarting_the_database_makes_at_most_the_running_calls_fail() {
         }
     })
     .await;
-    // The outcome of an at-most-once call that ran when its connection broke is unknown: at most one per slot and restart.
+    // The outcome of an at-most-once call that was running when its connection broke is unknown. There is at most one
+    // such call for each slot and restart.
     let reconciliation = reconcile_with("database ended and started", &answers, &endpoint);
     reconciliation.includes("200").failures_at_most(2 * WORKERS * SLOTS);
 

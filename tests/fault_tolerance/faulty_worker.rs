@@ -1,4 +1,5 @@
-//! A worker that violates the protocol serves the same queues as correct workers. Only requests that it receives may fail.
+//! A worker that violates the protocol serves the same queues as correct workers. Only requests that reach this worker
+//! may fail.
 
 use std::time::Duration;
 
@@ -38,8 +39,8 @@ async fn a_worker_that_answers_twice_fails_no_request() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_does_not_answer_loses_no_request() {
     let reconciliation = run_with_faulty_worker("silent").await;
-    // This includes at-most-once requests: the worker did not claim them, so they are sent to another worker. A request
-    // that reaches the faulty worker in every attempt ends with a correct error.
+    // No at-most-once request is lost either. The faulty worker did not claim these requests, so they are sent to
+    // another worker. A request that reaches the faulty worker in every attempt ends with a correct error.
     reconciliation.no_request_lost().failures_at_most(CALLERS);
     assert!(
         reconciliation.longest > ACCEPT_TIMEOUT,

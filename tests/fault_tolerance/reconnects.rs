@@ -41,7 +41,7 @@ async fn reconnects(nodes: &[FjordProcess]) -> f64 {
     sum
 }
 
-/// Requests large answers. Returns how many of them were correct.
+/// Sends requests for large answers. Returns the number of answers that were correct.
 async fn request_large_answers(fleet: &Fleet, times: usize) -> usize {
     let callers: Vec<_> = (0..CALLERS)
         .map(|_| {

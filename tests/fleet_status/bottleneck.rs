@@ -13,7 +13,8 @@ use crate::support::fjord_process::FjordProcess;
 use crate::support::fleet::{Fleet, FleetOptions};
 use crate::support::prometheus::{self, PACE, Prometheus};
 
-/// The number of callers of the saturated queue: four per slot, so that most waits are between 0.5 and 1 s, in one bucket.
+/// The number of callers of the saturated queue. With four callers for each slot, most waits are between 0.5 and 1 s,
+/// in one bucket.
 const CALLERS: usize = 24;
 /// The number of slots for each queue in each worker.
 const LIMIT: u32 = 2;
@@ -58,7 +59,8 @@ fn check_view(view: &Value) -> &Value {
     near("p50, s", &slow["p50_seconds"], 0.2, 0.4);
     near("window, s", &view["window_seconds"], PACE.as_secs_f64(), 0.4);
     let nats = &view["nats"][0];
-    // The connections are those of two gateways, three workers and two commands, one of which may have ended already.
+    // The connections are those of two gateways, three workers and two commands. One of the commands may have ended
+    // already.
     assert!(matches!(nats["connections"].as_u64(), Some(6 | 7)), "{nats}");
     assert!(nats["in_messages_per_second"].as_f64() > Some(50.0), "{nats}");
     slow

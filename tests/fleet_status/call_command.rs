@@ -57,7 +57,7 @@ async fn an_endpoint_can_be_called_without_a_gateway() {
     assert!(stderr.starts_with("503 ") && stderr.contains("no_workers"), "{stderr}");
 }
 
-/// The call is granted, and a disconnect does not cancel it.
+/// The call has been granted, and a disconnect does not cancel it.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_call_reports_its_attempt_and_what_is_known_of_it() {
     let fleet = Fleet::start(FleetOptions::default()).await;

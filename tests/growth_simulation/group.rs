@@ -13,26 +13,27 @@ use super::{SLOTS, START_SECONDS};
 const TARGET: f64 = 70.0;
 /// The policy removes workers only if the load is below this share of its target.
 const LOW: f64 = 0.9;
-/// The consecutive minutes above the target after which workers are added, and below it after which one is removed.
+/// The number of consecutive minutes above the target after which workers are added, and below the target after
+/// which one is removed.
 const MINUTES_HIGH: usize = 3;
 const MINUTES_LOW: usize = 15;
-/// The seconds of each minute over which fjord ec2 publish measures.
+/// The number of seconds of each minute over which fjord ec2 publish measures.
 const MEASURED_SECONDS: u64 = 30;
 
-/// The workers of a group at one moment.
+/// The numbers of workers in a group at one moment.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct WorkerCount {
-    /// The workers that serve requests.
+    /// The number of workers that serve requests.
     pub(super) ready: u64,
-    /// The running instances, including those that are still starting.
+    /// The number of running instances, including those that are still starting.
     pub(super) running: u64,
 }
 
 /// A group of workers.
 pub(super) trait Group {
-    /// Returns the name in the table.
+    /// Returns the group's name in the table.
     fn name(&self) -> String;
-    /// Returns the workers at the start of a second.
+    /// Returns the numbers of workers at the start of a second.
     fn advance(&mut self, second: u64, queue: &mut SimulatedQueue) -> WorkerCount;
 }
 
@@ -56,7 +57,7 @@ impl Group for Fixed {
     }
 }
 
-/// A group that follows the load.
+/// A group whose size follows the load.
 #[derive(Debug)]
 pub(super) struct Following {
     least: u64,
@@ -64,7 +65,7 @@ pub(super) struct Following {
     ready: u64,
     /// The times at which the starting instances will serve requests.
     starting: VecDeque<u64>,
-    /// The published loads of the last minutes, in percent.
+    /// The published loads of the last few minutes, in percent.
     loads: VecDeque<f64>,
 }
 
@@ -92,7 +93,7 @@ impl Following {
         u64::try_from(self.starting.len()).expect("a small number")
     }
 
-    /// Decides like a target-tracking policy.
+    /// Decides in the same way as a target-tracking policy.
     fn decide(&mut self, second: u64) {
         let last = |minutes: usize| self.loads.iter().rev().take(minutes);
         let is_high = last(MINUTES_HIGH).len() == MINUTES_HIGH

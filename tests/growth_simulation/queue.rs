@@ -1,14 +1,14 @@
-//! A queue with a number of slots: requests wait in order of arrival, and are refused at their timeout.
+//! A queue with a number of slots. Requests wait in order of arrival, and are refused at their timeout.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
 use fjord::telemetry::count_as_f64;
 
-/// The longest wait for a slot in seconds, the default timeout of an endpoint.
+/// The longest wait for a slot, in seconds: the default timeout of an endpoint.
 const TIMEOUT: f64 = 10.0;
 
-/// The end of a call, ordered by time.
+/// The end of a call. Ends are ordered by time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct CallEnd(f64, f64);
 
@@ -54,7 +54,7 @@ pub(super) struct SimulatedQueue {
     now: f64,
     used_seconds: f64,
     counts: Counts,
-    /// The waits of this hour, and of the day.
+    /// The waits of the current hour, and those of the day.
     hour: Vec<f64>,
     all: Vec<f64>,
 }
@@ -64,13 +64,13 @@ impl SimulatedQueue {
         Self::default()
     }
 
-    /// Changes the number of slots. Calls that run beyond it end normally.
+    /// Changes the number of slots. If more calls are running, they end normally.
     pub(super) fn set_slots(&mut self, slots: u64) {
         self.slots = slots;
         self.start_calls();
     }
 
-    /// Adds a request, which must not be earlier than the one before.
+    /// Adds a request. The request must not arrive earlier than the previous one.
     pub(super) fn arrive(&mut self, time: f64, call_seconds: f64) {
         self.advance(time);
         self.counts.arrivals += 1;
@@ -78,7 +78,7 @@ impl SimulatedQueue {
         self.start_calls();
     }
 
-    /// Ends all calls that end by a time.
+    /// Ends all calls that end no later than `until`.
     pub(super) fn advance(&mut self, until: f64) {
         while let Some(Reverse(CallEnd(end, call_seconds))) = self.running.peek().copied()
             && end <= until
@@ -112,7 +112,7 @@ impl SimulatedQueue {
         }
     }
 
-    /// Returns the slot seconds that calls have used so far.
+    /// Returns the slot time that calls have used so far, in seconds.
     pub(super) fn used_seconds(&self) -> f64 {
         self.used_seconds
     }
@@ -127,19 +127,19 @@ impl SimulatedQueue {
         count(self.running.len())
     }
 
-    /// Returns the counts since the last call of this function.
+    /// Returns the counts since the last call to this function.
     pub(super) fn take_counts(&mut self) -> Counts {
         std::mem::take(&mut self.counts)
     }
 
-    /// Returns the waits of this hour, and begins a new one.
+    /// Returns the waits of the current hour, and begins a new hour.
     pub(super) fn take_hour(&mut self) -> WaitSummary {
         let mut hour = std::mem::take(&mut self.hour);
         self.all.extend_from_slice(&hour);
         summary(&mut hour)
     }
 
-    /// Returns the waits of all hours that have ended.
+    /// Returns the waits in all hours that have ended.
     pub(super) fn summary(&mut self) -> WaitSummary {
         summary(&mut self.all)
     }

@@ -127,7 +127,7 @@ async fn a_waiting_request_is_rejected_when_the_budget_has_no_room_for_an_answer
         assert!(response.len() > ANSWER_BYTES, "{}", response.len());
     }
     all_bytes_released(gateway).await;
-    // The rejected request is not sent again: the worker's next message is a new request.
+    // The rejected request is not sent again, so the worker's next message is a new request.
     let mut next = send_request(&fleet, "POST").await;
     let request = receive(&mut worker).await;
     answer(&mut worker, &request, 1).await;

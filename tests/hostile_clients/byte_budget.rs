@@ -32,8 +32,8 @@ pub(super) async fn all_bytes_released(gateway: &FjordProcess) {
     .await;
 }
 
-/// Sends 300 requests with bodies of 0.9 MB over three connections. Returns how many were rejected
-/// as `overloaded`.
+/// Sends 300 requests with bodies of 0.9 MB over three connections. Returns the number of requests that were
+/// rejected as `overloaded`.
 pub(super) async fn send_large_bodies(fleet: &Fleet) -> usize {
     let body = Bytes::from(json!({ "note": "x".repeat(900_000) }).to_string());
     let tasks = fjord::lifecycle::Tasks::new();
@@ -194,8 +194,8 @@ async fn a_part_that_arrives_twice_counts_once() {
     let request = worker.next().await;
     for sent in 1..=8 {
         send_part(&mut worker, &request, 1).await;
-        // Messages arrive in the order in which they were sent: once the second message was rejected, the part has
-        // been counted.
+        // Messages arrive in the order in which they were sent. Therefore, the part has been counted once the
+        // second message has been rejected.
         worker.publish(&format!("{}0", request.reply), &[], b"").await;
         let rejected = r#"fjord_gateway_replies_rejected_total{reason="token"}"#;
         eventually_some("the part has arrived", SOON, async || {
@@ -222,7 +222,7 @@ async fn compression_buffers_count_and_are_not_allocated_when_answers_need_the_b
     let mut clients = Vec::new();
     let head = "GET /v1/flow?rows=1000&pause_at=1000&ms=5000 HTTP/1.1\r\nHost: localhost\r\n\
                 Accept-Encoding: zstd\r\n\r\n";
-    // The second client gets no encoder: two would need more than half of the client's share.
+    // The second client gets no encoder, because two encoders would need more than half of the client's share.
     for coding in [true, false] {
         let mut client = RawClient::connect(gateway.https(), &fleet.certs, &["http/1.1"]).await;
         client.send(head.as_bytes()).await.expect("the request is sent");

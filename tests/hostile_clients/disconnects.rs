@@ -17,8 +17,8 @@ use super::test_listener::{
     BODY_IDLE, LARGE, LONG, RawResponse, TestListener, eventually, get, read_to_close,
 };
 
-/// A delay that is longer than the gateway waits for a response before it checks that the client is
-/// connected.
+/// A delay that is longer than the time for which the gateway waits for a response before it checks that the client
+/// is still connected.
 const PROBE_DELAY: Duration = Duration::from_millis(800);
 
 /// Sends a request, closes the sending side, and reads until the gateway closes the connection.
@@ -118,8 +118,7 @@ async fn leave<IO: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// Makes the socket drop every received packet and so acknowledge nothing, as if its host were
-/// down.
+/// Makes the socket drop every received packet. It therefore acknowledges nothing, as if its host were down.
 fn drop_packets(socket: &impl AsFd) {
     // The filter program is BPF_RET with 0 bytes (linux/filter.h).
     SockRef::from(socket).attach_filter(&[SockFilter::new(0x06, 0, 0, 0)]).unwrap();

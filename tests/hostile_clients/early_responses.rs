@@ -42,7 +42,7 @@ async fn a_request_after_an_unread_body_is_answered() {
         (too_large, 413),
         (chunked("/", 40_000), 413),
     ] {
-        // The body is sent immediately, or mostly after the response was sent.
+        // The body is sent immediately, or most of it is sent after the response.
         for at in [sent.len(), 200] {
             let mut stream = listener.connect().await;
             let (first, rest) = sent.split_at(at);
@@ -66,7 +66,7 @@ async fn a_body_too_large_to_discard_closes_the_connection_with_connection_close
         (announced(UNREAD, "", 100_000), true),
         (announced(UNREAD, expectation, 1_000), true),
         (announced("/", expectation, BODY_BYTES_MAX + 1), true),
-        // The rest of the body is so small that the gateway waits for it.
+        // The rest of the body is small enough that the gateway waits for it.
         ([announced(UNREAD, "", 1_000), vec![b'x'; 10]].concat(), false),
         (chunked(UNREAD, 100_000), true),
     ] {

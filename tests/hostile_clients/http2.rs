@@ -147,7 +147,7 @@ async fn a_client_that_never_opens_its_window_is_disconnected() {
     eventually("the connection is closed", || listener.running.connections() == 0).await;
 }
 
-/// Sends `first`, then `frame` every 30 ms until the connection is closed. Returns the time taken.
+/// Sends `first`, and then sends `frame` every 30 ms until the connection is closed. Returns the elapsed time.
 async fn dribble(listener: &TestListener, first: &[u8], frame: &[u8]) -> std::time::Duration {
     let mut stream = listener.connect_tls(&["h2"]).await;
     stream.write_all(&[PREFACE, first].concat()).await.unwrap();

@@ -1,4 +1,4 @@
-//! Limits on sizes and counts: the response to a request that exceeds one says which.
+//! Limits on sizes and counts. The response to a request that exceeds a limit names the limit.
 
 use tokio::io::AsyncWriteExt;
 

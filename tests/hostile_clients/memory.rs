@@ -1,5 +1,4 @@
-//! The memory of the gateway and of the kernel before an attack on the byte limits, at its peak,
-//! and 30 s after it.
+//! The memory of the gateway and of the kernel: before an attack on the byte limits, at its peak, and 30 s after it.
 
 use std::fs;
 use std::pin::pin;
@@ -23,7 +22,7 @@ use crate::support::raw_client::RawClient;
 const MIB: u64 = 1 << 20;
 /// The time between the end of an attack and the last measurement.
 const SETTLE_TIME: Duration = Duration::from_secs(30);
-/// The maximum growth of the gateway's memory: a client's share and memory outside the budget.
+/// The maximum growth of the gateway's memory: a client's share, and memory outside the budget.
 const GROWTH_BYTES_MAX: u64 = 128 * MIB;
 /// The maximum amount of memory that the allocator retains.
 const KEPT_BYTES_MAX: u64 = 32 * MIB;
@@ -52,8 +51,8 @@ const PATIENT_ENDPOINT: &str = r#"{
 /// The memory in use, in bytes.
 #[derive(Clone, Copy, Debug)]
 struct MemoryUse {
-    /// The resident anonymous memory of the gateway. Pages of the executable file do not count: the kernel loads them when code
-    /// runs for the first time, and can drop them at any time.
+    /// The resident anonymous memory of the gateway. Pages of the executable file do not count, because the kernel
+    /// loads them when code runs for the first time, and can drop them at any time.
     gateway: u64,
     /// The unsent data in the gateway's send buffers.
     unsent: u64,
@@ -158,8 +157,8 @@ async fn attack_with_stalled_readers(fleet: &Fleet, clients: usize) {
         stalled.push(client);
     }
     eventually_some("all connections are closed", Duration::from_mins(2), async || {
-        // The number of connections is read first: a connection that no longer counts must not have
-        // left data in its send buffer.
+        // The number of connections is read first, because a connection that no longer counts must not have left data
+        // in its send buffer.
         let connections = gateway.metric("fjord_gateway_connections ").await;
         let (sockets, _) = unsent_data(port);
         assert!(
@@ -189,7 +188,7 @@ async fn request_many_answers(fleet: &Fleet, count: usize) {
     }
 }
 
-/// Session settings that make the gateway assemble each answer before it sends the first byte.
+/// Session settings with which the gateway assembles each answer before it sends the first byte.
 const ASSEMBLED: &str = "window_parts = 0\n";
 
 #[tokio::test(flavor = "multi_thread")]

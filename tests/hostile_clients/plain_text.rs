@@ -1,4 +1,5 @@
-//! Clients that omit something that the listener expects: TLS, the negotiation of HTTP/2, or `Host` in HTTP/1.0.
+//! Clients that omit something that the listener expects: TLS, the negotiation of HTTP/2, or `Host` in an
+//! HTTP/1.0 request.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

@@ -90,7 +90,8 @@ async fn the_head_timeout_does_not_run_while_a_response_is_written() {
     stream.write_all(&get("/large", "")).await.unwrap();
     eventually("the request arrived", || listener.paths().len() == 1).await;
     stream.write_all(b"GET / HT").await.unwrap();
-    // The client does not read for longer than the head timeout, which must not run during that time.
+    // The client does not read for longer than the head timeout. The timeout must not run during that
+    // time.
     for_a_while(HEADER_TIMEOUT * 4).await;
     let answers = RawResponse::parse_all(&read_to_close(&mut stream).await);
     assert_eq!(RawResponse::statuses(&answers), [200, 408], "each response is complete");

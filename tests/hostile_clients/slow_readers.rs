@@ -1,4 +1,4 @@
-//! A client that reads 8 KiB per `body_idle_timeout` gets its whole response. A slower one is
+//! A client that reads 8 KiB per `body_idle_timeout` gets its whole response. A slower client is
 //! disconnected.
 
 use std::io;
@@ -206,8 +206,8 @@ async fn a_slow_reader_counts_until_it_has_read_everything() {
         let mut ticks = interval(LIMIT / 20);
         loop {
             ticks.tick().await;
-            // The number of connections is read first: a connection that no longer counts must not
-            // have left data in its send buffer.
+            // The number of connections is read first, because a connection that no longer counts
+            // must not have left data in its send buffer.
             let (connections, unsent_data) = (listener.running.connections(), unsent_data(port));
             assert!(
                 connections == 1 || unsent_data == (0, 0),

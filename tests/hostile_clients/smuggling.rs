@@ -1,5 +1,6 @@
-//! Request smuggling: requests in which two parsers might find different ends or targets. Each is
-//! followed by a second request, which must be answered only if the end of the first is unambiguous.
+//! Request smuggling: requests for which two parsers might find different ends or targets. Each of
+//! them is followed by a second request, which must be answered only if the end of the first one is
+//! unambiguous.
 
 use futures_util::future::join_all;
 

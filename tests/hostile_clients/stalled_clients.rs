@@ -11,8 +11,8 @@ use super::test_listener::{LONG, Options, TestListener, eventually, get, read_to
 
 const CLIENTS: usize = 40;
 
-/// Returns the number of connections on `port` with unsent or unacknowledged data, and the bytes of
-/// that data (/proc/net/tcp, see proc(5)).
+/// Returns the number of connections on `port` that have unsent or unacknowledged data, and the
+/// number of bytes of that data (/proc/net/tcp, see proc(5)).
 pub(super) fn unsent_data(port: u16) -> (usize, u64) {
     let table = fs::read_to_string("/proc/net/tcp").unwrap();
     let mut found = (0, 0);
@@ -80,8 +80,8 @@ async fn a_connection_counts_toward_the_limit_while_its_send_buffer_has_data() {
         }
         let mut second = listener.connect().await;
         assert!(read_to_close(&mut second).await.is_empty(), "the connection limit is reached");
-        // The number of connections is read first: a connection that no longer counts must not have
-        // left data in its send buffer.
+        // The number of connections is read first, because a connection that no longer counts must
+        // not have left data in its send buffer.
         eventually("the connection is closed", || {
             let (connections, unsent_data) = (listener.running.connections(), unsent_data(port));
             assert!(

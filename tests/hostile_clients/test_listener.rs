@@ -30,7 +30,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// The time limit of waits that normally end much sooner.
+/// The time limit for waits that normally end much sooner.
 pub(crate) const LONG: Duration = Duration::from_secs(10);
 /// The listener's `header_timeout`.
 pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_millis(400);
@@ -44,7 +44,7 @@ const BODY_IDLES: u32 = 3;
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_millis(900);
 /// The largest request body that the service accepts.
 pub(crate) const BODY_BYTES_MAX: usize = 1000;
-/// The size of the response to `/large`, which exceeds the socket buffers.
+/// The size of the response to `/large`. It exceeds the socket buffers.
 pub(crate) const LARGE: usize = 32 * 1024 * 1024;
 
 static LARGE_RESPONSE: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(vec![b'x'; LARGE]));
@@ -52,7 +52,7 @@ static LARGE_RESPONSE: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(vec![b'x';
 /// read, and smaller than the gateway's send buffer.
 const MEDIUM: usize = 64 * 1024;
 
-/// The size of the response to `/slow`, which does not fit into the send buffer.
+/// The size of the response to `/slow`. It does not fit into the send buffer.
 pub(crate) const SLOW: usize = 384 * 1024;
 
 /// The service. It records the requests that reach it, and delays the responses to `/hang`.
@@ -273,7 +273,7 @@ pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
     assert!(tokio::time::timeout(LONG, waiting).await.is_ok(), "not within {LONG:?}: {what}");
 }
 
-/// A received response, with its head in lower case.
+/// A received response. Its head is in lower case.
 #[derive(Clone, Debug)]
 pub(crate) struct RawResponse {
     pub(crate) status: u16,

@@ -66,7 +66,7 @@ async fn the_answer_of_a_killed_worker_is_cut_off_and_the_request_is_not_sent_ag
         fleet.workers[index].process.kill();
         let began = Instant::now();
         let (body, is_complete) = read(response).await;
-        // The number of bytes that were received depends on the socket buffers.
+        // The number of received bytes depends on the socket buffers.
         assert!(!is_complete && body.len() >= 256 << 10, "{} bytes", body.len());
         assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
         let other =

@@ -52,7 +52,7 @@ async fn foreign_workers_can_stream_and_their_protocol_errors_cut_the_answer_off
         let mut worker = python_worker(&fleet, "foreign", &[behaviour]).await;
         for http in super::BOTH {
             let response = client(&fleet, http).request(Method::GET, "/v1/foreign/a").send().await;
-            // Over HTTP/2 the reset may be sent before the headers.
+            // Over HTTP/2, the reset may be sent before the headers.
             let (body, is_complete) = match response {
                 Ok(response) => read(response).await,
                 Err(_) => (Vec::new(), false),

@@ -25,7 +25,8 @@ async fn head_has_the_headers_of_get() {
         (&fleet, large.as_str(), false),
         (&fleet, "/v1/flow?rows=20", true),
         (&fleet, "/v1/echo/a", true),
-        // Without a window, the gateway assembles the answer for GET, so its length is known, and discards it for HEAD.
+        // Without a window, the gateway assembles the answer to GET, so its length is known. For HEAD, it discards the
+        // answer.
         (&whole, large.as_str(), false),
         (&whole, "/v1/flow?rows=20", true),
     ] {
@@ -51,7 +52,7 @@ async fn head_has_the_headers_of_get() {
     reaches(&fleet.gateways[0], ok, 8.0).await;
 }
 
-/// Sends `count` HEAD requests for 4 MiB concurrently. Returns the number of 200 responses.
+/// Sends `count` HEAD requests for 4 MiB concurrently. Returns the number of responses with status 200.
 pub(crate) async fn send_heads(fleet: &Fleet, count: usize) -> usize {
     let client = Arc::new(client(fleet, HttpVersion::Two));
     let path = format!("/v1/flow?rows={}", 4 * ROWS_PER_MIB);

@@ -9,9 +9,10 @@ use crate::support::eventually::for_a_while;
 use crate::support::fjord_process::FjordProcess;
 use crate::support::fleet::{Fleet, FleetOptions};
 
-/// The maximum growth of a process for an answer of 10 MiB: a few parts (2 to 3 MiB on an idle machine) and a margin.
+/// The maximum growth of a process for an answer of 10 MiB. It allows for a few parts (2 to 3 MiB on an idle machine)
+/// and a margin.
 const GROWTH_BYTES_MAX: u64 = 6 << 20;
-/// The maximum growth of a process for an answer of 100 MiB, including memory that the allocator returns late.
+/// The maximum growth of a process for an answer of 100 MiB. It includes memory that the allocator returns late.
 const GROWTH_LATE_BYTES_MAX: u64 = 12 << 20;
 
 /// Returns a value of `/proc/<pid>/status` in bytes.
@@ -49,7 +50,7 @@ async fn neither_role_holds_more_than_a_few_parts() {
             let before = nodes.map(reset_peak);
             let mut response = begin(&client, &format!("/v1/flow?rows={count}")).await;
             if http == HttpVersion::One {
-                // While the client does not read, the rows stay in the database.
+                // While the client does not read, the remaining rows stay in the database.
                 let first = response.chunk().await.expect("a chunk").expect("a chunk");
                 for_a_while(Duration::from_millis(500)).await;
                 assert!(first.starts_with(b"[{"));

@@ -13,7 +13,7 @@ use crate::support::ledger_load::{GatewayRotation, LedgerAnswer, LedgerLoad};
 use crate::support::prometheus::{self, Prometheus};
 use crate::support::random::SeededRandom;
 
-/// The window of rates, which covers ten scrapes.
+/// The window over which rates are computed. It covers ten scrapes.
 const WINDOW: Duration = Duration::from_secs(10);
 /// The tolerance of a rate: one scrape at each end of the window.
 const RATE_TOLERANCE: f64 = 0.2;
@@ -34,7 +34,7 @@ fn number(count: usize) -> f64 {
     count as f64
 }
 
-/// Returns the `share` quantile of the latencies, in seconds.
+/// Returns the quantile `share` of the latencies, in seconds.
 fn quantile(answers: &[LedgerAnswer], share: f64) -> f64 {
     let mut times: Vec<f64> = answers.iter().map(|answer| answer.took.as_secs_f64()).collect();
     times.sort_by(f64::total_cmp);
@@ -43,7 +43,7 @@ fn quantile(answers: &[LedgerAnswer], share: f64) -> f64 {
     below.last().map_or(0.0, |(_, time)| *time)
 }
 
-/// Reports whether two latencies are in the same histogram bucket, or in adjacent ones.
+/// Returns whether two latencies are in the same histogram bucket, or in adjacent ones.
 fn are_close(one: f64, other: f64) -> bool {
     let bounds = [
         0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
@@ -98,7 +98,8 @@ async fn prometheus_and_the_load_generator_agree() {
     let seen: Vec<LedgerAnswer> = answers.iter().filter(in_window).cloned().collect();
     let throughput = number(seen.len()) / WINDOW.as_secs_f64();
     assert_near("throughput, 1/s", rate, throughput, RATE_TOLERANCE);
-    // The average number of concurrent requests, by Little's law. Requests in excess of the slots waited.
+    // This is the average number of concurrent requests, by Little's law. Requests in excess of the number of
+    // slots waited.
     let concurrent =
         seen.iter().map(|answer| answer.took.as_secs_f64()).sum::<f64>() / WINDOW.as_secs_f64();
     let slots = number(2 * LIMIT);
@@ -108,7 +109,8 @@ async fn prometheus_and_the_load_generator_agree() {
     assert!(concurrent > slots, "the generator does not saturate the slots: {concurrent}");
     assert!(full > 0.7 && used > 0.7 * slots, "both queues are saturated");
     assert!(idle < 0.01, "an idle queue is not saturated");
-    // Requests in transit between the roles neither wait nor run. On a busy machine there are many of them.
+    // Requests in transit between the roles are neither waiting nor running. On a busy machine, there are many
+    // such requests.
     assert_near("waiting and running", waiting + used, concurrent, 0.5);
 
     // The totals are exact once the last request is included in a scrape.

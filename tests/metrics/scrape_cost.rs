@@ -1,7 +1,8 @@
 //! `make bench-scrape`: measures the cost of scraping at full load.
 //!
-//! Rounds with and without scraping alternate in the order A B B A, so that drift affects both. There is a scrape every second,
-//! fifteen times as often as in production. The cost at an interval of 15 s is computed from the processor time.
+//! Rounds with and without scraping alternate in the order A B B A, so that drift affects both. There is a scrape every
+//! second, which is fifteen times as often as in production. The cost at an interval of 15 s is computed from the
+//! processor time.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -27,10 +28,10 @@ const SCRAPED_EVERY: Duration = Duration::from_secs(1);
 const SCRAPES: u32 = 200;
 /// The scrape interval in production, in seconds.
 const PRODUCTION: f64 = 15.0;
-/// The number of clock ticks per second in `/proc`, on every Linux that fjord supports.
+/// The number of clock ticks per second in `/proc`. It is the same on every Linux that fjord supports.
 const TICKS: f64 = 100.0;
 
-/// Scrapes with as little client code as possible, because in production that cost is borne by Prometheus.
+/// Scrapes with as little client code as possible, because Prometheus bears that cost in production.
 async fn scrape(admin: SocketAddr) -> usize {
     let mut stream =
         TcpStream::connect(admin).await.expect("the admin listener accepts connections");
@@ -97,7 +98,7 @@ async fn bench_scrape() {
     for caller in callers {
         caller.await.expect("the caller does not panic");
     }
-    // Each block has two rounds of each kind that are close together in time.
+    // Each block contains two rounds of each kind, which are close together in time.
     let blocks = rates[0].chunks(2).zip(rates[1].chunks(2));
     let mut changes: Vec<f64> = blocks
         .map(|(without, with)| {

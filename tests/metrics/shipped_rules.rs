@@ -76,7 +76,7 @@ fn every_alert_has_a_case_in_which_it_fires() {
     }
 }
 
-/// The counters that no rule uses, each with the reason.
+/// The counters that no rule uses, each with the reason why.
 const NO_ALERT: &[(Metric, &str)] = &[
     (names::GATEWAY_RESUBMISSIONS, "the request was answered; FjordLongWait covers its delay"),
     (names::GATEWAY_LATE_REPLIES, "its request has an outcome, which FjordErrors counts"),
@@ -143,7 +143,7 @@ fn promtool_accepts_the_rules_and_their_tests() {
         run(&["check", "rules", "--lint=all", "--lint-fatal"], &shipped(rules));
     }
     run(&["test", "rules"], &shipped("alerts/tests/alerts.yml"));
-    // As rules, the dashboard's expressions can be parsed by promtool.
+    // promtool can parse the dashboard's expressions only as rules.
     let rules = panels("5m").into_iter().enumerate().map(|(number, expression)| {
         format!("  - record: panel:{number}\n    expr: {}\n", Value::from(expression))
     });

@@ -24,7 +24,7 @@ struct RevokedPermissions {
     denied: &'static str,
     kind: &'static str,
     role: &'static str,
-    /// The outcome of requests while the subscription is revoked. It is empty if the outcome varies, because a worker
+    /// The outcome of requests while the subscription is revoked. It is empty if the outcome varies because a worker
     /// that has left its queues still refuses requests for a while.
     outcome: &'static str,
 }
@@ -71,7 +71,8 @@ async fn a_revoked_subscription_is_reported_and_restored() {
             (answer.status == 503 && has_outcome).then_some(())
         })
         .await;
-        // In the meantime, the process retries the subscription. A retry must not be reported as a success.
+        // In the meantime, the process tries the subscription again. Such an attempt must not be reported as a
+        // success.
         let tries = Instant::now();
         eventually_some("a few retries", SOON, async || {
             assert!(

@@ -1,5 +1,5 @@
-//! Promise: with the shipped NATS configuration and a separate user for each queue, a worker that may serve one queue can do
-//! its work and cannot affect the calls of another queue.
+//! Promise: with the shipped NATS configuration and a separate user for each queue, a worker that may serve one queue
+//! can do its work, but cannot affect the calls of another queue.
 
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ async fn a_user_for_each_queue_suffices() {
     fleet.add_worker_as("worker-reports", "reports").ready().await;
     let client = fleet.client();
     client.send(Method::POST, "/v1/payments", &json!({ "ms": 10 })).await.is(200);
-    // Because there are more callers than slots, workers and gateways send progress, refusals, offers and declines.
+    // There are more callers than slots, so workers and gateways send progress, refusals, offers and declines.
     let callers: Vec<_> = (0..6)
         .flat_map(|_| ["/v1/payments?ms=300", "/v1/reports?ms=300"])
         .map(|path| {
@@ -70,7 +70,8 @@ async fn a_user_for_each_queue_suffices() {
     for caller in callers {
         assert_eq!(caller.await.expect("the caller does not panic"), 200);
     }
-    // The gateway sends one cancel to all workers of the queue, and one to the worker that runs the call.
+    // The gateway sends one cancel message to all workers of the queue, and another one to the worker that is running
+    // the call.
     for wait in [50, 700] {
         let response = client.request(Method::GET, "/v1/reports?ms=30000");
         let response = response.timeout(Duration::from_millis(wait)).send().await;
@@ -81,7 +82,7 @@ async fn a_user_for_each_queue_suffices() {
         (fleet.workers[1].metric(running).await < 0.5).then_some(())
     })
     .await;
-    // A connection breaks while a call runs, so the gateway requests the lost answer again.
+    // A connection breaks while a call is running, so the gateway requests the lost answer again.
     let slow = client.clone();
     let response = Tasks::new().spawn(async move { slow.get("/v1/reports?ms=1000").await });
     eventually_some("it runs", SOON, async || {

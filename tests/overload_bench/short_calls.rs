@@ -1,5 +1,5 @@
-//! A benchmark with four callers for each slot, and calls that are shorter than a round trip. With queueing, a request must
-//! cost only slightly more than without.
+//! A benchmark with four callers for each slot, and calls that are shorter than a round trip. A request with queueing
+//! must cost only slightly more than a request without queueing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -20,10 +20,10 @@ const ROUNDS: usize = 7;
 /// The maximum CPU time of a request with queueing, as a multiple of the CPU time without it.
 const COST_MAX: f64 = 1.1;
 const MESSAGES_MAX: f64 = 2.2;
-/// The number of clock ticks per second, which is `USER_HZ` on Linux.
+/// The number of clock ticks per second: `USER_HZ` on Linux.
 const TICKS: f64 = 100.0;
 
-/// The CPU time of both roles and the NATS messages per request, and the requests per second.
+/// The CPU time of both roles and the number of NATS messages per request, and the number of requests per second.
 #[derive(Clone, Copy, Debug)]
 struct RequestCost {
     cpu_us: f64,

@@ -21,14 +21,14 @@ use crate::support::trace_collector::TraceCollector;
 const RELOADS: usize = 50;
 /// The number of concurrent callers. They leave some CPU time for the reloads.
 const CALLERS: usize = 4;
-/// The time limit for a queue to be served, with several attempts.
+/// The time limit for a queue to be served, including several attempts.
 const SERVED_LIMIT: Duration = Duration::from_secs(40);
 
-/// Returns an endpoint that has a queue of its own, with the embedded database or without.
+/// Returns an endpoint that has its own queue, with or without the embedded database.
 fn endpoint(number: usize) -> String {
     let action = match number % 3 {
         0 => r#""handler": "echo", "result": "json""#.to_owned(),
-        // Half of the others join a queue that already exists.
+        // Half of the other endpoints join a queue that already exists.
         1 => r#""handler": "echo", "result": "json", "queue": "echo""#.to_owned(),
         _ => r#""procedure": "ledger.slow", "result": "value",
                "parameters": { "ms": { "in": "query", "type": "int32", "default": 1 } }"#
@@ -72,7 +72,7 @@ async fn fifty_reloads_under_load_fail_no_request() {
     let answers = load.stop().await;
     assert!(answers.len() > 10 * RELOADS, "{} requests are too few", answers.len());
     reconcile("50 reloads", &answers, fleet.ledger()).no_request_lost().all_ok();
-    // The last two reloads have added two endpoints, of which one has its own queue.
+    // The last two reloads have added two endpoints, one of which has its own queue.
     let added =
         queues_before.len() + [RELOADS - 2, RELOADS - 1].iter().filter(|n| *n % 3 != 1).count();
     for worker in &fleet.workers {
@@ -80,7 +80,7 @@ async fn fifty_reloads_under_load_fail_no_request() {
         let metrics = get_text(&format!("http://{}/metrics", worker.admin())).await.unwrap();
         let lines = metrics.lines().filter(|line| line.starts_with("fjord_worker_queue_ready{"));
         let mut ready: Vec<&str> = lines.map(|line| line.split('"').nth(1).unwrap()).collect();
-        // The series have no order.
+        // The series are in no particular order.
         ready.sort_unstable();
         assert_eq!(ready, reload::queues(worker).await, "the queues that have metrics");
         let served = worker.metric("fjord_worker_queue_ready").await;

@@ -5,7 +5,8 @@ use fjord::roles::worker::intake::slots::OfferId;
 
 #[derive(Clone, Debug)]
 pub(super) enum Packet {
-    /// A request to a random member of the group, which is chosen when the packet is delivered.
+    /// A request to a random member of the group. The member is chosen when the packet is
+    /// delivered.
     Group { request: usize, attempt: u32 },
     /// A request to one member.
     Member { worker: usize, life: u32, request: usize, attempt: u32 },
@@ -15,7 +16,7 @@ pub(super) enum Packet {
     Control { worker: usize, life: u32, job: u64, control: Control },
     /// A declined offer.
     Decline { worker: usize, life: u32, offer: OfferId },
-    /// A cancel that all workers receive, because the gateway does not know which one runs the job.
+    /// A cancel message to all workers. The gateway does not know which of them is running the job.
     BroadcastCancel { request: usize, attempt: u32 },
     /// A message that asks a worker to identify itself.
     QueryMember { worker: usize },

@@ -1,4 +1,4 @@
-//! The gateway of the simulation: carries out the actions of each client's `SessionDriver`.
+//! The gateway of the simulation. It carries out the actions of each client's `SessionDriver`.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -198,7 +198,7 @@ pub(super) fn config() -> SessionConfig {
     }
 }
 
-/// Returns the caller of a client: every third one shares its principal with others.
+/// Returns the caller of a client. Every third client shares its principal with others.
 fn caller_of_client(number: usize) -> CallerKey {
     let name = if number.is_multiple_of(3) { "shared".to_owned() } else { number.to_string() };
     CallerKey::new(Some(&name), ClientNetwork::new(Ipv4Addr::LOCALHOST.into(), 0))

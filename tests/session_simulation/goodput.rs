@@ -1,5 +1,5 @@
-//! Promise: under overload, nearly all of the capacity is used however far away the workers are, and nearly every request
-//! without an answer was certainly not executed.
+//! Promise: under overload, nearly all of the capacity is used regardless of the distance to the workers, and nearly
+//! every request without an answer was certainly not executed.
 
 use std::time::Duration;
 
@@ -10,13 +10,15 @@ use super::world::{WORKERS, World};
 const CALL: Duration = Duration::from_millis(100);
 const WARM_UP: Duration = Duration::from_secs(10);
 const MEASURED: Duration = Duration::from_secs(15);
-/// The number of runs with calls of one length, and of runs with calls of different lengths, whose results vary by a tenth.
+/// The number of runs with calls of one length, and of runs with calls of different lengths. Their results vary by a
+/// tenth.
 const SEEDS: u32 = 2;
 const SEEDS_OF_MIXED_CALLS: u32 = 8;
 /// At most one request in this number may end with an unknown outcome.
 const UNKNOWN_ONE_IN: usize = 200;
 
-/// Returns the share of the capacity that was used under a load of 1.5 times the capacity: the mean over all seeds.
+/// Returns the share of the capacity that was used under a load of 1.5 times the capacity. It is the mean over all
+/// seeds.
 fn used(round_trip: u64, at_most_once: bool, calls: (Duration, Duration)) -> f64 {
     let slots = u32::try_from(WORKERS * LIMIT).unwrap();
     let mean = (calls.0 + calls.1) / 2;

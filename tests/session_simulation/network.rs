@@ -1,4 +1,4 @@
-//! The network of the simulation, which loses, duplicates, delays and reorders messages, and stalls.
+//! The simulated network. It loses, duplicates, delays and reorders messages, and stalls.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use tokio::time::Instant;
 use super::agenda::{Packet, WorldEvent};
 use super::world::{FAULTS_END, World, member_subject, parse};
 
-/// How long a stall lasts before the gateway's probe of the link shows it.
+/// The duration of a stall after which the gateway's probe of the link detects it.
 const STALL_DETECTION: Duration = Duration::from_millis(1_500);
 
-/// A time during which no message arrives. Messages arrive after its end instead.
+/// A period in which no message arrives. Messages arrive after its end instead.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stall {
     pub(super) begin: Instant,

@@ -12,7 +12,8 @@ pub(super) struct Faults {
     pub(super) crash: f64,
     pub(super) drain: f64,
     pub(super) client_leaves: f64,
-    /// How long the network stalls once, at a random time during the first seconds.
+    /// The duration of the network's only stall. The stall begins at a random time during the first
+    /// seconds.
     pub(super) stall: Duration,
     pub(super) crowd: usize,
     /// The minimum latency of a message.

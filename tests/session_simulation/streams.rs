@@ -1,4 +1,4 @@
-//! Streamed answers: how a worker writes them, and how a client receives them.
+//! Streamed answers: how a worker produces them, and how a client receives them.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ use super::world::{PROGRESS, World, job_subject};
 
 pub(super) const WINDOW: u32 = 2;
 const PARTS_MAX: u32 = 6;
-/// How long a worker waits for an acknowledgement of its parts before it gives up.
+/// The time for which a worker waits for an acknowledgement of its parts before it gives up.
 const SILENCE: Duration = Duration::from_secs(3);
 const CONTENT_TYPE: &str = "application/json";
 /// The end of a complete answer.
 const END: &str = "end";
 
-/// A worker's progress in writing an answer.
+/// A worker's progress in producing an answer.
 #[derive(Clone, Debug)]
 pub(super) struct WrittenAnswer {
     parts: u32,
@@ -69,7 +69,7 @@ impl ReceivedAnswer {
         self.text.is_some()
     }
 
-    /// Reports whether the answer has not begun, or has all parts of one execution in order, followed by the end.
+    /// Returns whether the answer has not begun, or has all parts of one execution in order, followed by the end.
     pub(super) fn is_complete(&self) -> bool {
         let Some(text) = &self.text else { return true };
         let parts: Vec<&str> = text.split(';').collect();
@@ -112,8 +112,8 @@ impl World {
         let control = Some(job_subject(worker, life, id));
         let job = job.clone();
         self.reply(&job, Reply::Part { number, bytes, head, control });
-        // NATS preserves the order of a worker's messages. The pause is longer than the network's jitter, so that a part
-        // overtakes another one only if a message is late.
+        // NATS preserves the order of a worker's messages. The pause is longer than the network's jitter, so that a
+        // part can overtake another part only if a message is late.
         let pause = self.random(Duration::from_millis(3), Duration::from_millis(300));
         self.worker_after(worker, pause, WorkerEvent::Part(id));
     }

@@ -33,7 +33,7 @@ pub(super) struct SimulatedWorker {
     wakes_at: Option<Instant>,
 }
 
-/// A request that waits for a slot.
+/// A request that is waiting for a slot.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SlotWork {
     request: usize,
@@ -61,8 +61,8 @@ enum JobStage {
 impl SimulatedWorker {
     pub(super) fn new(life: u32) -> Self {
         let mut slots = Slots::new(LIMIT, 100, OFFER_TIMEOUT);
-        // In every other life, a short call is recorded at the start, so that the worker accepts a backlog, which then waits
-        // for long calls.
+        // In every second life of a worker, a short call is recorded at the start. The worker therefore accepts
+        // a backlog, which then waits for long calls.
         if life % 2 == 1 {
             slots.latency.record_call(Duration::from_millis(2));
         }

@@ -1,4 +1,4 @@
-//! A gateway's sessions, several workers and an unreliable network, in one thread and with a simulated clock.
+//! A gateway's sessions, several workers and an unreliable network, all in one thread and with a simulated clock.
 //!
 //! The sessions run in the gateway's own `SessionDriver`s, with one `GatewayQueue`.
 
@@ -29,7 +29,7 @@ use super::workers::SimulatedWorker;
 
 pub(super) const WORKERS: usize = 3;
 pub(super) const PROGRESS: Duration = Duration::from_secs(1);
-/// The time after which no faults occur, so that all sessions and jobs must end.
+/// The time after which no more faults occur. All sessions and jobs must then end.
 pub(super) const FAULTS_END: Duration = Duration::from_secs(20);
 const THE_END: Duration = Duration::from_mins(2);
 
@@ -37,7 +37,7 @@ const THE_END: Duration = Duration::from_mins(2);
 pub(super) struct SimulatedClient {
     /// The session in the gateway, once the request has been admitted.
     pub(super) driver: Option<SessionDriver>,
-    /// The events that have arrived since the session paused; `None` if it is not paused.
+    /// The events that have arrived since the session paused, or `None` if it is not paused.
     pub(super) postponed: Option<Vec<DriverEvent>>,
     pub(super) execution: Execution,
     pub(super) window: u32,

@@ -1,5 +1,5 @@
 //! Promise: a login uses an access token that has not expired. Tokens are fetched one at a time,
-//! replaced before they expire, and a source that fails or hangs cannot block logins for long.
+//! and are replaced before they expire. A source that fails or hangs cannot block logins for long.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -31,7 +31,7 @@ fn token(name: &str, seconds: i64) -> String {
     format!("e30.{claims}.c2ln")
 }
 
-/// Returns the tokens of all logins.
+/// Returns the tokens that all logins have used.
 fn used(server: &SqlServer) -> Vec<String> {
     let logins = server.state().logins.lock().expect("not poisoned").clone();
     assert!(logins.iter().all(|login| login.user.is_empty() && login.password.is_empty()));
@@ -43,7 +43,7 @@ async fn close_connections(server: &SqlServer) {
     eventually(SOON, TICK, || server.state().connections.load(Ordering::Acquire) == 0).await;
 }
 
-/// The fake server, with a file for the token.
+/// Starts the fake server, and creates a file for the token.
 async fn with_file() -> (SqlServer, PathBuf, tempfile::TempDir) {
     let mut server = fake_server().await;
     let directory = tempfile::tempdir().expect("a directory");
@@ -116,7 +116,7 @@ impl FakeMetadataService {
         let requests = Arc::new(AtomicUsize::new(0));
         let answer = Arc::new(Mutex::new((status, body.to_owned())));
         let (count, answers) = (Arc::clone(&requests), Arc::clone(&answer));
-        // As in `main`.
+        // The provider is installed in the same way as in `main`.
         install_provider();
         let task = Tasks::new().spawn(async move {
             loop {
@@ -209,7 +209,7 @@ async fn a_program_prints_the_token() {
     assert_eq!(used(&server), [token]);
 }
 
-/// The login's own time limit does not include the time to fetch the token.
+/// The time limit of the login does not include the time to fetch the token.
 #[tokio::test]
 async fn a_slow_program_may_take_longer_than_a_login() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -224,7 +224,7 @@ async fn a_slow_program_may_take_longer_than_a_login() {
 #[tokio::test]
 async fn a_program_that_fails_or_hangs_or_never_ends_its_output_is_stopped() {
     let token = token("program", 3600);
-    // The program has started another one, which keeps its output open.
+    // The program has started another program, which keeps its output open.
     let hang = "sleep 60 & echo $! > \"$0.child\"; echo $$ > \"$0.pid\"; wait".to_owned();
     for script in [format!("echo '{token}'; exit 3"), hang, "exec yes".to_owned()] {
         let directory = tempfile::tempdir().expect("a directory");

@@ -1,5 +1,6 @@
 //! Promise: after a byte of an at-most-once call has been sent, no error causes the call to be sent
-//! again, unless all of it was rolled back. The tests count rows in a database with autocommit.
+//! again, unless all of its work was rolled back. The tests count rows in a database with
+//! autocommit.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -31,7 +32,7 @@ async fn no_error_causes_an_at_most_once_call_to_be_sent_again() {
     let caller = ProcedureCaller::new(&server);
     let mut executions = 0;
     for number in [1205, 3960, 201, 8144, 8145, 2812, 8178, 8009, 229, 547, 1222, 50409] {
-        // The procedure named by the error: none, an inner one, or the called one.
+        // The error names no procedure, an inner procedure, or the called one.
         for procedure in ["-", "inner", "runs"] {
             let script = format!("INSERT a{number}{procedure}; THROW {number} {procedure}");
             let error = sent_error(run(&caller, &script).await);
@@ -88,7 +89,7 @@ async fn a_deadlock_victim_that_committed_is_not_retried() {
     }
 }
 
-/// Another connection locks the second row, then the first one. The fake server has no locks.
+/// Another connection locks the second row, and then the first one. The fake server has no locks.
 #[tokio::test]
 async fn a_real_deadlock_leaves_one_execution() {
     for server in servers().await.into_iter().filter(|server| server.fake.is_none()) {

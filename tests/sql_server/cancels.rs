@@ -33,7 +33,7 @@ fn attentions(server: &SqlServer) -> usize {
     server.state().attentions.load(Ordering::Acquire)
 }
 
-/// Makes a call and cancels it after this time.
+/// Makes a call and cancels it after `time`.
 async fn cancelled_after(
     caller: &ProcedureCaller,
     time: Duration,
@@ -47,12 +47,12 @@ async fn cancelled_after(
     tokio::join!(caller.call_within(LONG * 2, &cancel, procedure, arguments), disconnect).0
 }
 
-/// The number of times that a call is made until it has been sent when it is cancelled.
+/// The maximum number of attempts to make a call that has already been sent when it is cancelled.
 const TRIES: usize = 10;
 
 /// Makes the slow call and cancels it after this time. Returns the error, and the time from the
-/// cancel to the end of the call. If the machine is so slow that the call had not been sent yet, it
-/// is made again: only a call that was sent can be stopped.
+/// cancel to the end of the call. On a slow machine, the call may not have been sent by then. In
+/// that case, it is made again, because only a call that was sent can be stopped.
 async fn stopped_after(caller: &ProcedureCaller, time: Duration) -> (SentErrorKind, Duration) {
     for _ in 0..TRIES {
         let started = Instant::now();
@@ -107,12 +107,14 @@ async fn a_long_call_is_stopped_soon_after_its_client_disconnects() {
         let caller = ProcedureCaller::new(&server);
         let started = Instant::now();
         let before = next_connection(&caller, &server).await;
-        // A call runs for at least as long as a login takes, which is part of this time. A login to
-        // the fake server takes less than `STOPPED`.
+        // A call runs for at least as long as a login takes before it is stopped. The time limit
+        // therefore includes the duration of a login. A login to the fake server takes less than
+        // `STOPPED`.
         let login = if server.fake.is_some() { Duration::ZERO } else { started.elapsed() };
         // The first call also reads the signature.
         caller.call("slow", &[int("ms", 1)]).await.expect("the call succeeds");
-        // Babelfish ignores a cancel, so the connection is closed after `cancel_timeout`.
+        // Babelfish ignores a request to cancel a call, so the connection is closed after
+        // `cancel_timeout`.
         let closing =
             if server.is_babelfish { server.config.cancel_timeout } else { Duration::ZERO };
         let limit = STOPPED + login + closing;
@@ -268,7 +270,7 @@ async fn a_closed_backend_ends_its_calls_at_once() {
     }
 }
 
-/// Closes a backend this time after a slow call was made. Returns whether the call had been sent.
+/// Makes a slow call and closes the backend after `time`. Returns whether the call had been sent.
 async fn closed_while_calling(server: &SqlServer, time: Duration) -> bool {
     let caller = ProcedureCaller::new(server);
     // The first call also reads the signature.

@@ -1,5 +1,5 @@
 //! Promise: text is stored exactly as the caller sent it, or the call is refused before it is sent.
-//! The length of a `varchar` is in bytes of its code page.
+//! The length of a `varchar` is measured in bytes of its code page.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -134,7 +134,7 @@ async fn a_parameter_has_the_code_page_of_its_database() {
     }
 }
 
-/// The driver would write "é" into a UTF-8 column as E9.
+/// The driver would write "é" as E9 into a UTF-8 column.
 #[tokio::test]
 async fn a_table_of_text_is_not_sent_while_the_kind_of_server_is_unknown() {
     for (transaction, number) in [(Transaction::None, 701), (Transaction::Committed, 1222)] {
@@ -169,7 +169,8 @@ async fn text_that_the_driver_would_change_is_not_sent_to_babelfish() {
     assert_eq!(error, BackendErrorKind::Arguments(expected));
 }
 
-/// The driver would write UTF-8 in the language's code page, 936 as GB 18030, and 437 not at all.
+/// The driver would write UTF-8 text in the language's code page, would write 936 as GB 18030, and
+/// could not write 437 at all.
 #[tokio::test]
 async fn a_table_can_contain_text_that_the_driver_cannot_write() {
     let server = fake_server().await;
@@ -238,7 +239,7 @@ async fn a_cell_that_is_too_long_for_the_driver_is_refused_before_the_call_is_se
     }
 }
 
-/// A column of the table type becomes narrower after the signature was read.
+/// A column of the table type becomes narrower after the signature has been read.
 #[tokio::test]
 async fn a_cell_is_checked_against_the_changed_column() {
     let server = fake_server().await;

@@ -101,7 +101,7 @@ fn a_result_is_never_completely_in_memory() {
         let mut rows = 0;
         let counted = allocation_counter::measure(|| rows = runtime.block_on(call(ROWS)));
         assert_eq!(rows, ROWS.unsigned_abs(), "{}", server.name);
-        // A row takes five bytes on the wire and more in memory.
+        // A row takes five bytes on the wire, and more than that in memory.
         let least = ROWS.unsigned_abs() * 5;
         assert!(counted.bytes_max < least / 4, "{}: {} bytes", server.name, counted.bytes_max);
     }

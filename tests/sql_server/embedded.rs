@@ -1,5 +1,5 @@
 //! Promise: the embedded backend behaves like SQL Server. Each case runs on both, with the same
-//! arguments. The fake server states SQL Server's rule; a real one confirms it.
+//! arguments. The fake server implements SQL Server's rules, and a real server confirms them.
 
 use fjord::catalogue::{ParameterType, ParameterValue};
 use fjord::config::procedures::SqliteConfig;
@@ -33,7 +33,8 @@ const PROCEDURES: [(&str, &str); 9] = [
     ("inserts_long", "INSERT INTO kept VALUES (@word)"),
 ];
 
-/// Returns a caller for each backend. The directory of the embedded one must outlive its caller.
+/// Returns a caller for each backend. The directory of the embedded database must outlive its
+/// caller.
 async fn callers() -> (Vec<(&'static str, ProcedureCaller)>, tempfile::TempDir, impl Sized) {
     let directory = tempfile::tempdir().expect("a directory");
     let schema = directory.path().join("schema");
@@ -115,7 +116,7 @@ async fn an_error_after_an_insert_keeps_the_row() {
     }
 }
 
-/// Returns the class of the error of a call, and whether the call was sent.
+/// Returns the class of a call's error, and whether the call was sent.
 fn class_of(result: Result<CallAnswer, CallError>) -> Option<(ServerErrorClass, bool)> {
     match result.expect_err("an error") {
         CallError::Sent(error) => match error.kind {
@@ -135,7 +136,7 @@ async fn a_value_that_cannot_be_stored_is_a_bad_value() {
         let long = "x".repeat(21);
         let stored = class_of(caller.call("inserts_long", &[text("word", &long)]).await);
         assert_eq!(stored, Some((ServerErrorClass::BadValue, true)), "{backend}");
-        // A parameter has a length, too.
+        // A parameter has a length too.
         let long = "x".repeat(51);
         let result = caller.call("echo_nvarchar_50", &[text("v", &long)]).await;
         let Err(CallError::NotSent(error)) = result else { panic!("{backend}: {result:?}") };

@@ -1,5 +1,5 @@
-//! Promise: every error in an answer counts, a procedure's messages reach the log, and a call that
-//! failed for a temporary reason is made again only if that is harmless.
+//! Promise: every error in an answer counts, and a procedure's messages reach the log. A call that
+//! failed for a temporary reason is repeated only if that is harmless.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -88,7 +88,7 @@ async fn the_messages_of_a_call_are_bounded_and_belong_to_it() {
     assert_eq!(answer.messages.len(), 33);
     assert_eq!(answer.messages[32], "968 further messages: ");
     assert!(run(&caller, "ROW 1").await.expect("an answer").messages.is_empty());
-    // A failed call has messages, too.
+    // A failed call has messages too.
     let mut answer = CallAnswer::default();
     let arguments = [text("script", "PRINT one; THROW 50400")];
     let call = ("runs", &arguments[..]);

@@ -282,7 +282,8 @@ async fn a_ping_succeeds_while_calls_use_all_connections() {
         })
         .collect();
     eventually(SOON, TICK, || server.state().connects.load(Ordering::Acquire) > 0).await;
-    // The ping waits behind eight calls. None ends within its time limit, `connect_timeout`.
+    // The ping waits behind eight calls, none of which ends within the ping's time limit,
+    // `connect_timeout`.
     let answer = caller.backend.ping().await;
     assert!(answer.is_ok(), "{answer:?}");
     for call in calls {

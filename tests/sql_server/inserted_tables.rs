@@ -1,5 +1,5 @@
-//! Promise: the rows in a table whose type has generated columns are inserted before the call, and
-//! the procedure runs only with all of them.
+//! Promise: if the type of a table has generated columns, the table's rows are inserted before the
+//! call. The procedure runs only with all of the rows.
 
 use fjord::catalogue::{ParameterType, ParameterValue};
 use fjord::procedures::{Argument, BackendErrorKind, OwnedCell, SentErrorKind, Transaction};
@@ -33,7 +33,7 @@ async fn a_procedure_does_not_run_if_its_rows_cannot_be_inserted() {
     assert_eq!(server.state().runs("fjord_test.lines"), 1);
 }
 
-/// A table-valued parameter must have all columns of its type, and no value for generated ones.
+/// A table-valued parameter must have all columns of its type, but no value for generated columns.
 #[tokio::test]
 async fn rows_of_a_table_with_an_identity_are_inserted() {
     let server = fake_server().await;
@@ -55,7 +55,7 @@ async fn rows_of_a_table_with_an_identity_are_inserted() {
     assert!(error.contains("line in the catalogue, but text, price in the database"), "{error}");
 }
 
-/// SQL Server permits 2,100 parameters, of which `sp_executesql` needs two. A NULL needs none.
+/// SQL Server permits 2,100 parameters, two of which `sp_executesql` needs. A NULL needs none.
 #[tokio::test]
 async fn all_values_of_a_call_count_towards_the_limit_of_a_request() {
     let server = fake_server().await;
@@ -91,7 +91,7 @@ async fn all_values_of_a_call_count_towards_the_limit_of_a_request() {
     assert_eq!(names, ["a", "b"]);
 }
 
-/// The columns of the new type may take other values, or the same values with a loss.
+/// The columns of the new type may accept other values, or may store the same values with a loss.
 #[tokio::test]
 async fn rows_are_not_inserted_into_a_type_that_was_recreated() {
     let server = fake_server().await;

@@ -1,5 +1,5 @@
 //! Promise: the smallest and largest values of each SQL type are converted in both directions. A
-//! value beyond them is refused before the call is sent, with the reason.
+//! value outside these limits is refused before the call is sent, with the reason.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use fjord::procedures::{Argument, BackendErrorKind, BadArgument, OwnedCell};
 use super::{ProcedureCaller, given, unsent_error};
 use crate::support::mssql_server::{fake_server, servers};
 
-/// The limits of a type: the procedure, the values that are returned as they are sent, with their
+/// The limits of a type: the procedure, the values that are returned as they were sent, with their
 /// cells, and the values that are refused, with the reasons.
 struct TypeLimits {
     procedure: &'static str,
@@ -171,7 +171,7 @@ fn numbers() -> Vec<TypeLimits> {
     ]
 }
 
-/// A type without digits before the decimal point.
+/// Types without digits before the decimal point.
 fn fractions() -> Vec<TypeLimits> {
     vec![limits(
         "echo_decimal_38_38",
@@ -271,12 +271,12 @@ fn texts() -> Vec<TypeLimits> {
     ]
 }
 
-/// Text in a `sql_variant` that Babelfish 4 stores as question marks.
+/// Text in a `sql_variant`, which Babelfish 4 stores as question marks.
 fn wide_variants() -> Vec<TypeLimits> {
     vec![limits("echo_sql_variant", vec![same(&"日".repeat(1333))], Vec::new())]
 }
 
-/// Values of a `sql_variant`, whose type is that of the JSON value.
+/// Values of a `sql_variant`. Each has the type of its JSON value.
 fn variants() -> Vec<TypeLimits> {
     let double = |number| (ParameterValue::Number(number), OwnedCell::Float(number));
     let long = "1".repeat(38);
@@ -454,7 +454,7 @@ async fn json_and_vectors_are_passed_as_json() {
     }
 }
 
-/// Builds an argument with a row of documents.
+/// Builds an argument that is a table with one row of documents.
 fn document(xml: &str, json: &str) -> Argument {
     let columns = [("x".into(), ParameterType::String), ("j".into(), ParameterType::String)];
     let rows = vec![vec![words(xml), words(json)]];

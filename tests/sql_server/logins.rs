@@ -106,7 +106,7 @@ async fn a_changed_login_refuses_one_attempt_however_many_calls_wait() {
     one.server.config.connections_max = 64;
     one.state().login_ms.store(50, Ordering::Release);
     let caller = ProcedureCaller::new(&one.server);
-    // Concurrent logins are permitted only shortly after one was accepted.
+    // Concurrent logins are permitted only shortly after a login was accepted.
     caller.call("slow", &[int("ms", 1200)]).await.expect("an answer");
     ROTATED.clone_into(&mut one.state().password.lock().expect("not poisoned"));
     let slow = [int("ms", 50)];
@@ -122,7 +122,7 @@ async fn a_changed_file_with_a_wrong_password_costs_two_attempts() {
     one.server.config.connections_max = 64;
     one.state().login_ms.store(50, Ordering::Release);
     let caller = ProcedureCaller::new(&one.server);
-    // With a connection open, several others are opened at the same time.
+    // While one connection is open, several others are opened at the same time.
     caller.call("nothing", &[]).await.expect("an answer");
     fs::write(&one.file, "not the password").expect("a file");
     ROTATED.clone_into(&mut one.state().password.lock().expect("not poisoned"));
@@ -130,8 +130,8 @@ async fn a_changed_file_with_a_wrong_password_costs_two_attempts() {
     for answer in join_all((0..16).map(|_| caller.call("slow", &slow))).await {
         answer.expect("the open connection serves the call");
     }
-    // One attempt opened the first connection, one used the password from the file, and one used
-    // the old password.
+    // One attempt opened the first connection, another used the password from the file, and a third
+    // used the old password.
     assert_eq!((one.attempts(), one.state().logins()), (3, 1));
 }
 

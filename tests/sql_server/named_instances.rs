@@ -1,5 +1,5 @@
 //! Promise: the port of a named instance comes from SQL Server Browser. A server that does not
-//! answer, or answers nonsense, cannot delay a login beyond its time limit.
+//! answer, or sends an invalid answer, cannot delay a login beyond its time limit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +22,8 @@ struct FakeBrowser {
 }
 
 impl FakeBrowser {
-    /// Starts a stub that ignores the first requests and gives each later one these answers.
+    /// Starts a stub that ignores the first requests, and sends these answers to each later
+    /// request.
     async fn start(ignored: usize, answers: Vec<Vec<u8>>) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
         let port = socket.local_addr().expect("an address").port();
@@ -56,7 +57,7 @@ fn answer(instance: &str, port: u16) -> Vec<u8> {
     [&[5, length[0], length[1]][..], text.as_bytes()].concat()
 }
 
-/// Makes the server an instance whose port is known only to the stub.
+/// Makes the server a named instance whose port only the stub knows.
 fn named(server: &SqlServer, browser: &FakeBrowser) -> SqlServer {
     let instance = MssqlInstance { name: "REPORTS".to_owned(), browser_port: browser.port };
     let mut config = server.config.clone();

@@ -1,5 +1,5 @@
-//! Promise: every procedure that SQL Server allows can be called, whatever its name. An object that
-//! is not a procedure is refused with its kind.
+//! Promise: every procedure that SQL Server allows can be called, regardless of its name. If an
+//! object is not a procedure, the error names its kind.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -102,7 +102,7 @@ async fn a_synonym_is_called_with_the_parameters_of_its_procedure() {
     caller.verify(expected("[other name]", &wrong)).await.expect_err("an unknown parameter");
     let answer = caller.call("[other name]", &[int("größe", 9)]).await.expect("a synonym");
     assert_eq!(*answer.cell(), OwnedCell::Int(9));
-    // The query for servers without synonyms does not follow them.
+    // The query for servers without synonyms does not follow synonyms.
     let state = &server.fake.as_ref().expect("the fake server").state;
     state.lacks_parameters_view.store(true, Ordering::Release);
     let caller = ProcedureCaller::new(&server);
@@ -110,7 +110,7 @@ async fn a_synonym_is_called_with_the_parameters_of_its_procedure() {
     assert!(error.to_string().contains("has no parameters"), "{error}");
 }
 
-/// The driver sends the name of a table type as it is, and refuses most special characters.
+/// The driver sends the name of a table type unchanged, and refuses most special characters.
 #[tokio::test]
 async fn a_table_type_that_the_driver_cannot_name_is_refused_when_the_queue_starts() {
     let server = fake_server().await;

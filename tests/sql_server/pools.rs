@@ -286,7 +286,8 @@ async fn a_reload_gives_queues_other_pools_and_calls_that_wait_still_get_a_conne
     assert!(waiting.await.expect("no panic").is_ok());
 }
 
-/// The server closes the next two connections after login, so the first waiter gets closed ones.
+/// The server closes the next two connections after login, so the first waiter gets closed
+/// connections.
 #[tokio::test]
 async fn a_waiter_that_gets_a_closed_connection_keeps_its_place() {
     let mut server = fake_server().await;
@@ -322,7 +323,7 @@ async fn one_of_many_calls_reads_an_unknown_signature() {
         (|| server.state().signature_reads.load(Ordering::Acquire), Cancel::new());
     let status = [int("status", 1)];
     // The call that reads the signature is cancelled, so another call reads it. A third call has
-    // too little time to wait for it.
+    // too little time to wait for the signature.
     let mut reader = Box::pin(caller.call_within(LONG, &cancel, "returns", &status));
     assert!(poll!(&mut reader).is_pending());
     let all = join_all((0..64).map(|_| caller.call("returns", &status)));

@@ -1,4 +1,5 @@
-//! Promise: a recreated table type receives the sent values in its new columns, or no values.
+//! Promise: a recreated table type receives the sent values in its new columns, or receives no
+//! values at all.
 
 use std::sync::atomic::Ordering;
 
@@ -32,7 +33,7 @@ fn codes(row: [&str; 2]) -> Argument {
     texts("codes", &["code", "kana"], &row)
 }
 
-/// Starts two fake servers, one as SQL Server and one as Babelfish.
+/// Starts two fake servers, one of which behaves like SQL Server and the other like Babelfish.
 async fn fake_servers() -> [SqlServer; 2] {
     let babelfish = SqlServer {
         name: "the fake server as Babelfish",
@@ -79,7 +80,8 @@ async fn text_is_checked_against_the_new_code_page() {
     let caller = ProcedureCaller::new(&server);
     for (columns, fits) in [(ORIGINAL, true), (UTF_8, true), (WESTERN, false), (UTF_8, true)] {
         server.state().recreate_type("code_list", columns);
-        // ASCII fits the old columns, so this call detects the new type. Refused text does not.
+        // ASCII fits the old columns, so this call detects the new type. A call with refused text
+        // does not detect it.
         caller.call("codes", &[codes(["a", "a"])]).await.expect("the call succeeds");
         let result = caller.call("codes", &[codes(["é", "日"])]).await;
         if fits {

@@ -203,7 +203,8 @@ async fn a_table_is_passed_by_column_name() {
     }
 }
 
-/// Does not run on Babelfish 4, which copies a table's `nvarchar` cells into SQL text unchanged.
+/// This test does not run on Babelfish 4, which copies a table's `nvarchar` cells into SQL text
+/// unchanged.
 #[tokio::test]
 async fn hostile_text_in_a_table_is_data() {
     for server in servers().await.into_iter().filter(|server| !server.is_babelfish) {
@@ -353,8 +354,9 @@ async fn the_procedures_of_many_queues_are_verified_with_few_queries() {
     }
 }
 
-/// The driver declares an OUTPUT parameter only as wide as its value, so text would be cut at 4,000
-/// characters, and a decimal would overflow. Babelfish does not pass a table to `sp_executesql`.
+/// The driver declares an OUTPUT parameter only as wide as its value. Text would therefore be
+/// truncated at 4,000 characters, and a decimal would overflow. Babelfish does not pass a table to
+/// `sp_executesql`.
 #[tokio::test]
 async fn a_procedure_with_a_table_returns_its_outputs_completely() {
     for server in servers().await.into_iter().filter(|server| !server.is_babelfish) {

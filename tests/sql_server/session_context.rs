@@ -1,5 +1,5 @@
-//! Promise: a procedure finds its caller in the session context, in the same round trip as its
-//! call, and never reads a value from another call.
+//! Promise: a procedure finds its caller in the session context, which is set in the same round
+//! trip as the call. The procedure never reads a value from another call.
 
 use std::sync::atomic::Ordering;
 
@@ -121,7 +121,7 @@ async fn the_context_is_set_with_every_form_of_a_call() {
     for mut server in servers().await {
         server.config.connections_max = 1;
         let caller = named(&server);
-        // A message of several packets.
+        // This message consists of several packets.
         let long = "ä".repeat(9000);
         let answer = caller.call("echo_nvarchar_max", &[text("v", &long)]).await.expect("a text");
         assert_eq!(*answer.cell(), known(&long), "{}", server.name);
@@ -129,7 +129,7 @@ async fn the_context_is_set_with_every_form_of_a_call() {
         let outputs = [int("given", 1)];
         let answer = caller.call("outputs", &outputs).await.expect("outputs");
         assert_eq!(answer.result.return_status, -3, "{}", server.name);
-        // This call runs in a transaction, whose BEGIN is a message of its own.
+        // This call runs in a transaction, whose BEGIN is a separate message.
         let within = ProcedureCaller { transaction: Transaction::Committed, ..caller.clone() };
         assert_eq!(value(&within, "principal").await, known("Jörg 𝄞"), "{}", server.name);
         let answer = caller.call("returns", &[int("status", 7)]).await.expect("a status");
@@ -143,7 +143,7 @@ async fn the_facts_about_a_call_can_be_switched_off() {
     server.config.session_context = Vec::new();
     let caller = named(&server);
     assert_eq!(value(&caller, "principal").await, OwnedCell::Null);
-    // Values that an endpoint declares are set nevertheless.
+    // Values that an endpoint declares are still set.
     let values = vec![text("tenant", "s7")];
     let caller = ProcedureCaller { session_values: values, ..caller };
     assert_eq!(value(&caller, "tenant").await, known("s7"));
@@ -241,8 +241,8 @@ async fn a_call_whose_values_are_refused_is_not_sent() {
     assert_eq!(value(&of_tenant, "tenant").await, known("s7"));
 }
 
-/// The facts are sent with the call. The call that finds the permission revoked may run, but its
-/// result is not returned; no later call is sent.
+/// The facts are sent with the call. The call that discovers that the permission has been revoked
+/// may run, but its result is not returned. No later call is sent.
 #[tokio::test]
 async fn at_most_one_call_runs_without_its_facts() {
     let mut server = fake_server().await;

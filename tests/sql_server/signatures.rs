@@ -1,5 +1,5 @@
-//! Promise: the signature of a procedure is read again after it has changed, and reading it delays no other procedure. A real
-//! server cannot be made to lock or to lack a view on demand, so the tests use only the fake server.
+//! Promise: the signature of a procedure is read again after it has changed, and reading it does not delay other
+//! procedures. A real server cannot be made to lock or to lack a view on demand, so the tests use only the fake server.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Promise: with strict encryption nothing is sent before TLS, and the server's certificate is
-//! verified.
+//! Promise: with strict encryption, nothing is sent before TLS is established, and the server's
+//! certificate is verified.
 
 use std::sync::atomic::Ordering;
 
@@ -12,7 +12,7 @@ use super::{ProcedureCaller, int, text, unsent_error};
 use crate::support::certs::Certs;
 use crate::support::mssql_server::{SqlServer, fake_server};
 
-/// The fake server, configured for strict encryption with the authority in a file.
+/// Starts the fake server. It is configured for strict encryption, and its authority is in a file.
 async fn strict_server(is_strict: bool) -> SqlServer {
     let mut server = fake_server().await;
     let fake = server.fake.as_ref().expect("the fake server");

@@ -6,7 +6,7 @@ use crate::support::fleet::{Fleet, FleetOptions};
 use crate::support::nats::NatsOptions;
 use crate::support::reload;
 
-/// Returns how many lines of the level `debug` each process has logged.
+/// Returns the number of lines of the level `debug` that each process has logged.
 fn debug_lines(fleet: &Fleet) -> Vec<usize> {
     let count =
         |log: String| log.lines().filter(|line| line.contains(r#""level":"DEBUG""#)).count();
@@ -59,10 +59,11 @@ async fn a_later_filter_replaces_the_first_and_the_target_is_respected() {
         text(&output.stdout)
             .ends_with("\n1 worker: the filter applies, and expires automatically\n")
     );
-    // Commands are still recorded.
+    // Commands are still recorded in the log.
     let output = run(&fleet, &["log", "--for", "1s", "--on", "worker", "debug"]).await;
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    // The second filter ends, and with it the first. Lines are written in the order in which they are logged.
+    // The second filter ends, and the first one ends with it. Lines are written in the order in which they
+    // are logged.
     fleet.workers[0].process.log_line(&["the temporary log filter has ended"]).await;
     let log = fleet.workers[0].process.log();
     let audits = log.lines().filter(|line| line.contains("received a command")).count();

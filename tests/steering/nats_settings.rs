@@ -17,7 +17,7 @@ use crate::support::nats::{NatsOptions, SHIPPED_PASSWORD};
 use crate::support::random::SeededRandom;
 use crate::support::reload;
 
-/// Users, each with the only subject to which it may not subscribe.
+/// The users, each with the only subject to which it may not subscribe.
 const USERS: [(&str, &str); 5] = [
     ("whole", "unused"),
     ("second", "unused"),
@@ -26,9 +26,9 @@ const USERS: [(&str, &str); 5] = [
     ("other", "fjord.q.ledger-again"),
 ];
 
-/// A short ping interval, so that a server that does not answer is noticed soon.
+/// A short ping interval, so that a server that does not answer is noticed quickly.
 const PINGS: &str = "ping_interval = '1s'\n";
-/// The log line after the successful trial of new settings.
+/// The log line that follows a successful trial of new settings.
 const CONNECTED: &str = "connected to NATS with the reloaded settings";
 const REPLACED: &str = r#"fjord_nats_clients_replaced_total{reason="silent"}"#;
 
@@ -36,7 +36,7 @@ async fn start() -> Fleet {
     start_with(Duration::ZERO).await
 }
 
-/// Starts a fleet whose worker has a network with this round trip.
+/// Starts a fleet with this round trip between its worker and NATS.
 async fn start_with(worker_round_trip: Duration) -> Fleet {
     let user = |(name, denied): (&str, &str)| {
         let subscribe = format!(r#"allow: [">"], deny: ["{denied}"]"#);
@@ -97,7 +97,8 @@ async fn a_user_without_a_permission_is_not_used_and_no_request_fails() {
     reconcile("other NATS users", &answers, fleet.ledger()).no_request_lost().all_ok();
 }
 
-/// Counts the messages of queue groups that the server sends to each connection of a user, until it is dropped. Never returns.
+/// Counts the messages of queue groups that the server sends to each connection of a user. Never returns, so it must be
+/// dropped.
 async fn count_group_messages(fleet: &Fleet, user: &str, counts: &mut BTreeMap<String, u64>) {
     let monitoring = fleet.nats.servers[0].monitoring();
     let url = format!("{monitoring}/connz?auth=true&subs=detail");
@@ -122,7 +123,8 @@ async fn count_group_messages(fleet: &Fleet, user: &str, counts: &mut BTreeMap<S
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_that_a_group_delivers_during_a_trial_are_answered() {
-    /// Enough callers that the group delivers requests while a trial lasts, which takes a few round trips.
+    /// The number of callers. It is large enough that the group delivers requests during a trial, which takes a few
+    /// round trips.
     const CALLERS: usize = 32;
     let fleet = start_with(Duration::from_millis(300)).await;
     let rotation = GatewayRotation::new(vec![fleet.client()]);
@@ -131,9 +133,9 @@ async fn requests_that_a_group_delivers_during_a_trial_are_answered() {
     let mut before = "user = 'whole'".to_owned();
     let mut counts = BTreeMap::new();
     let no_reply = r#"fjord_gateway_resubmissions_total{reason="no_reply"}"#;
-    // The server refuses one of the groups of the user `other`, so that the others are left again. The connection of `whole`
-    // stays in use until that of `second` replaces it. Requests that are on their way when a group is left, or when the connection
-    // is replaced, get no reply, and the gateway sends them again.
+    // The server refuses one of the groups to the user `other`, so the worker leaves the other groups again. The
+    // connection of `whole` stays in use until the connection of `second` replaces it. Requests that are in transit
+    // when a group is left, or when the connection is replaced, get no reply, so the gateway sends them again.
     for name in ["other", "other", "other", "second"] {
         let after = format!("user = '{name}'");
         reload::edit(&fleet.workers[0], &before, &after);
@@ -191,7 +193,7 @@ async fn a_wrong_password_is_named_and_the_previous_settings_survive_a_stalled_s
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_restarts_before_it_confirms_the_settings_has_not_refused_them() {
-    // Slow enough that the server restarts while it processes the subscriptions.
+    // The network is slow enough that the server restarts while it processes the subscriptions.
     let mut fleet = start_with(Duration::from_millis(500)).await;
     let client = fleet.client();
     client.get("/v1/echo/a").await.is(200);
@@ -209,7 +211,8 @@ async fn a_server_that_restarts_before_it_confirms_the_settings_has_not_refused_
         log.contains(CONNECTED).then_some(())
     })
     .await;
-    // The server restarted before it had confirmed the settings: either the trial failed, or its client connected again.
+    // The server restarted before it had confirmed the settings. Either the trial failed, or its client connected
+    // again.
     let log = fleet.workers[0].process.log();
     let position = |text: &str| log.find(text).unwrap_or_else(|| panic!("{text}: {log}"));
     assert!(position("connection to NATS lost") < position(CONNECTED), "{log}");

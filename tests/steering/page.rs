@@ -1,11 +1,11 @@
-//! The page of the admin listener and `fjord status` show what operators have changed.
+//! The page of the admin listener and `fjord status` show the changes that operators have made.
 
 use serde_json::Value;
 
 use super::{document, fleet, run, text};
 use crate::support::browser::Browser;
 
-/// Returns the cells of the row of a queue.
+/// Returns the cells in the row of a queue.
 fn cells(queue: &str) -> String {
     format!(
         "const rows = [...document.querySelectorAll('#queues tbody tr')];
@@ -52,7 +52,7 @@ async fn paused_queues_and_changed_limits_are_shown() {
     assert!(notices.contains("Paused by an operator: echo in 1 of 2 workers."), "{notices}");
     let limit = format!("Limit changed by an operator: slow has 2 slots (configured {sum}).");
     assert!(notices.contains(&limit), "{notices}");
-    // The state of each worker names its own changes.
+    // The state of each worker lists its own changes.
     let states =
         "return [...document.querySelectorAll('#processes tbody tr')].map((row) => row.innerText);";
     let states: Vec<String> = match browser.run(states).await {

@@ -13,7 +13,7 @@ use crate::support::nats::SHIPPED_PASSWORD;
 use crate::support::random::SeededRandom;
 use crate::support::reload;
 
-/// Runs a command that must succeed, and returns what it prints.
+/// Runs a command that must succeed, and returns its output.
 async fn succeeds(fleet: &Fleet, arguments: &[&str]) -> String {
     let output = run(fleet, arguments).await;
     assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", text(&output.stderr));
@@ -81,7 +81,7 @@ async fn a_paused_queue_finishes_its_calls_and_refuses_new_ones_until_it_is_resu
     client.get("/v1/echo/a").await.is(200);
     running.await.unwrap().is(200);
 
-    // The pause is visible, and does not make the workers unready.
+    // The pause is visible, but does not make the workers unready.
     let report = status(&fleet).await;
     assert!(slow(&report).iter().all(|queue| queue["is_paused"] == true), "{report}");
     let page = succeeds(&fleet, &["status", "--interval", "1"]).await;

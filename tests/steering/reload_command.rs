@@ -11,7 +11,7 @@ use crate::support::fleet::Fleet;
 use crate::support::nats::SHIPPED_PASSWORD;
 use crate::support::reload;
 
-/// Returns the file of an endpoint that a reload adds. Every second one has a queue of its own.
+/// Returns the file of an endpoint that a reload adds. Every second endpoint has its own queue.
 pub(super) fn endpoint(number: usize) -> String {
     let queue = if number.is_multiple_of(2) { "echo".to_owned() } else { format!("own-{number}") };
     format!(
@@ -49,14 +49,14 @@ async fn a_fault_of_one_process_changes_nothing_and_is_named() {
     for worker in &fleet.workers {
         assert!(!reload::queues(worker).await.contains(&"own-1".to_owned()));
     }
-    // The text names the process as well.
+    // The text output also names the process.
     let output = run(&fleet, &["reload"]).await;
     let errors = text(&output.stderr);
     let id = faulty[0]["id"].as_str().unwrap();
     assert!(errors.contains(&format!("error: worker {id} on ")), "{errors}");
     assert!(errors.contains("nothing has changed"), "{errors}");
 
-    // A procedure that the database does not have.
+    // The database does not have this procedure.
     reload::edit(&fleet.workers[1], "fliter = 'debug'", "");
     let broken = endpoint(3).replace(r#""handler": "echo""#, r#""procedure": "ledger.none""#);
     fs::write(fleet.catalogue().join("broken.json"), broken).unwrap();
@@ -70,8 +70,8 @@ async fn a_fault_of_one_process_changes_nothing_and_is_named() {
     let output = run(&fleet, &["reload"]).await;
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     client.get("/v1/added/1").await.is(200);
-    // Four checks by three processes, then two commands to two workers and one to a gateway. Log lines are written in the
-    // background.
+    // There are four checks by three processes, followed by two commands to two workers and one command to a gateway.
+    // Log lines are written in the background.
     let number = 4 * 3 + 2 * 2 + 1;
     eventually_some("all commands are logged", SOON, async || {
         (audit(&fleet).len() == number).then_some(())

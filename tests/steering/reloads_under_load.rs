@@ -1,4 +1,4 @@
-//! Many reloads, each of which adds an endpoint and removes another one, under load.
+//! Many reloads under load. Each of them adds an endpoint and removes another one.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -30,7 +30,7 @@ async fn no_request_fails(reloads: usize) {
     let client = fleet.client();
     let clients: Vec<_> = fleet.gateways.iter().map(|one| client.at(one.https())).collect();
     let load = LedgerLoad::start(&GatewayRotation::new(clients.clone()), &mut SeededRandom::new());
-    // Clients call the endpoint that the next reload adds, and the one that it removes.
+    // Clients call the endpoint that the next reload adds, and the endpoint that it removes.
     let current = Arc::new(AtomicUsize::new(0));
     let callers: Vec<_> = clients
         .iter()

@@ -1,4 +1,5 @@
-//! `fjord reload` without an endpoint, or without one of its queues, while requests for it are in progress.
+//! `fjord reload` with a configuration that lacks an endpoint, or one of its queues, while requests for it are in
+//! progress.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +18,7 @@ use crate::support::ledger_gate::LedgerGate;
 use crate::support::nats::NatsOptions;
 use crate::support::reload;
 
-/// The procedures of an endpoint with two versions, whose calls a `LedgerGate` holds back.
+/// The procedures of an endpoint with two versions. A `LedgerGate` holds back their calls.
 const VERSIONS: &[(&str, &str)] = &[
     (
         "ledger.held_v1.sql",
@@ -37,7 +38,7 @@ async fn fleet() -> Fleet {
     Fleet::start(options).await
 }
 
-/// Runs `fjord reload`, which does not end before the calls are no longer held back. Returns the answers to the requests.
+/// Runs `fjord reload`, which must not end while the calls are held back. Returns the answers to the requests.
 async fn reload_after(
     gate: LedgerGate,
     fleet: &Fleet,
@@ -53,7 +54,7 @@ async fn reload_after(
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let mut answers = Vec::new();
     for request in requests {
-        // The gateway has sent all answers, and the client may still be reading them.
+        // The gateway has sent all answers, but the client may still be reading them.
         let answer = timeout(SOON, request).await.expect("the command has waited for the requests");
         answers.push(answer.expect("the request does not panic"));
     }
@@ -92,7 +93,7 @@ async fn requests_for_a_removed_endpoint_are_still_answered() {
     }
 }
 
-/// The number of requests for an endpoint with two queues, half of which go to each.
+/// The number of requests for an endpoint with two queues. Each queue gets half of them.
 const REQUESTS: usize = 8;
 
 #[tokio::test(flavor = "multi_thread")]

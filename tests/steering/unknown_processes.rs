@@ -1,4 +1,4 @@
-//! A command does not succeed if there may be processes that it does not know.
+//! A command does not succeed if there may be processes that it does not know about.
 
 use fjord::fleet::Report;
 use fjord::lifecycle::Tasks;
@@ -44,7 +44,7 @@ async fn a_role_of_which_no_process_replies_makes_a_command_fail() {
         let error = text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{error}");
         assert!(error.contains(&named) && error.contains(&format!("1 {present}: ")), "{error}");
-        // The operator says that the fleet has no others.
+        // The operator states that the fleet has no other processes.
         for command in [["reload"].as_slice(), &["log", "fjord=debug", "--for", "5s"]] {
             let output = run(&[command, &["--on", present]].concat()).await;
             assert_eq!(output.status.code(), Some(0), "{command:?}: {}", text(&output.stderr));
@@ -68,7 +68,7 @@ async fn a_nats_server_that_does_not_list_its_connections_makes_a_command_fail()
     assert!(reloads < 0.5, "the worker has reloaded");
     let error = fails(&fleet, &["log", "fjord=debug", "--for", "5s", closed]).await;
     assert!(error.contains(reason), "{error}");
-    // With a server that answers, all of them succeed.
+    // With a server that answers, all of these commands succeed.
     let open = format!("--set=messaging.nats.monitoring={}", fleet.nats.servers[0].monitoring());
     for command in [["reload"].as_slice(), &["queue", "limit", "slow", "configured"]] {
         let output = run(&fleet, &[command, &[&open]].concat()).await;

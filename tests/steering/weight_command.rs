@@ -23,7 +23,7 @@ async fn fleet(gateways: usize, workers: usize) -> Fleet {
     Fleet::start(FleetOptions { nats, ..weighted_queues::options(gateways, workers) }).await
 }
 
-/// A response: when its request was sent, and its status.
+/// A response: the time at which its request was sent, and its status.
 type TimedStatus = (Instant, u16);
 
 /// Clients that call an endpoint until they are stopped.
@@ -81,7 +81,7 @@ async fn a_version_that_fails_is_seen_and_taken_back_in_less_than_a_second() {
         let callers = Callers::start(&clients, "/v1/broken");
         let row = status_of(&fleet, "broken-v2").await;
         if round == 0 {
-            // 60 of 155 requests get the version, all of which fail. The interval is long enough for many requests.
+            // The version gets 60 of 155 requests, all of which fail. The interval is long enough for many requests.
             assert_eq!(row["server_error_share"], 1.0, "{row}");
             let share = row["share"].as_f64().expect("a share");
             assert!((0.2..0.6).contains(&share), "{row}");
@@ -127,7 +127,7 @@ async fn a_version_that_fails_is_seen_and_taken_back_in_less_than_a_second() {
         );
         fastest = fastest.min(took);
     }
-    // The fastest round counts, because the start of the command takes longer on a busy machine.
+    // Only the fastest round counts, because starting the command takes longer on a busy machine.
     assert!(fastest < Duration::from_secs(1), "{fastest:?}");
 }
 
@@ -177,14 +177,14 @@ async fn weights_change_under_load_and_no_request_fails() {
     }
     assert!((calls(&fleet).await - before).abs() < 0.5);
 
-    // A reload restores the catalogue's weights, and reports this.
+    // A reload restores the weights in the catalogue, and reports this.
     let output = run(&fleet, &["reload"]).await;
     let said = text(&output.stdout);
     let note = "endpoint split: the weights split=95, split-v2=0 are replaced with those of the catalogue: split=95, split-v2=5";
     assert_eq!(said.matches(note).count(), 2, "{said}");
     assert_eq!(status_of(&fleet, "split-v2").await["weights"], json!([5]));
     fleet.gateways[0].process.log_line(&["a reload has replaced the weights"]).await;
-    // So does a restart of a gateway, and fjord status shows that the gateways differ.
+    // A restart of a gateway has the same effect, and fjord status shows that the gateways differ.
     let output = run(&fleet, &["queue", "weight", "split", "split-v2=0"]).await;
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     fleet.gateways[1].restart();
@@ -317,7 +317,8 @@ async fn a_gateway_that_hangs_is_named_and_the_others_change() {
     let silent: Vec<_> = members.iter().filter(|one| one["replied_to"].is_null()).collect();
     assert_eq!((members.len(), silent.len()), (2, 1), "{report}");
     assert_eq!(silent[0]["faults"][0], "no reply to weigh-queues within 2s");
-    // A command whose sender has stopped waiting is not executed later, so the gateways differ until it is repeated.
+    // If the sender of a command has stopped waiting, the command is not executed later. The gateways therefore
+    // differ until it is repeated.
     assert_eq!(status_of(&fleet, "split-v2").await["weights"], json!([0, 5]));
     let output = run(&fleet, &arguments).await;
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));

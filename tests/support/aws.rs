@@ -48,7 +48,7 @@ pub(crate) struct AwsServices {
 }
 
 impl AwsServices {
-    /// Starts the metadata service, and a service with TLS that plays both `CloudWatch` and Auto Scaling.
+    /// Starts the metadata service, and a TLS service that plays the roles of both `CloudWatch` and Auto Scaling.
     pub(crate) async fn start(certs: &Certs) -> Self {
         let metadata = MetadataState::new();
         let state = Arc::new(Mutex::new(State { metadata, api: ApiState::default() }));
@@ -83,12 +83,12 @@ impl AwsServices {
         self.lock().metadata.mode = mode;
     }
 
-    /// Makes all session tokens invalid that were issued.
+    /// Invalidates all session tokens that have been issued.
     pub(crate) fn revoke_token(&self) {
         self.lock().metadata.revoke_tokens();
     }
 
-    /// Sets the answers to the next requests, and forgets the earlier ones.
+    /// Sets the answers to the next requests, and discards the answers that were set earlier.
     pub(crate) fn answer_with(&self, answers: impl IntoIterator<Item = ServiceAnswer>) {
         let mut state = self.lock();
         state.api.answers = answers.into_iter().collect();
@@ -96,7 +96,7 @@ impl AwsServices {
         state.api.attempts = 0;
     }
 
-    /// Sets the answer to all further requests for an action; `None` accepts them.
+    /// Sets the answer to all further requests for an action. With `None`, they are accepted.
     pub(crate) fn answer_action(&self, action: &str, answer: Option<ServiceAnswer>) {
         let mut state = self.lock();
         match answer {
@@ -105,7 +105,8 @@ impl AwsServices {
         };
     }
 
-    /// Sets the answers to the next requests for an action, which come before that of `answer_action`.
+    /// Sets the answers to the next requests for an action. They take precedence over the answer that `answer_action`
+    /// has set.
     pub(crate) fn answer_next(
         &self,
         action: &str,
@@ -126,7 +127,7 @@ impl AwsServices {
         self.api
     }
 
-    /// Returns the accepted requests. Panics if a signature was not valid.
+    /// Returns the accepted requests. Panics if any signature was invalid.
     pub(crate) fn accepted(&self) -> Vec<Accepted> {
         let state = self.lock();
         assert_eq!(state.api.bad_signatures, Vec::<String>::new());

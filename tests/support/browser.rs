@@ -26,7 +26,7 @@ pub(crate) struct Browser {
     http: reqwest::Client,
     /// The URL of the `WebDriver` session.
     session: String,
-    /// The Chromium process, which continues to run when its driver is killed.
+    /// The process id of Chromium, which continues to run if its driver is killed.
     chromium: i32,
     _driver: Process,
     _home: TempDir,
@@ -54,7 +54,7 @@ impl Browser {
         let profile = home.path().join("profile");
         let arguments = [
             "--headless=new",
-            // Chromium refuses its sandbox to root, and containers have a small /dev/shm.
+            // Chromium does not run its sandbox as root, and containers have a small /dev/shm.
             "--no-sandbox",
             "--disable-dev-shm-usage",
             WINDOW,
@@ -101,8 +101,8 @@ impl Browser {
         })
     }
 
-    /// Returns the console's errors since the last call, except those about the status of an answer: they include violations
-    /// of the content security policy.
+    /// Returns the console's errors since the last call, except those about the status of an answer. They include
+    /// violations of the content security policy.
     pub(crate) async fn errors(&self) -> Vec<String> {
         let lines = self.post("/se/log", &json!({ "type": "browser" })).await;
         let lines = lines.as_array().cloned().unwrap_or_default();

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 
 use super::client::Client;
 
-/// Callers that each send one request at a time until they are stopped.
+/// Callers that run until they are stopped. Each caller sends one request at a time.
 #[derive(Debug)]
 pub(crate) struct CallerPool(Arc<AtomicBool>, Vec<JoinHandle<()>>);
 
@@ -33,7 +33,7 @@ impl CallerPool {
         Self(stop, callers)
     }
 
-    /// Stops the callers once their last requests are answered.
+    /// Stops the callers, and waits until their last requests have been answered.
     pub(crate) async fn stop(self) {
         self.0.store(true, Ordering::Relaxed);
         for caller in self.1 {

@@ -35,7 +35,7 @@ pub(crate) struct ClientOptions<'a> {
     pub(crate) identity: Option<&'a PemFiles>,
 }
 
-/// A client of one gateway. `at` sends to another one.
+/// A client of one gateway. `at` returns a client of another gateway.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     inner: reqwest::Client,
@@ -196,18 +196,18 @@ impl HttpResponse {
     }
 }
 
-/// Fetches JSON over plain HTTP; `None` unless the status is 200.
+/// Fetches JSON over plain HTTP. Returns `None` unless the status is 200.
 pub(crate) async fn get_json(url: &str) -> Option<Value> {
     serde_json::from_str(&get_text(url).await?).ok()
 }
 
-/// Fetches the data of the page of an admin listener, as the page does.
+/// Fetches the data that the page of an admin listener shows, in the same way as the page.
 pub(crate) async fn get_page_data(process: &FjordProcess) -> Option<Value> {
     let url = format!("http://{}/fleet.json", process.admin());
     serde_json::from_str(&get_text_with(&url, &[("fjord-page", "1")]).await?).ok()
 }
 
-/// Fetches text over plain HTTP; `None` unless the status is 200.
+/// Fetches text over plain HTTP. Returns `None` unless the status is 200.
 pub(crate) async fn get_text(url: &str) -> Option<String> {
     get_text_with(url, &[]).await
 }

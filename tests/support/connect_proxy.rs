@@ -1,4 +1,5 @@
-//! An HTTP proxy that forwards connections (`CONNECT`), or refuses to, and records what it was asked for.
+//! An HTTP proxy that forwards connections (`CONNECT`) or refuses to do so, and records the requests that it
+//! receives.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -15,7 +16,7 @@ const HEAD_BYTES_MAX: usize = 16 << 10;
 pub(crate) struct ProxyRequest {
     /// The first line.
     pub(crate) line: String,
-    /// The header `Proxy-Authorization`; empty if there is none.
+    /// The header `Proxy-Authorization`, or an empty string if it is absent.
     pub(crate) authorization: String,
 }
 
@@ -49,7 +50,7 @@ impl ConnectProxy {
     }
 }
 
-/// Serves one connection. Whatever it fails with, the client notices that the connection ends.
+/// Serves one connection. Whatever error occurs, the client notices that the connection has ended.
 async fn serve(
     mut client: TcpStream,
     record: Arc<Mutex<Vec<ProxyRequest>>>,
@@ -57,7 +58,7 @@ async fn serve(
 ) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        // One byte at a time, so that nothing of the connection itself is read.
+        // Only one byte is read at a time, so that no data of the forwarded connection is read.
         let Ok(byte) = client.read_u8().await else { return };
         head.push(byte);
         assert!(head.len() <= HEAD_BYTES_MAX, "the headers are too long");

@@ -44,8 +44,8 @@ pub(crate) async fn for_a_while(time: Duration) {
     tokio::time::sleep(time).await;
 }
 
-/// Calls `check` until it returns a value; `None` after `limit`, for callers with their own
-/// message.
+/// Calls `check` until it returns a value. Returns `None` after `limit`, for callers that panic
+/// with their own message.
 pub(crate) async fn poll<T>(
     limit: Duration,
     step: Duration,

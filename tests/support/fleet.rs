@@ -13,7 +13,8 @@ use super::fjord_process::FjordProcess;
 use super::latency_proxy::LatencyProxy;
 use super::nats::{NatsCluster, NatsOptions, SHIPPED_PASSWORD};
 
-/// The tests' catalogue. Two of its procedures write to a ledger, so that executions can be counted.
+/// The tests' catalogue. Two of its procedures write to a ledger, so that tests can count
+/// executions.
 const ENDPOINTS: &str = include_str!("ledger/endpoints.json");
 const SCHEMA: &str = include_str!("ledger/schema.sql");
 const PROCEDURES: [(&str, &str); 6] = [
@@ -34,10 +35,10 @@ pub(crate) struct FleetOptions {
     pub(crate) nats: NatsOptions,
     /// Additional settings in `[messaging.nats]`.
     pub(crate) nats_keys: String,
-    /// Additional settings in `[messaging.nats.tls]`; `{certificate}` and `{key}` stand for the
+    /// Additional settings in `[messaging.nats.tls]`. `{certificate}` and `{key}` stand for the
     /// client's files.
     pub(crate) nats_tls_keys: &'static str,
-    /// The password with which fjord logs in to NATS, if not `SHIPPED_PASSWORD`.
+    /// The password with which fjord logs in to NATS, if it is not `SHIPPED_PASSWORD`.
     pub(crate) nats_password: Option<&'static str>,
     /// The latency added to each round trip between workers and NATS.
     pub(crate) worker_round_trip: Duration,
@@ -53,7 +54,7 @@ pub(crate) struct FleetOptions {
     pub(crate) log_filter: &'static str,
     /// Additional settings in `[gateway]`.
     pub(crate) gateway_keys: &'static str,
-    /// Additional settings in `[gateway.tls]`; `{ca}` stands for the authority's certificate.
+    /// Additional settings in `[gateway.tls]`. `{ca}` stands for the authority's certificate.
     pub(crate) gateway_tls_keys: &'static str,
     /// The name and contents of an additional catalogue file.
     pub(crate) catalogue: Option<(&'static str, &'static str)>,
@@ -65,7 +66,7 @@ pub(crate) struct FleetOptions {
     pub(crate) worker_toml: String,
     /// Additional environment variables of every process.
     pub(crate) environment: Vec<(&'static str, String)>,
-    /// The executable, if not the one that was built with the tests.
+    /// The executable, if it is not the one that was built with the tests.
     pub(crate) executable: Option<PathBuf>,
 }
 
@@ -105,7 +106,7 @@ pub(crate) struct Fleet {
     pub(crate) certs: Certs,
     options: FleetOptions,
     home: TempDir,
-    /// The proxies between workers and NATS, when `worker_round_trip` is set.
+    /// The proxies between workers and NATS, if `worker_round_trip` is set.
     worker_proxies: Vec<LatencyProxy>,
 }
 

@@ -1,4 +1,4 @@
-//! A steady load that writes to the ledger and records every response, and a check of the responses
+//! A steady load that writes to the ledger and records every response, and a check of these responses
 //! against the ledger.
 
 use std::collections::{BTreeMap, HashMap};
@@ -67,7 +67,7 @@ impl GatewayRotation {
 }
 
 impl LedgerLoad {
-    /// Starts the callers. Each sends one request at a time, which executes for 0 to 6 ms.
+    /// Starts the callers. Each caller sends one request at a time. A request executes for 0 to 6 ms.
     pub(crate) fn start(rotation: &GatewayRotation, seed: &mut SeededRandom) -> Self {
         Self::start_callers(CALLERS, rotation, seed)
     }
@@ -180,8 +180,8 @@ impl fmt::Display for Reconciliation {
     }
 }
 
-/// Compares responses with the ledger. Asserts that every request answered with 200 was executed,
-/// that none answered with 503 was, and that no at-most-once request was executed twice.
+/// Compares responses with the ledger. Asserts that every request answered with 200 was executed, that no
+/// request answered with 503 was executed, and that no at-most-once request was executed twice.
 pub(crate) fn reconcile(
     fault: &str,
     answers: &[LedgerAnswer],

@@ -1,4 +1,5 @@
-//! A TCP proxy in front of a NATS server that withholds the first line of clients that contains a given text.
+//! A TCP proxy in front of a NATS server. Among the lines that clients send, it withholds the first one that
+//! contains a given text.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -45,7 +46,7 @@ async fn connect(near: TcpStream, target: SocketAddr, text: &str, withheld: Arc<
     let to_server = async move {
         let mut lines = BufReader::new(near_read);
         let mut line = Vec::new();
-        // Afterwards, messages may contain line breaks.
+        // After that line, messages may contain line breaks.
         while !withheld.load(Ordering::Acquire) {
             line.clear();
             if !matches!(lines.read_until(b'\n', &mut line).await, Ok(1..)) {

@@ -16,7 +16,8 @@ use super::tds::{FakeSqlServer, FakeState, PASSWORD, schema};
 /// The environment variable with the ADO connection string of a real server.
 const VARIABLE: &str = "FJORD_TEST_MSSQL";
 
-/// The views of the objects that an earlier run may have left behind, in an order that allows drops.
+/// The views that list the objects that an earlier run may have left behind, in an order in which
+/// they can be dropped.
 const LEFT_BEHIND: [(&str, &str); 4] = [
     ("PROCEDURE", "sys.procedures"),
     ("VIEW", "sys.views"),
@@ -33,7 +34,7 @@ pub(crate) struct SqlServer {
     pub(crate) config: MssqlConfig,
     /// Whether the server is Babelfish, which differs in known ways (docs/TESTING.md).
     pub(crate) is_babelfish: bool,
-    /// The fake server; `None` for a real one.
+    /// The fake server, or `None` for a real one.
     pub(crate) fake: Option<FakeSqlServer>,
 }
 

@@ -19,7 +19,7 @@ use super::eventually::{SOON, TICK, poll};
 use super::ports;
 use super::process::Process;
 
-/// The number of attempts to start servers. Another process can bind a chosen port first.
+/// The maximum number of attempts to start servers. Another process can bind a chosen port first.
 const STARTS_MAX: usize = 5;
 
 /// Returns the executable of the servers that tests start.
@@ -45,7 +45,7 @@ pub(crate) struct NatsOptions {
     pub(crate) is_tls_first: bool,
     /// Whether the server runs the shipped configuration, `config/nats`.
     pub(crate) is_shipped: bool,
-    /// The port for clients; any free port if absent.
+    /// The port for clients. If absent, any free port is used.
     pub(crate) port: Option<u16>,
 }
 
@@ -199,7 +199,7 @@ pub(crate) struct NatsCluster {
 }
 
 impl NatsCluster {
-    /// Starts `size` servers and returns once each has a route to every other.
+    /// Starts `size` servers and returns once each server has a route to every other one.
     pub(crate) async fn start(
         directory: &Path,
         certs: &Certs,
@@ -218,7 +218,7 @@ impl NatsCluster {
         self.servers.iter().map(NatsServer::url).collect()
     }
 
-    /// Waits until a server has a route to every other.
+    /// Waits until a server has a route to every other one.
     pub(crate) async fn wait_for_routes(&self, server: &NatsServer) {
         if self.servers.len() == 1 {
             return;

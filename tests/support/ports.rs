@@ -28,7 +28,7 @@ pub(crate) fn pick() -> u16 {
     panic!("no free port on 127.0.0.1 between {} and {}", RANGE.start, RANGE.end);
 }
 
-/// Reports whether no process listens on the port.
+/// Returns whether no process listens on the port.
 pub(crate) fn is_free(port: u16) -> bool {
     TcpListener::bind(("127.0.0.1", port)).is_ok()
 }

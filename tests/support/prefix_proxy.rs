@@ -1,4 +1,4 @@
-//! An HTTP proxy that removes the first segment in the path, as a reverse proxy in front of several services does.
+//! An HTTP proxy that removes the first segment of the path, like a reverse proxy in front of several services.
 
 use std::net::SocketAddr;
 

@@ -42,7 +42,7 @@ impl Process {
             .stdin(stdin)
             .stdout(file)
             .stderr(same)
-            // Ctrl-C must not reach the children: the process guard stops them.
+            // Ctrl-C must not reach the child processes, because the process guard stops them.
             .process_group(0)
             .spawn()
             .unwrap_or_else(|error| panic!("{name}: cannot start {command:?}: {error}"));
@@ -55,7 +55,8 @@ impl Process {
         &self.name
     }
 
-    /// Waits until the log has a line with all of these parts, because fjord writes its log in the background. Returns the line.
+    /// Waits until the log has a line with all of these parts. Waiting is necessary because fjord writes its log in the
+    /// background. Returns the line.
     #[track_caller]
     pub(crate) fn log_line(&self, parts: &[&str]) -> impl Future<Output = String> {
         let what = format!("a log line of {} with {parts:?}", self.name);
@@ -82,7 +83,7 @@ impl Process {
         self.ended
     }
 
-    /// Reports whether the process is running.
+    /// Returns whether the process is running.
     pub(crate) fn is_running(&mut self) -> bool {
         self.ended().is_none()
     }
@@ -105,7 +106,7 @@ impl Process {
     /// its threads have stopped.
     pub(crate) fn pause(&mut self) {
         self.signal(Signal::STOP);
-        // When kill(2) returns, the signal is only pending. Threads on other cores can still run.
+        // When kill(2) returns, the signal is only pending. Threads on other cores may still be running.
         let end = Instant::now() + SOON;
         while self.is_running() && !self.is_stopped() {
             assert!(Instant::now() < end, "{} does not stop", self.name);

@@ -1,10 +1,12 @@
-//! Kills the child processes of a test run that is itself killed, so that no `Drop` runs.
+//! Kills the child processes of a test run that is itself killed, because no `Drop` runs in that
+//! case.
 
 use std::sync::OnceLock;
 
 use fjord::commands::process_guard::ProcessGuard;
 
-/// Never dropped, so that its shell also kills the processes that are left at the end.
+/// The guard. It is never dropped, so that its shell also kills the processes that are left at the
+/// end.
 static GUARD: OnceLock<ProcessGuard> = OnceLock::new();
 
 fn guard() -> &'static ProcessGuard {

@@ -17,7 +17,7 @@ use super::process::Process;
 
 /// The time limit for Prometheus to start and to scrape every target once.
 const STARTED_LIMIT: Duration = Duration::from_secs(30);
-/// The window of the shipped rules' rates after the replacement by `PACES`. It covers ten scrapes.
+/// The window of the shipped rules' rates after the replacements in `PACES`. It covers ten scrapes.
 pub(crate) const PACE: Duration = Duration::from_secs(10);
 /// The windows in the shipped rules, and their replacements.
 const PACES: [(&str, &str); 3] = [("[2m]", "[10s]"), ("[5m]", "[10s]"), ("[1h]", "[20s]")];
@@ -124,7 +124,8 @@ impl Prometheus {
         prometheus
     }
 
-    /// Returns the single value of an expression, at `at` or now; `None` if it has no value.
+    /// Returns the single value of an expression, at `at` or now. Returns `None` if the expression
+    /// has no value.
     pub(crate) async fn value(&self, expression: &str, at: Option<SystemTime>) -> Option<f64> {
         let mut url = reqwest::Url::parse(&self.api("query")).expect("the URL is valid");
         url.query_pairs_mut().append_pair("query", expression);
@@ -144,7 +145,7 @@ impl Prometheus {
         Some(get_json(url.as_str()).await?["data"]["result"].as_array()?.len())
     }
 
-    /// Returns the rules that could not be evaluated, and the number of those that could.
+    /// Returns the rules that could not be evaluated, and the number of rules that could.
     pub(crate) async fn rules(&self) -> Option<(Vec<String>, usize)> {
         let answer = get_json(&self.api("rules")).await?;
         let groups = answer["data"]["groups"].as_array()?.iter();

@@ -37,7 +37,7 @@ impl PseudoTerminal {
         command.stdin(Stdio::null()).stdout(theirs).stderr(errors);
         let child = command.spawn().expect("the command starts");
         process_guard::watch(child.id());
-        // `command` holds the other end open. Reads would not end while it exists.
+        // `command` holds the other end open. Reads would not end while that end is open.
         drop(command);
         let written = Arc::<Mutex<Vec<u8>>>::default();
         let (output, mut from) = (Arc::clone(&written), File::from(ours));

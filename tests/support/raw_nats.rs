@@ -1,4 +1,5 @@
-//! A NATS client without a library. As a worker, it can send arbitrary messages at full speed.
+//! A NATS client that uses no client library. As a worker, it can send arbitrary messages at full
+//! speed.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -15,7 +16,7 @@ pub(crate) struct RawNatsClient {
 /// A received message.
 #[derive(Debug)]
 pub(crate) struct RawNatsMessage {
-    /// The reply subject; empty if there is none.
+    /// The reply subject, or an empty string if there is none.
     pub(crate) reply: String,
 }
 
@@ -38,7 +39,8 @@ impl RawNatsClient {
             match words[..] {
                 ["PING"] => self.write(b"PONG\r\n").await,
                 ["PONG" | "+OK"] | ["INFO", ..] => {}
-                // Subject, subscription id, reply subject, header bytes, total bytes.
+                // The fields are the subject, the subscription id, the reply subject, the number of
+                // header bytes, and the total number of bytes.
                 ["HMSG", _, _, reply, _, bytes] | ["MSG", _, _, reply, bytes] => {
                     return self.message(reply, bytes).await;
                 }

@@ -34,7 +34,8 @@ pub(crate) async fn worker(process: &mut FjordProcess) {
     .await;
 }
 
-/// Returns the number of reloads with this result; `None` if the process does not answer in time.
+/// Returns the number of reloads with this result, or `None` if the process does not answer in
+/// time.
 async fn reloads(process: &FjordProcess, result: &str) -> Option<u64> {
     let text = get_text(&format!("http://{}/metrics", process.admin())).await?;
     let start = format!(r#"fjord_config_reloads_total{{result="{result}"}} "#);

@@ -7,7 +7,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// The header of a packet: type, status, length, and four more bytes (MS-TDS 2.2.3.1).
+/// The length of a packet's header: the type, the status, the length, and four more bytes (MS-TDS
+/// 2.2.3.1).
 const HEADER_BYTES: usize = 8;
 /// The packet types of requests: SQL batch and RPC.
 const REQUESTS: [u8; 2] = [0x01, 0x03];

@@ -1,4 +1,4 @@
-//! An independent computation of AWS Signature Version 4, with which the stubs check requests.
+//! An independent computation of AWS Signature Version 4. The stand-ins for AWS services use it to check requests.
 
 use aws_lc_rs::{digest, hmac};
 
@@ -42,7 +42,7 @@ pub(crate) fn signature(
     hex(&mac(&signing_key, &text))
 }
 
-/// The first request of the test suite that AWS publishes for this algorithm.
+/// The first request in the test suite that AWS publishes for this algorithm.
 #[test]
 fn the_signature_of_a_published_example_is_correct() {
     let time = "20150830T123600Z";

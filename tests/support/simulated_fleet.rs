@@ -1,4 +1,4 @@
-//! Processes that exist only as their replies to status queries, over a real NATS server.
+//! Simulated processes, which consist only of their replies to status queries over a real NATS server.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-/// The name of a host and of a queue. In HTML, it would be code.
+/// The name of a host and of a queue. In HTML, it would be executed as code.
 pub(crate) const HOSTILE: &str = "<img src=x onerror=\"window.injected=1\"><b>";
 /// The number of queues.
 const QUEUES: usize = 24;
@@ -21,7 +21,7 @@ const WORKER_SHARE: usize = 6;
 /// One out of this number of processes is a gateway.
 const GATEWAY_SHARE: usize = 10;
 
-/// Processes that answer status queries until this is dropped.
+/// Simulated processes that answer status queries until this value is dropped.
 #[derive(Debug)]
 pub(crate) struct SimulatedFleet {
     queries: Arc<AtomicUsize>,
@@ -34,8 +34,8 @@ impl SimulatedFleet {
         Self::start_after(url, number, &[0]).await
     }
 
-    /// Starts `number` processes after each of these numbers of queries. Later ones replace the earlier ones, and have the same
-    /// names.
+    /// Starts `number` processes each time the number of queries reaches a value in `queries_before`. Processes that
+    /// are started later replace the earlier ones, and have the same names.
     pub(crate) async fn start_after(url: &str, number: usize, queries_before: &[usize]) -> Self {
         let queries_before = queries_before.to_vec();
         let client = async_nats::connect(url).await.expect("the connection succeeds");
@@ -50,7 +50,7 @@ impl SimulatedFleet {
                 let generation = queries_before.iter().filter(|before| **before <= earlier).count();
                 let Some(inbox) = request.reply.filter(|_| generation > 0) else { continue };
                 let started = started[generation - 1].get_or_insert_with(Instant::now);
-                // A later process has a lower age.
+                // A process that is started later has a lower age.
                 let age = Duration::from_mins(10) / u32::try_from(generation).expect("a few");
                 let seconds = (age + started.elapsed()).as_secs_f64();
                 for process in 0..number {
@@ -144,7 +144,7 @@ fn queue_report(process: usize, queue: usize, seconds: f64, is_gateway: bool) ->
     report
 }
 
-/// Returns a number that changes from second to second, as those of real processes do.
+/// Returns a number that changes from second to second, like the numbers of real processes.
 fn wave(process: usize, seconds: f64) -> u64 {
     fjord::telemetry::snapshot::to_count(
         5.0 + 5.0 * (seconds / 7.0 + count_as_f64(as_count(process))).sin(),

@@ -8,7 +8,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
 
-/// The size of the receive buffer. It is small, so that clients notice a stall soon.
+/// The size of the receive buffer. It is small, so that clients notice a stall quickly.
 const RECEIVE_BYTES: u32 = 16 << 10;
 const CONNECTIONS_MAX: u32 = 64;
 

@@ -1,8 +1,8 @@
 //! A fake SQL Server on the loopback interface. It speaks TDS and simulates faults that a real
 //! server cannot produce on demand.
 //!
-//! It uses `tds-protocol` for packets, PRELOGIN, types and DONE tokens. The same tests run on a
-//! real server (`FJORD_TEST_MSSQL`), which shows that the fake one behaves like SQL Server.
+//! It uses `tds-protocol` for packets, PRELOGIN, types and DONE tokens. The same tests run on a real server
+//! (`FJORD_TEST_MSSQL`), which shows that the fake server behaves like SQL Server.
 
 use std::collections::HashMap;
 use std::io;
@@ -55,7 +55,7 @@ pub(crate) struct FakeSqlServer {
     _directory: tempfile::TempDir,
 }
 
-/// The faults that a server simulates, which tests can change, and its record of requests.
+/// The faults that a server simulates, and its record of requests. Tests can change the faults.
 #[derive(Debug)]
 pub(crate) struct FakeState {
     schema: Schema,
@@ -70,7 +70,7 @@ pub(crate) struct FakeState {
     pub(crate) password: Mutex<String>,
     /// The access tokens that the server refuses.
     pub(crate) refused_tokens: Mutex<Vec<String>>,
-    /// The error number with which every login fails; 0 for none.
+    /// The error number with which every login fails, or 0 for none.
     pub(crate) login_error: AtomicU32,
     /// Whether read-only logins are refused, as if the replica were down.
     pub(crate) refuses_readers: AtomicBool,
@@ -78,9 +78,9 @@ pub(crate) struct FakeState {
     pub(crate) redirect: Mutex<Option<SocketAddr>>,
     /// Whether `sys.parameters` is missing, as on Babelfish.
     pub(crate) lacks_parameters_view: AtomicBool,
-    /// Whether the next query of `sys.parameters` fails with a lock timeout.
+    /// Whether the next query on `sys.parameters` fails with a lock timeout.
     pub(crate) locks_parameters_view: AtomicBool,
-    /// The number of queries of `sys.all_parameters`.
+    /// The number of queries on `sys.all_parameters`.
     pub(crate) fallback_reads: AtomicUsize,
     /// Whether the server identifies itself as Babelfish.
     pub(crate) is_babelfish: AtomicBool,
@@ -94,11 +94,11 @@ pub(crate) struct FakeState {
     pub(crate) context_messages: AtomicUsize,
     /// The code page of the database's collation.
     pub(crate) code_page: AtomicI64,
-    /// The recreated table types, oldest first.
+    /// The recreated table types, with the oldest one first.
     recreated: Mutex<Vec<(String, Vec<Declaration>)>>,
     /// A table type, and the columns that it gets after the driver's next query for columns.
     pub(crate) recreate_later: Mutex<Option<(&'static str, &'static str)>>,
-    /// The error number with which the query for the kind of server fails; 0 for none.
+    /// The error number with which the query for the kind of server fails, or 0 for none.
     pub(crate) probe_error: AtomicU32,
     /// Whether the server refuses an untyped NULL, as Babelfish does.
     pub(crate) refuses_untyped_null: AtomicBool,
@@ -118,7 +118,7 @@ pub(crate) struct FakeState {
     pub(crate) signatures_ms: AtomicU64,
     /// The number of queries for signatures.
     pub(crate) signature_reads: AtomicUsize,
-    /// The duration in ms of batches that begin or roll back a transaction or query columns.
+    /// The duration of batches that begin or roll back a transaction or query columns, in milliseconds.
     pub(crate) batch_ms: AtomicU64,
     /// The number of batches that were delayed by `batch_ms`.
     pub(crate) slow_batches: AtomicUsize,
@@ -134,7 +134,7 @@ pub(crate) struct FakeState {
     pub(crate) logins: Mutex<Vec<TdsLogin>>,
     /// The number of login attempts, successful or not.
     pub(crate) attempts: AtomicUsize,
-    /// The number of cancels received.
+    /// The number of attention signals (requests to cancel) received.
     pub(crate) attentions: AtomicUsize,
     /// The number of transactions rolled back by a batch.
     pub(crate) rollbacks: AtomicUsize,
@@ -142,7 +142,8 @@ pub(crate) struct FakeState {
     pub(crate) ran: Mutex<Vec<String>>,
     /// The number of calls that were sent as statements.
     pub(crate) statements: AtomicUsize,
-    /// The first result sets of procedures, as column declarations; `None` if they depend on the execution.
+    /// The first result sets of procedures, as column declarations. `None` means that the result set
+    /// depends on the execution.
     pub(crate) result_sets: Mutex<HashMap<String, Option<String>>>,
     /// The calls whose first result set was described.
     pub(crate) described: Mutex<Vec<String>>,

@@ -1,4 +1,5 @@
-//! Promise: an incomplete run says why, on one line and in the `JUnit` file, and never waits forever.
+//! Promise: an incomplete run reports the reason, on one line and in the `JUnit` file, and never
+//! waits forever.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -78,7 +79,7 @@ async fn a_run_without_results_is_an_error_in_the_complete_junit_file() {
     assert!(error.attribute("message").unwrap().ends_with("/app.db does not exist"), "{xml}");
     let names = fs::read_dir(home.path()).unwrap().count();
     assert_eq!(names, 3, "the API, the results and the link");
-    // A pipe gets the same text.
+    // A pipe receives the same text.
     let output = test(&api, &["--junit", "/dev/stdout"]);
     let text = has_status(&output, 1);
     assert!(String::from_utf8_lossy(&output.stdout).contains("errors=\"1\""), "{text}");
@@ -188,7 +189,7 @@ async fn a_pipe_that_nobody_writes_to_blocks_neither_the_run_nor_ctrl_c() {
     let status = ends(&mut process).await;
     assert_eq!(status.signal(), Some(Signal::INT.as_raw()), "{}", process.log());
 
-    // All files together have one time limit.
+    // All files together have a single time limit.
     for options in [&["--token-file"][..], &["--api-key-file", "--ca"]] {
         let mut arguments = vec!["--url", "https://localhost:1"];
         arguments.extend(options.iter().flat_map(|option| [*option, pipe]));

@@ -94,7 +94,7 @@ async fn removed_expectations_are_named_and_line_ends_are_kept() {
     let file = api.join("endpoints/greetings.json");
     let before = fs::read_to_string(&file).unwrap().replace('\n', "\r\n");
     fs::write(&file, &before).unwrap();
-    // Another file, with a name that would be easy to guess.
+    // The other file has a name that would be easy to guess.
     let other = home.path().join("other");
     fs::write(&other, "other").unwrap();
     symlink(&other, api.join("endpoints/.greetings.json.new")).unwrap();

@@ -1,5 +1,5 @@
-//! Third-party clients get responses that are sent before the whole request has been read: nginx as a proxy with keep-alive,
-//! curl, Python's http.client, and Node.
+//! Third-party clients get responses that are sent before the whole request has been read. The clients are nginx as a
+//! proxy with keep-alive, curl, Python's http.client, and Node.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -116,7 +116,7 @@ async fn long_requests_behind_nginx_are_not_lost_to_rejected_ones() {
 async fn behind_nginx(requests: usize) {
     let hint = "on Debian, apt-get install nginx-light";
     let what = "early answers behind nginx";
-    // Debian installs nginx outside the PATH of users.
+    // On Debian, nginx is not on the PATH of ordinary users.
     let tool = Some(PathBuf::from("/usr/sbin/nginx")).filter(|file| file.is_file());
     let Some(tool) = tool.or_else(|| find("nginx", "nginx", what, hint)) else { return };
     let fleet = fleet().await;
@@ -160,7 +160,7 @@ async fn curl_gets_early_responses() {
         (&*right, 20_000_000, 413),
     ] {
         let data = format!("@{}", body(&directory, bytes).display());
-        // Over HTTP/2, curl does not send Expect: 100-continue on its own.
+        // Over HTTP/2, curl does not send Expect: 100-continue unless told to.
         for (protocol, waits) in [
             ("--http1.1", "expect: 100-continue"),
             ("--http1.1", "expect:"),

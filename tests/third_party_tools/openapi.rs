@@ -1,5 +1,5 @@
-//! Promise: `/openapi.json` describes the behaviour of the gateway. schemathesis generates requests from the document, valid
-//! and invalid ones, and finds no difference. A client that is generated from it reads typed answers.
+//! Promise: `/openapi.json` describes the behaviour of the gateway. schemathesis generates valid and invalid requests
+//! from the document, and finds no difference. A client that is generated from the document reads typed answers.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,7 +14,7 @@ use crate::support::fleet::{Fleet, FleetOptions};
 const LIMIT: Duration = Duration::from_mins(5);
 const HINT: &str = "`make openapi-tools` installs it";
 
-/// Endpoints with every type in every place, and one whose answer is typed.
+/// Endpoints with every type in every place, and an endpoint whose answer is typed.
 const ENDPOINTS: &str = include_str!("openapi/endpoints.json");
 /// A program that calls the gateway with the generated client.
 const CLIENT: &str = include_str!("openapi/client.py");

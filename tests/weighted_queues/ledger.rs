@@ -15,7 +15,7 @@ async fn killed_workers_move_no_request_to_the_other_version() {
     let mut seed = SeededRandom::new();
     let load = LedgerLoad::start(&GatewayRotation::new(clients(&fleet)), &mut seed);
     load.wait_for_more(50).await;
-    // The second version is added under load, to the workers first.
+    // The second version is added under load. It is added to the workers first.
     add_ledger_versions(&fleet);
     for worker in &mut fleet.workers {
         reload::worker(worker).await;

@@ -1,4 +1,4 @@
-//! What the reports of gateways say about the queues of an endpoint.
+//! The information about an endpoint's queues in the reports of gateways.
 
 use std::fs;
 use std::process::Stdio;
@@ -61,7 +61,7 @@ async fn a_slow_version_is_slow_and_the_other_is_not() {
         assert!(p50("paced").is_some_and(|seconds| seconds < 0.1), "{view}");
         assert!(p50("paced-v2").is_some_and(|seconds| seconds > 0.1), "{view}");
     }
-    // The duration and the count of each request are those of its queue.
+    // The duration and the count of each request are recorded for its queue.
     for queue in ["paced", "paced-v2"] {
         let labels = format!(r#"{{endpoint="paced",queue="{queue}""#);
         let duration = format!("fjord_gateway_request_duration_seconds_count{labels}}}");
@@ -70,7 +70,7 @@ async fn a_slow_version_is_slow_and_the_other_is_not() {
         let counted = fleet.gateways[0].metric(&requests).await;
         assert!(number > 4.5 && (number - counted).abs() < 0.5, "{queue}: {number}, {counted}");
     }
-    // A request that was answered before it was assigned to a queue has none.
+    // A request that was answered before it was assigned to a queue has no queue label.
     let refused = r#"fjord_gateway_requests_total{endpoint="paced",status="400","#;
     assert!(fleet.gateways[0].metric(refused).await > 0.5);
 }
@@ -105,7 +105,8 @@ async fn a_reload_that_changes_the_queues_moves_no_counts_to_another_queue() {
     let output = output.await.expect("the command ends").expect("its output");
     let view: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let gateway = row(&view, "processes", "role", "gateway");
-    // Other requests may have been answered in the meantime, but not those.
+    // Other requests may have been answered in the meantime, but the requests above must not be
+    // counted.
     assert!(gateway["calls_per_second"].as_f64().is_some_and(|rate| rate < 1.0), "{gateway}");
     assert_eq!(gateway["is_partial"], true, "the new queue has no rate yet: {gateway}");
     let queue = row(&view, "queues", "name", "first");

@@ -1,4 +1,4 @@
-//! The division of requests, and where it is visible.
+//! The division of requests among queues, and the places where it is visible.
 
 use std::collections::BTreeSet;
 

@@ -26,7 +26,8 @@ pub fn choose<'a>(
     best.map(|(one, _)| one)
 }
 
-/// Returns the weight of a media type, in thousandths: that of the most specific range that covers it.
+/// Returns the weight of a media type, in thousandths. It is the weight of the most specific range
+/// that covers the media type.
 fn weight(headers: &HeaderMap, media_type: &str) -> u16 {
     let mut best: Option<(u8, u16)> = None;
     for value in headers.get_all(header::ACCEPT) {

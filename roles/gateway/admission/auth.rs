@@ -76,9 +76,8 @@ impl Authenticator {
         }
     }
 
-    /// Returns an error, and the key in the endpoint that it concerns, if the endpoint names an
-    /// issuer that `[auth]` does not define or accepts only methods that `[auth]` does not
-    /// configure.
+    /// Returns an error, together with the endpoint's key that the error concerns, if the endpoint names an issuer that
+    /// `[auth]` does not define or accepts only methods that `[auth]` does not configure.
     #[must_use]
     pub fn endpoint_error(&self, endpoint: &Endpoint) -> Option<(&'static str, String)> {
         let Auth::Required { methods, issuers, .. } = &endpoint.auth else { return None };
@@ -113,7 +112,7 @@ impl Authenticator {
     /// expired. Returns the peer without its certificate if certificates are no longer requested.
     ///
     /// # Errors
-    /// `AuthRejection` if the handshake would fail. It applies to every request of the connection.
+    /// `AuthRejection` if the handshake would fail. The rejection applies to every request on the connection.
     pub fn check_connection(peer: &Peer) -> Result<Cow<'_, Peer>, Box<AuthRejection>> {
         let failure = match (&peer.certificate, &peer.tls) {
             (Some(_), Some(tls)) if !tls.asks_for_certificates() => {
@@ -133,10 +132,10 @@ impl Authenticator {
 
     /// Authenticates the caller of an endpoint and checks its scopes.
     ///
-    /// Considers only credentials of methods that the endpoint accepts and that are configured. For a public endpoint, it
-    /// considers none. A credential in the headers takes precedence over a client certificate: if it is invalid, the request is
-    /// rejected even if the certificate is valid, so that a caller is never authenticated under an identity other than the one
-    /// that it named.
+    /// Considers only credentials of methods that the endpoint accepts and that are configured. For a public endpoint,
+    /// it considers none. A credential in the headers takes precedence over a client certificate: if it is invalid, the
+    /// request is rejected even if the certificate is valid. A caller is therefore never authenticated under an
+    /// identity other than the one that it named.
     ///
     /// # Errors
     /// `AuthRejection`: 401 if the caller is not authenticated, 403 if it lacks a scope.
@@ -157,7 +156,7 @@ impl Authenticator {
         }
     }
 
-    /// Authenticates the caller by one of `methods`. A token must come from one of `issuers`.
+    /// Authenticates the caller with one of `methods`. A token must come from one of `issuers`.
     fn authenticate_by(
         &self,
         methods: &[AuthMethod],
@@ -214,8 +213,7 @@ fn ok_or_collect<T>(loaded: Result<T, Vec<String>>, errors: &mut Vec<String>) ->
     loaded.map_err(|more| errors.extend(more)).ok()
 }
 
-/// Returns the wall-clock time in seconds since 1970, which determines whether tokens and keys have
-/// expired.
+/// Returns the wall-clock time, in seconds since 1970. It determines whether tokens and keys have expired.
 fn unix_seconds() -> i64 {
     chrono::Utc::now().timestamp()
 }

@@ -82,7 +82,7 @@ fn preflight<'a>(
     Some((origin, single(request, header::ACCESS_CONTROL_REQUEST_METHOD)?))
 }
 
-/// Sets the headers that allow the request which follows a preflight request, if the rules allow its origin.
+/// Sets the headers that allow the request that follows a preflight request, if the rules allow its origin.
 fn allow_request(
     rules: &CorsRules,
     methods: &[&str],

@@ -29,7 +29,7 @@ pub(in crate::roles::gateway) enum TransactionEnd {
     Rollback,
 }
 
-/// The preferences in a request that the gateway honours.
+/// The preferences that the gateway honours in a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::roles::gateway) struct HonoredPreferences {
     /// How the caller wants the transaction to end. `None` if the request states no preference or the endpoint does not
@@ -39,7 +39,7 @@ pub(in crate::roles::gateway) struct HonoredPreferences {
     pub(in crate::roles::gateway) is_minimal: bool,
 }
 
-/// The supported preferences in a request, and whether it has others.
+/// The supported preferences in a request, and whether the request has others.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Preferences {
     transaction_end: Option<TransactionEnd>,
@@ -55,7 +55,7 @@ enum Handling {
     Other,
 }
 
-/// Returns the preferences in a request that the gateway honours.
+/// Returns the preferences that the gateway honours in a request.
 ///
 /// # Errors
 /// `Violation` if the header is malformed or requests something unsupported.
@@ -90,7 +90,7 @@ pub(in crate::roles::gateway) fn honored(
     Ok(HonoredPreferences { transaction_end, is_minimal })
 }
 
-/// Returns how the transaction of an answer ended, for `Preference-Applied`.
+/// Returns how the transaction of an answered call ended, for `Preference-Applied`.
 ///
 /// # Errors
 /// `Problem` if the answer to a dry run reports neither a rollback nor a failure with a status of 500 or more.
@@ -203,7 +203,8 @@ impl Preferences {
     }
 }
 
-/// Returns whether an unknown preference might be meant as a dry run. Such a call must not be committed.
+/// Returns whether an unknown preference might be meant as a dry run. A call with such a preference must not be
+/// committed.
 fn looks_like_rollback(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
     // "dry" must be a whole word, so that "laundry" does not match.
@@ -219,7 +220,7 @@ impl<'a> PreferenceParser<'a> {
         self.0 = self.0.trim_start_matches([' ', '\t']);
     }
 
-    /// Skips blanks, and then `what` if it is the next character. Returns whether it was.
+    /// Skips blanks, and then `what` if it is the next character. Returns whether `what` was skipped.
     fn skip(&mut self, what: char) -> bool {
         self.skip_blanks();
         let rest = self.0.strip_prefix(what);

@@ -5,10 +5,11 @@
 //! the state can be dropped. (`governor` uses the same algorithm, but its keyed store is not
 //! bounded.)
 //!
-//! The gateways of a fleet tell each other what callers have consumed (`exchange.rs`). Consumption at another gateway can move this instant
-//! further into the future than one whole quota takes to refill. Requests that a caller gets in excess, before the gateways know of each
-//! other's consumption, are thus deducted later. A caller can owe one quota for each gateway that has sent messages recently
-//! (`known_gateways.rs`): the most that it can consume at all of these gateways before they know of each other's consumption.
+//! The gateways of a fleet report the consumption of their callers to each other (`exchange.rs`). Until they have
+//! exchanged these reports, a caller can exceed the shared limit. The excess is deducted later: after a report, the
+//! instant can be further away than the time that a whole quota takes to refill. The debt of a caller is limited to one
+//! quota for each gateway that has sent messages recently (`known_gateways.rs`). A caller cannot consume more than that
+//! before these gateways learn of each other's consumption.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -98,16 +99,16 @@ pub struct RateLimiter {
     known_gateways: Mutex<KnownGateways>,
     /// The number of `known_gateways`. Atomic, because it is read for every request.
     gateways: AtomicU32,
-    /// What callers have consumed since the last message to the other gateways.
+    /// The consumption that has not been reported to the other gateways yet.
     pending: Mutex<PendingConsumption>,
-    /// Notified if so many quotas are pending that the next message should be sent early.
+    /// Notified when so many quotas are pending that the next message should be sent early.
     many_are_pending: Notify,
 }
 
 #[derive(Debug, Default)]
 struct PendingConsumption {
     quotas: ConsumedQuotas,
-    /// The number of requests that `quotas` does not include, because there were too many callers.
+    /// The number of requests that `quotas` does not include because there were too many callers.
     omitted: u64,
 }
 
@@ -162,7 +163,7 @@ impl RateLimiter {
         decision
     }
 
-    /// Adds to the consumption that must be reported to the other gateways.
+    /// Adds consumption that must be reported to the other gateways.
     fn add_pending(&self, quota: (QuotaKey, CallerKind), consumed: Duration) {
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         if !pending.quotas.add(quota, consumed) {
@@ -173,14 +174,14 @@ impl RateLimiter {
         }
     }
 
-    /// Returns what callers have consumed since the last call, and the number of requests that this does not include.
+    /// Returns the consumption since the last call, and the number of requests that it does not include.
     fn take_consumed(&self) -> (ConsumedQuotas, u64) {
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         let PendingConsumption { quotas, omitted } = std::mem::take(&mut *pending);
         (quotas, omitted)
     }
 
-    /// Counts what callers have consumed at another gateway, given by its id.
+    /// Counts the consumption that another gateway has reported. `gateway` is the id of that gateway.
     fn add_consumed_elsewhere(&self, gateway: &str, consumed: &ConsumedQuotas, now: Instant) {
         self.known_gateways().record(gateway, now);
         self.count_gateways(now);
@@ -191,7 +192,8 @@ impl RateLimiter {
         }
     }
 
-    /// Updates the number of gateways, after a message or after some time.
+    /// Updates the number of gateways, which changes when a new gateway sends a message or a known one has sent none
+    /// for too long.
     fn count_gateways(&self, now: Instant) {
         let gateways = u32::try_from(self.known_gateways().count(now)).unwrap_or(u32::MAX);
         self.gateways.store(gateways, Ordering::Relaxed);
@@ -201,7 +203,7 @@ impl RateLimiter {
         self.known_gateways.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes whether the gateways count together, and how often they exchange messages.
+    /// Changes whether the gateways enforce shared limits, and how often they exchange messages.
     pub fn reconfigure(&self, config: RateLimitConfig) {
         self.is_shared.store(config.scope == RateLimitScope::Fleet, Ordering::Relaxed);
         if config.scope == RateLimitScope::Gateway {

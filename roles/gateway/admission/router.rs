@@ -8,7 +8,7 @@ use crate::catalogue::route::{self, METHODS};
 use crate::catalogue::{Catalogue, Endpoint, uri};
 use crate::problem::{Problem, Violation};
 
-/// The routes in a catalogue. The time of a lookup depends on the length of the path, not on the number of endpoints.
+/// The routes of a catalogue. The time of a lookup depends on the length of the path, not on the number of endpoints.
 #[derive(Debug)]
 pub struct Router {
     /// A tree for each of `METHODS`, so that a literal segment for one method does not hide a parameter for another.
@@ -54,7 +54,7 @@ pub struct MatchedRoute {
 }
 
 impl Router {
-    /// Creates the routes in a catalogue.
+    /// Creates the routes of a catalogue.
     ///
     /// # Errors
     /// A line for each route that conflicts with another. A loaded catalogue has no conflicts.

@@ -35,7 +35,8 @@ impl<K: Eq + Hash, V> TwoGenerationCache<K, V> {
         }
     }
 
-    /// Inserts an entry as the newest. If the young map is full, entries that are not `live` are evicted first.
+    /// Inserts an entry as the newest. If the young map is full, entries for which `live` returns `false` are evicted
+    /// first.
     pub(in crate::roles::gateway) fn insert(
         &mut self,
         key: K,

@@ -19,7 +19,8 @@ use crate::telemetry::{Gauge, counter, gauge, names};
 
 use super::network::ClientNetwork;
 
-/// Bodies of up to this size do not count; `gateway.http.requests_in_flight_max` bounds them.
+/// The size up to which bodies do not count. `gateway.http.requests_in_flight_max` bounds the total size of such
+/// bodies.
 pub const SMALL_BYTES: usize = 16 * 1024;
 /// `Retry-After` for the response when the budget is exhausted.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -166,7 +167,7 @@ impl ByteBudget {
     }
 }
 
-/// Counts a request for which the budget has no room, and returns its problem.
+/// Counts a request for which the budget has no room, and returns the problem for its response.
 #[must_use]
 pub fn overloaded() -> Problem {
     let reason = [(names::REASON, "buffered_bytes".to_owned())];
@@ -185,7 +186,7 @@ impl Reservation {
     /// Grows the reservation to `bytes`.
     ///
     /// # Errors
-    /// `BudgetExhausted`; the reservation is then unchanged.
+    /// `BudgetExhausted`. In that case, the reservation is unchanged.
     pub fn grow_to(&mut self, bytes: usize) -> Result<(), BudgetExhausted> {
         if bytes > SMALL_BYTES && bytes > self.bytes {
             self.budget.add(self.client, bytes - self.bytes, BudgetShare::All)?;
@@ -206,7 +207,7 @@ impl Reservation {
     #[must_use]
     pub fn budget_has_room(&self) -> bool {
         let held = self.budget.0.held.load(Ordering::Relaxed).saturating_sub(self.bytes);
-        // This is the fast path, without the lock: no client has more than all clients together.
+        // This is the fast path, without the lock: no client has reserved more than all clients together.
         if self.budget.fits(held, held, 1, BudgetShare::All) {
             return true;
         }
@@ -217,7 +218,7 @@ impl Reservation {
     /// Grows the reservation by `bytes`, for an optional use, if half of the budget stays free.
     ///
     /// # Errors
-    /// `BudgetExhausted`; the reservation is then unchanged.
+    /// `BudgetExhausted`. In that case, the reservation is unchanged.
     pub fn grow_optional(&mut self, bytes: usize) -> Result<(), BudgetExhausted> {
         self.budget.add(self.client, bytes, BudgetShare::Half)?;
         self.bytes += bytes;
@@ -253,7 +254,7 @@ impl Reservation {
     /// Counts received bytes, even if they are few, for as long as they are referenced.
     ///
     /// # Errors
-    /// `BudgetExhausted`; the bytes are then dropped.
+    /// `BudgetExhausted`. In that case, the bytes are dropped.
     pub fn try_attach(mut self, bytes: Bytes) -> Result<Bytes, BudgetExhausted> {
         let more = bytes.len().saturating_sub(self.bytes);
         self.budget.add(self.client, more, BudgetShare::All)?;

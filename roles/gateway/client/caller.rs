@@ -91,10 +91,11 @@ pub(in crate::roles::gateway) fn claim<'a>(
 /// collation.
 const HIDDEN: &str = r"[\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\x{2800}[\p{Zs}--\x{20}]]";
 
-/// Returns whether a string can be a principal, which is logged and sent to workers in a header.
+/// Returns whether a string can be a principal. Principals are logged and sent to workers in a
+/// header.
 ///
-/// Leading and trailing spaces are rejected: header parsers strip them, so that one principal could
-/// become another.
+/// Leading and trailing spaces are rejected, because header parsers strip them. One principal could
+/// otherwise become another.
 #[must_use]
 pub fn is_principal(text: &str) -> bool {
     static HIDDEN_CHARACTER: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(HIDDEN).ok());

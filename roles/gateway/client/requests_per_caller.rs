@@ -15,15 +15,16 @@ static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CallerKey(u64);
 
-/// A number of requests: those of a caller, or those of a caller to one endpoint.
+/// Identifies a count of a caller's requests, either to all endpoints or to one endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct CountKey(u64);
 
 /// Counts and limits the requests in flight of each caller. Cheap to clone; all clones share the counts.
 ///
-/// The map has at most two entries for each permit. A request has a permit while it is in flight and, after its client has
-/// disconnected, while its at-most-once call continues. So `gateway.http.requests_in_flight_max` and the number of these calls,
-/// each of which occupies a slot of a worker, limit its size.
+/// The map has at most two entries for each permit. A request holds a permit while it is in flight. If its client
+/// disconnects during an at-most-once call, the request holds the permit until the call ends. The size of the map is
+/// therefore limited by `gateway.http.requests_in_flight_max` and by the number of calls without a client, each of
+/// which occupies a slot of a worker.
 #[derive(Clone, Debug)]
 pub struct RequestsPerCaller(Arc<Mutex<RequestCounts>>);
 
@@ -42,8 +43,9 @@ pub enum InFlightLimit {
     Endpoint(usize),
 }
 
-/// The permit for one request of a caller, which is released on drop. A request holds it until its session has ended: if its client
-/// disconnects, until its call has ended, or until the gateway has sent the cancel of a call that does not continue.
+/// The permit for one request of a caller. It is released on drop. A request holds its permit until its session has
+/// ended. If the client disconnects, the session ends when the call has ended or, if the call does not continue, when
+/// the gateway has sent the cancel message.
 #[derive(Debug)]
 #[must_use = "dropping the permit releases it"]
 pub struct CallerPermit {
@@ -59,7 +61,7 @@ struct CountedRequest {
 }
 
 impl CallerKey {
-    /// Returns the key of a caller: of its principal or, without one, of its network.
+    /// Returns the key of a principal or, without one, of a network.
     #[must_use]
     pub fn new(principal: Option<&str>, network: ClientNetwork) -> Self {
         Self(HASHER.hash_one(principal.ok_or(network)))

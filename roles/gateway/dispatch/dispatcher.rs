@@ -33,7 +33,7 @@ use super::session_task::{
 use super::stream_driver::{StreamDriver, StreamingAnswer};
 use super::worker_monitor;
 
-/// How long `dispatch_until` waits for the end of a session after `disconnect` has completed.
+/// The time for which `dispatch_until` waits for the end of a session after `disconnect` has completed.
 const DISCONNECT_LIMIT: Duration = Duration::from_secs(2);
 
 /// Dispatches requests to workers. Cheap to clone; all clones share their queues and services.
@@ -50,7 +50,7 @@ pub struct DispatchRequest {
     pub envelope: Request,
     /// The memory reserved for the request and its answer.
     pub reservation: AnswerReservation,
-    /// The permit of the request's caller, which the session holds until it ends.
+    /// The caller's permit for the request. The session holds the permit until the session ends.
     pub permit: CallerPermit,
 }
 
@@ -113,8 +113,8 @@ impl Dispatcher {
         self.queues.all()
     }
 
-    /// Dispatches one request to one of its endpoint's queues, which all its attempts use, and returns its answer or the
-    /// beginning of a streamed answer.
+    /// Dispatches one request to one of its endpoint's queues, and returns its answer or the beginning of a streamed
+    /// answer. All attempts use the same queue.
     ///
     /// Dropping the future counts as a client disconnect: the session continues in the background
     /// for as long as the endpoint requires, and keeps the memory of the request reserved.
@@ -223,7 +223,7 @@ impl Dispatcher {
         self.services.config.load()
     }
 
-    /// Returns the number of a caller's requests that wait for a slot in a queue.
+    /// Returns the number of requests of a caller that are waiting in a queue for a slot.
     pub(super) fn waiters_of(&self, queue: &QueueName, caller: CallerKey) -> usize {
         let queue = self.queues.get_or_create(queue);
         queue.map_or(0, |queue| queue.wait_queue.waiters_of(caller))

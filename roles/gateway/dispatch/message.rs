@@ -21,7 +21,7 @@ pub enum SessionMessage {
 pub struct AttemptReply {
     /// The number of the attempt.
     pub attempt: u32,
-    /// The worker that sent the reply, if the reply names it. It serves the request's queue.
+    /// The worker that sent the reply, if the reply names one that serves the request's queue.
     pub worker: Option<WorkerId>,
     /// The reply, or the error if it cannot be parsed.
     pub reply: Result<Reply, EnvelopeError>,

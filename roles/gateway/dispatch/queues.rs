@@ -23,10 +23,10 @@ pub mod members;
 pub mod timing;
 pub mod wait_queue;
 
-/// One queue, as the gateway sees it.
+/// A queue, with the gateway's state for it.
 #[derive(Debug)]
 pub struct GatewayQueue {
-    /// The number of the queue within this process, which is part of the reply subjects.
+    /// The number of the queue within this process. It is part of the reply subjects.
     pub number: u32,
     /// The name of the queue.
     pub name: QueueName,
@@ -44,9 +44,10 @@ pub struct GatewayQueue {
     pub wait_queue: WaitQueue,
     /// The requests that have been sent.
     pub deliveries: Arc<Deliveries>,
-    /// The workers that are known to reply, tracked while one of them is suspected of hanging.
+    /// The workers that are known to reply. They are tracked while any worker of the queue is
+    /// suspected of hanging.
     pub members: Members,
-    /// The reply times of its workers.
+    /// The reply times of the queue's workers.
     pub timing: QueueTiming,
     /// The metrics of the queue.
     pub metrics: GatewayQueueMetrics,
@@ -75,7 +76,8 @@ impl fmt::Debug for GatewayQueueMetrics {
     }
 }
 
-/// All queues of this process: those of every catalogue that it has loaded.
+/// All queues of this process, which include the queues of every catalogue that the process has
+/// loaded.
 #[derive(Debug)]
 pub struct QueueRegistry {
     prefix: Subject,
@@ -98,7 +100,8 @@ impl QueueRegistry {
     /// Returns the queue with this name, creating it if necessary.
     ///
     /// # Errors
-    /// `SubjectError` if prefix and name do not form a subject, which validated names always do.
+    /// `SubjectError` if the prefix and the name do not form a subject. Validated names
+    /// always form one.
     pub fn get_or_create(&self, name: &QueueName) -> Result<Arc<GatewayQueue>, SubjectError> {
         let queues = self.queues.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(queue) = queues.by_name.get(name) {
@@ -131,7 +134,8 @@ impl QueueRegistry {
 }
 
 impl GatewayQueue {
-    /// Decides whether to admit a caller's new request, which a worker must accept within `timeout`.
+    /// Decides whether to admit a new request of a caller. A worker must accept the request within
+    /// `timeout`.
     #[must_use]
     pub fn admit(
         &self,
@@ -147,7 +151,7 @@ impl GatewayQueue {
     /// Creates an empty queue.
     ///
     /// # Errors
-    /// `SubjectError` if prefix and name do not form a subject.
+    /// `SubjectError` if the prefix and the name do not form a subject.
     pub fn new(number: u32, name: &QueueName, prefix: &Subject) -> Result<Self, SubjectError> {
         let label = [(names::QUEUE, name.to_string())];
         Ok(Self {

@@ -1,8 +1,8 @@
-//! The gateway's single subscription to replies, which routes each reply to its session.
+//! The gateway's single subscription to replies. Each reply is routed to its session.
 //!
-//! A reply subject ends with the numbers of queue, request and attempt, and a token that only this
-//! process can compute from them. A sender that was not given the subject can therefore neither
-//! reply to the attempt nor offer a slot of the queue.
+//! A reply subject ends with the numbers of the queue, the request and the attempt, and a token that only
+//! this process can compute from them. A sender that was not given the subject can therefore neither reply
+//! to the attempt nor offer a slot of the queue.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,7 +30,7 @@ mod pending;
 pub(super) mod recovery;
 pub mod rejections;
 
-/// Routes replies to the requests that wait for them.
+/// Routes replies to the requests that are waiting for them.
 #[derive(Debug)]
 pub struct ReplyRouter {
     base: Subject,
@@ -228,8 +228,8 @@ impl ReplyReader {
         true
     }
 
-    /// Returns the worker that a reply names. Returns `None` and counts a rejection if the worker
-    /// does not serve the queue: it must not receive anything about the queue's requests.
+    /// Returns the worker that a reply names. Returns `None` and counts a rejection if the worker does not
+    /// serve the queue, because such a worker must not receive anything about the queue's requests.
     fn worker(
         &self,
         router: &ReplyRouter,
@@ -277,7 +277,8 @@ impl ReplyReader {
         }
     }
 
-    /// Publishes a control message. If it is lost, the worker's timeouts end the offer or claim.
+    /// Publishes a control message. If the message is lost, the offer or claim ends when the worker's
+    /// timeout expires.
     fn tell(&self, to: Subject, control: Control) {
         if let Err(error) = self.transport.try_publish(control.message(to)) {
             let label = [(names::REASON, control.as_str().to_owned())];

@@ -63,8 +63,8 @@ impl RetryBudget {
         state.updated_at = state.updated_at.max(now);
         state.tokens += passed * state.floor_per_second;
         let result = change(&mut state.tokens, percent);
-        // The capacity: ten seconds of the floor or the share of a hundred requests, whichever
-        // is larger.
+        // The capacity: the tokens that the floor adds in ten seconds or the share of a hundred requests, whichever is
+        // larger.
         let capacity = (state.floor_per_second * FLOOR_BURST_SECONDS).max(100.0 * percent);
         state.tokens = state.tokens.min(capacity);
         result

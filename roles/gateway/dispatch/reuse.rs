@@ -45,7 +45,8 @@ pub struct ReusableRequest {
     pub reservation: Reservation,
     /// The permit of the request's caller.
     pub permit: CallerPermit,
-    /// Whether the client wants only the headers (HEAD). Its answer can come from the cache, but is not shared.
+    /// Whether the client wants only the headers (HEAD). The answer can come from the cache, but the call is not
+    /// shared.
     pub is_head: bool,
 }
 
@@ -61,7 +62,7 @@ pub enum AnswerSource {
 }
 
 impl AnswerSource {
-    /// Returns the name in the access line and in metrics; `None` for an answer that was not reused.
+    /// Returns the name in the access log and in metrics, or `None` for an answer that was not reused.
     #[must_use]
     pub fn as_str(self) -> Option<&'static str> {
         match self {
@@ -87,7 +88,8 @@ impl AnswerReuse {
         self.cache.reset(limits.cached_bytes_max);
     }
 
-    /// Returns the answer to a request from the cache, from the call of an identical request, or from a call of its own.
+    /// Returns the answer to a request: from the cache, from the call of an identical request, or from the request's
+    /// own call.
     pub async fn dispatch(
         &self,
         dispatcher: &Dispatcher,

@@ -1,8 +1,8 @@
 //! The session of a request: a state machine that accepts events and the current time, and returns
 //! actions.
 //!
-//! A session does no I/O and reads no clock, so that the simulation in `tests/` can run this code.
-//! `session_driver.rs` connects a session to its queue; `session_task.rs` carries out its actions.
+//! A session does no I/O and reads no clock, so that the simulation in `tests/` can run this code. `session_driver.rs`
+//! connects a session to its queue. `session_task.rs` carries out its actions.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ pub struct SessionOptions {
     pub attempts: u32,
     /// The wait for the first reply to the first attempt. Later attempts wait at least as long.
     pub accept_timeout: Duration,
-    /// How long a worker that runs the call can be silent before it counts as lost.
+    /// The time for which a worker that is running the call can be silent before it counts as lost.
     pub progress_timeout: Duration,
     /// The maximum size, in bytes, of an answer that is assembled from parts.
     pub answer_bytes_max: usize,
@@ -64,11 +64,11 @@ pub struct AttemptEstimate {
 
 #[derive(Debug)]
 enum State {
-    /// The request waits in the queue, or for the link.
+    /// The request is waiting in the queue or for the link.
     Waiting,
     /// The attempt was published, and no worker has replied to it yet.
     Sent { attempt: u32, retry_at: Instant },
-    /// A worker runs the call.
+    /// A worker is running the call.
     Running { attempt: u32, lost_at: Instant },
     /// The session has ended.
     Ended,
@@ -146,39 +146,39 @@ impl Session {
         matches!(self.state, State::Ended)
     }
 
-    /// Returns whether the session waits in the queue, or for the link.
+    /// Returns whether the session is waiting in the queue or for the link.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         matches!(self.state, State::Waiting)
     }
 
-    /// Returns whether a worker has accepted the request, and runs it.
+    /// Returns whether a worker has accepted the request and is running it.
     #[must_use]
     pub fn is_accepted(&self) -> bool {
         matches!(self.state, State::Running { .. })
     }
 
-    /// Returns whether the session waits only for the link.
+    /// Returns whether the session is waiting only for the link.
     #[must_use]
     pub fn awaits_link(&self) -> bool {
         self.is_waiting() && self.wait_reason == WaitReason::BusDown
     }
 
-    /// Forgets the refusals so far, because a member accepts requests. It may be one of many that refuse them.
+    /// Resets the count of refusals, because a member accepts requests. Many other members may still refuse them.
     pub fn forget_refusals(&mut self) {
         self.immediate_retries = 0;
     }
 
-    /// Sets the reason why the session waits, which other sessions have learned in the meantime. Does nothing if it does not
-    /// wait.
+    /// Sets the reason why the session is waiting, after other sessions have determined a new reason. Does nothing if
+    /// the session is not waiting.
     pub fn set_wait_reason(&mut self, reason: WaitReason) {
         if self.is_waiting() {
             self.wait_reason = reason;
         }
     }
 
-    /// Returns when the latest attempt was sent. The time before that counts as queue wait, even if
-    /// an earlier attempt was sent and got no reply.
+    /// Returns the time at which the latest attempt was sent. The time before that counts as queue wait, even if an
+    /// earlier attempt was sent and got no reply.
     #[must_use]
     pub fn sent_at(&self) -> Instant {
         self.sent_at
@@ -208,7 +208,7 @@ impl Session {
         self.attempts.made()
     }
 
-    /// Handles one event. After its end, the session only denies claims and declines offers.
+    /// Handles one event. After the session has ended, it only denies claims and declines offers.
     pub fn step(&mut self, event: SessionEvent, context: &mut StepContext<'_>) {
         if self.has_ended() {
             return self.step_after_end(event, context);
@@ -293,8 +293,8 @@ impl Session {
         context.actions.push(SessionAction::Publish { attempt, to, budget });
     }
 
-    /// Handles a full wait queue or an exhausted byte budget. If an attempt may have been executed, the session
-    /// still waits for its answer; otherwise it ends.
+    /// Handles a full wait queue or an exhausted byte budget. If an attempt may have been executed, the session still
+    /// waits for its answer. Otherwise, the session ends.
     fn overloaded(&mut self, context: &mut StepContext<'_>) {
         if self.attempts.none_open() {
             return self.end(SessionEnd::Problem(ProblemKind::Overloaded), context);

@@ -1,9 +1,9 @@
 //! Connects one session to its queue, without I/O: waits for a slot, chooses the recipient of each
 //! attempt, and learns about the workers from their replies.
 //!
-//! Like a session, a driver accepts events and the current time, and returns actions.
-//! `session_task.rs` carries them out in the gateway; the simulation in `tests/` uses a simulated
-//! network.
+//! Like a session, a driver accepts events and the current time, and returns actions. In the
+//! gateway, `session_task.rs` carries out these actions. The simulation in `tests/` carries them
+//! out on a simulated network.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -138,7 +138,7 @@ impl SessionDriver {
         self.waiter.try_at().map_or(session, |try_at| try_at.min(session))
     }
 
-    /// Returns whether the driver waits for a `LinkUp` event.
+    /// Returns whether the driver is waiting for a `LinkUp` event.
     #[must_use]
     pub fn awaits_link(&self) -> bool {
         self.session.awaits_link() && self.waiter.try_at().is_some()
@@ -271,7 +271,7 @@ impl SessionDriver {
         let was_not_executed = problem.is_some_and(|problem| problem.effect == Effect::NotExecuted);
         let status = problem.map(|problem| problem.status);
         if status == Some(StatusCode::GATEWAY_TIMEOUT) && !was_not_executed {
-            // The call takes longer than this, by an unknown amount.
+            // The call takes longer than this, but it is not known how much longer.
             let duration = now.saturating_duration_since(self.session.sent_at());
             self.queue.timing.record_answer(&self.endpoint, duration);
         }

@@ -9,7 +9,7 @@ use crate::roles::gateway::client::byte_budget::Reservation;
 
 use super::session::SessionEnd;
 
-/// How a request's session ended, with its durations.
+/// The end of a request's session, and its durations.
 #[derive(Debug)]
 pub struct SessionSummary {
     /// How the session ended.

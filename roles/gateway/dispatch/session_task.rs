@@ -39,8 +39,8 @@ use body_sender::{BodyEvent, BodySender};
 /// One session, with everything that it needs to continue after its client has disconnected.
 pub(super) struct SessionTask {
     services: Arc<DispatchServices>,
-    /// The request holds its endpoint, so that a reload knows whether workers must still serve the
-    /// endpoint.
+    /// The endpoint. The request holds a reference to it, so that a reload can find out whether
+    /// workers must still serve it.
     _endpoint: Arc<Endpoint>,
     /// Counts the request as one of its caller's requests in flight.
     _permit: CallerPermit,
@@ -272,7 +272,8 @@ impl SessionTask {
                     }
                 },
                 () = sleep_until(self.driver.wake_at()) => return self.timer_event(),
-                // After the transport has closed, only the deadlines remain.
+                // After the transport has closed, `changed` fails, and the session ends at its
+                // deadlines.
                 Ok(()) = self.link.changed(), if awaits_link => {
                     if self.link.borrow().is_up() {
                         return DriverEvent::LinkUp;
@@ -294,7 +295,8 @@ impl SessionTask {
     fn accepts(&mut self, reply: &AttemptReply) -> bool {
         let AttemptReply { attempt, worker, reply, .. } = reply;
         if self.workers.check(*attempt, worker.as_ref(), reply).is_err() {
-            // This `NoResponders` answers a control message, such as a cancel, not the attempt.
+            // This `NoResponders` answers a control message, such as a cancel message, not the
+            // attempt.
             if !matches!(reply, Ok(Reply::NoResponders)) {
                 let named = reply.as_ref().ok().and_then(Reply::control);
                 let named = named.or(worker.as_ref().map(WorkerId::control));
@@ -347,7 +349,7 @@ impl SessionTask {
     }
 }
 
-/// Waits for an event from the client of a streamed answer. Waits forever without `chunks`.
+/// Waits for an event from the client of a streamed answer. Waits forever if `chunks` is `None`.
 async fn next_body_event(chunks: Option<&mut BodySender>) -> BodyEvent {
     match chunks {
         Some(chunks) => chunks.next_event().await,

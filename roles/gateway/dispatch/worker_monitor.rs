@@ -1,4 +1,5 @@
-//! Exports the round trip of each queue and the ages of its requests, and queries the members of queues with a suspected worker.
+//! Exports the round trip of each queue and the ages of its requests. Queries the members of queues in which a worker
+//! is suspected of hanging.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,7 @@ pub(super) fn start(services: &Arc<DispatchServices>, queues: &Arc<QueueRegistry
     let (services, queues) = (Arc::downgrade(services), Arc::clone(queues));
     let _detached = tasks.spawn_background(async move {
         let mut ticks = interval(INTERVAL);
-        // Whether the warning that the configured time is too short has been logged.
+        // Whether the warning about a configured time that is too short has been logged.
         let mut is_logged = false;
         loop {
             ticks.tick().await;

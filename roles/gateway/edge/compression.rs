@@ -1,5 +1,5 @@
-//! Compresses responses at a bounded cost: uses fast levels, and compresses large bodies on blocking threads, at most one per
-//! core.
+//! Compresses responses at a bounded cost. It uses fast compression levels, and compresses large bodies on blocking
+//! threads, at most one for each core.
 
 use std::io::{self, Write};
 use std::num::NonZero;
@@ -29,9 +29,9 @@ use accept_encoding::AcceptedCodings;
 /// `Vary` for a response that can be compressed.
 pub(in crate::roles::gateway) const VARY_ENCODING: HeaderValue =
     HeaderValue::from_static("Accept-Encoding");
-/// The maximum size of a body that is compressed on the current thread, which takes at most a millisecond.
+/// The maximum size of a body that is compressed on the current thread. Compressing it takes at most a millisecond.
 const INLINE_BYTES_MAX: usize = 64 * 1024;
-/// The fastest level of each coding. For JSON, the next levels take twice as long and save a few percent.
+/// The fastest level of each coding. For JSON, the next levels take twice as long and save only a few percent.
 const GZIP_LEVEL: u32 = 1;
 /// See `GZIP_LEVEL`.
 const BROTLI_QUALITY: u32 = 1;
@@ -99,8 +99,8 @@ impl Compressor {
         Response::from_parts(parts, body.into())
     }
 
-    /// Compresses a body. Returns `None` on an error or if no core is free; waits for a core only
-    /// if `identity` is not accepted.
+    /// Compresses a body. Returns `None` on an error or if no core is free. Waits for a core only if `identity` is not
+    /// accepted.
     async fn run(&self, body: Bytes, coding: Coding, accepts_identity: bool) -> Option<Bytes> {
         if body.len() <= INLINE_BYTES_MAX {
             return compressed(&body, coding).ok();

@@ -1,5 +1,5 @@
-//! Serves one connection with hyper: HTTP/1.1 or HTTP/2 as negotiated, within all limits. Ambiguous requests are rejected here;
-//! all others are handled by an `HttpService`.
+//! Serves one connection with hyper, as HTTP/1.1 or HTTP/2 as negotiated, within all limits. Ambiguous requests are
+//! rejected here. All other requests are handled by an `HttpService`.
 
 use std::convert::Infallible;
 use std::fmt::Debug;
@@ -78,7 +78,7 @@ pub struct ConnectionConfig {
     pub health_path: Option<String>,
     /// Proxies that are trusted to name the client of a request.
     pub proxies: ProxyConfig,
-    /// How responses are compressed.
+    /// The settings for the compression of responses.
     pub compression: CompressionConfig,
 }
 

@@ -1,5 +1,6 @@
-//! The API documentation: `/openapi.json`, and `/docs`, a page for reading the document and trying endpoints. A caller sees
-//! only the endpoints that it may call, unless the configuration makes the documentation public.
+//! The API documentation: the document at `/openapi.json`, and the page at `/docs` for reading the document and trying
+//! endpoints. A caller sees only the endpoints that it may call, unless the configuration makes the documentation
+//! public.
 
 use std::io;
 use std::sync::Arc;
@@ -31,7 +32,8 @@ const JSON: &str = "application/json";
 const VARY: HeaderValue = HeaderValue::from_static("Authorization, X-Api-Key");
 /// `Cache-Control` for a document that depends on the caller.
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
-/// `Cache-Control` for content that changes with the catalogue or the version: stored, but validated before each use.
+/// `Cache-Control` for content that changes with the catalogue or the version. Caches may store it, but must validate
+/// it before each use.
 const VALIDATE: &str = "no-cache";
 
 /// The documentation of a catalogue.
@@ -46,7 +48,8 @@ pub struct Documentation {
 /// The content at a path of the documentation.
 #[derive(Debug)]
 pub enum DocumentationPage<'a> {
-    /// The page for reading the document, or one of its files. They contain no endpoints, so every caller may read them.
+    /// The page for reading the document, or one of the page's files. These contain no endpoints, so every caller may
+    /// read them.
     Page(Response),
     /// The document, which is the same for all callers.
     Public(&'a Documentation),
@@ -101,7 +104,7 @@ impl Documentation {
         }
     }
 
-    /// Returns the distinct access requirements of all endpoints and all documents.
+    /// Returns the documents and the distinct access requirements of all endpoints.
     #[must_use]
     pub fn documents(&self) -> &OpenApiDocuments {
         &self.documents

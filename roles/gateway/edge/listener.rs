@@ -35,8 +35,8 @@ use connections_per_client::{ClientConnectionPermit, ConnectionsPerClient};
 
 /// The maximum number of concurrent TLS handshakes. Each takes a millisecond of CPU time.
 const HANDSHAKES_MAX: usize = 256;
-/// The time without a new connection after which a drain stops accepting. Until then it accepts connections that were
-/// established before it began.
+/// The time without a new connection after which a drain stops accepting. Until then, the drain accepts connections
+/// that were established before the drain began.
 const LAST_CONNECTIONS_PAUSE: Duration = Duration::from_millis(10);
 /// The maximum time for which a drain accepts connections.
 const LAST_CONNECTIONS_MAX: Duration = Duration::from_millis(200);
@@ -48,7 +48,7 @@ const KEEPALIVE_TIME: Duration = Duration::from_secs(20);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// TCP keepalive: the number of unanswered probes after which the connection is closed.
 const KEEPALIVE_PROBES: u32 = 6;
-/// How long a drain waits for connections to end after it has cut them off.
+/// The time for which a drain waits for connections to end after it has cut them off.
 const CUT_OFF_WAIT: Duration = Duration::from_secs(1);
 
 /// The bound public listener.
@@ -86,8 +86,8 @@ struct ListenerState {
 }
 
 impl Listener {
-    /// Binds the address, or takes over the previous process's listener from systemd. Without
-    /// `tls`, it serves plain HTTP/1.1. Nothing is accepted until `serve` is called.
+    /// Binds the address, or takes over the previous process's listener from systemd. Without `tls`, the listener
+    /// serves plain HTTP/1.1. Nothing is accepted until `serve` is called.
     ///
     /// # Errors
     /// `ListenError` with the address and the cause.
@@ -158,8 +158,8 @@ impl RunningListener {
         self.state.config.store(Arc::new(config));
     }
 
-    /// Stops accepting and waits up to `limit` until all connections have ended. Then cuts off the rest. Returns whether no
-    /// connection had to be cut off. Safe to drop and to call again.
+    /// Stops accepting and waits up to `limit` until all connections have ended. Then cuts off the remaining
+    /// connections. Returns `true` if no connection had to be cut off. Safe to drop and to call again.
     pub async fn drain(&self, limit: Duration) -> bool {
         self.state.stop.cancel();
         let ended = async {
@@ -186,8 +186,9 @@ async fn accept(mut acceptor: Acceptor, state: Arc<ListenerState>) {
             (stream, address) = acceptor.next() => on_accept(stream, address, &state),
         }
     }
-    // Closing the socket would reset connections that clients have already established. Some of them might not be in the accept
-    // queue yet, so the loop ends after a pause without new connections, not when the queue is empty.
+    // Closing the socket would reset connections that clients have already established. Some of these connections might
+    // not be in the accept queue yet, so the loop does not end when the queue is empty, but after a pause without new
+    // connections.
     let end = Instant::now() + LAST_CONNECTIONS_MAX;
     while Instant::now() < end
         && let Ok((stream, address)) = timeout(LAST_CONNECTIONS_PAUSE, acceptor.next()).await
@@ -199,7 +200,8 @@ async fn accept(mut acceptor: Acceptor, state: Arc<ListenerState>) {
     state.accepted_all.cancel();
 }
 
-/// Starts serving a connection, or closes it at a limit: queueing would only help the client that exhausted the limit.
+/// Starts serving a connection, or closes it if a limit is reached. Queueing would only help the client that exhausted
+/// the limit.
 fn on_accept(stream: TcpStream, address: SocketAddr, state: &Arc<ListenerState>) {
     let Some(guard) = state.connections.try_acquire() else {
         return connection::count_refused("connections");
@@ -215,8 +217,8 @@ fn on_accept(stream: TcpStream, address: SocketAddr, state: &Arc<ListenerState>)
     drop(state.tasks.spawn(serve(stream, pending, shared)));
 }
 
-/// Limits how much unsent data the kernel buffers for a connection, and sets the keepalive. Also limits how long sent data may
-/// stay unacknowledged; `StallTimeout` replaces that limit once the connection is served.
+/// Limits the amount of unsent data that the kernel buffers for a connection, and sets the keepalive. Also limits the
+/// time for which sent data may stay unacknowledged. `StallTimeout` replaces that limit once the connection is served.
 fn set_socket_options(stream: &TcpStream, user_timeout: Duration) -> io::Result<()> {
     let socket = SockRef::from(stream);
     let keepalive = TcpKeepalive::new()
@@ -338,7 +340,8 @@ async fn tls_handshake(
         // A connection that sends nothing does not take a permit.
         let mut first = [0];
         let length = stream.peek(&mut first).await?;
-        // A handshake begins with a byte that is not a letter (RFC 8446 §5.1), a request with its method.
+        // A handshake begins with a byte that is not a letter (RFC 8446 §5.1). A request begins with its method, which
+        // consists of letters.
         if length > 0 && first[0].is_ascii_alphabetic() {
             return Ok(HandshakeResult::PlainText(stream));
         }

@@ -74,7 +74,7 @@ impl RequestPhases {
     }
 
     /// Splits `exchange_time`, the time from the last attempt to the answer, into its phases. The
-    /// durations that the worker `reported` are clamped to it.
+    /// durations that the worker `reported` are clamped to `exchange_time`.
     pub(in crate::roles::gateway) fn split(
         &mut self,
         exchange_time: Duration,

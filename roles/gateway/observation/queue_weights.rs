@@ -1,4 +1,4 @@
-//! Exports the weights of endpoints with several queues as metrics, and reports weights that a reload replaces.
+//! Exports the weights of endpoints with several queues as metrics, and reports changed weights that a reload replaces.
 
 use std::collections::BTreeSet;
 
@@ -21,8 +21,8 @@ pub(in crate::roles::gateway) fn publish_endpoint(endpoint: &Endpoint) {
     }
 }
 
-/// Publishes the weights of a catalogue that has replaced another one. Returns a note for each endpoint whose weights an
-/// operator had changed: the new catalogue's weights apply now.
+/// Publishes the weights of a catalogue that has replaced another one. Returns a note for each endpoint whose weights
+/// an operator had changed, because the weights in the new catalogue now apply.
 pub(in crate::roles::gateway) fn replace(old: &Catalogue, new: &Catalogue) -> Vec<String> {
     let ids: BTreeSet<&str> = weighted(old).map(|endpoint| endpoint.id.as_str()).collect();
     for id in ids {

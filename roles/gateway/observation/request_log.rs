@@ -50,9 +50,9 @@ pub(in crate::roles::gateway) struct RequestLog {
     pub(in crate::roles::gateway) trace: TraceContext,
     pub(in crate::roles::gateway) endpoint: Option<Arc<Endpoint>>,
     pub(in crate::roles::gateway) principal: Option<Arc<str>>,
-    /// The reason why authentication or authorization failed.
+    /// The reason why authentication or authorization failed, if it did.
     pub(in crate::roles::gateway) refused: Option<Box<AuthRejection>>,
-    /// The index of the queue to which the request was assigned. `None` until then.
+    /// The index of the queue to which the request was assigned, or `None` if it has not been assigned yet.
     pub(in crate::roles::gateway) queue: Option<usize>,
     pub(in crate::roles::gateway) attempts: u32,
     pub(in crate::roles::gateway) outcome: Outcome,

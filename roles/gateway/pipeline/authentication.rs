@@ -31,12 +31,12 @@ use super::rejection::Rejection;
 const TOO_MANY_FAILURES: ConditionKind =
     ConditionKind::new("too many requests from a client fail authentication");
 
-/// Has one subject for each of the two limits, not for each caller: a client with many networks could otherwise fill the table of
-/// conditions.
+/// The condition has one subject for each of the two limits, but none for each caller. A client with many networks
+/// could otherwise fill the table of conditions.
 const TOO_MANY_IN_FLIGHT: ConditionKind =
     ConditionKind::new("a caller has too many requests in flight");
 
-/// `Retry-After` for a caller with too many requests in flight. The next of its requests may end at any time.
+/// `Retry-After` for a caller with too many requests in flight. Any of its requests may end at any time.
 const IN_FLIGHT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 const UNTRUSTED_CONNECTIONS: ConditionKind =
@@ -86,7 +86,7 @@ impl Pipeline {
         }
     }
 
-    /// Counts a request in flight, unless its caller has too many.
+    /// Counts a request in flight, unless its caller already has too many requests in flight.
     fn count_in_flight(
         &self,
         key: CallerKey,
@@ -171,8 +171,8 @@ impl Pipeline {
     /// Counts and logs a failed authentication. Returns the rejection or, after too many failures,
     /// a 429.
     ///
-    /// Credentials are checked first: callers can share an address, and a valid credential must be
-    /// accepted. The limit bounds the cost of failures; guessing is infeasible anyway.
+    /// Credentials are checked first, because callers can share an address, and a valid credential must be
+    /// accepted. The limit bounds the cost of failures. Guessing a credential is infeasible anyway.
     fn reject(
         &self,
         rejection: Box<AuthRejection>,

@@ -21,7 +21,7 @@ pub(super) fn evaluate(
     endpoint: &Endpoint,
     mut response: Response,
 ) -> Result<Response, Problem> {
-    // Preconditions do not matter if the status is not 2xx without them (RFC 9110 §13.2.1).
+    // Preconditions do not matter if the status would not be 2xx without them (RFC 9110 §13.2.1).
     if !request.method.is_safe() || !response.status().is_success() {
         return Ok(response);
     }
@@ -40,9 +40,9 @@ pub(super) fn evaluate(
     }
     let codings = request.extensions.get::<AcceptedCodings>().copied();
     let tags = possible_tags(&response, codings);
-    // A condition on a validator that the response lacks is ignored. HEAD, for example, has no computed tag if the answer is
-    // larger than a message. The order of the conditions is that of RFC 9110 §13.2.2: a condition on a tag replaces the one on
-    // a date, even if it is ignored.
+    // A condition on a validator that the response lacks is ignored. For example, the response to HEAD has no computed
+    // tag if the answer is larger than a message. The conditions are evaluated in the order of RFC 9110 §13.2.2. A
+    // condition on a tag replaces a condition on a date, even if the condition on the tag is ignored.
     let is_met = if headers.contains_key(header::IF_MATCH) {
         tags.is_empty() || matching(headers, header::IF_MATCH, &tags, Comparison::Strong).is_some()
     } else {
@@ -68,15 +68,16 @@ pub(super) fn evaluate(
     Ok(response)
 }
 
-/// Returns whether the response was modified after the date in a header; `None` if one of the dates is absent or invalid.
+/// Returns whether the response was modified after the date in a header, or `None` if one of the dates is absent or
+/// invalid.
 fn is_modified_since(headers: &HeaderMap, name: HeaderName, response: &Response) -> Option<bool> {
     let date = |value: &HeaderValue| httpdate::parse_http_date(value.to_str().ok()?).ok();
     let since = date(headers.get(name)?)?;
     Some(date(response.headers().get(header::LAST_MODIFIED)?)? > since)
 }
 
-/// Returns the tags of the representations that the client accepts: without a coding, and with its preferred one. Which
-/// of them would be sent depends on the size of the compressed body, and either is current.
+/// Returns the tags of the representations that the client accepts: the one without a coding, and the one with its
+/// preferred coding. The size of the compressed body determines which of them would be sent, but both are current.
 fn possible_tags(response: &Response, codings: Option<AcceptedCodings>) -> Vec<HeaderValue> {
     let Some(tag) = response.headers().get(header::ETAG) else { return Vec::new() };
     let mut tags = vec![tag.clone()];

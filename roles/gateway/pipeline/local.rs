@@ -1,5 +1,5 @@
-//! Answers requests without a connection, without authentication and without NATS, for `fjord test`. All other steps are
-//! those of `Pipeline`.
+//! Answers requests for `fjord test`, without a connection, authentication or NATS. All other steps are those of
+//! `Pipeline`.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use super::negotiation::NegotiatedRequest;
 use super::rejection::Rejection;
 use super::{MatchedRequest, session_response, vary_by_accept};
 
-/// The routes in a catalogue.
+/// The routes of a catalogue.
 #[derive(Debug)]
 pub struct LocalGateway {
     router: Router,

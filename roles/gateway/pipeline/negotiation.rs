@@ -11,10 +11,11 @@ use crate::roles::gateway::admission::accept;
 use crate::roles::gateway::admission::prefer::{self, HonoredPreferences};
 use crate::telemetry::conditions::{self, ConditionKind};
 
-/// Logged when answers in another representation begin to arrive. Each of them also has an access line.
+/// Logged when answers in a representation that was not requested begin to arrive. Each affected request also
+/// has a line in the access log.
 const WRONG_MEDIA_TYPE: ConditionKind = ConditionKind::new("workers answer in another media type");
 
-/// A request with the properties of the answer that its client wants.
+/// A request, with the properties that its client wants the answer to have.
 pub(super) struct NegotiatedRequest<'a> {
     pub(super) endpoint: &'a Arc<Endpoint>,
     pub(super) parts: &'a Parts,
@@ -35,7 +36,7 @@ impl<'a> NegotiatedRequest<'a> {
         Ok(Self { endpoint, parts, representation, preferences })
     }
 
-    /// Returns the media type for the worker; `None` for JSON.
+    /// Returns the media type for the worker, or `None` for JSON.
     pub(super) fn accept(&self) -> Option<String> {
         let is_json = *self.representation == Representation::Json;
         (!is_json).then(|| self.representation.media_type().to_owned())

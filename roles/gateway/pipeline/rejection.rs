@@ -1,4 +1,4 @@
-//! The response to a request that the gateway itself answers with a problem.
+//! The response to a request that the gateway itself answers with a problem document.
 
 use http::{HeaderValue, header};
 
@@ -18,7 +18,7 @@ pub(super) struct Rejection {
     pub(super) challenge: Option<HeaderValue>,
     /// The outcome in logs and metrics, if it differs from the problem's.
     pub(super) outcome: Option<Outcome>,
-    /// The reason why the connection is closed after the response; `None` if it stays open.
+    /// The reason why the connection is closed after the response, or `None` if it stays open.
     pub(super) close: Option<CloseReason>,
 }
 

@@ -23,10 +23,10 @@ use super::negotiation::NegotiatedRequest;
 use super::rejection::Rejection;
 use crate::envelope::AnswerHead;
 
-/// Logged when responses begin to be truncated. Each of them also has an access line.
+/// Logged when the first response is truncated. Each truncated response also has a line in the access log.
 const TRUNCATED: ConditionKind = ConditionKind::new("responses are truncated");
 
-/// Logged when answers with invalid headers begin to arrive. Each of them also has an access line.
+/// Logged when answers with invalid headers begin to arrive. Each affected request also has a line in the access log.
 const INVALID_HEADERS: ConditionKind = ConditionKind::new("workers send invalid response headers");
 
 /// Returns the response to a request whose session ended before anything was sent to the client.
@@ -106,7 +106,8 @@ fn discard_content(response: &mut Response) {
     }
 }
 
-/// Forwards the headers of an answer that the endpoint declares. A worker is not trusted to have checked their values.
+/// Forwards those headers of an answer that the endpoint declares. A worker is not trusted to have checked their
+/// values.
 fn forward_headers(
     headers: Vec<(ResponseHeader, String)>,
     endpoint: &Endpoint,
@@ -153,7 +154,7 @@ fn set_endpoint_headers(response: &mut Response, endpoint: &Endpoint) {
         headers.insert(header::CACHE_CONTROL, value);
     }
     if endpoint.deprecated {
-        // RFC 9745 requires a date and the catalogue has none; 1970 means "already deprecated".
+        // RFC 9745 requires a date, but the catalogue has none. The date 1970 means "already deprecated".
         headers.insert("deprecation", HeaderValue::from_static("@0"));
     }
 }

@@ -1,4 +1,4 @@
-//! The delivery of each queue's requests, for the gateway's report.
+//! The counts and ages of each queue's requests that have been sent, for the gateway's report.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::telemetry::{names, snapshot};
 
 use crate::roles::gateway::dispatch::queues::GatewayQueue;
 
-/// Adds the delivery of its requests to the report of each queue.
+/// Adds these counts and ages to the report of each queue.
 pub(super) fn add(reports: &mut [QueueReport], queues: &[Arc<GatewayQueue>]) {
     let now = Instant::now();
     let unserved: BTreeMap<String, f64> = snapshot::sums(&names::GATEWAY_UNSERVED, names::QUEUE);

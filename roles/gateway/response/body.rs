@@ -1,4 +1,5 @@
-//! The body of a response: complete, received from a worker while it is sent, or produced piece by piece.
+//! The body of a response. It is complete, received from a worker while it is sent, or produced piece by
+//! piece.
 
 use std::fmt::Debug;
 use std::pin::Pin;
@@ -157,7 +158,7 @@ impl StreamedBody {
         &self.ended
     }
 
-    /// Encodes the next piece of a chunk, which counts as consumed once all of it is encoded.
+    /// Encodes the next piece of a chunk. The chunk counts as consumed once all of it is encoded.
     fn encode_next(&mut self) -> Option<Result<Frame<Bytes>, Truncated>> {
         let encoder = self.encoder.as_mut()?;
         let result = encoder.encode_next();

@@ -1,8 +1,8 @@
-//! Entity tags (RFC 9110 §8.8.3): computed from the content of a response, or chosen by the procedure.
+//! Entity tags (RFC 9110 §8.8.3), which are computed from the content of a response or chosen by the procedure.
 //!
-//! A strong tag identifies one sequence of bytes. A compressed body is another representation, so it needs another tag. The
-//! tag of a compressed body is derived from that of the content instead of its own bytes: a request with `If-None-Match` can
-//! then be answered without compressing anything.
+//! A strong tag identifies one sequence of bytes. A compressed body is another representation, so it needs another tag.
+//! That tag is derived from the tag of the content, not from the compressed bytes, so that a request with
+//! `If-None-Match` can be answered without compressing anything.
 
 use aws_lc_rs::digest::{Context, SHA256};
 use base64::Engine as _;
@@ -11,9 +11,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::{Response, ResponseBody};
 
-/// The number of bytes of the digest that a tag contains. Two contents with the same tag are as unlikely as two equal UUIDs.
+/// The number of bytes of the digest that a tag contains. Two different contents are as unlikely to have the same tag
+/// as two UUIDs are to be equal.
 const TAG_BYTES: usize = 16;
-/// Different releases may compress the same content into different bytes.
+/// The release, which is part of the tag of a compressed body. Different releases may compress the same content into
+/// different bytes.
 const RELEASE: &str = env!("CARGO_PKG_VERSION");
 
 /// Marks a response whose tag was computed from its content.
@@ -82,7 +84,7 @@ pub(in crate::roles::gateway) fn on_encoded(parts: &mut http::response::Parts, c
     let Some(tag) = parts.headers.get(header::ETAG) else { return };
     let tag = match kind_of(&parts.headers, &parts.extensions) {
         TagKind::Computed => of_encoded(tag, coding),
-        // The procedure does not know the codings, so its tag can only be a weak one here.
+        // The procedure does not know the codings, so its tag can only be weak here.
         TagKind::Chosen => HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat()).ok(),
         TagKind::Absent | TagKind::Weak => return,
     };
@@ -98,7 +100,7 @@ fn finish(digest: Context) -> Option<HeaderValue> {
     HeaderValue::try_from(format!("\"{}\"", URL_SAFE_NO_PAD.encode(bytes))).ok()
 }
 
-/// How tags are compared (RFC 9110 §8.8.3.2).
+/// The method of comparing tags (RFC 9110 §8.8.3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::roles::gateway) enum Comparison {
     /// Weak tags never match.
@@ -107,12 +109,12 @@ pub(in crate::roles::gateway) enum Comparison {
     Weak,
 }
 
-/// A match between the tags in a header and the current tags.
+/// The result of matching the tags in a header with the current tags.
 #[derive(Debug)]
 pub(in crate::roles::gateway) enum Matched<'a> {
-    /// `*`, which matches any current representation.
+    /// The header contains `*`, which matches any current representation.
     Any,
-    /// The current tag that is in the header.
+    /// The header contains this current tag.
     Tag(&'a HeaderValue),
 }
 
@@ -147,8 +149,8 @@ pub(in crate::roles::gateway) fn matching<'a>(
     None
 }
 
-/// Reads the next tag of a list. Returns it with its quotes but without `W/`, and whether it is weak. The rest of a
-/// malformed list matches nothing.
+/// Reads the next tag of a list. Returns the tag, with its quotes but without `W/`, and whether it is weak. If the list
+/// is malformed, the rest of it matches nothing.
 fn next_tag<'a>(rest: &mut &'a str) -> Option<(&'a str, bool)> {
     let text = rest.trim_start_matches([' ', '\t', ',']);
     let strong = text.strip_prefix("W/").unwrap_or(text);
@@ -210,7 +212,7 @@ mod tests {
 
     #[test]
     fn tags_are_compared_as_rfc_9110_specifies() {
-        // Section 8.8.3.2: the two tags, the strong and the weak comparison.
+        // RFC 9110 §8.8.3.2: the two tags, and the results of the strong and the weak comparison.
         for (one, other, strong, weak) in [
             ("W/\"1\"", "W/\"1\"", false, true),
             ("W/\"1\"", "W/\"2\"", false, false),

@@ -1,4 +1,4 @@
-//! The id of a request: the client's, or a new one.
+//! The id of a request: the one that the client sent, or a new one.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use uuid::{Builder, Uuid};
 
 use super::X_REQUEST_ID;
 
-/// The maximum size, in bytes, of an id from a client.
+/// The maximum size of an id from a client, in bytes.
 const BYTES_MAX: usize = 128;
 
 /// The id that appears in a request's response and log lines. Clients can reuse an id, so it is

@@ -29,7 +29,7 @@ impl GatewayProcess {
             }
             ControlCommand::Reload { .. } => match self.reload(sources) {
                 Ok(notes) => {
-                    // At most one reload waits.
+                    // A newer reload ends the wait of the previous one, so that at most one reload waits.
                     self.newer_reload.cancel();
                     self.newer_reload = Cancel::new();
                     let newer_reload = self.newer_reload.clone();
@@ -57,7 +57,8 @@ impl GatewayProcess {
             ControlCommand::WeighQueues { endpoint, weights } => {
                 self.weigh_queues(&endpoint, &weights).map_err(|fault| vec![fault])
             }
-            // Nothing to do. The receiver passes the other commands for queues only to workers, and executes the one for logs itself.
+            // There is nothing to do. The receiver passes all other commands for queues only to workers, and
+            // executes the log command itself.
             ControlCommand::FinishReload { .. }
             | ControlCommand::PauseQueues { .. }
             | ControlCommand::ResumeQueues { .. }
@@ -68,8 +69,8 @@ impl GatewayProcess {
         drains
     }
 
-    /// Answers commands while the gateway drains, without rereading its files. A reload is answered only when the last request is
-    /// complete, because workers may drop endpoints when the reload finishes.
+    /// Answers commands while the gateway drains. A reload does not read the files again. It is answered only when
+    /// the last request is complete, because workers may drop endpoints when the reload finishes.
     pub(super) fn answer_while_draining(&self, mut commands: CommandReceiver) {
         let all_complete = self.stop.clone();
         let _detached = self.tasks.spawn_background(async move {
@@ -91,8 +92,8 @@ impl GatewayProcess {
         });
     }
 
-    /// Changes weights of an endpoint's queues, starting with the next request. Returns a note with the weights of all the
-    /// endpoint's queues.
+    /// Changes the weights of some of an endpoint's queues, starting with the next request. Returns a note with the
+    /// weights of all queues of the endpoint.
     fn weigh_queues(
         &self,
         endpoint: &str,

@@ -10,14 +10,14 @@ use crate::catalogue::{Catalogue, Endpoint};
 /// The interval at which a wait checks whether requests are complete.
 const CHECK_INTERVAL: Duration = Duration::from_millis(25);
 
-/// The removed endpoints that requests still use. Every request holds its endpoint until it is complete, including a request whose
-/// client has disconnected.
+/// The removed endpoints that requests still use. Every request holds a reference to its endpoint until the request is
+/// complete, even if its client has disconnected.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RemovedEndpoints(Vec<Weak<Endpoint>>);
 
 impl RemovedEndpoints {
-    /// Adds the endpoints of the old catalogue that the new one does not have, or has without one of their queues. Forgets those
-    /// that the new one has again.
+    /// Adds the endpoints of the old catalogue that the new one lacks, or that have lost one of their queues. Forgets
+    /// removed endpoints that the new catalogue contains again.
     pub(super) fn add(&mut self, old: &Catalogue, new: &Catalogue) {
         let is_removed = |endpoint: &Arc<Endpoint>| {
             let has = |kept: &Endpoint, queue: &str| kept.queues.position(queue).is_some();
@@ -82,7 +82,7 @@ mod tests {
         let (kept, moved, removed) = (held("kept"), held("moved"), held("removed"));
         let mut endpoints = RemovedEndpoints::default();
         endpoints.add(&old, &new);
-        // Later reloads do not forget them.
+        // Later reloads do not forget the removed endpoints.
         endpoints.add(&new, &new);
         drop(old);
         let wait = |endpoints: &RemovedEndpoints| {

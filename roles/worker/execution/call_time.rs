@@ -11,7 +11,7 @@ const WEIGHT: u64 = 16;
 /// worth starting.
 #[derive(Debug, Default)]
 pub struct CallTime {
-    /// The mean in nanoseconds; 0 until a call has ended.
+    /// The mean in nanoseconds, or 0 until a call has ended.
     mean: AtomicU64,
 }
 
@@ -26,9 +26,9 @@ impl CallTime {
         self.mean.store(mean.max(1), Ordering::Relaxed);
     }
 
-    /// Adds the duration of a call stopped at its deadline, which can only raise the mean. It is
-    /// ignored until a call has run to completion: the first call may have waited for a database
-    /// that was starting.
+    /// Adds the duration of a call that was stopped at its deadline. Such a duration can only raise
+    /// the mean. It is ignored until a call has run to completion, because the first call may have
+    /// waited for a database that was starting.
     pub fn record_at_least(&self, took: Duration) {
         let mean = self.mean.load(Ordering::Relaxed);
         if mean != 0 && took.as_nanos() > u128::from(mean) {
@@ -36,9 +36,9 @@ impl CallTime {
         }
     }
 
-    /// Returns whether a call can be expected to end within `left`; `true` until a call has ended.
-    /// Each refusal lowers the mean, so that calls that have become shorter are eventually tried
-    /// again.
+    /// Returns whether a call can be expected to end within `left`. Always returns `true` until a
+    /// call has ended. Each refusal lowers the mean, so that calls are eventually tried again if
+    /// they have become shorter.
     #[must_use]
     pub fn fits_within(&self, left: Duration) -> bool {
         let mean = self.mean.load(Ordering::Relaxed);

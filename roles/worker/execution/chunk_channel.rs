@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 /// A channel that holds at most one chunk. It allocates nothing until it is enabled and used.
 #[derive(Debug, Default)]
 pub struct ChunkChannel {
-    /// The size of a chunk; 0 until the channel is enabled.
+    /// The size of a chunk, or 0 until the channel is enabled.
     chunk_bytes: AtomicUsize,
     state: Mutex<State>,
     /// Wakes the handler when a chunk is demanded or the channel is closed.
@@ -24,7 +24,7 @@ enum State {
     /// No chunk has been demanded or sent yet.
     #[default]
     Unused,
-    /// The last chunk was received, and the next has not been demanded.
+    /// The last chunk was received, and the next one has not been demanded.
     Idle,
     /// A chunk has been demanded and not sent yet.
     Demanded {
@@ -47,7 +47,7 @@ impl ChunkChannel {
         self.chunk_bytes.store(chunk_bytes, Ordering::Relaxed);
     }
 
-    /// Returns the size of the chunks to send; `None` if the answer must not be divided.
+    /// Returns the size of the chunks to send, or `None` if the answer must not be divided.
     #[must_use]
     pub fn chunk_bytes(&self) -> Option<usize> {
         Some(self.chunk_bytes.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0)
@@ -60,7 +60,7 @@ impl ChunkChannel {
         !matches!(*self.state(), State::Unused | State::Demanded { is_first: true })
     }
 
-    /// Waits until a chunk is demanded. Cancel safe.
+    /// Waits until a chunk is demanded. This method is cancel safe.
     ///
     /// # Errors
     /// `ChannelClosed` if no further chunk will be demanded.
@@ -96,7 +96,7 @@ impl ChunkChannel {
         self.demanded.notify_one();
     }
 
-    /// Receives the next chunk. Cancel safe.
+    /// Receives the next chunk. This method is cancel safe.
     pub async fn receive(&self) -> Bytes {
         loop {
             if let Some(chunk) = self.try_receive() {
@@ -118,7 +118,7 @@ impl ChunkChannel {
         }
     }
 
-    /// Closes the channel. A chunk that was sent and not yet received is dropped, as are further chunks.
+    /// Closes the channel. A chunk that was sent but not yet received is dropped, as are further chunks.
     pub fn close(&self) {
         *self.state() = State::Closed;
         self.demanded.notify_one();

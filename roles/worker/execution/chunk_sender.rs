@@ -25,11 +25,11 @@ use super::running_jobs::JobEntry;
 
 /// Sends the chunks of one answer as parts.
 pub(super) struct ChunkSender {
-    /// The number of parts that may be unacknowledged; 0 if the answer must not be divided.
+    /// The number of parts that may be unacknowledged, or 0 if the answer must not be divided.
     window: u32,
     sent: u32,
-    /// The number of the last acknowledged part. The gateway repeats the acknowledgement whenever
-    /// it receives a progress report, which also confirms that the gateway is alive.
+    /// The number of the last acknowledged part. The gateway repeats the acknowledgement whenever it
+    /// receives a progress report. The repetition also confirms that the gateway is alive.
     acknowledged: Option<watch::Receiver<u32>>,
     /// The time between two of the worker's progress reports, each of which the gateway acknowledges.
     progress_interval: Duration,
@@ -92,7 +92,8 @@ impl ChunkSender {
         self.sent.saturating_sub(acknowledged) < self.window
     }
 
-    /// Waits for the next acknowledgement; forever if no part has been sent. Cancel safe.
+    /// Waits for the next acknowledgement. Waits forever if no part has been sent. This method is
+    /// cancel safe.
     ///
     /// # Errors
     /// `GatewaySilent` if the gateway has been silent for too long.
@@ -125,7 +126,8 @@ impl ChunkSender {
     /// Sends the next part. Numbers are never reused, so that the gateway notices a lost part.
     ///
     /// # Errors
-    /// `TransportError` if the part may not have been sent: the answer can no longer be completed.
+    /// `TransportError` if the part may not have been sent. The answer can then no longer be
+    /// completed.
     pub(super) async fn send(
         &mut self,
         bytes: Bytes,
@@ -143,7 +145,8 @@ impl ChunkSender {
     }
 }
 
-/// Runs a call. If chunks of its answer have been sent, also sends the rest except the last chunk.
+/// Runs a call. If chunks of its answer have been sent, also sends the remaining chunks except the
+/// last one.
 pub(super) async fn run_and_send_rest(
     call: impl Future<Output = JobResult>,
     chunks: &ChunkChannel,

@@ -1,5 +1,5 @@
-//! The handler `echo`: answers with the parameters of the request. It needs no database, so it is
-//! useful for benchmarks and trials.
+//! The handler `echo`, which answers with the parameters of the request. It needs no database, so
+//! it is useful for benchmarks and trials.
 
 use std::sync::Arc;
 

@@ -49,7 +49,7 @@ pub struct Executor {
     pub tasks: Tasks,
     /// The configuration of the worker, which a reload replaces.
     config: ArcSwap<WorkerConfig>,
-    /// The answers sent most recently, kept in case they are lost together with the connection.
+    /// The most recently sent answers, kept in case they are lost together with the connection.
     pub recent: Arc<RecentReplies>,
     /// The queue of requests to resend one of the recent answers.
     pub resend: ResendQueue,
@@ -64,7 +64,7 @@ pub struct AcceptedJob {
     pub job: Box<Job>,
     /// The handler of the job.
     pub handler: Arc<dyn QueueHandler>,
-    /// The reply subject of the request; `None` if its sender expects no reply.
+    /// The reply subject of the request, or `None` if its sender expects no reply.
     pub reply: Option<Subject>,
 }
 
@@ -77,7 +77,7 @@ pub enum JobStart {
     Claim {
         /// The queue that provides the slot.
         queue: Arc<dyn SlotQueue>,
-        /// How long calls to the endpoint take.
+        /// The measured duration of calls to the endpoint.
         call_time: Arc<CallTime>,
     },
 }
@@ -115,7 +115,7 @@ impl Executor {
         (executor, requests)
     }
 
-    /// Starts the task of a job. The slot is returned when the task ends, for whatever reason.
+    /// Starts the task of a job. The slot is returned when the task ends, regardless of the reason.
     pub fn start(
         this: &Arc<Self>,
         queue: &Arc<QueueSubjects>,
@@ -270,7 +270,8 @@ impl JobTask {
         }
     }
 
-    /// Sends a chunk as a part. On failure, cancels the call, whose answer cannot be completed.
+    /// Sends a chunk as a part. On failure, cancels the call, because its answer can no longer be
+    /// completed.
     async fn send_chunk(&self, sender: &mut ChunkSender, chunk: Bytes, chunks: &ChunkChannel) {
         let Some(to) = &self.reply else { return };
         let (replies, entry, control) = (&self.executor.replies, &self.entry, self.control());
@@ -299,7 +300,7 @@ impl JobTask {
         }
     }
 
-    /// Returns the job's control subject, built on demand because most jobs never name it.
+    /// Returns the job's control subject. It is built on demand, because most jobs never name it.
     fn control(&self) -> Subject {
         self.is_control_known.store(true, Ordering::Relaxed);
         self.queue.job_subject(self.entry.id.number)

@@ -1,4 +1,4 @@
-//! The `QueueHandler` trait, which executes requests to an endpoint.
+//! The `QueueHandler` trait. Its implementations execute requests to an endpoint.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use super::job_result::JobResult;
 pub trait QueueHandler: Debug + Send + Sync {
     /// Handles a request before its deadline. The slot stays occupied until the future completes.
     ///
-    /// The worker never drops the future early: it triggers `cancel` and waits for completion.
+    /// The worker never drops the future early. Instead, it triggers `cancel` and waits for the future to complete.
     fn handle<'a>(
         &'a self,
         job: Job,
@@ -32,7 +32,7 @@ pub trait QueueHandler: Debug + Send + Sync {
 /// A request to execute.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// The endpoint, from this worker's catalogue. It has only the queue of the request.
+    /// The endpoint from this worker's catalogue, restricted to the queue of the request.
     pub endpoint: Arc<Endpoint>,
     /// The request as it was received.
     pub request: Request,
@@ -41,7 +41,8 @@ pub struct Job {
 }
 
 impl Job {
-    /// Returns the representation of the answer that the request asks for; `None` if the endpoint does not have it.
+    /// Returns the representation of the answer that the request asks for, or `None` if the endpoint does not have
+    /// it.
     #[must_use]
     pub fn representation(&self) -> Option<&Representation> {
         self.endpoint.representation(self.request.accept.as_deref())
@@ -59,14 +60,14 @@ pub struct JobProgress {
 }
 
 impl JobProgress {
-    /// Records the duration of a call, and how long it waited for a connection beforehand.
+    /// Records the duration of a call, and the time that it waited for a connection beforehand.
     pub fn record_call(&self, pool: Duration, call: Duration) {
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         self.pool_micros.store(micros(pool), Ordering::Relaxed);
         self.call_micros.store(micros(call), Ordering::Relaxed);
     }
 
-    /// Records that a dry run left no changes: it was rolled back, or was never sent.
+    /// Records that a dry run left no changes, because it was rolled back or was never sent.
     pub fn mark_rolled_back(&self) {
         self.is_rolled_back.store(true, Ordering::Relaxed);
     }

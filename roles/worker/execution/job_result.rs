@@ -26,8 +26,8 @@ pub enum JobResult {
         outcome: Outcome,
     },
     /// The connection to the database was lost during the call. The call may have been executed,
-    /// and executing it again does no harm. The worker therefore sends no reply: the gateway treats
-    /// the request as lost and sends it to another worker.
+    /// but executing it again does no harm. The worker therefore sends no reply. The gateway then
+    /// treats the request as lost and sends it to another worker.
     Unanswered {
         /// The problem that describes the failure.
         problem: Problem,
@@ -92,7 +92,8 @@ impl JobResult {
         }
     }
 
-    /// Converts the result into a reply. `parts` is the number of parts of the answer already sent.
+    /// Converts the result into a reply. `parts` is the number of parts of the answer that have
+    /// already been sent.
     #[must_use]
     pub fn into_reply(self, request_id: &str, parts: u32) -> JobReply {
         if parts > 0 {
@@ -124,7 +125,8 @@ impl JobResult {
         }
     }
 
-    /// Converts the result into the final that follows `parts` parts. It is never a refusal.
+    /// Converts the result into the final that follows `parts` parts. The result is never reported
+    /// as a refusal.
     fn into_last(self, request_id: &str, parts: u32) -> Final {
         let mut last = Final { parts, ..self.into_final(request_id) };
         if last.status >= 500 {

@@ -127,7 +127,7 @@ impl ProcedureHandler {
 }
 
 /// Returns whether a dry run certainly left no changes. A call that was stopped by a deadline or a
-/// cancel may have left some.
+/// cancel may have left changes.
 fn leaves_nothing(result: &Result<ProcedureResult, CallError>) -> bool {
     match result {
         Ok(_) | Err(CallError::NotSent(_)) => true,

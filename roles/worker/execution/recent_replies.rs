@@ -1,4 +1,4 @@
-//! Keeps recently sent answers, which can be lost with the worker's or the gateway's link.
+//! Keeps recently sent answers, which can be lost together with the worker's or the gateway's link.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,8 +17,7 @@ const REPLIES_MAX: usize = 1024;
 /// The maximum total size of the remembered replies, in bytes.
 const BYTES_MAX: usize = 8 << 20;
 
-/// The most recently sent parts and finals, oldest first. Gateways request replies that they
-/// missed.
+/// The most recently sent parts and finals, with the oldest one first. Gateways request the replies that they missed.
 #[derive(Debug)]
 pub struct RecentReplies {
     state: Mutex<State>,
@@ -53,16 +52,15 @@ pub struct FinishedJob {
 }
 
 impl RecentReplies {
-    /// Creates an empty store. Replies are forgotten after `age_max`, which must be the longest
-    /// time that it takes to replace a lost connection: during this time, replies may still be
-    /// written to it.
+    /// Creates an empty store. Replies are forgotten after `age_max`, which must be the longest time that it takes to
+    /// replace a lost connection: during this time, replies may still be written to the lost connection.
     #[must_use]
     pub fn new(age_max: Duration) -> Self {
         let state = State { age_max, replies: VecDeque::new(), bytes: 0 };
         Self { state: Mutex::new(state) }
     }
 
-    /// Changes how long replies are remembered, including those that are remembered now.
+    /// Changes the time for which replies are remembered, including replies that are already remembered.
     pub fn set_age_max(&self, age_max: Duration) {
         self.lock().age_max = age_max;
     }
@@ -96,7 +94,7 @@ impl RecentReplies {
         finished.collect()
     }
 
-    /// Returns the jobs of a queue whose final was sent to one of the subjects or below it.
+    /// Returns the jobs of a queue whose final was sent to one of `subjects` or to a subject below it.
     #[must_use]
     pub fn finished_below(&self, queue: usize, subjects: &[Subject], now: Instant) -> Vec<JobId> {
         let is_below = |to: &Subject, subject: &Subject| {
@@ -110,8 +108,8 @@ impl RecentReplies {
             .collect()
     }
 
-    /// Returns the replies of a job in the order in which they were sent, each with the subjects of its queue and the
-    /// subject that it was sent to.
+    /// Returns the replies of a job in the order in which they were sent. Each is returned with the subjects of its
+    /// queue and the subject that it was sent to.
     #[must_use]
     pub fn of_job(&self, job: JobId, now: Instant) -> Vec<(Reply, Arc<QueueSubjects>, Subject)> {
         let mut state = self.lock();

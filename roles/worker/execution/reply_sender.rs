@@ -27,8 +27,9 @@ impl ReplySender {
         Self { transport }
     }
 
-    /// Sends a reply without waiting, for tasks that read a subscription. A reply that cannot be
-    /// sent immediately is dropped and counted; the gateway's timers handle the loss.
+    /// Sends a reply without waiting. This is meant for tasks that read a subscription. A reply
+    /// that cannot be sent immediately is dropped and counted, and the gateway's timers handle the
+    /// loss.
     pub fn try_send(&self, reply: Reply, to: Subject) {
         let message = reply.into_message(to).map_err(|e| TransportError::Refused(Box::new(e)));
         if let Err(error) = message.and_then(|message| self.transport.try_publish(message)) {

@@ -17,8 +17,8 @@ use super::recent_replies::RecentReplies;
 use super::reply_sender::ReplySender;
 use super::running_jobs::JobId;
 
-/// The maximum number of queued requests to resend an answer. Further requests are dropped: the gateway
-/// repeats them, or treats the call as lost.
+/// The maximum number of queued requests to resend an answer. Further requests are dropped. The gateway
+/// then repeats them, or treats the call as lost.
 const REQUESTS_MAX: usize = 1024;
 /// The rate at which a worker resends answers, and sends answers that an outage has delayed.
 const BYTES_PER_SECOND: f64 = 8.0 * 1024.0 * 1024.0;
@@ -32,12 +32,12 @@ const PAGE_PAUSE: Duration = Duration::from_millis(5);
 pub struct SendThrottle(Mutex<Option<Instant>>);
 
 impl SendThrottle {
-    /// Waits until a reply of `bytes` bytes may be sent. Cancel safe.
+    /// Waits until a reply of `bytes` bytes may be sent. This method is cancel safe.
     pub async fn wait(&self, bytes: usize) {
         sleep_until(self.reserve(bytes, Instant::now())).await;
     }
 
-    /// Reserves time for the bytes. Returns when they may be sent.
+    /// Reserves time for the bytes. Returns the time at which they may be sent.
     fn reserve(&self, bytes: usize, now: Instant) -> Instant {
         let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let start = free.map_or(now, |free| free.max(now));
@@ -80,7 +80,8 @@ pub struct Resender {
 }
 
 impl Resender {
-    /// Starts two tasks: one resends answers, the other announces them after a lost connection.
+    /// Starts two tasks. One resends answers, and the other announces them after the connection was
+    /// lost.
     pub fn start(&self, requests: mpsc::Receiver<JobId>, tasks: &Tasks) {
         let _detached = tasks.spawn_background(self.clone().run(requests));
         self.follow_link(tasks);

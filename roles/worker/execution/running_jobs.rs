@@ -1,4 +1,4 @@
-//! The running jobs, which receive grants, denials, acknowledgements and cancels.
+//! The running jobs, which receive grants, denials, acknowledgements and cancel messages.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,8 @@ use tokio::sync::{oneshot, watch};
 use crate::lifecycle::Cancel;
 use crate::message::Subject;
 
-/// The id of a job. Because of `queue`, clients of one queue cannot affect jobs in another.
+/// The id of a job. It contains `queue`, so that clients of one queue cannot affect jobs in another
+/// queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct JobId {
     /// The index of the queue.
@@ -86,7 +87,8 @@ impl RunningJobs {
     /// Passes the answer to a claim on to its job. Does nothing if the job is not waiting for it.
     pub fn consent(&self, id: JobId, consent: Consent) {
         let claim = self.lock().jobs.get_mut(&id).and_then(|job| job.consent.take());
-        // The send fails if the claim has just timed out; the job has then refused the request.
+        // The send fails if the claim has just timed out. In that case, the job has already refused
+        // the request.
         if claim.is_some_and(|claim| claim.send(consent).is_err()) {
             tracing::debug!(?id, "the answer to a claim arrived too late");
         }
@@ -111,7 +113,8 @@ impl RunningJobs {
 
     /// Cancels the jobs of a queue whose reply subject is `reply`.
     pub fn cancel_by_reply(&self, queue: usize, reply: &Subject) {
-        // A linear scan: these cancels are rare, and an index would slow down every job.
+        // A linear scan is sufficient: these cancel messages are rare, and an index would slow down
+        // every job.
         let state = self.lock();
         let of_queue = state.jobs.iter().filter(|(id, _)| id.queue == queue);
         for (_, job) in of_queue.filter(|(_, job)| job.reply.as_ref() == Some(reply)) {

@@ -18,10 +18,11 @@ pub trait SlotQueue: Debug + Send + Sync {
     /// Requests a slot for a job whose gateway has consented.
     fn request_slot(self: Arc<Self>, job: GrantedJob) -> SlotAssignment;
 
-    /// Releases the capacity held for a job of `bytes` bytes whose gateway did not consent.
+    /// Releases the capacity that was held for a job of `bytes` bytes whose gateway did not consent.
     fn release_claim(&self, bytes: usize, outcome: Outcome);
 
-    /// Takes back a call's slot. `waiting_gateway` is the call's reply subject if further requests are waiting at its gateway.
+    /// Takes back a call's slot. `waiting_gateway` is the call's reply subject if further requests are waiting at its
+    /// gateway.
     fn release_slot(
         self: Arc<Self>,
         outcome: Outcome,
@@ -29,13 +30,13 @@ pub trait SlotQueue: Debug + Send + Sync {
         waiting_gateway: Option<Subject>,
     );
 
-    /// Removes a job from the backlog. Returns whether it was there.
+    /// Removes a job from the backlog. Returns whether the backlog contained it.
     fn leave_backlog(&self, reply: &Subject) -> bool;
 
-    /// Returns how long a claim waits for its grant.
+    /// Returns the time for which a claim waits for its grant.
     fn claim_timeout(&self) -> Duration;
 
-    /// Records how long a gateway took to answer a claim.
+    /// Records the time that a gateway took to answer a claim.
     fn record_claim_answer(&self, took: Duration);
 
     /// Counts a refusal.
@@ -47,11 +48,11 @@ pub trait SlotQueue: Debug + Send + Sync {
 pub struct GrantedJob {
     /// The reply subject of the job.
     pub reply: Option<Subject>,
-    /// The size of the request, which counts against the limit of the backlog.
+    /// The size of the request. It counts against the limit of the backlog.
     pub bytes: usize,
     /// The deadline of the job.
     pub deadline: Instant,
-    /// How long calls to the job's endpoint take.
+    /// The measured duration of calls to the job's endpoint.
     pub call_time: Arc<CallTime>,
 }
 
@@ -60,7 +61,7 @@ pub struct GrantedJob {
 pub enum SlotAssignment {
     /// The job gets a free slot.
     Ready(Slot),
-    /// The job is in the backlog. The receiver gets the slot, or the reason why there is none.
+    /// The job is in the backlog. The receiver gets the slot, or the reason why the job does not get one.
     Waiting(oneshot::Receiver<Result<Slot, RefusalReason>>),
     /// The job does not get a slot.
     Refused(RefusalReason),
@@ -69,7 +70,7 @@ pub enum SlotAssignment {
 /// The right to execute one call. It is returned to its queue when it is released or dropped.
 #[derive(Debug)]
 pub struct Slot {
-    /// The slot's queue; `None` once the slot has been returned.
+    /// The slot's queue, or `None` once the slot has been returned.
     queue: Option<Arc<dyn SlotQueue>>,
     call_time: Arc<CallTime>,
     since: Instant,
@@ -82,7 +83,7 @@ impl Slot {
         Self { queue: Some(queue), call_time, since: Instant::now() }
     }
 
-    /// Returns the slot and records how long it was held. See `SlotQueue::release_slot`.
+    /// Returns the slot to its queue, and records the time for which it was held. See `SlotQueue::release_slot`.
     pub fn release(mut self, outcome: Outcome, waiting_gateway: Option<Subject>) {
         self.give_back(outcome, waiting_gateway);
     }
@@ -105,7 +106,7 @@ impl Slot {
 }
 
 impl Drop for Slot {
-    /// Returns the slot of a job whose task ended early.
+    /// Returns the slot to its queue if the job's task ended early.
     fn drop(&mut self) {
         self.give_back(Outcome::Panic, None);
     }

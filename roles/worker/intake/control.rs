@@ -18,8 +18,8 @@ use super::queue::Queue;
 use super::slots::OfferId;
 
 /// Subscribes to this worker's own subject for a queue, and to the subjects on which all workers of
-/// the queue receive cancels, membership queries and requests to resend answers. Handles messages
-/// until `closed` is set or the transport closes.
+/// the queue receive cancel messages, membership queries and requests to resend answers. Handles
+/// messages until `closed` is set or the transport closes.
 ///
 /// # Errors
 /// `TransportError` if a subscription is refused.
@@ -74,7 +74,7 @@ pub async fn listen(
     Ok(())
 }
 
-/// Returns the next message; `None` once `closed` is set or the transport has closed.
+/// Returns the next message, or `None` once `closed` is set or the transport has closed.
 async fn next_until(messages: &mut dyn Subscription, closed: &Cancel) -> Option<Message> {
     tokio::select! {
         message = messages.next() => message,

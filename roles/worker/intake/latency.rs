@@ -1,12 +1,14 @@
-//! Measures how long calls and round trips take, and derives a queue's backlog size and timeouts.
+//! Measures the durations of calls and round trips, and derives a queue's backlog size and timeouts
+//! from them.
 //!
-//! Nothing here reads the clock: all times are passed in.
+//! This code does not read the clock: all times are passed in.
 
 use std::time::Duration;
 
 use crate::config::limits;
 
-/// The time a worker needs to read a message and start its call, in addition to the round trip.
+/// The time that a worker needs to read a message and start its call, in addition to the round
+/// trip.
 const START_TIME: Duration = Duration::from_millis(2);
 /// The maximum size of the backlog, in requests.
 pub const BACKLOG_MAX: usize = 4096;
@@ -29,9 +31,10 @@ const WHOLE: u32 = 256;
 pub struct QueueLatency {
     /// The configured minimum duration of an offer.
     offer_timeout_min: Duration,
-    /// The moving mean of the time that calls hold a slot; `None` until a call has ended.
+    /// The moving mean of the time for which calls hold a slot, or `None` until a call has ended.
     call_time: Option<Duration>,
-    /// The mean time that gateways take to answer offers and claims; `None` until the first answer.
+    /// The mean time that gateways take to answer offers and claims, or `None` until the first
+    /// answer.
     answer_time: Option<Duration>,
     /// The round trip to the NATS server. No gateway can answer faster.
     link: Duration,
@@ -57,12 +60,12 @@ impl QueueLatency {
         self.offer_timeout_min = offer_timeout_min;
     }
 
-    /// Records how long a call held its slot.
+    /// Records the time for which a call held its slot.
     pub fn record_call(&mut self, took: Duration) {
         self.call_time = Some(mean(self.call_time, took, CALL_WEIGHT));
     }
 
-    /// Records how long a gateway took to answer an offer or a claim.
+    /// Records the time that a gateway took to answer an offer or a claim.
     pub fn record_round_trip(&mut self, took: Duration) {
         self.answer_time = Some(mean(self.answer_time, took, ROUND_TRIP_WEIGHT));
     }
@@ -78,19 +81,19 @@ impl QueueLatency {
         self.consent_share = self.consent_share - self.consent_share / CALL_WEIGHT + sample;
     }
 
-    /// Raises the call time to at least `at_least`. Called when a request has waited that long and
-    /// no call has ended.
+    /// Raises the call time to at least `at_least`. Call this when a request has waited that long
+    /// and no call has ended in the meantime.
     pub fn raise_call_time(&mut self, at_least: Duration) {
         self.call_time = Some(self.call_time.unwrap_or_default().max(at_least));
     }
 
-    /// Doubles the call time, which shrinks the backlog. Called when a request has waited too long
-    /// even though calls have ended.
+    /// Doubles the call time, which shrinks the backlog. Call this when a request has waited too
+    /// long even though calls have ended.
     pub fn double_call_time(&mut self) {
         self.call_time = self.call_time.map(|time| time.saturating_mul(2));
     }
 
-    /// Returns the mean time that a call holds its slot; `None` until a call has ended.
+    /// Returns the mean time for which a call holds its slot, or `None` until a call has ended.
     #[must_use]
     pub fn call_time(&self) -> Option<Duration> {
         self.call_time
@@ -102,9 +105,9 @@ impl QueueLatency {
         self.answer_time.unwrap_or_default().max(self.link)
     }
 
-    /// Returns how many requests beyond `limit` keep the slots busy until the next request arrives;
-    /// 0 if calls are much longer than the round trips. A request that needs consent takes two
-    /// round trips.
+    /// Returns the number of requests beyond `limit` that keep the slots busy until the next
+    /// request arrives, or 0 if calls are much longer than the round trips. A request that needs
+    /// consent takes two round trips.
     #[must_use]
     pub fn backlog_max(&self, limit: usize) -> usize {
         let Some(call_time) = self.call_time else { return 0 };
@@ -118,14 +121,14 @@ impl QueueLatency {
         usize::try_from(calls).unwrap_or(BACKLOG_MAX).min(BACKLOG_MAX)
     }
 
-    /// Returns the maximum wait in the backlog: about as long as an offer from another worker
+    /// Returns the maximum wait in the backlog. It is about as long as an offer from another worker
     /// takes.
     #[must_use]
     pub fn backlog_wait_max(&self) -> Duration {
         self.round_trip() * 2 + BACKLOG_WAIT
     }
 
-    /// Returns how long an offered slot is reserved.
+    /// Returns the time for which an offered slot is reserved.
     #[must_use]
     pub fn offer_timeout(&self) -> Duration {
         self.timeout(self.offer_timeout_min)

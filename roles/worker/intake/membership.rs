@@ -1,4 +1,4 @@
-//! Joins a queue group once the database has the procedures, and again after leaving it.
+//! Joins a queue group once the database has the procedures, and joins it again after leaving it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use reading::LeaveReason;
 
 /// The pause before the next attempt to join.
 const RETRY_DELAY: Duration = Duration::from_secs(5);
-/// How long the report of a refused subscription may take after the server's acknowledgement.
+/// The maximum time between the server's acknowledgement and the report of a refused subscription.
 const REFUSAL_DELAY_MAX: Duration = Duration::from_millis(20);
 /// The reason reported for a queue that is not served because NATS refuses, or has lost, a subscription.
 const SUBSCRIPTION_REFUSED: &str =
@@ -35,10 +35,10 @@ pub struct GroupMembership {
     pub queue: Arc<Queue>,
     /// The connection to NATS.
     pub transport: Arc<dyn Transport>,
-    /// The newest version of the queue. The worker serves the previous one until the database has
-    /// verified the newest, also after an outage.
+    /// The newest version of the queue. Until the database has verified it, the worker serves the previous version,
+    /// even after an outage.
     pub versions: watch::Receiver<Arc<QueueVersion>>,
-    /// Runs the jobs. It has the configuration of the worker.
+    /// The executor of the jobs. It has the configuration of the worker.
     pub executor: Arc<Executor>,
     /// The readiness of all queues, to which this queue reports its state.
     pub readiness: Arc<QueueReadiness>,
@@ -48,7 +48,7 @@ pub struct GroupMembership {
     pub closed: Cancel,
 }
 
-/// A membership in progress, with the version of the queue that is served, or is about to be.
+/// A membership in progress, with the version of the queue that is being served or is about to be served.
 struct VersionedMembership {
     membership: GroupMembership,
     version: Arc<QueueVersion>,
@@ -96,7 +96,7 @@ impl VersionedMembership {
         let mut link = transport.link();
         while !stop.is_cancelled() {
             let listening = async {
-                // Each queue would report an outage. If the transport is closed, subscribing fails.
+                // Without this wait, each queue would report an outage. If the transport is closed, subscribing fails.
                 let _up = messaging::wait_until_up(&mut link).await;
                 control::listen(transport, queue, executor, closed).await
             };
@@ -113,14 +113,14 @@ impl VersionedMembership {
         false
     }
 
-    /// Waits until the database has the procedures of the newest version, or of the one that was served last. Returns `false`
-    /// if the worker stops first.
+    /// Waits until the database has the procedures of the newest version, or of the version that was served last.
+    /// Returns `false` if the worker stops first.
     async fn wait_until_verified(&mut self) -> bool {
         while !self.membership.stop.is_cancelled() {
             let newest = Arc::clone(&self.membership.versions.borrow_and_update());
             let GroupMembership { queue, readiness, .. } = &self.membership;
             let pending = newest.problem();
-            // After an outage, a version that has never passed must not replace one that has been served.
+            // After an outage, a version that has never been verified must not replace one that has been served.
             if pending.is_none() || !self.was_served {
                 adopt(queue, readiness, &newest);
                 self.was_served &= self.version.number == newest.number;
@@ -143,8 +143,8 @@ impl VersionedMembership {
         false
     }
 
-    /// Logs that the queue is served. If it is served again because its database is back, logs at
-    /// `debug`: one line about the database covers all of its queues.
+    /// Logs that the queue is served. If it is served again because its database is available again, logs at `debug`,
+    /// because one line about the database covers all of its queues.
     fn log_joined(&self, is_back: bool) {
         let queue = &self.membership.queue;
         let (queue, limit) = (queue.subjects.name.as_str(), queue.limit());
@@ -193,7 +193,7 @@ impl VersionedMembership {
         {
             queue.set_problem(problem);
         }
-        // A queue that this worker leaves for good is no longer listed.
+        // A queue that this worker has left for good must not be reported.
         if !stop.is_cancelled() {
             report(queue, readiness, state);
         }
@@ -220,13 +220,13 @@ fn adopt(queue: &Queue, readiness: &QueueReadiness, version: &QueueVersion) {
     readiness.note_reloaded(queue.subjects.name.as_str(), None);
 }
 
-/// Reports why the newest version of a queue is not served.
+/// Reports the reason why the newest version of a queue is not served.
 fn note_pending(queue: &Queue, readiness: &QueueReadiness, why: &str) {
     queue.set_problem(why);
     readiness.note_reloaded(queue.subjects.name.as_str(), Some(why.to_owned()));
 }
 
-/// Waits for another version. Never returns if there can be none.
+/// Waits for another version. Never returns if no other version can arrive.
 async fn changed(versions: &mut watch::Receiver<Arc<QueueVersion>>) {
     if versions.changed().await.is_err() {
         std::future::pending::<()>().await;

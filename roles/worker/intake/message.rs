@@ -1,4 +1,4 @@
-//! A message as received. Its sender may be anyone who is allowed to publish to the queue.
+//! A message as it was received. Its sender may be anyone who is allowed to publish to the queue.
 
 use std::sync::Arc;
 

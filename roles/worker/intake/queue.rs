@@ -35,7 +35,7 @@ use admission::AdmittedRequest;
 struct QueueLimit {
     /// The number in the configuration.
     configured: usize,
-    /// The number that an operator has set, until the worker stops.
+    /// The number that an operator has set. It applies until the worker stops.
     by_operator: Option<usize>,
 }
 
@@ -54,7 +54,7 @@ pub struct Queue {
     version: watch::Sender<VersionState>,
     slots: SharedSlots<QueuedWork>,
     limit: Mutex<QueueLimit>,
-    /// Notified when the backlog grows, because the added request may be the next to expire.
+    /// Notified when the backlog grows, because the added request may be the next one to expire.
     backlog_grew: Notify,
     metrics: QueueMetrics,
     executor: Arc<Executor>,
@@ -104,7 +104,7 @@ impl Queue {
         self.version.send_modify(|state| (state.served, state.problem) = (version, None));
     }
 
-    /// Returns the reason why the newest version is not served; `None` if it is.
+    /// Returns the reason why the newest version is not served, or `None` if it is served.
     #[must_use]
     pub fn pending(&self) -> Option<String> {
         let state = self.version.borrow();
@@ -123,7 +123,8 @@ impl Queue {
         self.version.subscribe()
     }
 
-    /// Changes how many refused callers are remembered, and the minimum duration of an offer.
+    /// Changes the number of refused callers that are remembered, and the minimum duration of an
+    /// offer.
     pub fn set_offer_limits(&self, remembered_refusals_max: usize, offer_timeout: Duration) {
         self.slots
             .update(|slots, _| slots.set_offer_limits(remembered_refusals_max, offer_timeout));

@@ -28,7 +28,8 @@ pub fn follow(
     let executor = Arc::clone(executor);
     let _detached = tasks.spawn_background(async move {
         let mut tick = interval(INTERVAL);
-        // A warning is repeated only after the timeout has been long enough in between.
+        // Whether each timeout was too short at the last check. A warning is repeated only after
+        // the timeout has been long enough in between.
         let mut was_too_short = [false; 2];
         loop {
             tick.tick().await;
@@ -57,7 +58,7 @@ pub fn follow(
     });
 }
 
-/// Sets a queue's round trip to the NATS server; exports and returns its round trip to gateways.
+/// Sets a queue's round trip to the NATS server. Exports and returns its round trip to gateways.
 fn measure(queue: &Queue, link: Duration) -> Duration {
     let round_trip = queue.set_link_round_trip(link);
     let label = [(names::QUEUE, queue.subjects.name.to_string())];

@@ -1,5 +1,5 @@
-//! The slots of a queue, as a state machine without I/O. It never runs more calls than the limit,
-//! and offers a freed slot to a caller that was refused. Gateways take turns; the callers of one gateway get offers in order of refusal.
+//! The slots of a queue, as a state machine without I/O. It never runs more calls than the limit, and offers a freed
+//! slot to a caller that was refused. Gateways take turns. The callers of one gateway get offers in order of refusal.
 //!
 //! A backlog of accepted requests keeps the slots busy for one round trip (`latency.rs`).
 //!
@@ -31,7 +31,7 @@ pub enum SlotDecision<W> {
     Run(W),
     /// Ask the gateway for consent, then call `consent_granted` or `consent_denied`.
     Claim(W),
-    /// Do nothing: the request is in the backlog, and `finish` returns it when it has a slot.
+    /// Do nothing. The request is in the backlog, and `finish` returns it when it has a slot.
     Wait,
     /// Refuse the request. It was not executed.
     Refuse(RefusalReason, W),
@@ -40,7 +40,7 @@ pub enum SlotDecision<W> {
 /// The actions to take after a call has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FreedSlot<W> {
-    /// The oldest request in the backlog, which now has the slot. Run it, then call `finish`.
+    /// The request that was the oldest in the backlog and now has the slot. Run it, then call `finish`.
     pub start: Option<SlotRequest<W>>,
     /// An offer to send.
     pub offer: Option<Offer>,
@@ -51,7 +51,7 @@ pub struct FreedSlot<W> {
 pub struct ExpiredWaits<W> {
     /// The number of offers that were not answered in time.
     pub offers_expired: usize,
-    /// New offers to send, because the expired ones freed their slots.
+    /// New offers to send, because the expired offers have freed their slots.
     pub offers: Vec<Offer>,
     /// Requests to refuse because they have waited in the backlog for too long.
     pub evicted: Vec<SlotRequest<W>>,
@@ -60,11 +60,11 @@ pub struct ExpiredWaits<W> {
 /// A request for a slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotRequest<W> {
-    /// When the request arrived or was granted.
+    /// The time at which the request arrived or was granted.
     pub since: Instant,
     /// The reply subject of the request.
     pub reply: Option<Subject>,
-    /// The size of the request, which counts against `BACKLOG_BYTES_MAX`.
+    /// The size of the request. It counts against `BACKLOG_BYTES_MAX`.
     pub bytes: usize,
     /// Whether the request may run only with its gateway's consent.
     pub needs_consent: bool,
@@ -81,14 +81,15 @@ pub struct Slots<W> {
     running: usize,
     /// The number of requests that are waiting for their gateway's consent.
     claiming: usize,
-    /// Requests that are waiting for a slot, oldest first. Each waits for at most `backlog_wait_max`.
+    /// The requests that are waiting for a slot, with the oldest one first. Each request waits for at most
+    /// `backlog_wait_max`.
     backlog: VecDeque<SlotRequest<W>>,
     /// The total size of all requests that are waiting for consent or for a slot.
     backlog_bytes: usize,
     is_draining: bool,
     is_available: bool,
     is_paused: bool,
-    /// When the last call ended.
+    /// The time at which the last call ended.
     last_finish: Option<Instant>,
     offers: Offers,
 }
@@ -205,15 +206,15 @@ impl<W> Slots<W> {
 
     /// Ends offers that were not answered in time, and evicts requests that have waited too long.
     ///
-    /// Otherwise these requests would wait for a long call here while other workers may have free
-    /// slots. Their callers are the first to be offered a slot.
+    /// Without the eviction, these requests would wait here until a long call ends, while other workers may have free
+    /// slots. The callers of evicted requests are the first to be offered a slot.
     pub fn expire(&mut self, now: Instant) -> ExpiredWaits<W> {
         let offers_expired = self.offers.expire(now);
         let wait_max = self.latency.backlog_wait_max();
         let late = self.backlog.partition_point(|request| request.since + wait_max <= now);
         let evicted: Vec<_> = self.backlog.drain(..late).collect();
         if let Some(oldest) = evicted.first() {
-            // Calls are measured only when they end, which is too late to shrink the backlog.
+            // Call times are recorded only when calls end, which is too late to shrink the backlog.
             if self.last_finish.is_some_and(|finished| finished > oldest.since) {
                 self.latency.double_call_time();
             } else {
@@ -228,7 +229,7 @@ impl<W> Slots<W> {
         ExpiredWaits { offers_expired, offers, evicted }
     }
 
-    /// Returns when to call `expire` next.
+    /// Returns the time at which to call `expire` next.
     #[must_use]
     pub fn next_expiry(&self) -> Option<Instant> {
         let oldest = self.backlog.front();
@@ -277,8 +278,8 @@ impl<W> Slots<W> {
         self.limit = limit;
     }
 
-    /// Changes how many refused callers are remembered, and the minimum duration of an offer. Later refusals and offers
-    /// follow the new values.
+    /// Changes the number of refused callers that are remembered, and the minimum duration of an offer. The new values
+    /// apply to later refusals and offers.
     pub fn set_offer_limits(&mut self, remembered_refusals_max: usize, offer_timeout: Duration) {
         self.offers.set_remembered_max(remembered_refusals_max);
         self.latency.set_offer_timeout_min(offer_timeout);
@@ -370,7 +371,7 @@ impl<W> Slots<W> {
         is_small && occupied < self.limit + self.latency.backlog_max(self.limit)
     }
 
-    /// Returns the reason why no request is accepted; `None` if requests are accepted.
+    /// Returns the reason why no request is accepted, or `None` if requests are accepted.
     fn refusal_reason(&self) -> Option<RefusalReason> {
         if self.is_draining {
             Some(RefusalReason::Draining)

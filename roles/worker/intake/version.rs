@@ -18,11 +18,11 @@ pub type ServedEndpoints = BTreeMap<EndpointId, ServedEndpoint>;
 /// An endpoint of the queue and its handler.
 #[derive(Clone, Debug)]
 pub struct ServedEndpoint {
-    /// The endpoint, with only this queue.
+    /// The endpoint, restricted to this queue.
     pub endpoint: Arc<Endpoint>,
     /// The handler of the endpoint.
     pub handler: Arc<dyn QueueHandler>,
-    /// How long calls to the endpoint take. The versions of an endpoint share it.
+    /// The measured duration of calls to the endpoint. All versions of an endpoint share it.
     pub(super) call_time: Arc<CallTime>,
 }
 
@@ -41,14 +41,14 @@ pub struct QueueVersion {
     pub number: u64,
     /// The endpoints.
     pub endpoints: Arc<ServedEndpoints>,
-    /// Whether the database has the queue's procedures; `None` if the queue needs no procedures.
+    /// Whether the database has the queue's procedures, or `None` if the queue needs no procedures.
     pub verification: Option<watch::Receiver<Verification>>,
-    /// How long to wait for the server to confirm that the queue group was left.
+    /// The time to wait for the server to confirm that the worker has left the queue group.
     pub leave_timeout: Duration,
 }
 
 impl QueueVersion {
-    /// Returns why the version cannot be served; `None` if the database has its procedures.
+    /// Returns the reason why the version cannot be served, or `None` if the database has its procedures.
     #[must_use]
     pub fn problem(&self) -> Option<Arc<str>> {
         match &*self.verification.as_ref()?.borrow() {
@@ -57,7 +57,8 @@ impl QueueVersion {
         }
     }
 
-    /// Waits until the result of the verification changes. Never returns if it cannot. Cancel safe.
+    /// Waits until the result of the verification changes. Never returns if it cannot change. This method
+    /// is cancel safe.
     pub async fn verification_changed(&self, seen: Option<&Arc<str>>) {
         let Some(mut verification) = self.verification.clone() else {
             return std::future::pending().await;
@@ -66,19 +67,19 @@ impl QueueVersion {
             Verification::Passed => seen.is_some(),
             Verification::Failed(why) => seen != Some(why),
         };
-        // An error means that the database was replaced, so that the result is final.
+        // An error means that the database was replaced, so the result is final.
         if verification.wait_for(is_other).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 }
 
-/// The version of a queue that is served, and why no newer one is.
+/// The version of a queue that is served, and the reason why no newer version is served.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VersionState {
     /// The number of the newest version.
     pub newest: u64,
-    /// The number of the version that was served last; 0 if none has been served.
+    /// The number of the version that was served last, or 0 if none has been served.
     pub served: u64,
     /// The reason why the newest version is not served yet.
     pub problem: Option<String>,
@@ -98,8 +99,8 @@ pub fn expected_procedures(endpoints: &ServedEndpoints) -> Vec<ExpectedProcedure
     expected.collect()
 }
 
-/// Prepares endpoints to replace others: endpoints that exist in both keep their measured call times. With
-/// `keeps_removed`, endpoints that no longer exist are added.
+/// Prepares endpoints to replace others: endpoints that exist in both sets keep their measured call times.
+/// With `keeps_removed`, endpoints that exist only in the replaced set are kept.
 #[must_use]
 pub fn replacing(
     old: &ServedEndpoints,

@@ -7,7 +7,8 @@ use tokio::time::Instant;
 use crate::catalogue::QueueName;
 use crate::telemetry::{Counter, Gauge, counter, gauge, names};
 
-/// The time constant of the average utilization. Autoscalers need a trend with little delay.
+/// The time constant of the average utilization. It is short, because autoscalers need a trend with
+/// little delay.
 const AVERAGING_TIME: Duration = Duration::from_mins(1);
 const MICROS: u64 = 1_000_000;
 
@@ -38,7 +39,7 @@ pub struct Load {
     state: State,
 }
 
-/// The usage since `since`, and the totals up to then.
+/// The usage since `since`, and the totals up to that time.
 struct State {
     since: Instant,
     running: u32,
@@ -72,14 +73,15 @@ impl Load {
         }
     }
 
-    /// Returns the total time that calls have held slots, and the total time without a free slot.
+    /// Returns the total time for which calls have held slots, and the total time without a free
+    /// slot.
     #[must_use]
     pub fn totals(&self) -> (Duration, Duration) {
         (self.state.slot_time.total(), self.state.saturated_time.total())
     }
 
     /// Accounts for the time since the previous `record`, and begins a period with the given usage.
-    /// Must be called after every change of the usage, and periodically in between.
+    /// Must be called after every change to the usage, and periodically in between.
     pub fn record(&mut self, usage: SlotUsage, now: Instant) {
         let elapsed = self.state.advance(now);
         self.slot_seconds.increment(elapsed.slot_seconds);

@@ -22,7 +22,7 @@ pub const GAUGES: [Metric; 8] = [
     names::WORKER_QUEUE_PAUSED,
 ];
 
-/// The metrics of one queue. Those that every call updates are looked up once.
+/// The metrics of one queue. The metrics that every call updates are looked up once.
 pub struct QueueMetrics {
     queue: String,
     duration: Histogram,
@@ -83,7 +83,8 @@ impl QueueMetrics {
             .increment(1);
     }
 
-    /// Counts a step of an offer: `made`, `accepted`, `declined` or `lapsed`; `late` if it was answered after it had lapsed.
+    /// Counts a step of an offer: `made`, `accepted`, `declined` or `lapsed`, or `late` if the offer was answered after
+    /// it had lapsed.
     pub fn count_offer(&self, result: &str) {
         let result = (names::RESULT, result.to_owned());
         counter(&names::WORKER_OFFERS, &[(names::QUEUE, self.queue.clone()), result]).increment(1);

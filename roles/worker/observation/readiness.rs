@@ -10,7 +10,7 @@ use crate::admin::Readiness;
 /// The name of the queues' readiness component.
 const COMPONENT: &str = "queues";
 
-/// The state of every queue. The worker is ready if it serves at least one.
+/// The state of every queue. The worker is ready if it serves at least one queue.
 #[derive(Debug)]
 pub struct QueueReadiness {
     readiness: Readiness,
@@ -26,8 +26,7 @@ impl QueueReadiness {
         Self { readiness, queues: Mutex::default(), is_any_served: watch::Sender::new(false) }
     }
 
-    /// Sets the state of a queue. A queue that is not served is reported, but affects no other
-    /// queue.
+    /// Sets the state of a queue. A queue that is not served is reported, but does not affect other queues.
     pub fn set(&self, name: &str, state: Result<(), String>) {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         self.readiness.note(format!("queue {name}"), state.clone().err());
@@ -43,13 +42,14 @@ impl QueueReadiness {
         self.readiness.set(COMPONENT, state);
     }
 
-    /// Sets the reason why the reloaded version of a queue is not served although the previous version still is; `None` if the
-    /// queue has no such version.
+    /// Sets the reason why the reloaded version of a queue is not served although the previous version still is. `None`
+    /// means that the queue has no such version.
     pub fn note_reloaded(&self, name: &str, reason: Option<String>) {
         self.readiness.note(format!("reloaded queue {name}"), reason);
     }
 
-    /// Sets the user who has paused a queue; `None` if it is not paused. A paused queue does not affect the readiness.
+    /// Sets the user who has paused a queue, or `None` if it is not paused. A paused queue does not affect the
+    /// readiness.
     pub fn note_paused(&self, name: &str, by: Option<&str>) {
         let note = by.map(|by| format!("paused by {by}: fjord queue resume {name}"));
         self.readiness.note(format!("paused queue {name}"), note);
@@ -72,7 +72,7 @@ impl QueueReadiness {
         queues.iter().filter(|(_, state)| state.is_err()).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Waits until at least one queue is served. Cancel safe.
+    /// Waits until at least one queue is served. This method is cancel safe.
     pub async fn any_served(&self) {
         // The wait fails only if the sender is dropped, and `self` holds the sender.
         if self.is_any_served.subscribe().wait_for(|served| *served).await.is_err() {

@@ -23,7 +23,7 @@ pub struct QueueSnapshot {
     pub limit_configured: usize,
     /// Whether an operator has paused the queue.
     pub is_paused: bool,
-    /// The total time that calls have held slots since the start.
+    /// The total time for which calls have held slots since the start.
     pub slot_time: Duration,
     /// The total time without a free slot since the start.
     pub saturated_time: Duration,
@@ -31,7 +31,8 @@ pub struct QueueSnapshot {
     pub last_failure: Option<Outcome>,
 }
 
-/// Returns a function that creates reports from snapshots of all queues, for a worker of a pool.
+/// Returns a function that creates reports from snapshots of all queues. `pool` is the name of the
+/// worker's pool.
 pub fn source(
     pool: &str,
     queues: impl Fn() -> Vec<QueueSnapshot> + Send + Sync + 'static,

@@ -1,4 +1,4 @@
-//! The spans of a job: one for processing its message, one for calling its procedure.
+//! The spans of a job: one for processing its message, and one for calling its procedure.
 
 use crate::catalogue::{EndpointId, ProcedureName};
 use crate::envelope::Request;
@@ -54,7 +54,8 @@ pub fn procedure_call(
         ("db.stored_procedure.name", AttributeValue::Name(procedure.to_string())),
         ("fjord.outcome", AttributeValue::Constant(outcome.as_str())),
     ];
-    // An error raised by the procedure fails the database call, even if the client caused it.
+    // An error that the procedure raises counts as a failure of the database call, even if the
+    // client caused it.
     let is_success = matches!(outcome, Outcome::Ok | Outcome::NoRow | Outcome::SqlReturn);
     let error = (!is_success).then(|| outcome.as_str());
     SpanData { kind: SpanKind::Client, name: format!("EXECUTE {procedure}"), attributes, error }

@@ -67,7 +67,7 @@ impl WorkerProcess {
                 let (result, changed) = self.queues.change(&command, &answer);
                 answer.send_changed(result, changed).await;
             }
-            // The receiver of commands has executed it.
+            // The receiver of commands has already executed this command.
             ControlCommand::WeighQueues { .. } | ControlCommand::SetLogFilter { .. } => {
                 answer.send(Ok(Vec::new())).await;
             }
@@ -77,9 +77,8 @@ impl WorkerProcess {
 }
 
 impl WorkerProcess {
-    /// Stops serving the queues and endpoints that a rollout's configuration does not have. A
-    /// command that arrives late must not remove those that gateways still use after a later
-    /// reload.
+    /// Stops serving the queues and endpoints that a rollout's configuration does not have. A command that arrives
+    /// after a later reload must not remove queues and endpoints that gateways still use.
     fn finish_reload(&mut self, rollout: &str) -> ControlResult {
         let is_last = self.last_rollout.as_deref() == Some(rollout);
         if !is_last && self.queues.has_unconfigured() {
@@ -92,8 +91,8 @@ impl WorkerProcess {
     }
 }
 
-/// Compares the procedures in the new configuration with the databases. A queue that was not served before does not prevent a
-/// reload.
+/// Compares the procedures in the new configuration with those in the databases. A queue that was not served before
+/// does not prevent a reload.
 async fn verify(
     prepared: &PreparedWorker,
     unserved: &BTreeSet<String>,
@@ -107,7 +106,7 @@ async fn verify(
     split(prepared.databases.verify_once(&expected, deadline).await, unserved)
 }
 
-/// Separates the problems of queues that were not served before from the others.
+/// Separates the problems of queues that were not served before from all other problems.
 fn split(problems: BTreeMap<String, String>, unserved: &BTreeSet<String>) -> ControlResult {
     let (notes, faults): (Vec<_>, Vec<_>) =
         problems.into_iter().partition(|(queue, _)| unserved.contains(queue));

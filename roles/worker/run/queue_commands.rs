@@ -9,7 +9,8 @@ use crate::roles::worker::intake::queue::Queue;
 use super::queues::RunningQueues;
 
 impl RunningQueues {
-    /// Applies a command to those of its queues that this worker serves. Returns the result, and the names of these queues.
+    /// Applies a command to those of its queues that this worker serves. Returns the result, and the names of these
+    /// queues.
     pub(super) fn change(
         &self,
         command: &ControlCommand,
@@ -60,7 +61,7 @@ impl RunningQueues {
     }
 }
 
-/// Returns the state that commands can change, for the audit log.
+/// Returns the state of a queue that commands can change, for the audit log.
 fn state(queue: &Queue) -> String {
     let paused = if queue.snapshot().is_paused { ", paused" } else { "" };
     format!("limit {}{paused}", queue.limit())

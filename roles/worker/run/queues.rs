@@ -1,4 +1,4 @@
-//! The queues of a running worker: starts, changes and removes them.
+//! The queues of a running worker. This module starts, changes and removes them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -48,10 +48,10 @@ struct RunningQueue {
     versions: watch::Sender<Arc<QueueVersion>>,
     /// Triggered to leave the queue group.
     leave: Cancel,
-    /// Triggered when no more messages about the queue's jobs are to be received.
+    /// Triggered when the worker is no longer to receive messages about the queue's jobs.
     closed: Cancel,
     membership: JoinHandle<()>,
-    /// The endpoints that the configuration has; `None` if it no longer has the queue.
+    /// The queue's endpoints in the configuration, or `None` if the configuration no longer has the queue.
     configured: Option<BTreeSet<EndpointId>>,
 }
 
@@ -61,7 +61,7 @@ struct QueueChange {
     verification: Option<watch::Receiver<Verification>>,
 }
 
-/// The queues in a reloaded configuration, which must all serve their new versions.
+/// The queues in a reloaded configuration. All of them must serve their new versions.
 #[derive(Debug)]
 pub(super) struct Rollout {
     version: u64,
@@ -87,9 +87,9 @@ impl RunningQueues {
         }
     }
 
-    /// Serves the queues in a new configuration. Queues that exist keep their slots and jobs, and serve their previous
+    /// Serves the queues in a new configuration. Existing queues keep their slots and jobs, and serve their previous
     /// endpoints until the database has verified the new ones. With `keeps_removed`, queues and endpoints that the
-    /// configuration no longer has are still served. Does not wait: each queue subscribes in a task of its own.
+    /// configuration no longer has are still served. Does not wait: each queue subscribes in its own task.
     pub(super) fn apply(
         &mut self,
         prepared: Vec<PreparedQueue>,
@@ -194,7 +194,7 @@ impl RunningQueues {
         queue
     }
 
-    /// Returns whether there are queues or endpoints that the configuration does not have.
+    /// Returns whether the worker serves queues or endpoints that the configuration does not have.
     pub(super) fn has_unconfigured(&self) -> bool {
         self.queues.values().any(|running| {
             let configured = running.configured.as_ref();
@@ -245,14 +245,14 @@ impl RunningQueues {
         let answers_kept = config.messaging.transport.reconnect_time_max();
         let name = name.to_string();
         let _detached = self.executor.tasks.spawn_background(async move {
-            // Ends early if the worker stops: the task of the membership is aborted or has ended.
+            // The wait ends early if the worker stops, because the task of the membership is then aborted or has ended.
             let _ended = membership.await;
             drop(versions);
             while jobs.count_of(queue.subjects.index) > 0 {
                 sleep(JOBS_INTERVAL).await;
             }
             tracing::info!(queue = name, "a removed queue is no longer served");
-            // Until then, gateways can ask for answers that they have missed.
+            // During this time, gateways can ask for answers that they have missed.
             sleep(answers_kept).await;
             closed.cancel();
         });
@@ -265,8 +265,8 @@ impl RunningQueues {
 }
 
 impl Rollout {
-    /// Waits until every queue serves the new configuration, for up to `limit`. Returns the queues that do not, each with the
-    /// reason.
+    /// Waits for at most `limit` until every queue serves the new configuration. Returns the queues that do not, each
+    /// with the reason.
     pub(super) async fn finish(self, limit: Duration) -> BTreeMap<String, String> {
         let end = Instant::now() + limit;
         let mut problems = BTreeMap::new();
@@ -283,7 +283,7 @@ impl Rollout {
     }
 }
 
-/// Starts verifying the procedures of a queue; `None` if the queue needs no database.
+/// Starts verifying the procedures of a queue. Returns `None` if the queue needs no database.
 fn verification(
     queue: &PreparedQueue,
     databases: &Databases,

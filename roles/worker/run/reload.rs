@@ -11,12 +11,12 @@ use crate::start_check::{self, StartError};
 use super::queues::Rollout;
 use super::{WorkerProcess, log_connection_limits};
 
-/// How long a reload by signal waits for every queue to serve the new configuration, before it logs
-/// the queues that do not.
+/// The time for which a reload by signal waits for every queue to serve the new configuration. After that, it logs the
+/// queues that do not.
 const ROLLOUT_LIMIT: Duration = Duration::from_mins(1);
 
 impl WorkerProcess {
-    /// Reads the configuration and all files, as a reload does. Changes nothing.
+    /// Reads the configuration and all files in the same way as a reload, but changes nothing.
     pub(super) fn prepare_reload(
         &self,
         sources: &Sources,

@@ -155,7 +155,7 @@ pub(super) fn add_default(
     }
 }
 
-/// Validates a value from the catalogue by the same rules as one from a request.
+/// Validates a value from the catalogue by the rules that apply to a value from a request.
 fn read_value(parameter: &Parameter, raw: &RawValue) -> Result<ParameterValue<'static>, String> {
     let mut violations = Violations::default();
     let location = Location::Parameter(parameter);

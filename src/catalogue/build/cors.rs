@@ -46,7 +46,7 @@ pub(super) fn used_headers(
 ) -> UsedHeaders {
     let ResponseRules { headers, cache, .. } = response;
     let mut used = UsedHeaders::default();
-    // `tx` for a dry run, and `return=minimal` for any change.
+    // `Prefer` can contain `tx` for a dry run, and `return=minimal` for a method that changes something.
     if dry_run || !method.is_safe() {
         used.request.push("prefer");
         used.response.push("preference-applied");

@@ -1,5 +1,5 @@
-//! Validates `examples`: the endpoint must be able to return each answer, and must accept each request for which the example
-//! does not expect `invalid-request`.
+//! Validates `examples`. The endpoint must be able to return each answer. It must also accept each request, unless the
+//! example expects `invalid-request`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -46,7 +46,7 @@ pub(super) const RESERVED_HEADERS: [&str; 20] = [
 /// The parameters or columns of a definition, by name.
 type ParameterDefinitions = OrderedMembers<ObjectOnly<ParameterDefinition>>;
 
-/// Validates all parameters, and checks that the path and the parameters with `in: path` match.
+/// Validates all parameters. Checks that the path and the parameters with `in: path` match.
 pub(super) fn parameters(
     definitions: ParameterDefinitions,
     route: Option<&Route>,
@@ -82,7 +82,8 @@ fn has_body(method: &Method) -> bool {
     *method == Method::POST || *method == Method::PUT || *method == Method::PATCH
 }
 
-/// Checks that each `{name}` in the path is a parameter with `in: path`, and that each such parameter is in the path.
+/// Checks that each `{name}` in the path is a parameter with `in: path`, and that the path contains each such
+/// parameter.
 fn check_path(path: &str, parameters: &[Parameter], errors: &mut EndpointErrors<'_>) {
     let mut named = HashSet::new();
     for segment in route::segments(path) {

@@ -5,7 +5,8 @@ use crate::catalogue::endpoint::ResultKind;
 use crate::catalogue::error::EndpointErrors;
 use crate::catalogue::representation::{Representation, is_media_type};
 
-/// Media types that a `value` must not have: fjord's own errors use the first one, and multipart content needs several parts.
+/// The media types that a `value` must not have. fjord's own errors use the first one, and multipart content needs
+/// several parts.
 const RESERVED: [&str; 2] = ["application/problem+json", "multipart/"];
 
 /// Returns the representations of an answer. The default is JSON.

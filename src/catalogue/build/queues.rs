@@ -30,7 +30,8 @@ impl QueueKeys {
         }
     }
 
-    /// Returns the queues of an endpoint: by default, a single queue whose name is the endpoint's id.
+    /// Returns the queues of an endpoint. By default, the endpoint has a single queue whose name is
+    /// its id.
     pub(super) fn validate(
         self,
         handler: &str,
@@ -79,7 +80,7 @@ fn single(
     queue.or_else(|| QueueName::new(id?.as_str()).ok())
 }
 
-/// Reads `queues`, and collects the errors in all of its members.
+/// Reads `queues`, and collects the errors of all of its members.
 fn several(
     raw: &RawValue,
     default: Option<&ProcedureName>,
@@ -117,7 +118,7 @@ fn several(
     Some(queues)
 }
 
-/// Reads the weight of a queue, and its procedure if it has one of its own.
+/// Reads the weight of a queue and, if the queue has its own procedure, that procedure.
 fn member(
     key: &str,
     raw: &RawValue,

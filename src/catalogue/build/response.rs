@@ -130,7 +130,7 @@ fn cache(
     rules
 }
 
-/// Checks that a request can get the answer of another request's call, if the endpoint reuses answers.
+/// If the endpoint reuses answers, checks that one request may get the answer to another request's call.
 fn check_reuse(
     cache: CacheRules,
     execution: Execution,
@@ -164,8 +164,8 @@ fn check_reuse(
     }
 }
 
-/// Validates `cache_control`. If the endpoint has `cache.etag`, the default lets clients store the answer, because a client
-/// that stores nothing cannot ask whether the answer has changed.
+/// Validates `cache_control`. If the endpoint has `cache.etag`, the default lets clients store the answer. A client
+/// that stores nothing could not ask whether the answer has changed.
 fn cache_control(
     written: Option<String>,
     (cache, auth): (CacheRules, Option<&Auth>),

@@ -16,7 +16,7 @@ use crate::catalogue::returns::{ReturnColumn, Returns, SETS_MAX, VALUE};
 /// The maximum number of columns in a result set: SQL Server's limit for a SELECT.
 const COLUMNS_MAX: usize = 4096;
 
-/// Validates `returns`, whose shape follows from the result.
+/// Validates `returns`. Its shape depends on the result.
 pub(super) fn returns(
     written: Option<&RawValue>,
     (result, outputs): (ResultKind, &[String]),
@@ -45,7 +45,7 @@ pub(super) fn returns(
     }
 }
 
-/// Changes the names of declared outputs to their spelling in `outputs`, because the members of the answer have that spelling.
+/// Changes the names of declared outputs to their spelling in `outputs`. The members of the answer have that spelling.
 fn name_as_outputs(columns: &mut [ReturnColumn], outputs: &[String]) {
     for output in outputs {
         if columns.iter().any(|column| column.name == *output) {
@@ -57,7 +57,7 @@ fn name_as_outputs(columns: &mut [ReturnColumn], outputs: &[String]) {
     }
 }
 
-/// Checks that the columns contain the value, and that all other columns are outputs.
+/// Checks that the columns include the value, and that all other columns are outputs.
 fn check_value(
     columns: &[ReturnColumn],
     (result, outputs): (ResultKind, &[String]),
@@ -93,7 +93,7 @@ fn full(raw: &RawValue, declared: &[String], errors: &mut EndpointErrors<'_>) ->
         }
     }
     let (sets, mut outputs) = returns;
-    // Without a list, the answer contains all OUTPUT parameters.
+    // If `outputs` is empty, the answer contains all OUTPUT parameters.
     let is_declared = |column: &ReturnColumn| {
         declared.is_empty() || declared.iter().any(|one| eq_ignore_case(one, &column.name))
     };
@@ -163,8 +163,8 @@ fn column(
     } else if let Some(Err(SchemaError::Invalid(error))) =
         definition.schema.as_ref().map(JsonSchema::new)
     {
-        // A schema against which values cannot be validated still becomes part of the documentation, and `fjord check` warns
-        // about it.
+        // A schema that cannot be used to validate values still becomes part of the documentation, and `fjord check`
+        // warns about it.
         errors.add(format!("{key}.schema"), format!("expected a JSON Schema: {error}"));
     }
     let kind = definition.kind.or_else(|| {
@@ -180,7 +180,7 @@ fn column(
     })
 }
 
-/// Reads the members of an object, in their order.
+/// Reads the members of an object in their original order.
 fn members(
     raw: &RawValue,
     key: &str,

@@ -5,8 +5,8 @@ use crate::catalogue::parameter::{Parameter, ParameterSource, ParameterType};
 
 /// The names of the values that a worker sets itself.
 const RESERVED: [&str; 4] = ["request_id", "trace_id", "endpoint", "principal"];
-/// The maximum number of values for an endpoint. With their keys, they take about half of the 1 MB
-/// that a session context of SQL Server can hold.
+/// The maximum number of values for an endpoint. Together with their keys, the values take about
+/// half of the 1 MB that a session context of SQL Server can hold.
 const VALUES_MAX: usize = 64;
 /// The maximum length of a name in bytes. SQL Server's limit is 128 characters.
 const NAME_BYTES_MAX: usize = 128;

@@ -55,7 +55,7 @@ pub struct ExampleAnswerDefinition {
     pub body: Option<Box<RawValue>>,
 }
 
-/// Reads a value. The value `null` is different from an absent one.
+/// Reads a value. A value of `null` is different from an absent value.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
     Box::<RawValue>::deserialize(deserializer).map(Some)
 }

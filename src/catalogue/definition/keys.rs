@@ -13,8 +13,8 @@ use crate::spelling::closest;
 /// The error for an unknown key lists the known keys only if there are at most this many.
 const KEYS_LISTED_MAX: usize = 8;
 
-/// Returns the text of a JSON object without the members that `T` cannot deserialize, each of which is reported as an error.
-/// The members `parameters` and `columns` contain definitions of parameters.
+/// Returns the text of a JSON object without the members that `T` cannot deserialize. Each of these members is reported
+/// as an error. The members `parameters` and `columns` contain definitions of parameters.
 pub(in crate::catalogue) fn valid_keys<T: for<'de> Deserialize<'de>>(
     raw: &RawValue,
     prefix: &str,

@@ -1,4 +1,5 @@
-//! `returns` as catalogue files define it. Its shape depends on the endpoint's result, so it is read when the result is known.
+//! `returns` as catalogue files define it. It is read once the endpoint's result is known, because the shape of
+//! `returns` depends on the result.
 
 use schemars::JsonSchema;
 

@@ -10,13 +10,14 @@ use crate::catalogue::validate::decimal;
 
 /// The maximum number of differences that are collected.
 pub const DIFFERENCES_MAX: usize = 50;
-/// The number of characters after which a value in a difference is truncated.
+/// The number of characters after which a value in the description of a difference is truncated.
 const SHOWN_CHARACTERS_MAX: usize = 160;
 
 /// A difference between an expected and an actual value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// The place: `status`, the name of a header, or a JSON Pointer into the body, which is empty for the whole body.
+    /// The place: `status`, the name of a header, or a JSON Pointer into the body. The pointer is empty for the whole
+    /// body.
     pub place: String,
     /// The expected value.
     pub expected: String,
@@ -60,8 +61,8 @@ pub enum OtherMembers {
     Ignored,
 }
 
-/// Returns the differences, each with its JSON Pointer, up to `DIFFERENCES_MAX`. Numbers are compared by value; the order of
-/// members does not matter.
+/// Returns the differences, each with its JSON Pointer, up to `DIFFERENCES_MAX`. Numbers are compared by value. The
+/// order of members is ignored.
 #[must_use]
 pub fn differences(
     expected: &ExactJson,
@@ -164,8 +165,8 @@ pub fn member_pointer(pointer: &str, name: &str) -> String {
     format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 
-/// Returns an expected value that matches the actual one. Matchers that still match are kept, even in items whose position has
-/// changed, and members keep their order.
+/// Returns an expected value that matches the actual one. Matchers that still match are kept, even in items whose
+/// position has changed. Members keep their order.
 #[must_use]
 pub fn updated(expected: Option<&ExactJson>, actual: &ExactJson) -> ExactJson {
     if let Some(expected) = expected
@@ -175,7 +176,8 @@ pub fn updated(expected: Option<&ExactJson>, actual: &ExactJson) -> ExactJson {
     }
     match (expected, actual) {
         (_, ExactJson::Object(members)) => {
-            // An object with the member `$any` would be read as a matcher, so a matcher for any value replaces it.
+            // An object with the member `$any` would be read as a matcher. It is therefore replaced by a matcher for
+            // any value.
             if actual.member(ANY).is_some() {
                 return ExactJson::Object(vec![(ANY.into(), ExactJson::Text("json".into()))]);
             }

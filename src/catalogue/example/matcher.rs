@@ -1,4 +1,4 @@
-//! Matchers: in an expected answer, `{"$any": "uuid"}` matches any value of that type.
+//! Matchers: in an expected answer, `{"$any": "uuid"}` matches any value of the type `uuid`.
 
 use super::value_type::{has_type, sample};
 use crate::catalogue::exact_json::ExactJson;
@@ -30,7 +30,7 @@ const KINDS: [ParameterType; 12] = [
 /// A placeholder for a value that can differ from answer to answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Matcher<'a> {
-    /// The type of the value; `json` matches any value.
+    /// The type of the value. The type `json` matches any value.
     pub kind: ParameterType,
     /// Whether the matcher also matches `null`.
     nullable: bool,
@@ -45,7 +45,7 @@ impl<'a> Matcher<'a> {
         Self::read(value)?.ok()
     }
 
-    /// Reads a matcher; `None` if the value is not one.
+    /// Reads a matcher. Returns `None` if the value is not a matcher.
     pub(in crate::catalogue) fn read(value: &'a ExactJson) -> Option<Result<Self, String>> {
         let any = value.member(ANY)?;
         let ExactJson::Object(members) = value else { return None };

@@ -1,12 +1,12 @@
-//! Pairs the items of two versions of a list, so that unchanged items keep their form when others
-//! are added or removed.
+//! Pairs the items of two versions of a list, so that unchanged items keep their form when other
+//! items are added or removed.
 
-/// The maximum number of comparisons. In longer lists, the items between the common start and the
-/// common end are paired by position.
+/// The maximum number of comparisons. If lists need more, the items between the common start and
+/// the common end are paired by position.
 const COMPARISONS_MAX: usize = 1 << 16;
 
-/// Returns the positions of the paired items, in order: as many equal items as possible, and in
-/// each gap between them the other items, paired from the start of the gap.
+/// Returns the positions of the paired items, in order. As many equal items as possible are paired.
+/// In each gap between them, the other items are paired from the start of the gap.
 #[must_use]
 pub fn pairs(
     old: usize,
@@ -43,7 +43,7 @@ fn common(
         return Vec::new();
     }
     // For each pair of positions, the length of the longest common subsequence of the items from
-    // there on.
+    // these positions on.
     let width = columns + 1;
     let mut lengths = vec![0_usize; (rows + 1) * width];
     let at = |lengths: &[usize], row: usize, column: usize| {

@@ -1,4 +1,4 @@
-//! Tests for loading catalogues, with every kind of error.
+//! Tests the loading of catalogues, with every kind of error.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -25,7 +25,7 @@ fn check(endpoint: &str, words: &str) {
     assert!(found[0].starts_with("a.json: endpoint \"e\": ") && !found[0].contains('\n'));
 }
 
-/// Returns an endpoint with the required keys and `keys`.
+/// Returns an endpoint with the required keys and with `keys`.
 fn with(keys: &str) -> String {
     format!(r#"{{"route":"POST /e","procedure":"a.b","auth":"public",{keys}}}"#)
 }

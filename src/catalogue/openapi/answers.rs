@@ -8,7 +8,7 @@ use crate::catalogue::names::eq_ignore_case;
 use crate::catalogue::parameter::ParameterType;
 use crate::catalogue::returns::{ReturnColumn, Returns, VALUE};
 
-/// Returns the schema of the answer, or `None` if it has no body.
+/// Returns the schema of the answer, or `None` if the answer has no body.
 pub(super) fn schema(endpoint: &Endpoint) -> Option<Json> {
     let declared = match &endpoint.returns {
         Some(Returns::Columns(columns)) => Some(columns.as_slice()),
@@ -42,8 +42,8 @@ fn value(columns: Option<&[ReturnColumn]>) -> Json {
     value.map_or_else(|| json!({}), column)
 }
 
-/// Returns the schema of an object with these columns and outputs. A row has all of the declared columns. Further columns are
-/// allowed, so that a client still accepts the answer if the procedure returns more of them.
+/// Returns the schema of an object with these columns and outputs. A row has all of the declared columns. Further
+/// columns are allowed, so that a client still accepts the answer if the procedure returns additional columns.
 fn object(columns: Option<&[ReturnColumn]>, outputs: &[String]) -> Json {
     let Some(columns) = columns else { return json!({ "type": "object" }) };
     let mut properties: Map<String, Json> =

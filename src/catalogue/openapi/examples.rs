@@ -32,7 +32,7 @@ fn object(example: &Example, value: Json) -> Json {
     Json::Object(object)
 }
 
-/// Returns the examples of a parameter in the path, the query or a header, each value once.
+/// Returns the examples of a parameter in the path, the query or a header. Each value occurs only once.
 pub(super) fn of_parameter(endpoint: &Endpoint, parameter: &Parameter) -> Map<String, Json> {
     let mut values: Vec<Json> = Vec::new();
     let mut examples = Map::new();
@@ -52,7 +52,8 @@ pub(super) fn of_header(endpoint: &Endpoint, name: &'static str) -> Map<String, 
     values.map(|(one, value)| (one.name.to_string(), object(one, value.into()))).collect()
 }
 
-/// Returns a value, which an example may contain as a string, in the JSON type of its parameter; `None` for NULL.
+/// Converts a value, which an example may contain as a string, to the JSON type of its parameter. Returns `None` for
+/// NULL.
 fn typed(parameter: &Parameter, value: &ExactJson) -> Option<Json> {
     if parameter.kind == ParameterType::Json {
         return Some(value.to_value());
@@ -85,7 +86,7 @@ pub(super) fn add_answers(endpoint: &Endpoint, responses: &mut Map<String, Json>
         let Some((media_type, value)) = sample(endpoint, example, answer) else { continue };
         let status = answer.status.to_string();
         if answer.problem.is_some() {
-            // The reference to the shared response, which cannot have examples, is replaced.
+            // The reference to the shared response is replaced, because it cannot have examples.
             let response = responses.entry(status).or_insert_with(|| json!({}));
             if response.get("content").is_none() {
                 *response = super::problem_response();
@@ -106,8 +107,7 @@ fn add_answer(response: &mut Json, media_type: &str, example: &Example, value: J
     }
 }
 
-/// Returns the media type and a sample of an answer; `None` if the example does not determine a
-/// possible answer.
+/// Returns the media type and a sample of an answer, or `None` if the example does not determine a possible answer.
 fn sample<'a>(
     endpoint: &'a Endpoint,
     example: &Example,
@@ -123,7 +123,7 @@ fn sample<'a>(
     is_possible.then(|| (representation.media_type(), body.to_value()))
 }
 
-/// Returns the problem document with the members that the example gives.
+/// Returns the problem document with the members that the example contains.
 fn problem_document(slug: &str, answer: &ExampleAnswer) -> Json {
     let kind = PROBLEMS.into_iter().find(|kind| kind.definition().slug == slug);
     let kind = kind.unwrap_or(ProblemKind::ProcedureError(answer.status));

@@ -1,4 +1,4 @@
-//! The general part of the `OpenAPI` document, which the configuration sets.
+//! The general part of the `OpenAPI` document. It is set in the configuration.
 
 use std::collections::BTreeMap;
 

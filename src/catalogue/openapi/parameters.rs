@@ -10,8 +10,8 @@ use crate::catalogue::route::{self, Segment};
 /// The form of `Idempotency-Key`: bare, or a quoted string as in the IETF draft.
 const IDEMPOTENCY_KEY: &str = r#"^(?:[!#-\[\]-~]{1,128}|"[!#-\[\]-~]{1,128}")$"#;
 
-/// The form of `Prefer`: preferences, each with an optional value, separated by commas (RFC 7240). Unknown preferences are
-/// ignored.
+/// The form of `Prefer`: preferences separated by commas, each with an optional value (RFC 7240). Unknown preferences
+/// are ignored.
 const PREFER: &str = r#"^(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:=(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+|"[ !#-\[\]-~]*"))?(?:, ?[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:=(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+|"[ !#-\[\]-~]*"))?)*)?$"#;
 
 /// Returns the parameters of an operation. Path parameters take their names from `path`.

@@ -9,8 +9,8 @@ use regex_syntax::hir::{Class, ClassUnicode, ClassUnicodeRange, Hir, HirKind, Lo
 
 /// The maximum number of ranges in a class. Larger classes, such as `\w` with all letters of Unicode, are not translated.
 const RANGES_MAX: usize = 64;
-/// The last character that is one code unit in UTF-16. Without the flag `u`, `RegExp` reads each later character as two
-/// characters.
+/// The last character that consists of one code unit in UTF-16. Without the flag `u`, `RegExp` reads each later
+/// character as two characters.
 const LAST_CODE_UNIT: char = '\u{FFFF}';
 
 /// Returns a class that consists of these ranges of characters.
@@ -18,8 +18,8 @@ pub(super) fn class(ranges: &[(char, char)]) -> ClassUnicode {
     ClassUnicode::new(ranges.iter().map(|(start, end)| ClassUnicodeRange::new(*start, *end)))
 }
 
-/// Returns the ECMA 262 pattern for the texts that match the expression `rust` and consist only of `allowed` characters, or `None` if
-/// the expression cannot be translated. The pattern is anchored at both ends.
+/// Returns the ECMA 262 pattern for the texts that match the expression `rust` and consist only of `allowed`
+/// characters. Returns `None` if the expression cannot be translated. The pattern is anchored at both ends.
 pub(super) fn translate(rust: &str, allowed: &ClassUnicode) -> Option<String> {
     let hir = regex_syntax::parse(rust).ok()?;
     let mut others = String::new();
@@ -147,7 +147,7 @@ impl Printer<'_> {
         } else {
             self.atom(&repetition.sub)?;
         }
-        // Whether a repetition is greedy does not change which texts match.
+        // Whether a repetition is greedy does not affect which texts match.
         let written = match (repetition.min, repetition.max) {
             (0, None) => write!(self.out, "*"),
             (1, None) => write!(self.out, "+"),
@@ -195,7 +195,7 @@ fn write_class(mut class: ClassUnicode, out: &mut String) -> Option<()> {
     Some(())
 }
 
-/// Writes one character, escaped where the syntax requires it.
+/// Writes one character, and escapes it where the syntax requires this.
 fn write_char(c: char, is_in_class: bool, out: &mut String) -> Option<()> {
     let is_syntax = if is_in_class { r"\]^[-".contains(c) } else { r"\^$.*+?()[]{}|/".contains(c) };
     if is_syntax {
@@ -245,7 +245,7 @@ mod tests {
             ("", r"^[^\u0000]*(?:)[^\u0000]*$"),
         ] {
             let expected = (!ecma.is_empty()).then(|| ecma.to_owned());
-            // The digits of all scripts have too many ranges to be translated.
+            // The set of the digits of all scripts has too many ranges to be translated.
             assert_eq!(translated(rust), expected, "{rust}");
         }
     }

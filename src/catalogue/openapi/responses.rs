@@ -1,4 +1,5 @@
-//! Generates the parts of a response that the catalogue determines: its headers, and the answers to conditional requests.
+//! Generates the parts of a response that the catalogue determines: the headers, and the answers to conditional
+//! requests.
 
 use serde_json::{Map, Value as Json, json};
 
@@ -47,12 +48,12 @@ pub(super) fn headers(endpoint: &Endpoint) -> Map<String, Json> {
     headers
 }
 
-/// Returns whether the answers can have an `ETag`, so that GET and HEAD can be conditional.
+/// Returns whether the answers can have an `ETag`. If so, GET and HEAD requests can be conditional.
 fn has_etag(endpoint: &Endpoint) -> bool {
     endpoint.method.is_safe() && (endpoint.cache.etag || endpoint.has_header(ResponseHeader::ETag))
 }
 
-/// Returns whether the answers can have `Last-Modified`, so that GET and HEAD can be conditional.
+/// Returns whether the answers can have `Last-Modified`. If so, GET and HEAD requests can be conditional.
 fn has_date(endpoint: &Endpoint) -> bool {
     endpoint.method.is_safe() && endpoint.has_header(ResponseHeader::LastModified)
 }
@@ -122,8 +123,7 @@ mod tests {
     use crate::catalogue::load::fixture::catalogue;
     use crate::catalogue::openapi::{ApiInfo, document};
 
-    /// Returns, for the only endpoint, the names of the headers that a client can send, and the
-    /// responses.
+    /// Returns the names of the headers that a client can send to the only endpoint, and the endpoint's responses.
     fn described(endpoint: &str) -> (Vec<String>, Json) {
         let catalogue = catalogue(&format!(r#""a": {{{endpoint}, KEYS}}"#));
         let document = document(&[&*catalogue.endpoints()[0]], &ApiInfo::default());

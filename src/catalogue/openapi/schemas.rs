@@ -80,7 +80,7 @@ pub(super) fn value(parameter: &Parameter, nullable: bool) -> Json {
         set("maxLength", constraints.length_max.map(Json::from));
     }
     if parameter.kind == ParameterType::Binary {
-        // The length of the base64 text: four characters for every three bytes.
+        // The length of the base64 text, which has four characters for every three bytes.
         let encoded = |bytes: usize| Json::from(bytes.div_ceil(3).saturating_mul(4));
         set("minLength", constraints.length_min.map(encoded));
         set("maxLength", constraints.length_max.map(encoded));
@@ -130,7 +130,7 @@ fn description(parameter: &Parameter, note: Option<String>) -> Option<String> {
     let sentences: Vec<String> = parts.map(as_sentence).collect();
     match sentences.as_slice() {
         [] => None,
-        // A description without additions is not changed.
+        // A description to which nothing was added is left unchanged.
         [_] if parameter.description.is_some() => parameter.description.clone(),
         _ => Some(sentences.join(" ")),
     }

@@ -1,24 +1,24 @@
-//! The patterns of the texts that the gateway accepts, for types whose JSON Schema format accepts more, or
-//! that have no format.
+//! The patterns of the texts that the gateway accepts. They are needed for types without a JSON Schema format, and for
+//! types whose format accepts texts that the gateway refuses.
 
 use regex_syntax::hir::ClassUnicode;
 
 use super::pattern;
 use crate::catalogue::parameter::{Parameter, ParameterSource, ParameterType};
 
-/// The year is at least 0001. The format `date` also permits the year 0000.
+/// The pattern of a date. The year is at least 0001, but the format `date` also permits the year 0000.
 const DATE: &str = "^(?!0000)";
 const TIME: &str = r"^(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?$";
-/// A date and time without a leap second, and with an offset of at most 14 hours.
+/// The pattern of a date and time without a leap second, and with an offset of at most 14 hours.
 const DATETIME: &str = r"^(?!0000)[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt](?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?(?:[Zz]|[+-](?:(?:0[0-9]|1[0-3]):[0-5][0-9]|14:00))$";
-/// The value of a header neither starts nor ends with a space, because HTTP removes such spaces.
+/// The pattern of a header's value. The value neither starts nor ends with a space, because HTTP removes such spaces.
 const HEADER: &str = r"^(?:[!-~](?:[\u0009 -~]*[!-~])?)?$";
-/// A complete group of base64, and the last groups that encode one and two bytes (RFC 4648 §4).
+/// The patterns of a complete group of base64, and of the final groups that encode one and two bytes (RFC 4648 §4).
 const BASE64: [&str; 3] =
     ["[A-Za-z0-9+/]{4}", "[A-Za-z0-9+/][AQgw]==", "[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]="];
 /// The largest number of bytes that a pattern counts. Engines are slow with larger counts, or refuse them.
 const COUNTED_BYTES_MAX: usize = 3000;
-/// Excludes dot segments, which cannot be sent in a path.
+/// Excludes dot segments, which a path cannot contain.
 const NO_DOT_SEGMENT: &str = r"(?!\.{1,2}$)";
 
 /// The pattern of a text, and a note for readers about the rules that it does not express.

@@ -61,7 +61,7 @@ struct JsonChecker<'s> {
 impl JsonChecker<'_> {
     fn add(&mut self, pointer: &JsonPointer<'_>, detail: &'static str) {
         match self.fixed {
-            // Without the pointer, "given more than once" would mean the parameter.
+            // Without the pointer, the detail "given more than once" would refer to the parameter.
             Some(location) if pointer.depth() > 0 => {
                 self.violations.add(location, format!("{pointer}: {detail}"));
             }

@@ -46,7 +46,7 @@ fn parse_exponent(text: &str) -> Option<i64> {
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
-    // The exponent is clamped: the number remains very large or very small, and its exact value does not matter.
+    // The exponent is clamped. The number remains very large or very small, and its exact value does not matter.
     let magnitude = digits.parse().unwrap_or(i64::MAX / 4).min(i64::MAX / 4);
     Some(if negative { -magnitude } else { magnitude })
 }
@@ -119,8 +119,8 @@ pub fn compare(left: &str, right: &str) -> Option<Ordering> {
     })
 }
 
-/// Returns whether a number is an integer multiple of another one; the calculation is exact. Returns `None` if one of the texts
-/// is not a number, or has more digits than 128 bits can hold.
+/// Returns whether a number is an integer multiple of another number. The calculation is exact. Returns `None` if one
+/// of the texts is not a number, or has more digits than 128 bits can hold.
 #[must_use]
 pub fn is_multiple(number: &str, of: &str) -> Option<bool> {
     let ((number, exponent), (of, of_exponent)) = (scaled(split(number)?)?, scaled(split(of)?)?);
@@ -161,8 +161,9 @@ fn fits(whole: &str, fraction: &str) -> bool {
     usize::from(is_counted) * whole.len() + fraction.len() <= DECIMAL_DIGITS_MAX
 }
 
-/// Returns a decimal without an exponent and with all its digits. Returns `None` if the string is not a number, if its mantissa
-/// or the result has more than 38 digits, or if it is not 0 and its exponent is not between -38 and 38.
+/// Returns a decimal without an exponent and with all its digits. Returns `None` if the string is not a number, or if
+/// its mantissa or the result has more than 38 digits. Also returns `None` if the number is not 0 and its exponent is
+/// not between -38 and 38.
 #[must_use]
 pub fn without_exponent(text: &str) -> Option<Cow<'_, str>> {
     let parts = split(text)?;

@@ -29,8 +29,8 @@ pub(super) fn unescape(raw: &str) -> Option<Cow<'_, str>> {
 
 /// Reads the members of a JSON object into `values`, which has one element for each of `parameters`.
 ///
-/// Only parameters with this `source` can be members; if it is `None`, all of `parameters` can. An unknown, duplicate or
-/// invalid member is a violation.
+/// Only parameters with this `source` can be members. If `source` is `None`, all of `parameters` can be members. An
+/// unknown, duplicate or invalid member is a violation.
 pub fn read_object<'a>(
     text: &'a str,
     parameters: &[Parameter],

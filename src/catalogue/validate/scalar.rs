@@ -26,8 +26,8 @@ pub fn is_time(text: &str) -> bool {
     read_time(text).is_some_and(str::is_empty)
 }
 
-/// Returns an RFC 3339 date and time with `T` and `Z` in upper case, or `None` if the string is
-/// invalid, or its year in UTC is outside 0001 to 9999.
+/// Returns an RFC 3339 date and time with `T` and `Z` in upper case. Returns `None` if the string is invalid, or if its
+/// year in UTC is not between 0001 and 9999.
 #[must_use]
 pub fn datetime(text: &str) -> Option<Cow<'_, str>> {
     let rest = read_date(text)?;
@@ -51,7 +51,7 @@ pub fn datetime(text: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Borrowed(text))
 }
 
-/// Returns whether the year of a valid date and time is also from 0001 to 9999 in UTC.
+/// Returns whether the year of a valid date and time also lies between 0001 and 9999 in UTC.
 fn has_year_in_utc(text: &str, is_west: bool, minutes_of_offset: u32) -> bool {
     let minutes = || {
         let (hours, rest) = read_number(text.get(11..)?, 2)?;

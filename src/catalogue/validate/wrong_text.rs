@@ -20,7 +20,7 @@ pub(super) fn detail(
     }
     let reason = match parameter.kind {
         ParameterType::Int32 | ParameterType::Int64 => number_fault(text).or_else(|| {
-            // With an exponent, a text can be a whole number: 5.0e1.
+            // A text with an exponent can be a whole number, such as 5.0e1.
             let is_fraction = match text.split_once(['e', 'E']) {
                 Some((_, exponent)) => exponent.starts_with('-'),
                 None => text.contains('.'),
@@ -40,7 +40,7 @@ pub(super) fn detail(
     }
 }
 
-/// Returns the detail of the violation for an empty text, which is not a value of the parameter's type.
+/// Returns the detail of the violation for an empty text that is not a value of the parameter's type.
 pub(super) fn empty(parameter: &Parameter) -> String {
     let expected = expected(parameter.kind);
     let advice = match (parameter.required, &parameter.default) {

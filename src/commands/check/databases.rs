@@ -1,4 +1,4 @@
-//! Checks every database of a worker: whether it answers, and whether its procedures match the catalogue.
+//! Checks that every database of a worker answers and that its procedures match the catalogue.
 
 use std::sync::Arc;
 
@@ -13,8 +13,7 @@ use crate::procedures::databases::{self, DatabaseKey};
 use crate::procedures::{Backend, BackendError, ExpectedProcedure};
 use crate::telemetry::chain;
 
-/// Returns a check for each database, and a second check for a SQL Server database that has
-/// read-only queues.
+/// Returns a check for each database. A SQL Server database with read-only queues gets a second check.
 pub(super) fn checks(role: &CheckedRole) -> Vec<BoxFuture<'_, CheckResults>> {
     let databases = databases::configs(&role.config.procedures, &role.config.worker);
     databases

@@ -19,8 +19,8 @@ pub(super) struct CheckedRole {
 }
 
 impl CheckedRole {
-    /// Returns the endpoints of the role, each with one of its queues: for a gateway, all queues; for a worker, those that the
-    /// worker serves.
+    /// Returns the endpoints of the role, each paired with each of its queues. For a worker, only the queues that it
+    /// serves are included.
     pub(super) fn endpoints(&self) -> impl Iterator<Item = (&Endpoint, &EndpointQueue)> {
         let is_served = |(_, queue): &(&Endpoint, &EndpointQueue)| {
             self.role == Role::Gateway || self.config.worker.queue(&queue.name).is_some()
@@ -36,7 +36,7 @@ impl CheckedRole {
 #[derive(Debug, Default)]
 pub(super) struct CheckResults {
     pub(super) errors: Vec<String>,
-    /// Possible errors, and items that could not be checked.
+    /// Possible errors and items that could not be checked.
     pub(super) warnings: Vec<String>,
     /// The successful checks.
     pub(super) passed: Vec<String>,

@@ -1,8 +1,8 @@
-//! Warns about limits of endpoints on requests in flight that have no effect.
+//! Warns about `max_in_flight` values of endpoints that have no effect.
 
 use crate::catalogue::Catalogue;
 
-/// Returns a line for each endpoint whose limit is above that of the gateway.
+/// Returns a warning for each endpoint whose limit is higher than the gateway's limit.
 pub(super) fn warnings(catalogue: &Catalogue, per_caller_max: usize) -> Vec<String> {
     let above = catalogue.endpoints().iter().filter_map(|endpoint| {
         let found = endpoint.in_flight_per_caller_max.filter(|found| *found > per_caller_max)?;

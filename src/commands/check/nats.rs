@@ -21,7 +21,7 @@ use crate::messaging::nats::permission_check::{self, PermissionCheck, Permission
 use crate::telemetry::chain;
 use crate::units::format_duration;
 
-/// A subject of the NATS service API (ADR-32), to which every process subscribes if `messaging.service_api` is enabled.
+/// A subject of the NATS service API (ADR-32). Every process subscribes to it if `messaging.service_api` is enabled.
 const SERVICE_SUBJECT: &str = "$SRV.PING";
 
 /// Returns a check for each server.
@@ -37,7 +37,7 @@ async fn check(role: &CheckedRole, nats: &NatsConfig, server: &str) -> CheckResu
     let mut results = CheckResults::default();
     let name = role.role.as_str();
     let place = format!("{name}: NATS server {}", permission_check::display_name(server));
-    // No queue, worker or call has this name, so messages to it reach no process.
+    // No queue, worker or call has this name, so messages sent to it reach no process.
     let unused = uuid::Uuid::new_v4().simple().to_string();
     let Ok(check) = permission_check(role, &unused) else {
         results.errors.push(format!("{place}: messaging.prefix is too long for a subject"));
@@ -56,8 +56,8 @@ async fn check(role: &CheckedRole, nats: &NatsConfig, server: &str) -> CheckResu
     results
 }
 
-/// Returns the subjects of a role that can be tested safely. Joining a real queue is not tested, because a request might
-/// arrive and be lost.
+/// Returns the subjects of a role that can be tested safely. Joining a real queue is not tested, because the check
+/// could receive a real request and lose it.
 fn permission_check(role: &CheckedRole, unused: &str) -> Result<PermissionCheck, SubjectError> {
     let prefix = &role.config.messaging.prefix;
     let control = prefix.join(CONTROL_TOKEN)?;
@@ -115,7 +115,7 @@ fn evaluate(
     results: &mut CheckResults,
 ) {
     for refusal in &result.refused {
-        // The account might permit each queue by name, and therefore refuse the unused name.
+        // An account that permits each queue by name refuses the unused name.
         if is_of_queue(refusal, unused) {
             let text = "the account does not allow every queue; whether it allows the configured ones was not tested";
             results.warnings.push(format!("{place}: {text}"));
@@ -141,13 +141,14 @@ fn evaluate(
     }
 }
 
-/// Returns whether the server refused a subject that all workers of the queue `name` share.
+/// Returns whether the server refused a subject shared by all workers of the queue `name`.
 fn is_of_queue(refusal: &str, name: &str) -> bool {
     let mut tokens = ["q", "cancel", RESEND_TOKEN].into_iter();
     tokens.any(|token| refusal.contains(&format!(".{token}.{name}")))
 }
 
-/// Warns about timeouts that are too short for the round trip and will therefore be replaced with longer ones.
+/// Warns about timeouts that are too short for the measured round trip. The role replaces such timeouts with longer
+/// ones.
 fn check_timeouts(
     role: &CheckedRole,
     place: &str,

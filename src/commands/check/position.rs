@@ -8,8 +8,8 @@ use toml_edit::{ImDocument, Item, TableLike};
 
 use crate::catalogue::definition::json::{RawMembers, line_of};
 
-/// Returns the line of a key, counted from 1, or of the innermost table or object around a key that is missing. `endpoint` is
-/// the endpoint of a catalogue file.
+/// Returns the line of a key, counted from 1. If the key is missing, returns the line of the innermost table or object
+/// that should contain it. `endpoint` is the endpoint's id in a catalogue file.
 pub(super) fn line(path: &Path, endpoint: Option<&str>, key: &str) -> Option<usize> {
     let text = std::fs::read_to_string(path).ok()?;
     if path.extension().is_some_and(|extension| extension == "toml") {
@@ -30,7 +30,8 @@ pub(super) fn line(path: &Path, endpoint: Option<&str>, key: &str) -> Option<usi
     }
 }
 
-/// Returns the rest of a key after its first part, if that part is `name`. A part can contain dots, and can be in quotes.
+/// Removes the first part `name` from a key and returns the rest, or `None` if the key starts with another part. A part
+/// can be quoted and can contain dots.
 fn rest_after<'a>(key: &'a str, name: &str) -> Option<&'a str> {
     let quoted = format!("\"{name}\"");
     let rest = key.strip_prefix(quoted.as_str()).or_else(|| key.strip_prefix(name))?;
@@ -40,7 +41,7 @@ fn rest_after<'a>(key: &'a str, name: &str) -> Option<&'a str> {
     rest.strip_prefix('.')
 }
 
-/// Splits an index in brackets from the start of a key.
+/// Splits a bracketed index off the start of a key.
 fn index_of(key: &str) -> Option<(usize, &str)> {
     let (index, rest) = key.strip_prefix('[')?.split_once(']')?;
     Some((index.parse().ok()?, rest.strip_prefix('.').unwrap_or(rest)))

@@ -33,16 +33,16 @@ pub(super) enum Severity {
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct CheckFinding {
     severity: Severity,
-    /// The finding's line in the text format.
+    /// The line that the text format prints.
     text: String,
-    /// The file, variable or flag with the error.
+    /// The file, variable or flag that contains the error.
     source: Option<String>,
     endpoint: Option<String>,
     key: Option<String>,
     message: String,
-    /// The position in the source, if it does not follow from the key.
+    /// The position in the source. `None` if it must be determined from the key or is unknown.
     position: Option<TextPosition>,
-    /// The roles that have this finding; empty if the finding does not depend on the role.
+    /// The roles to which the finding applies. Empty if the finding does not depend on the role.
     roles: Vec<&'static str>,
 }
 
@@ -52,8 +52,8 @@ impl CheckReport {
         Self { directory: directory.to_owned(), roles: roles.to_vec(), findings, passed }
     }
 
-    /// Adds an error or a warning about the configuration or the catalogue. The roles share most layers, so they have many
-    /// findings in common.
+    /// Adds an error or a warning about the configuration or the catalogue. The roles share most layers, so many
+    /// findings apply to both.
     pub(super) fn add(
         &mut self,
         severity: Severity,
@@ -131,7 +131,7 @@ impl CheckReport {
         self.roles.iter().map(|role| role.as_str()).collect()
     }
 
-    /// Writes errors and warnings to stderr, and the roles that were checked to stdout.
+    /// Writes errors and warnings to stderr, and the names of the checked roles to stdout.
     pub(super) fn write_text(&self, output: &mut Output<impl Write, impl Write>) -> io::Result<()> {
         for (severity, label) in [(Severity::Warning, "warning"), (Severity::Error, "error")] {
             let found = self.findings.iter().filter(|finding| finding.severity == severity);
@@ -216,7 +216,7 @@ mod tests {
             let finding = report.to_json()["findings"][0].clone();
             (finding["line"].as_u64(), finding["column"].as_u64())
         };
-        // The message is about another file.
+        // The message contains a position in another file.
         let other = "jwks.json: not JSON: expected value at line 12 column 1";
         let error = ConfigError::at_key(&file, "auth.jwt.staff.keys", other);
         assert_eq!(finding(error), (Some(4), None));

@@ -1,4 +1,4 @@
-//! Compares the `returns` of endpoints with the database's description of the answers.
+//! Compares the `returns` of endpoints with the database's descriptions of the procedures' results.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::catalogue::{
 use crate::commands::result_descriptions::{self, DescribeError};
 use crate::procedures::{Backend, ColumnDescription, ResultDescription};
 
-/// The maximum number of columns or endpoints that a line names.
+/// The maximum number of columns or endpoints named in one line.
 const NAMES_MAX: usize = 16;
 
 /// Returns a line for each difference. Differences are warnings, because `returns` affects only the
@@ -22,7 +22,7 @@ pub(super) async fn differences(
     backend: &Arc<dyn Backend>,
     deadline: Instant,
 ) -> Vec<String> {
-    // The database does not describe the content of JSON text.
+    // The database does not describe the contents of JSON text.
     let is_compared =
         |endpoint: &Endpoint| endpoint.returns.is_some() && endpoint.result != ResultKind::Json;
     let (endpoints, procedures): (Vec<(&Endpoint, &EndpointQueue)>, Vec<ProcedureName>) = endpoints
@@ -54,7 +54,7 @@ pub(super) async fn differences(
     lines
 }
 
-/// Returns one line for all endpoints whose procedures the database did not describe in time.
+/// Returns one line that names all endpoints whose procedures the database did not describe in time.
 fn without_answer(unanswered: &[(String, String)]) -> Option<String> {
     let (first, reason) = unanswered.first()?;
     if unanswered.len() == 1 {
@@ -84,7 +84,7 @@ fn compare(endpoint: &Endpoint, described: &ResultDescription) -> Vec<String> {
             if endpoint.result == ResultKind::Value {
                 comparison.value(&columns, set);
             } else if !set.is_empty() || endpoint.outputs.is_empty() {
-                // A procedure without a result set can answer with its outputs alone.
+                // A procedure without a result set can answer with its OUTPUT parameters alone.
                 comparison.columns("returns", &columns, set);
             }
         }
@@ -105,7 +105,7 @@ struct ReturnsComparison<'a> {
 }
 
 impl<'a> ReturnsComparison<'a> {
-    /// Returns the described result sets, or records why there are none.
+    /// Returns the described result sets. If there are none, records the reason.
     fn sets(&mut self) -> Option<&'a [Vec<ColumnDescription>]> {
         match &self.described.sets {
             Ok(sets) => Some(sets),
@@ -116,8 +116,7 @@ impl<'a> ReturnsComparison<'a> {
         }
     }
 
-    /// Compares result sets. Sets that the database does not describe are not compared: SQL Server describes only the
-    /// first one.
+    /// Compares result sets. SQL Server describes only the first one, so the others are not compared.
     fn all_sets(&mut self, key: &str, declared: &[Vec<ReturnColumn>]) {
         let Some(described) = self.sets() else { return };
         if described.is_empty() && !declared.is_empty() {
@@ -173,7 +172,7 @@ impl<'a> ReturnsComparison<'a> {
         }
     }
 
-    /// Compares the first column of the first row, which can have any name.
+    /// Compares the first column of the first row, whatever its name.
     fn value(&mut self, declared: &[&ReturnColumn], described: &[ColumnDescription]) {
         let value = declared.iter().find(|column| column.name == VALUE);
         match (value, described.first()) {

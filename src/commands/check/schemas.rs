@@ -1,9 +1,9 @@
-//! Warns about JSON Schemas in `returns` against which values cannot be validated.
+//! Warns about JSON Schemas in `returns` that cannot be used to validate values.
 
 use crate::catalogue::Catalogue;
 use crate::catalogue::json_schema::JsonSchema;
 
-/// Returns a line for each schema that only the `OpenAPI` document uses.
+/// Returns a line for each schema that is used only in the `OpenAPI` document.
 pub(super) fn warnings(catalogue: &Catalogue) -> Vec<String> {
     let mut lines = Vec::new();
     for endpoint in catalogue.endpoints() {

@@ -1,4 +1,4 @@
-//! Finds out which processes a fleet has, and whether there may be others.
+//! Discovers the processes of a fleet, and the reasons why there may be others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -12,7 +12,7 @@ use crate::config::Sources;
 use crate::fleet;
 use crate::fleet::query::{self, QueryLimits};
 
-/// The longest wait for the reports that identify the members.
+/// The maximum time to wait for the reports that identify the members.
 const GATHER_LIMIT: Duration = Duration::from_secs(3);
 /// How many times processes that have just connected are queried again. Each query waits until no reply has arrived for half a
 /// second, and a process replies as soon as it has subscribed, right after it has connected.
@@ -22,7 +22,7 @@ impl<'a> ControlledFleet<'a> {
     /// Asks all processes to identify themselves.
     ///
     /// # Errors
-    /// A message if none replies.
+    /// Returns a message if no process replies.
     pub(in crate::commands) async fn discover(
         connection: &'a NatsConnection,
         sources: &Sources,
@@ -63,8 +63,8 @@ impl<'a> ControlledFleet<'a> {
         Ok(Self { connection, by, timeout, members, unconcerned, gaps })
     }
 
-    /// Records that processes may be missing if a command concerns both roles, and no process of one of the roles is known: a
-    /// part of the fleet may be separated from this NATS server.
+    /// Records that processes may be missing if a command applies to both roles and no process of one role is known. A
+    /// part of the fleet may be disconnected from this NATS server.
     pub(in crate::commands) fn require_both_roles(&mut self) {
         for role in Role::ALL {
             if !self.members.values().any(|member| member.role == role.as_str()) {
@@ -77,7 +77,7 @@ impl<'a> ControlledFleet<'a> {
         }
     }
 
-    /// Adds to an error why there may be other processes.
+    /// Appends to an error the reasons why there may be other processes.
     pub(super) fn with_gaps(&self, mut error: String) -> String {
         for gap in &self.gaps {
             write!(error, "; {gap}").ok();

@@ -1,4 +1,4 @@
-//! A process in a fleet to which commands are sent.
+//! A process of the fleet that can receive commands.
 
 use std::collections::BTreeSet;
 
@@ -13,26 +13,27 @@ pub(super) struct Member {
     pub(super) id: String,
     pub(super) host: String,
     pub(super) version: String,
-    /// The last command that the process has replied to.
+    /// The last command to which the process has replied.
     pub(super) replied_to: Option<&'static str>,
-    /// The reasons why the last command failed. A missing reply is a reason, too.
+    /// The reasons why the last command failed. A missing reply is also a reason.
     pub(super) faults: Vec<String>,
     pub(super) notes: Vec<String>,
     /// The queues to which the process has applied the last command.
     pub(super) changed: Vec<String>,
-    /// Whether the process does not count: it is not known to be a target, or it serves none of the command's queues.
+    /// Whether the process is not counted, because it is not known to be a target or serves none of the command's
+    /// queues.
     #[serde(skip)]
     pub(super) is_unconcerned: bool,
-    /// Whether the servers list the process, but it has not sent a report. Its host name is then unknown.
+    /// Whether the NATS servers list the process although it has sent no report. Its host name is then unknown.
     #[serde(skip)]
     pub(super) hangs: bool,
-    /// The queues of the process; `None` if its report does not list them, or if it has not sent one.
+    /// The queues of the process. `None` if the process has sent no report or its report does not list them.
     #[serde(skip)]
     pub(super) queues: Option<BTreeSet<String>>,
 }
 
 impl Member {
-    /// Returns whether a command concerns the process, as far as is known.
+    /// Returns whether a command applies to the process, as far as is known.
     pub(super) fn must_execute(&self, to: &CommandTarget, command: &ControlCommand) -> bool {
         let serves = |served: &BTreeSet<String>| {
             command.queues().is_empty() || command.queues().iter().any(|name| served.contains(name))

@@ -1,4 +1,4 @@
-//! A child process of `fjord dev`, whose output is passed on line by line.
+//! A child process of `fjord dev`. Its output is forwarded line by line.
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,14 +17,14 @@ use tokio::time::timeout;
 use crate::commands::process_guard::ProcessGuard;
 use crate::lifecycle::Tasks;
 
-/// The maximum length of a line in bytes. The rest of a longer line counts as another line.
+/// The maximum length of a line in bytes. A longer line is split.
 const LINE_BYTES_MAX: u64 = 64 * 1024;
-/// The number of recent lines that are kept, to explain why a process has exited.
+/// The number of recent lines that are kept to explain why a process has exited.
 const LAST_LINES_MAX: usize = 20;
-/// The longest wait for the rest of the output of a process that has exited.
+/// The maximum time to wait for the remaining output of a process that has exited.
 const OUTPUT_LIMIT: Duration = Duration::from_millis(500);
 
-/// A line that a child process has printed.
+/// A line printed by a child process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct OutputLine {
     /// The name of the process.
@@ -33,10 +33,10 @@ pub(super) struct OutputLine {
     pub(super) text: String,
 }
 
-/// The resources that all child processes share.
+/// The resources shared by all child processes.
 #[derive(Clone, Debug)]
 pub(super) struct ChildContext {
-    /// Receives the lines that the processes print.
+    /// Sends the lines printed by the processes. The console receives them.
     pub(super) lines: Sender<OutputLine>,
     /// Kills the processes if this process is killed.
     pub(super) guard: ProcessGuard,
@@ -46,7 +46,7 @@ pub(super) struct ChildContext {
 #[derive(Debug)]
 pub(super) struct ChildProcess {
     name: &'static str,
-    /// The process id, until the guard has forgotten it.
+    /// The process id. `None` after it has been removed from the guard's list.
     watched: Option<u32>,
     guard: ProcessGuard,
     child: Child,
@@ -55,10 +55,10 @@ pub(super) struct ChildProcess {
 }
 
 impl ChildProcess {
-    /// Starts a command. While nobody receives its lines, the process waits.
+    /// Starts a command. The process blocks if the receiver does not take the lines.
     ///
     /// # Errors
-    /// The operating system's error.
+    /// Returns the operating system's error.
     pub(super) fn start(
         name: &'static str,
         mut command: Command,
@@ -68,8 +68,8 @@ impl ChildProcess {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // Ctrl-C reaches the whole process group of the terminal. The processes must stop in
-            // order.
+            // Ctrl-C signals the whole process group of the terminal, but the processes must stop
+            // in a defined order.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
@@ -101,7 +101,7 @@ impl ChildProcess {
     /// Waits until the process has exited. Cancel safe.
     ///
     /// # Errors
-    /// The operating system's error.
+    /// Returns the operating system's error.
     pub(super) async fn wait(&mut self) -> io::Result<ExitStatus> {
         let status = self.child.wait().await?;
         if let Some(id) = self.watched.take() {
@@ -113,7 +113,7 @@ impl ChildProcess {
     /// Sends a signal, unless the process has exited.
     ///
     /// # Errors
-    /// The operating system's error.
+    /// Returns the operating system's error.
     pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
         let id = self.child.id().and_then(|id| i32::try_from(id).ok());
         match id {
@@ -125,7 +125,7 @@ impl ChildProcess {
     /// Stops the process with SIGTERM, or with SIGKILL after `limit`.
     ///
     /// # Errors
-    /// The operating system's error.
+    /// Returns the operating system's error.
     pub(super) async fn stop(&mut self, limit: Duration) -> io::Result<()> {
         self.signal(Signal::SIGTERM)?;
         if timeout(limit, self.wait()).await.is_err() {
@@ -135,10 +135,10 @@ impl ChildProcess {
         Ok(())
     }
 
-    /// Returns the last lines of a process that has exited.
+    /// Returns the last lines printed by a process that has exited.
     pub(super) async fn last_lines(&mut self) -> Vec<OutputLine> {
         for reader in self.readers.drain(..) {
-            // A grandchild that still holds the pipe would delay the end of the output.
+            // A grandchild that still holds the pipe open would delay the end of the output.
             timeout(OUTPUT_LIMIT, reader).await.ok();
         }
         let lines = self.last_lines.lock().unwrap_or_else(PoisonError::into_inner);
@@ -169,7 +169,7 @@ async fn read_lines(
             }
             kept.push_back(line.clone());
         }
-        // Without a receiver, the output is still read, so that the process can write its last
+        // If there is no receiver, the output is still read, so that the process can print its last
         // lines and exit.
         lines.send(line).await.ok();
     }

@@ -1,4 +1,4 @@
-//! The terminal of `fjord dev`: its own messages, and the lines of its child processes.
+//! The terminal output of `fjord dev`: its own messages and the lines of its child processes.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -14,18 +14,18 @@ use crate::commands::process_guard::ProcessGuard;
 
 /// The name of the process that runs the NATS server.
 pub(super) const NATS_SERVER: &str = "nats-server";
-/// The maximum number of lines that are waiting to be printed. While the terminal is paused,
-/// processes wait before they print further lines.
+/// The maximum number of lines waiting to be printed. While the terminal is paused, the processes
+/// block once this number is reached.
 const LINES_MAX: usize = 1_024;
-/// The target of access lines.
+/// The target of the lines in the access log.
 const ACCESS: &str = "fjord::access";
-/// The mark in a line of the NATS server's log about a client connection.
+/// The text that marks a log line of the NATS server as being about a client connection.
 const CLIENT: &str = " - cid:";
-/// The message of a role that is no longer ready, or not yet.
+/// The message that a role logs when it is not ready.
 const NOT_READY: &str = "not ready";
-/// The message of a role that has become ready again.
+/// The message that a role logs when it becomes ready again.
 const READY_AGAIN: &str = "ready again";
-/// The fields of a log line that are not printed after its message.
+/// The fields of a log line that are not printed after the message.
 const HIDDEN: [&str; 5] = ["timestamp", "level", "message", "target", "trace_id"];
 
 /// Prints messages and the lines of child processes.
@@ -33,8 +33,8 @@ pub(super) struct Console<'a, O, E> {
     output: &'a mut Output<O, E>,
     lines: Receiver<OutputLine>,
     context: ChildContext,
-    /// The processes that have become ready. From then on, a change in their readiness is a
-    /// problem.
+    /// The processes that have become ready. If such a process logs a change in its readiness, the
+    /// change is a problem and is printed.
     settled: BTreeSet<&'static str>,
 }
 
@@ -46,7 +46,7 @@ impl<'a, O: Write, E: Write> Console<'a, O, E> {
         Self { output, lines, context, settled: BTreeSet::new() }
     }
 
-    /// Returns the context for child processes whose lines are printed here.
+    /// Returns the context for child processes whose lines this console prints.
     pub(super) fn context(&self) -> ChildContext {
         self.context.clone()
     }
@@ -54,16 +54,16 @@ impl<'a, O: Write, E: Write> Console<'a, O, E> {
     /// Prints a message.
     ///
     /// # Errors
-    /// An I/O error if the output cannot be written.
+    /// Returns an I/O error if the output cannot be written.
     pub(super) fn say(&mut self, message: &str) -> io::Result<()> {
         writeln!(self.output.out, "{message}")?;
         self.output.out.flush()
     }
 
-    /// Prints errors, each on a line of its own.
+    /// Prints each error on its own line.
     ///
     /// # Errors
-    /// An I/O error if the output cannot be written.
+    /// Returns an I/O error if the output cannot be written.
     pub(super) fn errors(&mut self, errors: &[String]) -> io::Result<()> {
         crate::commands::print_lines(&mut self.output.err, "error", errors)
     }
@@ -71,7 +71,7 @@ impl<'a, O: Write, E: Write> Console<'a, O, E> {
     /// Prints the next line of a child process. Cancel safe.
     ///
     /// # Errors
-    /// An I/O error if the output cannot be written.
+    /// Returns an I/O error if the output cannot be written.
     pub(super) async fn print_next(&mut self) -> io::Result<()> {
         // The channel cannot be closed, because `context` has a sender.
         match self.lines.recv().await {
@@ -83,7 +83,7 @@ impl<'a, O: Write, E: Write> Console<'a, O, E> {
     /// Prints the lines of child processes that have already been read.
     ///
     /// # Errors
-    /// An I/O error if the output cannot be written.
+    /// Returns an I/O error if the output cannot be written.
     pub(super) fn print_pending(&mut self) -> io::Result<()> {
         // A process can print lines faster than the terminal shows them.
         for _ in 0..LINES_MAX {
@@ -93,10 +93,11 @@ impl<'a, O: Write, E: Write> Console<'a, O, E> {
         Ok(())
     }
 
-    /// Sets whether a process has become ready. From then on, changes of its readiness are printed.
+    /// Sets whether a process has become ready. If it has, subsequent changes to its readiness are
+    /// printed.
     ///
     /// # Errors
-    /// An I/O error if the output cannot be written.
+    /// Returns an I/O error if the output cannot be written.
     pub(super) fn set_settled(
         &mut self,
         process: &'static str,
@@ -118,20 +119,20 @@ impl<'a, O: Write, E: Write> Console<'a, O, E> {
         }
     }
 
-    /// Waits for `work`, and prints the lines of child processes in the meantime. The end of `work`
-    /// is noticed, however many lines there are.
+    /// Waits for `work` and prints the lines of child processes in the meantime. A flood of lines
+    /// does not delay the detection that `work` has finished.
     ///
     /// # Errors
-    /// An I/O error if the output cannot be written.
+    /// Returns an I/O error if the output cannot be written.
     pub(super) async fn during<T>(&mut self, work: impl Future<Output = T>) -> io::Result<T> {
         let mut work = pin!(work);
         loop {
-            // The selection is not biased: if both branches are ready, each is taken with the same
-            // probability.
+            // The selection is not biased. If both branches are ready, each has the same chance of
+            // being chosen.
             tokio::select! {
                 printed = self.print_next() => printed?,
                 value = &mut work => {
-                    // The lines that a process printed are shown before the consequences of its
+                    // The lines that a process printed must appear before the consequences of its
                     // exit.
                     self.print_pending()?;
                     return Ok(value);
@@ -141,13 +142,13 @@ impl<'a, O: Write, E: Write> Console<'a, O, E> {
     }
 }
 
-/// Returns the text to print for a line, or `None` to hide it. A role's messages at level `info`
-/// are hidden, and so are its readiness messages until it is settled, because this command reports
-/// both itself.
+/// Returns the text to print for a line, or `None` if the line is hidden. A role's `info` messages
+/// are hidden. Its readiness messages are hidden until the role has settled. This command reports
+/// both in its own messages.
 fn displayed_text(line: &OutputLine, is_settled: bool) -> Option<String> {
     if line.process == NATS_SERVER {
         let is_error = ["[ERR]", "[FTL]"].iter().any(|mark| line.text.contains(mark));
-        // The errors of one client connection: each client reports them itself.
+        // Errors on a single client connection are hidden, because the client reports them.
         let is_of_client = line.text.contains(CLIENT);
         return (is_error && !is_of_client).then(|| format(line));
     }
@@ -161,7 +162,7 @@ fn displayed_text(line: &OutputLine, is_settled: bool) -> Option<String> {
     (!is_hidden).then(|| format(line))
 }
 
-/// Formats a line for a person.
+/// Formats a line for human readers.
 pub(super) fn format(line: &OutputLine) -> String {
     let process = line.process;
     let Some(fields) = fields(&line.text) else { return format!("{process}: {}", line.text) };

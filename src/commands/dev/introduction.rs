@@ -1,4 +1,5 @@
-//! The text that `fjord dev` prints when everything is ready: the addresses, and commands to try.
+//! The text that `fjord dev` prints when everything is ready. It contains the addresses and
+//! commands to try.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +9,7 @@ use super::plan::{DevPlan, RunFiles, TokenFiles};
 use super::samples::{CurlOptions, curl_commands};
 use crate::commands::shell::{quoted, quoted_path};
 
-/// The file with the environment variables for other commands.
+/// The file that sets the environment variables for other commands.
 const ENVIRONMENT: &str = "env";
 
 /// Returns the text.
@@ -60,7 +61,7 @@ pub(super) fn text(plan: &DevPlan, files: &RunFiles<'_>, environment: &Path) -> 
     lines.join("\n")
 }
 
-/// Returns the line about the documentation: its URL, and the endpoints that it shows.
+/// Returns the line about the documentation, with its URL and the endpoints that it covers.
 fn documentation(plan: &DevPlan, url: &str) -> String {
     match plan.documentation {
         DocumentationAccess::Off => String::new(),
@@ -71,7 +72,7 @@ fn documentation(plan: &DevPlan, url: &str) -> String {
     }
 }
 
-/// Returns the command that runs the examples in the catalogue through the gateway.
+/// Returns the command that runs the examples in the catalogue against the gateway.
 fn test_command(plan: &DevPlan, options: &CurlOptions<'_>) -> String {
     let (directory, ca) = (quoted_path(plan.worker.directory()), quoted_path(options.ca));
     let token = plan.tokens.first().map(|one| format!(" --token-file {}", quoted_path(&one.token)));
@@ -82,11 +83,11 @@ fn test_command(plan: &DevPlan, options: &CurlOptions<'_>) -> String {
     format!("fjord test --config {directory} --url {} --ca {ca}{token}{client}", options.url)
 }
 
-/// Writes a shell script that sets the environment variables with which other commands use this
-/// run. Returns the file.
+/// Writes a shell script that sets the environment variables that other commands need to connect to
+/// the processes of this run. Returns the path of the script.
 ///
 /// # Errors
-/// The operating system's error.
+/// Returns the operating system's error.
 pub(super) fn write_environment(plan: &DevPlan, files: &RunFiles<'_>) -> std::io::Result<PathBuf> {
     let certificates = files.certificates;
     let directory = std::path::absolute(plan.worker.directory())?;

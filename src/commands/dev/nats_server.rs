@@ -1,4 +1,4 @@
-//! The NATS server that `fjord dev` starts.
+//! The NATS server started by `fjord dev`.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -10,9 +10,9 @@ use tokio::time::timeout;
 
 use crate::tls::ThrowawayCertificates;
 
-/// The environment variable with the path of the executable.
+/// The environment variable that contains the path of the executable.
 const VARIABLE: &str = "FJORD_NATS_SERVER";
-/// The oldest version with the features that fjord uses.
+/// The oldest version that has the features that fjord uses.
 const VERSION_MIN: (u32, u32) = (2, 10);
 /// The time limit for `nats-server --version`.
 const VERSION_LIMIT: Duration = Duration::from_secs(5);
@@ -22,10 +22,10 @@ const HINT: &str = "get nats-server 2.10 or newer from https://github.com/nats-i
 /// The configuration file in the run directory.
 const CONFIGURATION: &str = "nats-server.conf";
 
-/// Returns the executable in `FJORD_NATS_SERVER`, or the one on the `PATH`, after checking its version.
+/// Returns the executable named by `FJORD_NATS_SERVER`, or the one on the `PATH`, after checking its version.
 ///
 /// # Errors
-/// A message that says where to get one.
+/// Returns a message that says where to get the executable.
 pub(super) async fn find(environment: &[(OsString, OsString)]) -> Result<PathBuf, String> {
     let chosen = environment.iter().find(|(name, _)| name == VARIABLE);
     let path = chosen.map_or_else(|| PathBuf::from("nats-server"), |(_, path)| path.into());
@@ -60,11 +60,11 @@ fn is_supported(printed: &str) -> bool {
     matches!((numbers.next(), numbers.next()), (Some(major), Some(minor)) if (major, minor) >= VERSION_MIN)
 }
 
-/// Returns the command that starts a server on 127.0.0.1. Clients need a certificate of the throw-away authority, so that
-/// other users of this machine cannot connect. Writes the server's configuration file.
+/// Returns the command that starts a server on 127.0.0.1, and writes the server's configuration file. Clients need a
+/// certificate from the throw-away authority, so that other users of this machine cannot connect.
 ///
 /// # Errors
-/// A message that names the file that cannot be written.
+/// Returns a message that names the file that could not be written.
 pub(super) fn command(
     executable: &Path,
     directory: &Path,
@@ -92,7 +92,7 @@ fn configuration(directory: &Path, certificates: &ThrowawayCertificates, port: u
     )
 }
 
-/// Returns whether the server listens. It then writes a file with its ports.
+/// Returns whether the server is listening. Once the server is listening, it writes a file that contains its ports.
 pub(super) fn is_listening(directory: &Path) -> bool {
     let entries = std::fs::read_dir(directory).into_iter().flatten();
     entries.flatten().any(|entry| entry.path().extension().is_some_and(|end| end == "ports"))

@@ -1,5 +1,5 @@
-//! The configuration of a run: the directory's configuration, with settings that replace addresses,
-//! certificates and keys.
+//! The configuration of a run: the configuration in the directory, with settings that replace addresses, certificates
+//! and keys.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use crate::new_file;
 use crate::start_check::{self, PrepareFunction};
 use crate::tls::ThrowawayCertificates;
 
-/// The port of the NATS server if the configuration names none.
+/// The port of the NATS server if the configuration specifies none.
 const NATS_PORT: u16 = 4222;
-/// The issuer of tokens if the configuration has none.
+/// The issuer of tokens if the configuration contains none.
 const ISSUER: &str = "fjord-dev";
-/// The keys of an issuer that conflict with a file of keys.
+/// The settings of an issuer that conflict with a key file.
 const KEY_FETCHING_SETTINGS: [&str; 6] = [
     "keys_url",
     "keys_url_ca",
@@ -31,7 +31,7 @@ const KEY_FETCHING_SETTINGS: [&str; 6] = [
     "insecure_plain_text",
 ];
 
-/// The ports of all listeners, which do not change while `fjord dev` runs.
+/// The ports of all listeners. They do not change while `fjord dev` runs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DevPorts {
     pub(super) nats: ChosenPort,
@@ -40,7 +40,7 @@ pub(super) struct DevPorts {
     pub(super) worker_admin: ChosenPort,
 }
 
-/// The parts of a run that are not part of the configuration.
+/// The parts of a run that come from outside the configuration.
 pub(super) struct RunFiles<'a> {
     /// The run directory.
     pub(super) directory: &'a Path,
@@ -52,14 +52,15 @@ pub(super) struct RunFiles<'a> {
     pub(super) check_role: PrepareFunction,
 }
 
-/// The files with the token of an issuer.
+/// The files that contain the token of an issuer.
 #[derive(Clone, Debug)]
 pub(super) struct TokenFiles {
     /// The issuer.
     pub(super) issuer: String,
     /// The file with the token.
     pub(super) token: PathBuf,
-    /// The file with the header `Authorization`, so that the token need not be an argument of a command.
+    /// The file that contains the `Authorization` header. With this file, the token does not have to be passed as a
+    /// command-line argument.
     pub(super) header: PathBuf,
 }
 
@@ -74,20 +75,21 @@ pub(super) struct DevPlan {
     pub(super) worker_config: Config,
     /// The endpoints with their examples.
     pub(super) catalogue: Arc<Catalogue>,
-    /// Who can read the documentation.
+    /// The clients that can read the documentation.
     pub(super) documentation: DocumentationAccess,
     /// The ports.
     pub(super) ports: DevPorts,
-    /// The tokens, one for each issuer whose keys are replaced.
+    /// One token for each issuer whose keys are replaced.
     pub(super) tokens: Vec<TokenFiles>,
-    /// The issuers whose keys are not replaced, because they are fetched.
+    /// The issuers whose keys are not replaced, because the gateway fetches them.
     pub(super) fetching_issuers: Vec<String>,
     /// Whether the gateway asks for client certificates.
     pub(super) asks_for_certificates: bool,
 }
 
 impl DevPlan {
-    /// Reads and checks the configuration as `fjord check` does, and writes the tokens. Chooses ports unless they are given.
+    /// Reads and checks the configuration as `fjord check` does, and writes the tokens. Chooses ports unless they are
+    /// given.
     ///
     /// # Errors
     /// Returns all errors that would prevent the roles from starting, one line each.
@@ -97,8 +99,7 @@ impl DevPlan {
         ports: Option<DevPorts>,
     ) -> Result<Self, Vec<String>> {
         let mut settings = common_settings(files);
-        // The files that the configuration names are not read yet, because some of them are
-        // replaced below.
+        // The files named in the configuration are not read yet, because some of them are replaced below.
         let first = load_roles(base, &settings, true);
         let (gateway, worker) = match first {
             Ok(loaded) => loaded,
@@ -175,13 +176,13 @@ impl DevPorts {
     }
 }
 
-/// Returns the catalogue with its examples, which a gateway without documentation does not keep.
+/// Returns the catalogue with its examples. A gateway that serves no documentation discards them.
 fn with_examples(catalogue: Arc<Catalogue>, gateway: &Config) -> Arc<Catalogue> {
     if gateway.gateway.documentation != DocumentationAccess::Off {
         return catalogue;
     }
     let loaded = catalogue::load(&gateway.catalogue.directory, &gateway.catalogue.defaults);
-    // The files were valid. If one has changed since then, the change is noticed and reported.
+    // The files were valid a moment ago. A later change is detected and reported by the watcher.
     loaded.map_or(catalogue, Arc::new)
 }
 
@@ -189,7 +190,8 @@ fn lines<E: ToString>(errors: &[E]) -> Vec<String> {
     errors.iter().map(ToString::to_string).collect()
 }
 
-/// Returns the sources of a role's configuration, with the settings of a run as the highest layer.
+/// Returns the sources of a role's configuration, with the settings of the run as the layer with the highest
+/// precedence.
 fn sources(base: &Sources, role: Role, settings: &[String], only_nats_files: bool) -> Sources {
     let settings = base.sets.iter().chain(settings).cloned().collect();
     Sources { role: Some(role), sets: settings, only_nats_files, ..base.clone() }
@@ -203,7 +205,7 @@ fn load_roles(
     let load =
         |role, settings: &[String]| Config::load(&sources(base, role, settings, only_nats_files));
     let mut settings = settings.to_vec();
-    // Any server will do: the configuration need not name one.
+    // Any server will do, because the configuration is not required to name one.
     settings.push("messaging.nats.servers=[\"tls://127.0.0.1\"]".to_owned());
     match (load(Role::Gateway, &settings), load(Role::Worker, &settings)) {
         (Ok(gateway), Ok(worker)) => Ok((gateway, worker)),
@@ -218,7 +220,7 @@ fn load_roles(
     }
 }
 
-/// Returns the settings that both roles need for any configuration.
+/// Returns the settings that both roles need regardless of the configuration.
 fn common_settings(files: &RunFiles<'_>) -> Vec<String> {
     let certificates = files.certificates;
     let path = |key: &str, path: &Path| format!("{key}={}", path.display());
@@ -240,7 +242,7 @@ fn common_settings(files: &RunFiles<'_>) -> Vec<String> {
         "gateway.proxy_protocol=false",
         "gateway.trusted_proxies=[]",
         "lifecycle.drain_delay=0s",
-        // A worker is restarted after changes to the configuration.
+        // The worker is restarted whenever the configuration changes, so it must stop quickly.
         "worker.unsubscribe_quiet_time=50ms",
         "log.format=json",
     ];
@@ -248,7 +250,7 @@ fn common_settings(files: &RunFiles<'_>) -> Vec<String> {
     settings
 }
 
-/// Returns the port of the first NATS server that the configuration of both roles names.
+/// Returns the port of the first NATS server in the configuration that both roles share.
 fn nats_port(base: &Sources) -> u16 {
     let shared = Config::load(&Sources { role: None, only_nats_files: true, ..base.clone() });
     let port = shared.ok().and_then(|loaded| {
@@ -263,7 +265,7 @@ fn asks_for_certificates(gateway: &Config) -> bool {
     tls.is_some_and(|tls| tls.client_auth != ClientAuth::Off)
 }
 
-/// Returns the settings that replace the keys of issuers, and the issuers whose keys stay because they are fetched.
+/// Returns the settings that replace the keys of issuers, and the issuers whose keys are kept because they are fetched.
 fn issuer_settings(
     gateway: &LoadedConfig,
     files: &RunFiles<'_>,
@@ -289,8 +291,8 @@ fn issuer_settings(
             replace_keys(name);
         }
     }
-    // An issuer is added even if no endpoint requires a token yet, so that the gateway can reload a
-    // catalogue in which one does.
+    // An issuer is added even if no endpoint requires a token yet. The gateway can then reload a catalogue in which an
+    // endpoint requires one.
     if issuers.is_empty() {
         replace_keys(ISSUER);
         settings.push(format!("auth.jwt.{ISSUER}.issuer=https://{ISSUER}.invalid/"));
@@ -299,8 +301,8 @@ fn issuer_settings(
     Ok((settings, others))
 }
 
-/// Writes a token of each issuer whose keys are replaced: `token`, or `token-NAME` if there are several. A second file contains
-/// the header.
+/// Writes a token for each issuer whose keys are replaced. The token's file is named `token`, or `token-NAME` if there
+/// are several issuers. A second file contains the header.
 fn write_tokens(
     gateway: &Config,
     fetching_issuers: &[String],
@@ -322,7 +324,7 @@ fn write_tokens(
     Ok(tokens)
 }
 
-/// Writes a file that only its owner can read.
+/// Writes a file that is readable only by its owner.
 fn write_secret(path: &Path, text: &str) -> Result<(), String> {
     new_file::replace_private(path, text)
         .map_err(|error| format!("{}: cannot be written: {error}", path.display()))

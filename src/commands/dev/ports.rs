@@ -1,30 +1,31 @@
-//! The ports of a run: the configured ports, or free ones in place of those that are in use.
+//! The ports of a run: each configured port, or a free port if the configured one is in use.
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 
-/// A port that was chosen for a purpose.
+/// A port chosen for a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ChosenPort {
-    /// The port that is used.
+    /// The port in use.
     pub(super) port: u16,
-    /// The port in the configuration.
+    /// The port named in the configuration.
     pub(super) configured: u16,
 }
 
 /// Chooses distinct ports on 127.0.0.1.
 #[derive(Debug, Default)]
 pub(super) struct PortChooser {
-    /// The chosen ports remain bound until all ports are chosen.
+    /// Keeps the chosen ports bound until all ports have been chosen.
     bound: Vec<TcpListener>,
 }
 
 impl PortChooser {
-    /// Returns the configured port if it can be bound, and otherwise a free one. Another program
-    /// can bind the port before the process that needs it, which then exits with an error.
+    /// Returns the configured port if it can be bound, and a free port otherwise. Another program
+    /// can bind the port before the process that needs it starts. In that case, the process exits
+    /// with an error.
     ///
     /// # Errors
-    /// The operating system's error if no port is free.
+    /// Returns the operating system's error if no port is free.
     pub(super) fn choose(&mut self, configured: u16) -> io::Result<ChosenPort> {
         let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
         let listener = bind(configured).or_else(|_| bind(0))?;
@@ -35,7 +36,8 @@ impl PortChooser {
 }
 
 impl ChosenPort {
-    /// Returns a remark if another port than the configured one is used. Port 0 asks for any port.
+    /// Returns a remark if the port differs from the configured one. A configured port of 0 means
+    /// any port, so it gets no remark.
     pub(super) fn remark(self, purpose: &str) -> Option<String> {
         let Self { port, configured } = self;
         (port != configured && configured != 0)

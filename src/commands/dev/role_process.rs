@@ -1,4 +1,4 @@
-//! The process of a role: starts it, and asks its admin listener for its state.
+//! Starts the process of a role and queries its admin listener for its state.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -20,34 +20,34 @@ use crate::telemetry::names;
 
 /// The time limit for an answer from an admin listener.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
-/// How long a process may have notes, such as a queue that is not served yet, before they are reported.
+/// How long a process may have notes, for example about a queue that it does not serve yet, before the notes are
+/// reported.
 const NOTES_LIMIT: Duration = Duration::from_secs(2);
-/// Variables of systemd, to which only this process itself may respond.
+/// The variables set by systemd. Only this process itself may use them.
 const SYSTEMD_VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 
-/// The process of a role, which may have exited.
+/// The process of a role. The process may have exited.
 #[derive(Debug)]
 pub(super) struct RoleProcess {
     admin_port: u16,
-    /// The process; `None` if it has exited because of an error in the configuration.
+    /// The process. `None` if it has exited because of a configuration error.
     process: Option<ChildProcess>,
     /// When the process was started.
     started: Instant,
-    /// Whether the process has been ready since it was started.
+    /// Whether the process has become ready since it was started.
     is_ready: bool,
 }
 
-/// The state of a process that is about to become ready.
+/// The state of a process that is starting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum RoleState {
-    /// The process is not ready, for these reasons. The list is empty if the process does not
-    /// answer yet.
+    /// The process is not ready, for these reasons. The list is empty if the process does not respond yet.
     NotReady(Vec<String>),
-    /// The process is ready, apart from these problems.
+    /// The process is ready except for these problems.
     Ready(Vec<String>),
 }
 
-/// The document of `/readyz`.
+/// The JSON document that `/readyz` returns.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct ReadyDocument {
@@ -55,7 +55,7 @@ struct ReadyDocument {
     notes: BTreeMap<String, String>,
 }
 
-/// The document of `/status`.
+/// The JSON document that `/status` returns.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct StatusDocument {
@@ -63,10 +63,10 @@ struct StatusDocument {
 }
 
 impl RoleProcess {
-    /// Starts a role with this executable and configuration.
+    /// Starts a role with the given executable and configuration.
     ///
     /// # Errors
-    /// The operating system's error.
+    /// Returns the operating system's error.
     pub(super) fn start(
         role: Role,
         executable: &Path,
@@ -90,7 +90,7 @@ impl RoleProcess {
         self.process.as_mut()
     }
 
-    /// Forgets the process, which has exited.
+    /// Clears the process after it has exited.
     pub(super) fn forget(&mut self) {
         self.process = None;
     }
@@ -105,7 +105,7 @@ impl RoleProcess {
         self.started.elapsed()
     }
 
-    /// Waits until the process exits. If there is none, waits forever. Cancel safe.
+    /// Waits until the process exits. Waits forever if there is no process. Cancel safe.
     pub(super) async fn ended(&mut self) -> io::Result<ExitStatus> {
         match &mut self.process {
             Some(process) => process.wait().await,
@@ -116,7 +116,7 @@ impl RoleProcess {
     /// Stops the process, if it is running.
     ///
     /// # Errors
-    /// The operating system's error.
+    /// Returns the operating system's error.
     pub(super) async fn stop(&mut self, limit: Duration) -> io::Result<()> {
         match self.process.take() {
             Some(mut process) => process.stop(limit).await,
@@ -124,7 +124,7 @@ impl RoleProcess {
         }
     }
 
-    /// Asks whether the process is ready, and remembers the answer.
+    /// Queries whether the process is ready, and records the result.
     pub(super) async fn poll_state(&mut self) -> RoleState {
         let Some(answer) = self.get("/readyz").await else {
             return RoleState::NotReady(Vec::new());
@@ -137,8 +137,8 @@ impl RoleProcess {
         if answer.status != 200 {
             return RoleState::NotReady([lines(document.reasons), notes].concat());
         }
-        // A worker is ready as soon as it serves one queue. The others usually follow immediately, but a new database takes
-        // longer.
+        // A worker is ready as soon as it serves one queue. The others usually follow immediately, but opening a new
+        // database takes longer.
         let is_opening = notes.iter().any(|note| note.ends_with(NOT_QUERIED));
         if is_opening || (!notes.is_empty() && self.age() < NOTES_LIMIT) {
             return RoleState::NotReady(notes);
@@ -147,7 +147,7 @@ impl RoleProcess {
         RoleState::Ready(notes)
     }
 
-    /// Returns the numbers of reloads that were applied and that were refused; `None` if the process does not answer.
+    /// Returns how many reloads the process has applied and how many it has refused. `None` if it does not respond.
     pub(super) async fn reloads(&self) -> Option<(u64, u64)> {
         let answer = self.get("/metrics").await?;
         let text = String::from_utf8(answer.body).ok()?;
@@ -160,7 +160,7 @@ impl RoleProcess {
         Some((count("ok"), count("failed")))
     }
 
-    /// Returns why queues of a worker do not serve their new endpoints yet.
+    /// Returns the reasons why queues of a worker do not serve their new endpoints yet.
     pub(super) async fn pending(&self) -> Vec<String> {
         let document = match self.get("/status").await {
             Some(answer) => serde_json::from_slice(&answer.body).unwrap_or_default(),

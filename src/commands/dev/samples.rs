@@ -1,4 +1,4 @@
-//! Sample values of parameters, and `curl` commands that call endpoints with them.
+//! Generates sample values for parameters, and `curl` commands that call endpoints with them.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -14,26 +14,26 @@ use crate::catalogue::{
 };
 use crate::commands::shell::{quoted, quoted_path};
 
-/// The text of a string without constraints other than its length.
+/// The sample text for a string that has no constraints except on its length.
 const TEXT: &str = "example";
-/// The maximum length of the text that is generated for a pattern or a minimum length.
+/// The maximum length of the text that is generated to satisfy a pattern or a minimum length.
 const TEXT_CHARACTERS_MAX: usize = 64;
 
-/// How the gateway can be reached.
+/// The options that `curl` needs to reach the gateway.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CurlOptions<'a> {
     /// The URL of the gateway without a path.
     pub(super) url: &'a str,
-    /// The certificate of the authority.
+    /// The file with the certificate of the certificate authority.
     pub(super) ca: &'a Path,
-    /// The issuer of a token, and the file with the header that contains it.
+    /// The issuer of a token, and the file with the header that contains the token.
     pub(super) token: Option<(&'a str, &'a Path)>,
     /// The client certificate and its key, if the gateway asks for one.
     pub(super) client: Option<(&'a Path, &'a Path)>,
 }
 
-/// Returns commands for two endpoints: one without and one with a token, if the catalogue has both.
-/// Reads are preferred to writes, and endpoints without required parameters to others.
+/// Returns commands for two endpoints: one that needs no token and one that needs a token, if the catalogue contains
+/// both. Reads are preferred over writes, and endpoints without required parameters over others.
 pub(super) fn curl_commands(catalogue: &Catalogue, options: &CurlOptions<'_>) -> Vec<String> {
     let (mut public, mut protected) = (Vec::new(), Vec::new());
     for endpoint in catalogue.endpoints() {
@@ -48,8 +48,8 @@ pub(super) fn curl_commands(catalogue: &Catalogue, options: &CurlOptions<'_>) ->
     best.collect()
 }
 
-/// Returns a command for an endpoint and the number of values that had to be guessed; `None` if there is no value for a
-/// required parameter, or no credential for its callers.
+/// Returns a command for an endpoint, and the number of values in it that had to be guessed. Returns `None` if there is
+/// no value for a required parameter, or no credential that the endpoint accepts.
 fn curl_command(endpoint: &Endpoint, options: &CurlOptions<'_>) -> Option<(usize, String)> {
     let mut command = format!("curl --cacert {}", quoted_path(options.ca));
     if let Some((certificate, key)) = options.client {
@@ -107,7 +107,7 @@ fn curl_command(endpoint: &Endpoint, options: &CurlOptions<'_>) -> Option<(usize
     if takes_body {
         write!(command, " --json {}", quoted(&Value::Object(body).to_string())).ok()?;
     }
-    // curl sends GET without a body, and POST with one.
+    // By default, curl sends GET without a body and POST with one.
     if endpoint.method.as_str() != if takes_body { "POST" } else { "GET" } {
         write!(command, " -X {}", endpoint.method).ok()?;
     }
@@ -115,7 +115,8 @@ fn curl_command(endpoint: &Endpoint, options: &CurlOptions<'_>) -> Option<(usize
     Some((guesses, command))
 }
 
-/// Returns a value that satisfies the type and, as far as possible, the constraints of a parameter; `None` if none is found.
+/// Returns a value that matches the type of a parameter and, as far as possible, its constraints. Returns `None` if no
+/// such value is found.
 pub(super) fn value(parameter: &Parameter) -> Option<Value> {
     let constraints = &parameter.constraints;
     if let Some(first) = constraints.allowed.iter().flatten().next().or(parameter.default.as_ref())
@@ -148,7 +149,7 @@ pub(super) fn value(parameter: &Parameter) -> Option<Value> {
     })
 }
 
-/// Returns text of a permitted length. For a pattern, tries repetitions of a letter or a digit.
+/// Returns text of a permitted length. If there is a pattern, tries repetitions of a letter or a digit.
 fn sample_text(parameter: &Parameter) -> Option<String> {
     let constraints = &parameter.constraints;
     let length = constraints.length_min.unwrap_or(0)..=constraints.length_max.unwrap_or(usize::MAX);
@@ -177,7 +178,7 @@ fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned)
 }
 
-/// Returns the text of a sample value in a URL.
+/// Returns a sample value in the form in which it appears in a URL.
 fn encoded(parameter: &Parameter) -> Option<String> {
     let text = text(&value(parameter)?);
     Some(uri::encode(&text))

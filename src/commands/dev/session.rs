@@ -1,4 +1,4 @@
-//! The running processes of `fjord dev`: reloads or restarts them after changes, and stops them in order.
+//! The running processes of `fjord dev`. This module reloads or restarts them after changes, and stops them in order.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -20,21 +20,21 @@ use crate::config::Sources;
 use crate::config::procedures::DatabaseConfig;
 use crate::lifecycle::Signals;
 
-/// The interval at which processes that are not ready are asked for their state.
+/// The interval between two queries for the state of a process that is not ready.
 const POLL_INTERVAL: Duration = Duration::from_millis(25);
-/// The time after which the addresses are printed although a process is not ready, with the reasons.
+/// The time after which the addresses are printed even if a process is not ready. The reasons are printed with them.
 const READY_LIMIT: Duration = Duration::from_secs(10);
-/// The longest wait for a process to stop, after which it is killed.
+/// The maximum time to wait for a process to stop before it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
-/// `STOP_LIMIT` after a process has exited unexpectedly: without that process, the others cannot
-/// finish their work.
+/// Replaces `STOP_LIMIT` after a process has exited unexpectedly. Without that process, the others cannot finish their
+/// work.
 const STOP_LIMIT_AFTER_FAILURE: Duration = Duration::from_secs(1);
-/// The longest wait for a process to apply or refuse changed files.
+/// The maximum time to wait for a process to apply or reject changed files.
 const RELOAD_LIMIT: Duration = Duration::from_secs(10);
-/// The longest wait for the worker's queues to serve their new endpoints.
+/// The maximum time to wait for the worker's queues to serve their new endpoints.
 const QUEUES_LIMIT: Duration = Duration::from_secs(3);
 
-/// All running processes, and the configuration that they use.
+/// All running processes and their configuration.
 pub(super) struct DevSession<'a, O, E> {
     base: &'a Sources,
     files: RunFiles<'a>,
@@ -47,11 +47,11 @@ pub(super) struct DevSession<'a, O, E> {
     watcher: Watcher,
     polls: Interval,
     started: Instant,
-    /// Changes that were not applied, because another file was invalid.
+    /// Changes that have not been applied because another file was invalid.
     pending: Changes,
     /// Whether the addresses have been printed.
     is_introduced: bool,
-    /// The longest wait for a process to stop at the end.
+    /// The maximum time to wait for a process to stop when the session ends.
     stop_limit: Duration,
 }
 
@@ -61,7 +61,7 @@ enum DevEvent {
     NatsEnded(ExitStatus),
     RoleEnded(Role, ExitStatus),
     Changed(Changes),
-    /// It is time to ask the processes for their state.
+    /// The processes are due to be queried for their state.
     Poll,
 }
 
@@ -69,7 +69,7 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
     /// Starts both roles.
     ///
     /// # Errors
-    /// The operating system's error.
+    /// Returns the operating system's error.
     pub(super) fn start(
         base: &'a Sources,
         files: RunFiles<'a>,
@@ -104,10 +104,10 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
         })
     }
 
-    /// Responds to events until a signal arrives or a process exits unexpectedly. Returns the exit status.
+    /// Handles events until a signal arrives or a process exits unexpectedly. Returns the exit status.
     ///
     /// # Errors
-    /// An I/O error if the output cannot be written or a process cannot be started.
+    /// Returns an I/O error if the output cannot be written or a process cannot be started.
     pub(super) async fn run(&mut self, signals: &mut Signals) -> io::Result<ExitCode> {
         for remark in self.plan.ports.remarks() {
             self.console.say(&remark)?;
@@ -132,11 +132,11 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
         }
     }
 
-    /// Stops all processes: first the gateway, which may still be waiting for answers from the
-    /// worker. A second signal kills them.
+    /// Stops all processes. The gateway is stopped first, because it may still be waiting for answers from the worker.
+    /// A second signal kills the processes.
     ///
     /// # Errors
-    /// An I/O error if the output cannot be written or a process cannot be signalled.
+    /// Returns an I/O error if the output cannot be written or a process cannot be signalled.
     pub(super) async fn stop(&mut self, signals: &mut Signals) -> io::Result<()> {
         for role in Role::ALL {
             self.console.set_settled(role.as_str(), false)?;
@@ -150,7 +150,7 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
         };
         tokio::select! {
             stopped = console.during(work) => stopped?,
-            // The processes are killed when their values are dropped.
+            // Dropping the processes kills them.
             _ = signals.next() => Ok(()),
         }
     }
@@ -170,8 +170,7 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
                 }
                 changes = self.watcher.changed() => return Ok(DevEvent::Changed(changes)),
                 _ = self.polls.tick(), if is_starting => return Ok(DevEvent::Poll),
-                // This branch is the last one, so that a flood of lines does not delay the other
-                // events.
+                // This branch is last, so that a flood of lines does not delay the other events.
                 printed = self.console.print_next() => printed?,
             }
         }
@@ -184,8 +183,8 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
         }
     }
 
-    /// Handles the exit of a role's process. Returns the exit status, unless a corrected file can
-    /// start the process again.
+    /// Handles the exit of a role's process. Returns the exit status, or `None` if the process can be started again
+    /// after a file has been corrected.
     async fn role_ended(&mut self, role: Role, status: ExitStatus) -> io::Result<Option<ExitCode>> {
         let name = role.as_str();
         let last = match self.role(role).process() {
@@ -221,7 +220,7 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
         Ok(ExitCode::from(EXIT_FAILED))
     }
 
-    /// Asks the processes for their state, and reports when they are ready.
+    /// Queries the processes for their state and reports when they are ready.
     async fn poll_state(&mut self) -> io::Result<()> {
         let mut problems = Vec::new();
         for role in [Role::Worker, Role::Gateway] {
@@ -268,8 +267,7 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
         ))
     }
 
-    /// Applies changed files if they are valid, together with earlier changes that were not
-    /// applied.
+    /// Applies changed files if they are valid, together with earlier changes that have not been applied.
     async fn apply(&mut self, mut changes: Changes) -> io::Result<()> {
         if changes.remove(&WatchedKind::Schema).is_some() {
             self.console.say(&self.advice_for_schema())?;
@@ -300,7 +298,7 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
             return self.restart(Role::Worker).await;
         }
         let is_gateway_affected = changes.contains_key(&WatchedKind::Catalogue);
-        // The worker is first, so that it knows a new endpoint before the gateway sends requests to it.
+        // The worker is reloaded first, so that it knows a new endpoint before the gateway sends requests to it.
         let is_applied = self.reload(Role::Worker).await?
             && (!is_gateway_affected || self.reload(Role::Gateway).await?);
         if is_applied {
@@ -310,10 +308,10 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
         self.console.say(&format!("{names}: not applied; the previous version stays in use"))
     }
 
-    /// Makes a role read its files again. Returns whether it has applied them.
+    /// Makes a role reload its files. Returns whether the role has applied them.
     async fn reload(&mut self, role: Role) -> io::Result<bool> {
         let before = self.role(role).reloads().await;
-        // The reloads of a process that does not answer yet cannot be counted.
+        // The reload count of a process that does not respond yet is unknown.
         let (Some(process), true) = (self.role(role).process(), before.is_some()) else {
             self.restart(role).await?;
             return Ok(true);
@@ -350,7 +348,8 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
         Ok(true)
     }
 
-    /// Waits until every queue of the worker serves its new endpoints, and prints the reasons if one does not.
+    /// Waits until every queue of the worker serves its new endpoints. If a queue does not do so in time, prints the
+    /// reasons.
     async fn wait_for_queues(&mut self) -> io::Result<()> {
         let worker = &self.worker;
         let pending = self.console.during(async {
@@ -367,7 +366,7 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
         self.console.errors(&pending)
     }
 
-    /// Stops the process of a role, if it is running, and starts it with the current configuration.
+    /// Stops the process of a role if it is running, and starts it with the current configuration.
     async fn restart(&mut self, role: Role) -> io::Result<()> {
         self.console.set_settled(role.as_str(), false)?;
         let (process, sources, port) = match role {
@@ -384,12 +383,12 @@ impl<'a, O: Write, E: Write> DevSession<'a, O, E> {
         Ok(())
     }
 
-    /// Returns a path for messages: relative to the configuration directory.
+    /// Returns a path relative to the configuration directory, for messages.
     fn relative(&self, path: &std::path::Path) -> String {
         path.strip_prefix(self.base.directory()).unwrap_or(path).display().to_string()
     }
 
-    /// Returns the message for a changed schema, which has no effect on an existing database.
+    /// Returns the message that is printed when a schema has changed. The change has no effect on an existing database.
     fn advice_for_schema(&self) -> String {
         let databases = self.plan.worker_config.procedures.databases.values();
         let files = databases.filter_map(|database| match database {

@@ -1,5 +1,5 @@
-//! Throw-away tokens for the endpoints that require one: JWTs that are signed with a key of this
-//! run.
+//! Throw-away tokens for the endpoints that require one. They are JWTs signed with a key that is
+//! generated for each run.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,13 +13,13 @@ use super::samples;
 use crate::catalogue::{Auth, Catalogue, ParameterSource};
 use crate::config::auth::IssuerConfig;
 
-/// The principal of the tokens.
+/// The principal in the tokens.
 pub(super) const PRINCIPAL: &str = "developer";
-/// The algorithm of the signatures (RFC 8037).
+/// The signature algorithm (RFC 8037).
 pub(super) const ALGORITHM: &str = "EdDSA";
 /// The id of the key.
 const KEY_ID: &str = "fjord-dev";
-/// How long a token is valid. A longer run needs a restart.
+/// The validity period of a token. A run that lasts longer must be restarted.
 const LIFETIME: Duration = Duration::from_hours(24 * 7);
 
 /// A key that exists only in memory.
@@ -29,7 +29,7 @@ impl TokenSigner {
     /// Generates a key.
     ///
     /// # Errors
-    /// A message if the library has no random numbers.
+    /// Returns a message if the cryptographic library cannot generate random numbers.
     pub(super) fn new() -> Result<Self, String> {
         let pair = Ed25519KeyPair::generate();
         pair.map(Self).map_err(|_| "cannot generate a key for tokens".to_owned())
@@ -42,7 +42,8 @@ impl TokenSigner {
         json!({ "keys": [key] }).to_string()
     }
 
-    /// Returns a token of an issuer that has every scope and claim of the catalogue.
+    /// Returns a token that is issued by `issuer` and contains every scope and claim in the
+    /// catalogue.
     pub(super) fn token(&self, issuer: &IssuerConfig, catalogue: &Catalogue) -> String {
         let header = json!({ "typ": "JWT", "alg": ALGORITHM, "kid": KEY_ID }).to_string();
         let claims = Value::Object(claims(issuer, catalogue)).to_string();

@@ -1,10 +1,8 @@
-//! Detects changes to the files of a configuration by reading their modification times at an
-//! interval.
+//! Detects changes to the files of a configuration by polling their modification times.
 //!
-//! Kernel notifications would be faster, but do not exist on network file systems or in many
-//! directories that are shared with a container or a virtual machine. Moreover, an editor writes a
-//! file in several steps, so a change is reported only when the files stay the same for an
-//! interval.
+//! Kernel notifications would be faster, but they are unavailable on network file systems and in many directories
+//! shared with a container or a virtual machine. An editor writes a file in several steps. A change is therefore
+//! reported only after the files have remained the same for one interval.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -19,9 +17,9 @@ use crate::catalogue::load::is_catalogue_file;
 use crate::config::Sources;
 use crate::config::procedures::DatabaseConfig;
 
-/// The interval between two checks of the files.
+/// The interval between two polls of the files.
 const INTERVAL: Duration = Duration::from_millis(150);
-/// The maximum number of files in a directory that are watched.
+/// The maximum number of files that are watched in a directory.
 const FILES_MAX: usize = 10_000;
 
 /// The kind of a file.
@@ -31,28 +29,28 @@ pub(super) enum WatchedKind {
     Configuration,
     /// A file of the catalogue.
     Catalogue,
-    /// The SQL file of a procedure of the embedded backend.
+    /// The SQL file of a procedure for the embedded backend.
     Procedure,
-    /// The SQL file that is executed in a new database of the embedded backend.
+    /// The SQL file that is executed when the embedded backend creates a database.
     Schema,
 }
 
 type Version = (WatchedKind, SystemTime, u64, u64);
 type Versions = BTreeMap<PathBuf, Version>;
 
-/// The changed files of each kind.
+/// The files that have changed, grouped by kind.
 pub(super) type Changes = BTreeMap<WatchedKind, BTreeSet<PathBuf>>;
 
-/// The files of a configuration, and their last known versions.
+/// The files of a configuration and their last known versions.
 #[derive(Debug)]
 pub(super) struct Watcher {
     layers: Vec<Sources>,
     catalogue: PathBuf,
     procedures: Vec<PathBuf>,
     schemas: Vec<PathBuf>,
-    /// The versions whose changes have been reported.
+    /// The versions up to which changes have been reported.
     reported: Versions,
-    /// The versions at the last check.
+    /// The versions found by the last poll.
     latest: Versions,
     ticks: Interval,
 }
@@ -77,7 +75,8 @@ impl Watcher {
         watcher
     }
 
-    /// Watches the files of a changed configuration. Changes since the last report are still reported.
+    /// Watches the files of a changed configuration. Changes that occurred since the last report will still be
+    /// reported.
     pub(super) fn watch(&mut self, plan: &DevPlan) {
         self.layers = vec![plan.gateway.clone(), plan.worker.clone()];
         self.catalogue.clone_from(&plan.worker_config.catalogue.directory);
@@ -91,7 +90,7 @@ impl Watcher {
         (self.procedures, self.schemas) = (procedures, schemas);
     }
 
-    /// Waits until files have changed and then stayed the same for an interval. Cancel safe.
+    /// Waits until files have changed and have then remained the same for one interval. Cancel safe.
     pub(super) async fn changed(&mut self) -> Changes {
         loop {
             self.ticks.tick().await;
@@ -138,7 +137,7 @@ fn entries(directory: &Path) -> impl Iterator<Item = PathBuf> {
     entries.flatten().map(|entry| entry.path()).take(FILES_MAX)
 }
 
-/// Returns the files that were added, changed or removed.
+/// Returns the files that were added, modified or removed.
 fn differences(old: &Versions, new: &Versions) -> Changes {
     let mut changes = Changes::new();
     for (path, version) in old.iter().chain(new) {

@@ -1,4 +1,4 @@
-//! The drain of this host: stops the units of both roles whenever they are observed to be running.
+//! Drains this host by stopping the units of both roles whenever they are found running.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -10,9 +10,9 @@ use super::units::{self, UnitState};
 use crate::cli::Role;
 use crate::commands::Output;
 
-/// The drain of both roles.
+/// The drain of the units of both roles.
 pub(super) struct Drain {
-    /// How long each unit may take to stop.
+    /// The maximum time that each unit may take to stop.
     stop_limit: Duration,
     /// The times at which the units of the gateway and of the worker began to stop. `None` for a unit that is stopped, or is not known to
     /// have been told to stop.
@@ -21,17 +21,17 @@ pub(super) struct Drain {
     failures: FailureLog,
 }
 
-/// The observed state of the units.
+/// The observed state of both units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DrainProgress {
-    /// A unit is running or stopping, or its state is not known.
+    /// At least one unit is running or stopping, or its state is unknown.
     Stopping,
-    /// Both units are stopped.
+    /// Both units have stopped.
     Stopped,
 }
 
 impl Drain {
-    /// Starts a drain. Stops nothing yet.
+    /// Creates a drain. This does not stop anything yet.
     pub(super) fn new(stop_limit: Duration) -> Self {
         Self {
             stop_limit,
@@ -41,8 +41,9 @@ impl Drain {
         }
     }
 
-    /// Observes both units, and stops those that run. The gateway is stopped first, so that the worker can still answer its
-    /// requests; the worker follows if the gateway cannot be stopped, or has not stopped in time. Cancel safe.
+    /// Queries the state of both units and stops those that are running. The gateway is stopped first, so that the
+    /// worker can still answer the gateway's requests. The worker is stopped once the gateway has stopped, cannot be
+    /// stopped, or has exceeded its time limit. Cancel safe.
     pub(super) async fn advance(
         &mut self,
         output: &mut Output<impl Write, impl Write>,
@@ -90,7 +91,7 @@ impl Drain {
     }
 }
 
-/// Returns the state of a unit, and stops it if it runs, or if its state is not known.
+/// Returns the state of a unit. Stops the unit if it is running or its state is unknown.
 async fn observe_and_stop(unit: &str) -> Result<UnitState, String> {
     let state = units::state(unit).await;
     if matches!(state, Ok(UnitState::Running) | Err(_)) {

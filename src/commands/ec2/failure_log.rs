@@ -1,4 +1,4 @@
-//! Logs the failures of an operation that is retried indefinitely, without repeating a persistent failure on every attempt.
+//! Logs the failures of an operation that is retried indefinitely. A persistent failure is not logged at every attempt.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -8,16 +8,16 @@ use tokio::time::Instant;
 use crate::commands::Output;
 use crate::commands::printable::printable;
 
-/// The time after which a failure that persists is logged again.
+/// The time after which a persistent failure is logged again.
 const FAILURE_REPEAT: Duration = Duration::from_mins(10);
 
-/// The message of the operation's last failure, without digits, and the time at which it was logged. Digits are ignored because some error
-/// messages contain the current time, for example those about an expired signature or certificate.
+/// The message of the operation's last failure, without digits, and the time at which it was logged. Digits are ignored
+/// because some messages contain the current time, such as those about an expired signature or certificate.
 #[derive(Default)]
 pub(super) struct FailureLog(Option<(String, Instant)>);
 
 impl FailureLog {
-    /// Logs a failure that is new, or that has persisted for a long time.
+    /// Logs a failure that is new or has persisted for a long time.
     pub(super) fn log(
         &mut self,
         failure: &str,
@@ -36,7 +36,7 @@ impl FailureLog {
         Ok(())
     }
 
-    /// Forgets the last failure, because the operation has succeeded. Returns whether there was one.
+    /// Clears the last failure after the operation has succeeded. Returns whether there was a failure.
     pub(super) fn recover(&mut self) -> bool {
         self.0.take().is_some()
     }

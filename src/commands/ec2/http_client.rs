@@ -1,4 +1,4 @@
-//! An HTTP client whose requests and answers are bounded, and which may use a proxy.
+//! An HTTP client that limits the duration of requests and the size of responses. It can use a proxy.
 
 use std::path::Path;
 use std::time::Duration;
@@ -16,17 +16,17 @@ use crate::tls;
 pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 /// The maximum size of an answer in bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
-/// The text in reqwest's error message that precedes the reason why a proxy did not open a tunnel.
+/// The text in reqwest's error message that precedes the reason why a proxy refused to open a tunnel.
 const TUNNEL: &str = "tunnel error: ";
 
-/// The client.
+/// A client with an optional proxy.
 #[derive(Clone, Debug)]
 pub(super) struct HttpClient {
     client: reqwest::Client,
     proxy: Option<ProxySettings>,
 }
 
-/// The error for a request without a complete answer.
+/// The error for a request that did not receive a complete response.
 #[derive(Debug)]
 pub(super) struct SendFailure {
     pub(super) reason: String,
@@ -35,20 +35,21 @@ pub(super) struct SendFailure {
 }
 
 impl HttpClient {
-    /// Creates a client that uses no proxy: a proxy would receive the credentials from the instance metadata, for example. It
-    /// verifies certificates with the authorities in `ca`, or with those of the system.
+    /// Creates a client that uses no proxy. Such a client is used for the instance metadata, for example, because a
+    /// proxy would see the credentials in the responses. The client verifies certificates against the authorities in
+    /// `ca`, or against those of the system if `ca` is `None`.
     ///
     /// # Errors
-    /// A message if the authorities cannot be used.
+    /// Returns a message if the authorities cannot be used.
     pub(super) fn direct(ca: Option<&Path>) -> Result<Self, String> {
         Self::new(ca, None)
     }
 
-    /// Creates a client like `direct`, whose requests over TLS go through a proxy. The proxy forwards bytes (`CONNECT`) and cannot
-    /// read them.
+    /// Creates a client like `direct`, except that it sends requests over TLS through the proxy, if there is one. The
+    /// proxy only forwards bytes (`CONNECT`) and cannot read them.
     ///
     /// # Errors
-    /// A message if the authorities cannot be used.
+    /// Returns a message if the authorities cannot be used.
     pub(super) fn new(ca: Option<&Path>, proxy: Option<ProxySettings>) -> Result<Self, String> {
         let files = ClientTlsConfig { ca: ca.map(Path::to_owned), identity: None };
         let tls = tls::client_config(&files).map_err(|error| error.to_string())?;
@@ -66,12 +67,12 @@ impl HttpClient {
         Ok(Self { client, proxy })
     }
 
-    /// Starts to build a request.
+    /// Starts building a request.
     pub(super) fn request(&self, method: Method, url: &str) -> reqwest::RequestBuilder {
         self.client.request(method, url)
     }
 
-    /// Sends a request, and reads the whole answer. Cancel safe.
+    /// Sends a request and reads the whole response. Cancel safe.
     ///
     /// # Errors
     /// `SendFailure` if there is no complete answer within `limit`. If there is no connection within `CONNECT_LIMIT`, the request

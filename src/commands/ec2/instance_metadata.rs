@@ -1,4 +1,4 @@
-//! The metadata service of an EC2 instance, version 2, which requires a session token for each query.
+//! A client for the EC2 instance metadata service, version 2. Each query requires a session token.
 
 use std::time::Duration;
 
@@ -9,19 +9,20 @@ use tokio::time::Instant;
 
 use super::http_client::{HttpClient, SendFailure};
 
-/// The longest wait for an answer, which normally takes a few milliseconds.
+/// The maximum time to wait for a response, which normally takes a few milliseconds.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
-/// The lifetime of a session token in seconds, which is the longest that the service permits. It is renewed after half the time.
+/// The lifetime of a session token in seconds. This is the longest lifetime that the service permits. A token is
+/// renewed after half of this time.
 const TOKEN_SECONDS: u32 = 21_600;
-/// The path of the credentials of the instance's role, before its name.
+/// The path to the credentials of the instance's role. The name of the role is appended to it.
 const ROLE_PATH: &str = "iam/security-credentials/";
 
-/// A client of the metadata service, with its session token.
+/// A client for the metadata service, and its session token.
 pub(super) struct InstanceMetadata {
     client: HttpClient,
     url: String,
     token: Option<(String, Instant)>,
-    /// Whether the service has answered the last request.
+    /// Whether the service responded to the last request.
     is_reachable: bool,
 }
 
@@ -29,11 +30,11 @@ pub(super) struct InstanceMetadata {
 pub(super) struct RoleCredentials {
     pub(super) role: String,
     pub(super) credentials: Credentials,
-    /// The time at which they expire, as the service formats it.
+    /// The time at which the credentials expire, in the service's format.
     pub(super) expiration: String,
 }
 
-/// The document with the credentials.
+/// The JSON document that contains the credentials.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct CredentialsDocument {
@@ -46,12 +47,12 @@ struct CredentialsDocument {
 }
 
 impl InstanceMetadata {
-    /// Creates a client. Does not connect yet.
+    /// Creates a client without connecting to the service.
     pub(super) fn new(client: HttpClient, url: &str) -> Self {
         Self { client, url: url.trim_end_matches('/').to_owned(), token: None, is_reachable: true }
     }
 
-    /// Returns whether the service answered the last request, regardless of the status.
+    /// Returns whether the service responded to the last request, regardless of the status.
     pub(super) fn is_reachable(&self) -> bool {
         self.is_reachable
     }
@@ -59,11 +60,11 @@ impl InstanceMetadata {
     /// Returns a value, or `None` if the instance does not have it. Cancel safe.
     ///
     /// # Errors
-    /// A message if the service does not answer or refuses the request.
+    /// Returns a message if the service does not respond or refuses the request.
     pub(super) async fn find(&mut self, path: &str) -> Result<Option<String>, String> {
         let mut answer = self.query(path).await?;
         if answer.0 == StatusCode::UNAUTHORIZED {
-            // Tokens become invalid when the instance is stopped and started, for instance.
+            // A token can become invalid, for example when the instance is stopped and started.
             self.token = None;
             answer = self.query(path).await?;
         }
@@ -80,7 +81,7 @@ impl InstanceMetadata {
     /// Returns a value that every instance has. Cancel safe.
     ///
     /// # Errors
-    /// A message if there is no such value, or the service does not answer.
+    /// Returns a message if the value does not exist or the service does not respond.
     pub(super) async fn get(&mut self, path: &str) -> Result<String, String> {
         let value = self.find(path).await?.filter(|value| !value.is_empty());
         value.ok_or_else(|| format!("the instance metadata service {} has no {path}", self.url))
@@ -89,7 +90,7 @@ impl InstanceMetadata {
     /// Returns the credentials of the instance's role. Cancel safe.
     ///
     /// # Errors
-    /// A message if the instance has no role, or the role cannot be assumed.
+    /// Returns a message if the instance has no role or its role cannot be assumed.
     pub(super) async fn credentials(&mut self) -> Result<RoleCredentials, String> {
         let names = self.find(ROLE_PATH).await?.unwrap_or_default();
         let Some(role) = names.lines().next().filter(|role| !role.is_empty()) else {
@@ -124,7 +125,7 @@ impl InstanceMetadata {
         self.send(request.header("X-aws-ec2-metadata-token", token)).await
     }
 
-    /// Returns the session token, and requests it if it is missing or old.
+    /// Returns the session token. Requests a new one if there is none or if it is due for renewal.
     async fn token(&mut self) -> Result<String, String> {
         if let Some((token, until)) = &self.token
             && *until > Instant::now()

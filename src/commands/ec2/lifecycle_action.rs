@@ -1,4 +1,5 @@
-//! The action of a lifecycle hook, for whose completion the autoscaling group waits before it terminates this instance.
+//! The lifecycle action of this instance. The autoscaling group waits until the action is completed before it
+//! terminates the instance.
 
 use std::time::Duration;
 
@@ -11,28 +12,29 @@ use super::service_error::ServiceError;
 use super::signed_api::{CallFailure, SignedApi};
 use crate::cli::WatchArguments;
 
-/// The name of EC2 Auto Scaling in signatures and endpoint names, and its name in policies.
+/// The name of EC2 Auto Scaling in signatures and endpoint names, followed by its name in policies.
 const SERVICE: (&str, &str) = ("autoscaling", "autoscaling");
-/// The longest time for a heartbeat, which must not delay the drain. The next one follows soon.
+/// The time limit for a heartbeat. A slow heartbeat must not delay the drain, and the next one follows soon.
 const HEARTBEAT_LIMIT: Duration = Duration::from_secs(5);
-/// The number of times that the service may refuse the completion, because there is no action, before the hook or the group is considered
-/// unknown. The action can begin a few seconds after the metadata service announces the termination.
+/// The maximum number of times that the service may reject the completion because the action does not exist. After
+/// that, the hook or the group is considered unknown. The action can begin a few seconds after the metadata service
+/// announces the termination.
 const REFUSALS_MAX: u32 = 5;
-/// The number of refusals after which a heartbeat is reported as a failure.
+/// The number of rejections after which a heartbeat is reported as a failure.
 const HEARTBEAT_REFUSALS_MAX: u32 = 2;
 
-/// The action of one hook for this instance.
+/// The action of a lifecycle hook for this instance.
 pub(super) struct LifecycleAction {
     client: HttpClient,
     url: Option<String>,
     hook: String,
     group: String,
     last_heartbeat: Option<Instant>,
-    /// Whether a heartbeat was accepted, so that the action exists or has existed.
+    /// Whether a heartbeat was accepted. If so, the action exists or has existed.
     is_known: bool,
-    /// Whether a request to complete the action may have succeeded, although there was no answer.
+    /// Whether a request to complete the action may have succeeded although no response arrived.
     may_be_completed: bool,
-    /// How many times in a row the service has answered that there is no such action.
+    /// The number of consecutive responses in which the service said that the action does not exist.
     refusals: u32,
 }
 
@@ -40,16 +42,17 @@ pub(super) struct LifecycleAction {
 pub(super) enum Completion {
     /// The group no longer waits for this instance.
     Completed,
-    /// There is no action yet. The request must be sent again.
+    /// The action does not exist yet. The request must be repeated.
     NotYet,
-    /// There is no such action.
+    /// The action does not exist.
     NoAction(String),
-    /// The request failed with this message and must be sent again.
+    /// The request failed with this message and must be repeated.
     Failed(String),
 }
 
 impl LifecycleAction {
-    /// Creates the action of the configured hook; `None` if no hook is configured. systemd passes empty names in that case.
+    /// Creates the action of the configured hook. Returns `None` if no hook is configured. In that case, systemd passes
+    /// empty names.
     pub(super) fn configured(client: &HttpClient, arguments: &WatchArguments) -> Option<Self> {
         let given = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
         let (hook, group) = given(&arguments.hook).zip(given(&arguments.group))?;
@@ -65,20 +68,20 @@ impl LifecycleAction {
         })
     }
 
-    /// Returns whether the last heartbeat is older than `interval`.
+    /// Returns whether no heartbeat has been sent within the last `interval`.
     pub(super) fn is_heartbeat_due(&self, interval: Duration) -> bool {
         self.last_heartbeat.is_none_or(|last| last.elapsed() >= interval)
     }
 
-    /// Returns whether a heartbeat was sent.
+    /// Returns whether a heartbeat has been sent.
     pub(super) fn has_heartbeat(&self) -> bool {
         self.last_heartbeat.is_some()
     }
 
-    /// Tells the group that the drain is still in progress, so that the group waits for another heartbeat timeout. Cancel safe.
+    /// Reports to the group that the drain is still in progress. This restarts the heartbeat timeout. Cancel safe.
     ///
     /// # Errors
-    /// A message if the heartbeat was not accepted.
+    /// Returns a message if the heartbeat was not accepted.
     pub(super) async fn heartbeat(
         &mut self,
         metadata: &mut InstanceMetadata,
@@ -103,7 +106,7 @@ impl LifecycleAction {
         if self.refusals < HEARTBEAT_REFUSALS_MAX { Ok(()) } else { Err(self.no_action(&error)) }
     }
 
-    /// Tells the group that it need not wait for this instance any longer. Cancel safe.
+    /// Reports to the group that it no longer has to wait for this instance. Cancel safe.
     pub(super) async fn complete(&mut self, metadata: &mut InstanceMetadata) -> Completion {
         let result = "&LifecycleActionResult=CONTINUE";
         let called = self.call("CompleteLifecycleAction", result, metadata).await;
@@ -125,7 +128,7 @@ impl LifecycleAction {
         Completion::NoAction(self.no_action(&error))
     }
 
-    /// Returns a description of the hook and the group, for messages.
+    /// Returns the names of the hook and the group, for messages.
     pub(super) fn name(&self) -> String {
         format!("hook {} of group {}", self.hook, self.group)
     }

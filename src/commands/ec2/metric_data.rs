@@ -1,4 +1,4 @@
-//! The metrics of pools as parameters of `PutMetricData`.
+//! Encodes the metrics of pools as parameters of `PutMetricData`.
 
 use std::fmt::Write as _;
 
@@ -7,10 +7,10 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use crate::fleet::view::PoolView;
 use crate::telemetry::count_as_f64;
 
-/// The characters that the query protocol encodes: all except letters, digits, `-`, `.`, `_` and `~`.
+/// The characters that the query protocol percent-encodes: all except letters, digits, `-`, `.`, `_` and `~`.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// One value of a pool.
+/// One metric of a pool.
 #[derive(Debug, PartialEq)]
 pub(super) struct PoolMetric<'a> {
     pub(super) name: &'static str,
@@ -19,7 +19,7 @@ pub(super) struct PoolMetric<'a> {
     unit: &'static str,
 }
 
-/// Returns the metrics of all pools. Those that are not known are left out.
+/// Returns the metrics of all pools. Unknown values are omitted.
 pub(super) fn metrics(pools: &[PoolView]) -> Vec<PoolMetric<'_>> {
     let of_pool = |pool: &'_ PoolView| {
         let workers = count_as_f64(pool.workers);
@@ -57,7 +57,7 @@ pub(super) fn form(namespace: &str, metrics: &[PoolMetric<'_>]) -> String {
     form
 }
 
-/// Encodes a value.
+/// Percent-encodes a value.
 pub(super) fn encoded(value: &str) -> impl std::fmt::Display {
     utf8_percent_encode(value, ENCODED)
 }

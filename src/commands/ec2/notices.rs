@@ -1,4 +1,4 @@
-//! The notices with which EC2 announces that it will stop an instance.
+//! The notices in which EC2 announces that it will stop an instance.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use serde::Deserialize;
 
 use super::instance_metadata::InstanceMetadata;
 
-/// If an instance is still running this long after the announced time of a spot interruption, the interruption is considered over.
-/// The announced time is approximate.
+/// The maximum age of a spot interruption. If the instance is still running this long after the announced time, the
+/// interruption is considered over. The announced time is approximate.
 const INTERRUPTION_AGE_MAX: Duration = Duration::from_mins(5);
 
 /// The time between the notice of a spot interruption and the interruption.
@@ -20,13 +20,13 @@ const INTERRUPTION_WARNING: Duration = Duration::from_mins(2);
 pub(super) enum Notice {
     /// The autoscaling group is terminating the instance.
     Terminating,
-    /// A spot instance will be interrupted: the action, and the time at which it begins.
+    /// A spot instance will be interrupted. The fields are the action and the time at which it begins.
     SpotInterruption(String, String),
-    /// A spot instance has had an elevated risk of interruption since this time.
+    /// A spot instance has been at elevated risk of interruption since this time.
     RebalanceRecommendation(String),
 }
 
-/// The kinds of notices. At most one of each kind is in effect.
+/// The kinds of notices. At most one notice of each kind is in effect.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Terminating,
@@ -57,9 +57,10 @@ struct RebalanceDocument {
 }
 
 impl Notice {
-    /// Returns whether an interruption is over, for example because the instance has resumed from hibernation. `appeared_at` is when the
-    /// notice appeared, if it was observed: then the interruption is at least `INTERRUPTION_WARNING` later, even if the clock of this host
-    /// is ahead. An interruption whose time is in another format is not over.
+    /// Returns whether an interruption is over, for example because the instance has resumed from hibernation.
+    /// `appeared_at` is the time at which the notice was first observed, if that time is known. In that case, the
+    /// interruption is assumed to begin at least `INTERRUPTION_WARNING` later, even if the clock of this host is ahead.
+    /// An interruption whose time has an unknown format is never over.
     fn has_passed(&self, appeared_at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> bool {
         let Self::SpotInterruption(_, time) = self else { return false };
         let Ok(time) = DateTime::parse_from_rfc3339(time) else { return false };
@@ -97,24 +98,25 @@ impl fmt::Display for Notice {
 #[derive(Default)]
 pub(super) struct Notices {
     standing: Vec<Notice>,
-    /// Whether the notice of an interruption, or its absence, has been read.
+    /// Whether the metadata service has been successfully queried for an interruption.
     has_read_interruption: bool,
-    /// The last interruption whose notice appeared after the first query, and when it appeared.
+    /// The last interruption whose notice appeared after the first query, and the time at which it appeared.
     appeared: Option<(Notice, DateTime<Utc>)>,
-    /// The last interruption whose time had passed. The metadata service may still have its notice.
+    /// The last interruption that was over. The metadata service may still return its notice.
     passed: Option<Notice>,
 }
 
-/// The changes since the last query.
+/// The changes since the previous query.
 #[derive(Default)]
 pub(super) struct NoticeChanges {
-    /// The notices that are new, the most urgent first.
+    /// The new notices, starting with the most urgent one.
     pub(super) new: Vec<Notice>,
-    /// The notices that the metadata service no longer has, or whose time has passed.
+    /// The notices that the metadata service no longer returns, or that are over.
     pub(super) withdrawn: Vec<Notice>,
-    /// An interruption that was already over when it was read for the first time, if the clock of this host is right.
+    /// An interruption that was already over when its notice was first read, assuming that the clock of this host is
+    /// correct.
     pub(super) missed: Option<Notice>,
-    /// The reason why the service cannot be queried or some notices cannot be read.
+    /// The reason why the service could not be queried or some notices could not be read.
     pub(super) failure: Option<String>,
 }
 
@@ -129,8 +131,8 @@ impl Notices {
         self.standing.contains(&Notice::Terminating)
     }
 
-    /// Queries the metadata service. A notice that cannot be read stays in effect if it was in effect before, and does not affect
-    /// the others. Cancel safe.
+    /// Queries the metadata service. If a notice cannot be read, the last known notice of its kind remains in effect.
+    /// Notices of other kinds are not affected. Cancel safe.
     pub(super) async fn refresh(
         &mut self,
         metadata: &mut InstanceMetadata,
@@ -144,7 +146,7 @@ impl Notices {
                 continue;
             }
             let result = match failures.last().cloned() {
-                // Each of the other queries would take as long, and delay the drain.
+                // Each further query would take just as long and delay the drain.
                 Some(failure) if !metadata.is_reachable() => Err(failure),
                 _ => kind.read(metadata).await,
             };
@@ -153,7 +155,7 @@ impl Notices {
             let now = match result {
                 Ok(now) => now,
                 Err(failure) => {
-                    // A service that does not answer fails in the same way for each notice.
+                    // If the service does not respond, the failure is the same for every notice.
                     if !failures.contains(&failure) {
                         failures.push(failure);
                     }
@@ -182,7 +184,7 @@ impl Notices {
                 self.passed = Some(passed);
             }
             if before != now.as_ref() {
-                // A notice that replaces one of its kind does not withdraw it.
+                // A notice that is replaced by another of the same kind is not reported as withdrawn.
                 changes.withdrawn.extend(before.filter(|_| now.is_none()).cloned());
                 changes.new.extend(now.clone());
             }
@@ -195,7 +197,7 @@ impl Notices {
 }
 
 async fn terminating(metadata: &mut InstanceMetadata) -> Result<Option<Notice>, String> {
-    // Instances that are in no group do not have this value.
+    // An instance outside an autoscaling group does not have this value.
     let state = metadata.find("autoscaling/target-lifecycle-state").await?;
     let is_terminating = matches!(state.as_deref(), Some("Terminated" | "Warmed:Terminated"));
     Ok(is_terminating.then_some(Notice::Terminating))

@@ -1,29 +1,30 @@
-//! The proxy for requests to AWS services, as set by environment variables.
+//! The proxy for requests to AWS services, configured by environment variables.
 
 use std::ffi::OsString;
 
 use http::Uri;
 
-/// The variables that name the proxy. The first that is set and not empty applies.
+/// The variables that name the proxy. The first one that is set and not empty is used.
 const PROXY_VARIABLES: [&str; 2] = ["HTTPS_PROXY", "https_proxy"];
-/// The variables that list hosts to which requests are sent directly.
+/// The variables that list the hosts to which requests are sent without the proxy.
 const DIRECT_VARIABLES: [&str; 2] = ["NO_PROXY", "no_proxy"];
 
-/// The proxy of the environment.
+/// The proxy configured in the environment.
 #[derive(Clone, Debug)]
 pub(super) struct ProxySettings {
-    /// The variable that names the proxy.
+    /// The variable from which the proxy was read.
     pub(super) variable: &'static str,
-    /// The scheme, the host and the port of the proxy, without credentials.
+    /// The scheme, host and port of the proxy, without credentials.
     pub(super) address: String,
     pub(super) proxy: reqwest::Proxy,
 }
 
 impl ProxySettings {
-    /// Reads the settings from environment variables; `None` if they name no proxy.
+    /// Reads the settings from environment variables. Returns `None` if they configure no proxy.
     ///
     /// # Errors
-    /// A message if the URL of the proxy is not valid. It does not include the value, which may contain a password.
+    /// Returns a message if the URL of the proxy is invalid. The message does not include the URL, which may contain a
+    /// password.
     pub(super) fn read(environment: &[(OsString, OsString)]) -> Result<Option<Self>, String> {
         let Some((variable, value)) = first(environment, PROXY_VARIABLES)? else { return Ok(None) };
         let invalid = || {
@@ -43,7 +44,7 @@ impl ProxySettings {
         let port = uri.port().map(|port| format!(":{port}")).unwrap_or_default();
         let address = format!("{scheme}://{host}{port}");
         let direct = first(environment, DIRECT_VARIABLES)?.map(|(_, hosts)| hosts);
-        // reqwest would apply `*` only to host names.
+        // reqwest applies `*` to host names, but not to IP addresses.
         if direct.as_deref().is_some_and(|hosts| hosts.split(',').any(|host| host.trim() == "*")) {
             return Ok(None);
         }
@@ -53,7 +54,7 @@ impl ProxySettings {
     }
 }
 
-/// Returns the first of some variables that is set and not empty.
+/// Returns the first variable that is set and not empty, and its value.
 fn first(
     environment: &[(OsString, OsString)],
     variables: [&'static str; 2],

@@ -1,4 +1,4 @@
-//! `fjord ec2 publish`: measures the headroom of each pool, and publishes it to `CloudWatch`.
+//! `fjord ec2 publish`: measures the headroom of each pool and publishes it to `CloudWatch`.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -16,9 +16,9 @@ use crate::commands::status;
 use crate::config::Sources;
 use crate::fleet::view::{FleetView, PoolView};
 
-/// The name of `CloudWatch` in signatures and endpoint names, and its name in policies.
+/// The name of `CloudWatch` in signatures and endpoint names, followed by its name in policies.
 const SERVICE: (&str, &str) = ("monitoring", "cloudwatch");
-/// The maximum number of pools. `CloudWatch` accepts 1,000 metrics in one request; each pool has four.
+/// The maximum number of pools. `CloudWatch` accepts 1,000 metrics in one request, and each pool has four.
 const POOLS_MAX: usize = 250;
 
 pub(super) fn run(
@@ -58,8 +58,8 @@ async fn measure(
     if pools.is_empty() {
         return Err("no worker serves a queue, so there is no headroom to publish".to_owned());
     }
-    // The command has already waited for these processes. A process that is restarted repeatedly must not prevent the
-    // group from following the load of the others.
+    // The measurement has already waited for the partial processes. A process that restarts repeatedly must not prevent
+    // the group from scaling with the load of the others.
     for process in processes.iter().filter(|process| process.is_partial) {
         tracing::warn!(
             role = process.role,
@@ -82,7 +82,7 @@ async fn measure(
     Ok(pools)
 }
 
-/// Publishes the headroom of the pools, and prints it.
+/// Publishes the headroom of the pools and prints it.
 async fn report(
     arguments: &PublishArguments,
     client: HttpClient,

@@ -1,29 +1,29 @@
-//! The errors of AWS services that use the query protocol, which are XML documents.
+//! Errors of AWS services that use the query protocol. The errors are XML documents.
 
 use http::StatusCode;
 use quick_xml::events::Event;
 
-/// The maximum number of characters of a message that are shown.
+/// The maximum number of characters to keep of an error message.
 const MESSAGE_CHARACTERS_MAX: usize = 300;
 
-/// The answer of a service that has refused a request.
+/// The error with which a service refused a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ServiceError {
     status: StatusCode,
-    /// The kind of the error, such as `Throttling`; empty if the answer names none.
+    /// The kind of error, such as `Throttling`. Empty if the response does not contain one.
     pub(super) code: String,
     message: String,
 }
 
 impl ServiceError {
-    /// Reads the code and the message from an answer. An answer in an unknown format has neither.
+    /// Reads the code and the message from a response. Both are empty if the format is unknown.
     pub(super) fn read(status: StatusCode, answer: &str) -> Self {
         let text = |name| element(answer, name).unwrap_or_default();
         let message = text("Message").chars().take(MESSAGE_CHARACTERS_MAX).collect();
         Self { status, code: text("Code"), message }
     }
 
-    /// Returns whether the same request can succeed a few seconds later.
+    /// Returns whether the same request may succeed a few seconds later.
     pub(super) fn is_transient(&self) -> bool {
         let is_throttled = self.code.contains("Throttl") || self.code == "RequestLimitExceeded";
         let busy = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
@@ -31,7 +31,7 @@ impl ServiceError {
         is_throttled || is_busy || self.has_expired()
     }
 
-    /// Returns whether the credentials have expired. The metadata service may have new ones.
+    /// Returns whether the credentials have expired. The metadata service may have newer ones.
     pub(super) fn has_expired(&self) -> bool {
         matches!(&*self.code, "ExpiredToken" | "ExpiredTokenException" | "RequestExpired")
     }
@@ -49,12 +49,13 @@ impl ServiceError {
         )
     }
 
-    /// Returns whether the service rejects the parameters, for example because they name something that does not exist.
+    /// Returns whether the service rejects the parameters, for example because they name a resource that does not
+    /// exist.
     pub(super) fn is_invalid(&self) -> bool {
         self.code == "ValidationError"
     }
 
-    /// Returns whether the request may have been executed all the same.
+    /// Returns whether the service may have executed the request despite the error.
     pub(super) fn is_ambiguous(&self) -> bool {
         self.status.is_server_error() || self.status == StatusCode::REQUEST_TIMEOUT
     }
@@ -69,7 +70,7 @@ impl std::fmt::Display for ServiceError {
     }
 }
 
-/// Returns the text of the first element with a name.
+/// Returns the text of the first element with this name.
 fn element(document: &str, name: &str) -> Option<String> {
     let mut reader = quick_xml::Reader::from_str(document);
     let mut is_inside = false;
@@ -86,7 +87,7 @@ fn element(document: &str, name: &str) -> Option<String> {
     }
 }
 
-/// Returns the character that an entity stands for.
+/// Returns the character that an entity or character reference stands for.
 fn character(reference: &quick_xml::events::BytesRef<'_>) -> Option<char> {
     if let Ok(Some(character)) = reference.resolve_char_ref() {
         return Some(character);

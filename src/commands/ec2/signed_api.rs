@@ -1,4 +1,4 @@
-//! Signed requests to an AWS service that uses the query protocol, with a bounded number of attempts.
+//! Sends signed requests to an AWS service that uses the query protocol. The number of attempts is limited.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,11 +12,12 @@ use super::instance_metadata::{InstanceMetadata, RoleCredentials};
 use super::service_error::ServiceError;
 use crate::jitter::jittered;
 
-/// The longest wait for the answer to one attempt.
+/// The maximum time to wait for the response to one attempt.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(5);
-/// The maximum number of attempts for a request. A timer or the service manager runs the command again later.
+/// The maximum number of attempts for a request. Further attempts are unnecessary, because a timer or the service
+/// manager runs the command again later.
 const ATTEMPTS_MAX: u32 = 3;
-/// The pause before the second attempt. It doubles with each further attempt.
+/// The pause before the second attempt. It doubles before each further attempt.
 const PAUSE: Duration = Duration::from_secs(1);
 const _: () = assert!(
     CONNECT_LIMIT.as_secs() < ATTEMPT_LIMIT.as_secs(),
@@ -25,12 +26,12 @@ const _: () = assert!(
 /// The content type of the query protocol.
 const FORM: &str = "application/x-www-form-urlencoded; charset=utf-8";
 
-/// An AWS service.
+/// A client for one AWS service.
 pub(super) struct SignedApi {
     client: HttpClient,
     /// The name of the service in signatures and in the names of its endpoints.
     name: &'static str,
-    /// The namespace of its actions in policies.
+    /// The namespace of the service's actions in policies.
     policy_prefix: &'static str,
     region: String,
     url: String,
@@ -39,10 +40,10 @@ pub(super) struct SignedApi {
 /// The error of a failed call.
 pub(super) struct CallFailure {
     pub(super) message: String,
-    /// The answer of the service, if it has refused the last attempt.
+    /// The error returned by the service, if it refused the last attempt.
     pub(super) refusal: Option<ServiceError>,
-    /// Whether an attempt may have succeeded, because it was sent, and either got no answer or an answer that leaves the
-    /// outcome open.
+    /// Whether an attempt may have succeeded, because it was sent but the response was missing or did not settle the
+    /// outcome.
     pub(super) may_have_succeeded: bool,
 }
 
@@ -54,10 +55,10 @@ impl CallFailure {
 }
 
 impl SignedApi {
-    /// Creates a client of a service in the region of the instance. `url` replaces the public endpoint.
+    /// Creates a client for a service in the instance's region. `url` replaces the public endpoint.
     ///
     /// # Errors
-    /// A message if the region is not known.
+    /// Returns a message if the region is not known.
     pub(super) async fn new(
         client: HttpClient,
         (name, policy_prefix): (&'static str, &'static str),
@@ -74,11 +75,12 @@ impl SignedApi {
         Ok(Self { client, name, policy_prefix, region, url })
     }
 
-    /// Calls an action. `form` contains the encoded parameters without `Action`. Each attempt uses the credentials that the
-    /// metadata service currently has.
+    /// Calls an action. `form` contains the encoded parameters except `Action`. Each attempt uses the credentials that
+    /// the metadata service returns at the time of the attempt.
     ///
     /// # Errors
-    /// `CallFailure` if the last attempt has failed, or if another attempt has failed in a way that retrying would not fix.
+    /// Returns `CallFailure` if the last attempt fails, or if an earlier attempt fails in a way that a retry cannot
+    /// fix.
     pub(super) async fn call(
         &self,
         action: &str,
@@ -145,7 +147,7 @@ impl SignedApi {
         format!("{} refuses {action}: {error}{hint}", self.url)
     }
 
-    /// Sends one attempt. Returns the error if the service refuses the request.
+    /// Makes one attempt. Returns the service's error if the service refuses the request.
     async fn send(
         &self,
         body: &str,

@@ -1,4 +1,5 @@
-//! The termination of this instance by its autoscaling group, which waits for the action of a lifecycle hook.
+//! Handles the termination of this instance by its autoscaling group. The group waits until a lifecycle action is
+//! completed.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -15,20 +16,20 @@ use crate::cli::WatchArguments;
 use crate::commands::printable::printable;
 use crate::commands::{EXIT_TERMINATION_FAILED, Output};
 
-/// The termination, from the time at which it is announced.
+/// A termination that has been announced and is in progress.
 pub(super) struct Termination {
     since: Instant,
-    /// The time after which the action is completed even if a unit still runs.
+    /// The time after which the action is completed even if a unit is still running.
     limit: Duration,
     heartbeat_interval: Duration,
-    /// The action that the group waits for, if a hook is configured.
+    /// The action for which the group waits, if a hook is configured.
     action: Option<LifecycleAction>,
     drain_failures: FailureLog,
     action_failures: FailureLog,
 }
 
 impl Termination {
-    /// Starts the handling of a termination.
+    /// Starts handling a termination.
     pub(super) fn new(client: &HttpClient, arguments: &WatchArguments) -> Self {
         Self {
             since: Instant::now(),
@@ -40,8 +41,8 @@ impl Termination {
         }
     }
 
-    /// Sends heartbeats while the roles stop, and completes the action after that. Returns the exit status once nothing is left to
-    /// do. Cancel safe.
+    /// Sends heartbeats while the roles are stopping, and then completes the action. Returns the exit status once the
+    /// termination has been handled, and `None` before that. Cancel safe.
     pub(super) async fn advance(
         &mut self,
         progress: DrainProgress,

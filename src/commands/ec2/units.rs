@@ -1,4 +1,4 @@
-//! The units of the roles of this host: their states, and requests to stop them. Every call of systemctl is bounded.
+//! Queries and stops the systemd units of the roles on this host. Every call to systemctl has a time limit.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -8,21 +8,21 @@ use tokio::time::timeout;
 
 use crate::cli::Role;
 
-/// The longest time that systemctl may take. It does not wait until a unit has stopped.
+/// The time limit for a call to systemctl. The call does not wait for the unit to stop.
 const SYSTEMCTL_LIMIT: Duration = Duration::from_secs(10);
 
 /// The state of a unit, as reported by systemd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum UnitState {
-    /// No process of the unit runs.
+    /// No process of the unit is running.
     Stopped,
-    /// The unit was told to stop, and has not finished its requests.
+    /// The unit has been asked to stop but has not finished its requests.
     Stopping,
-    /// The unit runs or starts.
+    /// The unit is running or starting.
     Running,
 }
 
-/// Returns the unit of a role.
+/// Returns the name of a role's unit.
 pub(super) fn unit(role: Role) -> String {
     format!("fjord@{}.service", role.as_str())
 }
@@ -30,7 +30,7 @@ pub(super) fn unit(role: Role) -> String {
 /// Returns the state of a unit. Cancel safe.
 ///
 /// # Errors
-/// A message if the state is not known.
+/// Returns a message if the state cannot be determined.
 pub(super) async fn state(unit: &str) -> Result<UnitState, String> {
     let text = systemctl(&["show", "--property=LoadState", "--property=ActiveState", unit]).await?;
     let value = |name: &str| {
@@ -38,7 +38,7 @@ pub(super) async fn state(unit: &str) -> Result<UnitState, String> {
         pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
     };
     match (value("ActiveState"), value("LoadState")) {
-        // The roles have other unit names on this host, and may still be running.
+        // The roles may be running on this host in units with other names.
         (Some("inactive"), Some("not-found")) => Err("systemctl: the unit is not found".to_owned()),
         (Some("inactive" | "failed"), _) => Ok(UnitState::Stopped),
         (Some("deactivating"), _) => Ok(UnitState::Stopping),
@@ -47,15 +47,15 @@ pub(super) async fn state(unit: &str) -> Result<UnitState, String> {
     }
 }
 
-/// Asks systemd to stop a unit, without waiting until it has stopped. Cancel safe.
+/// Asks systemd to stop a unit. Does not wait until the unit has stopped. Cancel safe.
 ///
 /// # Errors
-/// A message if systemctl fails.
+/// Returns a message if systemctl fails.
 pub(super) async fn stop(unit: &str) -> Result<(), String> {
     systemctl(&["stop", "--no-block", unit]).await.map(drop)
 }
 
-/// Runs systemctl, and returns its output.
+/// Runs systemctl and returns its output.
 async fn systemctl(arguments: &[&str]) -> Result<String, String> {
     let mut command = Command::new("systemctl");
     command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);

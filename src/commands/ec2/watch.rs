@@ -1,4 +1,4 @@
-//! `fjord ec2 watch`: stops the roles of this host when EC2 announces that it will stop the instance.
+//! `fjord ec2 watch`: stops the roles on this host when EC2 announces that it will stop the instance.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -22,15 +22,15 @@ use crate::telemetry::logs;
 /// The maximum interval between queries while units are stopping.
 const STOP_QUERY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The state of the command. The notices and the states of the units are read again at each query.
+/// The state of the command. Each query reads the notices and the states of the units again.
 struct Watch<'a> {
     arguments: &'a WatchArguments,
     client: HttpClient,
     metadata: InstanceMetadata,
     notices: Notices,
-    /// The drain, while a notice is in effect.
+    /// The drain. Present while a notice is in effect.
     drain: Option<Drain>,
-    /// The termination by the autoscaling group, while it is announced.
+    /// The termination by the autoscaling group. Present while it is announced.
     termination: Option<Termination>,
     metadata_failures: FailureLog,
 }
@@ -84,7 +84,7 @@ impl Watch<'_> {
         }
     }
 
-    /// Reports notices that are new or withdrawn, and failures of the metadata service.
+    /// Reports new and withdrawn notices, and failures of the metadata service.
     fn report(
         &mut self,
         NoticeChanges { new, withdrawn, missed, failure }: NoticeChanges,
@@ -115,14 +115,15 @@ impl Watch<'_> {
         output.out.flush()
     }
 
-    /// Handles the termination by the group, if it is announced. Returns the exit status once nothing is left to do.
+    /// Handles the termination by the group if it is announced. Returns the exit status once the termination has been
+    /// handled.
     async fn terminate(
         &mut self,
         progress: DrainProgress,
         output: &mut Output<impl Write, impl Write>,
     ) -> io::Result<Option<ExitCode>> {
         if !self.notices.is_terminating() {
-            // The command stays active: the group may still terminate the instance.
+            // The command keeps running, because the group may still terminate the instance.
             self.termination = None;
             return Ok(None);
         }

@@ -1,4 +1,4 @@
-//! Creates a catalogue entry for a procedure, by convention.
+//! Creates a catalogue entry for a procedure by applying naming conventions.
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value;
@@ -11,17 +11,17 @@ use crate::catalogue::names::{is_parameter_name, is_sql_name};
 use crate::procedures::ResultDescription;
 use crate::procedures::description::{ParameterDescription, ProcedureDescription};
 
-/// The maximum length in bytes of a `binary` that can be a query parameter.
+/// The maximum length in bytes of a `binary` parameter that is passed in the query string.
 const QUERY_LENGTH_MAX: usize = 1_000;
 
-/// The limit for numbers that distinguish procedures whose names suggest the same route or id.
+/// The maximum number that is appended to a route or id to distinguish procedures with similar names.
 const NUMBERS_MAX: usize = 1_000;
 
-/// The advice about a procedure that no endpoint can call as it is.
+/// The advice for a procedure that no endpoint can call in its present form.
 pub(super) const WRAPPER: &str =
     "write a procedure that the catalogue can call, and that calls this one";
 
-/// Entries by id, in the order of the file.
+/// Entries by id, in file order.
 #[derive(Debug)]
 pub(super) struct ImportedCatalogue<'a>(pub(super) Vec<(String, ImportedEndpoint<'a>)>);
 
@@ -62,7 +62,7 @@ impl ImportedEndpoint<'_> {
     }
 }
 
-/// Parameters by name, in the order of the procedure.
+/// Parameters by name, in the procedure's order.
 #[derive(Clone, Debug)]
 struct ImportedParameters<'a>(Vec<(&'a str, ImportedParameter<'a>)>);
 
@@ -104,7 +104,7 @@ struct ImportedParameter<'a> {
 /// Creates the entry and its id.
 ///
 /// # Errors
-/// Returns the reason why no entry can be created, and what can be done about it.
+/// Returns the reason why no entry can be created, and how to fix the problem.
 pub(super) fn create<'a>(
     (described, results): (&'a ProcedureDescription, Option<&'a ResultDescription>),
     prefix: &str,
@@ -119,7 +119,7 @@ pub(super) fn create<'a>(
     let (verb, noun) = verb(&words);
     let fits_query = inputs.iter().all(|parameter| fits_query(parameter));
     let method = method(verb, fits_query);
-    // The path of a single record contains its key, which by convention is the first parameter.
+    // The path of a single record contains the record's key. By convention, the key is the first parameter.
     let has_key =
         matches!(verb, ProcedureVerb::ReadOne | ProcedureVerb::Change | ProcedureVerb::Remove)
             && method != "POST";
@@ -162,14 +162,14 @@ pub(super) fn create<'a>(
         result,
         returns: results.and_then(|results| returns::create(result, &outputs, results)),
         outputs,
-        // The default for PUT and DELETE is at-least-once, but the procedure might not be idempotent.
+        // PUT and DELETE default to at-least-once, but the procedure might not be idempotent.
         execution: matches!(method, "PUT" | "DELETE").then_some("at-most-once"),
         auth,
     };
     Ok((id, entry))
 }
 
-/// Returns the method of an endpoint for a procedure, or `None` if there can be no entry.
+/// Returns the HTTP method for a procedure, or `None` if no entry can be created for it.
 pub(super) fn method_of(described: &ProcedureDescription) -> Option<&'static str> {
     let parameters = described.parameters.as_ref().ok()?;
     let fits = parameters.iter().filter(|parameter| !parameter.is_output).all(fits_query);
@@ -185,14 +185,13 @@ fn method(verb: ProcedureVerb, fits_query: bool) -> &'static str {
     }
 }
 
-/// Returns the words of a schema, or `schema` for a name without ASCII letters and digits.
+/// Returns the words of a schema's name, or `schema` if the name has no ASCII letters or digits.
 fn words_of(schema: &str) -> String {
     let words = words(schema).join("-");
     if words.is_empty() { "schema".to_owned() } else { words }
 }
 
-/// Returns the words of a procedure's name, or `procedure` for a name without ASCII letters and
-/// digits.
+/// Returns the words of a procedure's name, or `procedure` if the name has no ASCII letters or digits.
 fn or_procedure(words: String) -> String {
     if words.is_empty() { "procedure".to_owned() } else { words }
 }
@@ -239,7 +238,7 @@ fn fits_query(parameter: &ParameterDescription) -> bool {
     }
 }
 
-/// Returns whether the parameter can be a segment in the path.
+/// Returns whether the parameter can be a path segment.
 fn fits_path(parameter: &ParameterDescription) -> bool {
     // The name becomes part of the route.
     let is_plain = parameter.name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));

@@ -1,4 +1,4 @@
-//! The procedures, ids and routes that the catalogue already contains.
+//! The procedures, ids and routes that are already in the catalogue.
 
 use std::collections::HashSet;
 use std::fs;
@@ -19,7 +19,7 @@ pub(super) struct ExistingEndpoints {
 }
 
 impl ExistingEndpoints {
-    /// Reads the catalogue. A catalogue without files is empty.
+    /// Reads the catalogue. A catalogue without files is treated as empty.
     ///
     /// # Errors
     /// Returns the errors in the catalogue.
@@ -45,7 +45,7 @@ impl ExistingEndpoints {
         self.ids.contains(id)
     }
 
-    /// Returns whether an endpoint has this route, regardless of parameter names.
+    /// Returns whether an endpoint has this route. Parameter names are ignored.
     pub(super) fn has_route(&self, route: &str) -> bool {
         self.routes.contains(&without_names(route))
     }
@@ -56,7 +56,7 @@ impl ExistingEndpoints {
     }
 }
 
-/// Returns whether the catalogue's directory does not exist or contains no file of a catalogue.
+/// Returns whether the catalogue directory does not exist or contains no catalogue file.
 fn has_no_file(directory: &Path) -> bool {
     match fs::read_dir(directory) {
         Ok(mut entries) => {
@@ -66,7 +66,7 @@ fn has_no_file(directory: &Path) -> bool {
     }
 }
 
-/// Returns a route with the names in braces removed.
+/// Returns a route without the parameter names in its braces.
 fn without_names(route: &str) -> String {
     let (method, path) = route.split_once(' ').unwrap_or_default();
     let mut result = method.to_owned();

@@ -1,4 +1,4 @@
-//! Splits the name of a procedure into words, and recognizes the verb.
+//! Splits the name of a procedure into words and recognizes its verb.
 
 /// The action that a procedure's name suggests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub(super) enum ProcedureVerb {
     Other,
 }
 
-/// Prefixes that only mark a name as the name of a procedure.
+/// Prefixes that only indicate that a name belongs to a procedure.
 const PREFIXES: [&str; 4] = ["usp", "sp", "proc", "prc"];
 const VERBS: [(ProcedureVerb, &[&str]); 5] = [
     (ProcedureVerb::ReadOne, &["get", "read", "fetch", "show"]),
@@ -27,8 +27,8 @@ const VERBS: [(ProcedureVerb, &[&str]); 5] = [
     (ProcedureVerb::Remove, &["delete", "remove"]),
 ];
 
-/// Returns the words of a name in lower case, without a leading prefix. A name is split at characters other than ASCII letters
-/// and digits, and before an upper-case letter that follows a lower-case letter or digit.
+/// Returns the words of a name in lower case, without a leading prefix. The name is split at characters that are not
+/// ASCII letters or digits, and before an upper-case letter that follows a lower-case letter or a digit.
 pub(super) fn words(name: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut was_lower = false;
@@ -48,7 +48,7 @@ pub(super) fn words(name: &str) -> Vec<String> {
     words
 }
 
-/// Returns the verb and the other words. The verb is the first or the last word, and never the only one.
+/// Returns the verb and the remaining words. The verb is the first or last word, but never the only one.
 pub(super) fn verb(words: &[String]) -> (ProcedureVerb, Vec<&str>) {
     let verb_of = |word: &String| {
         let found = VERBS.iter().find(|(_, verbs)| verbs.contains(&word.as_str()));

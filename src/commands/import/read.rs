@@ -1,4 +1,4 @@
-//! Reads the procedures in a database, and the columns that they return.
+//! Reads the procedures in a database and the columns of their results.
 
 use std::io;
 use std::sync::Arc;
@@ -18,9 +18,10 @@ use crate::procedures::description::ProcedureDescription;
 use crate::procedures::{Backend, ResultDescription};
 use crate::telemetry::chain;
 
-/// The longest wait for the list of procedures with their parameters.
+/// The maximum time to wait for the list of procedures and their parameters.
 const LIMIT: Duration = Duration::from_mins(1);
-/// The longest wait for the descriptions of all answers. Descriptions that are missing after this time are reported.
+/// The maximum time to wait for the descriptions of all results. Descriptions that are still missing after this time
+/// are reported.
 const RESULTS_LIMIT: Duration = Duration::from_mins(5);
 
 /// A procedure in the database.
@@ -28,9 +29,9 @@ const RESULTS_LIMIT: Duration = Duration::from_mins(5);
 pub(super) struct ReadProcedure {
     /// The name and the parameters.
     pub(super) description: ProcedureDescription,
-    /// The description of the procedure's results; `None` if no entry will be created for the procedure.
+    /// The description of the procedure's results. `None` if no entry will be created for the procedure.
     pub(super) results: Option<ResultDescription>,
-    /// The reason why a sample failed.
+    /// The reason why sampling the results failed.
     pub(super) sample_error: Option<String>,
 }
 
@@ -45,7 +46,7 @@ pub(super) fn procedures(
         && sqlite.schema.is_some()
         && !sqlite.file.exists()
     {
-        // A worker creates the file from its schema; the import only reads the file.
+        // A worker creates the file from the schema. The import only reads the file.
         let file = sqlite.file.display();
         return Ok(Err(format!("database {name}: {file} does not exist; start a worker first")));
     }
@@ -69,8 +70,8 @@ pub(super) fn procedures(
     }))
 }
 
-/// Adds the descriptions of the answers of procedures for which an entry can be created. The entries are useful without them, so
-/// an error does not stop the import.
+/// Adds result descriptions to the procedures for which an entry can be created. An error does not stop the import,
+/// because the entries are useful without the descriptions.
 async fn describe_answers(
     backend: &Arc<dyn Backend>,
     described: Vec<ProcedureDescription>,
@@ -91,7 +92,7 @@ async fn describe_answers(
     read.collect()
 }
 
-/// Calls each procedure that will become a GET endpoint and whose answer is not completely described.
+/// Samples each procedure that will become a GET endpoint and whose results are not completely described.
 async fn add_samples(backend: &Arc<dyn Backend>, procedures: &mut [ReadProcedure]) {
     for ReadProcedure { description, results, sample_error } in procedures {
         let is_read = entry::method_of(description) == Some("GET");

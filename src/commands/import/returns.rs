@@ -1,4 +1,4 @@
-//! Creates the `returns` of a catalogue entry from the database's description of the answer.
+//! Creates the `returns` of a catalogue entry from the database's description of the results.
 
 use serde::ser::{Serialize, Serializer};
 
@@ -7,13 +7,13 @@ use crate::catalogue::names::eq_ignore_case;
 use crate::catalogue::returns::SETS_MAX;
 use crate::procedures::{ColumnDescription, ResultDescription};
 
-/// The declared columns of an answer, serialized in the format of a catalogue file.
+/// The declared columns of the results, serialized in the format of a catalogue file.
 #[derive(Clone, Debug, serde::Serialize)]
 #[serde(untagged)]
 pub(super) enum ImportedReturns<'a> {
-    /// For the results `rows` and `row`.
+    /// For endpoints whose result is `rows` or `row`.
     Columns(ImportedColumns<'a>),
-    /// For the result `full`.
+    /// For endpoints whose result is `full`.
     Full {
         /// The result sets.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -24,7 +24,7 @@ pub(super) enum ImportedReturns<'a> {
     },
 }
 
-/// Columns by name, in their order.
+/// Columns by name, in result order.
 #[derive(Clone, Debug)]
 pub(super) struct ImportedColumns<'a>(Vec<(&'a str, ImportedColumn)>);
 
@@ -47,7 +47,8 @@ fn is_false(value: &bool) -> bool {
     !*value
 }
 
-/// Returns `returns` for a result, or `None` if the description contains nothing for it.
+/// Returns the value of `returns` for a result, or `None` if the description contains no usable
+/// column.
 pub(super) fn create<'a>(
     result: &str,
     outputs: &[&str],
@@ -73,7 +74,7 @@ pub(super) fn create<'a>(
 fn columns<'a>(described: impl IntoIterator<Item = &'a ColumnDescription>) -> ImportedColumns<'a> {
     let column = |column: &'a ColumnDescription| {
         let kind = column.kinds.first().copied().unwrap_or(ParameterType::Json);
-        // A `json` value can be any JSON, including null.
+        // A `json` value can be any JSON value, including null.
         let nullable = column.is_nullable != Some(false) && kind != ParameterType::Json;
         (column.name.as_str(), ImportedColumn { kind: kind.as_str(), nullable })
     };

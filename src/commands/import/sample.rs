@@ -1,4 +1,4 @@
-//! `fjord import --sample`: makes a real call to find out which columns the answer has.
+//! `fjord import --sample`: calls a procedure to discover the columns of its results.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,15 +17,15 @@ use crate::procedures::{
 };
 use crate::telemetry::chain;
 
-/// The time limit of a call.
+/// The time limit for a call.
 const LIMIT: Duration = Duration::from_secs(10);
 /// The number of rows after which a call is stopped.
 const ROWS_MAX: usize = 1_000;
-/// The declared type that messages give for a column that is known only from a sample.
+/// The type name that messages show for a column that is known only from a sample.
 const SAMPLED: &str = "as in a sample";
 
-/// Calls a procedure with NULL for each parameter, in a transaction that is rolled back. Adds to `described` the result sets
-/// and the types of columns that the database did not describe.
+/// Calls a procedure with NULL for every parameter, in a transaction that is rolled back. Adds the missing result sets
+/// and column types to `described`.
 ///
 /// # Errors
 /// Returns the reason why the call failed.
@@ -50,7 +50,7 @@ pub(super) async fn add_sample(
     let mut sink = SampleSink::default();
     match backend.call(call, &mut sink, &Cancel::new()).await {
         Ok(_) => {}
-        // The sink stopped the call, because it has seen enough rows or result sets.
+        // The sink has seen enough rows or result sets and has stopped the call.
         Err(CallError::Sent(error)) if error.kind == SentErrorKind::Sink(SinkError::Closed) => {}
         Err(CallError::Sent(error)) => return Err(chain(&error)),
         Err(CallError::NotSent(error)) => return Err(chain(&error)),
@@ -79,8 +79,8 @@ struct SampleSink {
 #[derive(Debug)]
 struct SampledColumn {
     name: String,
-    /// The types of the values that are not NULL. Empty before the first value, and if the types
-    /// differ.
+    /// The types that fit all values other than NULL. Empty before the first such value, or if the values are of
+    /// different kinds.
     kinds: &'static [ParameterType],
     is_mixed: bool,
 }
@@ -109,7 +109,7 @@ impl SampleSink {
                 name: column.name,
                 declared: SAMPLED.to_owned(),
                 kinds: column.kinds,
-                // A sample cannot show that a value is never NULL.
+                // A sample cannot prove that a value is never NULL.
                 is_nullable: None,
             };
             with_member_names(set.into_iter().map(column).collect())

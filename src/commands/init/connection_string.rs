@@ -1,4 +1,4 @@
-//! Reads an ADO connection string, such as `Server=sql.example,1433;Database=shop;User ID=api;Password=…`.
+//! Parses an ADO connection string, such as `Server=sql.example,1433;Database=shop;User ID=api;Password=…`.
 //!
 //! The syntax and the keys are those of `SqlConnection.ConnectionString` in
 //! Microsoft.Data.SqlClient.
@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use crate::config::Secret;
 
-/// The keys that fjord uses, each with its synonyms. Comparisons ignore case and blanks.
+/// The keys that fjord uses, each with its synonyms. Keys are compared without regard to case and spaces.
 const KEYS: [(&str, &[&str]); 9] = [
     ("Server", &["server", "datasource", "address", "addr", "networkaddress"]),
     ("Database", &["database", "initialcatalog"]),
@@ -20,10 +20,10 @@ const KEYS: [(&str, &[&str]); 9] = [
     ("Integrated Security", &["integratedsecurity", "trustedconnection"]),
     ("Authentication", &["authentication"]),
 ];
-/// The key for read-only connections, and its value.
+/// The key that requests read-only connections, and its value.
 const INTENT: (&str, &str) = ("applicationintent", "readonly");
-/// The keys of `SqlClient` that fjord does not use, without spaces. Any other key is not printed, because it may be the rest
-/// of an unquoted value that contains a semicolon, such as a password.
+/// The keys of `SqlClient` that fjord ignores, without spaces. Any other key is not printed, because it may be part of
+/// an unquoted value, such as a password that contains a semicolon.
 const UNUSED_KEYS: [&str; 24] = [
     "applicationname",
     "app",
@@ -50,7 +50,7 @@ const UNUSED_KEYS: [&str; 24] = [
     "workstationid",
     "wsid",
 ];
-/// The protocols other than TCP that can precede the address of a server.
+/// The prefixes of a server's address that select a protocol other than TCP.
 const OTHER_PROTOCOLS: [&str; 3] = ["np:", "lpc:", "admin:"];
 
 /// A connection string that fjord can use.
@@ -66,7 +66,7 @@ pub(super) struct ConnectionString {
     is_strict: bool,
     certificate_name: Option<String>,
     is_read_only: bool,
-    /// The keys that fjord does not use.
+    /// The ignored keys.
     ignored: Vec<String>,
 }
 
@@ -74,7 +74,7 @@ impl ConnectionString {
     /// Parses a connection string.
     ///
     /// # Errors
-    /// Returns all errors. They never contain a value.
+    /// Returns all errors. They never contain a value from the string.
     pub(super) fn parse(text: &str) -> Result<Self, Vec<String>> {
         let mut errors = Vec::new();
         let (values, ignored) = match split(text) {
@@ -142,7 +142,7 @@ impl ConnectionString {
         &self.password
     }
 
-    /// Returns remarks about the keys that are not used.
+    /// Returns remarks about the ignored keys.
     pub(super) fn notes(&self) -> Option<String> {
         let ignored = self.ignored.join(", ");
         (!ignored.is_empty())
@@ -155,11 +155,11 @@ impl ConnectionString {
         (!self.trusts_any && !self.is_strict).then_some(text)
     }
 
-    /// Returns the table of the database for a worker's configuration, without the password.
+    /// Returns the table for the database in a worker's configuration, without the password.
     pub(super) fn to_toml(&self, password_file: &str) -> String {
         let mut text = "[procedures.databases.default.mssql]\n".to_owned();
         let mut line = |key: &str, value: &str| {
-            // A TOML basic string has the escapes of JSON. Writing to a string cannot fail.
+            // The escapes in a JSON string are also valid in a TOML basic string. Writing to a string cannot fail.
             writeln!(text, "{key} = {}", serde_json::Value::from(value)).ok();
         };
         line("host", &self.host);
@@ -200,7 +200,8 @@ fn is_true(value: &str) -> bool {
     ["true", "yes", "sspi"].iter().any(|word| value.eq_ignore_ascii_case(word))
 }
 
-/// Splits a string into its keys and values. A value that contains a semicolon is in quotes, and a quote in it is doubled.
+/// Splits a connection string into keys and values. A value that contains a semicolon is quoted, and quotes inside it
+/// are doubled.
 fn split(text: &str) -> Result<Vec<(String, String)>, String> {
     let mut pairs = Vec::new();
     let mut rest = text.trim_start_matches([';', ' ']);
@@ -224,7 +225,7 @@ fn split(text: &str) -> Result<Vec<(String, String)>, String> {
     Ok(pairs)
 }
 
-/// Returns the quoted value at the start of `text`, and the text after its semicolon.
+/// Returns the quoted value at the start of `text`, and the text after the semicolon that ends it.
 fn unquote(text: &str, quote: char) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut rest = text.strip_prefix(quote)?;
@@ -242,8 +243,8 @@ fn unquote(text: &str, quote: char) -> Option<(String, &str)> {
     }
 }
 
-/// Returns the values by their key in `KEYS`, and the other keys. If a key is repeated, its last
-/// value counts.
+/// Returns the values of the keys in `KEYS`, and the names of the other keys. If a key is repeated, its last value is
+/// used.
 fn by_key(
     pairs: Vec<(String, String)>,
     errors: &mut Vec<String>,
@@ -297,7 +298,7 @@ fn parse_server(server: &str, errors: &mut Vec<String>) -> (String, Option<u16>,
     if host.to_ascii_lowercase().starts_with("(localdb)") {
         errors.push("Server: LocalDB has no TCP address; expected a server with one".to_owned());
     }
-    // As in SqlClient, the port takes precedence over the name of the instance.
+    // As in SqlClient, the port takes precedence over the instance name.
     let instance = if number.is_some() { None } else { instance };
     (host.to_owned(), number, instance)
 }

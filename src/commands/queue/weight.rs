@@ -10,7 +10,7 @@ use crate::fleet::control::ControlCommand;
 /// Returns the command that the arguments describe.
 ///
 /// # Errors
-/// A message about the first invalid argument.
+/// Returns a message about the first invalid argument.
 pub(super) fn command(arguments: &QueueWeightArguments) -> Result<ControlCommand, String> {
     let endpoint = &arguments.endpoint;
     let endpoint =

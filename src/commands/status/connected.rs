@@ -1,5 +1,5 @@
-//! Finds the processes in a fleet that are connected to NATS, from the names of their connections. Unlike a query, this also
-//! finds processes that hang.
+//! Finds, by the names of their connections, the processes of a fleet that are connected to NATS. Unlike a query of the
+//! fleet, this also finds processes that hang.
 
 use super::{monitoring, system};
 use crate::cli::Role;
@@ -12,15 +12,15 @@ use crate::message::Subject;
 pub(in crate::commands) struct ConnectedProcess {
     pub(in crate::commands) role: Role,
     pub(in crate::commands) id: String,
-    /// The address that the process connects from.
+    /// The address from which the process is connected.
     pub(in crate::commands) address: String,
     /// Whether the process has connected so recently that it may not have received the last query.
     pub(in crate::commands) is_new: bool,
 }
 
-/// Returns the connected processes in the fleet. There are none if the configuration names neither the NATS servers' monitoring
-/// ports nor a user of the system account. For each server whose connections are not all known, the second list has its name and the
-/// reason.
+/// Returns the connected processes of the fleet. The list is empty if the configuration names neither monitoring ports
+/// of NATS servers nor a user of the system account. The second list contains the name of each server whose connections
+/// are not all known, and the reason.
 pub(in crate::commands) async fn processes(
     connection: &NatsConnection,
 ) -> (Vec<ConnectedProcess>, Vec<String>) {
@@ -28,7 +28,7 @@ pub(in crate::commands) async fn processes(
     (connections.iter().filter_map(|one| parse(one, &connection.prefix)).collect(), gaps)
 }
 
-/// Returns the connections of the NATS servers, if the configuration says how to query them.
+/// Returns the connections to the NATS servers, if the configuration specifies how to query the servers.
 pub(in crate::commands) async fn connections(connection: &NatsConnection) -> MonitoredConnections {
     match &connection.system {
         Some(system) => system::connections(&**system).await,

@@ -1,4 +1,4 @@
-//! Samples NATS servers at their monitoring ports, over plain HTTP.
+//! Samples NATS servers through their monitoring ports, over plain HTTP.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use tokio::time::{Instant, timeout};
 use crate::commands::plain_http;
 use crate::fleet::view::{Connz, MonitoredConnections, ServerSample};
 
-/// The longest wait for one answer.
+/// The maximum time to wait for a response.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
-/// Returns the connections of all servers, up to 1,000 from each. Cancel safe.
+/// Returns the connections to all servers, up to 1,000 per server. Cancel safe.
 pub(in crate::commands) async fn connections(urls: &[String]) -> MonitoredConnections {
     let queries = urls.iter().map(async |url| get::<Connz>(url, "/connz?limit=1000").await);
     let mut connections = MonitoredConnections::default();
@@ -22,12 +22,13 @@ pub(in crate::commands) async fn connections(urls: &[String]) -> MonitoredConnec
     connections
 }
 
-/// Samples all servers. Each sample is returned with its URL. Cancel safe.
+/// Samples all servers. Each sample is paired with the server's URL. Cancel safe.
 pub(super) async fn sample_all(urls: &[String]) -> Vec<(String, Result<ServerSample, String>)> {
     join_all(urls.iter().map(async |url| (url.clone(), sample(url).await))).await
 }
 
-/// Samples the server whose monitoring port is at `url`, `http://host:port`. Cancel safe.
+/// Samples the server whose monitoring port is at `url`, which has the form `http://host:port`.
+/// Cancel safe.
 async fn sample(url: &str) -> Result<ServerSample, String> {
     let at = Instant::now();
     let values = get(url, "/varz").await?;

@@ -1,4 +1,4 @@
-//! Samples all servers in the NATS cluster through the system account.
+//! Samples all servers of the NATS cluster through the system account.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -13,11 +13,11 @@ use crate::fleet::view::{Connz, MonitoredConnections, ServerSample, Varz};
 use crate::message::{Message, Subject};
 use crate::messaging::{self, Transport};
 
-/// The longest wait for the connection, and for the replies to each request.
+/// The maximum time to wait for the connection, and for the replies to each request.
 const LIMIT: Duration = Duration::from_secs(3);
-/// The text to show instead of the servers' names if none can be queried.
+/// The text that is shown instead of a server name if no server can be queried.
 const EVERY: &str = "all servers, queried with messaging.nats.system";
-/// The failure if no server replies.
+/// The failure that is reported if no server replies.
 const NO_REPLY: &str = "no server replied: perhaps the user does not belong to the system account";
 
 /// The reply from a server.
@@ -42,7 +42,7 @@ struct ServerInfo {
     name: String,
 }
 
-/// Samples all servers in the cluster. Each sample is returned with the server's name. Cancel safe.
+/// Samples all servers of the cluster. Each sample is paired with the server's name. Cancel safe.
 pub(super) async fn sample_all(
     transport: &dyn Transport,
     expected: usize,
@@ -53,7 +53,7 @@ pub(super) async fn sample_all(
     }
 }
 
-/// Returns the connections of all servers in the cluster, up to 1,000 from each. Cancel safe.
+/// Returns the connections to all servers of the cluster, up to 1,000 per server. Cancel safe.
 pub(in crate::commands) async fn connections(transport: &dyn Transport) -> MonitoredConnections {
     try_connections(transport).await.unwrap_or_else(|failure| {
         let mut connections = MonitoredConnections::default();

@@ -13,19 +13,18 @@ use crate::fleet::view::{
 };
 use crate::telemetry::count_as_f64;
 
-/// The number of an id's characters that are shown, which is enough to distinguish a thousand
-/// processes.
+/// The number of characters of an id that are shown. This is enough to distinguish a thousand processes.
 const ID_SHOWN: usize = 8;
-/// The maximum number of rows that a table shows; `--json` shows all.
+/// The maximum number of rows in a table. `--json` shows all rows.
 const ROWS_MAX: usize = 200;
-/// The maximum number of processes without a reply whose names are shown; `--json` shows all.
+/// The maximum number of processes without a reply that are named. `--json` shows all of them.
 const MISSING_SHOWN: usize = 10;
-/// The headings of the processes.
+/// The column headings of the table of processes.
 const PROCESS_HEADINGS: [&str; 12] = [
     "ROLE", "ID", "HOST", "VERSION", "UP", "CPU", "MEMORY", "RUNNING", "CALLS/s", "p50", "p99",
     "ERRORS/s",
 ];
-/// The headings of the queues.
+/// The column headings of the table of queues.
 const QUEUE_HEADINGS: [&str; 12] = [
     "QUEUE",
     "WORKERS",
@@ -40,7 +39,7 @@ const QUEUE_HEADINGS: [&str; 12] = [
     "WAIT p99",
     "ERRORS/s",
 ];
-/// The headings of the NATS servers.
+/// The column headings of the table of NATS servers.
 const SERVER_HEADINGS: [&str; 10] = [
     "SERVER",
     "VERSION",
@@ -58,7 +57,7 @@ fn short(id: &str) -> String {
     id.chars().take(ID_SHOWN).collect()
 }
 
-/// Returns the text for a value that is not known.
+/// Returns the text for an unknown value.
 fn unknown() -> String {
     "-".to_owned()
 }
@@ -137,7 +136,7 @@ pub(super) fn page(document: &FleetStatusDocument<'_>) -> String {
     text
 }
 
-/// Returns a line with the number and the names of the processes that did not reply, if there are any.
+/// Returns a line with the number and names of the processes that did not reply, or `None` if all processes replied.
 fn missing(document: &FleetStatusDocument<'_>) -> Option<String> {
     let silent = |member: &&MissingMember<'_>| !member.was_draining;
     let names = document.missing.iter().filter(silent).map(|member| {
@@ -181,7 +180,7 @@ fn process(process: &ProcessView) -> Vec<String> {
     ]
 }
 
-/// Returns a row for each queue with traffic, and one with the number of idle queues.
+/// Returns a row for each queue with traffic, and a row with the number of idle queues.
 fn queue_rows(view: &FleetView) -> Vec<Vec<String>> {
     let is_idle = |queue: &&QueueView| {
         let has_traffic = queue.arrivals_per_second > 0.0 || queue.rates.calls_per_second > 0.0;
@@ -231,7 +230,7 @@ fn pool(pool: &PoolView) -> Vec<String> {
 }
 
 fn shares(process: &ProcessView) -> Vec<Vec<String>> {
-    // An operator has set another limit than the configured one.
+    // Returns the configured limit if an operator has replaced it.
     let configured = |share: &WorkerQueueView| {
         share.limit_configured.filter(|configured| *configured != share.limit)
     };
@@ -287,7 +286,7 @@ fn server(server: &NatsServerView) -> Vec<String> {
     ]
 }
 
-/// Returns a line for each queue with requests that no worker accepts, or with slots that are reserved for offers.
+/// Returns a line for each queue with requests that no worker accepts, or with slots reserved for offers.
 fn queue_notes(queue: &QueueView) -> Vec<String> {
     let QueueDiagnosis {
         unaccepted,

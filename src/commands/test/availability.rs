@@ -1,16 +1,16 @@
 //! Decides when the target has failed so often that the remaining examples are not sent.
 
-/// The number of consecutive requests without an answer after which no more are sent.
+/// The number of consecutive unanswered requests after which no more requests are sent.
 const UNANSWERED_MAX: u32 = 3;
 
-/// Whether the target answers.
+/// Whether the target is answering.
 #[derive(Debug, Default)]
 pub(super) struct Availability {
     unanswered: u32,
 }
 
 impl Availability {
-    /// Returns why no more requests are sent.
+    /// Returns the reason why no more requests are sent, or `None` if requests are still sent.
     pub(super) fn reason(&self) -> Option<String> {
         (self.unanswered >= UNANSWERED_MAX)
             .then(|| format!("{UNANSWERED_MAX} requests in a row had no answer"))
@@ -21,7 +21,7 @@ impl Availability {
         self.unanswered = 0;
     }
 
-    /// Records a request without an answer.
+    /// Records an unanswered request.
     pub(super) fn not_answered(&mut self) {
         self.unanswered += 1;
     }

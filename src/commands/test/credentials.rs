@@ -1,4 +1,4 @@
-//! The credential that the arguments name, for a gateway. It is read from a file, because other users can see arguments.
+//! The credential for a gateway. It is read from a file named in the arguments, because other users can see arguments.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -9,13 +9,13 @@ use http::{HeaderName, HeaderValue};
 
 use crate::cli::TestArguments;
 
-/// The maximum size of a file with a credential, in bytes.
+/// The maximum size in bytes of a credential file.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
-/// Returns the header with the credential, if the arguments name one.
+/// Returns the header that contains the credential, if the arguments name one.
 ///
 /// # Errors
-/// A message that names the file.
+/// Returns a message that names the file.
 pub(super) fn header(
     arguments: &TestArguments,
 ) -> Result<Option<(HeaderName, HeaderValue)>, String> {

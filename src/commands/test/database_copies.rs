@@ -1,5 +1,5 @@
-//! Embedded databases for one run: an example must not change the configured database, and must
-//! find the same data in every run.
+//! Copies of the embedded databases for one run. An example must not change the configured database
+//! and must find the same data in every run.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,26 +10,26 @@ use crate::config::procedures::{DatabaseConfig, SqliteConfig};
 use crate::procedures::sqlite;
 use crate::telemetry::chain;
 
-/// The prefix of the directory's name.
+/// The prefix of the directory name.
 const PREFIX: &str = "fjord-test";
 
-/// The directory of the databases. Clones share it.
+/// The directory that contains the databases. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct DatabaseCopies {
     directory: Arc<Mutex<Option<PrivateDirectory>>>,
 }
 
 impl DatabaseCopies {
-    /// Removes the databases, if there are any.
+    /// Removes the databases if there are any.
     pub(super) fn remove(&self) {
         drop(self.directory.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
-    /// Replaces the file of each embedded database with one that does not exist yet, so that it is
-    /// created from the schema. If there is no schema, copies the file.
+    /// Changes the configuration so that each embedded database uses a new file. The database is
+    /// created from its schema. If there is no schema, the configured file is copied.
     ///
     /// # Errors
-    /// A message that names the database.
+    /// Returns a message that names the database.
     pub(super) async fn create(&self, config: &mut Config) -> Result<(), String> {
         let databases = config.procedures.databases.iter_mut();
         let embedded = databases.filter_map(|(name, database)| match database {

@@ -1,4 +1,4 @@
-//! Compares an answer with the one that its example expects, and with the endpoint's `returns`.
+//! Compares an answer with the answer that its example expects, and with the endpoint's `returns`.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -16,10 +16,10 @@ use crate::problem::PROBLEM_JSON;
 
 /// The prefix of fjord's problem types.
 const PROBLEM_TYPE: &str = "urn:fjord:problem:";
-/// The maximum number of violations in a difference.
+/// The maximum number of violations that a difference lists.
 const VIOLATIONS_SHOWN_MAX: usize = 5;
 
-/// An answer over HTTP.
+/// An HTTP response.
 #[derive(Clone, Debug)]
 pub(super) struct HttpAnswer {
     pub(super) status: u16,
@@ -27,13 +27,13 @@ pub(super) struct HttpAnswer {
     pub(super) body: Bytes,
 }
 
-/// How an answer differs from its example and from `returns`.
+/// The differences between an answer and its example or `returns`.
 #[derive(Debug, Default)]
 pub(super) struct Evaluation {
     pub(super) differences: Vec<Difference>,
-    /// Contradictions of `returns`.
+    /// Values that contradict `returns`.
     pub(super) contradictions: Vec<String>,
-    /// Members that `returns` does not declare.
+    /// Members that are not declared in `returns`.
     pub(super) undeclared: Vec<String>,
 }
 
@@ -49,14 +49,13 @@ impl Evaluation {
 }
 
 impl HttpAnswer {
-    /// Returns the media type, without parameters.
+    /// Returns the media type without its parameters.
     pub(super) fn content_type(&self) -> &str {
         let value = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         value.unwrap_or_default().split(';').next().unwrap_or_default().trim()
     }
 
-    /// Returns the last part of the problem's type, if the answer is one of fjord's problem
-    /// documents.
+    /// Returns the last part of the problem type, if the answer is one of fjord's problem documents.
     pub(super) fn problem(&self) -> Option<String> {
         if !self.content_type().eq_ignore_ascii_case(PROBLEM_JSON) {
             return None;
@@ -66,11 +65,11 @@ impl HttpAnswer {
         kind.strip_prefix(PROBLEM_TYPE).map(ToOwned::to_owned)
     }
 
-    /// Returns the body: the value of JSON, or a string with the text of another media type. Bytes that are not text are
-    /// written as base64.
+    /// Returns the body as a JSON value. Text of any other media type becomes a string, and bytes that are not text are
+    /// encoded as base64.
     ///
     /// # Errors
-    /// The reason why JSON cannot be read.
+    /// Returns the reason why the JSON cannot be parsed.
     pub(super) fn json(&self) -> Result<ExactJson, String> {
         let text = std::str::from_utf8(&self.body);
         let content_type = self.content_type();
@@ -85,7 +84,7 @@ impl HttpAnswer {
         }
     }
 
-    /// Returns a header. If it occurs several times, its values are joined.
+    /// Returns the value of a header. If the header occurs several times, its values are joined.
     pub(super) fn header(&self, name: &str) -> Option<String> {
         let values = self.headers.get_all(name).iter();
         let values: Vec<_> =
@@ -93,7 +92,7 @@ impl HttpAnswer {
         (!values.is_empty()).then(|| values.join(", "))
     }
 
-    /// Describes the answer in a few words: its status and, for a problem, what it says.
+    /// Returns a short description of the answer: its status and, for a problem, its message.
     pub(super) fn description(&self) -> String {
         let Some(problem) = self.problem() else { return self.status.to_string() };
         let document = self.json().unwrap_or(ExactJson::Null);
@@ -143,8 +142,8 @@ pub(super) fn evaluate(
 /// Returns the body of an answer.
 ///
 /// # Errors
-/// The difference from an answer that the endpoint can give: another media type, or JSON that
-/// cannot be read.
+/// Returns a difference if the endpoint cannot give this answer, because the answer has a different media type or
+/// contains JSON that cannot be parsed.
 pub(super) fn readable_body(
     endpoint: &Endpoint,
     example: &Example,
@@ -167,7 +166,7 @@ pub(super) fn readable_body(
     })
 }
 
-/// Returns whether an answer has content.
+/// Returns whether an answer has a body.
 pub(super) fn has_body(endpoint: &Endpoint, received: &HttpAnswer) -> bool {
     !is_bodiless(received.status)
         && endpoint.method != http::Method::HEAD
@@ -181,14 +180,14 @@ fn drift(
     body: &ExactJson,
 ) -> ReturnsDrift {
     let is_json = representation(endpoint, example) == Some(&Representation::Json);
-    // An answer to `Prefer: return=minimal` has no content, whatever its status.
+    // The answer to a request with `Prefer: return=minimal` has no body, whatever its status.
     if !is_json || received.status >= 300 || received.body.is_empty() {
         return ReturnsDrift::default();
     }
     returns_drift::drift(endpoint, body)
 }
 
-/// Compares an answer with the expected one. `body` is `None` if its difference has already been reported.
+/// Compares an answer with the expected one. `body` is `None` if a problem with the body has already been reported.
 fn compare(
     expected: &ExampleAnswer,
     received: &HttpAnswer,
@@ -201,7 +200,7 @@ fn compare(
     let is_same = expected.status == received.status
         && expected.problem.as_deref() == received.problem().as_deref();
     if !is_same {
-        // If the status differs, further differences give no additional information.
+        // If the status differs, further differences add no information.
         return vec![Difference::new("status", expected_status, received.description())];
     }
     let mut found = Vec::new();
@@ -227,7 +226,8 @@ fn compare(
     found
 }
 
-/// Returns whether a header has the expected value. A matcher for a number matches its digits.
+/// Returns whether a header has the expected value. If the value is a number,
+/// matchers for numbers also apply.
 pub(super) fn header_matches(expected: &ExactJson, value: &str) -> bool {
     match (Matcher::from_json(expected), expected) {
         (Some(matcher), _) => {
@@ -316,7 +316,7 @@ mod tests {
             lines(answer, &invalid),
             ["status: expected 422 refused, got 400 invalid-request: n: required"]
         );
-        // A proxy's own error is not one of fjord's problems.
+        // An error page from a proxy is not one of fjord's problem documents.
         let foreign = received(422, "text/html", "<p>no</p>");
         assert_eq!(lines(answer, &foreign), ["status: expected 422 refused, got 422"]);
     }
@@ -328,7 +328,7 @@ mod tests {
         let bytes =
             HttpAnswer { body: Bytes::from_static(b"\xff\xfe"), ..received(200, "image/png", "") };
         assert_eq!(bytes.json(), text("//4="));
-        // `produces` names this media type, so the catalogue expects a string.
+        // This media type is listed in `produces`, so the catalogue expects a string.
         assert_eq!(received(200, "application/geo+json", "{}").json(), text("{}"));
     }
 

@@ -17,34 +17,34 @@ use crate::config::tls::{CertificateFiles, ClientTlsConfig};
 use crate::telemetry::chain;
 use crate::tls;
 
-/// The longest wait for a connection.
+/// The maximum time to wait for a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// The longest wait for the files of a credential, and for those of the TLS client.
+/// The maximum time to wait for the files of the credential and of the TLS client.
 const FILES_LIMIT: Duration = Duration::from_secs(10);
-/// The certificates that are read if no file is named.
+/// The name of the certificates that are used if the arguments name no file.
 const SYSTEM_CERTIFICATES: &str = "the system's CA certificates";
-/// The maximum size of an answer in bytes.
+/// The maximum size of a response in bytes.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
-/// A client of one gateway.
+/// A client for one gateway.
 #[derive(Debug)]
 pub(super) struct GatewayClient {
     client: reqwest::Client,
-    /// The URL without a slash at the end.
+    /// The URL without a trailing slash.
     base: String,
     credential: Option<CredentialHeader>,
 }
 
 impl GatewayClient {
-    /// Creates a client. Connects to nothing yet. Blocks for at most `FILES_LIMIT` while it reads all files, some of
-    /// which can be pipes.
+    /// Creates a client without connecting to the gateway. Blocks for at most `FILES_LIMIT` while reading files, some
+    /// of which can be pipes.
     ///
     /// # Errors
-    /// The arguments that cannot be used.
+    /// Returns an error that describes the unusable arguments.
     pub(super) fn new(url: &str, arguments: &TestArguments) -> Result<Self, TestError> {
         let usage = |error: String| TestError::Usage(vec![error]);
         let base = base_url(url).map_err(|error| {
-            // A URL with a user can contain a password.
+            // A URL that contains a user name may also contain a password.
             let shown = if url.contains('@') { String::new() } else { format!(" {url}") };
             usage(format!("--url{shown}: {error}"))
         })?;
@@ -72,9 +72,9 @@ impl GatewayClient {
         };
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
-            // An answer can be a redirect.
+            // Redirects are not followed, because an example can expect one.
             .redirect(reqwest::redirect::Policy::none())
-            // Ignores proxies from the environment: the URL names the gateway.
+            // Proxies from the environment are ignored, because the URL names the gateway.
             .no_proxy()
             .connect_timeout(CONNECT_LIMIT)
             .user_agent(concat!("fjord/", env!("CARGO_PKG_VERSION")))
@@ -83,10 +83,10 @@ impl GatewayClient {
         Ok(Self { client, base, credential })
     }
 
-    /// Sends a request. The caller limits the time.
+    /// Sends a request. The caller must set a time limit.
     ///
     /// # Errors
-    /// The reason why there is no complete answer.
+    /// Returns the reason why there is no complete answer.
     pub(super) async fn send(
         &self,
         endpoint: &Endpoint,
@@ -102,7 +102,7 @@ impl GatewayClient {
         if let Some(body) = request.body {
             built = built.body(body);
         }
-        // The URL contains values.
+        // The URL is left out of the message because it contains parameter values.
         let reason =
             |error: reqwest::Error| format!("{}: {}", self.base, chain(&error.without_url()));
         let not_answered = |error: reqwest::Error| match error {
@@ -128,10 +128,11 @@ impl GatewayClient {
     }
 }
 
-/// A header with a credential.
+/// A header that contains a credential.
 type CredentialHeader = (HeaderName, HeaderValue);
 
-/// A thread that reads files, because opening or reading a pipe can block forever. If it does not end in time, it is abandoned.
+/// A thread that reads files. A separate thread is needed because opening or reading a pipe can block forever. A thread
+/// that exceeds the time limit is abandoned.
 struct FileReader<T> {
     /// The files, for messages.
     names: String,
@@ -170,8 +171,8 @@ impl<T: Send + 'static> FileReader<T> {
     }
 }
 
-/// Checks the URL of a gateway, and removes a trailing slash. The URL can have a path, under which
-/// a proxy serves the gateway.
+/// Checks the URL of a gateway and removes a trailing slash. The URL can have a path if a proxy serves the gateway
+/// under that path.
 fn base_url(url: &str) -> Result<String, String> {
     let expected = "expected the URL of a gateway without a query, e.g. https://localhost:8443";
     let parsed: Uri = url.parse().map_err(|error| format!("{error}; {expected}"))?;

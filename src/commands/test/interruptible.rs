@@ -1,5 +1,5 @@
-//! Runs work on a thread of its own, so that a signal ends the process even while the work is blocked, for example by a pipe that
-//! nobody reads.
+//! Runs work on a separate thread. A signal can then end the process even while the work is blocked, for example on a
+//! pipe that is never read.
 
 use std::io;
 use std::time::Duration;
@@ -9,17 +9,17 @@ use tokio::time::sleep;
 
 use crate::lifecycle::Signals;
 
-/// The longest wait for the work to end after a signal.
+/// The maximum time to wait for the work to end after a signal.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// Becomes `true` at the first signal.
 pub(super) type StopFlag = watch::Receiver<bool>;
 
-/// Runs the work and returns its result. After a signal, the flag asks the work to end; `None` if it has not ended within
-/// `STOP_LIMIT` or before a second signal. Its thread is then left behind.
+/// Runs the work and returns its result. After a signal, the flag tells the work to end. Returns `None` if the work
+/// does not end within `STOP_LIMIT` or before a second signal. The work's thread is then left running.
 ///
 /// # Errors
-/// The operating system's error if the signals or the thread cannot be set up.
+/// Returns the operating system's error if the signals or the thread cannot be set up.
 pub(super) fn run<T: Send + 'static>(
     work: impl FnOnce(StopFlag) -> T + Send + 'static,
 ) -> io::Result<Option<T>> {

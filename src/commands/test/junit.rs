@@ -1,4 +1,4 @@
-//! Writes results in the XML format of `JUnit`, which CI systems show. Endpoints are test suites.
+//! Writes results in the `JUnit` XML format, which CI systems can display. Each endpoint is a test suite.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -11,31 +11,31 @@ use super::result::{ExampleOutcome, ExampleResult};
 use crate::commands::printable::printable;
 use crate::new_file::PendingFile;
 
-/// The name of the test suite, and of its only test case, with the errors of the whole run.
+/// The names of the test suite and the test case that contain the errors of the whole run.
 const RUN: (&str, &str) = ("fjord test", "run");
 
-/// The maximum number of symbolic links that are followed.
+/// The maximum number of symbolic links to follow.
 const LINKS_MAX: usize = 40;
-/// The error in the file until the report is written.
+/// The error that the file contains until the report is written.
 const NOT_ENDED: &str = "the run has not ended";
 
-/// A file for the report.
+/// The file of the report.
 #[derive(Debug)]
 pub(super) struct JunitFile {
     path: PathBuf,
-    /// The file, if it is a pipe or a device, which cannot be replaced.
+    /// The open file if it is a pipe or a device. Such a file cannot be replaced.
     stream: Option<File>,
 }
 
 impl JunitFile {
-    /// Replaces the report of an earlier run with one that says that this run has not ended. If the process is killed, that
-    /// report remains. A pipe or a device is only opened.
+    /// Replaces the report of an earlier run with one that says that this run has not ended. The new report remains if
+    /// the process is killed. A pipe or a device is only opened.
     ///
     /// # Errors
-    /// A message that names the file.
+    /// Returns a message that names the file.
     pub(super) fn start(path: &Path) -> Result<Self, String> {
         let failed = |error: io::Error| format!("{}: cannot be created: {error}", path.display());
-        // A symbolic link stays a symbolic link.
+        // A symbolic link is kept. Only its target is replaced.
         let target = target(path);
         let stream = match fs::metadata(&target) {
             Err(_) => None,
@@ -52,11 +52,11 @@ impl JunitFile {
         Ok(Self { path: target, stream })
     }
 
-    /// Writes the report. `updated` are the examples whose actual answers were written into the catalogue, and `errors` those of
-    /// the whole run.
+    /// Writes the report. `updated` lists the examples whose actual answers were written to the catalogue. `errors` are
+    /// the errors of the whole run.
     ///
     /// # Errors
-    /// A message that names the file.
+    /// Returns a message that names the file.
     pub(super) fn write(
         self,
         results: &[ExampleResult],
@@ -73,14 +73,14 @@ impl JunitFile {
     }
 }
 
-/// Follows symbolic links, even to a file that does not exist.
+/// Follows symbolic links, including a link to a file that does not exist.
 fn target(path: &Path) -> PathBuf {
     if let Ok(target) = fs::canonicalize(path) {
         return target;
     }
     let mut target = path.to_owned();
     for _ in 0..LINKS_MAX {
-        // For example, /dev/stdout exists if it is a pipe, but the target of its link does not name a file.
+        // For example, /dev/stdout exists if stdout is a pipe, but the link's target is not the name of a file.
         if fs::metadata(&target).is_ok() {
             break;
         }
@@ -90,8 +90,8 @@ fn target(path: &Path) -> PathBuf {
     target
 }
 
-/// Replaces a file in one step or, if its directory does not permit that, overwrites it. A file that is mounted into a container
-/// cannot be replaced.
+/// Replaces a file atomically. If that is not possible, overwrites the file instead. A file that is mounted into a
+/// container, for example, cannot be replaced.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
     use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, ResourceBusy};
     let replaced = PendingFile::create(path).and_then(|file| file.publish(text));

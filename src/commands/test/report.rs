@@ -1,4 +1,4 @@
-//! Prints results: a line for each example, or one JSON document.
+//! Prints results as one line per example or as one JSON document.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::result::{ExampleOutcome, ExampleResult};
 use super::update::UpdateResult;
 use crate::commands::printable::{printable, printable_json};
 
-/// Writes the line of an example, and the lines that explain a failure.
+/// Writes the line of an example, followed by lines that explain a failure.
 pub(super) fn write_result(result: &ExampleResult, out: &mut impl Write) -> io::Result<()> {
     let word = match &result.outcome {
         outcome if outcome.is_failure() => outcome.as_str().to_uppercase(),
@@ -26,7 +26,7 @@ pub(super) fn write_result(result: &ExampleResult, out: &mut impl Write) -> io::
     Ok(())
 }
 
-/// Writes the names of updated files, and the number of examples with each outcome.
+/// Writes the names of updated files and the number of examples with each outcome.
 pub(super) fn write_summary(
     results: &[ExampleResult],
     updated: &UpdateResult,
@@ -56,7 +56,7 @@ pub(super) fn counts(results: &[ExampleResult]) -> [(&'static str, usize); 4] {
         .map(|word| (word, results.iter().filter(|result| result.outcome.as_str() == word).count()))
 }
 
-/// Writes all results as a document.
+/// Writes all results as one JSON document.
 pub(super) fn write_json(
     results: &[ExampleResult],
     updated: &UpdateResult,

@@ -1,4 +1,4 @@
-//! The result of one example, and the reason why there is none.
+//! The result of an example, and the reason why there is no answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,37 +10,37 @@ use crate::catalogue::{Endpoint, Example};
 #[derive(Debug)]
 pub(super) struct ExampleResult {
     pub(super) endpoint: Arc<Endpoint>,
-    /// The index of the example in its endpoint.
+    /// The index of the example within its endpoint.
     pub(super) index: usize,
     pub(super) outcome: ExampleOutcome,
     pub(super) duration: Duration,
-    /// The status of the answer, if there was one.
+    /// The status of the answer, if any.
     pub(super) status: Option<u16>,
-    /// The answer, if it may have to be recorded.
+    /// The answer, if it may be needed for `--update`.
     pub(super) received: Option<HttpAnswer>,
 }
 
 /// How an example ended.
 #[derive(Debug)]
 pub(super) enum ExampleOutcome {
-    /// The answer is the expected one.
+    /// The answer matches the expected one.
     Passed(Evaluation),
-    /// The answer is a different one.
+    /// The answer differs from the expected one.
     Failed(Evaluation),
-    /// There was no answer, for this reason.
+    /// No answer was received, for this reason.
     Error(String),
     /// The example was not run, for this reason.
     Skipped(String),
 }
 
-/// The reason why there is no answer.
+/// The reason why no answer was received.
 #[derive(Debug)]
 pub(super) enum TargetError {
     /// No request can reach the target.
     Unreachable(String),
-    /// The target accepted the request and did not answer it.
+    /// The target accepted the request but did not answer it.
     NoAnswer(String),
-    /// The request cannot be sent, or the answer is incomplete or too large.
+    /// The request could not be sent, or the answer was incomplete or too large.
     Failed(String),
 }
 
@@ -49,7 +49,7 @@ impl ExampleOutcome {
         matches!(self, Self::Failed(_) | Self::Error(_))
     }
 
-    /// Returns the word in reports.
+    /// Returns the name of the outcome in reports.
     pub(super) fn as_str(&self) -> &'static str {
         match self {
             Self::Passed(_) => "passed",

@@ -1,15 +1,15 @@
-//! Selects the examples that the arguments name.
+//! Selects the examples that match the filters in the arguments.
 
 use std::sync::Arc;
 
 use crate::catalogue::{Catalogue, Endpoint};
 use crate::config::worker::matches_pattern;
 
-/// Returns the endpoint and the index of each selected example, in the order of the catalogue. A filter is the id of an endpoint
-/// or `endpoint/example`, and can contain `*`.
+/// Returns the endpoint and index of each selected example, in catalogue order. A filter is an endpoint id or
+/// `endpoint/example`, and can contain `*`.
 ///
 /// # Errors
-/// A message if a filter selects no example, or if there are none.
+/// Returns a message if a filter matches no example, or if the catalogue has no examples.
 pub(super) fn select(
     catalogue: &Catalogue,
     filters: &[String],

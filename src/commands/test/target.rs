@@ -1,4 +1,4 @@
-//! The target that examples are sent to: a gateway, or the procedures themselves.
+//! The target of the examples: a gateway or the procedures themselves.
 
 use std::sync::Arc;
 
@@ -19,15 +19,15 @@ use crate::local_api::{LocalApi, OpenFunction};
 pub(super) enum ExampleTarget {
     /// A gateway.
     Gateway(GatewayClient),
-    /// The databases of the worker's configuration.
+    /// The databases in the worker's configuration.
     Procedures { api: Arc<dyn LocalApi> },
 }
 
 impl ExampleTarget {
-    /// Opens the databases of a configuration, or copies of them.
+    /// Opens the configured databases, or copies of them.
     ///
     /// # Errors
-    /// All reasons why the databases cannot be used.
+    /// Returns all reasons why the databases cannot be used.
     pub(super) async fn open_procedures(
         copies: Option<&DatabaseCopies>,
         mut config: Config,
@@ -40,7 +40,8 @@ impl ExampleTarget {
         let lines = |errors: Vec<crate::start_check::StartError>| {
             TestError::Usage(errors.iter().map(ToString::to_string).collect())
         };
-        // Reads files, which can block forever. The caller stops waiting at the next signal.
+        // Opening the databases includes reading files, which can block forever. The caller stops
+        // waiting when a signal arrives.
         let catalogue = Arc::clone(catalogue);
         let opened = tokio::task::spawn_blocking(move || open(&config, &catalogue)).await;
         let opened = opened.map_err(|error| TestError::Failed(vec![error.to_string()]))?;
@@ -53,7 +54,7 @@ impl ExampleTarget {
         Ok(Self::Procedures { api })
     }
 
-    /// Returns why an endpoint's examples cannot be run.
+    /// Returns the reason why an endpoint's examples cannot be run, if there is one.
     pub(super) fn reason_to_skip(&self, endpoint: &Endpoint) -> Option<String> {
         match self {
             Self::Procedures { api } if !api.serves(endpoint) => Some(format!(
@@ -64,7 +65,7 @@ impl ExampleTarget {
         }
     }
 
-    /// Sends an example and waits for its answer. The caller limits the time.
+    /// Sends an example and waits for the answer. The caller must set a time limit.
     pub(super) async fn send(
         &self,
         endpoint: &Endpoint,

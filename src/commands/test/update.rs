@@ -1,4 +1,5 @@
-//! `--update`: writes the answers of examples into the catalogue files. The rest of a file keeps its form.
+//! `--update`: writes the answers of examples to the catalogue files. The formatting of the rest of each file is
+//! preserved.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
@@ -31,20 +32,20 @@ pub(super) struct UpdateResult {
     pub(super) files: Vec<String>,
     /// The updated examples.
     pub(super) examples: Vec<String>,
-    /// The expectations that were removed because the answer does not meet them, each after the
-    /// name of its example.
+    /// The expectations that were removed because the answer does not meet them. Each is preceded by the name of its
+    /// example.
     pub(super) removed: Vec<String>,
-    /// The reasons why examples or files were not updated.
+    /// The reasons why some examples or files were not updated.
     pub(super) errors: Vec<String>,
 }
 
-/// The catalogue files before the examples run.
+/// The contents of the catalogue files before the examples run.
 #[derive(Debug)]
 pub(super) struct CatalogueFiles {
     texts: BTreeMap<String, String>,
 }
 
-/// An example with its actual answer.
+/// An example and its actual answer.
 struct ExampleUpdate<'a> {
     result: &'a ExampleResult,
     answer: ActualAnswer,
@@ -55,15 +56,15 @@ struct UpdatedText<'a> {
     text: String,
     /// The updates that the text contains.
     updates: Vec<&'a ExampleUpdate<'a>>,
-    /// The reasons why the text does not contain the other answers.
+    /// The reasons why some answers are not in the text.
     errors: Vec<String>,
 }
 
 impl CatalogueFiles {
-    /// Reads the files of endpoints.
+    /// Reads the catalogue files of the endpoints.
     ///
     /// # Errors
-    /// A message that names the file.
+    /// Returns a message that names the file.
     pub(super) fn read(catalogue: &Catalogue) -> Result<Self, String> {
         let mut texts = BTreeMap::new();
         for endpoint in catalogue.endpoints() {
@@ -73,8 +74,7 @@ impl CatalogueFiles {
             }
             let mut text = String::new();
             let opened = File::open(file);
-            // The catalogue was loaded from this file, so a file over the limit has changed since
-            // then.
+            // The catalogue was loaded from this file. If the file exceeds the limit now, it has changed since.
             let read = opened.and_then(|it| it.take(FILE_BYTES_MAX).read_to_string(&mut text));
             read.map_err(|error| format!("{file}: cannot be read: {error}"))?;
             texts.insert(file.to_owned(), text);
@@ -82,7 +82,7 @@ impl CatalogueFiles {
         Ok(Self { texts })
     }
 
-    /// Writes the actual answer of each example that failed. An answer that would make the catalogue invalid is not written.
+    /// Writes the actual answer of each failed example. An answer that would make the catalogue invalid is not written.
     pub(super) fn update(
         &self,
         catalogue: &Catalogue,
@@ -94,7 +94,7 @@ impl CatalogueFiles {
         for result in results {
             let ExampleOutcome::Failed(evaluation) = &result.outcome else { continue };
             if evaluation.differences.is_empty() {
-                // Only `returns` differs, which an example cannot change.
+                // Only `returns` is contradicted, and an example cannot change that.
                 continue;
             }
             let (Some(file), Some(example)) =
@@ -168,7 +168,7 @@ fn has_no_other_error(result: &ExampleResult) -> bool {
     matches!(&result.outcome, ExampleOutcome::Failed(it) if it.contradictions.is_empty())
 }
 
-/// Writes the answers into the text of a file, except those that would make their endpoint invalid.
+/// Writes the answers into the text of a file. An answer that would make its endpoint invalid is left out.
 fn updated_text<'a>(
     (file, text): (&str, &str),
     defaults: &EndpointDefaults,
@@ -215,21 +215,19 @@ fn member<'a>(object: &'a RawValue, name: &str) -> Option<&'a RawValue> {
     members.into_iter().find(|(known, _)| known == name).map(|(_, value)| value)
 }
 
-/// Replaces a file that still has the text `before`. If two processes do this at the same time, one
-/// of them fails.
+/// Replaces a file if its text is still `before`. If two processes do this at the same time, one of them fails.
 fn replace(file: &Path, before: &str, new: &str) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("cannot be written: {error}");
     let path = fs::canonicalize(file).map_err(failed)?;
-    // The file is opened for writing, because a read-only file must not be replaced, and NFS locks
-    // only such a descriptor.
+    // The file is opened for writing for two reasons: a read-only file must not be replaced, and NFS requires a
+    // writable descriptor for an exclusive lock.
     let lock = File::options().read(true).write(true).open(&path).map_err(failed)?;
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err("another process is writing it".to_owned()),
         Err(TryLockError::Error(error)) => return Err(failed(error)),
     }
-    // The file is read by its name, because another process can have replaced the file before it
-    // was locked.
+    // The file is read again by name, because another process may have replaced it before it was locked.
     let mut now = Vec::new();
     let limit = before.len() as u64 + 1;
     File::open(&path).and_then(|it| it.take(limit).read_to_end(&mut now)).map_err(failed)?;
@@ -256,7 +254,7 @@ mod tests {
         assert_eq!(replace(&file, "{} ", "new").unwrap_err(), "another process is writing it");
         assert_eq!(fs::read_to_string(&file).unwrap(), "{} ");
         drop(lock);
-        // A symbolic link remains a symbolic link.
+        // A symbolic link must remain a symbolic link.
         let link = directory.path().join("b.json");
         std::os::unix::fs::symlink(&file, &link).unwrap();
         replace(&link, "{} ", "new").unwrap();

@@ -9,8 +9,8 @@ use crate::config::limits;
 use crate::config::settings::SettingsTable;
 use crate::config::tls::ClientTlsConfig;
 
-/// The supported signature algorithms. If a JWKS names none for an RSA key, the first RSA algorithm
-/// of `IssuerConfig::algorithms` applies.
+/// The supported signature algorithms. If a JWKS names no algorithm for an RSA key, the first RSA algorithm in
+/// `IssuerConfig::algorithms` is used.
 pub const ALGORITHMS: [&str; 9] =
     ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
 /// The maximum number of issuers. The gateway may have to fetch keys from each of them.
@@ -25,13 +25,13 @@ pub struct IssuerConfig {
     pub issuer: String,
     /// The source of the issuer's keys.
     pub keys: KeySource,
-    /// The accepted audiences. A token must name one of them.
+    /// The accepted audiences. A token must contain at least one of them.
     pub audiences: Vec<String>,
-    /// The algorithms allowed for the issuer's keys; a subset of `ALGORITHMS`.
+    /// The algorithms allowed for the issuer's keys. This is a subset of `ALGORITHMS`.
     pub algorithms: Vec<String>,
     /// The tolerated clock difference between the issuer and the gateway.
     pub leeway: Duration,
-    /// The claim that contains the principal; by default `sub`.
+    /// The claim that contains the principal. The default is `sub`.
     pub principal_claim: String,
     /// The prefix added to every principal of this issuer.
     pub principal_prefix: String,
@@ -46,7 +46,7 @@ pub enum KeySource {
     Fetched(FetchConfig),
 }
 
-/// The settings for fetching an issuer's keys.
+/// The settings for fetching the keys of an issuer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FetchConfig {
     /// Where the issuer publishes its keys.
@@ -57,7 +57,7 @@ pub struct FetchConfig {
     pub tls: ClientTlsConfig,
     /// The interval between fetches.
     pub refresh: Duration,
-    /// The minimum time between fetches triggered by tokens with an unknown key.
+    /// The minimum time between fetches that are triggered by tokens with an unknown key.
     pub cooldown: Duration,
     /// How long keys remain valid while fetches fail.
     pub age_max: Duration,
@@ -68,7 +68,7 @@ pub struct FetchConfig {
 pub enum KeyLocation {
     /// The URL of a JWKS.
     Url(String),
-    /// The URL in the issuer's discovery document (`OpenID` Connect Discovery 1.0, §4).
+    /// The URL named in the issuer's discovery document (`OpenID` Connect Discovery 1.0, §4).
     Discovery {
         /// The issuer's URL.
         issuer: String,
@@ -93,7 +93,7 @@ impl IssuerConfig {
         }
     }
 
-    /// Returns the errors that concern only this issuer, each with its key.
+    /// Returns the errors that involve only this issuer, each with its key.
     fn errors(&self) -> Vec<(&'static str, String)> {
         let mut errors = Vec::new();
         if self.issuer.is_empty() {

@@ -1,4 +1,5 @@
-//! Subject alternative names (SANs) of client certificates, in a canonical form for comparison.
+//! Subject alternative names (SANs) of client certificates, in a canonical form that can be
+//! compared.
 
 /// The kind of a subject alternative name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,8 +17,9 @@ const KINDS: [(&str, SanKind); 3] =
 
 /// Returns the canonical form of a name, with its kind as prefix, or `None` if the name is invalid.
 ///
-/// DNS names ignore case and a trailing dot (RFC 5280 §7.2); wildcards are invalid. The domain of
-/// an e-mail address follows the same rules; its local part (§7.5) and URIs are kept as they are.
+/// DNS names ignore case and a trailing dot (RFC 5280 §7.2). Wildcards are invalid. The domain of
+/// an e-mail address follows the same rules. The local part of an e-mail address (§7.5) and URIs
+/// are left unchanged.
 #[must_use]
 pub fn canonical(kind: SanKind, name: &str) -> Option<String> {
     let is_visible = !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic());
@@ -34,7 +36,8 @@ pub fn canonical(kind: SanKind, name: &str) -> Option<String> {
     })
 }
 
-/// Parses a configured name with its kind, such as `dns:clinic.example.com`, into canonical form.
+/// Parses a configured name with its kind, such as `dns:clinic.example.com`, into its canonical
+/// form.
 ///
 /// # Errors
 /// Returns a message that states what was expected.
@@ -80,7 +83,7 @@ mod tests {
         check("dns:Clinic.Example.COM.", "dns:clinic.example.com");
         check("uri:spiffe://Example.com/Clinic", "uri:spiffe://Example.com/Clinic");
         check("email:Vet@Example.COM", "email:Vet@example.com");
-        // The scheme of a URI is not mistaken for a kind.
+        // The scheme of a URI must not be mistaken for a kind.
         check("uri:dns:clinic.example.com", "uri:dns:clinic.example.com");
     }
 

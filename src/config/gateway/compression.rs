@@ -15,10 +15,10 @@ pub enum Coding {
 }
 
 impl Coding {
-    /// All codings in order of preference, which breaks ties between equally acceptable codings.
+    /// All codings in order of preference. The order decides between equally acceptable codings.
     pub const ALL: [Self; 3] = [Self::Zstd, Self::Brotli, Self::Gzip];
 
-    /// Returns the name in HTTP and in the configuration.
+    /// Returns the name used in HTTP and in the configuration.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

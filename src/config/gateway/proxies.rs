@@ -72,7 +72,8 @@ fn range(text: &str) -> Result<IpNet, String> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(IpNet::from(address.to_canonical()));
     }
-    // `IpNet`'s own parser is not used: it reads 010 as ten, but other programs read it as eight.
+    // `IpNet`'s own parser is not used, because it reads 010 as ten. Other programs read 010 as
+    // eight.
     let read = text
         .split_once('/')
         .and_then(|(address, prefix)| IpNet::new(address.parse().ok()?, prefix.parse().ok()?).ok());

@@ -1,25 +1,25 @@
-//! `[gateway.rate_limits]`: whether the gateways count requests together.
+//! `[gateway.rate_limits]`: whether gateways count requests jointly.
 
 use std::time::Duration;
 
 use crate::config::limits;
 use crate::config::settings::SettingsTable;
 
-/// How rate limits are counted.
+/// How requests are counted towards rate limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimitConfig {
     /// The gateways that share a caller's quota.
     pub scope: RateLimitScope,
-    /// The interval at which a gateway tells the others what callers have consumed.
+    /// The interval at which a gateway reports its callers' consumption to the other gateways.
     pub interval: Duration,
 }
 
 /// The gateways that share a caller's quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RateLimitScope {
-    /// All gateways of the fleet, approximately.
+    /// All gateways of the fleet share a quota. It is enforced approximately.
     Fleet,
-    /// Each gateway has a quota of its own.
+    /// Each gateway has its own quota.
     Gateway,
 }
 

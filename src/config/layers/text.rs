@@ -1,11 +1,11 @@
-//! Parses the layers: TOML, JSON, and the values of environment variables and `--set`.
+//! Parses TOML, JSON, and the values of environment variables and `--set`.
 
 use figment::value::{Dict, Value};
 
 use crate::catalogue::TextPosition;
 use crate::catalogue::definition::json::duplicate_members;
 
-/// Parses a TOML file. An error contains its position but not the line, which may be secret.
+/// Parses a TOML file. An error contains its position but not the text of the line, which may be secret.
 pub(super) fn parse_toml(text: &str) -> Result<Dict, (String, TextPosition)> {
     let table: toml::Table = toml::from_str(text).map_err(|error| {
         let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
@@ -27,7 +27,7 @@ fn from_toml(value: toml::Value) -> Value {
         toml::Value::Integer(number) => number.into(),
         toml::Value::Float(number) => number.into(),
         toml::Value::Boolean(flag) => flag.into(),
-        // Settings read dates as text. TOML formats them as in RFC 3339.
+        // Settings expect dates as text. TOML formats dates as in RFC 3339.
         toml::Value::Datetime(date) => date.to_string().into(),
         toml::Value::Array(items) => {
             items.into_iter().map(from_toml).collect::<Vec<Value>>().into()
@@ -47,7 +47,7 @@ pub(super) struct DuplicateKey {
     pub(super) line: usize,
 }
 
-/// Parses a JSON file, whose `$schema` is ignored. An error contains its position but not the line.
+/// Parses a JSON file. Its `$schema` is ignored. An error contains its position but not the text of the line.
 pub(super) fn parse_json(text: &str) -> Result<(Dict, Vec<DuplicateKey>), (String, TextPosition)> {
     let mut values: Dict = serde_json::from_str(text).map_err(|error| {
         let expected = if error.is_data() {
@@ -66,10 +66,10 @@ fn duplicates(text: &str) -> Vec<DuplicateKey> {
     found.into_iter().map(|(key, line)| DuplicateKey { key, line }).collect()
 }
 
-/// Parses the value of a variable or of `--set`: a JSON object, a JSON array, or otherwise text. Also returns the keys that
-/// occur more than once in the value.
+/// Parses the value of a variable or of `--set`. The value can be a JSON object or a JSON array. Anything else is text.
+/// Also returns the keys that occur more than once in the value.
 ///
-/// Text is converted later, by the key's type, so that a numeric password stays text.
+/// Text is converted later, according to the key's type, so that a numeric password remains text.
 pub(super) fn parse_value(text: &str) -> (Value, Vec<DuplicateKey>) {
     let structured = matches!(text.trim_start().as_bytes().first(), Some(b'{' | b'['));
     let parsed = structured.then(|| serde_json::from_str::<Value>(text).ok()).flatten();
@@ -90,7 +90,7 @@ pub(super) fn split_assignment(text: &str) -> Option<(&str, &str)> {
     Some((key.trim(), value.strip_prefix('=')?))
 }
 
-/// Splits a dotted key outside quotes. Returns `None` if a part is empty or a quote is open.
+/// Splits a key at dots outside quotes. Returns `None` if a part is empty or a quote is not closed.
 pub(super) fn split_key(key: &str) -> Option<Vec<String>> {
     let mut parts = vec![String::new()];
     let mut quoted = false;

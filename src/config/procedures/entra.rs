@@ -4,19 +4,19 @@ use std::path::PathBuf;
 
 use crate::config::settings::SettingsTable;
 
-/// The service on an Azure host that issues tokens for its managed identities.
+/// The service on an Azure host that issues tokens for the host's managed identities.
 const METADATA_URL: &str = "http://169.254.169.254/metadata/identity/oauth2/token";
 
 /// The source of access tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenSource {
-    /// A file that another program keeps up to date.
+    /// A file that another program updates.
     File(PathBuf),
     /// The Azure instance metadata service.
     ManagedIdentity {
         /// The URL of the service.
         url: String,
-        /// The client id of a user-assigned identity. May be omitted if the host has only one
+        /// The client id of a user-assigned identity. It may be omitted if the host has only one
         /// identity.
         client_id: Option<String>,
     },
@@ -58,7 +58,7 @@ impl TokenSource {
                 Some(Self::Command(command))
             }
             SourceKind::ManagedIdentity => {
-                // The service has no TLS. It answers only on the host itself.
+                // The service does not use TLS. It can be reached only from the host itself.
                 if !url.starts_with("http://") || url.contains(['?', '#', ' ']) {
                     let expected = "expected an http:// URL without a query";
                     table.error("metadata_url", expected.to_owned());

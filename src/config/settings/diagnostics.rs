@@ -1,16 +1,17 @@
-//! Collects diagnostics about the settings: errors, warnings, and every key's value and origin.
+//! Collects diagnostics about the settings: errors, warnings, and the value and origin of every
+//! key.
 
 use std::path::PathBuf;
 
 use crate::config::error::ConfigError;
 use crate::spelling::closest;
 
-/// A key of the configuration with its effective value.
+/// A configuration key and its effective value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SettingEntry {
     /// The key with its section.
     pub key: String,
-    /// The value as TOML, with secrets redacted; `None` if the key is not set.
+    /// The value as TOML, with secrets redacted. `None` if the key is not set.
     pub value: Option<String>,
     /// The origin of the value.
     pub origin: SettingOrigin,
@@ -25,7 +26,7 @@ pub enum SettingOrigin {
     Layer(String),
 }
 
-/// A file that a key names and that this process reads.
+/// A file that is named in a setting and read by this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfiguredFile {
     /// The path of the file.
@@ -106,7 +107,8 @@ impl SettingsDiagnostics {
         self.errors.append(&mut missing);
     }
 
-    /// Returns the key probably intended: a similar one in the same table, or the same in another.
+    /// Returns the key that was probably intended: a similar key in the same table, or the same key
+    /// in another table.
     fn closest(&self, unknown: &UnknownKey) -> Option<&str> {
         let known = self.entries.iter().map(|entry| &entry.key).chain(&self.tables);
         let candidates = known.filter(|key| !key.is_empty()).map(|key| {

@@ -9,7 +9,7 @@ use crate::config::{Secret, limits};
 /// The value that is shown instead of a secret.
 const REDACTED: &str = "\"[secret]\"";
 
-/// The permission bits of users who are neither the owner nor in the group.
+/// The permission bits of users other than the owner and the group.
 const MODE_OTHERS: u32 = 0o007;
 
 impl SettingsTable<'_> {
@@ -40,8 +40,8 @@ impl SettingsTable<'_> {
         Some(path)
     }
 
-    /// Returns the path of a file, which must be readable. A systemd credential with the file's
-    /// name takes precedence.
+    /// Returns the path of a file, which must be readable. If there is a systemd credential with
+    /// the file's name, returns the credential's path instead.
     pub(in crate::config) fn get_file(&mut self, name: &str) -> Option<PathBuf> {
         let path = self.get_path(name)?;
         let path =
@@ -69,10 +69,11 @@ impl SettingsTable<'_> {
         Some(path)
     }
 
-    /// Returns a secret from a systemd credential, else from `<name>_file`, else from `<name>`.
+    /// Returns a secret. The sources are, in order of precedence, a systemd credential,
+    /// `<name>_file` and `<name>`.
     ///
-    /// The credential is named like the file in `<name>_file`, or, if that key is not set, like the
-    /// full key with `-` instead of dots.
+    /// The credential has the same name as the file in `<name>_file`. If `<name>_file` is not set,
+    /// the credential's name is the full key with `-` instead of dots.
     pub(in crate::config) fn get_secret(&mut self, name: &str) -> Option<Secret> {
         let file_key = format!("{name}_file");
         let file = self.get_path(&file_key);
@@ -109,7 +110,7 @@ impl SettingsTable<'_> {
         })
     }
 
-    /// Returns whether `get_secret` would find a secret. If files are not checked, assumes so.
+    /// Returns whether `get_secret` would find a secret. Returns true if files are not checked.
     pub(in crate::config) fn has_secret(&self, name: &str) -> bool {
         let credential = PathBuf::from(self.full_key(name).replace('.', "-"));
         !self.checks_files
@@ -127,7 +128,8 @@ impl SettingsTable<'_> {
         list.unwrap_or_default()
     }
 
-    /// Returns a list that `fjord config` hides if an item contains `mark`, a sign of a secret.
+    /// Returns a list that `fjord config` hides if an item contains `mark`, which indicates a
+    /// secret.
     pub(in crate::config) fn get_list_without(
         &mut self,
         name: &str,

@@ -1,4 +1,4 @@
-//! The types of setting values.
+//! The types of values that settings can have.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,15 +12,15 @@ use crate::units::{
 
 /// A type of value that can be read from the settings and shown by `fjord config`.
 pub(crate) trait SettingValue: Sized {
-    /// The text of the error for a value of another type.
+    /// The text of the error about a value of another type.
     const EXPECTED: &'static str;
-    /// Converts a value. Text is accepted for every type, because variables and flags are text.
+    /// Converts a value. Text is accepted for every type, because variables and flags contain text.
     fn from_value(value: &Value) -> Option<Self>;
     /// Returns the value as TOML.
     fn to_toml(&self) -> String;
 }
 
-/// Describes a value's type, without the value, which may be a misplaced secret.
+/// Describes a value's type but not the value itself, which may be a misplaced secret.
 pub(super) fn description(value: &Value) -> &'static str {
     match value {
         Value::String(..) | Value::Char(..) => "another string",
@@ -40,8 +40,8 @@ impl SettingValue for String {
     }
 
     fn to_toml(&self) -> String {
-        // Every escape sequence that `serde_json` writes is also valid in TOML. It does not escape
-        // U+007F, which TOML requires.
+        // Every escape sequence that `serde_json` writes is also valid in TOML. TOML also requires
+        // U+007F to be escaped. `serde_json` does not do this.
         serde_json::Value::from(self.as_str()).to_string().replace('\u{7f}', "\\u007f")
     }
 }
@@ -159,7 +159,7 @@ impl SettingValue for PathBuf {
 impl SettingValue for Vec<String> {
     const EXPECTED: &'static str = "a list of strings, e.g. [\"a\", \"b\"]";
 
-    /// Converts a list, or comma-separated text, as in environment variables.
+    /// Converts a list or, for environment variables, comma-separated text.
     fn from_value(value: &Value) -> Option<Self> {
         if let Some(items) = value.as_array() {
             return items.iter().map(String::from_value).collect();

@@ -1,4 +1,4 @@
-//! Tests that the shipped configuration files contain every key with its default.
+//! Tests that the shipped configuration files contain every key with its default value.
 
 use std::collections::BTreeMap;
 
@@ -27,8 +27,8 @@ fn uncommented(text: &str) -> String {
 /// All keys, each with its value and whether a layer sets it.
 type ShippedKeys = BTreeMap<String, (Option<String>, bool)>;
 
-/// Reads all keys with their values. Also returns the errors: the shipped file sets each secret in
-/// several ways and names files that do not exist.
+/// Reads all keys and their values. Also returns the errors, because the shipped file sets each
+/// secret in several ways and names files that do not exist.
 fn read_all(text: &str) -> (ShippedKeys, Vec<ConfigError>) {
     let directory = written(&[("fjord.toml", text)]);
     let sources = sources(directory.path(), None);
@@ -76,7 +76,7 @@ fn the_shipped_file_contains_every_key_and_no_other() {
 #[test]
 fn shipped_values_are_the_defaults() {
     let (written, _) = read_all(&uncommented(FJORD));
-    // With empty tables, keys without a default are not set.
+    // With empty tables, keys that have no default remain unset.
     let (defaults, _) = read_all(
         "[auth.jwt.main]\n[auth.api_keys.billing]\n[auth.certificates.\"dns:clinic.example\"]\n[worker.queues.\"*\"]\n\
          [catalogue.auth_default]\n[procedures.databases.default]\nbackend = \"mssql\"\n\

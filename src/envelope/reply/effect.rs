@@ -1,23 +1,27 @@
-//! Rejects replies that claim that a request was not executed. Only the gateway can know that for
-//! all attempts; a worker that does not execute a request must refuse it.
+//! Rejects replies that state that a request was not executed. Only the gateway can state this,
+//! because only the gateway knows all attempts. A worker that does not execute a request must
+//! refuse it instead.
 
 use serde_json::Value;
 
-/// The status that means that a request was not executed.
+/// The status that states that a request was not executed.
 const NOT_EXECUTED: u16 = 503;
-/// The media type of a problem document (RFC 9457), whose member `effect` can state the same.
+/// The media type of a problem document (RFC 9457). Its `effect` member can also state that a
+/// request was not executed.
 const PROBLEM: &str = "application/problem+json";
-/// The maximum size of a problem document that is parsed, in bytes. fjord's own documents
-/// are a few hundred bytes long.
+/// The maximum size in bytes of a problem document that is parsed. fjord's own documents are a few
+/// hundred bytes long.
 const DOCUMENT_BYTES_MAX: usize = 64 << 10;
 
-/// Returns whether a streamed answer may start with this head. A problem document with a status of
-/// 500 or more must not: its `effect` must be checked before it is forwarded.
+/// Returns whether a streamed answer may start with this status and media type. A problem document
+/// with a status of 500 or higher is not allowed, because its `effect` must be checked before it is
+/// forwarded.
 pub(super) fn is_valid_head(status: u16, content_type: &str) -> bool {
     status != NOT_EXECUTED && !is_failure_document(status, content_type)
 }
 
-/// Returns whether an answer, or its last part after `parts` others, may be forwarded.
+/// Returns whether an answer may be forwarded. For a streamed answer, `body` is its last part after
+/// `parts` others.
 pub(super) fn is_valid_final(status: u16, content_type: &str, (body, parts): (&[u8], u32)) -> bool {
     if status == NOT_EXECUTED || !is_failure_document(status, content_type) {
         return status != NOT_EXECUTED;

@@ -1,4 +1,4 @@
-//! Encodes replies as messages, and parses them.
+//! Encodes replies as messages and parses them.
 
 use std::borrow::Cow;
 
@@ -180,7 +180,7 @@ impl Reply {
             Self::Final(answer) => {
                 message.headers.push(headers::REPLY, "final")?;
                 message.headers.push(headers::STATUS, answer.status.to_string())?;
-                // Headers that have their default value are omitted.
+                // Headers with default values are omitted.
                 if answer.outcome != default_outcome(answer.status) {
                     message.headers.push(headers::OUTCOME, answer.outcome.as_str())?;
                 }
@@ -208,7 +208,7 @@ impl Reply {
     }
 }
 
-/// The error for a reply that claims that its request was not executed.
+/// The error for a reply that states that its request was not executed.
 const INVALID_EFFECT: EnvelopeError = EnvelopeError {
     header: headers::STATUS,
     expected: "expected neither 503 nor the effect \"not-executed\": a worker that does not execute a request must refuse it",
@@ -222,7 +222,7 @@ fn default_outcome(status: u16) -> Outcome {
     if status < 400 { Outcome::Ok } else { Outcome::Other }
 }
 
-/// Returns a media type, without copying it if it is JSON or empty.
+/// Returns a media type. JSON and the empty media type are not copied.
 fn media_type(text: &str) -> Cow<'static, str> {
     match text {
         JSON => Cow::Borrowed(JSON),
@@ -254,7 +254,7 @@ struct ReplyHeaders<'a> {
     service_error_code: Option<&'a str>,
     /// Headers for the client.
     response: Vec<(ResponseHeader, &'a str)>,
-    /// Whether any header belongs to fjord.
+    /// Whether any of the headers is one of fjord's own.
     has_fjord_header: bool,
 }
 

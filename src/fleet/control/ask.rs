@@ -1,4 +1,4 @@
-//! Sends a command to the fleet, and collects the replies.
+//! Sends a command to the fleet and collects the replies.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
@@ -12,12 +12,12 @@ use crate::messaging::{Transport, TransportError};
 
 use super::{ControlReply, ControlRequest};
 
-/// Sends a command. Returns the replies by the id of the process, as soon as all `expected`
-/// processes have replied, or after `limit` at the latest. Replies of other processes are returned
-/// too. The number and the size of the replies are limited. Cancel safe.
+/// Sends a command. Returns the replies, keyed by process id, once all `expected` processes have
+/// replied, or after `limit` at the latest. The result also contains replies of other processes. The
+/// number and size of the replies are limited. Cancel safe.
 ///
 /// # Errors
-/// `TransportError` if the command cannot be sent.
+/// Returns `TransportError` if the command cannot be sent.
 pub async fn ask(
     transport: &dyn Transport,
     prefix: &Subject,
@@ -35,11 +35,11 @@ pub async fn ask(
     Ok(replies)
 }
 
-/// Sends a command at once, while `expected` finds out which processes must reply. Otherwise like `ask`. Does not return before
-/// `expected` has completed.
+/// Like `ask`, but sends the command immediately, while `expected` determines which processes must reply. Returns only
+/// after `expected` has completed.
 ///
 /// # Errors
-/// `TransportError` if the command cannot be sent.
+/// Returns `TransportError` if the command cannot be sent.
 pub async fn ask_at_once(
     transport: &dyn Transport,
     prefix: &Subject,
@@ -76,7 +76,7 @@ fn encode(prefix: &Subject, request: &ControlRequest) -> Result<Message, Transpo
     Ok(Message { payload: payload.into(), ..Message::to(subject) })
 }
 
-/// Returns a reply to the request, with the id of the process.
+/// Returns a reply to the request and the id of the process that sent it.
 fn parse(message: &Message, request: &ControlRequest) -> Option<(String, ControlReply)> {
     match serde_json::from_slice::<ControlReply>(&message.payload) {
         Ok(reply) => (reply.request == request.id).then(|| (reply.id.clone(), reply)),

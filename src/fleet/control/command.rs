@@ -1,4 +1,4 @@
-//! The commands that operators send, the requests that contain them, and the replies.
+//! Operators' commands, the requests that contain them, and the replies.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,29 +9,30 @@ use serde::{Deserialize, Serialize};
 use crate::cli::Role;
 use crate::units::format_duration;
 
-/// The token after the prefix in the subjects of commands.
+/// The token that follows the prefix in the subjects of commands.
 pub const CONTROL_TOKEN: &str = "control";
 
 /// A command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ControlCommand {
-    /// Read and check all files, and change nothing.
+    /// Read and check all files without changing anything.
     CheckReload,
-    /// Apply the current contents of the configuration and of all files. A worker still serves queues and endpoints that they no
-    /// longer have, until `FinishReload`.
+    /// Apply the current contents of the configuration and of all files. A worker continues to serve removed queues and
+    /// endpoints until `FinishReload`.
     Reload {
-        /// The id of the rollout, which its `FinishReload` repeats.
+        /// The id of the rollout. The matching `FinishReload` has the same id.
         rollout: String,
     },
-    /// Stop serving queues and endpoints that the configuration no longer has, unless a later reload has been applied.
+    /// Stop serving queues and endpoints that are no longer in the configuration, unless a later reload has been
+    /// applied.
     FinishReload {
         /// The id of the rollout.
         rollout: String,
     },
     /// Drain and exit, as after SIGTERM.
     Drain,
-    /// Refuse new requests for queues, and finish the running calls.
+    /// Refuse new requests for queues, but finish the running calls.
     PauseQueues {
         /// The names of the queues.
         queues: Vec<String>,
@@ -45,27 +46,27 @@ pub enum ControlCommand {
     LimitQueue {
         /// The name of the queue.
         queue: String,
-        /// The new limit; `None` for the one in the configuration.
+        /// The new limit, or `None` to restore the configured one.
         limit: Option<usize>,
     },
-    /// Change the weights of queues of an endpoint.
+    /// Change the weights of an endpoint's queues.
     WeighQueues {
         /// The id of the endpoint.
         endpoint: String,
-        /// The new weights, by queue. The endpoint's other queues keep theirs.
+        /// The new weights, by queue. Queues that are not listed keep their weights.
         weights: BTreeMap<String, u32>,
     },
     /// Add directives to the log filter for a limited time.
     SetLogFilter {
         /// The directives.
         filter: String,
-        /// How long they apply, in milliseconds.
+        /// How long the directives apply, in milliseconds.
         duration_ms: u64,
     },
 }
 
 impl ControlCommand {
-    /// Returns the name in logs and metrics.
+    /// Returns the name of the command in logs and metrics.
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -81,7 +82,8 @@ impl ControlCommand {
         }
     }
 
-    /// Returns the tokens after the prefix in the subject of the command. Each subject can be permitted separately.
+    /// Returns the tokens that follow the prefix in the command's subject. NATS permissions can be granted for each
+    /// subject separately.
     #[must_use]
     pub fn subject_tokens(&self) -> &'static str {
         match self {
@@ -96,7 +98,7 @@ impl ControlCommand {
         }
     }
 
-    /// Returns the only role whose processes execute the command; `None` if both do.
+    /// Returns the role whose processes execute the command, or `None` if both roles do.
     #[must_use]
     pub fn role(&self) -> Option<Role> {
         match self {
@@ -112,8 +114,7 @@ impl ControlCommand {
         }
     }
 
-    /// Returns the workers' queues that the command changes. There are none if it does not concern
-    /// individual queues.
+    /// Returns the workers' queues that the command changes. Empty if the command does not apply to individual queues.
     #[must_use]
     pub fn queues(&self) -> &[String] {
         match self {
@@ -129,7 +130,7 @@ impl ControlCommand {
     }
 }
 
-/// Formats the arguments, for the audit log. They come from the network.
+/// Formats the arguments for the audit log. The arguments come from the network.
 impl fmt::Display for ControlCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -152,7 +153,7 @@ impl fmt::Display for ControlCommand {
     }
 }
 
-/// The processes that a command concerns.
+/// The processes to which a command applies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CommandTarget {
@@ -165,13 +166,13 @@ pub enum CommandTarget {
 }
 
 impl CommandTarget {
-    /// Returns all processes of a role.
+    /// Returns the target that includes all processes of a role.
     #[must_use]
     pub fn role(role: Role) -> Self {
         Self::Role(role.as_str().to_owned())
     }
 
-    /// Parses a role, an id or the name of a host; `None` stands for all processes.
+    /// Parses a role, a process id or a host name. `None` means all processes.
     #[must_use]
     pub fn parse(text: Option<&str>) -> Self {
         let Some(text) = text else { return Self::All };
@@ -179,7 +180,7 @@ impl CommandTarget {
         role.map_or_else(|| Self::Member(text.to_owned()), Self::role)
     }
 
-    /// Returns whether the target includes a process of a role, with an id and on a host.
+    /// Returns whether the target includes the process with this role, id and host name.
     #[must_use]
     pub fn includes(&self, role: &str, id: &str, host: &str) -> bool {
         match self {
@@ -190,17 +191,17 @@ impl CommandTarget {
     }
 }
 
-/// A request. `C` is the command, or its JSON before the receiver knows whether it supports it.
+/// A request. `C` is the command, or its JSON while the receiver does not know yet whether it supports the command.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ControlRequest<C = ControlCommand> {
-    /// The id of the request, which the replies repeat.
+    /// The id of the request. Replies contain the same id.
     pub id: String,
-    /// The user and host of the sender, for the audit log. NATS permissions decide who may send requests; this text is not
-    /// verified.
+    /// The user and host of the sender, for the audit log. This text is not verified. NATS permissions decide who may
+    /// send requests.
     pub by: String,
     /// The processes that must execute the command.
     pub to: CommandTarget,
-    /// How long the sender waits for the reply, in milliseconds.
+    /// How long the sender waits for replies, in milliseconds.
     pub timeout_ms: u64,
     /// The command.
     pub command: C,
@@ -210,7 +211,7 @@ pub struct ControlRequest<C = ControlCommand> {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ControlReply {
-    /// The id of the request.
+    /// The id of the request that this reply answers.
     pub request: String,
     /// `gateway` or `worker`.
     pub role: String,
@@ -220,7 +221,7 @@ pub struct ControlReply {
     pub host: String,
     /// The version of fjord.
     pub version: String,
-    /// The reasons why the command failed. There are none if it succeeded.
+    /// The reasons why the command failed. Empty if it succeeded.
     pub faults: Vec<String>,
     /// Facts that the operator should know.
     pub notes: Vec<String>,

@@ -1,4 +1,4 @@
-//! Executes the command that changes the log filter of a process for a limited time.
+//! Executes the command that temporarily changes the log filter of a process.
 
 use std::time::Duration;
 

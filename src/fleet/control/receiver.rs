@@ -1,4 +1,4 @@
-//! The commands that wait until this process executes them.
+//! The queue of commands that this process has yet to execute.
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -6,27 +6,27 @@ use tokio::time::Instant;
 use super::{CommandAnswer, ControlCommand};
 use crate::lifecycle::Tasks;
 
-/// The reason why a command was not executed.
+/// The reason reported for a command that was not executed.
 const LATE: &str = "received too late, and not executed";
 
-/// A command that this process must execute and answer.
+/// A command that this process must execute and reply to.
 #[derive(Debug)]
 pub struct ReceivedCommand {
     /// The command.
     pub command: ControlCommand,
-    /// When the sender expects the reply.
+    /// The time until which the sender waits for the reply.
     pub deadline: Instant,
     pub(super) answer: CommandAnswer,
 }
 
 impl ReceivedCommand {
-    /// Separates the command from the means to reply to it.
+    /// Separates the command from the data needed to reply to it.
     #[must_use]
     pub fn into_parts(self) -> (ControlCommand, Instant, CommandAnswer) {
         (self.command, self.deadline, self.answer)
     }
 
-    /// Returns the command if its sender still waits for the reply. Otherwise answers that it was not executed.
+    /// Returns the command if its sender is still waiting. Otherwise, replies that the command was not executed.
     pub(super) async fn in_time(self) -> Option<Self> {
         if Instant::now() < self.deadline {
             return Some(self);
@@ -36,7 +36,7 @@ impl ReceivedCommand {
     }
 }
 
-/// The commands that this process must execute.
+/// Receives the commands that this process must execute.
 #[derive(Debug)]
 pub struct CommandReceiver {
     pub(super) commands: mpsc::Receiver<ReceivedCommand>,
@@ -44,14 +44,15 @@ pub struct CommandReceiver {
 }
 
 impl CommandReceiver {
-    /// Returns the next command whose sender still waits for the reply. `None` if there can be no more. Cancel safe.
+    /// Returns the next command whose sender is still waiting. Returns `None` if no more commands can arrive. Cancel
+    /// safe.
     pub async fn recv(&mut self) -> Option<ReceivedCommand> {
         loop {
             let received = self.commands.recv().await?;
             if Instant::now() < received.deadline {
                 return Some(received);
             }
-            // Answered by a task, because this function must not lose a command when it is cancelled.
+            // A separate task sends the reply, because this function must not lose a command if it is cancelled.
             let _detached = self.tasks.spawn_background(received.in_time());
         }
     }

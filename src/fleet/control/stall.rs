@@ -1,4 +1,4 @@
-//! Detects that this process was suspended, so that commands which arrived in the meantime are not mistaken for new ones.
+//! Detects that this process was suspended. Commands that arrived during the suspension must not be treated as new.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -7,17 +7,17 @@ use tokio::time::Instant;
 
 /// The interval between two checks.
 pub(super) const CHECK_INTERVAL: Duration = Duration::from_millis(250);
-/// The pause between two checks after which messages may have waited for this process.
+/// The minimum gap between two checks that counts as a stall. Messages may have waited for this process during the gap.
 const STALL_MIN: Duration = Duration::from_secs(1);
 
-/// When this process was last known to read its messages.
+/// Records when this process was last known to be reading its messages.
 #[derive(Debug)]
 pub(super) struct StallDetector(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
     checked_at: Instant,
-    /// The last check before a stall whose messages may not all have been read.
+    /// The last check before a stall. Present until the messages that arrived during the stall have been read.
     stalled_since: Option<Instant>,
 }
 
@@ -26,8 +26,8 @@ impl StallDetector {
         Self(Mutex::new(State { checked_at: now, stalled_since: None }))
     }
 
-    /// Must be called every `CHECK_INTERVAL`. Returns whether messages of a stall may not have been read: `caught_up` must be
-    /// called once they have.
+    /// Must be called every `CHECK_INTERVAL`. Returns whether messages that arrived during a stall may still be unread.
+    /// Once they have been read, `caught_up` must be called.
     pub(super) fn check(&self, now: Instant) -> bool {
         let mut state = self.lock();
         if let Some(since) = state.stall(now) {
@@ -37,8 +37,9 @@ impl StallDetector {
         state.stalled_since.is_some()
     }
 
-    /// Records that the messages of a stall have been read: all of them had been received at `flushed_at`. Does not end the
-    /// stall if the process was suspended again since then. The time that the confirmation took does not count as another stall.
+    /// Records that the messages of a stall, all of which had been received at `flushed_at`, have been read. If the
+    /// process has been suspended again since `flushed_at`, the stall does not end. The time spent waiting for the
+    /// confirmation does not count as another stall.
     pub(super) fn caught_up(&self, flushed_at: Instant, now: Instant) {
         let mut state = self.lock();
         if now.saturating_duration_since(flushed_at) < STALL_MIN {
@@ -47,7 +48,7 @@ impl StallDetector {
         state.checked_at = now;
     }
 
-    /// Returns the earliest time at which a message that is read now can have arrived.
+    /// Returns the earliest time at which a message that is read now may have arrived.
     pub(super) fn arrival(&self, now: Instant) -> Instant {
         self.lock().stall(now).unwrap_or(now)
     }
@@ -58,7 +59,7 @@ impl StallDetector {
 }
 
 impl State {
-    /// Returns the beginning of the current stall.
+    /// Returns the start of the current stall, if there is one.
     fn stall(&self, now: Instant) -> Option<Instant> {
         let is_stalled = now.saturating_duration_since(self.checked_at) >= STALL_MIN;
         self.stalled_since.or(is_stalled.then_some(self.checked_at))

@@ -1,4 +1,4 @@
-//! The JSON document that the page of the admin listener requests.
+//! The JSON document requested by the page of the admin listener.
 
 use std::collections::BTreeMap;
 
@@ -32,25 +32,26 @@ struct PageDocument<'a> {
     process: ServingProcess<'a>,
     /// Whether the process queries the fleet.
     covers_fleet: bool,
-    /// The state of its link to NATS.
+    /// The state of the process's link to NATS.
     nats: &'static str,
     interval_seconds: f64,
-    /// The age of the data; `None` before the first query.
+    /// The age of the data. `None` before the first query.
     age_seconds: Option<f64>,
     /// The reason why the last query failed.
     failure: Option<&'a str>,
-    /// Whether the limits of a query were reached, so that processes are missing from the document.
+    /// Whether the limits of a query were reached. If so, processes are missing from the document.
     is_cut_off: bool,
     bottleneck: Option<&'a Bottleneck>,
     processes: Vec<ProcessRow<'a>>,
     missing: Vec<MissingMember<'a>>,
-    /// The queues with the most waiting requests, then those with the most requests.
+    /// The queues, sorted by the number of waiting requests and then by the number of requests, in
+    /// descending order.
     queues: Vec<&'a QueueView>,
-    /// The number of queues that are not in the document.
+    /// The number of queues left out of the document.
     queues_hidden: usize,
     /// The sums over all queues.
     totals: Option<Totals>,
-    /// The age of the oldest point of the history in seconds.
+    /// The age of the oldest point in the history, in seconds.
     history_seconds: Option<f64>,
     history: HistoryDocument<'a>,
 }
@@ -89,7 +90,7 @@ struct ProcessRow<'a> {
     errors_per_second: f64,
     p50_seconds: Option<f64>,
     p99_seconds: Option<f64>,
-    /// The number of queues that a worker serves, and of those that it should serve.
+    /// The number of `queues` that the worker is serving.
     queues_served: usize,
     queues: usize,
     /// The queues whose limit an operator has changed.
@@ -111,9 +112,9 @@ struct ChangedLimit<'a> {
 
 #[derive(Serialize)]
 struct HistoryDocument<'a> {
-    /// The queue; `None` for the whole fleet.
+    /// The queue, or `None` for the whole fleet.
     queue: Option<&'a str>,
-    /// Whether the process keeps a history of the queue.
+    /// Whether a history of the queue is kept.
     is_kept: bool,
     #[serde(flatten)]
     series: HistorySeries,
@@ -147,13 +148,13 @@ pub(super) fn render(source: &Source<'_>, collected: &Collected, queue: Option<&
         history_seconds: collected.history.age_seconds(source.now),
         history: history(&collected.history, queue, source.now),
     };
-    // Serializing into memory does not fail.
+    // Serializing to memory does not fail.
     serde_json::to_vec(&document).unwrap_or_default()
 }
 
 fn queues(view: &FleetView) -> (Vec<&QueueView>, usize) {
     let mut queues: Vec<&QueueView> = view.queues.iter().collect();
-    // `f64::max` ignores rates that are not known.
+    // `f64::max` ignores unknown rates.
     let requests =
         |queue: &QueueView| queue.arrivals_per_second.max(queue.rates.calls_per_second).max(0.0);
     queues.sort_by(|a, b| {

@@ -10,9 +10,9 @@ use crate::telemetry::{Distribution, count_as_f64};
 
 use super::HISTORY_TIME;
 
-/// The maximum number of points: one for every `INTERVAL` in `HISTORY_TIME`, and the first.
+/// The maximum number of points: one per `INTERVAL` in `HISTORY_TIME`, plus the first.
 const POINTS_MAX: usize = 181;
-/// The maximum number of queues with a history. The first queues that have requests get one.
+/// The maximum number of queues with a history. A queue gets one when it first receives requests, if there is room.
 const QUEUES_MAX: usize = 100;
 /// The maximum length in bytes of the name of a queue with a history.
 const NAME_BYTES_MAX: usize = 256;
@@ -26,7 +26,7 @@ pub(super) struct FleetHistory {
     queues: HashMap<String, VecDeque<HistoryPoint>>,
 }
 
-/// The activity in one interval. NaN stands for an unknown value, and is `null` in JSON.
+/// The activity during one interval. NaN represents an unknown value and becomes `null` in JSON.
 #[derive(Clone, Copy, Debug)]
 struct HistoryPoint {
     requests_per_second: f32,
@@ -40,7 +40,7 @@ struct HistoryPoint {
     waiting: f32,
 }
 
-/// The history of the fleet or of a queue, as the page reads it: one list for each series.
+/// The history of the fleet or of a queue, in the form that the page reads: one list per series.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct HistorySeries {
     /// The age of each point in seconds.
@@ -57,7 +57,7 @@ pub(super) struct HistorySeries {
 }
 
 impl FleetHistory {
-    /// Adds the activity since the last point.
+    /// Adds a point with the activity since the previous point.
     pub(super) fn add(&mut self, now: Instant, view: &FleetView) {
         let queues: HashMap<&str, &QueueView> =
             view.queues.iter().map(|queue| (queue.name.as_str(), queue)).collect();
@@ -85,7 +85,8 @@ impl FleetHistory {
         self.finish(now);
     }
 
-    /// Returns the history of a queue, or of the fleet. `None` if the history does not contain the queue.
+    /// Returns the history of a queue, or of the fleet if `queue` is `None`. Returns `None` if no history of the queue
+    /// is kept.
     pub(super) fn series(&self, queue: Option<&str>, now: Instant) -> Option<HistorySeries> {
         let points = match queue {
             Some(queue) => self.queues.get(queue)?,
@@ -105,7 +106,7 @@ impl FleetHistory {
         Some(now.saturating_duration_since(*oldest).as_secs_f64())
     }
 
-    /// Adds the time of the last point, and removes old points and queues that have had no requests since.
+    /// Adds the time of the new point. Removes old points, and the queues that had no requests in any remaining point.
     fn finish(&mut self, now: Instant) {
         self.times.push_back(now);
         let is_old = |time: &Instant| now.saturating_duration_since(*time) > HISTORY_TIME;
@@ -138,7 +139,7 @@ impl HistoryPoint {
         Self::of_fleet(std::slice::from_ref(queue))
     }
 
-    /// Returns the sum of all queues.
+    /// Returns the sum over all queues.
     fn of_fleet(queues: &[QueueView]) -> Self {
         let sum = |value: &dyn Fn(&QueueView) -> f64| known_sum(queues.iter().map(value));
         let measured = queues.iter().filter(|queue| !queue.utilization.is_nan());
@@ -196,7 +197,7 @@ mod tests {
     use super::*;
     use crate::fleet::view::{Baseline, FleetSnapshot};
 
-    /// Returns the memory that the history uses at most, in bytes.
+    /// Returns an upper bound on the memory that the history uses, in bytes.
     fn bytes(history: &FleetHistory) -> usize {
         let points =
             |points: &VecDeque<HistoryPoint>| points.capacity() * size_of::<HistoryPoint>();
@@ -220,7 +221,7 @@ mod tests {
         let mut now = start;
         let names = |hour: u64| (0..150).map(move |n| format!("{hour}-{n:0>250}"));
         while now < start + Duration::from_hours(3) {
-            // The names change, as they do when queues are renamed.
+            // The names change over time, as if queues were being renamed.
             let hour = (now - start).as_secs() / 3600;
             history.add(now, &view(names(hour), 1.0));
             now += INTERVAL;

@@ -1,4 +1,4 @@
-//! The processes that have replied to a query or are connected to NATS, to find those that do not reply.
+//! Remembers the processes that have replied to a query or are connected to NATS, to identify those that do not reply.
 
 use std::collections::{HashMap, HashSet};
 
@@ -19,7 +19,7 @@ const MEMBERS_MAX: usize = 10_000;
 /// The maximum length in bytes of an id, role, host name or version. A process with a longer one is not remembered.
 const TEXT_BYTES_MAX: usize = 256;
 
-/// The processes that have replied, or were connected, within `HISTORY_TIME`.
+/// The processes that have replied or were first seen within the last `HISTORY_TIME`.
 #[derive(Debug, Default)]
 pub(crate) struct KnownMembers {
     by_id: HashMap<String, KnownMember>,
@@ -32,7 +32,7 @@ struct KnownMember {
     host: String,
     version: String,
     is_draining: bool,
-    /// When it last replied, or was first seen among the connections.
+    /// The time of the process's last reply, or the time at which its connection was first seen.
     replied_at: Instant,
     has_replied: bool,
 }
@@ -42,15 +42,15 @@ struct KnownMember {
 pub(crate) struct MissingMember<'a> {
     pub(crate) role: &'a str,
     pub(crate) id: &'a str,
-    /// The host name; of a process that has never replied, its IP address.
+    /// The host name, or the IP address of a process that has never replied.
     pub(crate) host: &'a str,
-    /// The version; empty if the process has never replied.
+    /// The version. Empty if the process has never replied.
     pub(crate) version: &'a str,
-    /// Whether it was draining when it last replied, so that it has probably exited.
+    /// Whether the process was draining when it last replied. If so, it has probably exited.
     pub(crate) was_draining: bool,
-    /// Whether it has replied before. Otherwise, it is only known to be connected to NATS.
+    /// Whether the process has ever replied. Otherwise, it is known only from its NATS connection.
     pub(crate) has_replied: bool,
-    /// The time since its last reply, in seconds; without one, the time for which it has been known.
+    /// The time in seconds since its last reply, or since it was first seen if it has never replied.
     pub(crate) silent_seconds: f64,
 }
 
@@ -79,7 +79,7 @@ impl KnownMembers {
         self.by_id
             .retain(|_, member| now.saturating_duration_since(member.replied_at) <= HISTORY_TIME);
         for report in started {
-            // After a restart, a process has another id.
+            // A restarted process has a new id.
             self.forget_one(now, |member| member.role == report.role && member.host == report.host);
         }
         while self.by_id.len().saturating_sub(reports.len()) > MISSING_MAX {
@@ -89,8 +89,8 @@ impl KnownMembers {
         }
     }
 
-    /// Adds the processes of the fleet with the prefix `prefix` that are connected to NATS but have never replied, and forgets those
-    /// that are no longer connected. Must be called after `update`.
+    /// Adds the processes of the fleet with the given prefix that are connected to NATS but have never replied. Removes
+    /// such processes once they are no longer connected. Must be called after `update`.
     pub(crate) fn update_connected(
         &mut self,
         now: Instant,
@@ -151,7 +151,8 @@ impl KnownMembers {
         missing
     }
 
-    /// Forgets the process that has been silent longest among those that `matches` selects. Returns whether there was one.
+    /// Removes the process that has been silent the longest among those for which `matches` returns true. Returns
+    /// whether a process was removed.
     fn forget_one(&mut self, now: Instant, matches: impl Fn(&KnownMember) -> bool) -> bool {
         let silent =
             self.by_id.iter().filter(|(_, member)| member.replied_at != now && matches(member));
@@ -160,7 +161,7 @@ impl KnownMembers {
     }
 }
 
-/// Returns the role and the id of the process whose connection has this name, if it belongs to the fleet with this prefix.
+/// Returns the role and id in the name of a connection, if the connection belongs to the fleet with this prefix.
 fn process_of<'a>(connection: &'a str, prefix: &str) -> Option<(&'a str, &'a str)> {
     let mut words = connection.split(' ');
     let (program, role) = (words.next()?, words.next()?);
@@ -197,10 +198,10 @@ mod tests {
         assert!((members.missing(at(7))[0].silent_seconds - 7.0).abs() < 1e-9);
         members.update(at(10), &[report("a", "x"), report("c", "y")]);
         assert_eq!(missing(&members, at(10)), ["b"]);
-        // The new process on the host has replaced the one that was missing.
+        // The new process on the host has replaced the missing one.
         members.update(at(15), &[report("a", "x"), report("c", "y"), report("d", "x")]);
         assert_eq!(missing(&members, at(15)), Vec::<String>::new());
-        // It takes the place of a process that ends at the same time.
+        // The new process replaces a process that ends at the same time.
         members.update(at(20), &[report("a", "x"), report("d", "x"), report("e", "y")]);
         assert_eq!(missing(&members, at(20)), Vec::<String>::new());
         members.update(at(25), &[report("a", "x"), report("d", "x")]);

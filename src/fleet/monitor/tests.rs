@@ -1,4 +1,4 @@
-//! Tests when a monitor queries the fleet, and the document that the page requests.
+//! Tests when a monitor queries the fleet, and which document the page receives.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -26,7 +26,7 @@ fn transport(replies: Vec<Report>) -> Arc<FakeTransport> {
     })
 }
 
-/// A gateway whose page is tested, with a transport that has replies from other processes.
+/// The gateway whose page is tested. Its transport has replies from other processes.
 struct MonitoredGateway {
     transport: Arc<FakeTransport>,
     document: DocumentSource,
@@ -101,7 +101,7 @@ fn process(role: &str, id: &str, host: &str) -> Report {
     }
 }
 
-/// Returns the report of the same process after `step` times 10 s with the same load.
+/// Returns the report that the same process would send `step` times 10 s later under the same load.
 fn grown(report: &Report, step: u64) -> Report {
     let mut report = report.clone();
     let factor = count_as_f64(step);
@@ -127,7 +127,7 @@ fn grown(report: &Report, step: u64) -> Report {
     report
 }
 
-/// Returns a distribution of durations that are just below `seconds`.
+/// Returns a distribution of durations just below `seconds`.
 fn times(count: u64, seconds: f64) -> Distribution {
     let buckets = vec![(seconds, count)];
     Distribution { count, seconds: seconds * count_as_f64(count), buckets }

@@ -1,24 +1,27 @@
-//! The parts of a report that explain why a queue's requests do not progress.
+//! The parts of a report that explain why a queue's requests do not make progress.
 
 use serde::{Deserialize, Serialize};
 
-/// The requests for a queue that a gateway has sent and that have not ended.
+/// The requests that a gateway has sent to a queue: those in progress, and counts of those that have ended.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DeliveryReport {
     /// The number of requests that no worker has accepted.
     pub unaccepted: u64,
-    /// The time since the oldest of them was sent, in seconds.
+    /// The time in seconds since the oldest unaccepted request was sent.
     pub unaccepted_seconds: f64,
     /// The number of requests that a worker has accepted.
     pub accepted: u64,
-    /// The time since the oldest of them was accepted, in seconds.
+    /// The time in seconds since the oldest accepted request was accepted.
     pub accepted_seconds: f64,
-    /// The session time of the endpoint of the oldest of them, in seconds. 0 if there is none.
+    /// The session timeout of the oldest accepted request's endpoint, in seconds. 0 if no accepted request is in
+    /// progress.
     pub accepted_session_seconds: f64,
-    /// The number of requests that a worker has answered, since the start. Calls that timed out, or were cancelled, do not count.
+    /// The number of requests answered by a worker since the start. Calls that timed out or were cancelled are not
+    /// counted.
     pub answered: u64,
-    /// The time from acceptance to answer in seconds that 99 % of these requests did not exceed. 0 if there are none.
+    /// The 99th percentile of the time from acceptance to answer for the `answered` requests, in seconds. 0 if there
+    /// are none.
     pub answered_p99_seconds: f64,
     /// The number of requests that ran out of time after they had been sent and before a worker had accepted them, since the start.
     pub timed_out_unaccepted: u64,
@@ -30,16 +33,16 @@ pub struct DeliveryReport {
     pub unserved: u64,
 }
 
-/// The offers of a queue's slots, in a worker.
+/// The offers of a queue's slots in a worker.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct OffersReport {
-    /// The number of slots that are reserved for offers now.
+    /// The number of slots currently reserved for offers.
     pub open: u64,
     /// The number of offers made since the start.
     pub made: u64,
-    /// The number of offers that no gateway has answered in time, since the start.
+    /// The number of offers since the start that no gateway answered in time.
     pub lapsed: u64,
-    /// The number of these offers that were answered after they had lapsed, since the start.
+    /// The number of lapsed offers since the start that were answered later.
     pub late: u64,
 }

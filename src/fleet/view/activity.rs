@@ -46,9 +46,9 @@ pub(crate) struct WorkerQueueView {
     pub(crate) running: u64,
     pub(crate) is_served: bool,
     pub(crate) is_paused: bool,
-    /// The number of slots that the configuration has. `None` if the worker's version does not report it.
+    /// The configured number of slots. `None` if the worker's version does not report it.
     pub(crate) limit_configured: Option<u64>,
-    /// The share of the slots that were in use, or `UNKNOWN`.
+    /// The share of the slots that was in use, or `UNKNOWN`.
     pub(crate) utilization: f64,
     /// The share of the time during which all slots were in use, or `UNKNOWN`.
     pub(crate) saturated: f64,
@@ -61,21 +61,21 @@ pub(crate) struct WorkerQueueView {
 pub(crate) struct DatabaseView {
     pub(crate) name: String,
     pub(crate) is_up: bool,
-    /// The mean time that a call waits for a connection.
+    /// The mean time for which a call waits for a connection.
     pub(crate) wait_seconds: Option<f64>,
 }
 
-/// A queue, summed over all processes. The rates and shares are those of the processes that have sent two reports with the
-/// queue, and `UNKNOWN` if there are none.
+/// A queue, summed over all processes. Rates and shares include only the processes that have sent two reports
+/// containing the queue. They are `UNKNOWN` if there is no such process.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct QueueView {
     pub(crate) name: String,
     /// The number of workers that serve the queue.
     pub(crate) workers: u64,
-    /// The number of those workers in which the queue is paused.
+    /// The number of workers that serve the queue but in which it is paused.
     pub(crate) paused: u64,
     pub(crate) limit: u64,
-    /// The number of slots that the workers' configurations have, which operators may have overridden in `limit`.
+    /// The number of slots configured in the workers. Operators may have overridden it in `limit`.
     pub(crate) limit_configured: u64,
     pub(crate) running: u64,
     /// The number of requests that are waiting for a slot.
@@ -86,16 +86,16 @@ pub(crate) struct QueueView {
     pub(crate) arrivals_per_second: f64,
     /// The rate of requests with a status of 500 to 599.
     pub(crate) failed_per_second: f64,
-    /// The outcome of the last failed call in one of the workers; empty if none is known.
+    /// The outcome of the last failed call in one of the workers. Empty if unknown.
     pub(crate) last_error: String,
     pub(crate) request_p50_seconds: Option<f64>,
-    /// The 99th percentile of the time from request to response, in the gateways.
+    /// The 99th percentile of the time from request to response in the gateways.
     pub(crate) request_p99_seconds: Option<f64>,
-    /// The 99th percentile of the time until a worker accepted the request.
+    /// The 99th percentile of the time until a worker accepted a request.
     pub(crate) wait_p99_seconds: Option<f64>,
-    /// The number of slots that the arrivals need by Little's law if a fifth of them is kept free.
+    /// The number of slots that the arrival rate requires by Little's law, with a fifth of the slots kept free.
     pub(crate) slots_needed: Option<f64>,
-    /// Whether the rates leave out processes, because these have not sent two reports with the queue.
+    /// Whether the rates exclude processes that have not sent two reports containing the queue.
     pub(crate) is_partial: bool,
     #[serde(flatten)]
     pub(crate) rates: CallRates,
@@ -105,7 +105,7 @@ pub(crate) struct QueueView {
     pub(crate) waits: Distribution,
     #[serde(skip)]
     pub(crate) request_times: Distribution,
-    /// The workers that the shares are computed from, and their slots.
+    /// The number of workers from which the shares are computed, and the number of their slots.
     #[serde(skip)]
     pub(crate) measured: (u64, u64),
 }
@@ -143,7 +143,7 @@ impl ProcessView {
 }
 
 impl WorkerQueueView {
-    /// Returns `None` for the queue of a gateway.
+    /// Returns `None` for a gateway's queue.
     fn between(
         pair: &ReportPair<'_>,
         queue: &QueueReport,
@@ -177,7 +177,7 @@ fn at_most_one(share: f64) -> f64 {
 }
 
 impl QueueView {
-    /// Creates a queue to which the processes will be added.
+    /// Creates a queue to which `add` adds the queues of processes.
     pub(crate) fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -243,14 +243,14 @@ impl QueueView {
             let (workers, slots) = &mut self.measured;
             *workers += 1;
             *slots += queue.limit;
-            // These are sums until `finish` divides them.
+            // These values are sums until `finish` divides them.
             let used = queue.utilization * count_as_f64(queue.limit);
             self.utilization = known_sum([self.utilization, used]);
             self.saturated = known_sum([self.saturated, queue.saturated]);
         }
     }
 
-    /// Turns sums into means. Must be called after the last process has been added.
+    /// Converts sums into means. Must be called after the last process has been added.
     pub(crate) fn finish(&mut self) {
         let (workers, slots) = self.measured;
         self.utilization /= count_as_f64(slots.max(1));

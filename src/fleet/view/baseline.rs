@@ -10,17 +10,18 @@ use crate::fleet::Report;
 use super::nats_server::ServerSample;
 use super::{FleetSnapshot, ReportPair};
 
-/// The maximum number of reports that are kept of processes whose last reply is missing or incomplete.
+/// The maximum number of earlier reports that are kept because the latest reply of the process is missing or
+/// incomplete.
 const KEPT_MAX: usize = 100;
 
 /// The last report of each process that has its queues, or some of them, and the last sample of each NATS server.
 #[derive(Debug)]
 pub(crate) struct Baseline {
-    /// The age at which a report is too old to describe the current state.
+    /// The age at which a report is discarded because it no longer describes the current state.
     age_max: Duration,
     reports: HashMap<String, (Instant, Report)>,
     servers: HashMap<String, ServerSample>,
-    /// Whether the last snapshot was cut off.
+    /// Whether the last snapshot was incomplete because a limit was reached.
     pub(super) is_cut_off: bool,
 }
 
@@ -29,8 +30,8 @@ impl Baseline {
         Self { age_max, reports: HashMap::new(), servers: HashMap::new(), is_cut_off: false }
     }
 
-    /// Replaces the reports with those of a later snapshot. A process that has not replied, or without its queues, keeps its
-    /// earlier report until that is too old. Only `KEPT_MAX` processes can do so.
+    /// Replaces the reports with those of a later snapshot. If a process has not replied or its reply contains no
+    /// queues, its earlier report is kept until it is too old. At most `KEPT_MAX` reports are kept in this way.
     pub(crate) fn update(&mut self, now: Instant, snapshot: FleetSnapshot) {
         let mut earlier = std::mem::take(&mut self.reports);
         for report in snapshot.reports {
@@ -60,7 +61,7 @@ impl Baseline {
         self.servers.len()
     }
 
-    /// Returns a later report, with the earlier one of the same process.
+    /// Returns a later report together with the earlier report of the same process.
     pub(super) fn pair<'a>(&'a self, now: &'a Report) -> ReportPair<'a> {
         ReportPair::new(self.reports.get(&now.id).map(|(_, report)| report), now)
     }
@@ -96,7 +97,7 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         baseline.update(at(0), snapshot([("a", 100.0, false), ("b", 100.0, false)]));
-        // The reply of `a` has no queues, and that of `b` is missing.
+        // The reply of `a` contains no queues, and the reply of `b` is missing.
         baseline.update(at(5), snapshot([("a", 105.0, true), ("c", 1.0, false)]));
         assert_eq!(seconds(&baseline, "a", 110.0), Some(10.0));
         assert_eq!(seconds(&baseline, "b", 110.0), Some(10.0));

@@ -26,15 +26,15 @@ pub(crate) enum BottleneckKind {
     Database,
     /// A queue has no worker.
     NoWorker,
-    /// The requests of a queue do not progress: workers accept none, or the calls do not end.
+    /// The requests of a queue do not make progress, because workers accept none or the calls do not end.
     Stalled,
-    /// The slots of a queue are reserved by offers that no gateway takes.
+    /// The slots of a queue are reserved for offers that no gateway accepts.
     Offers,
     /// A queue has too few free slots.
     Queue,
-    /// Calls wait for connections to a database.
+    /// Calls are waiting for database connections.
     Connections,
-    /// A gateway is close to its limit of requests in flight.
+    /// A gateway is close to its limit on requests in flight.
     Gateway,
     /// Clients of a NATS server read too slowly.
     Nats,
@@ -44,7 +44,7 @@ pub(crate) enum BottleneckKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Bottleneck {
     pub(crate) kind: BottleneckKind,
-    /// The name of the process, queue, database or server; empty without a bottleneck.
+    /// The name of the process, queue, database or server. Empty if there is no bottleneck.
     pub(crate) name: String,
     pub(crate) sentence: String,
 }
@@ -55,7 +55,7 @@ impl Bottleneck {
     }
 }
 
-/// Returns the worst bottleneck. Bottlenecks that stop requests come before those that delay them.
+/// Returns the most severe bottleneck. Bottlenecks that block requests rank above those that delay them.
 pub(crate) fn find(
     processes: &[ProcessView],
     queues: &[QueueView],
@@ -111,7 +111,7 @@ fn without_worker(processes: &[ProcessView], queues: &[QueueView]) -> Option<Bot
     Some(Bottleneck::new(BottleneckKind::NoWorker, &queue.name, sentence))
 }
 
-/// Returns how many requests arrive, if that is known.
+/// Returns the arrival rate as text, if it is known.
 fn arrivals(queue: &QueueView) -> String {
     let rate = queue.arrivals_per_second;
     if rate.is_nan() { String::new() } else { format!("{rate:.1} requests per second arrive and ") }
@@ -172,8 +172,8 @@ fn slow_consumers(nats: &[NatsServerView]) -> Option<Bottleneck> {
     Some(Bottleneck::new(BottleneckKind::Nats, &server.name, sentence))
 }
 
-/// Returns the database with the longest wait for a connection. Additional slots would not help, because their calls would
-/// wait for the same connections.
+/// Returns the database with the longest wait for a connection. Additional slots would not help, because their calls
+/// would wait for the same connections.
 fn connections<'a>(processes: impl Iterator<Item = &'a ProcessView>) -> Option<Bottleneck> {
     let waits = processes.filter_map(|process| {
         let call = process.rates.times.mean()?;
@@ -231,7 +231,7 @@ mod tests {
         QueueView { name, workers: 2, limit: 4, saturated, waiting, rates, ..QueueView::default() }
     }
 
-    /// Creates a worker whose calls take 0.2 s on average, including `wait` seconds for a connection.
+    /// Creates a worker whose calls take 0.2 s on average, of which they spend `wait` seconds waiting for a connection.
     fn worker(is_up: bool, wait: f64) -> ProcessView {
         let database = DatabaseView { name: "default".to_owned(), is_up, wait_seconds: Some(wait) };
         let rates = queue("", 0.0, 0).rates;

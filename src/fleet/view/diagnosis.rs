@@ -1,46 +1,47 @@
-//! Diagnoses why the requests of a queue do not progress, from two reports of each process.
+//! Diagnoses why a queue's requests do not make progress, from two reports of each process.
 
 use serde::Serialize;
 
 use crate::fleet::report::QueueReport;
 
-/// A queue whose oldest unaccepted request is at least this old does not progress. Workers accept or refuse within milliseconds.
+/// The age at which an unaccepted request shows that its queue makes no progress. Workers normally accept or refuse a
+/// request within milliseconds.
 const UNACCEPTED_SECONDS: f64 = 2.0;
-/// The minimum age of such a request if no request was answered between the reports. The timeout of the endpoint limits the age of
-/// such a request.
+/// Replaces `UNACCEPTED_SECONDS` if no request was answered between the reports. It is shorter because the endpoint's
+/// timeout limits the age of an unaccepted request.
 const UNACCEPTED_IDLE_SECONDS: f64 = 0.5;
 /// A call may take this many times as long as 99 % of the calls that were answered before it seems to hang. The same holds for the calls
 /// of an interval together, if none of them was answered.
 const LONG_CALL_FACTOR: f64 = 3.0;
 /// The minimum duration of a call that seems to hang.
 const LONG_CALL_SECONDS_MIN: f64 = 5.0;
-/// The duration at which a call seems to hang if no call has been answered.
+/// The duration after which a call seems to hang if no call has been answered.
 const LONG_CALL_SECONDS_UNKNOWN: f64 = 10.0;
-/// The largest fraction of its session time that a call is assumed to take normally. If calls normally take longer, a hanging call cannot
-/// be reliably distinguished from a normal one.
+/// The largest share of its session timeout that a call is assumed to take normally. If calls take longer, a hanging
+/// call cannot be reliably distinguished from a normal one.
 const SESSION_SHARE_MAX: f64 = 0.8;
 
 /// The progress of a queue's requests, summed over all processes.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct QueueDiagnosis {
-    /// The number of requests that were sent and that no worker has accepted.
+    /// The number of requests that were sent but have not been accepted by a worker.
     pub(crate) unaccepted: u64,
-    /// The time since the oldest of them was sent.
+    /// The time since the oldest unaccepted request was sent.
     pub(crate) unaccepted_seconds: f64,
-    /// The number of requests that workers have accepted and that have not ended.
+    /// The number of requests that workers have accepted and that are still in progress.
     pub(crate) accepted: u64,
-    /// The time since the oldest of them was accepted.
+    /// The time since the oldest accepted request was accepted.
     pub(crate) accepted_seconds: f64,
-    /// The number of attempts between the reports for which NATS found no worker.
+    /// The number of attempts for which NATS found no worker between the reports.
     pub(crate) unserved: u64,
-    /// The number of slots that are reserved for offers now.
+    /// The number of slots currently reserved for offers.
     pub(crate) offered: u64,
-    /// The number of offers between the reports.
+    /// The number of offers made between the reports.
     pub(crate) offers_made: u64,
-    /// The number of offers between the reports that were not answered in time.
+    /// The number of offers that lapsed unanswered between the reports.
     pub(crate) offers_lapsed: u64,
-    /// The number of requests that workers answered between the reports. Requests that time out, or whose clients leave, do not
-    /// count as progress.
+    /// The number of requests that workers answered between the reports. Requests that timed out or whose clients
+    /// disconnected do not count.
     pub(crate) answered: u64,
     /// The number of requests between the reports that ran out of time before a worker had accepted them.
     pub(crate) timed_out_unaccepted: u64,
@@ -62,17 +63,18 @@ pub(crate) struct QueueDiagnosis {
     /// Whether the counts of events between the reports exclude gateways that have not sent two reports with the queue.
     #[serde(skip)]
     pub(crate) is_partial: bool,
-    /// The 99th percentile of the time from acceptance to answer since the gateway started: the highest value of all gateways. Zero if none
-    /// was answered.
+    /// The 99th percentile of the time from acceptance to answer since the gateway started. This is the highest value
+    /// of all gateways. Zero if no request was answered.
     #[serde(skip)]
     pub(crate) answered_p99_seconds: f64,
-    /// The session time of the request that was accepted first. Zero if it is unknown.
+    /// The session timeout of the oldest accepted request. Zero if unknown.
     #[serde(skip)]
     pub(crate) accepted_session_seconds: f64,
 }
 
 impl QueueDiagnosis {
-    /// Adds the queue of one process. Without an earlier report, the changes since then are unknown, and are not counted.
+    /// Adds the queue of one process. Without an earlier report of the process, the changes between the reports are
+    /// unknown and are not counted.
     pub(crate) fn add(&mut self, now: &QueueReport, before: Option<&QueueReport>) {
         if let Some(delivery) = &now.delivery {
             let earlier = before.and_then(|before| before.delivery.as_ref());
@@ -147,7 +149,7 @@ impl QueueDiagnosis {
         self.is_idle() && has_timed_out && is_stopped && is_enough
     }
 
-    /// Returns the duration at which a call seems to hang.
+    /// Returns the duration after which a call seems to hang.
     fn long_call_seconds(&self) -> f64 {
         let usual = self.answered_p99_seconds;
         let long = if usual > 0.0 {
@@ -157,13 +159,13 @@ impl QueueDiagnosis {
         };
         let session = self.accepted_session_seconds;
         if session > 0.0 {
-            // No call outlasts its session, and most requests have already spent part of the session waiting for a worker.
+            // No call outlives its session, and most requests have already spent part of it waiting for a worker.
             return long.min(f64::midpoint(usual.min(SESSION_SHARE_MAX * session), session));
         }
         long
     }
 
-    /// Returns whether most offers are not answered in time.
+    /// Returns whether most offers lapse without a timely answer.
     pub(crate) fn has_lapsing_offers(&self) -> bool {
         self.offers_lapsed > 0 && self.offers_lapsed * 2 >= self.offers_made
     }

@@ -1,4 +1,4 @@
-//! Formats numbers and durations for people. A value that is not known is `-`.
+//! Formats numbers and durations for human readers. An unknown value is shown as `-`.
 
 /// Formats a fraction as a percentage.
 pub(crate) fn percent(share: f64) -> String {

@@ -1,4 +1,4 @@
-//! Workers that receive no requests while the other workers of their queue do.
+//! Finds workers that receive no requests although the other workers of their queue do.
 
 use serde::Serialize;
 
@@ -6,28 +6,28 @@ use super::FleetView;
 use super::activity::{ProcessView, WorkerQueueView};
 use crate::telemetry::count_as_f64;
 
-/// The minimum number of calls for each worker of the queue. NATS chooses workers at random: the chance that it chooses a worker
-/// of a queue for none of so many calls is less than one in a billion.
+/// The minimum number of calls per worker of the queue. NATS chooses workers at random, so the probability that it
+/// never chooses a particular worker in this many calls is less than one in a billion.
 const CALLS_PER_WORKER: f64 = 21.0;
 
-/// A worker that has received no request for a queue that it serves.
+/// A worker that received no requests for a queue that it serves.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct IdleWorker<'a> {
     pub(crate) id: &'a str,
     pub(crate) host: &'a str,
     pub(crate) queue: &'a str,
-    /// The number of calls of the queue in the other workers in the meantime.
+    /// The number of calls that the queue's other workers executed during the same time.
     pub(crate) calls_elsewhere: f64,
 }
 
-/// Returns the workers that received no request for one of their queues although NATS must have chosen them, in the order of the
-/// view.
+/// Returns the workers that received no request for one of their queues although NATS should have chosen them, in the
+/// order of the view.
 pub(crate) fn idle_workers(view: &FleetView) -> Vec<IdleWorker<'_>> {
     let idle = |process: &'_ ProcessView, served: &'_ WorkerQueueView| {
         let queue = view.queues.iter().find(|queue| queue.name == served.name)?;
         let calls = queue.rates.calls_per_second * view.window_seconds;
         let is_open = served.is_served && !served.is_paused && served.running == 0;
-        // A worker that has just started has no earlier report.
+        // A worker that has only just started has no earlier report.
         let is_old = process.uptime_seconds > view.window_seconds;
         let is_idle = is_open
             && is_old

@@ -1,4 +1,4 @@
-//! The state of NATS servers, and their activity between two samples.
+//! The state of NATS servers and their activity between two samples.
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -12,9 +12,9 @@ const NEW_SECONDS: u64 = 5;
 /// The state of a server at one moment.
 #[derive(Clone, Debug)]
 pub(crate) struct ServerSample {
-    /// When the sample was taken.
+    /// The time at which the sample was taken.
     pub(crate) at: Instant,
-    /// The values of `/varz`.
+    /// The values from `/varz`.
     pub(crate) values: Varz,
     /// The connection with the most unread bytes.
     pub(crate) slowest: Option<MonitoredConnection>,
@@ -40,20 +40,20 @@ pub(crate) struct Varz {
 #[serde(default)]
 pub(crate) struct Connz {
     pub(crate) connections: Vec<MonitoredConnection>,
-    /// The number of connections of the server, which can be more than are listed.
+    /// The number of connections of the server. It can exceed the number of listed connections.
     pub(crate) total: usize,
 }
 
-/// The connections of all NATS servers, as far as they are known.
+/// The known connections of all NATS servers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct MonitoredConnections {
     pub(crate) connections: Vec<MonitoredConnection>,
-    /// For each server whose connections are not all known, its name and the reason.
+    /// The name of each server whose connections are not all known, and the reason.
     pub(crate) gaps: Vec<String>,
 }
 
 impl MonitoredConnections {
-    /// Adds the connections of one server, or the reason why they are not known.
+    /// Adds the connections of one server, or the reason why they are unknown.
     pub(crate) fn add(&mut self, server: &str, answer: Result<Connz, String>) {
         match answer {
             Ok(Connz { connections, total }) => {
@@ -70,20 +70,21 @@ impl MonitoredConnections {
 }
 
 impl Connz {
-    /// Returns the connection with the most unread bytes, if it has any. The reply must be sorted by pending bytes.
+    /// Returns the connection with the most unread bytes, or `None` if no connection has unread bytes. The reply must
+    /// be sorted by pending bytes.
     pub(crate) fn slowest(self) -> Option<MonitoredConnection> {
         self.connections.into_iter().next().filter(|connection| connection.pending_bytes > 0)
     }
 }
 
-/// The connection of a client.
+/// A client's connection.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct MonitoredConnection {
     pub(crate) name: String,
     pub(crate) ip: String,
     pub(crate) pending_bytes: u64,
-    /// How long the connection has existed, in the largest units that apply, such as `3m12s` or `4s`.
+    /// How long the connection has existed. The text uses the largest applicable units, such as `3m12s` or `4s`.
     pub(crate) uptime: String,
 }
 
@@ -95,12 +96,12 @@ impl MonitoredConnection {
     }
 }
 
-/// A NATS server, with rates between two samples. They are `UNKNOWN` without an earlier sample, and if the server has been
-/// restarted in between.
+/// A NATS server, with rates between two samples. Rates are `UNKNOWN` if there is no earlier sample or the server has
+/// restarted since the earlier sample.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct NatsServerView {
     pub(crate) url: String,
-    /// The reason why the other fields are empty.
+    /// The reason why the other fields are empty, if the server could not be sampled.
     pub(crate) failure: Option<String>,
     pub(crate) name: String,
     pub(crate) version: String,

@@ -1,4 +1,4 @@
-//! The pools of workers, and the headroom of each.
+//! The pools of workers and their headroom.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,27 +11,27 @@ use crate::telemetry::count_as_f64;
 
 use super::QueueView;
 
-/// A pool: the workers with the same `worker.pool`, and the queues that they serve.
+/// A pool: the workers that have the same `worker.pool`, and the queues that they serve.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct PoolView {
     pub(crate) name: String,
-    /// The number of workers that serve a queue.
+    /// The number of workers that serve at least one queue.
     pub(crate) workers: u64,
-    /// `None` if the load is not known.
+    /// The number of workers that the load requires. `None` if the load is unknown.
     pub(crate) workers_needed: Option<u64>,
-    /// The workers that are not needed; negative if workers are missing. `None` if the load is not known.
+    /// The number of workers that are not needed. Negative if workers are missing. `None` if the load is unknown.
     pub(crate) workers_free: Option<i64>,
-    /// The share of the slots of the busiest queue that the load occupies, by Little's law. Above 1 if there are too few
-    /// slots. `None` if the load of one of the queues is not known.
+    /// The share of the busiest queue's slots that the load occupies, by Little's law. Above 1 if there are too few
+    /// slots. `None` if the load of a queue is unknown.
     pub(crate) load: Option<f64>,
-    /// The queues that the workers have slots for.
+    /// The queues for which the workers have slots.
     pub(crate) queues: Vec<String>,
     /// Whether the workers have slots for different queues.
     pub(crate) is_mixed: bool,
 }
 
 impl PoolView {
-    /// Returns the sentence that describes a pool whose workers serve different queues.
+    /// Returns a sentence that describes a pool whose workers serve different queues.
     pub(crate) fn mixed_note(&self) -> String {
         format!(
             "the workers of pool {} serve different queues: the headroom assumes that each new worker serves all of them, so give \
@@ -45,14 +45,14 @@ impl PoolView {
 #[derive(Default)]
 struct PoolWorkers<'a> {
     number: u64,
-    /// The slots for each queue that is served and not paused.
+    /// The number of slots for each queue that is served and not paused.
     slots: BTreeMap<&'a str, u64>,
-    /// The distinct sets of queues that workers have slots for.
+    /// The distinct sets of queues for which workers have slots.
     kinds: BTreeSet<BTreeSet<&'a str>>,
 }
 
-/// Returns all pools with at least one worker that serves a queue. If several pools serve a queue, its load is divided in
-/// proportion to their slots.
+/// Returns all pools in which at least one worker serves a queue. If several pools serve a queue, its load is divided
+/// in proportion to their slots.
 pub(crate) fn pools(reports: &[Report], queues: &[QueueView]) -> Vec<PoolView> {
     let mut pools: BTreeMap<&str, PoolWorkers<'_>> = BTreeMap::new();
     for report in reports.iter().filter(|report| report.role == "worker") {
@@ -79,7 +79,7 @@ pub(crate) fn pools(reports: &[Report], queues: &[QueueView]) -> Vec<PoolView> {
 }
 
 impl PoolWorkers<'_> {
-    /// Returns the view of the pool. `totals` has the slots of all pools for each queue.
+    /// Returns the view of the pool. `totals` contains the number of slots of all pools for each queue.
     fn view(
         &self,
         name: &str,
@@ -110,10 +110,10 @@ impl PoolWorkers<'_> {
 }
 
 impl QueueView {
-    /// Returns a share of the queue's load, which `slots` serve.
+    /// Returns the given share of the queue's load, to be served by `slots`.
     pub(super) fn load(&self, slots: f64, share: f64) -> QueueLoad {
         let used = self.utilization * count_as_f64(self.limit);
-        // `f64::max` ignores an unknown rate. Without the rate of calls, their duration is not known either.
+        // `f64::max` ignores an unknown rate. If the rate of calls is unknown, their duration is unknown too.
         let calls = self.rates.calls_per_second;
         let arrivals = if calls.is_nan() { calls } else { calls.max(self.arrivals_per_second) };
         let in_progress = used + count_as_f64(self.waiting);

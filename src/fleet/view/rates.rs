@@ -1,14 +1,14 @@
-//! Rates of calls, which may be unknown.
+//! Call rates. A rate may be unknown.
 
 use serde::Serialize;
 
 use crate::telemetry::Distribution;
 
-/// A rate or a share that is not known, because there are no two reports between which it could be measured. It is `null` in
-/// JSON, and `-` in text.
+/// An unknown rate or share. It is unknown if there are no two reports between which it can be measured. The value
+/// becomes `null` in JSON and `-` in text.
 pub(crate) const UNKNOWN: f64 = f64::NAN;
 
-/// Returns the sum of the values that are known; `UNKNOWN` if none is.
+/// Returns the sum of the known values, or `UNKNOWN` if there are none.
 pub(crate) fn known_sum(values: impl IntoIterator<Item = f64>) -> f64 {
     let known = values.into_iter().filter(|value| !value.is_nan());
     known.reduce(|sum, value| sum + value).unwrap_or(UNKNOWN)

@@ -1,4 +1,4 @@
-//! Two reports of a process, from which rates are computed.
+//! A pair of reports of the same process, from which rates are computed.
 
 use std::collections::HashMap;
 
@@ -8,11 +8,12 @@ use crate::telemetry::{Distribution, count_as_f64};
 
 use super::rates::{CallRates, UNKNOWN};
 
-/// Reports that are closer together, in seconds, may be the same one: a process reuses a report for 0.1 s.
+/// The minimum time in seconds between two different reports. A process reuses a report for 0.1 s, so reports that are
+/// closer together may be the same one.
 const SECONDS_MIN: f64 = 0.2;
 
-/// The last report of a process, and an earlier one, if there is one. A rate is known only if both contain the counter, and if
-/// the counter was not reset in between.
+/// The last report of a process and, if available, an earlier one. A rate is known only if both reports contain the
+/// counter and the counter was not reset in between.
 #[derive(Clone, Copy)]
 pub(crate) struct ReportPair<'a> {
     pub(crate) now: &'a Report,
@@ -27,12 +28,12 @@ impl<'a> ReportPair<'a> {
         Self { now, before, seconds: seconds.max(SECONDS_MIN) }
     }
 
-    /// Returns the time between the reports in seconds. `None` if there is only one.
+    /// Returns the time between the reports in seconds. `None` if there is only one report.
     pub(crate) fn seconds(&self) -> Option<f64> {
         self.before.map(|_| self.seconds)
     }
 
-    /// Returns the report of every queue, with the earlier one.
+    /// Returns the entry of every queue in the last report, with its entry in the earlier one.
     pub(crate) fn queues(
         &self,
     ) -> impl Iterator<Item = (&'a QueueReport, Option<&'a QueueReport>)> {
@@ -45,7 +46,7 @@ impl<'a> ReportPair<'a> {
         })
     }
 
-    /// Returns the report of every queue of endpoints with several queues, with the earlier one.
+    /// Like `queues`, but returns the queues of endpoints that have several queues.
     pub(crate) fn weighted_queues(
         &self,
     ) -> impl Iterator<Item = (&'a WeightedQueueReport, Option<&'a WeightedQueueReport>)> {
@@ -65,7 +66,8 @@ impl<'a> ReportPair<'a> {
         before.map_or(UNKNOWN, |before| count_as_f64(now.saturating_sub(before)) / self.seconds)
     }
 
-    /// Returns the share of the time, or several times that if `now` and `before` are sums. `UNKNOWN` if `before` is `None`.
+    /// Returns the share of the elapsed time by which a duration has grown. If `now` and `before` are sums, the result
+    /// can exceed 1. `UNKNOWN` if `before` is `None`.
     pub(crate) fn share(&self, now: f64, before: Option<f64>) -> f64 {
         before.map_or(UNKNOWN, |before| ((now - before) / self.seconds).max(0.0))
     }
@@ -80,8 +82,8 @@ impl<'a> ReportPair<'a> {
         rates.with_times(since(&now.times, before.map(|before| &before.times)))
     }
 
-    /// Returns the rates of all calls or requests, and whether some of them are missing, because the reports do not both contain
-    /// their queue.
+    /// Returns the rates of all calls or requests, and whether some rates are missing because only one of the reports
+    /// contains their queue.
     pub(crate) fn total(&self) -> (CallRates, bool) {
         let Some(before) = self.before.filter(|before| !before.is_truncated) else {
             return (CallRates::UNKNOWN, true);
@@ -104,19 +106,19 @@ impl<'a> ReportPair<'a> {
         Some(self.share(self.now.cpu_seconds?, Some(before)))
     }
 
-    /// Returns the mean time that a call waits for a connection to a database.
+    /// Returns the mean time for which a call waits for a connection to a database.
     pub(crate) fn database_wait(&self, now: &DatabaseReport) -> Option<f64> {
         let before = self.before?.databases.iter().find(|other| other.name == now.name)?;
         now.waits.since(&before.waits).mean()
     }
 }
 
-/// Returns the durations since an earlier report. There are none without one.
+/// Returns the durations recorded since an earlier report. Empty if there is no earlier report.
 pub(crate) fn since(now: &Distribution, before: Option<&Distribution>) -> Distribution {
     before.map_or_else(Distribution::default, |before| now.since(before))
 }
 
-/// Returns whether the counters of a queue have only grown. They start again if the queue is removed and added again.
+/// Returns whether the counters of a queue have only grown. They restart if the queue is removed and added again.
 fn continues(now: &QueueReport, before: &QueueReport) -> bool {
     let arrivals = |queue: &QueueReport| queue.demand.as_ref().map_or(0, |demand| demand.arrivals);
     now.calls >= before.calls

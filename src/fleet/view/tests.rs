@@ -8,7 +8,7 @@ use super::*;
 use crate::fleet::report::{DatabaseReport, DemandReport, QueueReport, SlotsReport};
 use crate::telemetry::Distribution;
 
-/// The counters of a queue since the start of the process: calls, and seconds of slot time.
+/// A queue's name, its number of calls since the process started, and its seconds of slot time.
 type Counters = (&'static str, u64, f64);
 
 fn times(count: u64) -> Distribution {
@@ -64,7 +64,7 @@ fn json(value: &impl Serialize) -> serde_json::Value {
     serde_json::to_value(value).unwrap()
 }
 
-/// Asserts that a value in a row is not known.
+/// Asserts that a value in a row is unknown.
 #[track_caller]
 fn is_unknown(row: &impl Serialize, keys: &[&str]) {
     let row = json(row);
@@ -103,7 +103,7 @@ fn a_process_whose_earlier_report_was_truncated_has_no_rates() {
     let complete = view([truncated], [now.clone()]);
     is_unknown(&complete.processes[0], &RATES);
     is_unknown(&complete.queues[0], &RATES);
-    // Without the queues of the last report, their rates are not 0.
+    // If the last report contains no queues, the rates are not reported as 0.
     let earlier = report("worker", "w1", 990.0, &[("a", 50_000, 3_000.0)]);
     let truncated = Report { queues: Vec::new(), is_truncated: true, ..now };
     let incomplete = view([earlier], [truncated]);
@@ -161,7 +161,7 @@ fn a_new_process_does_not_change_the_rates_of_the_others() {
     let view = view(earlier, later);
     let queue = &view.queues[0];
     assert_eq!((queue.arrivals_per_second, queue.rates.calls_per_second), (10.0, 10.0));
-    // The slots of the new worker exist, but nothing is known about how much they were used.
+    // The slots of the new worker are counted, but their utilization is unknown.
     assert_eq!((queue.workers, queue.limit, queue.utilization), (2, 8, 0.5));
     assert!(queue.is_partial);
     assert_eq!(view.pools[0].load, Some(10.0 / 8.0), "calls take 1 s");

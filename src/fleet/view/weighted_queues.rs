@@ -1,4 +1,4 @@
-//! The queues of endpoints with several queues, compared between two snapshots of the gateways.
+//! The queues of endpoints that have several queues, compared between two snapshots of the gateways.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,18 +14,18 @@ use crate::telemetry::Distribution;
 pub(crate) const HEADINGS: [&str; 9] =
     ["ENDPOINT", "QUEUE", "WEIGHT", "REQUESTS/s", "SHARE", "p50", "p99", "4xx", "5xx"];
 
-/// One of several queues of an endpoint, summed over all gateways that have sent two reports with it.
+/// One queue of an endpoint that has several, summed over all gateways that have sent two reports containing it.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct WeightedQueueView {
     pub(crate) endpoint: String,
     pub(crate) queue: String,
-    /// The current weights, without duplicates. There is more than one if the gateways differ.
+    /// The distinct current weights. There is more than one if the gateways differ.
     pub(crate) weights: BTreeSet<u64>,
-    /// The weights in the catalogues, without duplicates.
+    /// The distinct weights in the catalogues.
     pub(crate) catalogue_weights: BTreeSet<u64>,
-    /// `UNKNOWN` if no gateway has sent two reports with the queue.
+    /// The request rate. `UNKNOWN` if no gateway has sent two reports containing the queue.
     pub(crate) requests_per_second: f64,
-    /// The share of the endpoint's requests that were given this queue. There is none without requests.
+    /// The share of the endpoint's requests that were assigned to this queue. `None` if there were no requests.
     pub(crate) share: Option<f64>,
     /// The share of the queue's requests that were answered with a status of 400 to 498.
     pub(crate) client_error_share: Option<f64>,
@@ -42,7 +42,7 @@ pub(crate) struct WeightedQueueView {
     server_errors_per_second: f64,
 }
 
-/// Returns the queues of all endpoints with several queues, by endpoint and in the order of the catalogue.
+/// Returns the queues of all endpoints that have several queues, grouped by endpoint and in catalogue order.
 pub(crate) fn weighted_queues(pairs: &[ReportPair<'_>]) -> Vec<WeightedQueueView> {
     let mut endpoints: BTreeMap<&str, Vec<WeightedQueueView>> = BTreeMap::new();
     for pair in pairs {
@@ -108,7 +108,7 @@ impl WeightedQueueView {
         ]
     }
 
-    /// Returns the current weight as text, and that of the catalogue if it differs.
+    /// Returns the current weight as text, followed by the catalogue's weight if it differs.
     fn weight(&self) -> String {
         let list = |weights: &BTreeSet<u64>| {
             let weights: Vec<String> = weights.iter().map(ToString::to_string).collect();
@@ -123,7 +123,7 @@ impl WeightedQueueView {
     }
 }
 
-/// Formats a share as a percentage, with a decimal if it is small, as the share of a new version usually is.
+/// Formats a share as a percentage. A small share, which is typical for a new version, is shown with one decimal.
 fn percent(share: f64) -> String {
     let percent = share * 100.0;
     if percent > 0.0 && percent < 10.0 {
@@ -133,7 +133,7 @@ fn percent(share: f64) -> String {
     }
 }
 
-/// Returns a line for each endpoint whose gateways do not have the same weights.
+/// Returns a line for each endpoint whose weights differ between gateways.
 pub(crate) fn notes(queues: &[WeightedQueueView]) -> impl Iterator<Item = String> {
     let differ = queues.iter().filter(|view| view.weights.len() > 1);
     let endpoints: BTreeSet<&str> = differ.map(|view| &*view.endpoint).collect();
@@ -178,7 +178,7 @@ mod tests {
             report("g1", 12.0, &[("v1", 5, [250, 0, 3]), ("v2", 5, [60, 3, 14])]),
             report("g2", 1.0, &[("v1", 5, [30, 0, 0]), ("v2", 0, [0, 0, 0])]),
         ];
-        // The second gateway has sent only one report, so its requests are not known.
+        // The second gateway has sent only one report, so its request rate is unknown.
         let pairs =
             [ReportPair::new(Some(&before[0]), &after[0]), ReportPair::new(None, &after[1])];
         let views = weighted_queues(&pairs);

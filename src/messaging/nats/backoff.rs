@@ -1,4 +1,4 @@
-//! The pause before a reconnect, which grows with failed attempts and short-lived connections.
+//! The pause before a reconnect. It grows with each failed attempt and each short-lived connection.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -6,11 +6,11 @@ use std::time::Duration;
 use rand::RngExt;
 use tokio::time::Instant;
 
-/// The upper bound of the first pause. It doubles until it reaches the configured maximum.
+/// The upper bound of the first pause. The bound doubles until it reaches the configured maximum.
 const DELAY_FIRST: Duration = Duration::from_millis(50);
 /// The duration after which a connection counts as stable.
 const STABLE: Duration = Duration::from_secs(30);
-/// The number of doublings that reaches every permitted maximum.
+/// The number of doublings after which every permitted maximum is reached.
 const DOUBLINGS_MAX: u32 = 16;
 
 /// Limits how often the process connects, even if the server closes every new connection.
@@ -23,12 +23,12 @@ pub(super) struct ReconnectBackoff {
 #[derive(Debug, Default)]
 struct History {
     connected_at: Option<Instant>,
-    /// The number of consecutive connections that did not last.
+    /// The number of consecutive connections that were too short-lived to count as stable.
     unstable: u32,
 }
 
 impl ReconnectBackoff {
-    /// Creates a backoff for a process that is not connected.
+    /// Creates the backoff for a process that is not connected yet.
     pub(super) fn new(max: Duration) -> Self {
         Self { max, history: Mutex::default() }
     }
@@ -46,8 +46,8 @@ impl ReconnectBackoff {
         history.unstable = if is_stable { 0 } else { history.unstable.saturating_add(1) };
     }
 
-    /// Returns the pause before the next attempt: exponential with full jitter, so that the clients
-    /// of a restarted cluster do not all connect together.
+    /// Returns the pause before the next attempt. It grows exponentially and has full jitter, so
+    /// that the clients of a restarted cluster do not all connect at the same time.
     pub(super) fn delay(&self, attempts: usize) -> Duration {
         rand::rng().random_range(Duration::ZERO..=self.ceiling(attempts))
     }

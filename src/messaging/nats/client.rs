@@ -1,4 +1,4 @@
-//! One client of the NATS library, from its first connection to its end.
+//! A client of the NATS library, from its first connection until it ends.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,13 +19,13 @@ use crate::config::messaging::NatsConfig;
 use crate::lifecycle::{Cancel, Tasks};
 use crate::messaging::TransportError;
 
-/// A NATS library client, with the state needed to replace it. Dropping it closes the connection.
+/// A NATS library client and the state needed to replace it. Dropping it closes the connection.
 pub(super) struct NatsClient {
     /// The number of the client in this process, counted from 1.
     pub(super) number: u64,
     pub(super) inner: Client,
     pub(super) operation_timeout: Duration,
-    /// Set when the connection task has ended, after which the client never connects again.
+    /// Set when the connection task has ended. After that, the client never connects again.
     pub(super) ended: Cancel,
     is_retired: AtomicBool,
     dropped: Cancel,
@@ -44,8 +44,8 @@ impl Drop for NatsClient {
 }
 
 impl NatsClient {
-    /// Starts a client, which connects in the background and retries indefinitely. Subscribes to
-    /// probes first.
+    /// Starts a client that connects in the background and retries indefinitely. Its first command
+    /// subscribes to probes.
     pub(super) async fn start(
         config: &NatsConfig,
         name: &str,
@@ -78,12 +78,13 @@ impl NatsClient {
         Ok(Self { number, inner, operation_timeout, ended, is_retired, dropped })
     }
 
-    /// Returns whether messages can be sent. Reads the state, because events can be lost.
+    /// Returns whether messages can be sent. This reads the current state, because events can be
+    /// lost.
     pub(super) fn is_connected(&self) -> bool {
         self.inner.connection_state() == LibraryState::Connected && self.is_in_use()
     }
 
-    /// Returns whether the client is still in use, i.e. has not been retired.
+    /// Returns whether the client is still in use, that is, has not been retired.
     pub(super) fn is_in_use(&self) -> bool {
         !self.is_retired.load(Ordering::Acquire)
     }
@@ -98,9 +99,10 @@ impl NatsClient {
         self.inner.statistics().connects.load(Ordering::Acquire)
     }
 
-    /// Sends a probe, waits until it comes back, and returns how long that took. By then, the
-    /// server has read everything sent before the probe, and this process has received everything
-    /// that the server sent before returning it. Waits forever if the probe is lost. Cancel safe.
+    /// Sends a probe, waits until it comes back, and returns the elapsed time. By then, the server
+    /// has read everything that was sent before the probe. This process has received everything
+    /// that the server sent before it returned the probe. Waits forever if the probe is lost.
+    /// Cancel safe.
     pub(super) async fn round_trip(&self, probes: &LinkProbes) -> Result<Duration, TransportError> {
         let mut probe = probes.start();
         let started = Instant::now();

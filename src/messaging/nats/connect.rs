@@ -1,4 +1,4 @@
-//! Connection options: servers, credentials, TLS, reconnects.
+//! Connection options: servers, credentials, TLS and reconnects.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::credentials;
 use crate::config::messaging::NatsConfig;
 use crate::messaging::TransportError;
 
-/// Creates a client, which connects in the background and retries indefinitely.
+/// Creates a client that connects in the background and retries indefinitely.
 pub(super) async fn client(
     config: &NatsConfig,
     name: &str,
@@ -31,8 +31,9 @@ pub(super) async fn client(
             std::future::ready(())
         })
         .reconnect_to_server_callback(move |servers, _info| {
-            // Only this callback receives the cause of a failed connection. It is logged after 1,
-            // 2, 4, 8 … failures, so that an outage does not produce a line per attempt.
+            // Only this callback receives the cause of a failed connection attempt. The cause is
+            // logged after 1, 2, 4, 8 … failures, so that an outage does not produce a line for
+            // each attempt.
             for server in &servers {
                 if let Some(cause) = &server.last_error
                     && server.failed_attempts.is_power_of_two()
@@ -70,7 +71,7 @@ fn base(options: ConnectOptions, config: &NatsConfig, name: &str) -> ConnectOpti
         .subscription_capacity(config.subscription_messages_max)
         .client_capacity(config.commands_max)
         .custom_inbox_prefix(config.inbox_prefix.as_str())
-        // `Subject` guarantees valid subjects.
+        // `Subject` guarantees that subjects are valid.
         .skip_subject_validation(true);
     if config.discover { options } else { options.ignore_discovered_servers() }
 }
@@ -83,7 +84,8 @@ pub(super) fn host_of(server: &async_nats::ServerAddr) -> String {
 /// Adds TLS. The library reads the files for every connection, so replaced files are picked up.
 fn with_tls(options: ConnectOptions, config: &NatsConfig) -> ConnectOptions {
     let Some(tls) = &config.tls else { return options };
-    // Otherwise, the client would send the password unencrypted to a server without TLS.
+    // Without this, the client would send the password unencrypted to a server that does not use
+    // TLS.
     let mut options = options.require_tls(true);
     if config.tls_first {
         options = options.tls_first();

@@ -1,4 +1,4 @@
-//! The state of the link, derived from the events of the client and from probes.
+//! The state of the link, derived from the client's events and from probes.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,10 +20,10 @@ const DROPPED: ConditionKind = ConditionKind::new("messages from NATS are droppe
 /// The server refuses operations of this process.
 const REFUSED: ConditionKind = ConditionKind::new("NATS refuses operations");
 
-/// The events that the alerts use.
+/// The events that the alert rules use.
 const SLOW_CONSUMER: &str = "slow_consumer";
 const SERVER_ERROR: &str = "server_error";
-/// The operations that need a permission.
+/// The operations that require a permission.
 const PUBLISH: &str = "publish";
 const SUBSCRIBE: &str = "subscribe";
 
@@ -44,7 +44,7 @@ pub(super) struct ConnectionState {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The number of the client in use. Events of other clients are counted, but otherwise ignored.
+    /// The number of the client in use. Events of other clients are counted but have no other effect.
     client: u64,
     is_confirmed: bool,
     is_leaving: bool,
@@ -64,7 +64,7 @@ impl ConnectionState {
     /// Creates the state of a link that is down.
     pub(super) fn new(backoff: ReconnectBackoff) -> Self {
         gauge(&names::NATS_CONNECTED, &[]).set(0.0);
-        // Exported as zero from the start, so that rates include the first event.
+        // The counters are exported as zero from the start, so that rates include the first event.
         for event in [SLOW_CONSUMER, SERVER_ERROR] {
             count_event(event, 0);
         }
@@ -94,15 +94,15 @@ impl ConnectionState {
         });
     }
 
-    /// Switches to another client that is connected. The link stays up, and its next probe starts a new epoch.
+    /// Switches to another client that is already connected. The link stays up, and its next probe starts a new epoch.
     pub(super) fn switch_client(&self, client: u64) {
         self.change(|state| (state.client, state.is_leaving) = (client, false));
     }
 
-    /// Records refusals that the server sends to another client, which is not used yet.
+    /// Starts recording the refusals that the server sends to another client, which is not used yet.
     pub(super) fn begin_trial(&self, client: u64) {
         self.lock().trial = Some(ClientTrial { client, refusals: Vec::new() });
-        // The earlier failures were those of other settings.
+        // The earlier failures occurred with other settings.
         self.problems.connected();
     }
 
@@ -116,7 +116,7 @@ impl ConnectionState {
         self.lock().trial.take().map(|trial| trial.refusals).unwrap_or_default()
     }
 
-    /// Returns the current problems, by what they concern.
+    /// Returns the current problems, keyed by the part of the connection that they affect.
     pub(super) fn problems(&self) -> BTreeMap<String, String> {
         let mut problems = self.problems.notes(Instant::now());
         if self.is_down()
@@ -136,7 +136,7 @@ impl ConnectionState {
         self.change(|state| (state.is_confirmed, state.is_leaving) = (false, false));
     }
 
-    /// Records that a probe, sent after all subscriptions, came back over a new connection.
+    /// Records that a probe has come back over a new connection. The probe was sent after all subscriptions were made.
     pub(super) fn confirmed(&self) {
         self.change(|state| (state.is_confirmed, state.epoch) = (true, state.epoch + 1));
         if self.link.borrow().epoch > 1 {
@@ -149,13 +149,13 @@ impl ConnectionState {
         self.link.borrow().state == LinkState::Down
     }
 
-    /// Records that the server accepts a refused inbox subscription again. Replies sent to the
-    /// inbox in the meantime are lost.
+    /// Records that the server accepts a previously refused inbox subscription. Replies sent to the inbox in the
+    /// meantime are lost.
     pub(super) fn inbox_restored(&self) {
         self.change(|state| state.epoch += 1);
     }
 
-    /// Updates the link after a change of the subscriptions.
+    /// Updates the link after a change to the subscriptions.
     pub(super) fn refresh(&self) {
         self.change(|_| {});
     }
@@ -210,7 +210,7 @@ impl ConnectionState {
             Event::Closed => "closed",
         };
         count_event(word, 1);
-        // Also those of a client that is not used yet.
+        // Connection failures are recorded even for a client that is not used yet.
         match event {
             Event::Connected => self.problems.connected(),
             Event::ClientError(ClientError::Other(error)) => {

@@ -1,4 +1,5 @@
-//! Credentials. Their files are read for every connection, so the next one uses a replaced file.
+//! Credentials. Their files are read for every connection, so the next connection uses a replaced
+//! file.
 
 use std::path::Path;
 
@@ -8,7 +9,7 @@ use nkeys::KeyPair;
 use crate::config::Secret;
 use crate::config::messaging::NatsCredentials;
 
-/// Creates the credentials for a connection, and signs the server's nonce if required.
+/// Creates the credentials for a connection and signs the server's nonce if required.
 pub(super) async fn authenticate(
     credentials: NatsCredentials,
     nonce: Vec<u8>,
@@ -41,7 +42,7 @@ pub(super) async fn authenticate(
     Ok(auth)
 }
 
-/// Reads a secret again from its file, if it has one.
+/// Reads a secret from its file again. Returns it unchanged if it did not come from a file.
 async fn read(secret: &Secret) -> Result<Secret, AuthError> {
     let Some(path) = secret.file() else { return Ok(secret.clone()) };
     let text = tokio::fs::read_to_string(path).await;

@@ -1,11 +1,12 @@
 //! Checks that the server still has this process's inbox subscriptions.
 //!
-//! Without this check, a process that receives no replies from the server looks healthy: its link is up, and its requests are
-//! executed. If the server has no interest in a subject, it says so to the sender, so the process sends a message to each of these
-//! subscriptions. It may publish to its own inbox, but not to its other subscriptions.
+//! Without this check, a process whose inbox subscription is missing on the server would look healthy: its link is up
+//! and its requests are executed, but it receives no replies. The process therefore sends a message to each inbox
+//! subscription. If the server has no interest in the subject, it reports that to the sender. Only inbox subscriptions
+//! are checked, because the process may not publish to its other subscriptions.
 //!
-//! The check finds nothing while another subscription includes the inbox, such as one to `>` that records all messages: the server
-//! then has interest in the subject.
+//! The check finds nothing while another subscription covers the inbox, such as a subscription to `>` that records all
+//! messages. The server then has interest in the subject.
 
 use std::collections::BTreeSet;
 
@@ -19,22 +20,22 @@ use super::shared::NatsShared;
 use crate::messaging::TransportError;
 use crate::telemetry::{counter, names};
 
-/// The maximum number of subscriptions that are checked. A gateway has one, for all replies.
+/// The maximum number of subscriptions that are checked. A gateway has a single subscription for all replies.
 const CHECKED_MAX: usize = 16;
 
-/// The subscriptions that the server did not have at the last check.
+/// The subscriptions that were missing on the server at the last check.
 #[derive(Debug, Default)]
 pub(super) struct InterestCheck {
     suspects: BTreeSet<u64>,
 }
 
 impl InterestCheck {
-    /// Checks the subscriptions, and renews those that the server did not have in two consecutive checks: a single failed check
+    /// Checks the subscriptions and renews those that were missing in two consecutive checks. A single failed check
     /// could mean that the subscription is still being made. Cancel safe.
     pub(super) async fn run(&mut self, shared: &NatsShared, client: &NatsClient) {
         let limit = client.operation_timeout.min(shared.config.load().ping_interval);
         let Ok(Ok(unserved)) = timeout(limit, unserved(shared, client)).await else {
-            // The link is slow or was lost, which the probes detect.
+            // The link is slow or was lost. The probes detect that.
             self.suspects.clear();
             return;
         };
@@ -54,7 +55,7 @@ impl InterestCheck {
     }
 }
 
-/// Returns the subscriptions that the server does not have.
+/// Returns the subscriptions that are missing on the server.
 async fn unserved(
     shared: &NatsShared,
     client: &NatsClient,

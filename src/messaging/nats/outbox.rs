@@ -1,4 +1,4 @@
-//! Write coalescing: messages published at about the same time share a TLS record and system call.
+//! Write coalescing: messages that are published at about the same time share a TLS record and a system call.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ use crate::lifecycle::Tasks;
 use crate::messaging::TransportError;
 use crate::telemetry::conditions::{self, UNSENT};
 
-/// The maximum number of messages that are written together.
+/// The maximum number of messages in one batch.
 const BATCH_MAX: usize = 256;
 /// A message published within this time of the previous one is likely to be followed by others.
 const BURST_NANOS: u64 = 100_000;
@@ -29,21 +29,21 @@ pub(super) struct OutgoingMessage {
     pub(super) payload: Bytes,
 }
 
-/// A queue in which messages wait briefly to be sent together with the next ones. An isolated
-/// message is sent immediately.
+/// A queue in which messages briefly wait for further messages to be sent with them. An isolated message is sent
+/// immediately.
 #[derive(Debug)]
 pub(super) struct Outbox {
     shared: Arc<NatsShared>,
     sender: mpsc::Sender<OutgoingMessage>,
-    /// The number of queued messages. A new message must not overtake them.
+    /// The number of queued messages. While there are any, a new message must be queued behind them.
     waiting: Arc<AtomicUsize>,
     opened: Instant,
-    /// When the last message was published, in nanoseconds since `opened`.
+    /// The time at which the last message was published, in nanoseconds since `opened`.
     last: AtomicU64,
 }
 
 impl Outbox {
-    /// Creates an outbox for `commands_max` messages, and starts the task that empties it until it
+    /// Creates an outbox for `commands_max` messages and starts the task that empties it. The task ends when the outbox
     /// is dropped.
     pub(super) fn open(shared: Arc<NatsShared>) -> Self {
         let (sender, receiver) = mpsc::channel(shared.config.load().commands_max);
@@ -53,8 +53,8 @@ impl Outbox {
         Self { shared, sender, waiting, opened: Instant::now(), last: AtomicU64::new(0) }
     }
 
-    /// Queues a message without waiting. Returns it to be passed to `send` if it is isolated or the
-    /// outbox is full.
+    /// Queues a message without waiting. If the message is isolated or the outbox is full, returns the message instead.
+    /// The caller must then pass it to `send`.
     pub(super) fn try_send(&self, message: OutgoingMessage) -> Option<OutgoingMessage> {
         if self.record_and_is_isolated() {
             return Some(message);
@@ -65,7 +65,7 @@ impl Outbox {
         None
     }
 
-    /// Sends or queues a message, waiting while the outbox is full. Cancel safe: nothing is queued.
+    /// Sends or queues a message. Waits while the outbox is full. Cancel safe: a cancelled call queues nothing.
     pub(super) async fn send(&self, message: OutgoingMessage) -> Result<(), TransportError> {
         if self.waiting.load(Ordering::Acquire) == 0 {
             let client = self.shared.client.load_full();
@@ -78,7 +78,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// Records a message and returns whether it is isolated, so that queueing would only delay it.
+    /// Records a message and returns whether it is isolated. Queueing an isolated message would only delay it.
     fn record_and_is_isolated(&self) -> bool {
         let now = u64::try_from(self.opened.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let before = self.last.swap(now, Ordering::Relaxed);
@@ -105,10 +105,9 @@ async fn publish(client: &Client, message: OutgoingMessage) -> Result<(), Publis
     }
 }
 
-/// Passes queued messages to the library in batches. The first message wakes the library's writer,
-/// which runs directly after the task that woke it and writes all messages that it finds. Tasks
-/// that publish separately would thus cost a TLS record and a system call each. Yielding once lets
-/// all tasks that are ready publish first.
+/// Passes queued messages to the library in batches. The first message wakes the library's writer. The writer runs
+/// directly after the task that woke it and writes all messages that it finds. If tasks published separately, each
+/// would therefore cost a TLS record and a system call. Yielding once lets all tasks that are ready publish first.
 async fn send_batches(
     shared: Arc<NatsShared>,
     mut receiver: mpsc::Receiver<OutgoingMessage>,
@@ -127,7 +126,7 @@ async fn send_batches(
         let limit = shared.config.load().operation_timeout;
         let client = shared.client.load_full();
         for message in batch.drain(..) {
-            // The link was lost in the meantime. The library would send the message after the reconnect.
+            // The link was lost in the meantime. The library would send the message only after the reconnect.
             if !client.is_connected() {
                 tracing::debug!("a message was dropped: the connection to NATS was lost");
                 continue;

@@ -1,4 +1,5 @@
-//! Detects raised payload limits, which a reloaded server does not announce to connected clients.
+//! Detects that a server's payload limit has been raised. A server that reloads its configuration
+//! does not announce the new limit to connected clients.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,12 +15,12 @@ use crate::lifecycle::Tasks;
 /// The minimum interval between two queries.
 const QUERY_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Limits how often the limit is queried.
+/// Limits how often the payload limit is queried.
 #[derive(Debug, Default)]
 pub(super) struct QueryThrottle(Mutex<Option<Instant>>);
 
 impl QueryThrottle {
-    /// Returns whether a query is allowed now, and if so, records it.
+    /// Returns whether a query is allowed now. If so, records it.
     fn try_start(&self, now: Instant) -> bool {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_allowed = last.is_none_or(|last| now - last >= QUERY_INTERVAL);
@@ -30,9 +31,9 @@ impl QueryThrottle {
     }
 }
 
-/// Queries the server's current limit over a separate connection, and reconnects if it allows
+/// Queries the server's current limit over a separate connection. Reconnects if the limit allows
 /// `bytes`. Returns whether a message of this size can be sent now. After `operation_timeout`,
-/// returns `false`, and the query continues in the background.
+/// returns `false` while the query continues in the background.
 pub(super) async fn has_grown(
     shared: &Arc<NatsShared>,
     throttle: &QueryThrottle,

@@ -1,5 +1,5 @@
-//! Tests for `fjord check --online` whether a server accepts a role's connection, subscriptions and
-//! messages. Uses a separate connection.
+//! Tests whether a server accepts a role's connection, subscriptions and messages. This is part of
+//! `fjord check --online`. The test uses a separate connection.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::config::messaging::NatsConfig;
 use crate::message::Subject;
 use crate::messaging::TransportError;
 
-/// The subscriptions and messages to test. They must not disturb other users of the server.
+/// The subscriptions and messages to test. They must not affect other users of the server.
 #[derive(Clone, Debug, Default)]
 pub struct PermissionCheck {
     /// Subjects to subscribe to without a queue group.
@@ -33,13 +33,13 @@ pub struct PermissionCheckResult {
     pub version: String,
     /// The size in bytes, headers included, of the largest message that the server accepts.
     pub payload_bytes_max: usize,
-    /// The round trip of a message from the client to itself; `None` if none came back.
+    /// The round-trip time of a message from the client to itself. `None` if no message came back.
     pub round_trip: Option<Duration>,
-    /// The refusals, as worded by the server.
+    /// The refusals, in the server's words.
     pub refused: Vec<String>,
 }
 
-/// The number of messages timed after the first one. The shortest time counts.
+/// The number of timed messages after the first one. The shortest time is used.
 const PROBES: usize = 3;
 
 /// Returns the host and port of a server, without any credentials in its URL.
@@ -90,7 +90,7 @@ pub async fn run(
     Ok(PermissionCheckResult { version, payload_bytes_max: max_payload, round_trip, refused })
 }
 
-/// Subscribes, publishes, and measures the round trip. Each step has its own time limit.
+/// Subscribes, publishes and measures the round trip. Each step has its own time limit.
 async fn test(
     client: &Client,
     config: &NatsConfig,

@@ -1,5 +1,5 @@
-//! Probes of the link: messages that this process sends to itself. When one comes back, the server
-//! has read it and everything sent before it.
+//! Probes of the link. A probe is a message that this process sends to itself. When it comes back, the server has read
+//! it and everything that was sent before it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,11 +9,11 @@ use tokio::sync::oneshot;
 
 use crate::message::{Subject, SubjectError};
 
-/// The maximum number of subscriptions without interest that are remembered until the next check. This is more than the
-/// number of subscriptions that are checked.
+/// The maximum number of subscriptions without interest that are remembered until the next check. It exceeds the number
+/// of subscriptions that are checked.
 const UNSERVED_MAX: usize = 64;
 
-/// The probes that have not come back.
+/// The probes that have not come back yet.
 #[derive(Debug)]
 pub(super) struct LinkProbes {
     base: Subject,
@@ -21,7 +21,7 @@ pub(super) struct LinkProbes {
     unserved: Subject,
     next: AtomicU64,
     pending: Mutex<HashMap<u64, oneshot::Sender<()>>>,
-    /// The subscriptions for which the server has no interest.
+    /// The subscriptions in which the server has no interest.
     unserved_ids: Mutex<BTreeSet<u64>>,
 }
 
@@ -34,7 +34,7 @@ pub(super) struct LinkProbe<'a> {
 }
 
 impl LinkProbes {
-    /// Creates an empty set, for probes below `inbox`.
+    /// Creates an empty set of probes whose subjects are below `inbox`.
     pub(super) fn new(inbox: &Subject) -> Result<Self, SubjectError> {
         let (base, trial) = (inbox.join("echo")?, inbox.join("trial")?);
         let unserved = base.join("unserved")?;
@@ -48,7 +48,7 @@ impl LinkProbes {
         })
     }
 
-    /// Returns the subject to subscribe to.
+    /// Returns the subject on which probes come back.
     pub(super) fn subject(&self) -> Subject {
         self.base.all_below()
     }
@@ -58,7 +58,7 @@ impl LinkProbes {
         self.trial.join_numbers([client])
     }
 
-    /// Registers a new probe, which the caller must send.
+    /// Registers a new probe. The caller must send it.
     pub(super) fn start(&self) -> LinkProbe<'_> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, returned) = oneshot::channel();
@@ -66,7 +66,7 @@ impl LinkProbes {
         LinkProbe { probes: self, number, returned }
     }
 
-    /// Returns the subject to which the server replies if it has no interest in subscription number `id`.
+    /// Returns the subject to which the server replies if it has no interest in the subscription with this `id`.
     pub(super) fn unserved_subject(&self, id: u64) -> Subject {
         self.unserved.join_numbers([id])
     }
@@ -76,7 +76,7 @@ impl LinkProbes {
         std::mem::take(&mut *self.unserved_ids.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Completes the probe that a received message belongs to, or records a subscription without interest.
+    /// Completes the probe to which a received message belongs, or records a subscription without interest.
     pub(super) fn on_message(&self, subject: &str) {
         if let Some(id) = subject.strip_prefix(self.unserved.as_str()) {
             let mut ids = self.unserved_ids.lock().unwrap_or_else(PoisonError::into_inner);
@@ -103,7 +103,7 @@ impl LinkProbe<'_> {
         self.probes.base.join_numbers([self.number])
     }
 
-    /// Waits until the probe comes back; waits forever if it is lost. Cancel safe.
+    /// Waits until the probe comes back. Waits forever if it is lost. Cancel safe.
     pub(super) async fn returned(&mut self) {
         if (&mut self.returned).await.is_err() {
             std::future::pending::<()>().await;

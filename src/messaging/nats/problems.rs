@@ -1,4 +1,4 @@
-//! The recent problems of the connection to NATS, described for operators.
+//! The recent problems of the NATS connection, described for operators.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::messaging::CLIENT_REPLACED;
 
-/// How long a problem is shown after it last occurred: as long as the alerts look back.
+/// How long a problem is shown after its last occurrence. The alert rules look back for the same time.
 const SHOWN_FOR: Duration = Duration::from_mins(10);
 /// The maximum number of servers and of refused subjects that are shown.
 const SHOWN_MAX: usize = 8;
@@ -21,14 +21,14 @@ pub(super) struct LinkProblems(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// The servers, each with the cause of its last failure, in the order of the library's list. Empty while connected.
+    /// The servers, each with the cause of its last failure, in the library's order. Empty while connected.
     servers: Vec<(String, Option<String>)>,
-    /// The last failure to connect, of whichever server.
+    /// The last connection failure of any server.
     last_failure: Option<String>,
     /// The subjects, without their variable parts, to which the server has refused messages.
     refused_publishes: BTreeMap<String, Occurrences>,
     dropped: Option<Occurrences>,
-    /// The reason for which a client was last replaced.
+    /// The reason why a client was last replaced.
     replaced: Option<(&'static str, Occurrences)>,
 }
 
@@ -59,7 +59,7 @@ impl Occurrences {
 }
 
 impl LinkProblems {
-    /// Forgets why connections failed, because one was made.
+    /// Clears the causes of failed connections after a connection was made.
     pub(super) fn connected(&self) {
         let mut state = self.lock();
         state.servers.clear();
@@ -71,12 +71,12 @@ impl LinkProblems {
         self.lock().servers = servers.take(REMEMBERED_MAX).collect();
     }
 
-    /// Records a failed attempt to connect. The library does not say to which server.
+    /// Records a failed connection attempt. The library does not report to which server the attempt was made.
     pub(super) fn record_connect_failure(&self, cause: String) {
         self.lock().last_failure = Some(cause);
     }
 
-    /// Records that the server has refused a message to a subject without its variable parts.
+    /// Records that the server has refused a message. The variable parts of the subject have been removed.
     pub(super) fn record_refused_publish(&self, subject: &str, now: Instant) {
         let refused = &mut self.lock().refused_publishes;
         refused.retain(|_, each| each.is_recent(now));
@@ -90,7 +90,7 @@ impl LinkProblems {
         refused.insert(subject.to_owned(), Occurrences::add(before, now));
     }
 
-    /// Returns the part of `subject` to which the server has refused a message since `since`.
+    /// Returns the part of `subject` for which the server has refused a message since `since`.
     pub(super) fn refused_publish(&self, subject: &str, since: Instant) -> Option<String> {
         let state = self.lock();
         let mut refused = state.refused_publishes.iter();
@@ -101,7 +101,7 @@ impl LinkProblems {
         found.map(|(start, _)| start.clone())
     }
 
-    /// Records a message that was dropped because its subscription was not read fast enough.
+    /// Records a message that was dropped because its subscription was read too slowly.
     pub(super) fn record_dropped(&self, now: Instant) {
         let mut state = self.lock();
         state.dropped = Some(Occurrences::add(state.dropped, now));
@@ -114,7 +114,8 @@ impl LinkProblems {
         state.replaced = Some((reason, Occurrences::add(before, now)));
     }
 
-    /// Returns why no server could be reached: every server with the cause of its last failure.
+    /// Returns the reason why no server could be reached. The text names every server with the cause of its last
+    /// failure.
     pub(super) fn connect_failure(&self) -> Option<String> {
         let state = self.lock();
         let is_reported = |failure: &str| {
@@ -141,7 +142,8 @@ impl LinkProblems {
         (!parts.is_empty()).then(|| parts.join("; "))
     }
 
-    /// Returns the problems that have occurred recently, except failures to connect, by what they concern.
+    /// Returns the problems that have occurred recently, except connection failures, keyed by the part of the
+    /// connection that they affect.
     pub(super) fn notes(&self, now: Instant) -> BTreeMap<String, String> {
         let state = self.lock();
         let mut notes = BTreeMap::new();
@@ -180,7 +182,7 @@ impl LinkProblems {
     }
 }
 
-/// Replaces the texts beyond the maximum with the number of such texts.
+/// Replaces the texts beyond the maximum with a text that contains their number.
 fn shorten(texts: &mut Vec<String>) {
     let more = texts.len().saturating_sub(SHOWN_MAX);
     texts.truncate(SHOWN_MAX);

@@ -1,4 +1,5 @@
-//! Parses the server's errors about messages that it refuses, and about subscriptions that it refuses or, after a reload, ends.
+//! Parses the server's errors about refused messages and subscriptions. A server can also end an existing subscription
+//! after a reload.
 
 /// The refusal of a subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,12 +11,12 @@ pub(super) enum SubscriptionRefusal {
         /// The queue group, if any.
         group: Option<String>,
     },
-    /// The limit on subscriptions is reached. The server does not name the refused subscription.
+    /// The limit on the number of subscriptions is reached. The server does not name the refused subscription.
     TooMany,
 }
 
 impl SubscriptionRefusal {
-    /// Parses the text of an error. Returns `None` if it concerns something else.
+    /// Parses the text of an error. Returns `None` if the error is not the refusal of a subscription.
     pub(super) fn parse(text: &str) -> Option<Self> {
         if text.eq_ignore_ascii_case("maximum subscriptions exceeded") {
             return Some(Self::TooMany);
@@ -31,14 +32,14 @@ impl SubscriptionRefusal {
 /// The length in bytes from which a token of a subject is considered generated.
 const GENERATED_LENGTH_MIN: usize = 12;
 
-/// Returns the subject in the server's error about a message to a subject to which this user may not publish. `None` if the error
-/// concerns something else, such as a reply subject that the server reserves.
+/// Returns the subject named in the server's error about a message to a subject to which this user may not publish.
+/// Returns `None` for any other error, such as one about a reply subject that the server reserves.
 pub(super) fn refused_publish(error: &str) -> Option<&str> {
     let rest = error.strip_prefix("Permissions Violation for Publish to \"")?;
     rest.split('"').next()
 }
 
-/// Returns the part of a subject that the messages of one owner share.
+/// Returns the part of a subject that is common to the messages of one owner.
 pub(super) fn owner_part(subject: &str) -> &str {
     // The prefix of an inbox identifies its owner; the id of a process or of a request follows. In `fjord.q.<queue>`, the first
     // three tokens identify the owner.
@@ -55,8 +56,8 @@ pub(super) fn owner_part(subject: &str) -> &str {
     subject.get(..length.saturating_sub(1)).unwrap_or(subject)
 }
 
-/// Shortens an error to the part that repeated errors share. It keeps only those tokens of the
-/// subject that identify its owner.
+/// Shortens an error to the part that is common to repeated errors. Only the tokens of the subject that identify its
+/// owner are kept.
 pub(super) fn repeated_part(error: &str) -> &str {
     let Some((head, subject)) = error.split_once('"') else { return error };
     let subject = subject.split('"').next().unwrap_or_default();

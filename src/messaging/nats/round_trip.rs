@@ -1,4 +1,4 @@
-//! The measured round trip: a smoothed mean and a recent maximum.
+//! The measured round-trip time: a smoothed mean and a recent maximum.
 
 use std::time::Duration;
 
@@ -6,23 +6,23 @@ use tokio::time::Instant;
 
 use crate::messaging::RoundTrip;
 
-/// The number of measurements in a window. The maximum covers this window and the previous one.
+/// The number of measurements in a window. The maximum covers the current and the previous window.
 const WINDOW: u32 = 8;
-/// How much longer than twice its mean a round trip can take before the link counts as stalled.
+/// The time by which a round trip must exceed twice the mean before the link counts as stalled.
 const STALL_MIN: Duration = Duration::from_millis(250);
 
 /// The measurements so far.
 #[derive(Debug, Default)]
 pub(super) struct RoundTripMeter {
     smoothed: Option<Duration>,
-    /// The longest measurements of the current and the previous window.
+    /// The longest measurement in the current window and in the previous one.
     longest: [Duration; 2],
     in_window: u32,
-    /// When the pending probe was sent.
+    /// The time at which the pending probe was sent.
     sent_at: Option<Instant>,
-    /// When the first probe was sent after the last one that came back.
+    /// The time at which the first probe was sent after the last one that came back.
     unconfirmed_since: Option<Instant>,
-    /// When the latest stall ended.
+    /// The time at which the latest stall ended.
     stall_end: Option<Instant>,
 }
 
@@ -33,12 +33,13 @@ impl RoundTripMeter {
         self.unconfirmed_since.get_or_insert(at);
     }
 
-    /// Discards the pending probe, which was lost. A stall lasts until a later probe comes back.
+    /// Discards the pending probe, because it was lost. A stall continues until a later probe comes
+    /// back.
     pub(super) fn cancel(&mut self) {
         self.sent_at = None;
     }
 
-    /// Adds a measurement that ends `now`.
+    /// Adds a measurement that ended at `now`.
     pub(super) fn add(&mut self, took: Duration, now: Instant) {
         if self.is_stalled(now) {
             self.stall_end = Some(now);
@@ -53,7 +54,7 @@ impl RoundTripMeter {
         self.longest[0] = self.longest[0].max(took);
     }
 
-    /// Returns the measurements so far.
+    /// Returns the results of the measurements so far.
     pub(super) fn round_trip(&self, now: Instant) -> RoundTrip {
         let [current, previous] = self.longest;
         RoundTrip {

@@ -1,4 +1,4 @@
-//! The state that the tasks and operations of the transport share.
+//! The state shared by the tasks and operations of the transport.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,22 +16,22 @@ use crate::file_version::FileVersion;
 use crate::lifecycle::Cancel;
 use crate::messaging::SettingsState;
 
-/// How long after the return of a probe another task can still report an earlier refusal.
+/// The maximum time after the return of a probe at which another task may still report an earlier refusal.
 pub(super) const REFUSAL_DELAY_MAX: Duration = Duration::from_millis(50);
-/// The pause after a failure to create a client.
+/// The pause after a client could not be created.
 pub(super) const CREATE_RETRY: Duration = Duration::from_secs(1);
 
 /// The state that the supervisor shares with the transport's operations.
 #[derive(Debug)]
 pub(super) struct NatsShared {
     pub(super) config: ArcSwap<NatsConfig>,
-    /// The versions of the files that the configuration names, when they were last used by a reload.
+    /// The versions of the files named in the configuration, as of the last reload that used them.
     pub(super) files: Mutex<Vec<Option<FileVersion>>>,
     /// Notified when a reload has changed the configuration or one of its files.
     pub(super) reconfigured: Notify,
     pub(super) name: String,
     pub(super) client: ArcSwap<NatsClient>,
-    /// The configuration that the client was created with.
+    /// The configuration with which the client was created.
     pub(super) config_in_use: ArcSwap<NatsConfig>,
     /// Whether the client uses the configuration of the last reload.
     pub(super) settings: watch::Sender<SettingsState>,
@@ -45,7 +45,7 @@ pub(super) struct NatsShared {
 }
 
 impl NatsShared {
-    /// Records that the client uses a configuration.
+    /// Records the configuration that the client uses.
     pub(super) fn use_config(&self, config: Arc<NatsConfig>) {
         if Arc::ptr_eq(&config, &self.config.load()) {
             self.settings.send_replace(SettingsState::InUse);

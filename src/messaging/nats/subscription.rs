@@ -1,4 +1,5 @@
-//! The message stream of a subscription, which continues on the next client after a replacement.
+//! The message stream of a subscription. After a client is replaced, the stream continues on the
+//! next client.
 
 use std::fmt;
 use std::pin::Pin;
@@ -17,11 +18,11 @@ use crate::future::BoxFuture;
 use crate::message::Message;
 use crate::messaging::{Subscription, TransportError};
 
-/// The maximum time for the client to accept the command to leave a group.
+/// The time limit for the client to accept the command to leave a group.
 const LEAVE_LIMIT: Duration = Duration::from_secs(2);
 
-/// The reading side of a subscription. It counts the messages read, because leaving without loss
-/// requires their number.
+/// The reading side of a subscription. It counts the messages read, because leaving a group without
+/// losing messages requires their number.
 pub(super) struct NatsSubscription {
     handle: Arc<SubscriptionHandle>,
     subscriptions: Arc<Subscriptions>,
@@ -96,10 +97,11 @@ impl Stream for NatsSubscription {
 impl Subscription for NatsSubscription {
     fn leave_after(&mut self, more: u64) -> BoxFuture<'_, Result<(), TransportError>> {
         // The library's `drain` and `unsubscribe` lose messages in transit. Unsubscribing with a
-        // maximum above the number of messages read loses none, because both sides count messages.
+        // maximum that exceeds the number of messages read loses none, because both sides count
+        // messages.
         self.subscriptions.remove(self.handle.id);
         self.is_leaving = true;
-        // Otherwise a new client would rejoin the group, and its messages would not be read.
+        // Without this, a new client would rejoin the group, and its messages would not be read.
         self.handle.leave();
         if let SubscriberChange::New(inner) = self.handle.take_change() {
             (self.inner, self.read) = (Some(inner), 0);

@@ -1,4 +1,4 @@
-//! A subscription of this process, independent of the client that carries it.
+//! A subscription of this process. It is independent of the client that carries it.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,12 +14,12 @@ use super::convert;
 use crate::message::Subject;
 use crate::messaging::TransportError;
 
-/// The last token of the messages with which a process checks its inbox subscriptions.
+/// The last token in the subject of the messages with which a process checks its inbox subscriptions.
 const CHECK_TOKEN: &str = "interest";
-/// The value of `client` after leaving. It keeps later clients from subscribing again.
+/// The value of `client` after leaving. It prevents later clients from subscribing again.
 const LEFT: u64 = u64::MAX;
-/// The maximum number of messages of another client that wait for the reader. Further messages wait in the client library's
-/// buffer.
+/// The maximum number of messages from another client that wait for the reader. Further messages wait in the client
+/// library's buffer.
 const FORWARDED_MAX: usize = 256;
 
 /// A subscription. It outlives the client that carries it.
@@ -29,12 +29,12 @@ pub(super) struct SubscriptionHandle {
     pub(super) subject: Subject,
     pub(super) group: Option<String>,
     pub(super) kind: SubscriptionKind,
-    /// The number of the latest client that carries the subscription; `LEFT` after leaving.
+    /// The number of the latest client that carries the subscription, or `LEFT` after leaving.
     client: AtomicU64,
     change: Mutex<SubscriberChange>,
-    /// Messages that were received by a client that does not carry the subscription.
+    /// Messages received by a client that does not carry the subscription.
     forwarded: Mutex<VecDeque<async_nats::Message>>,
-    /// `false` only if `forwarded` is empty. Atomic, because it is read for every message.
+    /// `false` only if `forwarded` is empty. It is atomic because it is read for every message.
     has_forwarded: AtomicBool,
     pub(super) reader: AtomicWaker,
     pub(super) served: watch::Sender<bool>,
@@ -43,17 +43,17 @@ pub(super) struct SubscriptionHandle {
 /// The purpose of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum SubscriptionKind {
-    /// Replies, below the inbox of this process.
+    /// Replies to the inbox of this process.
     Inbox,
     /// Control messages to this process or to all processes of its role.
     Control,
     /// A queue group.
     Queue,
-    /// Messages that the process does not depend on.
+    /// Messages on which the process does not depend.
     Optional,
 }
 
-/// The subscriber that the reader switches to once it has read all received messages.
+/// The subscriber to which the reader switches after it has read all received messages.
 #[derive(Debug)]
 pub(super) enum SubscriberChange {
     /// The same subscriber.
@@ -111,21 +111,22 @@ impl SubscriptionHandle {
         self.kind == SubscriptionKind::Inbox
     }
 
-    /// Returns the subject of a message with which the process checks whether the server has the subscription. `None` if it may not
-    /// publish to its own subscription, or the subscription is for a single reply.
+    /// Returns the subject of the messages with which the process checks that the server has the subscription. `None`
+    /// if the process may not publish to the subscription's subject, or if the subscription is for a single reply.
     pub(super) fn check_subject(&self) -> Option<async_nats::Subject> {
         let base = self.subject.as_str().strip_suffix('>').filter(|_| self.is_inbox())?;
         Some(format!("{base}{CHECK_TOKEN}").into())
     }
 
-    /// Returns whether a message that was received is such a check, which the reader does not expect.
+    /// Returns whether a received message is one with which the process checks this subscription. Such messages are not
+    /// passed to the reader.
     pub(super) fn is_check(&self, message: &async_nats::Message) -> bool {
         self.is_inbox()
             && message.subject.strip_suffix(CHECK_TOKEN).is_some_and(|base| base.ends_with('.'))
     }
 
-    /// Subscribes on client number `number`, and switches the reader to the new subscriber. Does
-    /// nothing if this or a later client already carries the subscription.
+    /// Subscribes on client number `number` and switches the reader to the new subscriber. Does nothing if this client
+    /// or a later one already carries the subscription.
     pub(super) async fn subscribe_on(
         &self,
         client: &Client,
@@ -134,7 +135,7 @@ impl SubscriptionHandle {
         if self.client.fetch_max(number, Ordering::AcqRel) < number {
             let subscriber = self.subscribe(client).await?;
             let mut change = self.lock_change();
-            // A later client may have taken over, or the process may have left, in the meantime.
+            // In the meantime, a later client may have taken over or the process may have left.
             if self.client.load(Ordering::Acquire) == number {
                 *change = SubscriberChange::New(subscriber);
                 drop(change);
@@ -156,8 +157,8 @@ impl SubscriptionHandle {
         subscribed.await.map_err(|e| TransportError::Refused(e.into()))
     }
 
-    /// Switches the reader to a subscriber that client number `number` has made. Returns the subscriber if this or a later
-    /// client already carries the subscription, or the process has left.
+    /// Switches the reader to a subscriber made by client number `number`. Returns the subscriber if this client or a
+    /// later one already carries the subscription, or if the process has left.
     pub(super) fn carry_on(&self, subscriber: Subscriber, number: u64) -> Option<Subscriber> {
         let mut change = self.lock_change();
         if self.client.fetch_max(number, Ordering::AcqRel) >= number {
@@ -169,8 +170,8 @@ impl SubscriptionHandle {
         None
     }
 
-    /// Passes the messages that a subscriber of another client has received to the reader, as far as there is room. Returns
-    /// `Ready` when there can be no more.
+    /// Passes messages received by another client's subscriber to the reader while there is room. Returns `Ready` once
+    /// no more messages can arrive.
     pub(super) fn poll_forward(
         &self,
         subscriber: &mut Subscriber,
@@ -198,12 +199,12 @@ impl SubscriptionHandle {
         result
     }
 
-    /// Returns whether messages of another client are waiting to be read.
+    /// Returns whether messages from another client are waiting to be read.
     pub(super) fn has_forwarded(&self) -> bool {
         self.has_forwarded.load(Ordering::Acquire)
     }
 
-    /// Takes the oldest message of another client.
+    /// Removes and returns the oldest message from another client.
     pub(super) fn next_forwarded(&self) -> Option<async_nats::Message> {
         if !self.has_forwarded() {
             return None;
@@ -220,12 +221,12 @@ impl SubscriptionHandle {
         self.set_change(SubscriberChange::New(subscriber));
     }
 
-    /// Leaves the reader without a subscriber.
+    /// Removes the reader's subscriber without a replacement.
     pub(super) fn end_subscriber(&self) {
         self.set_change(SubscriberChange::Ended);
     }
 
-    /// Keeps later clients from carrying the subscription.
+    /// Prevents later clients from carrying the subscription.
     pub(super) fn leave(&self) {
         self.client.store(LEFT, Ordering::Release);
     }
@@ -235,7 +236,7 @@ impl SubscriptionHandle {
         self.reader.wake();
     }
 
-    /// Takes the pending change for the reader.
+    /// Removes and returns the pending change for the reader.
     pub(super) fn take_change(&self) -> SubscriberChange {
         std::mem::replace(&mut *self.lock_change(), SubscriberChange::None)
     }

@@ -1,4 +1,4 @@
-//! All subscriptions of this process, and which of them the server refuses.
+//! All subscriptions of this process, including the ones that the server refuses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,8 +11,8 @@ use super::subscription_handle::{SubscriptionHandle, SubscriptionKind};
 use crate::message::Subject;
 use crate::telemetry::{gauge, names};
 
-/// The maximum number of new refusals for which it is certain that none was lost. The library
-/// queues 128 events of any kind.
+/// The maximum number of new refusals for which it is certain that none was lost. The library queues up to 128 events
+/// of any kind.
 const CERTAIN_REFUSALS_MAX: usize = 64;
 
 /// The maximum number of refused subjects that are shown.
@@ -38,7 +38,7 @@ struct State {
     refusals: usize,
 }
 
-/// Subscriptions that are retried together, with the refusals so far.
+/// Subscriptions that are retried together, and the refusals so far.
 #[derive(Debug, Default)]
 pub(super) struct RetryBatch {
     tried: BTreeSet<u64>,
@@ -48,7 +48,7 @@ pub(super) struct RetryBatch {
 }
 
 impl RetryBatch {
-    /// Returns whether it is unknown which of several subscriptions were refused.
+    /// Returns whether some of several subscriptions were refused, but it is unknown which ones.
     pub(super) fn is_unclear(&self) -> bool {
         self.unnamed > 0 && self.tried.len() > 1
     }
@@ -62,21 +62,21 @@ impl RetryBatch {
 #[derive(Debug)]
 struct SubscriptionEntry {
     handle: Arc<SubscriptionHandle>,
-    /// `None` if the server has the subscription, as far as is known.
+    /// The reason why the server does not serve the subscription. `None` if the server is believed to serve it.
     fault: Option<SubscriptionFault>,
 }
 
-/// Why the server does not serve a subscription.
+/// The reason why the server does not serve a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SubscriptionFault {
-    /// The server refuses it, or has ended it.
+    /// The server has refused or ended the subscription.
     Refused,
-    /// The server does not have it, although it has not refused it.
+    /// The server does not have the subscription, although it did not refuse it.
     Lost,
 }
 
 impl Subscriptions {
-    /// Adds a subscription. Must be called before subscribing, so that a new client includes it.
+    /// Adds a subscription. This must be called before subscribing, so that a new client includes the subscription.
     pub(super) fn add(
         &self,
         subject: &Subject,
@@ -118,7 +118,7 @@ impl Subscriptions {
         refused
     }
 
-    /// Returns sentences about the subscriptions that the server refused or lost. `None` if there are none.
+    /// Returns sentences about the subscriptions that the server refused or lost, or `None` if there are none.
     pub(super) fn problem(&self) -> Option<String> {
         let texts = [
             (SubscriptionFault::Refused, "NATS refuses the subscription to"),
@@ -131,7 +131,7 @@ impl Subscriptions {
         (!texts.is_empty()).then(|| texts.join("; "))
     }
 
-    /// Returns the subjects of the subscriptions with this fault, most important first, separated by commas.
+    /// Returns the subjects of the subscriptions with this fault, separated by commas. The most important come first.
     fn subjects(&self, fault: SubscriptionFault) -> Option<String> {
         let handles = self.faulty(|other| other == fault);
         let mut seen = BTreeSet::new();
@@ -144,7 +144,7 @@ impl Subscriptions {
         (!subjects.is_empty()).then(|| format!("{}{more}", subjects.join(", ")))
     }
 
-    /// Returns whether the server refused or lost a subscription that the process cannot work without.
+    /// Returns whether the server refused or lost a subscription on which the process depends.
     pub(super) fn is_deaf(&self) -> bool {
         let state = self.lock();
         state.entries.values().any(|entry| entry.fault.is_some() && entry.handle.kind.is_required())
@@ -176,7 +176,7 @@ impl Subscriptions {
         is_new
     }
 
-    /// Returns whether refusals may have been lost, because too many have arrived since the last call.
+    /// Returns whether refusals may have been lost because too many have arrived since the last call.
     pub(super) fn may_have_missed_refusals(&self) -> bool {
         std::mem::take(&mut self.lock().refusals) >= CERTAIN_REFUSALS_MAX
     }
@@ -190,7 +190,7 @@ impl Subscriptions {
         report(&state);
     }
 
-    /// Marks subscriptions as lost, so that they are made again. Returns their subjects.
+    /// Marks subscriptions as lost, so that they are renewed. Returns their subjects.
     pub(super) fn lose(&self, ids: &BTreeSet<u64>) -> Vec<Subject> {
         let mut state = self.lock();
         let mut lost = Vec::new();
@@ -243,7 +243,7 @@ impl Subscriptions {
 }
 
 impl State {
-    /// Records a refusal. Returns whether the refusal is new; refusals in a batch never are.
+    /// Records a refusal and returns whether it is new. A refusal in a batch is never new.
     fn refuse(&mut self, subject: &str, group: Option<&str>) -> bool {
         let Self { entries, batch, refusals } = self;
         let mut is_new = false;
@@ -266,7 +266,7 @@ impl State {
 }
 
 impl SubscriptionEntry {
-    /// Records that the server does not serve the subscription. Returns whether that is new.
+    /// Records that the server does not serve the subscription. Returns whether the subscription had no fault before.
     fn end(&mut self, fault: SubscriptionFault) -> bool {
         let is_new = self.fault.is_none();
         if is_new {

@@ -1,5 +1,5 @@
-//! Replaces the client after a reload has changed its configuration: the new client is used only if the server accepts all
-//! subscriptions of the previous one.
+//! Replaces the client after a reload has changed its configuration. The new client is used only if the server accepts
+//! all subscriptions of the previous one.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -22,42 +22,42 @@ use crate::lifecycle::Tasks;
 use crate::messaging::{SettingsState, TransportError};
 use crate::telemetry::chain;
 
-/// The interval at which a new client is asked whether it is connected.
+/// The interval at which a new client's connection state is polled.
 const CONNECT_CHECK: Duration = Duration::from_millis(20);
-/// How long a client is kept after it was last used.
+/// How long a client is kept after its last use.
 const PREVIOUS_KEPT: Duration = Duration::from_secs(2);
 
-/// A client that uses the reloaded configuration, with the subscriptions that the server has accepted.
+/// A client that uses the reloaded configuration, and the subscriptions that the server has accepted on it.
 pub(super) struct Successor {
     client: Arc<NatsClient>,
     config: Arc<NatsConfig>,
     subscriptions: Vec<TrialSubscription>,
 }
 
-/// A client that cannot be used with the reloaded configuration.
+/// A client that failed to take over with the reloaded configuration.
 struct FailedTrial {
     reason: FailureReason,
     client: Arc<NatsClient>,
     config: Arc<NatsConfig>,
 }
 
-/// Why a client cannot be used.
+/// The reason why a client cannot be used.
 enum FailureReason {
     /// The server has refused subscriptions.
     Refused(String),
-    /// The server has not confirmed the subscriptions, for example because the connection was lost.
+    /// The server has not confirmed the subscriptions. For example, the connection was lost.
     NotConfirmed(TransportError),
 }
 
-/// A subscription of a client that is not used yet.
+/// A subscription made on a client that is not used yet.
 type TrialSubscription = (Arc<SubscriptionHandle>, Subscriber);
 
 impl NatsShared {
-    /// Applies a reloaded configuration. Does nothing if neither it nor a file that it names has changed.
+    /// Applies a reloaded configuration. Does nothing if neither the configuration nor a file named in it has changed.
     pub(super) fn reconfigure(&self, config: &NatsConfig) {
         if config.inbox_prefix != self.config.load().inbox_prefix {
-            // The subscriptions keep their subjects, for which a new user may lack the permission. Until the restart that
-            // the log asks for, the old connection remains.
+            // The subscriptions keep their subjects. A new user may lack the permission for these subjects. The old
+            // connection therefore remains until the restart that the log asks for.
             return;
         }
         let files = config.file_versions();
@@ -66,7 +66,7 @@ impl NatsShared {
         *used = files;
         drop(used);
         if is_same {
-            // The settings that the server refused are no longer wanted.
+            // The settings that the server refused have been withdrawn.
             self.settings.send_if_modified(|state| {
                 let was_refused = matches!(state, SettingsState::Refused(_));
                 if was_refused {
@@ -81,14 +81,14 @@ impl NatsShared {
         }
     }
 
-    /// Waits for a reload, and returns a client that can be used with the new configuration.
+    /// Waits for a reload and returns a client that can be used with the new configuration.
     pub(super) async fn successor(&self) -> Successor {
         loop {
             self.reconfigured.notified().await;
             loop {
                 let tried = tokio::select! {
                     tried = self.try_settings() => tried,
-                    // The configuration has changed again.
+                    // The configuration has changed again in the meantime.
                     () = self.reconfigured.notified() => continue,
                 };
                 match tried {
@@ -118,7 +118,7 @@ impl NatsShared {
         }
     }
 
-    /// Connects with the new configuration, and makes all accepted subscriptions on the new client.
+    /// Connects with the new configuration and makes all accepted subscriptions on the new client.
     async fn try_settings(&self) -> Result<Successor, FailedTrial> {
         let (client, config) = self.connect_successor().await;
         match self.try_subscriptions(&client).await {
@@ -155,9 +155,10 @@ impl NatsShared {
         (client, config)
     }
 
-    /// Makes all accepted subscriptions on a client that is not used yet, and waits until the server has processed them. Joins
-    /// queue groups only after the server has accepted the others, because a group delivers requests to each of its members at
-    /// once: they are read in the meantime. After a failure, the groups are left without losing requests.
+    /// Makes all accepted subscriptions on a client that is not used yet, and waits until the server has processed
+    /// them. Queue groups are joined only after the server has accepted the other subscriptions. A group delivers
+    /// requests to a new member immediately, so they are read in the meantime. After a failure, the client leaves the
+    /// groups without losing requests.
     async fn try_subscriptions(
         &self,
         client: &NatsClient,
@@ -199,7 +200,7 @@ impl NatsShared {
 
     /// Waits until the server has processed the subscriptions of a client and reported all refusals.
     async fn confirm(&self, client: &NatsClient) -> Result<(), TransportError> {
-        // Only this client subscribes to the subject, so the message has come back on its connection.
+        // No other client subscribes to this subject, so the message must have come back on this client's connection.
         let subject = convert::subject(&self.probes.trial_subject(client.number));
         let subscribed = client.inner.subscribe(subject.clone()).await;
         let mut returned = subscribed.map_err(|error| TransportError::Refused(error.into()))?;
@@ -212,7 +213,7 @@ impl NatsShared {
         Ok(())
     }
 
-    /// Keeps the previous client and its configuration, because the server refuses subscriptions of the new one.
+    /// Keeps the previous client and its configuration because the server refuses subscriptions of the new client.
     fn refuse(&self, tried: &Arc<NatsConfig>, refusal: String) {
         tracing::error!(
             error = refusal,
@@ -220,20 +221,20 @@ impl NatsShared {
         );
         if Arc::ptr_eq(tried, &self.config.load()) {
             self.config.store(self.config_in_use.load_full());
-            // The same configuration is tried again by the next reload.
+            // The next reload tries the same configuration again.
             self.files.lock().unwrap_or_else(PoisonError::into_inner).clear();
             self.settings.send_replace(SettingsState::Refused(refusal));
         }
     }
 
-    /// Uses another client, whose subscriptions the server has accepted. Messages that only the previous client receives are
-    /// lost, as if its connection had been, so the link gets a new epoch.
+    /// Switches to another client whose subscriptions the server has accepted. Messages that only the previous client
+    /// receives are lost, as if its connection had been lost, so the link gets a new epoch.
     pub(super) async fn switch_to(&self, previous: Arc<NatsClient>, next: Successor) {
         let Successor { client, config, subscriptions } = next;
         self.state.switch_client(client.number);
         let mut left = JoinedGroups(Vec::new());
         for (handle, mut subscriber) in subscriptions {
-            // Both clients have received these messages. A group delivers each message only once.
+            // Both clients have received these messages. In contrast, a group delivers each message only once.
             if handle.group.is_none() {
                 while let Some(Some(_)) = subscriber.next().now_or_never() {}
             }
@@ -251,12 +252,12 @@ impl NatsShared {
         self.subscribe_all(&client).await;
         previous.retire();
         tracing::info!("connected to NATS with the reloaded settings");
-        // Messages that were passed to the previous client are still being written.
+        // Messages that were passed to the previous client may not have been written yet.
         end_slowly(previous);
     }
 }
 
-/// Drops a client a while after it was last used.
+/// Drops a client after `PREVIOUS_KEPT`.
 fn end_slowly(client: Arc<NatsClient>) {
     let _detached = Tasks::new().spawn_background(async move {
         sleep(PREVIOUS_KEPT).await;
@@ -264,8 +265,8 @@ fn end_slowly(client: Arc<NatsClient>) {
     });
 }
 
-/// The queue groups that have been joined by a client that is not used yet. When this value is dropped, the client leaves the
-/// groups; requests that have already been delivered are still executed.
+/// The queue groups joined by a client that is not used yet. When this value is dropped, the client leaves the groups.
+/// Requests that have already been delivered are still executed.
 struct JoinedGroups(Vec<TrialSubscription>);
 
 impl JoinedGroups {
@@ -274,7 +275,7 @@ impl JoinedGroups {
         let mut done = pin!(done);
         poll_fn(|cx| {
             for (handle, subscriber) in &mut self.0 {
-                // The subscriptions end only with the client.
+                // The subscriptions end only when the client does.
                 let _ended = handle.poll_forward(subscriber, cx);
             }
             done.as_mut().poll(cx)
@@ -295,7 +296,7 @@ impl Drop for JoinedGroups {
                     return;
                 }
                 let mut all = pin!(poll_fn(|cx| handle.poll_forward(&mut subscriber, cx)));
-                // Polled again after a while, because the reader may have made room.
+                // The subscriptions are polled at intervals, because the reader may have made room.
                 while timeout(CONNECT_CHECK, &mut all).await.is_err() {}
             };
             join_all(groups.into_iter().map(leave)).await

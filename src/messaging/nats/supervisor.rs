@@ -1,4 +1,4 @@
-//! Supervises the client: probes the link, replaces a dead client, retries refused subscriptions.
+//! Supervises the client: probes the link, replaces a dead client and retries refused subscriptions.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,19 +19,19 @@ use crate::telemetry::{counter, gauge, names};
 
 /// The number of probes per ping interval.
 const PROBES_PER_PING: u32 = 4;
-/// The longest random pause before leaving a stopping server, which closes connections after 10 s.
+/// The longest random pause before leaving a server that is about to stop. The server closes connections after 10 s.
 const LEAVE_SPREAD: Duration = Duration::from_secs(2);
 /// The first pause before a refused subscription is retried. The server logs each attempt.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// The longest pause before a refused subscription is retried.
 const RETRY_MAX: Duration = Duration::from_secs(10);
-/// The number of subscriptions retried together. The library must be able to queue all refusals.
+/// The number of subscriptions retried together. The library must be able to queue a refusal for each of them.
 const RETRY_BATCH: usize = 64;
 
 /// The reason why a client is replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ReplaceReason {
-    /// The client's connection task has ended, which only a panic can cause.
+    /// The client's connection task has ended. Only a panic can cause this.
     Ended,
     /// No probe came back for two ping intervals.
     Silent,
@@ -48,7 +48,7 @@ impl ReplaceReason {
         }
     }
 
-    /// Returns a description of the reason, for operators.
+    /// Returns a description of the reason for operators.
     fn text(self) -> &'static str {
         match self {
             Self::Ended => "the client had ended, probably at a message that it could not read",
@@ -58,11 +58,11 @@ impl ReplaceReason {
     }
 }
 
-/// Why a client is no longer used.
+/// The reason why a client is no longer used.
 enum ClientEnd {
     /// The client has failed.
     Failed(ReplaceReason),
-    /// A reload has changed the configuration, and this client uses the new one.
+    /// A reload has changed the configuration, and this successor uses the new one.
     Succeeded(Successor),
 }
 
@@ -97,7 +97,7 @@ pub(super) async fn run(shared: Arc<NatsShared>) {
 }
 
 impl NatsShared {
-    /// Waits until the client has to be replaced.
+    /// Waits until the client must be replaced.
     async fn watch(&self, client: &NatsClient) -> ClientEnd {
         let reason = tokio::select! {
             () = client.ended.cancelled() => ReplaceReason::Ended,
@@ -110,7 +110,7 @@ impl NatsShared {
         ClientEnd::Failed(reason)
     }
 
-    /// Sends probes periodically. Returns when none has come back for two ping intervals.
+    /// Sends probes periodically. Returns when no probe has come back for two ping intervals.
     async fn probe(&self, client: &NatsClient) {
         let ping_interval = self.config.load().ping_interval;
         let mut ticks = interval(ping_interval / PROBES_PER_PING);
@@ -149,7 +149,7 @@ impl NatsShared {
                 Ok(Ok(took)) => {
                     last = Instant::now();
                     self.record_round_trip(took);
-                    // A loss can be reported late, when the next connection is already confirmed.
+                    // A loss can be reported late, when the next connection has already been confirmed.
                     let is_change = connections != confirmed || self.state.is_down();
                     if is_change && client.is_connected() && client.connections() == connections {
                         confirmed = connections;
@@ -185,13 +185,13 @@ impl NatsShared {
         self.state.refresh();
     }
 
-    /// Creates another client, and makes all subscriptions on it before it is used.
+    /// Creates another client and makes all subscriptions on it before it is used.
     async fn replace(&self, reason: ReplaceReason) {
         sleep(self.state.backoff.delay(0)).await;
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         self.state.use_client(number);
         let parts = (&self.state, &self.probes);
-        // The settings of a reload are used only once a successor has confirmed them.
+        // The reloaded settings are used only after a successor has confirmed them.
         let config = self.config_in_use.load_full();
         let client = loop {
             match NatsClient::start(&config, &self.name, number, parts).await {
@@ -201,7 +201,7 @@ impl NatsShared {
             sleep(CREATE_RETRY).await;
         };
         if reason == ReplaceReason::UnknownRefusals {
-            // `retry_refused` finds out which subscriptions are refused.
+            // `retry_refused` determines which subscriptions are refused.
             self.state.subscriptions.refuse_all();
         }
         self.subscribe_all(&client).await;
@@ -241,7 +241,7 @@ impl NatsShared {
             }
             self.state.refresh();
             if !is_clear {
-                // Retries the subscriptions one by one, to find out which are refused.
+                // The subscriptions are retried one by one to determine which are refused.
                 batch_size = 1;
             } else if !subscriptions.refused().is_empty() {
                 pause = (pause * 2).clamp(RETRY_FIRST, RETRY_MAX);
@@ -250,7 +250,7 @@ impl NatsShared {
         }
     }
 
-    /// Retries a batch of subscriptions. Returns whether it is known which ones the server refused.
+    /// Retries a batch of subscriptions. Returns whether it is known which of them the server refused.
     async fn retry_batch(&self, client: &NatsClient, handles: &[Arc<SubscriptionHandle>]) -> bool {
         let subscriptions = &self.state.subscriptions;
         subscriptions.begin_batch(handles);
@@ -293,8 +293,8 @@ impl NatsShared {
         Ok(subscribers)
     }
 
-    /// Leaves a server that is about to stop (lame duck mode) before it closes the connection. A
-    /// random pause keeps clients from connecting to the other servers all at once. Never returns.
+    /// Leaves a server that is about to stop (lame duck mode) before the server closes the connection. A random pause
+    /// prevents all clients from connecting to the other servers at once. Never returns.
     async fn leave_stopping_servers(&self, client: &NatsClient) {
         let mut link = self.state.link();
         loop {
@@ -314,7 +314,7 @@ impl NatsShared {
         }
     }
 
-    /// Reconnects after everything that was published has been written to the old connection.
+    /// Reconnects after all published messages have been written to the old connection.
     pub(super) async fn reconnect(&self, client: &NatsClient) -> Result<(), String> {
         let reconnected = timeout(self.config.load().operation_timeout, async {
             client.inner.flush().await.map_err(|error| error.to_string())?;

@@ -24,9 +24,9 @@ pub(super) struct AvailabilityMonitor {
     pub(super) name: Arc<str>,
     pub(super) backend: Arc<dyn Backend>,
     pub(super) queues: Arc<VerifiedQueues>,
-    /// Set when the metrics belong to the database's replacement.
+    /// Set once the metrics belong to the database's replacement.
     pub(super) is_replaced: Cancel,
-    /// Whether the database answers; `None` before the first ping.
+    /// Whether the database answers, or `None` before the first ping.
     pub(super) is_up: watch::Sender<Option<bool>>,
 }
 

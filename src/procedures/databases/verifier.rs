@@ -1,4 +1,4 @@
-//! Compares the procedures in a database with the catalogue. Queues that fail are verified again, at
+//! Compares the procedures in a database with the catalogue. Queues that fail are verified again at
 //! growing intervals.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,13 +14,13 @@ use crate::jitter::jittered;
 use crate::procedures::{Backend, BackendError, BackendErrorKind, ExpectedProcedure};
 use crate::telemetry::chain;
 
-/// The first pause before failed queues are verified again. It doubles each time and is varied at
+/// The first pause before failed queues are verified again. It doubles each time, and is varied at
 /// random.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// The maximum pause before failed queues are verified again. With the random variation, a new
 /// procedure is noticed within 1.5 times this pause.
 const PAUSE_MAX: Duration = Duration::from_secs(15);
-/// The maximum number of causes logged per round. `/readyz` lists all of them.
+/// The maximum number of causes logged per round. `/readyz` lists all causes.
 const LINES_MAX: usize = 16;
 /// The maximum number of queues named in a log line.
 const NAMED_MAX: usize = 8;
@@ -71,7 +71,8 @@ impl VerifiedQueues {
         entries.iter().filter(|entry| !entry.verification.is_closed()).count()
     }
 
-    /// Removes queues whose receiver was dropped, and returns those that have not passed.
+    /// Removes queues whose receiver was dropped, and returns the remaining queues that have not
+    /// passed.
     fn unverified(&self) -> Vec<Arc<VerifiedQueue>> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.retain(|entry| !entry.verification.is_closed());
@@ -94,10 +95,10 @@ impl VerifiedQueues {
 pub(super) struct Verifier {
     pub(super) database: String,
     pub(super) backend: Arc<dyn Backend>,
-    /// Whether the database answers; `None` before the first ping.
+    /// Whether the database answers, or `None` before the first ping.
     pub(super) is_up: watch::Receiver<Option<bool>>,
     pub(super) queues: Arc<VerifiedQueues>,
-    /// The causes that have been logged and still exist. They are not logged again.
+    /// The causes that have been logged and have not been resolved. They are not logged again.
     pub(super) logged: BTreeSet<String>,
 }
 
@@ -150,7 +151,7 @@ impl Verifier {
         checks.iter().all(|check| check.failure.is_none() && check.pending == 0)
     }
 
-    /// Logs at most `LINES_MAX` new causes of failure; later rounds log the others. Logs once when
+    /// Logs at most `LINES_MAX` new causes of failure. Later rounds log the others. Logs once when
     /// no cause remains.
     fn log(&mut self, checks: &[QueueCheck]) {
         let mut causes: BTreeMap<(bool, String), Vec<String>> = BTreeMap::new();
@@ -206,7 +207,7 @@ impl Verifier {
 
 /// Waits until the database stops answering.
 async fn wait_until_down(is_up: &mut watch::Receiver<Option<bool>>) {
-    // An error means that the database is no longer monitored, which ends the loop in `run`.
+    // An error means that the database is no longer monitored. The loop in `run` then ends.
     let _ended = is_up.wait_for(|is_up| *is_up != Some(true)).await;
 }
 
@@ -225,7 +226,7 @@ impl QueueCheck {
     }
 
     /// Records the result of one procedure. Publishes the queue's result after its last procedure,
-    /// so that it can be served while other queues are still being verified.
+    /// so that the queue can be served while other queues are still being verified.
     fn record(&mut self, result: Result<(), BackendError>) {
         self.pending = self.pending.saturating_sub(1);
         if let Err(error) = result
@@ -247,7 +248,8 @@ impl QueueCheck {
         });
     }
 
-    /// Returns whether the failure is a mismatch, its cause, and the queue's name for the log.
+    /// Returns three values for the log: whether the failure is a mismatch, the cause, and the
+    /// queue's name.
     fn cause(&self) -> Option<(bool, String, String)> {
         let (error, queue) = (self.failure.as_ref()?, &self.queue.name);
         Some(match &error.kind {

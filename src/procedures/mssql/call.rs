@@ -1,10 +1,10 @@
 //! Calls a procedure in one or more attempts (`retry`), each on one connection (`attempt`).
 //!
 //! An attempt binds the arguments (`bind`), sends them as a remote procedure call, or as a
-//! statement if an RPC is not possible (`statement`), and reads the answer (`execute`), in a
-//! transaction if the endpoint requires one (`transaction`). `session_context` tells the procedure
-//! who is calling. After a failure, `failed_attempt`
-//! decides whether to keep the connection and which error (`failure`) to return.
+//! statement if an RPC is not possible (`statement`), and reads the answer (`execute`). If the
+//! endpoint requires a transaction, the call runs in one (`transaction`). `session_context` tells
+//! the procedure who is calling. After a failure, `failed_attempt` decides whether to keep the
+//! connection and which error (`failure`) to return.
 
 mod attempt;
 mod bind;

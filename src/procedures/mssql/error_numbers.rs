@@ -13,11 +13,12 @@ const USER_ERROR_MIN: u32 = 50_000;
 const BABELFISH_UNMAPPED: u32 = 33_557_097;
 /// The lowest severity at which the server closes the connection.
 const FATAL_CLASS: u8 = 20;
-/// The call is the deadlock victim: its transaction is rolled back, but not its earlier commits.
+/// The number for a deadlock victim. The call's open transaction is rolled back. Work that the call
+/// has already committed is not.
 const DEADLOCK_VICTIM: u32 = 1205;
 /// 266: a procedure changed the transaction count. 3902, 3903: COMMIT or ROLLBACK without BEGIN.
 const TRANSACTION_ENDED: [u32; 3] = [266, 3902, 3903];
-/// "Data type is unknown" in a remote procedure call: this server does not accept an untyped NULL.
+/// "Data type is unknown" in a remote procedure call. The server does not accept an untyped NULL.
 const UNKNOWN_DATA_TYPE: u32 = 8009;
 
 /// A statement names a column that its table does not have.
@@ -65,13 +66,13 @@ fn is_user_error(number: u32) -> bool {
     number >= USER_ERROR_MIN && number != BABELFISH_UNMAPPED
 }
 
-/// Returns which of an answer's errors determines the call's outcome. `first` is the error that the
+/// Returns the error in an answer that determines the call's outcome. `first` is the error that the
 /// driver reported.
 ///
 /// An error that closes the connection takes precedence. Next comes the last error that the
-/// procedure raised itself, because the procedure has handled the errors before it, or that ended
-/// its transaction, because the procedure did not continue. If there is no such error, the first
-/// one decides.
+/// procedure raised itself or that ended its transaction. If the procedure raised it, the procedure
+/// has handled the errors before it. If it ended the transaction, the procedure did not continue.
+/// If there is no such error, the first one decides.
 pub(super) fn deciding_error(first: ServerMessage, log: &MessageLog) -> ServerMessage {
     let by_last = log.errors_by_last();
     let ends_call = |error: &ServerMessage| {
@@ -82,7 +83,7 @@ pub(super) fn deciding_error(first: ServerMessage, log: &MessageLog) -> ServerMe
     closing.or(last).cloned().unwrap_or(first)
 }
 
-/// Returns the error of a call that was sent, given the decisive error. `log` contains all errors
+/// Returns the error of a call that was sent, given the deciding error. `log` contains all errors
 /// of the answer.
 pub(super) fn sent_error(error: &ServerMessage, log: &MessageLog) -> SentError {
     let number = error.number;
@@ -114,7 +115,8 @@ pub(super) fn before_sending(token: TokenError) -> BackendError {
     BackendError::caused_by(kind, Error::Server(token))
 }
 
-/// Converts a driver error after a call was sent: a broken connection, or an unreadable answer.
+/// Converts a driver error that occurred after a call was sent. The connection broke, or the answer
+/// is unreadable.
 pub(super) fn after_sending(error: Error) -> SentError {
     let kind = match &error {
         Error::Io { .. } | Error::Tls(_) | Error::Routing { .. } => {
@@ -128,8 +130,9 @@ pub(super) fn after_sending(error: Error) -> SentError {
     SentError::caused_by(kind, DatabaseError::new("a driver error", error.to_string()))
 }
 
-/// Returns the kind of driver error that prevented a table cell from being written. Meaningful only
-/// if no part of the call was sent. Omits the driver's text, which can contain the value.
+/// Returns the kind of driver error that prevented a table cell from being written. The result is
+/// meaningful only if no part of the call was sent. It omits the driver's text, which can contain
+/// the value.
 pub(super) fn unwritable_cell(error: &Error) -> Option<&'static str> {
     match error {
         Error::Encoding(_) => Some("encoding"),
@@ -210,7 +213,7 @@ pub(super) fn lacks_column(error: &ServerMessage) -> bool {
     error.number == INVALID_COLUMN
 }
 
-/// The cause of a failed connection attempt, which determines when the next one is made.
+/// The cause of a failed connection attempt. It determines when the next attempt is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LoginFailure {
     /// The credentials were refused. Each further attempt counts towards an account lockout.
@@ -227,7 +230,7 @@ pub(super) fn login_failure(error: &Error) -> LoginFailure {
     }
 }
 
-/// Returns whether the server refused the password, and might accept another one.
+/// Returns whether the server refused the password and might accept another one.
 pub(super) fn refuses_password(error: &Error) -> bool {
     // Wrong password; password expired; password must be changed.
     matches!(error.code(), Some(18456 | 18487 | 18488))

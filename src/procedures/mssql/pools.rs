@@ -24,7 +24,7 @@ use factory::ConnectionFactory;
 pub(super) use lease::Lease;
 use pool::Pool;
 
-/// The time after an answer during which a database without idle connections is not pinged.
+/// For this long after an answer, a database without idle connections is not pinged.
 const ANSWER_FRESH: Duration = Duration::from_secs(1);
 
 /// The pools of one database.
@@ -42,7 +42,8 @@ struct PoolTable {
     others: Vec<Arc<Pool>>,
     /// The pools in `others`, by the names of the queues that use them.
     by_queue: HashMap<String, Arc<Pool>>,
-    /// Pools of earlier tables that no queue uses, until their connections are closed.
+    /// Pools of earlier tables that no queue uses any more. They are kept until their connections
+    /// are closed.
     unused: Vec<Arc<Pool>>,
 }
 
@@ -94,8 +95,9 @@ impl Pools {
         Self { table, factory }
     }
 
-    /// Leases a connection for a queue, waiting for one until the deadline. Waiters with `at_front`
-    /// are served first, others in order of arrival. Cancel safe.
+    /// Leases a connection for a queue, and waits for one until the deadline if necessary. Waiters
+    /// with `at_front` are served first, and the others in order of arrival. This method is cancel
+    /// safe.
     pub(super) async fn lease(
         &self,
         queue: &str,
@@ -110,7 +112,7 @@ impl Pools {
     }
 
     /// Leases a connection for the backend's own queries, from a pool with an idle connection if
-    /// possible, so that no call waits for it.
+    /// possible, so that no call has to wait.
     pub(super) async fn lease_any(&self, deadline: Instant) -> Result<Lease, BackendError> {
         let pool = {
             let table = self.table.load();
@@ -119,8 +121,9 @@ impl Pools {
         Lease::acquire(&pool, deadline, false).await
     }
 
-    /// Returns whether no connection is idle and the database needs no ping: a query was answered
-    /// within `ANSWER_FRESH`, or every pool is exhausted and the last attempt to connect succeeded.
+    /// Returns whether no connection is idle and the database needs no ping. It needs no ping if a
+    /// query was answered within `ANSWER_FRESH`, or if every pool is exhausted and the last attempt
+    /// to connect succeeded.
     pub(super) fn is_busy_and_healthy(&self) -> bool {
         let is_fresh = |at: Instant| at.elapsed() < ANSWER_FRESH;
         let table = self.table.load();
@@ -139,8 +142,8 @@ impl Pools {
         self.factory.connection_cost()
     }
 
-    /// Changes the password, the pools and their limits, and which queues use them. Calls that wait
-    /// for a connection get it from their previous pool.
+    /// Changes the password, the pools, their limits, and the assignment of queues to pools. Calls
+    /// that are already waiting for a connection get one from their previous pool.
     pub(super) fn reconfigure(&self, config: &MssqlConfig) {
         self.factory.set_password(&config.password);
         let table = PoolTable::new(config, &self.factory, Some(&self.table.load()));

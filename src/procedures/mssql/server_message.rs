@@ -1,7 +1,8 @@
 //! The errors and messages that the server sends with an answer.
 //!
-//! The driver reports only the first error in an answer. A procedure can cause several: a statement
-//! fails, the procedure continues, and then raises an error itself.
+//! The driver reports only the first error in an answer. A procedure can cause several errors. For
+//! example, a statement fails, the procedure continues, and then the procedure raises an error
+//! itself.
 
 use tiberius::error::TokenError;
 
@@ -17,13 +18,13 @@ const MESSAGES_BYTES_MAX: usize = 16 << 10;
 /// An error, or a message of severity 10 or less, such as the text of PRINT.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ServerMessage {
-    /// The error number; 0 for PRINT.
+    /// The error number, or 0 for PRINT.
     pub(super) number: u32,
     /// The severity.
     pub(super) class: u8,
     pub(super) state: u8,
     pub(super) text: String,
-    /// The procedure that caused the message, or empty.
+    /// The procedure that caused the message, or an empty string.
     pub(super) procedure: String,
     pub(super) line: u32,
 }
@@ -72,7 +73,7 @@ impl ServerMessage {
     }
 }
 
-/// Splits off text of this many UTF-16 code units.
+/// Splits off text of `units` UTF-16 code units.
 fn utf16(bytes: &[u8], units: usize) -> Option<(String, &[u8])> {
     let (text, rest) = bytes.split_at_checked(units * 2)?;
     let units = text.as_chunks().0.iter().map(|unit| u16::from_le_bytes(*unit));
@@ -93,7 +94,7 @@ pub(super) struct MessageLog {
     error_count: usize,
     /// The number of errors that were not kept because there were too many different numbers.
     dropped_errors: usize,
-    /// Whether one of the calls that precede the procedure's in its message failed.
+    /// Whether one of the calls that precede the procedure's call in the same message has failed.
     has_failed_before: bool,
     messages: Vec<ServerMessage>,
     message_bytes: usize,
@@ -110,8 +111,8 @@ struct LoggedError {
 }
 
 impl MessageLog {
-    /// Adds an error. Of several errors with the same number, the last is kept, in the position of
-    /// the first. `is_before` is set for an error of a call that precedes the procedure's.
+    /// Adds an error. If several errors have the same number, the last one is kept, at the position
+    /// of the first. `is_before` is set for an error of a call that precedes the procedure's call.
     pub(super) fn add_error(&mut self, error: ServerMessage, is_before: bool) {
         self.has_failed_before |= is_before;
         self.error_count += 1;
@@ -136,7 +137,8 @@ impl MessageLog {
         self.dropped_errors
     }
 
-    /// Returns whether one of the calls that precede the procedure's in its message failed.
+    /// Returns whether one of the calls that precede the procedure's call in the same message has
+    /// failed.
     pub(super) fn has_failed_before(&self) -> bool {
         self.has_failed_before
     }
@@ -152,19 +154,19 @@ impl MessageLog {
         self.messages.push(message);
     }
 
-    /// Returns the errors of different numbers, in the order in which each number occurred first.
+    /// Returns one error for each number, in the order in which each number first occurred.
     pub(super) fn errors(&self) -> impl Iterator<Item = &ServerMessage> {
         self.errors.iter().map(|logged| &logged.error)
     }
 
-    /// Returns the errors of different numbers, in the order in which each number occurred last.
+    /// Returns one error for each number, in the order in which each number last occurred.
     pub(super) fn errors_by_last(&self) -> Vec<&ServerMessage> {
         let mut errors: Vec<&LoggedError> = self.errors.iter().collect();
         errors.sort_by_key(|logged| logged.last);
         errors.into_iter().map(|logged| &logged.error).collect()
     }
 
-    /// Takes the messages, and the number of those that were not kept.
+    /// Takes the messages, and the number of messages that were not kept.
     pub(super) fn take_messages(&mut self) -> (Vec<ServerMessage>, usize) {
         self.message_bytes = 0;
         (std::mem::take(&mut self.messages), std::mem::take(&mut self.dropped))
@@ -211,7 +213,7 @@ mod tests {
         }
         assert_eq!(log.errors().count(), ERRORS_MAX);
         assert_eq!(log.errors().last().map(|error| error.number), Some(60_999));
-        // The log has seen 1,002 different numbers, and has kept the last one.
+        // There were 1,002 different numbers. The error with the last number is among those kept.
         assert_eq!(log.dropped_errors(), 1002 - ERRORS_MAX);
         assert!(!log.has_failed_before());
         log.add_error(message(229, "e"), true);

@@ -1,4 +1,4 @@
-//! Defines SQL Server's types, and converts values to (`encode`) and from them (`decode`).
+//! Defines SQL Server's types, and converts values to them (`encode`) and from them (`decode`).
 
 use std::fmt;
 
@@ -45,7 +45,7 @@ pub(super) enum SqlType {
     /// Any type of text.
     Text {
         name: &'static str,
-        /// The maximum length in bytes, or in byte pairs for UTF-16; `None` for `max`.
+        /// The maximum length in bytes, or in byte pairs for UTF-16. `None` means `max`.
         length: Option<usize>,
         /// The code page in which the text is stored.
         code_page: CodePage,
@@ -53,7 +53,7 @@ pub(super) enum SqlType {
     /// `binary`, `varbinary`, `image`, `timestamp`.
     Binary {
         name: &'static str,
-        /// The maximum length in bytes; `None` for `max`.
+        /// The maximum length in bytes, or `None` for `max`.
         length: Option<usize>,
     },
     Date,
@@ -70,9 +70,9 @@ pub(super) enum SqlType {
     /// `uniqueidentifier`.
     Guid,
     Xml,
-    /// `json`, which a driver without support for it exchanges as text.
+    /// `json`. A driver that does not support this type exchanges its values as text.
     Json,
-    /// `vector`, which a driver without support for it exchanges as the text of a JSON array.
+    /// `vector`. A driver that does not support this type exchanges its values as the text of a JSON array.
     Vector,
     /// `sql_variant`.
     Variant,
@@ -83,9 +83,9 @@ pub(super) enum SqlType {
 /// A type as the system views describe it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TypeDescription<'a> {
-    /// The type's name, or the base type's for an alias type.
+    /// The type's name or, for an alias type, the name of its base type.
     pub(super) name: &'a str,
-    /// The length in bytes; −1 for `max`.
+    /// The length in bytes, or −1 for `max`.
     pub(super) length: i16,
     /// The total number of digits.
     pub(super) precision: u8,
@@ -157,8 +157,8 @@ impl SqlType {
         }
     }
 
-    /// Returns the declaration of a variable for a value of this type. For the types that the driver exchanges as text, it is a
-    /// text type.
+    /// Returns the declaration of a variable for a value of this type. If the driver exchanges the type as text, the
+    /// variable has a text type.
     pub(super) fn variable_type(&self) -> String {
         match self {
             Self::Json | Self::Vector => "nvarchar(max)".to_owned(),
@@ -194,7 +194,7 @@ impl fmt::Display for SqlType {
             Self::Text { name, length: Some(length), .. }
             | Self::Binary { name, length: Some(length) } => write!(f, "{name}({length})"),
             Self::Date => f.write_str("date"),
-            // 7 is the default, but Babelfish rejects it if it is explicit.
+            // 7 is the default, but Babelfish rejects an explicit 7.
             Self::Time(7) => f.write_str("time"),
             Self::DateTime2(7) => f.write_str("datetime2"),
             Self::DateTimeOffset(7) => f.write_str("datetimeoffset"),

@@ -17,7 +17,7 @@ const CONNECTIONS_MAX: usize = 3;
 /// The time limit for one round. Procedures without a result fail, and are verified again later.
 const VERIFY_TIMEOUT: Duration = Duration::from_mins(1);
 /// The number of parts into which a query that timed out is split. One of its procedures can be
-/// locked by an ALTER in an open transaction, and the others must not wait for it.
+/// locked by an ALTER in an open transaction. The other procedures must not wait for it.
 const SPLIT: usize = 8;
 
 /// A failed query for the signatures of several procedures.
@@ -88,8 +88,8 @@ impl Mssql {
         sets_values: bool,
         deadline: Instant,
     ) -> Result<Vec<ProcedureName>, FailedRead> {
-        // The read waits in line with the calls from queues that are already served, and until the
-        // deadline, because a new attempt would start at the end of the line.
+        // The read waits its turn behind the calls from queues that are already served. It waits
+        // until the deadline, because a new attempt would start at the end of the wait queue.
         let mut lease = match self.pools.lease_any(deadline).await {
             Ok(lease) => lease,
             Err(error) => return Err(FailedRead { procedures, error, is_late: false }),
@@ -128,7 +128,7 @@ impl Mssql {
         Err(BackendError::mismatch(expected.procedure.as_str(), text))
     }
 
-    /// Describes why the values in the session context cannot be set.
+    /// Describes the reason why the values in the session context cannot be set.
     fn session_difference(&self, expected: &ExpectedProcedure) -> Option<String> {
         let own: Vec<&str> = expected.session_keys.iter().map(|key| &**key).collect();
         let kind = self.server.known()?.session_context;

@@ -1,7 +1,7 @@
 //! Refuses text that is longer than its column, as SQL Server does. `SQLite` ignores lengths.
 //!
-//! Triggers check the columns. They are temporary, so the file is not changed, and other programs
-//! can use it.
+//! Temporary triggers check the columns. Because the triggers are not stored in the file, other
+//! programs can use it.
 
 use std::collections::BTreeMap;
 use std::panic::UnwindSafe;

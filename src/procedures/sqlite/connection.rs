@@ -108,7 +108,7 @@ pub(super) struct DatabaseFile {
     pub(super) schema: Option<PathBuf>,
 }
 
-/// Opens a connection. Blocks the thread, for up to 30 s for each lock that another process holds.
+/// Opens a connection. Blocks the thread for up to 30 s for each lock that another process holds.
 pub(super) fn open(file: &DatabaseFile) -> Result<SqliteConnection, BackendError> {
     if let Some(directory) = file.path.parent().filter(|path| !path.as_os_str().is_empty()) {
         std::fs::create_dir_all(directory)
@@ -182,7 +182,7 @@ fn create_schema(connection: &Connection, schema: &Path) -> Result<(), BackendEr
     created.and(ended)
 }
 
-/// Adds T-SQL functions that `SQLite` lacks: see docs/SQLITE.md.
+/// Adds T-SQL functions that `SQLite` lacks (see docs/SQLITE.md).
 fn add_functions(connection: &Connection, control: &Arc<CallControl>) -> rusqlite::Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8;
     let thrower = Arc::clone(control);

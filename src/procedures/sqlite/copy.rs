@@ -9,7 +9,7 @@ use crate::procedures::{BackendError, BackendErrorKind};
 /// Copies the database in a file to a new file. The copy contains every committed transaction.
 ///
 /// # Errors
-/// `BackendError` if the file cannot be read, or the copy cannot be written.
+/// Returns `BackendError` if the file cannot be read, or the copy cannot be written.
 pub fn copy(from: &Path, to: &Path) -> Result<(), BackendError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let copied = Connection::open_with_flags(from, flags)

@@ -1,6 +1,6 @@
 //! Decimal numbers as text, so that no digit is lost.
 
-/// Converts decimal text to a JSON number, without a plus sign and leading zeros. Loses no digit.
+/// Converts decimal text to a JSON number, without a plus sign or leading zeros. No digit is lost.
 pub(super) fn json_number(text: &str) -> Option<String> {
     let (sign, unsigned) = match text.strip_prefix('-') {
         Some(rest) => ("-", rest),
@@ -26,7 +26,7 @@ pub(super) fn json_number(text: &str) -> Option<String> {
 }
 
 /// Rounds a JSON number without an exponent to this number of fractional digits, half away from
-/// zero, and adds zeros, as SQL Server does when it stores a decimal.
+/// zero, and pads it with zeros. SQL Server does the same when it stores a decimal.
 pub(super) fn with_scale(number: &str, scale: usize) -> String {
     let (sign, unsigned) = match number.strip_prefix('-') {
         Some(rest) => ("-", rest),

@@ -21,7 +21,7 @@ pub(super) struct DeclaredParameter {
 pub(super) struct DeclaredSqlType {
     /// The name in lower case.
     pub(super) name: String,
-    /// The text in parentheses; empty if there are none.
+    /// The text in parentheses, or an empty string if there are no parentheses.
     pub(super) arguments: String,
 }
 
@@ -33,8 +33,8 @@ impl DeclaredParameter {
 }
 
 impl DeclaredSqlType {
-    /// Returns the maximum length of text in UTF-16 code units, if the type is a text type with
-    /// one. SQL Server's default length is 1.
+    /// Returns the maximum length of text in UTF-16 code units, if the type is a text type with a
+    /// maximum. SQL Server's default length is 1.
     pub(super) fn text_length(&self) -> Option<usize> {
         match self.name.as_str() {
             "char" | "varchar" | "nchar" | "nvarchar" if self.arguments.is_empty() => Some(1),

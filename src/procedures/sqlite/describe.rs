@@ -69,7 +69,7 @@ fn unnamed(file: &str) -> ProcedureDescription {
     ProcedureDescription { name, parts, parameters: Err(reason) }
 }
 
-/// Describes why a procedure cannot be read, and what can be done about it.
+/// Describes the reason why a procedure cannot be read, and how to resolve it.
 fn unreadable(error: BackendError) -> String {
     match error.kind {
         BackendErrorKind::Mismatch { difference, .. } => format!("{difference}; correct its file"),
@@ -90,7 +90,8 @@ fn parameters(procedure: &SqliteProcedure) -> Vec<ParameterDescription> {
     }
 }
 
-/// Describes a declared parameter. The columns of a table are not declared, so it has no type.
+/// Describes a declared parameter. A table parameter has no catalogue type, because its columns are
+/// not declared.
 fn described(parameter: &DeclaredParameter) -> ParameterDescription {
     let DeclaredParameter { name, declared, is_output, .. } = parameter;
     let kind = match declared.name.as_str() {

@@ -109,7 +109,7 @@ fn columns(
             let (table, origin_name) = (origin.table_name()?, origin.origin_name()?);
             let found = connection.column_metadata(origin.database_name(), table, origin_name);
             let (declared, _, is_not_null, is_key, _) = found.ok()?;
-            // An INTEGER PRIMARY KEY is the row's id and never NULL, unless the key has further columns.
+            // An INTEGER PRIMARY KEY is the row's id and is never NULL, unless the key has further columns.
             let is_integer = |text: CString| text.to_bytes().eq_ignore_ascii_case(b"INTEGER");
             let is_known = is_not_null || !(is_key && declared.is_some_and(is_integer));
             is_known.then_some(!is_not_null)
@@ -128,7 +128,7 @@ fn keeps_constraints(sql: &str, views: &[String]) -> bool {
     while let Some(token) = lexer.next_token() {
         let Token::Word(word) = token else { continue };
         if word.eq_ignore_ascii_case("SELECT") {
-            // SQLite names the origin of a scalar subquery's column too, but the subquery can find no row.
+            // SQLite also names the origin of a scalar subquery's column, but the subquery may find no row.
             if has_select {
                 return false;
             }
@@ -142,8 +142,8 @@ fn keeps_constraints(sql: &str, views: &[String]) -> bool {
     !views.iter().any(|view| may_name(&sql, view))
 }
 
-/// Returns whether a statement can refer to a view, both in lower case. The name can be in quotes
-/// of any kind, in which its own quotes are doubled, and can follow a schema name.
+/// Returns whether a statement can refer to a view. The statement and the name of the view are in lower case. In the
+/// statement, the name can be quoted in any way, with doubled quotes inside it, and can follow a schema name.
 fn may_name(sql: &str, view: &str) -> bool {
     let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '$');
     let occurs = |name: &str| {
@@ -158,7 +158,7 @@ fn may_name(sql: &str, view: &str) -> bool {
     occurs(view) || ['"', '\'', '`', ']'].into_iter().any(|quote| occurs(&doubled(quote)))
 }
 
-/// Returns the types that all values of a column have, the narrowest first.
+/// Returns the catalogue types to which every value of a column belongs. The narrowest type comes first.
 fn kinds(hint: ColumnHint, declared: Option<&str>) -> &'static [ParameterType] {
     match hint {
         ColumnHint::Decimal(_) => return &[P::Decimal, P::Number],
@@ -170,7 +170,7 @@ fn kinds(hint: ColumnHint, declared: Option<&str>) -> &'static [ParameterType] {
     kinds_of_type(&word.to_ascii_lowercase())
 }
 
-/// Returns the types of the values of a declared type, whose name is in lower case.
+/// Returns the catalogue types to which every value of a declared type belongs. The type's name is in lower case.
 fn kinds_of_type(name: &str) -> &'static [ParameterType] {
     match name {
         "bit" => &[P::Boolean],
@@ -190,8 +190,8 @@ fn kinds_of_type(name: &str) -> &'static [ParameterType] {
     }
 }
 
-/// Returns the variables that a procedure sets, without duplicates. A declared type takes precedence over the type of the
-/// last column.
+/// Returns the variables that a procedure sets, without duplicates. The declared type of a variable takes precedence
+/// over the type of the last column that sets it.
 fn variables(procedure: &SqliteProcedure, columns: &[ColumnDescription]) -> Vec<ColumnDescription> {
     let declared = procedure.parameters().unwrap_or_default();
     let mut variables: Vec<ColumnDescription> = Vec::new();

@@ -26,8 +26,8 @@ pub(super) fn while_running(error: rusqlite::Error) -> SentError {
     SentError::caused_by(kind, DatabaseError::new(origin, error.to_string()))
 }
 
-/// Converts an error from beginning a transaction after statements have run. A lock that is not
-/// released in time rolls nothing back, like SQL Server's 1222.
+/// Converts an error from beginning a transaction after statements have run. If a lock is not
+/// released in time, nothing is rolled back, as with SQL Server's error 1222.
 pub(super) fn while_beginning(error: rusqlite::Error) -> SentError {
     let failed = while_running(error);
     match failed.kind {
@@ -40,7 +40,7 @@ pub(super) fn while_beginning(error: rusqlite::Error) -> SentError {
 }
 
 /// Returns the error for a procedure that does not begin and end its transactions in pairs, with
-/// SQL Server's number.
+/// SQL Server's error number.
 pub(super) fn transaction_count(error: TransactionCountError) -> SentError {
     let (number, text) = match error {
         TransactionCountError::Changed => {
@@ -55,7 +55,7 @@ pub(super) fn transaction_count(error: TransactionCountError) -> SentError {
     )
 }
 
-/// Returns the error for text that is longer than its column, with SQL Server's number.
+/// Returns the error for text that is longer than its column, with SQL Server's error number.
 pub(super) fn truncated() -> SentErrorKind {
     SentErrorKind::Server { number: 2628, class: ServerErrorClass::BadValue }
 }
@@ -63,7 +63,8 @@ pub(super) fn truncated() -> SentErrorKind {
 /// A transaction that was begun or ended without its counterpart.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum TransactionCountError {
-    /// The procedure, or a RETURN in it, left a transaction open, or it ended the worker's.
+    /// The procedure left a transaction open, possibly because of a RETURN, or it ended the
+    /// worker's transaction.
     Changed,
     /// There was no transaction to commit.
     NothingToCommit,
@@ -85,7 +86,7 @@ fn class_of(error: ffi::Error) -> ServerErrorClass {
             }
             // RAISE(ABORT, …) in a trigger has no error number of its own.
             ffi::SQLITE_CONSTRAINT_TRIGGER => ServerErrorClass::Other,
-            // UNIQUE, primary key and foreign key; also CHECK, as for SQL Server's error 547.
+            // UNIQUE, primary key and foreign key. CHECK is included, as in SQL Server's error 547.
             _ => ServerErrorClass::Conflict,
         },
         ErrorCode::TypeMismatch | ErrorCode::TooBig => ServerErrorClass::BadValue,

@@ -171,7 +171,7 @@ impl RunningCall<'_> {
         Ok(false)
     }
 
-    /// Sets variables from the rows; the last row wins. Returns whether the RETURN status was set.
+    /// Sets variables from the rows. The last row wins. Returns whether the RETURN status was set.
     fn assign(
         &mut self,
         columns: &[(String, ColumnHint)],
@@ -196,8 +196,8 @@ impl RunningCall<'_> {
         Ok(returns)
     }
 
-    /// Adds the declared OUTPUT parameters that no statement has set. They keep the value of the
-    /// argument or, without one, are NULL.
+    /// Adds the declared OUTPUT parameters that no statement has set. Their values are those of the
+    /// arguments, or NULL if there is no argument.
     fn complete_outputs(&mut self, procedure: &SqliteProcedure) -> Result<(), SentError> {
         for name in procedure.declared_outputs() {
             if self.result.outputs.iter().any(|(known, _)| known == name) {

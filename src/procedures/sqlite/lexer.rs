@@ -101,7 +101,8 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// Takes text between delimiters of one byte. A doubled closing delimiter is part of the text, once.
+    /// Takes text between delimiters of one byte. A doubled closing delimiter stands for one such
+    /// character in the text.
     fn take_quoted(&mut self, close: char) -> String {
         self.skip(1);
         let mut text = String::new();

@@ -22,10 +22,10 @@ pub(super) const RETURN: &str = "return";
 #[derive(Debug)]
 pub(super) struct SqliteProcedure {
     pub(super) steps: Vec<ProcedureStep>,
-    /// Whether any statement writes. If so, a transaction takes the write lock first.
+    /// Whether any statement writes. If so, a transaction takes the write lock at its start.
     pub(super) writes: bool,
-    /// The declared parameters or, without a head, those that are used before a statement sets
-    /// them.
+    /// The declared parameters or, if the file has no head, the parameters that are used before a
+    /// statement sets them.
     inputs: BTreeSet<String>,
     /// The parameters that the file's head declares, if it has one.
     declared: Option<Vec<DeclaredParameter>>,
@@ -92,14 +92,15 @@ pub(super) fn load(
     Ok(procedure)
 }
 
-/// Returns the name of a procedure's file: the procedure's name as the catalogue writes it, in
-/// which characters that a file name cannot contain are percent-encoded.
+/// Returns the name of a procedure's file. It is the procedure's name as the catalogue writes it,
+/// with characters that a file name cannot contain percent-encoded.
 pub(super) fn file_of(name: &str) -> String {
     let name = name.replace('%', "%25").replace('/', "%2F").replace('\\', "%5C");
     format!("{name}.sql")
 }
 
-/// Returns the procedure that a file without `.sql` is named after: the inverse of `file_of`.
+/// Returns the procedure that a file is named after, given the file's name without `.sql`. This is
+/// the inverse of `file_of`.
 pub(super) fn name_of(file: &str) -> Result<ProcedureName, NameError> {
     ProcedureName::new(&file.replace("%5C", "\\").replace("%2F", "/").replace("%25", "%"))
 }
@@ -174,7 +175,8 @@ impl SqliteProcedure {
         Ok(())
     }
 
-    /// Returns the declared parameters, or the names of the others in order of first use.
+    /// Returns the declared parameters or, if the file has no head, the names of the parameters in
+    /// order of first use.
     pub(super) fn parameters(&self) -> Result<&[DeclaredParameter], Vec<&str>> {
         if let Some(declared) = &self.declared {
             return Ok(declared);
@@ -202,7 +204,7 @@ impl SqliteProcedure {
         let is_given =
             |one: &DeclaredParameter| arguments.iter().any(|given| *given.name == one.name);
         let declared = self.declared.iter().flatten();
-        // SQL Server: 201.
+        // SQL Server reports error 201.
         if let Some(missing) = declared.clone().find(|one| one.is_required() && !is_given(one)) {
             let text = format!("it expects @{}, which was not supplied", missing.name);
             return Err(BackendError::mismatch(name, text));
@@ -220,7 +222,7 @@ impl SqliteProcedure {
     }
 
     /// Returns the initial variables of a call: its arguments, and the defaults of the parameters
-    /// that it does not pass.
+    /// for which it has no argument.
     pub(super) fn bind(&self, arguments: &[Argument]) -> Vec<(String, SqlValue)> {
         let given = arguments.iter().map(|one| (one.name.to_string(), types::bind(one)));
         let mut variables: Vec<(String, SqlValue)> = given.collect();
@@ -245,8 +247,8 @@ impl SqliteProcedure {
         declared.is_none_or(DeclaredParameter::is_required)
     }
 
-    /// Checks that the catalogue passes every input without a default and nothing that is not an
-    /// input, and that it returns only variables that a statement sets.
+    /// Checks that the catalogue passes every input without a default, and passes nothing that is
+    /// not an input. Also checks that the catalogue returns only variables that a statement sets.
     pub(super) fn compare(&self, expected: &ExpectedProcedure) -> Result<(), BackendError> {
         let given: BTreeSet<&str> = expected.arguments.iter().map(|(name, _)| &**name).collect();
         let mut differences: Vec<String> = given

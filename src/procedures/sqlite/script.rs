@@ -1,6 +1,7 @@
 //! Splits a procedure's file into statements.
 
-/// The keywords that can begin a statement. Others could change the connection or the schema.
+/// The keywords that can begin a statement. Other statements could change the connection or the
+/// schema.
 const ALLOWED: [&str; 7] = ["SELECT", "VALUES", "WITH", "INSERT", "REPLACE", "UPDATE", "DELETE"];
 
 /// A statement of a procedure.
@@ -37,7 +38,7 @@ impl TransactionStatement {
     }
 }
 
-/// Splits SQL text at semicolons outside quotes and comments, and drops empty statements.
+/// Splits SQL text at semicolons outside quotes and comments. Drops empty statements.
 ///
 /// # Errors
 /// Returns a message if a statement is not allowed or there is no statement.
@@ -114,7 +115,8 @@ impl<'a> Scanner<'a> {
             self.take_past("*/", 2);
             return Some(ScriptPiece::Comment);
         }
-        // A doubled quote is split into two adjacent quoted pieces, which does not change the text.
+        // A doubled quote is split into two adjacent quoted pieces, which leaves the text
+        // unchanged.
         Some(ScriptPiece::Code(match first {
             '\'' => self.take_past("'", 1),
             '"' => self.take_past("\"", 1),

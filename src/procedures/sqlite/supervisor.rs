@@ -1,5 +1,5 @@
-//! Supervises a job on a blocking thread: passes its rows to the sink, and stops it at the deadline
-//! or on a cancel.
+//! Supervises a job on a blocking thread. Passes its rows to the sink, and stops it at the deadline
+//! or when the call is cancelled.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +43,7 @@ pub(super) struct RowFeed<'a> {
 
 type JobOutput<T> = (Object<ConnectionManager>, Result<T, CallError>);
 
-/// The reason a job is interrupted.
+/// The reason why a job is interrupted.
 #[derive(Clone, Copy, Debug)]
 enum Interruption {
     TimedOut,
@@ -112,7 +112,8 @@ impl JobSupervisor<'_> {
                     }
                 }
             };
-            // Dropping the receiver makes the job's next send fail, even one already waiting.
+            // Dropping the receiver makes the job's next send fail, even if that send is already
+            // waiting.
             if matches!(reason, Interruption::Sink(_)) {
                 feed = None;
             }
@@ -131,7 +132,7 @@ impl JobSupervisor<'_> {
         }
     }
 
-    /// Passes the next batch to the sink, or waits until the job ends. Cancel safe.
+    /// Passes the next batch to the sink, or waits until the job ends. This method is cancel safe.
     async fn advance<T>(
         &self,
         feed: &mut Option<RowFeed<'_>>,
@@ -177,8 +178,8 @@ fn pass_on(event: RowEvent, rows: &mut dyn RowSink) -> Result<(), SinkError> {
     }
 }
 
-/// Returns the result of a job. A job that completed despite a timeout or a cancel was committed,
-/// so it keeps its result; but if the sink refused rows, the call still fails.
+/// Returns the result of a job. A job that completed despite a timeout or a cancellation was
+/// committed, so it keeps its result. However, if the sink refused rows, the call fails.
 fn conclude<T>(
     output: Result<JobOutput<T>, JoinError>,
     stopped: Option<(Interruption, Instant)>,

@@ -1,4 +1,4 @@
-//! The transactions of a call, as on SQL Server: without one, each statement is committed
+//! The transactions of a call, as on SQL Server. Without a transaction, each statement is committed
 //! separately.
 
 use rusqlite::Connection;
@@ -18,7 +18,7 @@ pub(super) struct CallTransactions<'a> {
     writes: bool,
     /// The number of transactions that the procedure has begun and not ended.
     count: u32,
-    /// Whether a statement was executed, so that the call may have had an effect.
+    /// Whether a statement was executed. If so, the call may have had an effect.
     has_run: bool,
 }
 
@@ -58,7 +58,7 @@ impl<'a> CallTransactions<'a> {
             (TransactionStatement::Rollback, 0) if self.is_autocommit() => {
                 fail(TransactionCountError::NothingToRollBack)
             }
-            // The worker's transaction must not end before the procedure.
+            // The worker's transaction must not end before the procedure does.
             (TransactionStatement::Commit, 0) => fail(TransactionCountError::Changed),
             (TransactionStatement::Rollback, _) if self.outer != Transaction::None => {
                 fail(TransactionCountError::Changed)
@@ -101,7 +101,7 @@ impl<'a> CallTransactions<'a> {
     }
 
     /// Begins a transaction. If no statement has been executed yet, a failure means that the call
-    /// had no effect.
+    /// has had no effect.
     fn begin_now(&self, writes: bool) -> Result<(), CallError> {
         self.execute_begin(writes).map_err(|error| {
             if self.has_run {

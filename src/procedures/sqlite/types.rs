@@ -61,7 +61,7 @@ pub(super) fn column(name: &str, declared: Option<&str>) -> (String, ColumnHint)
     (name.to_owned(), hint)
 }
 
-/// Returns the scale of `…(precision, scale)`. Without a scale, but with a precision, it is 0.
+/// Returns the scale of `…(precision, scale)`. If only the precision is given, the scale is 0.
 fn scale(declared: &str) -> Option<usize> {
     let (_, arguments) = declared.split_once('(')?;
     let (arguments, _) = arguments.split_once(')')?;
@@ -74,7 +74,7 @@ fn scale(declared: &str) -> Option<usize> {
 /// Converts a value in a result set, or an output.
 ///
 /// # Errors
-/// Returns the reason that the value cannot be converted.
+/// Returns the reason why the value cannot be converted.
 pub(super) fn cell(value: ValueRef<'_>, hint: ColumnHint) -> Result<OwnedCell, String> {
     let text = |bytes: &[u8]| {
         str::from_utf8(bytes).map(ToOwned::to_owned).map_err(|_| "text is not UTF-8".to_owned())

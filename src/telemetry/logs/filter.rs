@@ -1,4 +1,4 @@
-//! The log filter of this process: the configured directives, and directives that apply for a limited time.
+//! The log filter of this process. It consists of the configured directives and of temporary directives.
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -7,10 +7,10 @@ use tracing_subscriber::{EnvFilter, Registry, reload};
 use super::LogError;
 use crate::config::log::is_filter;
 
-/// A directive that silences the SQL Server driver regardless of the configured filter. The driver
-/// logs messages and rows, which contain values from callers.
+/// Silences the SQL Server driver regardless of the configured filter. The driver logs messages and rows, which contain
+/// values from callers.
 const SILENT: &str = "tiberius=off";
-/// A directive for the lines that record operators' commands, which no filter can silence.
+/// Enables the lines that record operators' commands. No filter can silence them.
 const AUDIT: &str = "fjord::fleet::control=info";
 
 /// The filter of the process's subscriber.
@@ -21,27 +21,27 @@ struct ProcessFilter {
     directives: Mutex<Directives>,
 }
 
-/// The directives of a filter. Later ones take precedence.
+/// The directives of a filter. Later directives take precedence.
 #[derive(Debug, Default)]
 struct Directives {
     configured: String,
-    /// The directives of `set_temporary_filter`, with their number.
+    /// The directives set by `set_temporary_filter`, with the number that identifies them.
     temporary: Option<(u64, String)>,
     last_number: u64,
 }
 
-/// Makes the filter of the subscriber changeable. Has an effect once per process.
+/// Makes the filter of the subscriber changeable. Only the first call in a process has an effect.
 pub(super) fn install(handle: reload::Handle<EnvFilter, Registry>, configured: &str) {
     let directives = Directives { configured: configured.to_owned(), ..Directives::default() };
-    // This cannot fail: a process starts its logs only once.
+    // This cannot fail, because a process starts its logs only once.
     FILTER.set(ProcessFilter { handle, directives: Mutex::new(directives) }).ok();
 }
 
-/// Changes the configured filter of this process's logs. Temporary directives still apply. Does nothing if the process does
-/// not log.
+/// Changes the configured filter of this process's logs. Temporary directives remain in effect. Does nothing if the
+/// process does not log.
 ///
 /// # Errors
-/// Returns `LogError::Filter` if the text is not a filter. The current filter then stays in force.
+/// Returns `LogError::Filter` if the text is not a filter. The current filter then remains in effect.
 pub fn set_filter(filter: &str) -> Result<(), LogError> {
     parse(filter)?;
     FILTER
@@ -49,11 +49,11 @@ pub fn set_filter(filter: &str) -> Result<(), LogError> {
         .map_or(Ok(()), |process| process.change(|now| filter.clone_into(&mut now.configured)))
 }
 
-/// Adds directives to the configured filter until `end_temporary_filter`, in place of earlier temporary ones. Returns their
-/// number.
+/// Adds directives to the configured filter until `end_temporary_filter` is called. The new directives replace earlier
+/// temporary ones. Returns the number that identifies the new directives.
 ///
 /// # Errors
-/// Returns `LogError::Filter` if the text is not a filter. Nothing has changed in that case.
+/// Returns `LogError::Filter` if the text is not a filter. Nothing changes in that case.
 pub fn set_temporary_filter(filter: &str) -> Result<u64, LogError> {
     parse(filter)?;
     let mut number = 0;
@@ -63,7 +63,7 @@ pub fn set_temporary_filter(filter: &str) -> Result<u64, LogError> {
     Ok(number)
 }
 
-/// Removes the temporary directives with this number. Returns `false` if others have replaced them.
+/// Removes the temporary directives with this number. Returns `false` if other temporary directives have replaced them.
 pub fn end_temporary_filter(number: u64) -> bool {
     let mut has_ended = false;
     let changed = FILTER.get().map(|process| process.change(|now| has_ended = now.end(number)));
@@ -126,7 +126,7 @@ mod tests {
         assert!(!is_valid_filter("fjord=wran"));
     }
 
-    /// Returns the directives that apply, sorted.
+    /// Returns the directives in effect, sorted.
     fn applied(directives: &Directives) -> Vec<String> {
         let text = directives.to_filter().unwrap().to_string();
         let mut parts: Vec<String> = text.split(',').map(str::to_owned).collect();

@@ -1,4 +1,4 @@
-//! Formats an event as one line of JSON, directly into the buffer that is written to stdout.
+//! Formats an event as one line of JSON, directly in the buffer that is written to stdout.
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
@@ -12,14 +12,15 @@ use tracing_subscriber::layer::{Context, Layer};
 use super::LogWriter;
 use crate::telemetry::context;
 
-/// The initial capacity of a line: enough for an access line; other lines are shorter.
+/// The initial capacity of a line. This is enough for a line of the access log. Other lines are
+/// shorter.
 const LINE_BYTES: usize = 768;
-/// The field with the request id. An event that sets it belongs to that request, not to the one
-/// that the task serves.
+/// The field that contains the request id. If an event sets it, the event belongs to that request
+/// and not to the request that the task is serving.
 const REQUEST_ID: &str = "request_id";
 
-/// A layer that writes events as JSON. The formatter of `tracing_subscriber` takes three times as
-/// long, and cannot add fields to a line.
+/// A layer that writes events as JSON. The formatter of `tracing_subscriber` would take three times
+/// as long, and cannot add fields to a line.
 #[derive(Debug)]
 pub(super) struct JsonLayer(pub(super) LogWriter);
 
@@ -29,7 +30,8 @@ impl<S: Subscriber> Layer<S> for JsonLayer {
     }
 }
 
-/// Formats a line: timestamp, level, the event's own fields, target, and the ids of the request.
+/// Formats a line: the timestamp, the level, the event's own fields, the target and the ids of the
+/// request.
 fn line(event: &Event<'_>) -> Vec<u8> {
     let metadata = event.metadata();
     let mut object = JsonLine { text: Vec::with_capacity(LINE_BYTES), has_request_id: false };
@@ -58,7 +60,7 @@ impl JsonLine {
         if self.text.len() > 1 {
             self.text.push(b',');
         }
-        // Field names are identifiers in fjord's or libraries' code and need no escaping.
+        // Field names are identifiers in the code of fjord or its libraries and need no escaping.
         self.text.push(b'"');
         self.text.extend_from_slice(name.as_bytes());
         self.text.extend_from_slice(b"\":");
@@ -73,12 +75,13 @@ impl JsonLine {
 
     fn plain(&mut self, name: &str, value: &impl Serialize) {
         self.name(name);
-        // Serializing a number or a boolean into a vector cannot fail.
+        // Serializing a number or boolean into a vector cannot fail.
         let written = serde_json::to_writer(&mut self.text, value);
         debug_assert!(written.is_ok(), "numbers and booleans can be serialized");
     }
 
-    /// Writes thousandths exactly as `plain` does: at least one decimal, no trailing zeros.
+    /// Writes thousandths in exactly the format of `plain`: with at least one decimal and no
+    /// trailing zeros.
     fn thousandths(&mut self, name: &str, number: u32) {
         self.plain(name, &(number / 1000));
         let digits = [100, 10, 1].map(|unit| u8::try_from(number / unit % 10).unwrap_or_default());
@@ -88,8 +91,9 @@ impl JsonLine {
     }
 }
 
-/// Converts a number to thousandths if that is exact. An access line has many durations in ms with
-/// three decimals; finding the shortest form of each would be the most expensive part of it.
+/// Converts a number to thousandths if the conversion is exact. A line of the access log contains
+/// many durations in ms with three decimals. Finding the shortest form of each would be the most
+/// expensive part of formatting the line.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -129,13 +133,14 @@ impl Visit for JsonLine {
         self.has_request_id |= field.name() == REQUEST_ID;
         self.name(field.name());
         self.text.push(b'"');
-        // If a `Debug` implementation fails, its remaining text is missing; the line stays valid.
+        // If a `Debug` implementation fails, the rest of its text is missing, but the line remains
+        // valid.
         write!(EscapingWriter(&mut self.text), "{value:?}").ok();
         self.text.push(b'"');
     }
 }
 
-/// A writer that escapes the text that is formatted into it.
+/// A writer that escapes the text formatted into it.
 struct EscapingWriter<'a>(&'a mut Vec<u8>);
 
 impl fmt::Write for EscapingWriter<'_> {
@@ -146,7 +151,7 @@ impl fmt::Write for EscapingWriter<'_> {
 }
 
 /// Appends text, escaped for a JSON string (RFC 8259, section 7). Every control character is
-/// escaped, so that no event can forge a second line or control the reader's terminal.
+/// escaped. Otherwise, an event could forge a second line or control the reader's terminal.
 fn escape(to: &mut Vec<u8>, text: &str) {
     // The loop has no early exit, so that the compiler vectorizes it.
     let is_plain = |byte| matches!(byte, b' '..=b'~') && !is_quoted(byte);
@@ -157,8 +162,8 @@ fn escape(to: &mut Vec<u8>, text: &str) {
         match character {
             '"' | '\\' => to.extend_from_slice(&[b'\\', character as u8]),
             '\n' => to.extend_from_slice(b"\\n"),
-            // Some readers break lines at the line and paragraph separators. All of these
-            // characters fit into four hexadecimal digits.
+            // Some readers treat the line and paragraph separators as line breaks. All characters
+            // in this branch fit into four hexadecimal digits.
             character if character.is_control() || matches!(character, '\u{2028}' | '\u{2029}') => {
                 let written = write!(to, "\\u{:04x}", u32::from(character));
                 debug_assert!(written.is_ok(), "writing to a vector cannot fail");
@@ -183,7 +188,7 @@ mod tests {
     use super::*;
     use crate::telemetry::context::{LogContext, scope};
 
-    /// Returns the lines that `log` logs, parsed as JSON.
+    /// Returns the lines logged by `log`, parsed as JSON.
     fn logged(log: impl FnOnce()) -> Vec<serde_json::Value> {
         let (lines, read) = LogWriter::for_test();
         tracing::subscriber::with_default(

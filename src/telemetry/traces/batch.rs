@@ -1,4 +1,4 @@
-//! Encodes a batch of spans as one OTLP export request, in protobuf.
+//! Encodes a batch of spans as one OTLP export request in protobuf format.
 
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -20,7 +20,7 @@ const SAMPLED: u32 = 1;
 
 /// Describes this process as the source of its spans.
 pub(super) fn resource(role: Role) -> Resource {
-    // A reload can start another exporter, but the process remains the same instance.
+    // A reload can start another exporter, but the process remains the same service instance.
     static INSTANCE: LazyLock<String> = LazyLock::new(|| uuid::Uuid::new_v4().to_string());
     let attributes = vec![
         attribute("service.name", AttributeValue::Name(format!("fjord-{}", role.as_str()))),
@@ -46,14 +46,15 @@ pub(super) fn encode(resource: &Resource, spans: impl Iterator<Item = EndedSpan>
     ExportTraceServiceRequest { resource_spans: vec![resource_spans] }.encode_to_vec()
 }
 
-/// Returns how many spans a collector's response rejects; 0 for a body that is not a response.
+/// Returns the number of spans that a collector's response rejects, or 0 if the body is not a
+/// response.
 pub(super) fn rejected(response: &[u8]) -> u64 {
     let response = ExportTraceServiceResponse::decode(response).ok();
     let partial = response.and_then(|response| response.partial_success);
     partial.and_then(|partial| u64::try_from(partial.rejected_spans).ok()).unwrap_or_default()
 }
 
-/// Converts the monotonic times of spans to wall-clock time, which OTLP requires.
+/// Converts the monotonic times of spans to wall-clock times, which OTLP requires.
 struct Clock {
     now: Instant,
     wall: SystemTime,

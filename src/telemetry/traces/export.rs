@@ -1,11 +1,10 @@
-//! Sends spans to a collector in batches, over OTLP/HTTP, in a separate task. Spans that cannot be
-//! sent are counted and discarded.
+//! Sends spans to a collector in batches over OTLP/HTTP, in a separate task. Spans that cannot be sent are counted and
+//! discarded.
 //!
-//! The OpenTelemetry SDK is not used. It would replace about 200 of the 540 lines of `traces` and
-//! add one crate, `opentelemetry-otlp` (`opentelemetry-proto` already depends on the SDK). But its
-//! batch processor reports discarded spans only in a log line at shutdown, and a traced request
-//! with three spans takes 12.4 µs of CPU time instead of 8.9 µs (medians of 7 paired rounds of
-//! 200,000 requests, encoding included, sending excluded).
+//! The OpenTelemetry SDK is not used. It would replace about 200 of the 540 lines of `traces` and add one crate,
+//! `opentelemetry-otlp` (`opentelemetry-proto` already depends on the SDK). However, the SDK's batch processor reports
+//! discarded spans only in a log line at shutdown. With the SDK, a traced request with three spans takes 12.4 µs of CPU
+//! time instead of 8.9 µs (medians of 7 paired rounds of 200,000 requests, encoding included, sending excluded).
 
 use std::time::Duration;
 
@@ -26,17 +25,17 @@ use crate::telemetry::{chain, counter, names};
 
 /// The maximum number of spans in one export request.
 const BATCH_SPANS_MAX: usize = 512;
-/// The time that the first span of a batch waits for others.
+/// How long the first span of a batch waits for others.
 const BATCH_WAIT: Duration = Duration::from_secs(1);
-/// How many times a batch is sent before it is discarded. Later spans wait in the bounded queue.
+/// The number of times that a batch is sent before it is discarded. Later spans wait in the bounded queue.
 const ATTEMPTS_MAX: u32 = 5;
 /// The pause before the first retry. It doubles with each further retry.
 const RETRY_MIN: Duration = Duration::from_secs(1);
-/// The longest pause before a retry.
+/// The maximum pause before a retry.
 const RETRY_MAX: Duration = Duration::from_secs(30);
-/// The size in bytes of the largest response that is read.
+/// The maximum number of bytes of a response that are read.
 const RESPONSE_BYTES_MAX: usize = 64 * 1024;
-/// How long an exiting process waits for the export of its last spans.
+/// The maximum time for which an exiting process waits for its last spans to be exported.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 
 /// The HTTP client of an exporter that has not been started.
@@ -74,7 +73,7 @@ pub(super) struct Exporter {
 }
 
 impl Exporter {
-    /// Sends the queued spans and stops, within 2 seconds.
+    /// Sends the queued spans and stops. This takes at most 2 seconds.
     pub(super) async fn flush(self) {
         self.stop.cancel();
         if timeout(FLUSH_LIMIT, self.task).await.is_err() {
@@ -86,7 +85,7 @@ impl Exporter {
 fn client(config: &TracesConfig, tls: Option<ClientConfig>) -> Result<reqwest::Client, String> {
     let builder = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
-        // Ignores proxies in the environment, because fjord is configured only through its configuration layers.
+        // Proxies in the environment are ignored, because fjord is configured only through its configuration layers.
         .no_proxy()
         .timeout(config.timeout)
         .default_headers(config.headers.clone())
@@ -100,7 +99,7 @@ fn client(config: &TracesConfig, tls: Option<ClientConfig>) -> Result<reqwest::C
 
 struct ExportError {
     reason: String,
-    /// The minimum pause before a retry; `None` if a retry is useless.
+    /// The minimum pause before a retry. `None` if a retry would be useless.
     retry_after: Option<Duration>,
 }
 
@@ -109,7 +108,7 @@ struct SpanSender {
     client: reqwest::Client,
     resource: Resource,
     ended: mpsc::Receiver<EndedSpan>,
-    /// Whether the last export failed, so that an outage is logged once.
+    /// Whether the last export failed. With this flag, an outage is logged only once.
     is_failing: bool,
 }
 
@@ -132,10 +131,10 @@ impl SpanSender {
         self.send(&mut spans, &stop).await;
     }
 
-    /// Waits for a span, then up to `BATCH_WAIT` for more. Cancel safe: received spans are kept.
+    /// Waits for a span, and then for up to `BATCH_WAIT` for more. Cancel safe: spans received so far are kept.
     async fn gather(&mut self, spans: &mut Vec<EndedSpan>) {
         if self.ended.recv_many(spans, BATCH_SPANS_MAX).await == 0 {
-            // The recorder was dropped, so no more spans will arrive. Waits until `run` is cancelled.
+            // The recorder was dropped, so no more spans will arrive. This waits until `run` is cancelled.
             return std::future::pending().await;
         }
         let until = Instant::now() + BATCH_WAIT;
@@ -148,7 +147,7 @@ impl SpanSender {
         }
     }
 
-    /// Sends a batch, and retries if the error is temporary. Does not retry once the process stops.
+    /// Sends a batch and retries after temporary errors. Does not retry if the process is stopping.
     async fn send(&mut self, spans: &mut Vec<EndedSpan>, stop: &Cancel) {
         let number = u64::try_from(spans.len()).unwrap_or(u64::MAX);
         if number == 0 {
@@ -174,7 +173,7 @@ impl SpanSender {
         count("failed", number);
     }
 
-    /// Sends an export request. Returns how many of its spans the collector rejected.
+    /// Sends an export request. Returns the number of its spans that the collector rejected.
     async fn post(&self, body: Bytes) -> Result<u64, ExportError> {
         let io_error = |error: reqwest::Error| ExportError {
             reason: chain(&error.without_url()),
@@ -212,7 +211,7 @@ impl SpanSender {
     }
 }
 
-/// Returns whether OTLP allows a retry of the same batch after this status.
+/// Returns whether OTLP permits the same batch to be sent again after this status.
 fn is_temporary(status: StatusCode) -> bool {
     matches!(status.as_u16(), 429 | 502 | 503 | 504)
 }
@@ -222,7 +221,7 @@ fn retry_after(headers: &HeaderMap) -> Duration {
     Duration::from_secs(value.and_then(|seconds| seconds.parse().ok()).unwrap_or_default())
 }
 
-/// Returns the pause before a retry, randomized so that processes do not retry together.
+/// Returns the pause before a retry. It is randomized so that processes do not retry at the same time.
 fn pause(attempt: u32) -> Duration {
     let pause = RETRY_MIN.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(RETRY_MAX);
     pause.mul_f64(rand::rng().random_range(0.5..=1.0))

@@ -10,7 +10,7 @@ fn optional(ca: &TestCa) -> ClientAuth {
     ClientAuth::Optional { ca: ca.path("ca.pem") }
 }
 
-/// Returns a server, and the certificate of a client that has connected to it.
+/// Returns a server and the certificate of a client that has connected to it.
 async fn connected(
     test_ca: &TestCa,
     identity: CertificateFiles,
@@ -24,7 +24,7 @@ async fn connected(
     (tls, certificate)
 }
 
-/// Returns the instant `time` from now.
+/// Returns the time that is `time` after now.
 fn later(time: Duration) -> UnixTime {
     UnixTime::since_unix_epoch(Duration::from_secs(UnixTime::now().as_secs()) + time)
 }

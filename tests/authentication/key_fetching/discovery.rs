@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 
 impl KeyServer {
-    /// Returns the issuer's URL, which has a path, as for a tenant.
+    /// Returns the issuer's URL. It has a path, like the URL of a tenant.
     fn url(&self, scheme: &str) -> String {
         format!("{scheme}://localhost:{}/tenant", self.port)
     }

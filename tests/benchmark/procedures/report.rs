@@ -12,7 +12,7 @@ pub(super) struct ProcedureReport {
     samples: BTreeMap<(CallResult, usize, WorkerKind), Vec<LoadSample>>,
 }
 
-/// A ratio of two workers, from the samples of each round: the median, and the range.
+/// The ratio of two workers, computed from the samples of each round: the median and the range.
 #[derive(Clone, Copy, Debug)]
 struct RatioSpread {
     median: f64,
@@ -52,7 +52,7 @@ impl ProcedureReport {
         self.samples.entry((result, concurrency, kind)).or_default().push(sample);
     }
 
-    /// Prints the medians over the rounds, and for each worker the ratio of fjord to it.
+    /// Prints the medians over the rounds, and the ratio of fjord to each other worker.
     pub(super) fn print(&self) {
         println!(
             "CPU time is that of the worker. Ratios are from the samples of the same round, with their range."

@@ -1,4 +1,4 @@
-//! The server on which the workers call procedures: the one that `FJORD_TEST_MSSQL` names, or
+//! The server on which the workers call procedures. It is the one that `FJORD_TEST_MSSQL` names, or
 //! else the tests' fake server, which runs in its own process.
 
 use std::path::Path;
@@ -31,7 +31,7 @@ pub(super) struct BenchSqlServer {
     database: String,
     user: String,
     password: String,
-    /// The line in `worker.toml` that makes the worker trust the server's certificate; empty if
+    /// The line in `worker.toml` that makes the worker trust the server's certificate. Empty if
     /// none is needed.
     trust: String,
     /// The process of the fake server.

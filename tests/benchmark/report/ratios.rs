@@ -21,7 +21,7 @@ impl PairedRatio {
         Self(ratios)
     }
 
-    /// Returns the median, or NaN without rounds.
+    /// Returns the median, or NaN if there are no rounds.
     pub(crate) fn median(&self) -> f64 {
         self.0.get(self.0.len() / 2).copied().unwrap_or(f64::NAN)
     }
@@ -54,7 +54,7 @@ impl BenchReport {
         fjord.collect()
     }
 
-    /// Prints how much more CPU time Go takes.
+    /// Prints the additional CPU time that Go takes.
     pub(super) fn print_go(&self) {
         let Some(version) = &self.go_version else { return };
         println!(
@@ -69,8 +69,8 @@ impl BenchReport {
         }
     }
 
-    /// Prints the CPU time compared with the other build of fjord. The NATS servers run the same executable, so their ratio
-    /// shows the accuracy of the others.
+    /// Prints the CPU time compared with the other build of fjord. The NATS servers run the same executable, so their
+    /// ratio shows the accuracy of the other ratios.
     pub(super) fn print_base(&self) {
         for (concurrency, http) in self.combinations() {
             let base = self.samples(concurrency, BenchTarget::Base(http));

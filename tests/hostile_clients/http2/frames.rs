@@ -1,4 +1,4 @@
-//! Frames that violate RFC 9113, with the errors that it requires, and floods of valid frames.
+//! Frames that violate RFC 9113, with the errors that the RFC requires, and floods of valid frames.
 
 use futures_util::future::join_all;
 use http::StatusCode;
@@ -30,7 +30,7 @@ const HEAD: &[u8] = b"\x82\x87\x84\x41\x09localhost";
 /// The flags `END_STREAM` and `END_HEADERS`.
 const ENDED: u8 = 0x05;
 
-/// A rule, bytes after the preface that violate it, and the connection errors that it permits.
+/// A rule, bytes after the preface that violate the rule, and the connection errors that the rule permits.
 type InvalidFrameCase = (&'static str, Vec<u8>, &'static [u32]);
 
 fn setting(id: u16, value: u32) -> Vec<u8> {

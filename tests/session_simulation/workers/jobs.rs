@@ -38,7 +38,7 @@ impl World {
         self.execute(worker, id);
     }
 
-    /// Refuses a job after its claim, so that it never starts.
+    /// Refuses a job after its claim. The job then never starts.
     pub(super) fn give_up(&mut self, worker: usize, id: u64, reason: RefusalReason) {
         let life = self.workers[worker].life;
         let Some(job) = self.workers[worker].jobs.remove(&id) else { return };
@@ -103,7 +103,7 @@ impl World {
         }
     }
 
-    /// Handles a cancel: the gateway no longer needs the job.
+    /// Handles a cancel message: the gateway no longer needs the job.
     pub(super) fn cancel(&mut self, worker: usize, id: u64) {
         let Some(job) = self.workers[worker].jobs.get(&id).cloned() else { return };
         match job.stage {
@@ -112,7 +112,7 @@ impl World {
             JobStage::Waits => {
                 let reply = reply_subject(job.request, job.attempt);
                 let waiter = self.workers[worker].slots.cancel(&reply);
-                // The slots may have found another copy of the same attempt.
+                // The waiter may belong to another copy of the same attempt.
                 if let Some(id) = waiter.and_then(|waiter| waiter.work.job) {
                     self.workers[worker].jobs.remove(&id);
                 }
@@ -122,7 +122,7 @@ impl World {
         }
     }
 
-    /// Starts the procedure, which must not happen twice for an at-most-once request.
+    /// Starts the procedure. This must not happen twice for an at-most-once request.
     fn execute(&mut self, worker: usize, id: u64) {
         let Some(job) = self.workers[worker].jobs.get(&id).cloned() else { return };
         let life = self.workers[worker].life;

@@ -1,4 +1,5 @@
-//! Promise: a dry run changes nothing or fails. A call that commits is not reported as rolled back.
+//! Promise: a dry run changes nothing or fails. A call that commits is never reported as rolled
+//! back.
 
 use std::sync::atomic::Ordering;
 
@@ -44,7 +45,7 @@ async fn a_dry_run_that_commits_fails_and_runs_once() {
         ("INSERT e; COMMIT", 0),
         ("INSERT e; ROLLBACK; INSERT e", 0),
         ("INSERT e; COMMIT; COMMIT", 1),
-        // The number of open transactions is unchanged, but they are new transactions.
+        // The number of open transactions is unchanged, but the transactions are new.
         ("INSERT e; COMMIT; COMMIT; BEGIN", 1),
         ("INSERT e; COMMIT; COMMIT; BEGIN; INSERT e", 1),
         ("INSERT e; COMMIT; COMMIT; THROW 50422", 1),
@@ -134,7 +135,7 @@ async fn statements_after_a_rollback_in_the_procedure_do_not_count_as_rolled_bac
     }
 }
 
-/// Also runs on a real server, whose reports about transactions are genuine.
+/// This test also runs on a real server, whose reports about transactions are genuine.
 #[tokio::test]
 async fn a_dry_run_is_rolled_back_or_fails_on_every_server() {
     for server in servers().await {

@@ -1,4 +1,5 @@
-//! Promise: with `"transaction": true` a call is committed completely or not at all, and a deadlock victim is retried.
+//! Promise: with `"transaction": true`, a call is committed completely or not at all, and a deadlock victim is
+//! retried.
 
 use std::sync::atomic::Ordering;
 

@@ -1,4 +1,4 @@
-//! Renders the configuration of a nats-server: one for tests, or the shipped one.
+//! Renders the configuration of a nats-server: the one for tests, or the shipped one.
 
 use std::fs;
 use std::path::Path;
@@ -61,7 +61,8 @@ pub(super) fn render(
 /// Returns the shipped configuration, after writing the files that it includes.
 fn shipped(home: &Path, certs: &Certs, own: NatsPorts, all: &[NatsPorts]) -> String {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/nats");
-    // All servers in the cluster share an authority for their routes, which the first one creates.
+    // All servers in the cluster share one authority for their routes, which the first server
+    // creates.
     let first = all.first().map_or(own.client, |ports| ports.client);
     let peers = home.with_file_name(format!("peers-{first}"));
     if !peers.is_dir() {

@@ -8,11 +8,11 @@ use super::values::Sql;
 
 /// The number of rows in the table `articles`.
 const ARTICLES: u32 = 5000;
-/// The days from the first day of `datetime2`, 0001-01-01, to 2026-01-01.
+/// The number of days from the first day of `datetime2`, 0001-01-01, to 2026-01-01.
 const DAY: u32 = 739_616;
 
-/// Encoded rows, and the end of each. Encoding them in each call would take longer than the rest of
-/// the call, which the benchmarks measure.
+/// Encoded rows, and the position at which each row ends. Encoding the rows in each call would take
+/// longer than the rest of the call, which the benchmarks measure.
 #[derive(Debug)]
 struct EncodedRows {
     bytes: Vec<u8>,

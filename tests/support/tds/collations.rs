@@ -1,4 +1,5 @@
-//! Collations of the fake server: their wire format, and conversion of text as in SQL Server.
+//! The collations of the fake server: their wire format, and the conversion of text as on SQL
+//! Server.
 
 use encoding_rs::{EncoderResult, Encoding};
 use oem_cp::code_table::DECODING_TABLE_CP437;
@@ -9,11 +10,12 @@ pub(crate) struct Collation {
     name: &'static str,
     /// The wire format (MS-TDS 2.2.5.1.2): language, flags, version, and sort id.
     pub(crate) wire: [u8; 5],
-    /// `COLLATIONPROPERTY(name, 'CodePage')`.
+    /// The value of `COLLATIONPROPERTY(name, 'CodePage')`.
     pub(crate) page: u16,
 }
 
-/// All collations. The first is the database's, which is the default of a US English installation.
+/// All collations. The first one is the database's collation, which is the default of a US English
+/// installation.
 static ALL: [Collation; 5] = [
     Collation { name: "SQL_Latin1_General_CP1_CI_AS", wire: [0x09, 0x04, 0xd0, 0, 52], page: 1252 },
     Collation { name: "Japanese_CI_AS", wire: [0x11, 0x04, 0xd0, 0, 0], page: 932 },
@@ -58,7 +60,8 @@ impl Collation {
         }
     }
 
-    /// Encodes text. A missing character silently becomes a similar one or a question mark.
+    /// Encodes text. A character that the code page lacks silently becomes a similar character or a
+    /// question mark.
     pub(crate) fn encode(&self, text: &str) -> Vec<u8> {
         text.chars().flat_map(|c| self.encode_char(c)).collect()
     }

@@ -7,12 +7,12 @@ use super::procedures::FakeResult;
 use super::reply::TdsReply;
 use super::values::Sql;
 
-/// The audit table: the rows of committed inserts.
+/// The audit table, with the rows of committed inserts.
 #[derive(Debug, Default)]
 pub(crate) struct Audit(Mutex<Vec<String>>);
 
 impl Audit {
-    /// Returns the number of committed rows that equal a word.
+    /// Returns the number of committed rows that equal `word`.
     pub(crate) fn count(&self, word: &str) -> usize {
         let rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         rows.iter().filter(|row| *row == word).count()
@@ -42,7 +42,7 @@ pub(crate) struct FakeTransaction {
 
 impl FakeTransaction {
     fn begin(&mut self) {
-        // With IMPLICIT_TRANSACTIONS ON, a BEGIN outside a transaction begins two.
+        // With IMPLICIT_TRANSACTIONS ON, a BEGIN outside a transaction begins two transactions.
         let is_new = self.count == 0;
         self.count += if is_new && self.is_implicit { 2 } else { 1 };
         if is_new {

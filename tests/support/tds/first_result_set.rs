@@ -21,7 +21,7 @@ const UNDETERMINED: (u32, &str) = (
     "The metadata could not be determined because statement 'SELECT * FROM #t' in procedure 'p' uses a temp table.",
 );
 
-/// Returns whether the description never ends.
+/// Returns whether the server never finishes this description.
 pub(super) fn is_delayed(state: &FakeState, values: &[RpcParameter]) -> bool {
     let delayed = state.never_described.lock().expect("not poisoned");
     !delayed.is_empty() && delayed.contains(&called(values).1)
@@ -60,7 +60,8 @@ pub(super) fn answer(state: &FakeState, values: &[RpcParameter], reply: &mut Tds
     reply.done_procedure(false);
 }
 
-/// Returns the columns of a procedure's first result set and whether each can be NULL, or `None` if that is undetermined.
+/// Returns the columns of a procedure's first result set, each with whether it can be NULL. Returns `None` if the
+/// result set is undetermined.
 fn columns(state: &FakeState, name: &str) -> Option<Vec<(Declaration, bool)>> {
     let results = state.result_sets.lock().expect("not poisoned");
     if let Some(text) = results.get(name) {

@@ -87,7 +87,7 @@ fn parameters_of(state: &FakeState, names: &[String], synonyms: bool, reply: &mu
     for (place, name) in names.iter().enumerate() {
         let place = Sql::Int(i64::try_from(place).expect("few"));
         let object = state.schema.resolve(name);
-        // The query for servers without synonyms neither follows them nor asks for the kind of object.
+        // The query for servers without synonyms neither follows synonyms nor asks for the kind of object.
         let object = match &object.synonym {
             Some(_) if !synonyms => ResolvedObject::default(),
             _ if !synonyms => ResolvedObject { code: None, ..object },
@@ -103,7 +103,7 @@ fn parameters_of(state: &FakeState, names: &[String], synonyms: bool, reply: &mu
     }
 }
 
-/// Returns a procedure's rows without the first column and those about the object.
+/// Returns a procedure's rows, without the first column and without the columns about the object.
 fn parameter_rows(state: &FakeState, name: &str) -> Vec<[Sql; 12]> {
     let is_dropped = state.dropped.lock().expect("not poisoned").iter().any(|one| one == name);
     let Some(parameters) = state.schema.procedure(name).filter(|_| !is_dropped) else {

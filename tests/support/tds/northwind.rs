@@ -14,7 +14,7 @@ const REQUIRED: Sql = Sql::DateTime(35_693, 0);
 const SHIPPED: Sql = Sql::DateTime(35_673, 0);
 /// The number of the only order.
 const ORDER: Sql = Sql::Int(10_643);
-/// The products and their prices in hundredths, the most expensive one first.
+/// The products and their prices in hundredths. The most expensive product comes first.
 const TEN: [(&str, i128); 10] = [
     ("Marmalade", 8100),
     ("Cranberry Sauce", 4000),
@@ -28,7 +28,7 @@ const TEN: [(&str, i128); 10] = [
     ("Aniseed Syrup", 1000),
 ];
 
-/// Columns with their types, and rows.
+/// The columns with their types, and the rows.
 type ResultSet = (Vec<(&'static str, &'static str)>, Vec<Vec<Sql>>);
 
 /// Executes a procedure of the schema `northwind`.

@@ -77,24 +77,26 @@ pub(crate) struct FakeSession {
 pub(crate) enum FakeResult {
     /// A RETURN status and OUTPUT values.
     Returned(i32, Vec<(String, Sql)>),
-    /// An error: number, class, message.
+    /// An error: its number, class and message.
     Raised(u32, u8, String),
-    /// An error in a named procedure: number, message, procedure, and the tokens after it.
+    /// An error in a named procedure: its number, its message, the procedure, and the tokens that follow
+    /// it.
     RaisedIn(u32, String, String, Vec<u8>),
     /// The connection is closed without an answer.
     Dropped,
-    /// The connection is closed after this number of bytes of the answer. For `usize::MAX`, invalid
-    /// tokens are sent instead.
+    /// The connection is closed after this number of bytes of the answer. If the number is `usize::MAX`,
+    /// invalid tokens are sent instead.
     Cut(usize),
     /// The answer is sent after this time, unless the call is cancelled.
     Slow(Duration),
-    /// The call never ends, and ignores a cancel.
+    /// The call never ends, and ignores a request to cancel it.
     Stalled,
-    /// On a cancel, the answer and the acknowledgement are sent: in one write if true, else in two.
+    /// When the call is cancelled, the answer and the acknowledgement are sent, in one write if the
+    /// value is true and in two writes otherwise.
     AnswersLate(bool),
-    /// A cancel is acknowledged after this time, this number of times.
+    /// A request to cancel the call is acknowledged after this time, and this number of times.
     Acknowledges(Duration, usize),
-    /// Only part of a row is sent. A cancel ends the call.
+    /// Only a part of a row is sent. A request to cancel the call ends it.
     Streams,
 }
 
@@ -234,8 +236,8 @@ fn odd_names(name: &str, arguments: &GivenArguments<'_>, reply: &mut TdsReply) -
     DONE
 }
 
-/// Inserts a row into the audit table and returns the things, or returns an error if there is no
-/// such thing.
+/// Inserts a row into the audit table and returns the things. Returns an error if there is no such
+/// thing.
 fn things(
     name: &str,
     state: &FakeState,
@@ -262,7 +264,8 @@ fn returns(arguments: &GivenArguments<'_>) -> FakeResult {
 fn odd_types(name: &str, arguments: &GivenArguments<'_>, reply: &mut TdsReply) -> FakeResult {
     match name {
         "shape" => {
-            // A CLR type such as geometry: its names, then its bytes in chunks (MS-TDS 2.2.5.5.2).
+            // A CLR type such as geometry: its names, followed by its bytes in chunks (MS-TDS
+            // 2.2.5.5.2).
             reply.0.extend_from_slice(&[0x81, 1, 0, 0, 0, 0, 0, 1, 0, 0xf0, 0xff, 0xff, 0]);
             reply.0.extend_from_slice(&[1, b's', 0, 1, b'g', 0, 0, 0, 1, b'v', 0]);
             reply.0.extend_from_slice(&[0xd1, 3, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 1, 2, 3]);
@@ -297,7 +300,8 @@ fn odd_types(name: &str, arguments: &GivenArguments<'_>, reply: &mut TdsReply) -
     DONE
 }
 
-/// Returns text as the default collation compares it: in lower case, without trailing blanks.
+/// Returns text in the form in which the default collation compares it: in lower case and without
+/// trailing blanks.
 fn collated(text: &str) -> String {
     text.trim_end_matches(' ').to_lowercase()
 }
@@ -349,7 +353,8 @@ fn sets(name: &str, arguments: &GivenArguments<'_>, reply: &mut TdsReply) -> Fak
     DONE
 }
 
-/// Returns the rows in a table argument, in the original columns of its type, matched by name.
+/// Returns the rows in a table argument, with the original columns of its type. Columns are matched by
+/// name.
 fn tables(
     state: &FakeState,
     name: &str,

@@ -10,7 +10,7 @@ use super::values::{Declared, Sql, WireType, read};
 /// The procedure number of `sp_executesql`.
 const EXECUTE_SQL: u16 = 10;
 
-/// The byte between two calls in a message.
+/// The byte that separates two calls in a message.
 const SEPARATOR: u8 = 0xff;
 
 /// An argument of a call.
@@ -53,7 +53,8 @@ impl TdsLogin {
             read_utf16_string(&mut payload.slice(offset..), length)
                 .expect("the login has this text")
         };
-        // MS-TDS 2.2.6.4: type flags at 26, then offset and length of host, user, password and application.
+        // According to MS-TDS 2.2.6.4, type flags are at 26, followed by the offsets and lengths of the
+        // host, user, password and application.
         Self {
             user: text(40),
             password: password(payload),
@@ -66,7 +67,7 @@ impl TdsLogin {
 
 /// Reads the access token from the features of a login (MS-TDS 2.2.6.4, FEDAUTH).
 fn token(payload: &Bytes) -> Option<String> {
-    // Bit 4 of the third flags: there are features, whose position is at the offset in byte 56.
+    // Bit 4 of the third flags shows that there are features. Their position is at the offset in byte 56.
     if payload[27] & 0x10 == 0 {
         return None;
     }
@@ -81,7 +82,7 @@ fn token(payload: &Bytes) -> Option<String> {
     Some(read_utf16_string(&mut features, length / 2).expect("a token"))
 }
 
-/// Reads the obfuscated password: each byte has its halves exchanged, then XOR 0xA5.
+/// Reads the obfuscated password. The halves of each byte are exchanged, and then it is XORed with 0xA5.
 fn password(payload: &Bytes) -> String {
     let number = |at: usize| usize::from(u16::from_le_bytes([payload[at], payload[at + 1]]));
     let (offset, length) = (number(44), number(46));
@@ -97,7 +98,7 @@ impl TdsRequest {
         Self::Batch(read_utf16_string(&mut payload, length).expect("the batch is UTF-16"))
     }
 
-    /// Parses the calls in a message, which are separated by a byte.
+    /// Parses the calls in a message. A byte separates the calls.
     pub(crate) fn calls(mut payload: Bytes, state: &FakeState) -> Vec<Self> {
         skip_headers(&mut payload);
         let mut calls = vec![Self::call(&mut payload, state)];
@@ -220,7 +221,7 @@ pub(crate) fn called(
             let mut one = one.clone();
             if let Some(cast) = text.split(&format!("CAST({variable} AS ")).nth(1) {
                 let wide = Declared::parse(cast.split("))").next().expect("CAST has a type"));
-                // A value from `char` keeps its trailing blanks.
+                // A value of type `char` keeps its trailing blanks.
                 let name = if one.declared.name == "char" { "nchar".to_owned() } else { wide.name };
                 one.declared = Declared { name, ..wide };
             }
@@ -236,8 +237,8 @@ pub(crate) fn called(
     (name, given, outputs)
 }
 
-/// Returns the rows that a statement inserts into a variable, in the order of the named columns. The
-/// first column of the type is an IDENTITY.
+/// Returns the rows that a statement inserts into a variable, with the values in the order of the named
+/// columns. The first column of the type is an IDENTITY.
 fn inserted(text: &str, variable: &str, value: &dyn Fn(&str) -> Sql) -> Sql {
     let mut rows = Vec::new();
     for part in text.split(&format!("INSERT INTO {variable} ")).skip(1) {
@@ -252,14 +253,14 @@ fn inserted(text: &str, variable: &str, value: &dyn Fn(&str) -> Sql) -> Sql {
     Sql::Table(rows)
 }
 
-/// Returns whether a statement inserts the text `refused` into a table, which a constraint forbids.
+/// Returns whether a statement inserts the text `refused` into a table. A constraint forbids this text.
 pub(crate) fn has_failing_insert(text: &str, values: &[RpcParameter]) -> bool {
     let is_refused =
         |one: &RpcParameter| matches!(&one.value, Sql::Text(text) if text == "refused");
     text.contains("INSERT INTO @fjord_table_") && values.iter().any(is_refused)
 }
 
-/// Returns whether the statement after each INSERT ends the batch if the INSERT failed.
+/// Returns whether each INSERT is followed by a statement that ends the batch if the INSERT failed.
 pub(crate) fn ends_after_failed_inserts(text: &str) -> bool {
     let mut inserts = text.split("; INSERT INTO @fjord_table_").skip(1);
     inserts.all(|insert| insert.split("; ").nth(1) == Some("IF @@ERROR <> 0 RETURN"))

@@ -21,13 +21,13 @@ pub(crate) struct Declaration {
 #[derive(Debug, Default)]
 pub(crate) struct Schema {
     pub(crate) procedures: HashMap<String, Vec<Declaration>>,
-    /// The texts of the procedures after AS.
+    /// The text that follows AS in each procedure.
     bodies: HashMap<String, String>,
     /// The table types in order of creation. The index determines the id.
     pub(crate) table_types: Vec<(String, Vec<Declaration>)>,
     /// The type codes of objects that are not procedures, by name.
     others: HashMap<String, &'static str>,
-    /// The names of synonyms, and those of their base objects as they were written.
+    /// The names of synonyms, with the names of their base objects as they were written.
     synonyms: HashMap<String, String>,
 }
 
@@ -89,12 +89,12 @@ impl Schema {
         self.synonyms.extend(more.synonyms);
     }
 
-    /// Finds an object. A synonym stands for its base object if that is in this database.
+    /// Finds an object. A synonym stands for its base object if that object is in this database.
     pub(crate) fn resolve(&self, name: &str) -> ResolvedObject {
         let synonym = self.synonyms.get(name).cloned();
         let base = match &synonym {
             None => Some(name.to_owned()),
-            // A name with three parts names an object of another database.
+            // A name with three parts denotes an object in another database.
             Some(base) => {
                 Some(take_name(base)).filter(|(_, rest)| rest.is_empty()).map(|one| one.0)
             }
@@ -106,12 +106,13 @@ impl Schema {
         ResolvedObject { name: base.filter(|_| code.is_some()), code, synonym }
     }
 
-    /// Returns the text of a procedure after AS.
+    /// Returns the text that follows AS in a procedure.
     pub(crate) fn body(&self, name: &str) -> &str {
         self.bodies.get(name).map(String::as_str).unwrap_or_default()
     }
 
-    /// Returns the parameters of a procedure. `numbered_7` has the parameters of `numbered`, unless it has its own.
+    /// Returns the parameters of a procedure. `numbered_7` has the parameters of `numbered`, unless it has its own
+    /// parameters.
     pub(crate) fn procedure(&self, name: &str) -> Option<&Vec<Declaration>> {
         self.procedures.get(name).or_else(|| {
             let (name, number) = name.rsplit_once('_')?;
@@ -126,7 +127,7 @@ pub(super) fn declarations(text: &str) -> Vec<Declaration> {
     parts(text).iter().map(|part| declaration(part)).collect()
 }
 
-/// Splits a text at commas outside parentheses, without the empty parts.
+/// Splits a text at commas outside parentheses, and omits the empty parts.
 pub(super) fn parts(text: &str) -> Vec<String> {
     let mut parts = vec![String::new()];
     let mut depth = 0;

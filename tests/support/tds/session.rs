@@ -1,4 +1,4 @@
-//! Serves one connection: the login, then its requests.
+//! Serves one connection: first the login, and then its requests.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -191,7 +191,8 @@ async fn answer(
     finish(stream, state, call, outcome, reply).await
 }
 
-/// Delays the answer to a slow batch. Returns whether a cancel arrived in the meantime.
+/// Delays the answer to a slow batch. Returns whether a request to cancel the batch arrived in the
+/// meantime.
 async fn is_cancelled(
     stream: &mut ServerTlsStream,
     state: &FakeState,
@@ -210,7 +211,7 @@ async fn is_cancelled(
     }
 }
 
-/// Waits for a cancel.
+/// Waits for a request to cancel the call.
 async fn attention(stream: &mut ServerTlsStream, state: &FakeState) -> io::Result<()> {
     let message = read_message(stream).await?;
     assert_eq!(message.kind, PacketType::Attention, "nothing else arrives while a call runs");
@@ -247,7 +248,7 @@ async fn finish(
             return Ok(false);
         }
         FakeResult::Stalled => {
-            // The call ends only when the connection does.
+            // The call ends only when the connection ends.
             while read_message(stream).await.is_ok() {}
             return Ok(false);
         }
@@ -287,7 +288,7 @@ async fn finish(
         FakeResult::Streams => {
             reply.single("v", "nvarchar(max)", Sql::Text("x".repeat(9000)));
             let rows: Bytes = reply.0.split().freeze();
-            // The packet ends within the row and is not the last of its message.
+            // The packet ends within the row, and is not the last one of its message.
             write_message(stream, PacketType::TabularResult, rows.slice(..8000), false).await?;
             attention(stream, state).await?;
             send(stream, reply.attention_done()).await?;

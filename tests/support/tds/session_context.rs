@@ -11,13 +11,13 @@ use super::reply::TdsReply;
 use super::request::{RpcParameter, TdsRequest};
 use super::values::Sql;
 
-/// The error of a key that cannot be set because it is read-only.
+/// The error for a key that cannot be set because it is read-only.
 const READ_ONLY: u32 = 15664;
-/// The status bits of the end of a call that others follow, and of a failed one.
+/// The status bits at the end of a call that other calls follow, and at the end of a failed call.
 const MORE_IN_BATCH: u16 = 0x81;
 const ERROR: u16 = 0x02;
 
-/// The values in a session context, and whether they are read-only.
+/// The values in a session context. Each has a flag that tells whether it is read-only.
 #[derive(Debug, Default)]
 pub(crate) struct FakeSessionContext(HashMap<String, (Sql, bool)>);
 
@@ -40,7 +40,7 @@ impl FakeSessionContext {
     }
 }
 
-/// Executes a call of `sp_set_session_context` that precedes another call in its message.
+/// Executes a call to `sp_set_session_context` that precedes another call in its message.
 pub(super) fn set(
     state: &FakeState,
     session: &mut FakeSession,

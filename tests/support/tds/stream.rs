@@ -44,7 +44,7 @@ pub(crate) async fn read_message<S: AsyncRead + Unpin>(stream: &mut S) -> io::Re
     }
 }
 
-/// Writes packets of a message. Without `is_end`, the last packet does not end the message.
+/// Writes the packets of a message. Without `is_end`, the last packet does not end the message.
 pub(crate) async fn write_message<S: AsyncWrite + Unpin>(
     stream: &mut S,
     kind: PacketType,
@@ -167,7 +167,8 @@ pub(crate) async fn accept_strict(
 
 fn packet_length(bytes: &[u8]) -> Option<usize> {
     match bytes {
-        // Only PRELOGIN packets have a TDS header. A bare TLS record follows the last of them.
+        // Only PRELOGIN packets have a TDS header. A bare TLS record follows the last of these
+        // packets.
         [0x12, _, high, low, ..] => Some(usize::from(u16::from_be_bytes([*high, *low]))),
         _ => None,
     }

@@ -1,4 +1,4 @@
-//! Reads values of the types that a driver sends, and writes those that a procedure declares.
+//! Reads values of the types that a driver sends, and writes values of the types that a procedure declares.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tds_protocol::rpc::TypeInfo;
@@ -42,7 +42,7 @@ impl Declared {
     pub(crate) fn parse(text: &str) -> Self {
         let (text, collation) = text.split_once(" COLLATE ").unwrap_or((text, ""));
         if text.contains('[') {
-            // The name of a table type.
+            // This is the name of a table type.
             let (name, numbers) = (take_name(text.trim()).0, Vec::new());
             return Self { name, numbers, is_max: false, collation: None };
         }
@@ -128,7 +128,7 @@ impl Declared {
             "datetime2" => TypeInfo::datetime2(self.number(0)),
             "datetimeoffset" => TypeInfo::datetimeoffset(self.number(0)),
             "uniqueidentifier" => TypeInfo::uniqueidentifier(),
-            // `write_type` adds the byte that says that there is no schema collection.
+            // `write_type` adds the byte that indicates that there is no schema collection.
             "xml" => TypeInfo { type_id: 0xf1, max_length: None, ..TypeInfo::int() },
             _ => TypeInfo::int(),
         }

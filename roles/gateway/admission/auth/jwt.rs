@@ -40,7 +40,7 @@ pub(super) struct JwtVerifier {
     /// with an empty cache. A lookup takes a seventh of the time of a verification (for ES256, 22
     /// µs instead of 154 µs in an unoptimized build).
     cache: Mutex<TwoGenerationCache<TokenDigest, CachedToken>>,
-    /// Cancelled when another verifier has replaced this one, which then stops fetching keys.
+    /// Cancelled when another verifier has replaced this one. This verifier then stops fetching keys.
     is_superseded: Cancel,
 }
 
@@ -93,8 +93,8 @@ impl JwtVerifier {
         self.named(name).is_some()
     }
 
-    /// Verifies a token and returns its caller. `accepted` contains the names of the accepted issuers; if it is empty, all
-    /// issuers are accepted.
+    /// Verifies a token and returns its caller. `accepted` contains the names of the accepted issuers. If it is empty,
+    /// all issuers are accepted.
     pub(super) fn verify(
         &self,
         text: &str,

@@ -86,7 +86,7 @@ impl AuthFailure {
     }
 }
 
-/// A description of a rejected credential, which never contains the credential itself.
+/// A description of a rejected credential. It never contains the credential itself.
 #[derive(Clone, Debug, Default)]
 pub struct PresentedCredential {
     /// The authentication method.
@@ -145,7 +145,7 @@ impl AuthRejection {
         methods: &[AuthMethod],
     ) -> Self {
         if failure == AuthFailure::NoKeys {
-            // The caller is not at fault. After a 401 it would request another token.
+            // The caller is not at fault. After a 401, it would request another token.
             let detail = "the token cannot be checked now: the issuer's keys are not available";
             let problem = Problem::with_detail(ProblemKind::NotExecuted, detail.to_owned());
             let problem = problem.retry_after(NO_KEYS_RETRY_AFTER);

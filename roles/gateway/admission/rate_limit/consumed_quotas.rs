@@ -1,4 +1,4 @@
-//! The quotas that callers have consumed at a gateway, as it reports them to the other gateways.
+//! The consumption of callers at one gateway, in the form in which it is reported to the other gateways.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,20 +14,22 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::catalogue::endpoint::RateLimit;
 use crate::roles::gateway::client::network::ClientNetwork;
 
-/// The maximum number of quotas of each kind of caller for which a gateway collects consumption between two messages. If there
-/// are more, each gateway enforces the remaining ones separately.
+/// The maximum number of quotas, for each kind of caller, whose consumption a gateway collects between two messages.
+/// Each gateway enforces any further quotas separately.
 const CALLERS_MAX: usize = 8_192;
-/// The most that one entry may report: more than the longest window (24 h) and the longest interval together.
+/// The maximum consumption in one entry, expressed as a time. It is longer than the sum of the longest window (24 h)
+/// and the longest interval.
 const CONSUMED_MAX: Duration = Duration::from_hours(48);
 
-/// Identifies the quota of a caller at an endpoint in all gateways: the first 16 bytes of a SHA-256 hash.
+/// Identifies a caller's quota at an endpoint across all gateways: the first 16 bytes of a SHA-256 hash.
 ///
-/// A changed limit is a new quota: consumption of the previous quota does not count towards it, even while the gateways reload at
-/// different times.
+/// A changed limit creates a new quota. Consumption of the previous quota does not count towards the new one, even if
+/// the gateways reload at different times.
 ///
-/// The hash keeps principals and addresses out of messages and of the logs of NATS servers. It needs no secret that all gateways
-/// share: only gateways may receive the messages. Anybody who can receive them can check a guess, so the keys are pseudonyms. 16 bytes make
-/// it infeasible to find a principal whose key equals that of another caller.
+/// The hash keeps principals and addresses out of messages and of the logs of NATS servers. The gateways need no shared
+/// secret for it, because only gateways may receive the messages. The keys are only pseudonyms: anybody who can receive
+/// the messages can check a guess. With 16 bytes, it is infeasible to find a principal whose key equals that of another
+/// caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct QuotaKey([u8; QuotaKey::BYTES]);
 
@@ -36,11 +38,12 @@ pub(super) struct QuotaKey([u8; QuotaKey::BYTES]);
 pub(super) enum CallerKind {
     /// A caller with a principal.
     Principal,
-    /// A caller without a principal, by network.
+    /// A caller without a principal, identified by its network.
     Address,
 }
 
-/// The amount that each caller has consumed of its quota, expressed as the time in nanoseconds in which the quota refills by that amount.
+/// Each caller's consumption of its quota, expressed as the time in nanoseconds that the quota needs to refill by the
+/// consumed amount.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ConsumedQuotas {
     #[serde(default)]
@@ -52,7 +55,7 @@ pub(super) struct ConsumedQuotas {
 impl QuotaKey {
     const BYTES: usize = 16;
 
-    /// Returns the key of a principal or, without one, of a network, at an endpoint with a limit.
+    /// Returns the key for an endpoint, its limit, and the caller: the principal or, if there is none, the network.
     pub(super) fn new(
         (endpoint, limit): (&str, RateLimit),
         principal: Option<&str>,
@@ -85,7 +88,7 @@ impl QuotaKey {
 }
 
 impl CallerKind {
-    /// Returns the kind of a caller with or without a principal.
+    /// Returns the kind of a caller with this principal, or without a principal.
     pub(super) fn new(principal: Option<&str>) -> Self {
         if principal.is_some() { Self::Principal } else { Self::Address }
     }
@@ -108,7 +111,7 @@ impl ConsumedQuotas {
         true
     }
 
-    /// Returns whether the quotas of one kind of caller use at least half of the capacity.
+    /// Returns whether the quotas of either kind of caller use at least half of the capacity.
     pub(super) fn is_half_full(&self) -> bool {
         self.principals.len().max(self.addresses.len()) >= CALLERS_MAX / 2
     }
@@ -131,7 +134,7 @@ impl ConsumedQuotas {
         entries.map(|((key, nanos), kind)| (*key, kind, Duration::from_nanos(*nanos)))
     }
 
-    /// Returns whether every entry is at most what a caller can consume.
+    /// Returns whether the number of callers and every entry are within the limits of a report.
     pub(super) fn is_plausible(&self) -> bool {
         self.principals.len().max(self.addresses.len()) <= CALLERS_MAX
             && self.iter().all(|(_, _, consumed)| consumed <= CONSUMED_MAX)

@@ -1,4 +1,5 @@
-//! Reports what callers have consumed here to the other gateways, and counts what callers have consumed there.
+//! Reports the consumption of this gateway's callers to the other gateways, and counts the consumption that the other
+//! gateways report.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -35,14 +36,14 @@ const PUBLISH_LIMIT: Duration = Duration::from_millis(100);
 /// The pause after a failed attempt to subscribe.
 const SUBSCRIBE_PAUSE: Duration = Duration::from_secs(1);
 
-/// The other gateways' messages cannot be received.
+/// The condition in which the messages of the other gateways cannot be received.
 const UNSUBSCRIBED: ConditionKind = ConditionKind::new(
     "cannot subscribe to the other gateways' messages about what callers have consumed",
 );
 const TOO_MANY_CALLERS: ConditionKind =
     ConditionKind::new("too many callers to tell the other gateways about all of them");
 
-/// What callers have consumed at one gateway since its last message.
+/// A report of the consumption at one gateway since its last message.
 #[derive(Debug, Serialize, Deserialize)]
 struct ConsumptionMessage {
     /// The id of the sender: the last token of its inbox.
@@ -50,7 +51,7 @@ struct ConsumptionMessage {
     consumed: ConsumedQuotas,
 }
 
-/// Exchanges messages with the other gateways about what callers have consumed.
+/// Exchanges reports of consumption with the other gateways.
 #[derive(Debug)]
 pub struct RateExchange {
     limiter: Arc<RateLimiter>,
@@ -59,8 +60,8 @@ pub struct RateExchange {
     id: String,
 }
 
-/// Starts the exchange on `<prefix>.rate`, which lasts until the transport closes. It pauses while each gateway enforces the limit
-/// separately.
+/// Starts the exchange on `<prefix>.rate`. The exchange lasts until the transport closes, and pauses while each gateway
+/// enforces the limit separately.
 ///
 /// # Errors
 /// `SubjectError` if the prefix and the token do not form a subject.
@@ -112,7 +113,8 @@ impl RateExchange {
         }
     }
 
-    /// Exchanges messages until each gateway counts alone (`Continue`), or until the transport closes (`Break`).
+    /// Exchanges messages until the gateways no longer enforce shared limits (`Continue`), or until the transport
+    /// closes (`Break`).
     async fn exchange(
         &self,
         mut messages: Box<dyn Subscription>,
@@ -151,8 +153,8 @@ impl RateExchange {
         }
     }
 
-    /// Sends what callers have consumed since the last report. If NATS does not accept the report, it is discarded: sent
-    /// later, it would be deducted from quotas that have been refilled in the meantime.
+    /// Sends the consumption since the last report. If NATS does not accept the report, the report is discarded. If it
+    /// were sent later, the consumption would be deducted from quotas that have refilled in the meantime.
     async fn report(&self) {
         self.limiter.count_gateways(Instant::now().into_std());
         let (consumed, omitted) = self.limiter.take_consumed();
@@ -173,7 +175,7 @@ impl RateExchange {
         for consumed in parts {
             let message = ConsumptionMessage { gateway: self.id.clone(), consumed };
             if let Err(error) = self.publish(&message).await {
-                // Waiting for each of the others to fail as well could take a long time.
+                // Waiting for each of the remaining messages to fail as well could take a long time.
                 count("unsent", unsent);
                 if conditions::raise(&UNSENT, "rates") {
                     tracing::warn!(
@@ -221,7 +223,7 @@ impl RateExchange {
     }
 }
 
-/// Returns the number of callers in a message of at most this size.
+/// Returns the maximum number of callers that fit into a message of this size.
 fn callers_per_message(payload_bytes_max: usize) -> usize {
     let fitting = payload_bytes_max.saturating_sub(FRAME_BYTES) / ENTRY_BYTES;
     fitting.clamp(1, CALLERS_PER_MESSAGE_MAX)

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 /// The maximum number of gateways that are counted, including this one.
 pub(super) const GATEWAYS_MAX: usize = 64;
-/// How long a gateway is counted after its last message: the longest window of a limit. A gateway whose callers consume nothing
-/// sends no messages, but the callers still owe what they consumed before.
+/// The time for which a gateway is counted after its last message: the longest window of a limit. A gateway whose
+/// callers consume nothing sends no messages, but earlier consumption by these callers may not have been deducted
+/// yet.
 const COUNTED_FOR: Duration = Duration::from_hours(24);
 
 /// The gateways that share limits with this one, and the time of each one's last message.
@@ -25,7 +26,8 @@ impl KnownGateways {
         }
     }
 
-    /// Forgets gateways that have sent no message for a day. Returns the number of gateways that are left, including this one.
+    /// Forgets gateways that have sent no message for a day. Returns the number of remaining gateways, including this
+    /// one.
     pub(super) fn count(&mut self, now: Instant) -> usize {
         let is_counted = |at: &Instant| now.saturating_duration_since(*at) < COUNTED_FOR;
         self.heard_at.retain(|_, heard_at| is_counted(heard_at));

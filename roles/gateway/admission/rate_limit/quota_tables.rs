@@ -8,7 +8,8 @@ use crate::roles::gateway::admission::two_generation_cache::TwoGenerationCache;
 
 use super::known_gateways::GATEWAYS_MAX;
 
-/// The longest time until a quota is available again, in windows of 24 h.
+/// The longest time until a quota is available again: the longest window (24 h) multiplied by the maximum number of
+/// gateways.
 const DEBT_MAX: Duration = Duration::from_hours(24 * GATEWAYS_MAX as u64);
 
 /// Maps a hash of a limit and a caller to the instant at which the whole quota is available again.
@@ -26,7 +27,7 @@ pub(super) struct QuotaTables {
     elsewhere: QuotaTable,
 }
 
-/// A limit, and how many whole quotas a caller can owe.
+/// A limit, and the maximum number of whole quotas that a caller can owe.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct QuotaRule {
     pub(super) limit: RateLimit,
@@ -47,7 +48,8 @@ impl QuotaTables {
         Mutex::new(Self { here, elsewhere })
     }
 
-    /// Adds a caller's consumption at another gateway, given as the time that a quota needs to refill by this amount.
+    /// Adds a caller's consumption at another gateway, given as the time that the quota needs to refill by the consumed
+    /// amount.
     pub(super) fn add_consumed_elsewhere(&mut self, key: u64, consumed: Duration, now: Instant) {
         let add = |full_at: Instant| (full_at.max(now) + consumed).min(now + DEBT_MAX);
         if let Some(full_at) = self.here.get_mut(&key) {
@@ -95,7 +97,7 @@ pub(super) fn take_request(
     Ok(Quota { remaining: spare.as_nanos() / interval.as_nanos(), reset: next_debt })
 }
 
-/// Returns the time in which a quota is refilled by one request.
+/// Returns the time that a quota takes to refill by one request.
 pub(super) fn interval(limit: RateLimit) -> Duration {
     (limit.window / limit.requests.max(1)).max(Duration::from_nanos(1))
 }

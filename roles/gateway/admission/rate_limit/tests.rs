@@ -21,17 +21,17 @@ fn config(scope: RateLimitScope) -> RateLimitConfig {
     RateLimitConfig { scope, interval: Duration::from_millis(500) }
 }
 
-/// Returns a limiter that counts alone.
+/// Returns a limiter that enforces separate limits.
 fn limiter() -> RateLimiter {
     RateLimiter::new(config(RateLimitScope::Gateway))
 }
 
-/// Returns limiters that count together.
+/// Returns limiters that enforce shared limits.
 fn fleet<const GATEWAYS: usize>() -> [RateLimiter; GATEWAYS] {
     std::array::from_fn(|_| RateLimiter::new(config(RateLimitScope::Fleet)))
 }
 
-/// Tells each limiter what callers have consumed at the other limiters.
+/// Reports the consumption at each limiter to all other limiters.
 fn exchange(fleet: &[RateLimiter], now: Instant) {
     for (number, limiter) in fleet.iter().enumerate() {
         let (consumed, omitted) = limiter.take_consumed();
@@ -219,8 +219,8 @@ fn excess_consumption_is_deducted_later() {
     assert!(fleet[2].take_consumed().0.is_empty());
 }
 
-/// Returns the `Retry-After` of a request after this number of gateways have sent a message that claims more than a caller can
-/// have consumed.
+/// Returns the `Retry-After` of a request after each of `gateways` gateways has reported more consumption than is
+/// possible.
 fn wait_after_impossible_consumption(gateways: usize) -> Duration {
     let ([limiter], endpoint, now) = (fleet(), limited(1, 10), Instant::now());
     let mut consumed = ConsumedQuotas::default();
@@ -292,7 +292,7 @@ fn a_changed_limit_is_a_new_quota_at_all_gateways() {
     for limiter in &fleet {
         assert!((0..10).all(|_| admit(limiter, &before)));
     }
-    // The first gateway has reloaded, the second not yet.
+    // The first gateway has reloaded, but the second one has not.
     assert!(admit(&fleet[0], &after));
     exchange(&fleet, now);
     assert!(!admit(&fleet[0], &before) && !admit(&fleet[1], &before));
@@ -354,8 +354,9 @@ proptest! {
         prop_assert!(burst <= quota);
     }
 
-    /// Over any time since the start, a caller gets at most the quota, the requests that are refilled, and the requests that it
-    /// gets at the other gateways between two exchanges.
+    /// In any period since the start, the number of a caller's admitted requests is at most the sum of one quota, the
+    /// requests by which the quota refills in that period, and the requests that the other gateways admit between two
+    /// exchanges.
     #[test]
     fn a_fleet_admits_no_more_than_the_bound(
         requests in 1..30_u32,

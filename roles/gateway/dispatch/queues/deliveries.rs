@@ -1,4 +1,5 @@
-//! The requests of a queue that have been sent: those that no worker has accepted yet, and those that a worker runs.
+//! The requests of a queue that have been sent: those that no worker has accepted yet, and those that a worker is
+//! running.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -9,7 +10,7 @@ use tokio::time::Instant;
 use crate::catalogue::QueueName;
 use crate::telemetry::{Counter, Gauge, counter, gauge, names};
 
-/// The requests of one queue that have been sent and have not ended.
+/// The requests of one queue that have been sent and have not ended yet.
 pub struct Deliveries {
     queue: QueueName,
     /// Created when the first request is sent, because most queues may be idle.
@@ -17,11 +18,11 @@ pub struct Deliveries {
     state: Mutex<State>,
 }
 
-/// The number of buckets of `AnswerTimes`. The last one begins at more than two hours.
+/// The number of buckets of `AnswerTimes`. The last bucket begins at more than two hours.
 const ANSWER_BUCKETS: usize = 24;
 
-/// The durations of answered requests: each bucket counts the requests that took less than a power of two in milliseconds and that
-/// are in no lower bucket.
+/// Counts answered requests by duration. The upper bound of each bucket is a power of two in milliseconds, and a
+/// request is counted in the lowest bucket whose bound exceeds its duration.
 #[derive(Debug, Default)]
 struct AnswerTimes([AtomicU64; ANSWER_BUCKETS]);
 
@@ -38,7 +39,7 @@ impl AnswerTimes {
         self.0.iter().map(|bucket| bucket.load(Ordering::Relaxed)).sum()
     }
 
-    /// Returns the upper bound of the bucket with the 99th percentile. Zero if there are no answers.
+    /// Returns the upper bound of the bucket that contains the 99th percentile, or zero if there are no answers.
     fn p99(&self) -> Duration {
         let rank = self.count() - self.count() / 100;
         let mut below = 0;
@@ -52,9 +53,9 @@ impl AnswerTimes {
     }
 }
 
-/// The metrics of a queue whose requests are sent.
+/// The delivery metrics of a queue.
 struct DeliveryMetrics {
-    /// The number of requests, and the age of the oldest one.
+    /// The number of requests that no worker has accepted, and the age of the oldest one.
     unaccepted: [Gauge; 2],
     accepted: [Gauge; 2],
     /// The number of attempts for which NATS found no worker.
@@ -113,19 +114,19 @@ impl DeliveryMetrics {
     }
 }
 
-/// The requests that have been sent. A request costs a few stores under the lock for each change of its phase; finding the oldest
-/// ones reads all entries, once per second. There are at most as many entries as requests in flight.
+/// The requests that have been sent. Each change to a request's phase costs a few stores under the lock. Once per
+/// second, all entries are read to find the oldest requests. There are at most as many entries as requests in flight.
 #[derive(Debug, Default)]
 struct State {
     entries: Vec<DeliveryEntry>,
-    /// The indexes of the idle entries.
+    /// The indices of the idle entries.
     free: Vec<usize>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct DeliveryEntry {
     phase: DeliveryPhase,
-    /// When the phase began.
+    /// The time at which the phase began.
     since: Instant,
     session_time: Duration,
 }
@@ -135,9 +136,10 @@ struct DeliveryEntry {
 pub struct DeliveryAges {
     /// The number of requests.
     pub count: usize,
-    /// The time since the oldest request was sent or accepted. Zero if there is none.
+    /// The time since the oldest request was sent or accepted, or zero if there is none.
     pub oldest: Duration,
-    /// The session time of the oldest request's endpoint, within which the request must end. Zero if there is none.
+    /// The session time of the oldest request's endpoint, or zero if there is no request. The request must end within
+    /// this time.
     pub session_time: Duration,
 }
 
@@ -166,11 +168,11 @@ pub enum DeliveryEnd {
 /// What has happened to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeliveryPhase {
-    /// It has not been sent, or has been refused, or has ended.
+    /// The request has not been sent, was refused, or has ended.
     Idle,
-    /// It was sent, and no worker has accepted it.
+    /// The request was sent, but no worker has accepted it yet.
     Unaccepted,
-    /// A worker has accepted it.
+    /// A worker has accepted the request.
     Accepted,
 }
 
@@ -179,10 +181,10 @@ pub enum DeliveryPhase {
 pub struct Delivery {
     deliveries: Arc<Deliveries>,
     phase: DeliveryPhase,
-    /// When the last phase other than `Idle` began.
+    /// The time at which the last phase other than `Idle` began.
     since: Option<Instant>,
     session_time: Duration,
-    /// The index of the entry, unless idle.
+    /// The index of the entry, or `None` if the delivery is idle.
     index: Option<usize>,
 }
 
@@ -193,7 +195,7 @@ impl std::fmt::Debug for Deliveries {
 }
 
 impl Deliveries {
-    /// Creates an empty set for a queue.
+    /// Creates an empty set of deliveries for a queue.
     #[must_use]
     pub fn new(queue: &QueueName) -> Self {
         Self { queue: queue.clone(), metrics: OnceLock::new(), state: Mutex::default() }
@@ -205,14 +207,14 @@ impl Deliveries {
         self.metrics.get().map_or(0, |metrics| metrics.answer_times.count())
     }
 
-    /// Returns the time within which 99 % of these requests were answered after they had been accepted, rounded up to a power of two
-    /// in milliseconds. Zero if there are none.
+    /// Returns the 99th percentile of the time from acceptance to answer, rounded up to a power of two in milliseconds.
+    /// Calls that timed out are not included. Returns zero if no request has been answered.
     #[must_use]
     pub fn answer_time_p99(&self) -> Duration {
         self.metrics.get().map_or(Duration::ZERO, |metrics| metrics.answer_times.p99())
     }
 
-    /// Returns the requests that no worker has accepted, and those that a worker has.
+    /// Returns the counts and ages of the requests that no worker has accepted, and of those that a worker is running.
     #[must_use]
     pub fn ages(&self, now: Instant) -> [DeliveryAges; 2] {
         let state = self.lock();
@@ -262,15 +264,15 @@ impl Deliveries {
 }
 
 impl Delivery {
-    /// Creates the delivery of a request that has not been sent, and must end within `session_time`.
+    /// Creates the delivery of a request that has not been sent yet and must end within `session_time`.
     #[must_use]
     pub fn new(deliveries: &Arc<Deliveries>, session_time: Duration) -> Self {
         let (deliveries, phase) = (Arc::clone(deliveries), DeliveryPhase::Idle);
         Self { deliveries, phase, since: None, session_time, index: None }
     }
 
-    /// Sets the phase. The phase begins now unless the request is in it already: a request that is sent again without having been
-    /// refused keeps its age.
+    /// Sets the phase. The phase begins now, unless the request is already in it. A request that is sent again without
+    /// having been refused therefore keeps its age.
     pub fn set(&mut self, phase: DeliveryPhase, now: Instant) {
         if phase == self.phase {
             return;
@@ -306,7 +308,8 @@ impl Delivery {
 }
 
 impl State {
-    /// Sets the entry of a request that has the entry at `index`, if any. Returns the index of the request's entry from now on.
+    /// Sets the entry of a request. `index` is the position of its current entry, if it has one. Returns the new index
+    /// of the entry.
     fn set(&mut self, index: Option<usize>, entry: DeliveryEntry) -> Option<usize> {
         let is_idle = entry.phase == DeliveryPhase::Idle;
         let index = index.or_else(|| if is_idle { None } else { self.free.pop() });

@@ -1,9 +1,10 @@
-//! The workers of a queue that are known to reply, tracked while one of them is suspected of
-//! hanging.
+//! The workers of a queue that are known to reply. They are tracked while any worker of the queue
+//! is suspected of hanging.
 //!
 //! NATS picks a member of a queue group at random, even one that is connected but hangs. When an
 //! attempt gets no reply, the gateway therefore asks all members to identify themselves and sends
-//! requests in turn to those that do, until probe requests show that the whole group replies.
+//! requests in turn to the members that reply, until probe requests show that the whole group
+//! replies.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -24,7 +25,8 @@ const ALIVE_WITHIN: Duration = Duration::from_secs(3);
 const GROUP_PAUSE: Duration = Duration::from_secs(10);
 /// After `GROUP_PAUSE`, one request per interval tests whether all members of the group reply.
 const GROUP_PROBE_INTERVAL: Duration = Duration::from_secs(1);
-/// Suspicions are logged at most this often, because a slow worker is suspected repeatedly.
+/// The minimum interval between two log lines about suspicions. It is needed because a slow worker
+/// is suspected repeatedly.
 const LOG_INTERVAL: Duration = Duration::from_mins(1);
 /// The number of consecutive replies to probes after which the whole group is assumed to reply.
 const GROUP_REPLIES_MIN: u32 = 8;

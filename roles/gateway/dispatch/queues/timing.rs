@@ -1,4 +1,4 @@
-//! Measures how long a queue's workers take to reply to this gateway.
+//! Measures the time that a queue's workers take to reply to this gateway.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,12 +15,13 @@ const MINIMUM_WINDOW: Duration = Duration::from_secs(10);
 const SAMPLES_MAX: usize = 128;
 /// The number of samples that an estimate requires.
 const SAMPLES_MIN: usize = 16;
-/// The number of the longest samples, which are ignored. The estimate is the longest of the other
+/// The number of longest samples that are ignored. The estimate is the longest of the other
 /// samples.
 const OUTLIERS: usize = 2;
 /// The number of new samples after which the estimate is computed again.
 const UPDATE_EVERY: usize = 16;
-/// How many round trips the first reply may take, including the wait in the worker's backlog.
+/// The number of round trips that the first reply may take, including the wait in the worker's
+/// backlog.
 const FIRST_REPLY_ROUND_TRIPS: u32 = 4;
 /// The additional time that a worker can need before its first reply.
 const FIRST_REPLY_DELAY: Duration = Duration::from_millis(400);
@@ -48,8 +49,8 @@ struct EndpointTimes {
 /// The most recent times, and an upper quantile of them.
 #[derive(Debug, Default)]
 struct RecentTimes {
-    /// The times are in microseconds, because a large catalogue has thousands of endpoints. More
-    /// than 71 minutes count as 71 minutes.
+    /// The times in microseconds, stored as `u32` to save memory, because a large catalogue has
+    /// thousands of endpoints. Times of more than 71 minutes count as 71 minutes.
     micros: Vec<u32>,
     next: usize,
     quantile: Duration,
@@ -90,7 +91,7 @@ impl QueueTiming {
         state.minimums.iter().flatten().min().copied().unwrap_or(state.link_round_trip)
     }
 
-    /// Returns how long to wait for the first reply: `configured`, or longer on a slow network.
+    /// Returns the time to wait for the first reply: `configured`, or longer on a slow network.
     #[must_use]
     pub fn accept_timeout(&self, configured: Duration) -> Duration {
         let round_trip = self.round_trip();

@@ -1,9 +1,9 @@
 //! The requests in one queue that are waiting for a slot. Callers take turns, and the requests of one caller are served in order of
 //! arrival.
 //!
-//! A worker that refuses a request remembers its reply subject and offers a slot there once one is
-//! free. The offer goes to the first waiter, not necessarily to the refused request. The gateway thus
-//! decides the order in which its requests are served, whatever the order of refusals.
+//! A worker that refuses a request remembers its reply subject, and sends an offer to that subject when a slot becomes
+//! free. The offer goes to the first waiter, which need not be the refused request. The gateway thus decides the order
+//! in which its requests are served, regardless of the order of refusals.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -24,7 +24,7 @@ use crate::telemetry::Gauge;
 
 /// The number of recent dequeues from which the drain rate is computed.
 const DEQUEUES_MAX: usize = 32;
-/// The number of dequeues required to compute a rate.
+/// The number of dequeues that are required to compute a rate.
 const DEQUEUES_MIN: usize = 8;
 /// The number of waiters that may send their requests to the group for each reply from a member.
 /// The number of attempts thus at most doubles, as in TCP slow start.
@@ -34,7 +34,8 @@ const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 /// The longest `Retry-After`.
 const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
 
-/// Identifies a waiter; ordered by arrival. A session keeps its id while it sends its request to a worker, to return to its position.
+/// Identifies a waiter. Ids are ordered by the positions of the waiters. While a session sends its request to a worker,
+/// it keeps its id so that it can return to its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WaiterId(FairPosition<CallerKey>);
 
@@ -43,7 +44,7 @@ pub struct WaiterId(FairPosition<CallerKey>);
 pub enum QueueAdmission {
     /// Send the request to the group immediately.
     SendNow,
-    /// Let the request wait, because earlier requests found no members or no link.
+    /// Let the request wait, because earlier requests found no members or the link is down.
     Wait,
     /// Reject the request: it would wait too long, or too many requests are already waiting.
     Reject,
@@ -63,10 +64,12 @@ pub struct WaitQueue {
 #[derive(Debug, Default)]
 struct State {
     waiters: FairOrder<CallerKey, mpsc::Sender<SessionMessage>>,
-    /// The waiters whose reply subject no worker knows, so that none will offer them a slot, and a
-    /// head whose channel was full when it was to be notified. Replies let them try the group.
+    /// The waiters whose reply subjects are not known to any worker. No worker will therefore offer them a slot. The
+    /// set also contains a head whose channel was full when it should have been notified. Replies allow these waiters
+    /// to send their requests to the group.
     unregistered: BTreeSet<WaiterId>,
-    /// The reason of the last waiter that became unregistered. Only the head tries the group, so it holds for all of them.
+    /// The reason why the last unregistered waiter has to wait. The reason applies to all unregistered waiters, because
+    /// only the head sends its request to the group.
     unregistered_reason: Option<WaitReason>,
     /// The waiter that was last notified that it is the head.
     notified_head: Option<WaiterId>,
@@ -98,8 +101,8 @@ impl WaitQueue {
         self.len() == 0
     }
 
-    /// Admits a request, unless it would wait longer than `wait_max`, or `waiting_max` others are
-    /// already waiting and `join` would evict it.
+    /// Admits a request, unless it would wait longer than `wait_max`, or `waiting_max` other requests are already
+    /// waiting and `join` would evict it.
     #[must_use]
     pub fn admit(
         &self,
@@ -123,9 +126,9 @@ impl WaitQueue {
         }
     }
 
-    /// Adds a waiter of this caller. With `old_id`, it returns to the position that it had before it sent its request to a worker,
-    /// and its caller gets its turn back. If too many requests are waiting then, evicts the newest waiter of the caller with the
-    /// most. Returns `None` if the evicted waiter is this one.
+    /// Adds a waiter of this caller. With `old_id`, the waiter returns to the position that it had before it sent its
+    /// request to a worker, and its caller gets its turn back. If too many requests are then waiting, evicts the newest
+    /// waiter of the caller with the most waiters. Returns `None` if this waiter itself is evicted.
     #[must_use]
     pub fn join(
         &self,
@@ -148,7 +151,7 @@ impl WaitQueue {
             state.unregistered_reason = Some(reason);
         }
         if reason == WaitReason::Paused {
-            // The rate before the pause says nothing about when it will end.
+            // The rate before the pause does not show when the pause will end.
             state.dequeue_times.clear();
         }
         if state.notified_head == Some(id) {
@@ -167,8 +170,8 @@ impl WaitQueue {
         self.publish(&state);
     }
 
-    /// Removes a waiter that sends its request to a worker, which uses its caller's turn unless an offer has used it already.
-    /// Returns the id with which the waiter can rejoin the queue.
+    /// Removes a waiter that sends its request to a worker. The waiter uses its caller's turn, unless an offer has
+    /// already used it. Returns the id with which the waiter can rejoin the queue.
     #[must_use]
     pub fn take_turn(&self, id: WaiterId) -> WaiterId {
         let mut state = self.lock();
@@ -176,15 +179,16 @@ impl WaitQueue {
         state.remove(id);
         state.notify_head();
         self.publish(&state);
-        // An offer was made to the first waiter, whose turn preceded those of all others, as the turn in `id` does.
+        // If an offer removed the waiter, it was the first one. The turn in `id` therefore precedes the turns of all
+        // other waiters, as did the turn that the offer used.
         taken.map_or(id, |(used, _)| WaiterId(used))
     }
 
-    /// Removes the first waiter and passes an offered slot to it, which is its caller's turn. A waiter whose channel is full
-    /// keeps its position, and the next one gets the slot.
+    /// Removes the first waiter and passes an offered slot to it. This uses the turn of the waiter's caller. A waiter
+    /// whose channel is full keeps its position, and the next waiter gets the slot.
     ///
     /// # Errors
-    /// The slot if no request is waiting. The caller must then decline the offer.
+    /// The slot if no request is waiting. The calling code must then decline the offer.
     pub fn offer(&self, slot: Subject, now: Instant) -> Result<(), Subject> {
         let mut state = self.lock();
         let offered = state.pass_to_first(slot);
@@ -196,8 +200,8 @@ impl WaitQueue {
         offered
     }
 
-    /// Handles a reply from a member that accepts requests: lets some of the unregistered waiters send their requests to
-    /// the group.
+    /// Handles a reply from a member that accepts requests. Lets some of the unregistered waiters send their requests
+    /// to the group.
     pub fn on_member_reply(&self) {
         if !self.has_unregistered.load(Ordering::Relaxed) {
             return;
@@ -226,19 +230,20 @@ impl WaitQueue {
         self.lock().waiters.first().is_some_and(|(first, _)| first == id.0)
     }
 
-    /// Returns whether no worker knows the reply subject of this waiter.
+    /// Returns whether no worker knows this waiter's reply subject.
     #[must_use]
     pub fn is_unregistered(&self, id: WaiterId) -> bool {
         self.lock().unregistered.contains(&id)
     }
 
-    /// Returns why unregistered waiters wait, as far as the last one that tried the group has found out.
+    /// Returns the reason why unregistered waiters wait, as determined by the last waiter that sent its request to the
+    /// group.
     #[must_use]
     pub fn unregistered_reason(&self) -> WaitReason {
         self.lock().unregistered_reason.unwrap_or(WaitReason::NoWorkers)
     }
 
-    /// Returns `Retry-After`: the expected time until a new request of this caller would be served, with jitter.
+    /// Returns `Retry-After`: the expected time until a new request of this caller would be served, plus jitter.
     #[must_use]
     pub fn retry_after(&self, caller: CallerKey, now: Instant) -> Duration {
         let wait = self.lock().expected_wait(caller, now).unwrap_or(RETRY_AFTER_MIN);
@@ -259,7 +264,7 @@ impl WaitQueue {
 }
 
 impl State {
-    /// Passes a slot to the first waiter that can receive it; returns the slot if none can.
+    /// Passes a slot to the first waiter that can receive it. Returns the slot if no waiter can.
     fn pass_to_first(&mut self, slot: Subject) -> Result<(), Subject> {
         let mut slot = Some(slot);
         let mut removed = Vec::new();
@@ -288,7 +293,8 @@ impl State {
         slot.map_or(Ok(()), Err)
     }
 
-    /// Evicts the first waiter in eviction order that can receive the signal, or else the one that joins. Returns its id.
+    /// Evicts the first waiter, in eviction order, that can receive the signal. If there is none, evicts the joining
+    /// waiter. Returns the id of the evicted waiter.
     fn evict_for(&mut self, joining: WaiterId) -> WaiterId {
         let evicted = self.waiters.in_eviction_order().find(|(position, signals)| {
             *position == joining.0 || !finds_full(signals, QueueSignal::QueueFull)
@@ -298,7 +304,7 @@ impl State {
         evicted
     }
 
-    /// Lets the first unregistered waiters try the group.
+    /// Lets the first unregistered waiters send their requests to the group.
     fn wake_unregistered(&mut self) {
         let mut woken = Vec::new();
         for id in &self.unregistered {
@@ -339,8 +345,7 @@ impl State {
         }
     }
 
-    /// Returns how long a new waiter of this caller would wait at the measured rate, or `None` if the rate
-    /// is unknown.
+    /// Returns the expected wait of a new waiter of this caller at the measured rate, or `None` if the rate is unknown.
     fn expected_wait(&self, caller: CallerKey, now: Instant) -> Option<Duration> {
         if self.dequeue_times.len() < DEQUEUES_MIN {
             return None;
@@ -373,7 +378,7 @@ impl State {
     }
 }
 
-/// Sends a signal to a waiter; returns whether its channel is full.
+/// Sends a signal to a waiter. Returns whether its channel is full.
 fn finds_full(signals: &mpsc::Sender<SessionMessage>, signal: QueueSignal) -> bool {
     matches!(signals.try_send(SessionMessage::Signal(signal)), Err(TrySendError::Full(_)))
 }

@@ -1,5 +1,5 @@
-//! The addresses of replies: the attempt that a reply subject belongs to, and the token that proves
-//! that this process created the subject.
+//! The address in a reply subject: the attempt that the subject belongs to, and the token that
+//! proves that this process created the subject.
 
 use rand::RngExt;
 use siphasher::sip::SipHasher24;

@@ -1,4 +1,5 @@
-//! A request that waits for replies, and the bytes of the replies that its session has not read.
+//! A request that is waiting for replies, and the bytes of the replies that its session has not
+//! read.
 
 use tokio::sync::mpsc;
 
@@ -14,11 +15,11 @@ pub struct ReplyLimits {
     pub reservation: Reservation,
     /// The number of parts that may be in transit to the client. With 0, the answer is assembled.
     pub window: u32,
-    /// The execution guarantee of the request, which determines whether its answer may be dropped.
+    /// The execution guarantee of the request. It determines whether the answer may be dropped.
     pub execution: Execution,
 }
 
-/// One request that waits for replies.
+/// One request that is waiting for replies.
 #[derive(Debug)]
 pub(super) struct PendingRequest {
     pub(super) queue: u32,
@@ -47,9 +48,9 @@ impl PendingRequest {
     }
 
     /// Returns the charge for a reply, or `None` if its bytes are not charged. If there is no room,
-    /// parts of an assembled answer are dropped. So is an at-least-once answer: the client gets a
-    /// 502 and can send the request again. At-most-once finals and the rest of a stream are never
-    /// dropped.
+    /// parts of an assembled answer are dropped. At-least-once answers are dropped too: the client
+    /// gets a 502 and can send the request again. At-most-once finals and the rest of a stream are
+    /// never dropped.
     pub(super) fn charge_for(
         &mut self,
         reply: &Result<Reply, EnvelopeError>,

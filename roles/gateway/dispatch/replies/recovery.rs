@@ -1,5 +1,5 @@
-//! Requests missing answers after a lost link is restored, because replies that were published
-//! while the link was down did not reach the subscription.
+//! Requests missing answers after a lost link has been restored. Replies that were published while
+//! the link was down did not reach the subscription.
 //!
 //! The gateway requests one page of answers at a time and waits for the page to arrive, because a
 //! NATS server disconnects a client that reads too slowly.
@@ -17,18 +17,20 @@ use crate::messaging::{self, Transport};
 use super::ReplyRouter;
 use crate::roles::gateway::dispatch::queues::{GatewayQueue, QueueRegistry};
 
-/// The pause after each page of requests.
+/// The pause after requesting each page.
 const PAGE_PAUSE: Duration = Duration::from_millis(25);
-/// If more bytes than this were received during a pause, the page is not complete yet.
+/// If more bytes than this were received during a pause, the page is assumed to be incomplete.
 const PAGE_BYTES: u64 = 256 << 10;
 /// The maximum number of pauses after one page.
 const PAGE_PAUSES_MAX: usize = 40;
-/// If the link is lost again within this time after a request, the answers may be the cause.
+/// If the link is lost again within this time after answers were requested, the answers may be the
+/// cause.
 const STABLE_TIME: Duration = Duration::from_secs(30);
 /// If the link is lost again within `STABLE_TIME`, the next request for answers is delayed by this
 /// much. The delay doubles each time.
 const DELAY_MIN: Duration = Duration::from_millis(250);
-/// The longest delay before a request. Workers keep answers for longer (`reconnect_time_max`).
+/// The longest delay before answers are requested. Workers keep answers for longer
+/// (`reconnect_time_max`).
 const DELAY_MAX: Duration = Duration::from_secs(2);
 
 /// Starts a background task that requests missing answers each time the link is restored.

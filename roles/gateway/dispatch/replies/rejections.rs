@@ -8,7 +8,8 @@ use tokio::time::Instant;
 use crate::message::Subject;
 use crate::telemetry::{counter, names};
 
-/// The maximum number of log lines per reason and `PERIOD`, so that a flood cannot fill the disk.
+/// The maximum number of log lines for each reason in each `PERIOD`, so that a flood cannot fill
+/// the disk.
 const LINES_MAX: u32 = 10;
 /// The period to which `LINES_MAX` applies.
 const PERIOD: Duration = Duration::from_secs(10);

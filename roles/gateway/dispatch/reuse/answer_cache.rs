@@ -31,7 +31,8 @@ struct State {
     bytes_max: usize,
     bytes: usize,
     answers: HashMap<AnswerKey, StoredAnswer>,
-    /// The keys in the order in which their answers expire. The number makes equal times distinct.
+    /// The keys in the order in which their answers expire. The number distinguishes answers that expire at
+    /// the same time.
     by_expiry: BTreeMap<(Instant, u64), AnswerKey>,
     stored: u64,
 }
@@ -131,7 +132,7 @@ impl State {
         }
     }
 
-    /// Removes the answer that expires next. Returns whether there was one.
+    /// Removes the answer that expires next. Returns `false` if the cache is empty.
     fn remove_next(&mut self) -> bool {
         let Some((_, key)) = self.by_expiry.pop_first() else { return false };
         self.remove(&key);

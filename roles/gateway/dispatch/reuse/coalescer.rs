@@ -34,7 +34,7 @@ struct JoinableCall {
     result: Arc<watch::Sender<SharedResult>>,
 }
 
-/// The caller of a request, and the number of requests that a caller has in the wait queue.
+/// The caller of a request, and a function that returns the number of a caller's requests in the wait queue.
 #[derive(Clone, Copy)]
 pub(super) struct Requester<'a> {
     pub(super) caller: CallerKey,
@@ -42,8 +42,9 @@ pub(super) struct Requester<'a> {
 }
 
 impl Requester<'_> {
-    /// Returns whether a call of another caller would probably not wait longer than a call of this one: a call uses its leader's
-    /// turns, so the call of a caller with many waiting requests waits for all of them.
+    /// Returns whether the requester's own call would probably not be served earlier than a call of `leader`. A call
+    /// uses its leader's turns, so the call of a caller with many waiting requests must wait for all of these
+    /// requests.
     fn may_join(&self, leader: CallerKey) -> bool {
         leader == self.caller || (self.waiters_of)(leader) <= (self.waiters_of)(self.caller) + 1
     }
@@ -54,7 +55,7 @@ impl Requester<'_> {
 pub(super) enum CoalescedRole {
     /// The request started the call.
     Leader,
-    /// The request waits for the call of another one.
+    /// The request is waiting for the call of another request.
     Follower,
 }
 
@@ -66,11 +67,11 @@ struct SharedCall {
 }
 
 impl Coalescer {
-    /// Returns the result of a running call with the same key. If there is none that the requester may join, runs `call` and returns
-    /// its result. The result is `None` if the call panicked.
+    /// Returns the result of a running call with the same key. If there is no such call that the requester may join,
+    /// runs `call` and returns its result. The result is `None` if the call panicked.
     ///
-    /// The call runs in its own task. It is dropped, which has the same effect as a client's disconnect,
-    /// only when no more requests wait for it.
+    /// The call runs in its own task. It is dropped, which has the same effect as a client's disconnect, only when
+    /// no request is waiting for it any more.
     pub(super) async fn call(
         self: &Arc<Self>,
         (key, requester): (AnswerKey, Requester<'_>),
@@ -97,7 +98,7 @@ impl Coalescer {
         }
         let (sender, receiver) = watch::channel(None);
         let result = Arc::new(sender);
-        // A call that the requester did not join is replaced here, but continues.
+        // A running call that the requester may not join is replaced here, but continues.
         let leader = requester.caller;
         calls.insert(key.clone(), JoinableCall { leader, result: Arc::clone(&result) });
         drop(calls);
@@ -169,7 +170,7 @@ mod tests {
         CallerKey::new(Some(name), ClientNetwork::new(Ipv4Addr::LOCALHOST.into(), 0))
     }
 
-    /// Returns a requester while nobody waits.
+    /// Returns a requester whose function reports that no caller has requests in the wait queue.
     fn requester() -> Requester<'static> {
         Requester { caller: caller("ann"), waiters_of: &|_| 0 }
     }
@@ -206,7 +207,7 @@ mod tests {
         );
         assert_eq!(role, CoalescedRole::Leader, "another key");
         drop((leader, other));
-        // The abandoned call is removed, and the other one has begun.
+        // Waits until the abandoned call has been removed and the other one has begun.
         while coalescer.lock().len() > 1 || calls.load(Ordering::Relaxed) < 1 {
             yield_now().await;
         }

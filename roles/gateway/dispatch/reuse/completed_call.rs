@@ -57,8 +57,8 @@ impl CompletedCall {
         }
     }
 
-    /// Returns the summary for a request that made no call. The phases of the call are recorded only once, and a problem
-    /// document names this request.
+    /// Returns the summary for a request that made no call. The phases of the call are recorded only once, for the
+    /// request that made it. A problem document names the request that receives it.
     pub(super) fn reused_summary(
         &self,
         request_id: &str,
@@ -77,7 +77,7 @@ impl CompletedCall {
     }
 }
 
-/// Returns a worker's problem document with the id of another request.
+/// Returns a worker's problem document, with the id replaced by that of another request.
 fn for_request(document: &Bytes, request_id: &str) -> Bytes {
     let Ok(mut members) = serde_json::from_slice::<Map<String, Value>>(document) else {
         return document.clone();

@@ -13,15 +13,14 @@ use crate::envelope::{Final, Request};
 /// same caller, and want the same representation.
 #[derive(Clone, Debug)]
 pub(super) struct AnswerKey {
-    /// The endpoint in one catalogue; a reload creates new endpoints. The reference prevents the
-    /// endpoint's address from being reused, but does not keep an endpoint that a reload has
-    /// removed.
+    /// The endpoint of one loaded catalogue. A reload creates new endpoints. The weak reference prevents the endpoint's
+    /// address from being reused, but does not keep a removed endpoint in memory.
     endpoint: Weak<Endpoint>,
     /// The index of the queue: the queues of an endpoint can have different procedures.
     queue: usize,
     /// The validated parameters, in the order of the catalogue and with all defaults. They include claims.
     payload: Bytes,
-    /// The caller; `None` if the endpoint's answers do not depend on it.
+    /// The caller, or `None` if the endpoint's answers do not depend on it.
     principal: Option<String>,
     /// The media type.
     accept: Option<String>,
@@ -38,8 +37,8 @@ impl AnswerKey {
         }
     }
 
-    /// Returns whether an answer can be sent to the clients that request it: with valid headers, and in their
-    /// representation.
+    /// Returns whether an answer can be sent to the clients that request it. The answer's headers must be valid, and
+    /// the answer must be in the representation that the clients accept.
     pub(super) fn is_valid_answer(&self, answer: &Final) -> bool {
         let Some(endpoint) = self.endpoint.upgrade() else { return false };
         let content_type = &*answer.content_type;

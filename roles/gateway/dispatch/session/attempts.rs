@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use crate::envelope::Final;
 use crate::message::Subject;
 
-/// The attempts of a session: their number, and the open ones, which may still be answered.
+/// The attempts of a session: their number, and the open attempts, which may still be answered.
 #[derive(Debug)]
 pub(super) struct Attempts {
     made: u32,
@@ -28,7 +28,7 @@ struct Attempt {
 #[derive(Debug)]
 pub(super) struct OpenAttempt {
     pub(super) number: u32,
-    /// The job's control subject, or `None` while the worker that has the attempt is unknown.
+    /// The job's control subject, or `None` while the worker that received the attempt is unknown.
     pub(super) control: Option<Subject>,
 }
 
@@ -108,7 +108,8 @@ impl Attempts {
         self.get(number).is_some_and(|attempt| (1..=attempt.parts.len()).contains(&part))
     }
 
-    /// Adds a part. Parts arrive in order: NATS keeps the order of one publisher on one subject.
+    /// Adds a part. Parts arrive in order: NATS preserves the order of messages from one publisher
+    /// on one subject.
     pub(super) fn add_part(
         &mut self,
         number: u32,
@@ -130,8 +131,8 @@ impl Attempts {
         Ok(())
     }
 
-    /// Joins the parts and the final. If the parts were not kept, the answer has their
-    /// number but no body.
+    /// Joins the parts and the final. If the parts were not kept, the answer contains the number of
+    /// parts but no body.
     pub(super) fn assemble(
         &mut self,
         number: u32,

@@ -15,12 +15,12 @@ pub(super) struct Grant {
 }
 
 impl Grant {
-    /// Returns whether this is a grant of the attempt.
+    /// Returns whether this is the grant for the attempt.
     pub(super) fn is_for(&self, attempt: u32) -> bool {
         self.attempt == attempt
     }
 
-    /// Returns whether this is the grant of the job with this control subject.
+    /// Returns whether the grant was given to the job with this control subject.
     pub(super) fn was_given_to(&self, control: &Subject) -> bool {
         self.control.as_ref() == Some(control)
     }
@@ -58,19 +58,21 @@ impl Session {
         grant.attempt == attempt && grant.was_given_to(control)
     }
 
-    /// Returns whether replies to this attempt count: it is open, and no other attempt was granted.
+    /// Returns whether replies to this attempt count: the attempt must be open, and the grant must
+    /// not have been given to another attempt.
     pub(super) fn is_eligible(&self, attempt: u32) -> bool {
         self.attempts.is_open(attempt)
             && self.grant.as_ref().is_none_or(|grant| grant.attempt == attempt)
     }
 
-    /// Records that a worker runs the call. The session then awaits the answer until its deadline.
+    /// Records that a worker is running the call. The session then awaits the answer until its
+    /// deadline.
     pub(super) fn set_running(&mut self, attempt: u32, context: &mut StepContext<'_>) {
         if self.is_waiting() {
             context.actions.push(SessionAction::LeaveQueue);
         }
         if self.options.execution == Execution::AtMostOnce && self.grant.is_none() {
-            // The worker runs the request without a claim, which counts as a grant.
+            // The worker runs the request without having claimed it. This counts as a grant.
             self.grant = Some(Grant { attempt, control: None });
         }
         self.state =

@@ -10,7 +10,8 @@ use crate::problem::ProblemKind;
 
 use super::{AttemptEstimate, Session, SessionEnd, State, StepContext};
 
-/// How long the session keeps waiting after its deadline for the worker's own timeout reply.
+/// The time for which the session keeps waiting after its deadline for the worker's own timeout
+/// reply.
 const ANSWER_GRACE: Duration = Duration::from_millis(100);
 
 impl Session {
@@ -42,7 +43,7 @@ impl Session {
         (wake_at < end).then_some(end)
     }
 
-    /// Returns whether the session waits and has enough time left for an attempt.
+    /// Returns whether the session is waiting and has enough time left for an attempt.
     pub(super) fn may_start(&self, now: Instant) -> bool {
         self.is_waiting() && now < self.waiting_deadline()
     }
@@ -63,7 +64,8 @@ impl Session {
         }
     }
 
-    /// Ends the session: no worker accepted the request in time, or its own deadline has passed.
+    /// Ends the session, because no worker accepted the request in time or the session's deadline
+    /// has passed.
     pub(super) fn end_at_deadline(&mut self, context: &mut StepContext<'_>) {
         let may_run = match self.options.execution {
             Execution::AtMostOnce => self.grant.is_some(),
@@ -85,8 +87,8 @@ impl Session {
     }
 
     /// Returns the time after which too little time is left for an attempt. At most half of the
-    /// total is reserved for the attempt, so that requests are still sent to a queue whose calls
-    /// have become slow.
+    /// session's total time is reserved for the attempt, so that requests are still sent to a queue
+    /// whose calls have become slow.
     pub(super) fn waiting_deadline(&self) -> Instant {
         if !self.attempts.none_open() {
             return self.accept_deadline;

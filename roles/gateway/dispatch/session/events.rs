@@ -16,12 +16,13 @@ pub enum SessionEvent {
     Start {
         /// Whether the link to the bus is up.
         is_linked: bool,
-        /// Why the request must join the wait queue; `None` if it may be sent to the group immediately.
+        /// The reason why the request must join the wait queue, or `None` if it may be sent to the
+        /// group immediately.
         wait_for: Option<WaitReason>,
     },
     /// The session may send its request to the group now.
     SendToGroup,
-    /// The wait queue is full, and this session has lost its position or got none.
+    /// The wait queue is full, and this session has lost its position or was not given one.
     QueueFull,
     /// A worker offers this session a free slot at this subject.
     SlotOffered(Subject),
@@ -57,7 +58,7 @@ pub enum SessionEvent {
 pub enum SessionAction {
     /// Publish the request.
     Publish {
-        /// The number of the attempt, which is part of its reply subject.
+        /// The number of the attempt. It is part of the attempt's reply subject.
         attempt: u32,
         /// The recipient.
         to: Destination,
@@ -84,7 +85,7 @@ pub enum SessionAction {
     NoReply(u32),
     /// Count a resubmission.
     CountResubmission(ResubmitReason),
-    /// Begin the response with this status and media type; chunks follow.
+    /// Begin the response with this status and media type. Chunks follow.
     BeginAnswer(AnswerHead),
     /// Send the next bytes of the response.
     SendChunk(Bytes),
@@ -112,7 +113,7 @@ pub enum PublishFailure {
     NoAnswerMemory,
 }
 
-/// The reason why a request waits.
+/// The reason why a request is waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitReason {
     /// The workers that received the request have refused it.

@@ -30,12 +30,14 @@ impl Session {
                 if self.revokes_grant(attempt, control.as_ref()) {
                     self.grant = None;
                     if self.client_left {
-                        // The client no longer waits for the answer, so the request is not resent.
+                        // The client is no longer waiting for the answer, so the request is not sent
+                        // again.
                         self.attempts.close(attempt);
                         return self.end(SessionEnd::ClientGone, context);
                     }
                 } else if let Some(grant) = &self.grant {
-                    // Another copy was refused; the granted one continues. Both can belong to the same attempt.
+                    // Another copy was refused, but the granted one continues. Both can belong to the same
+                    // attempt.
                     if !grant.is_for(attempt) {
                         self.attempts.close(attempt);
                     }

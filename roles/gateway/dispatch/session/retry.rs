@@ -12,13 +12,13 @@ use super::{
     StepContext, WaitReason,
 };
 
-/// How many refusals (`draining`, `unavailable`, `paused`) are answered by sending the request again immediately.
-/// More refusals mean that the whole group is probably leaving or paused: the request then waits, and starts counting anew when
-/// a member accepts requests.
+/// The maximum number of refusals (`draining`, `unavailable`, `paused`) after each of which the request is sent again
+/// immediately. After more refusals than this, the whole group is probably leaving or paused. The request then waits,
+/// and the count starts again when a member accepts requests.
 const IMMEDIATE_RETRIES_MAX: u32 = 8;
 
 impl Session {
-    /// Handles a refusal by a worker, which has not executed this attempt and will not execute it.
+    /// Handles a refusal. The worker has not executed this attempt and will not execute it.
     pub(super) fn on_refused(
         &mut self,
         attempt: u32,
@@ -49,8 +49,8 @@ impl Session {
         }
     }
 
-    /// Handles an attempt without a timely reply. No claim was granted, so an at-most-once request
-    /// can safely be sent again; an at-least-once request may run twice by definition.
+    /// Handles an attempt without a timely reply. No claim was granted, so an at-most-once request can safely be sent
+    /// again. An at-least-once request may run twice by definition.
     pub(super) fn on_no_reply(&mut self, attempt: u32, context: &mut StepContext<'_>) {
         self.wait_reason = WaitReason::NoReply;
         context.actions.push(SessionAction::NoReply(attempt));
@@ -114,8 +114,8 @@ impl Session {
         may
     }
 
-    /// Returns how long to wait for the first reply to the attempt that is sent now. The wait is
-    /// short after the first attempt; later attempts share the time that is left.
+    /// Returns the time to wait for the first reply to the attempt that is being sent. The wait is short after the
+    /// first attempt, and later attempts share the remaining time.
     pub(super) fn first_reply_timeout(&self, now: Instant) -> Duration {
         let accept_timeout = self.options.accept_timeout;
         if self.resubmissions == 0 {

@@ -105,7 +105,8 @@ impl Session {
             Reply::Final(answer) if stream.is_from(attempt, answer.control.as_ref()) => {
                 self.finish_stream(answer, context);
             }
-            // The reply comes from another job for the same request, which has been cancelled.
+            // The reply comes from another job for the same request, and that job has been
+            // cancelled.
             _ => {}
         }
     }
@@ -130,7 +131,8 @@ impl Session {
         }
     }
 
-    /// Returns how the session ends. After its answer has begun, an error can only cut it off.
+    /// Returns how the session ends. After the answer has begun, an error can only cut the answer
+    /// off.
     pub(super) fn end_of_stream(&self, end: SessionEnd) -> SessionEnd {
         match (&self.stream, end) {
             (Some(stream), _) if stream.client_left => SessionEnd::ClientGone,
@@ -162,7 +164,7 @@ impl Session {
         }
     }
 
-    /// Ends the session with the final if it matches the parts before it. Otherwise the call has
+    /// Ends the session with the final if it matches the parts before it. Otherwise, the call has
     /// failed halfway, and the answer is cut off.
     fn finish_stream(&mut self, mut answer: Final, context: &mut StepContext<'_>) {
         let Some(stream) = &self.stream else { return };

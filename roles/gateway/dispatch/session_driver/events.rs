@@ -17,7 +17,8 @@ use crate::roles::gateway::dispatch::session::{PublishFailure, SessionEnd};
 pub enum DriverEvent {
     /// The request was read and admitted.
     Start {
-        /// Whether the request may be sent to the group immediately. Otherwise it joins the wait queue.
+        /// Whether the request may be sent to the group immediately. Otherwise, it joins the wait
+        /// queue.
         may_send_to_group: bool,
     },
     /// A reply to one of the session's attempts.
@@ -50,7 +51,7 @@ pub enum DriverEvent {
 pub enum DriverAction {
     /// Publish the request.
     Publish {
-        /// The number of the attempt, which is part of its reply subject.
+        /// The number of the attempt. It is part of the attempt's reply subject.
         attempt: u32,
         /// The subject of the group, of one worker, or of an offered slot.
         to: Subject,
@@ -76,7 +77,7 @@ pub enum DriverAction {
         /// The time to wait for their replies before the next action.
         pause: Option<Duration>,
     },
-    /// Begin the response with this status and media type; chunks follow.
+    /// Begin the response with this status and media type. Chunks follow.
     BeginAnswer(AnswerHead),
     /// Send the next bytes of the response.
     SendChunk(Bytes),

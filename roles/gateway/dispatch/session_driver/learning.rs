@@ -1,4 +1,5 @@
-//! Learns from replies and missing replies how long workers take and which workers reply.
+//! Learns from replies and missing replies. It measures how long workers take, and finds out which
+//! workers reply.
 
 use std::time::Duration;
 
@@ -15,8 +16,8 @@ use super::{DriverAction, DriverContext, SessionDriver};
 /// The shortest round trip that is assumed when waiting for members to identify themselves.
 const MEMBER_REPLY_MIN: Duration = Duration::from_millis(10);
 
-/// Logged when the gateway begins to drop answers. All requests share one condition, because each
-/// request's access line has its outcome.
+/// Logged when the gateway begins to drop answers. All requests share one condition, because the
+/// access line of each request contains its outcome.
 const ANSWERS_DROPPED: ConditionKind =
     ConditionKind::new("the byte budget for answers is exhausted");
 
@@ -38,7 +39,8 @@ impl SessionDriver {
         if !is_closed {
             self.queue.wait_queue.on_member_reply();
         }
-        // A session that is still waiting after a late reply needs its id to leave the queue.
+        // A session that is still waiting after a late reply needs its waiter id to leave the
+        // queue.
         if !matches!(reply, Ok(Reply::NoResponders | Reply::Refused { .. }))
             && !self.session.is_waiting()
         {
@@ -118,7 +120,8 @@ impl SessionDriver {
         reply
     }
 
-    /// Records that the latest attempt got no reply in time, so that requests avoid its worker.
+    /// Records that the latest attempt got no reply in time, so that later requests avoid the
+    /// worker that received the attempt.
     pub(super) fn on_no_reply(&mut self, attempt: u32, now: Instant) -> Option<DriverAction> {
         let members = &self.queue.members;
         match self.recipient.take()? {

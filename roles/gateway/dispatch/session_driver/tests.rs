@@ -12,7 +12,7 @@ use crate::problem::ProblemKind;
 use crate::roles::gateway::client::{CallerKey, ClientNetwork};
 
 const SECOND: Duration = Duration::from_secs(1);
-/// More samples than an estimate requires.
+/// The number of sessions, which is larger than the number of samples that an estimate requires.
 const SESSIONS: u32 = 64;
 
 fn options() -> SessionOptions {
@@ -30,8 +30,8 @@ fn options() -> SessionOptions {
     }
 }
 
-/// Ends many sessions with this problem after a second. Returns the answer time that the queue then
-/// expects, and the last session.
+/// Ends many sessions with this problem after a second. Returns the queue's estimate of the answer
+/// time after that, and the last session.
 fn end_with(kind: ProblemKind) -> (Duration, ClosedSession) {
     let prefix = Subject::new("test").unwrap();
     let queue = GatewayQueue::new(0, &QueueName::new("q").unwrap(), &prefix).unwrap();

@@ -29,7 +29,7 @@ pub struct QueueWaiter {
 }
 
 impl QueueWaiter {
-    /// Creates a waiter of a caller, without a position. The wait queue sends its signals to `signals`.
+    /// Creates a waiter for a caller. It has no position yet. The wait queue sends its signals to `signals`.
     #[must_use]
     pub fn new(caller: CallerKey, signals: mpsc::Sender<SessionMessage>) -> Self {
         Self { caller, signals, id: None, try_at: None, tries: 0, is_trying: false }
@@ -45,7 +45,7 @@ impl QueueWaiter {
         self.try_at
     }
 
-    /// Joins the queue, at the old position if the waiter has one. Returns `false` if it is full.
+    /// Joins the queue, at the old position if the waiter has one. Returns `false` if the queue is full.
     pub(super) fn join(
         &mut self,
         queue: &WaitQueue,
@@ -58,14 +58,14 @@ impl QueueWaiter {
         self.id.is_some()
     }
 
-    /// Returns why the waiter waits, if the reason depends on replies that other sessions receive.
+    /// Returns why the waiter is waiting, if the reason depends on replies that other sessions receive.
     pub(super) fn reason(&self, queue: &WaitQueue) -> Option<WaitReason> {
         let is_unregistered = self.id.is_some_and(|id| queue.is_unregistered(id));
         is_unregistered.then(|| queue.unregistered_reason())
     }
 
-    /// Leaves the queue. A waiter that leaves it to send its request uses its caller's turn, and gets its position and the turn back
-    /// with a later `join`.
+    /// Leaves the queue. A waiter that leaves to send its request uses its caller's turn. A later `join` restores its
+    /// position and the turn.
     pub(super) fn leave(&mut self, queue: &WaitQueue, to_send: bool) {
         self.try_at = None;
         match self.id {

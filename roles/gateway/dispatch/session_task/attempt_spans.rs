@@ -1,4 +1,5 @@
-//! The spans of a request's attempts, each from publishing to the reply that ends the attempt.
+//! The spans of a request's attempts. Each span lasts from the publication of an attempt to the
+//! reply that ends it.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use crate::telemetry::traces::{self, AttributeValue, SpanData, SpanHandle, SpanK
 /// The maximum number of attempts that are recorded for one request. While all workers are busy, a
 /// request can make many similar attempts.
 const SPANS_MAX: usize = 16;
-/// The recorded reply and error of an attempt that no reply has ended.
+/// The recorded reply and error of an attempt that was not ended by a reply.
 const UNANSWERED: &str = "unanswered";
 
 /// The spans of a request whose trace is recorded.
@@ -87,7 +88,7 @@ impl AttemptSpans {
     }
 }
 
-/// How an attempt ended.
+/// The result of an attempt.
 #[derive(Clone, Copy)]
 struct SpanEnd {
     reply: &'static str,
@@ -95,7 +96,7 @@ struct SpanEnd {
     error: Option<&'static str>,
 }
 
-/// Records attempts that no reply has ended as unanswered.
+/// Records attempts that were not ended by a reply as unanswered.
 impl Drop for AttemptSpans {
     fn drop(&mut self) {
         for (attempt, span) in std::mem::take(&mut self.open) {

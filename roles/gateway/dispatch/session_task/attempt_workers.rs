@@ -1,4 +1,4 @@
-//! Records which worker has each attempt: only that worker may reply to it.
+//! Records which worker handles each attempt. Only that worker may reply to the attempt.
 
 use crate::envelope::{EnvelopeError, Reply, WorkerId};
 
@@ -42,6 +42,6 @@ impl AttemptWorkers {
     }
 }
 
-/// Error for a reply to an attempt that another worker has.
+/// Error for a reply to an attempt that another worker is bound to.
 #[derive(Debug)]
 pub(super) struct WrongWorker;

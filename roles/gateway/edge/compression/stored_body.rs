@@ -23,9 +23,9 @@ use crate::roles::gateway::response::entity_tag::{Comparison, matching};
 
 /// The size of a piece of a body that is decompressed while it is sent.
 const PIECE_BYTES: usize = 64 * 1024;
-/// The maximum number of bodies that the process decompresses concurrently, each of which needs
-/// about 110 KiB. Such requests need no credentials, so they must not occupy memory without limit.
-/// A body that is compressed again counts as several.
+/// The maximum number of bodies that the process decompresses concurrently. Each of them needs about 110 KiB. The
+/// requests for these bodies need no credentials, so they must not be able to occupy memory without limit. A body that
+/// is compressed again counts as several.
 const DECOMPRESSIONS_MAX: usize = 64;
 static DECOMPRESSIONS: Semaphore = Semaphore::const_new(DECOMPRESSIONS_MAX);
 /// The memory that one decompression needs, rounded up.
@@ -57,7 +57,8 @@ pub(in crate::roles::gateway) struct StoredBodyRequest<'a> {
 }
 
 impl StoredBodyRequest<'_> {
-    /// Returns the coding in which the body is sent: gzip if the client accepts it, because it is stored.
+    /// Returns the coding in which the body is sent: gzip if the client accepts gzip, because the body is stored in
+    /// that form.
     fn coding(self) -> Option<Coding> {
         let accepted = |offered: &[Coding]| {
             let offered: Vec<Coding> =
@@ -125,7 +126,8 @@ impl StoredBody {
         &self.hash
     }
 
-    /// Returns the response to a request: 503 without a body if too many bodies are being decompressed.
+    /// Returns the response to a request. The response is a 503 without a body if too many bodies are being
+    /// decompressed.
     pub(in crate::roles::gateway) fn response(
         &self,
         request: StoredBodyRequest<'_>,
@@ -166,13 +168,13 @@ impl StoredBody {
         response
     }
 
-    /// Returns the uncompressed body; `None` if too many bodies are being decompressed.
+    /// Returns the uncompressed body, or `None` if too many bodies are being decompressed.
     fn decompressed(&self, decompressions: &'static Semaphore) -> Option<ResponseBody> {
         let permit = decompressions.try_acquire().ok()?;
         Some(ResponseBody::Produced(Box::new(self.decompression(permit))))
     }
 
-    /// Returns the body in another coding; `None` if too many bodies are being decompressed.
+    /// Returns the body in another coding, or `None` if too many bodies are being decompressed.
     fn recompressed(
         &self,
         decompressions: &'static Semaphore,
@@ -203,8 +205,8 @@ impl StoredBody {
         .ok()
     }
 
-    /// Returns the response to a request: 304 if the client has the body (RFC 9110 §13.1.2). Clients may
-    /// store it as `cache_control` permits.
+    /// Returns the response to a request. The response is a 304 if the client has the body (RFC 9110 §13.1.2). Clients
+    /// may store the body as `cache_control` permits.
     pub(in crate::roles::gateway) fn cacheable_response(
         &self,
         request: StoredBodyRequest<'_>,
@@ -266,7 +268,7 @@ impl BodyProducer for Decompression {
 #[derive(Debug)]
 struct Recompression {
     decompression: Decompression,
-    /// `None` after the end.
+    /// The encoder, or `None` after the end.
     encoder: Option<Box<dyn BodyEncoder>>,
 }
 

@@ -10,7 +10,8 @@ use super::{BROTLI_BUFFER_BYTES, BROTLI_QUALITY, GZIP_LEVEL, ZSTD_LEVEL};
 use crate::config::gateway::Coding;
 use crate::roles::gateway::response::BodyEncoder;
 
-/// The window of a streamed body: 256 KiB, twice the default size of a chunk. It is small because each response has its own.
+/// The window of a streamed body: 256 KiB, twice the default size of a chunk. It is small because each response has its
+/// own window.
 const WINDOW_BITS: u32 = 18;
 
 enum StreamEncoder {

@@ -12,8 +12,8 @@ use tokio::time::{Instant, sleep_until};
 /// keep its response in memory indefinitely (the slow read attack of slowhttptest).
 pub(super) const DELIVERED_BYTES_MIN: u64 = 8 * 1024;
 
-/// The number of times that a query for the acknowledged bytes yields before it reads the result. By then the future that owns
-/// the socket, which is part of the same task, has been polled.
+/// The number of times that a query for the acknowledged bytes yields before it reads the result. By then, the future
+/// that owns the socket has been polled, because it is part of the same task.
 const QUERY_YIELDS: usize = 3;
 
 /// The state of one connection.
@@ -31,8 +31,8 @@ pub(super) struct ConnectionActivity {
     accepts_interim: AtomicBool,
     /// Whether bytes of another request have arrived since the last request ended.
     head_begun: AtomicBool,
-    /// The time at which those bytes arrived or the last request ended, whichever is later. All times are in microseconds since
-    /// `opened_at`.
+    /// The time at which the first bytes of another request arrived or the last request ended, whichever is later. All
+    /// times are in microseconds since `opened_at`.
     idle_since: AtomicU64,
     /// The time at which the peer last accepted some bytes.
     last_write: AtomicU64,
@@ -106,7 +106,7 @@ impl ConnectionActivity {
         }
     }
 
-    /// Waits until `most` requests have arrived after `end_requests`. The last of them may already be answered.
+    /// Waits until `most` requests have arrived after `end_requests`. The last of them may already have been answered.
     pub(super) async fn requests_after_goaway(&self, most: u32) {
         while self.requests_after_goaway.load(Ordering::Acquire) < most {
             self.requests_changed.notified().await;
@@ -169,7 +169,7 @@ impl ConnectionActivity {
         self.is_queried.load(Ordering::Acquire)
     }
 
-    /// Answers a pending query: the peer has acknowledged `bytes` in total.
+    /// Answers a pending query with the total number of `bytes` that the peer has acknowledged.
     pub(super) fn answer_query(&self, bytes: u64) {
         self.acknowledged.store(bytes, Ordering::Release);
         self.is_queried.store(false, Ordering::Release);
@@ -184,7 +184,7 @@ impl ConnectionActivity {
         self.acknowledged.load(Ordering::Acquire)
     }
 
-    /// Records that we have closed our side, after which nothing is overdue.
+    /// Records that we have closed our side. Nothing is overdue after that.
     pub(super) fn record_close(&self) {
         self.is_closed.store(true, Ordering::Release);
     }
@@ -222,7 +222,7 @@ impl ConnectionActivity {
     /// Waits for the first request, for at most `limit`.
     pub(super) async fn first_request(&self, limit: Duration) {
         let mut first = std::pin::pin!(self.first_request.notified());
-        // Registered before the check, so that a request that arrives between the two is not missed.
+        // Registered before the check, so that a request that arrives between the check and the wait is not missed.
         first.as_mut().enable();
         if !self.has_served() {
             // An elapsed timeout is not an error: the caller checks `has_served`.
@@ -243,7 +243,8 @@ impl ConnectionActivity {
         }
     }
 
-    /// Waits until no request has run for `limit` and the peer has neither accepted nor acknowledged enough in that time.
+    /// Waits until no request has run for `limit`, and the peer has neither accepted nor acknowledged enough bytes in
+    /// that time.
     pub(super) async fn until_unresponsive(&self, limit: Duration) {
         loop {
             let delivered = self.delivered.load(Ordering::Relaxed);

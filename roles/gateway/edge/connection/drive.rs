@@ -16,16 +16,17 @@ use super::count_refused;
 /// The range of a connection's maximum age. The age is limited so that clients also move to gateways that were added later. It
 /// is random so that clients that connected at the same time, such as after an outage, do not reconnect at the same time.
 const AGE_RANGE: RangeInclusive<Duration> = Duration::from_mins(48)..=Duration::from_mins(72);
-/// How long to wait, before a graceful shutdown, for the first request of a client that has not sent one yet.
+/// The time for which a graceful shutdown waits, before it begins, for the first request of a client that has not sent
+/// one yet.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 /// The maximum time for a client to read its last responses after a graceful shutdown has begun.
 const LAST_RESPONSES_MAX: Duration = Duration::from_hours(1);
-/// The number of requests, as a multiple of the concurrent streams, that a client can still send after a graceful shutdown has
-/// begun, because they may already be in transit. A client that sends that many ignores GOAWAY. hyper itself would not
-/// disconnect it.
+/// The maximum number of requests, as a multiple of the concurrent streams, that may already be in transit when a
+/// graceful shutdown begins. A client that sends this many requests afterwards ignores GOAWAY. hyper itself would not
+/// disconnect such a client.
 const LATE_REQUESTS_PER_STREAM: u32 = 2;
 
-/// How a connection ended.
+/// The outcome of a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ConnectionOutcome {
     /// The client or the server closed the connection.

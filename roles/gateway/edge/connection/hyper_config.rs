@@ -64,7 +64,7 @@ pub(super) fn http2(limits: &HttpLimits, tasks: Tasks) -> http2::Builder<StreamE
     builder
 }
 
-/// Spawns the streams of an HTTP/2 connection as tasks, which a drain waits for.
+/// Spawns the streams of an HTTP/2 connection as tasks. A drain waits for these tasks.
 #[derive(Clone, Debug)]
 pub(super) struct StreamExecutor(Tasks);
 

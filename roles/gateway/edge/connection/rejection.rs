@@ -89,8 +89,8 @@ pub(super) fn lacks_tls() -> Problem {
     Problem::with_detail(ProblemKind::InvalidRequest, detail)
 }
 
-/// Rejects a client that speaks HTTP/2 without having negotiated it with TLS (RFC 9113 §3.3). It gets the reason in the debug
-/// data of GOAWAY, because it would not understand HTTP/1.1.
+/// Rejects a client that speaks HTTP/2 without having negotiated it with TLS (RFC 9113 §3.3). The client gets the
+/// reason in the debug data of GOAWAY, because it would not understand HTTP/1.1.
 pub(super) async fn reject_http2<IO>(mut io: IO, lacks_tls: bool, peer: &Peer)
 where
     IO: AsyncWrite + Unpin,

@@ -1,4 +1,4 @@
-//! The documents at `/openapi.json`: each is generated when it is first requested, and stored compressed.
+//! The documents at `/openapi.json`. Each document is generated when it is first requested, and is stored compressed.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -13,7 +13,7 @@ use crate::roles::gateway::edge::compression::stored_body::StoredBody;
 
 /// The maximum number of stored documents. Callers with the same permissions share one.
 const DOCUMENTS_MAX: usize = 64;
-/// The maximum total size of the stored documents. The newest document is stored regardless of its size.
+/// The maximum total size of the stored documents, in bytes. The newest document is stored regardless of its size.
 const DOCUMENT_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Generates and stores a document for each set of permissions.
@@ -32,7 +32,8 @@ struct SharedDocuments {
     generating: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// The stored documents, the least recently used first. A key contains, for each requirement, whether the caller meets it.
+/// The stored documents, with the least recently used one first. The key of a document contains, for each requirement,
+/// whether the caller meets it.
 #[derive(Default)]
 struct DocumentStore {
     documents: VecDeque<(Box<[bool]>, StoredBody)>,
@@ -115,7 +116,7 @@ impl SharedDocuments {
 }
 
 impl DocumentStore {
-    /// Returns a document, which becomes the most recently used.
+    /// Returns a document and marks it as the most recently used.
     fn take(&mut self, met: &[bool]) -> Option<StoredBody> {
         let index = self.documents.iter().position(|(key, _)| **key == *met)?;
         let used = self.documents.remove(index)?;

@@ -9,12 +9,13 @@ use super::VALIDATE;
 use crate::roles::gateway::edge::compression::stored_body::{StoredBody, StoredBodyRequest};
 use crate::roles::gateway::response::Response;
 
-/// Swagger UI. `build.rs` takes its files from the crate `utoipa-swagger-ui-vendored`, and stores them as gzip files.
+/// Swagger UI. `build.rs` takes the files of Swagger UI from the crate `utoipa-swagger-ui-vendored`, and stores them as
+/// gzip files.
 const SWAGGER_SCRIPT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui.js.gz"));
 const SWAGGER_STYLE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui.css.gz"));
 const SWAGGER_LICENSE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui.license.gz"));
-/// The notices of the libraries in Swagger UI's script: `swagger-ui-bundle.js.LICENSE.txt` from the
-/// same version of the npm package `swagger-ui-dist`. The crate does not contain it.
+/// The notices of the libraries in Swagger UI's script: `swagger-ui-bundle.js.LICENSE.txt` from the same version of the
+/// npm package `swagger-ui-dist`. The crate does not contain this file.
 const SWAGGER_NOTICES: &str = include_str!("swagger-ui.notices.txt");
 const SCRIPT: &str = include_str!("page.js");
 const STYLE: &str = include_str!("page.css");
@@ -67,7 +68,7 @@ fn compress(text: &str) -> StoredBody {
     stored.unwrap_or_else(|_| StoredBody::from_gzip(Bytes::new()))
 }
 
-/// Returns the page. Its addresses are relative, so that it also works below a path that a proxy removes.
+/// Returns the page. Its links are relative, so that the page also works below a path that a proxy removes.
 fn html(assets: &[PageAsset]) -> String {
     let links = assets.iter().map(|PageAsset { name, media_type, .. }| match *media_type {
         STYLE_TYPE => format!("<link rel=\"stylesheet\" href=\"docs/{name}\">\n"),
@@ -100,12 +101,12 @@ impl Page {
         response
     }
 
-    /// Returns whether there is a file of the page with this name.
+    /// Returns whether the page has a file with this name.
     pub(super) fn has_asset(&self, name: &str) -> bool {
         self.assets.iter().any(|asset| asset.name == name)
     }
 
-    /// Returns the response to a request for a file of the page, if there is one with this name.
+    /// Returns the response to a request for a file of the page, or `None` if there is no file with this name.
     pub(super) fn asset(&self, name: &str, request: StoredBodyRequest<'_>) -> Option<Response> {
         let asset = self.assets.iter().find(|asset| asset.name == name)?;
         Some(asset.body.cacheable_response(request, asset.media_type, IMMUTABLE))

@@ -17,7 +17,7 @@ struct ConnectionCounts {
     held: HashMap<ClientNetwork, usize>,
 }
 
-/// The permit for one connection, which is released on drop.
+/// The permit for one connection. It is released on drop.
 #[derive(Debug)]
 pub(super) struct ClientConnectionPermit {
     client: ClientNetwork,
@@ -29,7 +29,7 @@ impl ConnectionsPerClient {
         Self(Arc::new(Mutex::new(ConnectionCounts { limit, held: HashMap::new() })))
     }
 
-    /// Counts a client's connection, unless it has reached the limit.
+    /// Counts a client's connection, unless the client has reached the limit.
     pub(super) fn try_acquire(&self, client: ClientNetwork) -> Option<ClientConnectionPermit> {
         let mut counts = self.counts();
         let limit = counts.limit;

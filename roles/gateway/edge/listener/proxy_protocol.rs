@@ -49,7 +49,7 @@ async fn read<IO: AsyncRead + Unpin>(stream: &mut IO) -> Result<Option<IpAddr>, 
     stream.read_exact(&mut header).await.map_err(|_| ProxyHeaderError::Missing)?;
     let [.., high, low] = *header else { return Err(ProxyHeaderError::Malformed) };
     let rest = usize::from(u16::from_be_bytes([high, low]));
-    // The protocol is checked first, because in another protocol these bytes are not a length.
+    // The protocol is checked first, because the bytes at this position are a length only in this protocol.
     let config = ParseConfig { include_tlvs: false, allow_v1: false, allow_v2: true };
     let is_other_protocol = matches!(
         ProxyHeader::parse(&header, config),

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-/// An address that is displayed exactly as `IpAddr` displays it, but faster for IPv4: the standard
+/// An address that is displayed exactly as `IpAddr` displays it, but faster for IPv4. The standard
 /// implementation handles all format options for each octet.
 pub(super) struct ClientAddress(pub(super) IpAddr);
 

@@ -14,12 +14,12 @@ use crate::telemetry::{Counter, Histogram, LabelValue, counter, histogram, names
 /// The label of requests without an endpoint.
 const NONE: &str = "none";
 
-/// The metrics of the requests to an endpoint that were assigned to one queue, or that were answered before they were assigned to
-/// one.
+/// The metrics of an endpoint's requests that were assigned to one queue, or that were answered before they were
+/// assigned to a queue.
 struct QueueRequests {
     queue: Option<QueueName>,
     duration: Histogram,
-    /// One counter for each combination of status and outcome that has occurred; there are few.
+    /// One counter for each combination of status and outcome that has occurred. There are few such combinations.
     requests: Vec<RequestCounter>,
 }
 
@@ -34,7 +34,7 @@ struct RequestCounter {
 struct CatalogueMetrics {
     /// The number of catalogues loaded before this one.
     catalogue: u64,
-    /// One entry for each queue of an endpoint; there are few.
+    /// One entry for each queue of an endpoint. An endpoint has few queues.
     endpoints: HashMap<EndpointId, Vec<QueueRequests>>,
 }
 
@@ -113,7 +113,7 @@ impl QueueRequests {
     }
 }
 
-/// Counts a request that was not given a queue. `endpoint` is the id of an endpoint in the catalogue, or `none`.
+/// Counts a request that was not assigned to a queue. `endpoint` is the id of an endpoint in the catalogue, or `none`.
 pub(in crate::roles::gateway) fn count(endpoint: &str, status: StatusCode, outcome: Outcome) {
     request_counter((endpoint, None), status, outcome).increment(1);
 }
@@ -133,7 +133,8 @@ fn duration_histogram(of: (&str, Option<&QueueName>)) -> Histogram {
     histogram(&names::GATEWAY_REQUEST_DURATION, &labels(of))
 }
 
-/// Returns the labels of an endpoint and a queue. Without a queue, there is no such label, which Prometheus treats like an empty one.
+/// Returns the labels for an endpoint and a queue. Without a queue, the label of the queue is omitted. Prometheus
+/// treats a missing label like an empty one.
 fn labels((endpoint, queue): (&str, Option<&QueueName>)) -> Vec<LabelValue> {
     let queue = queue.map(|queue| (names::QUEUE, queue.to_string()));
     [(names::ENDPOINT, endpoint.to_owned())].into_iter().chain(queue).collect()

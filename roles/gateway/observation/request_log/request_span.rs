@@ -37,7 +37,7 @@ impl RequestLog {
             ("fjord.outcome", AttributeValue::Constant(outcome)),
             ("fjord.attempts", AttributeValue::Number(self.attempts.into())),
         ];
-        // For any other method the semantic conventions require `HTTP` in the name of the span.
+        // For any other method, the semantic conventions require `HTTP` in the name of the span.
         let mut name = if known.is_some() { method } else { "HTTP" }.to_owned();
         if let Some(endpoint) = &self.endpoint {
             name = format!("{name} {}", endpoint.path);

@@ -1,4 +1,5 @@
-//! Obtains the slot for an at-most-once job: sends a claim, waits for the grant, then for a slot.
+//! Obtains the slot for an at-most-once job: sends a claim, waits for the grant, and then waits for
+//! a slot.
 
 use std::sync::Arc;
 
@@ -58,8 +59,8 @@ impl JobTask {
             // The gateway expects no further reply after it has denied a claim.
             Ok(Ok(Consent::Denied) | Err(_)) => Err(Outcome::NotGranted),
             Err(_) => {
-                // A grant may still arrive, but the job no longer waits for it. The refusal lets
-                // the gateway send the request to another worker.
+                // A grant may still arrive, but the job is no longer waiting for it. The refusal
+                // lets the gateway send the request to another worker.
                 self.refuse(RefusalReason::Unavailable);
                 Err(Outcome::ClaimTimeout)
             }

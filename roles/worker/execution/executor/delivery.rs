@@ -1,4 +1,4 @@
-//! Sends a job's answer, after a reconnect if the connection is lost.
+//! Sends a job's answer. If the connection is lost, the answer is sent after a reconnect.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use crate::telemetry::conditions::{self, UNSENT};
 
 use super::JobTask;
 
-/// How long an answer waits for a lost connection to be restored.
+/// The maximum time for which an answer waits for a lost connection to be restored.
 const RECONNECT_WAIT_MAX: Duration = Duration::from_secs(30);
 
 impl JobTask {
     /// Sends the answer, in parts if it is larger than a message. If the connection is lost, waits
-    /// until it is restored: the gateway's subscription survives the loss too.
+    /// until it is restored, because the gateway's subscription also survives the loss.
     pub(super) async fn send_answer(&self, mut answer: Final) {
         let Some(reply) = &self.reply else { return };
         // The headers of the answer are in the same message as its last part.
@@ -37,7 +37,8 @@ impl JobTask {
 
     /// Sends a reply and remembers it. Returns whether it was sent.
     ///
-    /// Not an `async fn`, whose future would contain the reply twice: as argument and variable.
+    /// Not an `async fn`, whose future would contain the reply twice: as an argument and as a
+    /// variable.
     fn deliver(&self, reply: Reply, to: &Subject) -> impl Future<Output = bool> {
         let sending = self.executor.replies.send(reply.clone(), to.clone());
         async move {
@@ -63,7 +64,7 @@ impl JobTask {
         }
     }
 
-    /// Waits until the connection is restored, then sends the reply.
+    /// Waits until the connection is restored, and then sends the reply.
     async fn deliver_later(&self, reply: &Reply, to: &Subject) -> Result<(), TransportError> {
         let replies = &self.executor.replies;
         let mut link = replies.link();
@@ -72,9 +73,10 @@ impl JobTask {
                 if messaging::wait_until_up(&mut link).await.is_none() {
                     return Err(TransportError::Disconnected);
                 }
-                // Otherwise all answers delayed by the outage would be sent together.
+                // Without this limit, all answers that the outage has delayed would be sent
+                // together.
                 self.executor.throttle.wait(reply.body_bytes()).await;
-                // The link is reported as up shortly before `publish` sees it.
+                // The link is reported as up shortly before `publish` can use it.
                 tokio::task::yield_now().await;
                 match replies.send(reply.clone(), to.clone()).await {
                     Err(TransportError::Disconnected) => {}

@@ -1,4 +1,4 @@
-//! Writes a procedure's answer while its rows arrive: as JSON, CSV, NDJSON or raw bytes.
+//! Writes a procedure's answer as JSON, CSV, NDJSON or raw bytes while its rows arrive.
 
 use std::mem;
 use std::sync::Arc;
@@ -32,13 +32,13 @@ pub struct AnswerSink {
     format: RowFormat,
     bytes_max: usize,
     out: Vec<u8>,
-    /// The job's progress, with the chunk channel; `None` if the answer must not be divided.
+    /// The job's progress, with the chunk channel, or `None` if the answer must not be divided.
     progress: Option<Arc<JobProgress>>,
     /// Complete chunks that have not been sent yet.
     unsent: Bytes,
     /// The total size of the chunks that were sent.
     sent_bytes: usize,
-    /// Whether the receiver has closed the channel, so that the answer cannot be completed.
+    /// Whether the receiver has closed the channel. If so, the answer cannot be completed.
     is_abandoned: bool,
     /// The text before each value of a row: `{"a":` for the first, then `,"b":`.
     keys: Vec<Vec<u8>>,
@@ -52,7 +52,7 @@ pub struct AnswerSink {
     waited: Duration,
 }
 
-/// How rows and values are written.
+/// The format in which rows and values are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RowFormat {
     Json,
@@ -117,7 +117,7 @@ impl AnswerSink {
         self.waited
     }
 
-    /// Completes the text and returns its unsent part; `None` if a required row is missing.
+    /// Completes the text and returns its unsent part, or `None` if a required row is missing.
     ///
     /// # Errors
     /// `SinkError` if the text is too large or cannot be completed.
@@ -154,7 +154,7 @@ impl AnswerSink {
             self.out = all;
         }
         if self.sent_bytes > 0 {
-            // The final is kept for a while, and the memory limit counts only its length.
+            // The final is kept for a while, but the memory limit counts only its length, not its capacity.
             self.out.shrink_to_fit();
         }
         Ok(Some(self.out))
@@ -270,7 +270,7 @@ impl AnswerSink {
         }
     }
 
-    /// Sends each complete chunk when it is demanded. Cancel safe: unsent chunks are kept.
+    /// Sends each complete chunk when it is demanded. This method is cancel safe: unsent chunks are kept.
     async fn send_chunks(&mut self) -> Result<(), SinkError> {
         let Some(progress) = self.progress.clone() else { return Ok(()) };
         let Some(chunk_bytes) = progress.chunks.chunk_bytes() else { return Ok(()) };

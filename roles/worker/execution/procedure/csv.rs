@@ -1,7 +1,7 @@
-//! Writes rows as CSV (RFC 4180): comma-separated fields, in lines that end with CR LF.
+//! Writes rows as CSV (RFC 4180): lines that consist of comma-separated fields and end with CR LF.
 //!
-//! Values are written as they are. A program that opens the file may evaluate text that begins with
-//! `=`, but adding a character to prevent this would change the value for every other reader.
+//! Values are written unchanged. A program that opens the file may evaluate text that begins with
+//! `=`. However, adding a character to prevent this would change the value for every other reader.
 
 use memchr::memchr3;
 

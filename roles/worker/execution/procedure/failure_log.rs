@@ -1,6 +1,7 @@
-//! Logs failed calls, and the messages that procedures send. A persistent cause is logged once per
-//! endpoint, and then only at `debug`. Database messages are omitted unless the operator has
-//! enabled them, because they can contain values from requests ("The duplicate key value is (…)").
+//! Logs failed calls, and the messages that procedures send. A persistent cause is logged once for
+//! each endpoint, and after that only at `debug`. Database messages are omitted unless the operator
+//! has enabled them, because they can contain values from requests ("The duplicate key value is
+//! (…)").
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -10,17 +11,18 @@ use crate::procedures::DatabaseError;
 use crate::roles::worker::execution::handler::Job;
 use crate::telemetry::conditions::{self, ConditionKind};
 
-/// Every call to an endpoint fails until the catalogue, the database or the permissions change.
+/// The condition in which every call to an endpoint fails until the catalogue, the database or the
+/// permissions change.
 const MISMATCH: ConditionKind = ConditionKind::new("a procedure does not match its endpoint");
 
-/// The worker's own queries, which precede a call, fail.
+/// The condition in which the worker's own queries, which precede a call, fail.
 const QUERY_REFUSED: ConditionKind =
     ConditionKind::new("the worker's queries that precede calls fail");
 
 /// The value of the setting `log.database_messages`.
 static LOGS_DATABASE_MESSAGES: AtomicBool = AtomicBool::new(false);
 
-/// The severity of a failure, which depends on who has to act on it.
+/// The severity of a failure. It depends on who has to act on the failure.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum FailureKind {
     /// An operator has to act.

@@ -45,7 +45,7 @@ pub(super) fn response_headers(
     Ok(headers)
 }
 
-/// Converts a value to the text of a header; `None` for NULL.
+/// Converts a value to the text of a header, or to `None` for NULL.
 fn text(header: ResponseHeader, cell: Cell<'_>) -> Result<Option<String>, &'static str> {
     let text = match (header, cell) {
         (_, Cell::Null) => return Ok(None),

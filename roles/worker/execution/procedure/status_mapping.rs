@@ -25,7 +25,7 @@ use super::answer_sink::AnswerSink;
 use super::failure_log::{FailureKind, log_failure};
 use super::response_headers::response_headers;
 
-/// Error numbers that contain an HTTP status: 50404 becomes 404.
+/// The error numbers that contain an HTTP status. For example, 50404 becomes 404.
 const STATUS_NUMBERS: std::ops::RangeInclusive<u32> = 50_400..=50_599;
 /// The difference between an error number in `STATUS_NUMBERS` and its HTTP status.
 const STATUS_NUMBERS_BASE: u32 = 50_000;
@@ -100,7 +100,7 @@ fn with_status(
 
 /// Maps the error of a call that was not sent to the database. The procedure certainly did not run.
 fn map_unsent(job: &Job, error: &BackendError) -> JobResult {
-    // The gateway rejects `not-executed` with a status of 500 or more (`reply::effect`).
+    // The gateway rejects an answer with `not-executed` and a status of 500 or more (`reply::effect`).
     let reported = |problem: Problem, outcome| {
         let is_trusted = problem.kind.status().as_u16() < 500;
         let effect = if is_trusted { Effect::NotExecuted } else { Effect::Unknown };
@@ -109,7 +109,7 @@ fn map_unsent(job: &Job, error: &BackendError) -> JobResult {
     let not_executed =
         |kind, outcome| JobResult::NotExecuted { problem: Problem::new(kind), outcome };
     let (level, result) = match &error.kind {
-        // A query that the worker sent before the call failed. Another attempt may succeed.
+        // A query that the worker sent before the call has failed. Another attempt may succeed.
         BackendErrorKind::Server {
             class: class @ (ServerErrorClass::Transient | ServerErrorClass::Deadlock),
             ..
@@ -136,7 +136,7 @@ fn map_unsent(job: &Job, error: &BackendError) -> JobResult {
         BackendErrorKind::PoolTimedOut => {
             (FailureKind::Debug, not_executed(ProblemKind::Busy, Outcome::PoolTimeout))
         }
-        // Logged only at `debug`, because `Database` logs the condition once.
+        // This failure is logged only at `debug`, because `Database` logs the condition once.
         BackendErrorKind::Unavailable => {
             (FailureKind::Debug, not_executed(ProblemKind::BackendDown, Outcome::BackendDown))
         }
@@ -194,7 +194,8 @@ fn effect(job: &Job, error: &SentError) -> Effect {
     if error.is_rolled_back && !may_succeed { Effect::Executed } else { Effect::Unknown }
 }
 
-/// Maps an error that the procedure raised. The client gets its message only if it has a status.
+/// Maps an error that the procedure raised. The client gets the error's message only if the error has a
+/// status.
 fn map_user_error(job: &Job, error: &SentError, number: u32, message: &str) -> SentCallResult {
     let status = job.endpoint.status.errors.get(&number).copied().or_else(|| own_status(number));
     if let Some(status) = status {
@@ -208,15 +209,15 @@ fn map_user_error(job: &Job, error: &SentError, number: u32, message: &str) -> S
     SentCallResult::Problem { problem, outcome: Outcome::SqlUser }
 }
 
-/// Returns the status in an error number. A status that is reserved for the gateway becomes 500;
-/// the message is kept.
+/// Returns the status in an error number. A status that is reserved for the gateway becomes 500, but the
+/// message is kept.
 fn own_status(number: u32) -> Option<u16> {
     let status = u16::try_from(number.checked_sub(STATUS_NUMBERS_BASE)?).ok()?;
     let status = if GATEWAY_STATUSES.contains(&status) { 500 } else { status };
     STATUS_NUMBERS.contains(&number).then_some(status)
 }
 
-/// Maps a database error. The client never gets its message.
+/// Maps a database error. The client never gets the error's message.
 fn map_server_error(
     job: &Job,
     error: &SentError,

@@ -54,7 +54,7 @@ impl VersionedMembership {
     async fn read_messages(&mut self, subscription: &mut Box<dyn Subscription>) -> LeaveReason {
         let Self { membership, version, .. } = self;
         let GroupMembership { queue, readiness, transport, versions, stop, .. } = &*membership;
-        // These futures are created once: creating them would dominate the cost of each message.
+        // These futures are created only once, because creating them for each message would dominate its cost.
         let mut stopped = pin!(stop.cancelled());
         let failure = |version: &Arc<QueueVersion>| {
             let version = Arc::clone(version);
@@ -65,7 +65,7 @@ impl VersionedMembership {
         let mut newer_version = pin!(newer(version.number));
         let mut subscription_refused = pin!(subscription_refused(transport.link()));
         let mut reported = pin!(follow(subscription.served(), |state| {
-            // A queue that this worker leaves for good is no longer listed.
+            // A queue that this worker has left for good must not be reported.
             if !stop.is_cancelled() {
                 report(queue, readiness, state);
             }
@@ -104,8 +104,8 @@ impl VersionedMembership {
 
     /// Leaves the group. The server sends a limited number of further messages, which are refused.
     ///
-    /// Leaving is complete when no message has arrived for a while, and none while a probe travels
-    /// to the server and back. Silence alone is not enough: the server may be stalled.
+    /// Leaving is complete when no message has arrived for a while, and a probe has travelled to the server and back
+    /// without a message arriving in between. Silence alone is not enough, because the server may be stalled.
     async fn leave(&self, mut subscription: Box<dyn Subscription>) {
         let GroupMembership { queue: own, transport, executor, .. } = &self.membership;
         let queue = &own.subjects.name;
@@ -149,8 +149,7 @@ impl VersionedMembership {
     }
 }
 
-/// Reads messages until none has arrived for `idle`, or until `end`. Returns `false` at the end of
-/// the stream.
+/// Reads messages until none has arrived for `idle`, or until `end`. Returns `false` when the stream has ended.
 async fn read_until_silent(
     messages: &mut (impl Stream<Item = Message> + Unpin),
     idle: Duration,
@@ -184,8 +183,8 @@ async fn subscription_refused(mut link: watch::Receiver<Link>) {
     }
 }
 
-/// Waits for a version after `number` that the database has verified. Meanwhile, reports why it is
-/// not served. Never returns if there is none.
+/// Waits for a version after `number` that the database has verified. Meanwhile, reports why the newest version is not
+/// served. Never returns if there is no such version.
 async fn next_version(
     mut versions: watch::Receiver<Arc<QueueVersion>>,
     number: u64,
@@ -202,13 +201,14 @@ async fn next_version(
         let verified = verified(&next, |why| note_pending(queue, readiness, why));
         tokio::select! {
             () = verified => return next,
-            // A later reload replaces this version. If the worker stops, its sender is dropped.
+            // A later reload replaces this version. If the worker stops, the sender of the versions is dropped, and
+            // this branch is disabled.
             Ok(_) = versions.wait_for(|version| version.number > newest) => {}
         }
     }
 }
 
-/// Waits until the database has verified a version, and reports why it has not.
+/// Waits until the database has verified a version, and meanwhile reports why the database has not verified it.
 async fn verified(version: &QueueVersion, report: impl Fn(&str)) {
     while let Some(why) = version.problem() {
         report(&why);

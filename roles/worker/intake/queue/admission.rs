@@ -1,4 +1,5 @@
-//! Checks each message: it must be a request for an endpoint of this queue, with time left.
+//! Checks each message. It must be a request for an endpoint of this queue, with time left for the
+//! call.
 
 use std::sync::Arc;
 
@@ -17,10 +18,11 @@ use crate::telemetry::{counter, names};
 
 use super::Queue;
 
-/// The gateway's catalogue allows dry runs of an endpoint, but the worker's does not.
+/// The condition in which the gateway's catalogue allows dry runs of an endpoint, but the worker's
+/// does not.
 const NO_DRY_RUN: ConditionKind =
     ConditionKind::new("dry runs of an endpoint that does not permit them");
-/// The gateway's catalogue has an endpoint, but the worker's does not.
+/// The condition in which the gateway's catalogue has an endpoint, but the worker's does not.
 const UNKNOWN_ENDPOINT: ConditionKind =
     ConditionKind::new("requests for an endpoint that is not served");
 
@@ -28,7 +30,7 @@ const UNKNOWN_ENDPOINT: ConditionKind =
 #[derive(Debug)]
 pub struct AdmittedRequest {
     pub(super) accepted: AcceptedJob,
-    /// How long calls to the request's endpoint take.
+    /// The measured duration of calls to the request's endpoint.
     pub(super) call_time: Arc<CallTime>,
     /// The ids that are logged with every line about the request.
     pub(super) ids: Arc<LogContext>,

@@ -17,7 +17,7 @@ use crate::telemetry::context;
 use super::admission::AdmittedRequest;
 use super::{Queue, QueueLimit};
 
-/// Work that waits for a slot.
+/// Work that is waiting for a slot.
 #[derive(Debug)]
 pub enum QueuedWork {
     /// A request whose job has not been started.
@@ -28,7 +28,7 @@ pub enum QueuedWork {
         assign: oneshot::Sender<Result<Slot, RefusalReason>>,
         /// The deadline of the job.
         deadline: Instant,
-        /// How long calls to the job's endpoint take.
+        /// The measured duration of calls to the job's endpoint.
         call_time: Arc<CallTime>,
     },
 }
@@ -47,7 +47,7 @@ impl Queue {
         self.change_limit(|limit| limit.configured = configured);
     }
 
-    /// Sets the number of slots until the worker stops; `None` restores the configured number. Excess calls continue.
+    /// Sets the number of slots until the worker stops. `None` restores the configured number. Excess calls continue.
     pub fn set_operator_limit(self: &Arc<Self>, by_operator: Option<usize>) {
         self.change_limit(|limit| limit.by_operator = by_operator);
     }
@@ -63,18 +63,18 @@ impl Queue {
         }
     }
 
-    /// Waits until the backlog grows. Cancel safe.
+    /// Waits until the backlog grows. This method is cancel safe.
     pub async fn backlog_grew(&self) {
         self.backlog_grew.notified().await;
     }
 
-    /// Returns when to call `expire` next.
+    /// Returns the time at which to call `expire` next.
     #[must_use]
     pub fn next_expiry(&self) -> Option<Instant> {
         self.slots.read(Slots::next_expiry)
     }
 
-    /// Expires offers and queued requests. Returns when to call `expire` next.
+    /// Expires offers and queued requests. Returns the time at which to call `expire` next.
     pub fn expire(&self) -> Option<Instant> {
         let (expired, next) =
             self.slots.update(|slots, now| (slots.expire(now), slots.next_expiry()));
@@ -86,7 +86,7 @@ impl Queue {
         next
     }
 
-    /// Cancels a request or job in the backlog. Returns whether it was there.
+    /// Cancels a request or job in the backlog. Returns whether the backlog contained it.
     pub fn cancel(&self, reply: &Subject) -> bool {
         let cancelled = self.slots.update(|slots, _| slots.cancel(reply));
         if let Some(SlotRequest { work: QueuedWork::Request(request), .. }) = &cancelled {

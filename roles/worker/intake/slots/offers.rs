@@ -13,11 +13,11 @@ use crate::message::Subject;
 /// The maximum number of remembered expired offers, whose late answers are used to measure
 /// the round trip.
 const EXPIRED_MAX: usize = 64;
-/// The number of tokens at the end of a gateway's reply subject that depend on the request: queue, request, attempt and the token
-/// that proves them.
+/// The number of tokens at the end of a gateway's reply subject that depend on the request: the queue, the request, the
+/// attempt, and the token that authenticates them.
 const REQUEST_TOKENS: usize = 4;
 
-/// The number of an offer. Each queue uses each number once.
+/// The number of an offer. A queue never uses a number twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OfferId(pub u64);
 
@@ -33,7 +33,7 @@ pub struct Offer {
 /// An offer that has been answered.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AnsweredOffer {
-    /// When the offer was made.
+    /// The time at which the offer was made.
     pub(super) made_at: Instant,
     /// Whether the slot was still reserved.
     pub(super) is_open: bool,
@@ -58,7 +58,8 @@ pub(super) struct Offers {
     /// expire earlier.
     expiries: BTreeSet<(Instant, OfferId)>,
     expired: VecDeque<(OfferId, Instant)>,
-    /// Callers without an offer that were accepted before they were refused, oldest first. They precede all others.
+    /// The callers without an offer whose requests were accepted before they were refused, with the oldest one first.
+    /// These callers precede all others.
     evicted: VecDeque<Subject>,
     /// The other callers without an offer, by gateway.
     refused: FairOrder<GatewayKey, Subject>,
@@ -83,7 +84,7 @@ impl Offers {
         }
     }
 
-    /// Changes how many refused callers are remembered.
+    /// Changes the number of refused callers that are remembered.
     pub(super) fn set_remembered_max(&mut self, remembered_max: usize) {
         self.remembered_max = remembered_max;
     }
@@ -93,7 +94,7 @@ impl Offers {
         self.open.len()
     }
 
-    /// Returns whether an offer is open: it was neither answered nor has it expired.
+    /// Returns whether an offer is open. An open offer has neither been answered nor expired.
     pub(super) fn is_open(&self, id: OfferId) -> bool {
         self.open.contains_key(&id)
     }
@@ -103,7 +104,8 @@ impl Offers {
         !self.known.is_empty()
     }
 
-    /// Adds a refused caller. If there are too many, forgets the newest one of the gateway with the most callers.
+    /// Adds a refused caller. If there are too many callers, forgets the newest caller of the gateway with the most
+    /// callers.
     pub(super) fn remember(&mut self, caller: &Subject) {
         let gateway = self.gateway(caller);
         let is_full = self.known.len() >= self.remembered_max;
@@ -117,7 +119,7 @@ impl Offers {
         self.known.insert(caller.clone());
     }
 
-    /// Inserts callers at the front, in order. Forgets the last callers if there are too many.
+    /// Inserts callers at the front, in order. If there are too many callers, forgets the last ones.
     pub(super) fn remember_first<'a>(
         &mut self,
         callers: impl DoubleEndedIterator<Item = &'a Subject>,
@@ -149,7 +151,7 @@ impl Offers {
         Some(Offer { id, to })
     }
 
-    /// Forgets the newest caller of the gateway with the most. Returns whether there was one.
+    /// Forgets the newest caller of the gateway with the most callers. Returns `false` if there are no callers.
     fn forget_last(&mut self) -> bool {
         let last = self.refused.in_eviction_order().next().map(|(position, _)| position);
         let last = last.and_then(|position| self.refused.remove(position));
@@ -162,7 +164,7 @@ impl Offers {
         GatewayKey(self.hasher.hash_one(gateway))
     }
 
-    /// Ends and returns an answered offer; `None` if it was answered before or is too old.
+    /// Ends and returns an answered offer, or returns `None` if it was answered before or is too old.
     pub(super) fn answer(&mut self, id: OfferId) -> Option<AnsweredOffer> {
         if let Some(timer) = self.open.remove(&id) {
             self.expiries.remove(&(timer.expires_at, id));

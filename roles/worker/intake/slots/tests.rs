@@ -311,8 +311,8 @@ fn every_request_is_refused_while_draining_and_without_a_database() {
     );
 }
 
-/// The waiters of a gateway are served in the order that the gateway decides, so a gateway with many refused requests must not
-/// get all slots.
+/// A gateway decides the order in which its waiters are served. A gateway with many refused requests must not get all
+/// slots.
 #[test]
 fn gateways_take_turns_and_one_with_fewer_refused_callers_displaces_the_last_of_another() {
     let now = Instant::now();

@@ -18,20 +18,20 @@ use crate::spelling::closest;
 
 /// The header that contains the idempotency key.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// The advice about a value that the gateway refuses.
+/// Advice on how to correct a value that the gateway refuses.
 const CURE: &str =
     "expected a value that the endpoint accepts, or \"problem\": \"invalid-request\" as the answer";
 
-/// The advice about a value that cannot be sent, so that the gateway cannot even refuse it.
+/// Advice on how to correct a value that cannot be sent. Such a value does not even reach the gateway.
 const UNSENDABLE: &str = "cannot be sent in a header: expected a value without control characters";
 
-/// Returns every error: its key within the example, and its message.
+/// Returns all errors, each as the key within the example and the message.
 pub(super) fn errors(endpoint: &Endpoint, example: &Example) -> Vec<(String, String)> {
     let mut errors = Vec::new();
     for (name, _) in &example.parameters {
         errors.extend(unknown(endpoint, name).map(|error| (format!(".parameters.{name}"), error)));
     }
-    // The other rules assume that all names are known.
+    // The remaining checks assume that all names are known.
     if errors.is_empty() {
         for parameter in endpoint.parameters.iter() {
             add(parameter, example, &mut errors);
@@ -166,7 +166,7 @@ fn check(parameter: &Parameter, value: &ExactJson, violations: &mut Violations) 
     validate::from_text(parameter, text, location, violations);
 }
 
-/// Checks a claim in the same way as the gateway: a string is validated as text, any other value as JSON.
+/// Checks a claim in the same way as the gateway. A string is validated as text, and any other value as JSON.
 fn check_claim(parameter: &Parameter, claim: &serde_json::Value, violations: &mut Violations) {
     let location = Location::Parameter(parameter);
     match claim {

@@ -12,7 +12,7 @@ fn endpoint(keys: &str) -> Result<EndpointQueues, Vec<String>> {
     }
 }
 
-/// Checks the queues, each as `name procedure weight`.
+/// Checks the queues. Each is described as `name procedure weight`.
 fn check(keys: &str, expected: &[&str]) {
     let queues = endpoint(keys).unwrap();
     let text = |queue: &crate::catalogue::EndpointQueue| {

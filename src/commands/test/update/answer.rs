@@ -1,14 +1,15 @@
-//! Converts an actual answer to the expected answer of an example.
+//! Converts an actual answer into the expected answer of an example.
 
 use crate::catalogue::example::comparison::{member_pointer, updated};
 use crate::catalogue::example::{PROBLEMS, REFUSED};
 use crate::catalogue::{Endpoint, ExactJson, Example};
 use crate::commands::test::evaluation::{HttpAnswer, has_body, header_matches, readable_body};
 
-/// The members of a problem document that describe the example. The others depend on the request or follow from the type.
+/// The members of a problem document that are specific to the example. The other members depend on the request or
+/// follow from the problem type.
 const DESCRIBING: [&str; 2] = ["detail", "errors"];
 
-/// An answer in the form in which the catalogue contains it.
+/// An answer in the form that the catalogue uses.
 #[derive(Debug)]
 pub(super) struct ActualAnswer {
     pub(super) json: ExactJson,
@@ -16,11 +17,11 @@ pub(super) struct ActualAnswer {
     pub(super) removed: Vec<String>,
 }
 
-/// Returns the answer in the form in which the catalogue contains it. Matchers that still match are kept, as are the selection
-/// of headers and the omission of the body.
+/// Returns the answer in the form that the catalogue uses. Keeps matchers that still match, the selection of headers,
+/// and the omission of the body.
 ///
 /// # Errors
-/// The reason why an example cannot expect this answer.
+/// Returns the reason why an example cannot expect this answer.
 pub(super) fn actual_answer(
     endpoint: &Endpoint,
     example: &Example,
@@ -58,7 +59,7 @@ pub(super) fn actual_answer(
     if !headers.is_empty() {
         members.push(("headers".into(), ExactJson::Object(headers)));
     }
-    // The expected body, if the expected answer is of the same kind.
+    // The expected answer, unless one of the two answers is a problem and the other is not.
     let same = old.filter(|old| old.problem.is_some() == is_problem);
     let old_body = same.and_then(|old| old.body.as_ref());
     let is_omitted = same.is_some_and(|old| old.body.is_none() && old.status == received.status);
@@ -75,7 +76,7 @@ pub(super) fn actual_answer(
     Ok(ActualAnswer { json: ExactJson::Object(members), removed })
 }
 
-/// Returns the members of a problem document that the example already listed, or else those that
+/// Returns the members of a problem document that the example already lists. If it lists none, returns the members that
 /// describe the problem.
 fn described(
     old: Option<&ExactJson>,

@@ -1,4 +1,4 @@
-//! Changes single values in a JSON text, so that the rest keeps its form.
+//! Changes individual values in JSON text and preserves the formatting of the rest.
 
 use std::ops::Range;
 
@@ -11,20 +11,20 @@ use container::ContainerEdit;
 
 mod container;
 
-/// The indentation of each level in a text without indented lines.
+/// The indentation unit for text without indented lines.
 const UNIT_DEFAULT: &str = "  ";
 
-/// A text, and the form of its lines.
+/// A text and its formatting.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SourceText<'a> {
     text: &'a str,
-    /// The indentation of each level.
+    /// The indentation that is added for each level.
     unit: &'a str,
     has_crlf: bool,
 }
 
 impl<'a> SourceText<'a> {
-    /// Determines the form from the first indented line and the first line ending.
+    /// Determines the formatting from the first indented line and the first line ending.
     pub(super) fn new(text: &'a str) -> Self {
         let indents = text.lines().filter_map(|line| {
             let inner = line.trim_start_matches([' ', '\t']);
@@ -36,13 +36,13 @@ impl<'a> SourceText<'a> {
         Self { text, unit, has_crlf: first_line.ends_with('\r') }
     }
 
-    /// Returns the place of a value that was read from the text.
+    /// Returns the range of a value that was parsed from the text.
     pub(super) fn range_of(&self, value: &RawValue) -> Range<usize> {
         let start = value.get().as_ptr().addr().saturating_sub(self.text.as_ptr().addr());
         start..start + value.get().len()
     }
 
-    /// Returns the indentation of the line at a place, and the column of the place in it.
+    /// Returns the indentation of the line that contains an offset, and the offset's column in that line.
     fn position(&self, at: usize) -> (&'a str, usize) {
         let before = self.text.get(..at).unwrap_or_default();
         let line = before.rsplit('\n').next().unwrap_or_default();
@@ -50,7 +50,7 @@ impl<'a> SourceText<'a> {
         (line.get(..indent).unwrap_or_default(), line.chars().count())
     }
 
-    /// Applies edits that do not overlap to a part of the text.
+    /// Applies non-overlapping edits to a part of the text.
     pub(super) fn edited<'e>(
         &self,
         part: Range<usize>,
@@ -69,7 +69,7 @@ impl<'a> SourceText<'a> {
     }
 }
 
-/// A replacement of a part of a text.
+/// A replacement for a part of a text.
 #[derive(Debug)]
 pub(super) struct Edit {
     range: Range<usize>,
@@ -78,7 +78,7 @@ pub(super) struct Edit {
 
 impl Edit {
     fn new(source: SourceText<'_>, range: Range<usize>, text: String) -> Self {
-        // JSON escapes the line breaks in strings.
+        // Line breaks inside strings are escaped in JSON, so only the formatting changes.
         let text = if source.has_crlf { text.replace('\n', "\r\n") } else { text };
         Self { range, text }
     }
@@ -89,7 +89,7 @@ impl Edit {
         Self::new(source, range, new.to_indented(indent, source.unit, column))
     }
 
-    /// Adds a member at the end of an object in the text.
+    /// Returns the edit that adds a member at the end of an object in the text.
     pub(super) fn add_member(
         source: SourceText<'_>,
         object: &RawValue,
@@ -121,10 +121,10 @@ impl Edit {
     }
 }
 
-/// Adds the edits that turn a value in the text into another one. Unchanged items and members keep their form.
+/// Adds the edits that turn a value in the text into another value. Unchanged items and members keep their formatting.
 ///
 /// # Errors
-/// A message if the value cannot be read.
+/// Returns a message if the value cannot be parsed.
 pub(super) fn edits(
     source: SourceText<'_>,
     old: &RawValue,
@@ -185,7 +185,7 @@ mod tests {
     fn items_and_members_that_stay_keep_their_form() {
         let text = "{\n  \"rows\": [\n    {\"n\":1,  \"t\":\"a\"},\n\n    { \"n\" : 2 },\n    {\"n\":3}\n  ],\n  \"one\": [ 1,2,  3 ],\n  \"b\": 1\n}";
         for (new, from, to) in [
-            // An item is added at the start, in the middle and at the end.
+            // Items are added at the start, in the middle and at the end.
             (
                 r#"{"rows":[{"n":0},{"n":1,"t":"a"},{"n":2},{"n":3}],"one":[1,2,3],"b":1}"#,
                 "    {\"n\":1",
@@ -201,7 +201,7 @@ mod tests {
                 "2,  3 ]",
                 "2,  3,4 ]",
             ),
-            // An item is removed, and another one is changed.
+            // An item is removed and another one is changed.
             (
                 r#"{"rows":[{"n":2},{"n":3}],"one":[1,2,3],"b":1}"#,
                 "    {\"n\":1,  \"t\":\"a\"},\n\n",
@@ -209,7 +209,7 @@ mod tests {
             ),
             (r#"{"rows":[{"n":1,"t":"b"},{"n":2}],"one":[1,2,3],"b":1}"#, "\"a\"", "\"b\""),
             (r#"{"rows":[{"n":1,"t":"a"},{"n":2},{"n":3}],"one":[1,3],"b":1}"#, "1,2,  3", "1,  3"),
-            // Members.
+            // Members are added, removed and changed.
             (
                 r#"{"rows":[{"n":1,"t":"a"},{"n":2},{"n":3}],"one":[1,2,3],"c":{},"b":1}"#,
                 "  \"b\": 1",

@@ -1,14 +1,15 @@
-//! Bottlenecks of queues whose requests do not progress.
+//! Bottlenecks in queues whose requests do not make progress.
 
 use super::super::activity::QueueView;
 use super::super::diagnosis::QueueDiagnosis;
 use super::super::format::{percent, seconds};
 use super::{Bottleneck, BottleneckKind};
 
-/// The number of attempts between the reports for which NATS must have found no worker: a few are normal when workers start or stop.
+/// The minimum number of attempts for which NATS found no worker between the reports. A few such attempts are normal
+/// when workers start or stop.
 const UNSERVED_MIN: u64 = 3;
 
-/// Returns a queue that workers serve, but whose workers NATS does not find for a gateway's requests.
+/// Returns a queue for whose requests NATS finds no worker, although workers report that they serve the queue.
 pub(super) fn unreachable_workers(queues: &[QueueView]) -> Option<Bottleneck> {
     let unreachable = |queue: &&QueueView| {
         queue.workers > queue.paused && queue.diagnosis.unserved >= UNSERVED_MIN
@@ -26,7 +27,8 @@ pub(super) fn unreachable_workers(queues: &[QueueView]) -> Option<Bottleneck> {
     Some(Bottleneck::new(BottleneckKind::NoWorker, &queue.name, sentence))
 }
 
-/// Returns the queue with the oldest request that no worker accepts, or whose call does not end.
+/// Returns the queue with the oldest request that no worker has accepted. If there is none, returns the queue with the
+/// oldest call that seems to hang.
 pub(super) fn stalled(queues: &[QueueView]) -> Option<Bottleneck> {
     not_accepted(queues).or_else(|| hanging(queues))
 }
@@ -139,7 +141,7 @@ mod tests {
         let mut answered = slow;
         answered.delivery.as_mut().unwrap().answered += 1;
         assert_eq!(between(&well, &answered), named(BottleneckKind::None, ""));
-        // No call becomes older than its session.
+        // No call outlives its session.
         let within = |session: f64, usual: f64, seconds| {
             let mut report = delivery(0.0, seconds);
             let delivery = report.delivery.as_mut().unwrap();
@@ -151,7 +153,7 @@ mod tests {
         assert_eq!(within(10.0, 8.0, 9.1), BottleneckKind::Stalled);
         assert_eq!(within(2.0, 0.0, 0.9), BottleneckKind::None);
         assert_eq!(within(2.0, 0.0, 1.1), BottleneckKind::Stalled);
-        // Nothing is known about the usual duration.
+        // The usual duration is unknown.
         assert_eq!(within(60.0, 0.0, 9.0), BottleneckKind::None);
         assert_eq!(within(60.0, 0.0, 11.0), BottleneckKind::Stalled);
         assert_eq!(within(0.0, 0.0, 9.0), BottleneckKind::None);
@@ -285,7 +287,7 @@ mod tests {
             offers: Some(OffersReport::default()),
             ..QueueReport::default()
         };
-        // Late offers have lapsed, and are counted once.
+        // Late offers are a subset of the lapsed ones and must not be counted twice.
         assert_eq!(after(Some(&earlier)), [2, 7, 9, 1, 8, 8]);
     }
 

@@ -28,7 +28,8 @@ use crate::procedures::{
 pub(super) struct AttemptContext<'a> {
     pub(super) call: &'a Call<'a>,
     pub(super) cancel: &'a Cancel,
-    /// The time at which the attempt got its connection. A cancel shortly afterwards is delayed.
+    /// The time at which the attempt got its connection. If the call is cancelled shortly
+    /// afterwards, it is stopped only after a delay.
     pub(super) started: Instant,
 }
 
@@ -52,7 +53,8 @@ struct PreparedConnection {
 }
 
 impl Mssql {
-    /// Makes one attempt. With `at_front`, it waits ahead of calls that had no connection yet.
+    /// Makes one attempt. With `at_front`, the attempt waits for a connection ahead of calls that
+    /// have not had one yet.
     pub(super) async fn attempt(
         &self,
         call: &Call<'_>,
@@ -84,7 +86,8 @@ impl Mssql {
         self.execute(prepared, rows, context).await
     }
 
-    /// Waits for `work`, which must finish before the call is sent, until the deadline or a cancel.
+    /// Waits for `work`, which must finish before the call is sent. Stops waiting at the deadline,
+    /// or when the call is cancelled.
     async fn wait_unless_stopped<F: Future>(
         &self,
         call: &Call<'_>,
@@ -188,7 +191,8 @@ impl Mssql {
         })
     }
 
-    /// Builds a call's request, and the rewrites of the batches that the driver sends before it.
+    /// Builds a call's request, and the rewrites of the batches that the driver sends before the
+    /// call.
     fn request<'a>(
         &self,
         call: &Call<'a>,
@@ -223,7 +227,8 @@ impl Mssql {
         context: AttemptContext<'_>,
         work: F,
     ) -> Result<F::Output, StopCause> {
-        // The cancel and the deadline are polled first: an endless result would starve them.
+        // The cancel and the deadline are polled first, because an endless result would starve
+        // them.
         tokio::select! {
             biased;
             () = self.cancelled_and_worth_it(context) => Err(StopCause::Cancelled),
@@ -234,7 +239,7 @@ impl Mssql {
     }
 
     /// Waits until the call is cancelled and has run for at least as long as opening a connection
-    /// takes, because stopping a call can cost its connection. A shorter call runs to completion.
+    /// takes. A shorter call runs to completion, because stopping a call can cost its connection.
     async fn cancelled_and_worth_it(&self, context: AttemptContext<'_>) {
         context.cancel.cancelled().await;
         sleep_until(context.started + self.pools.connection_cost()).await;
@@ -295,7 +300,7 @@ impl Mssql {
             }
             Ok(Err(Error::Server(token))) if !error_numbers::is_fatal(&token) => {
                 self.session_permission.record_refused();
-                // Something else may have set the key on this connection.
+                // The key may already have been set on this connection.
                 lease.discard("session-context");
                 Err(error_numbers::before_sending(token).into())
             }
@@ -303,7 +308,7 @@ impl Mssql {
         }
     }
 
-    /// Begins the transaction in which the call runs, if there is one.
+    /// Begins a transaction if the call runs in one.
     async fn begin_transaction(
         &self,
         mut lease: Lease,
@@ -329,7 +334,7 @@ impl Mssql {
     }
 }
 
-/// Passes the messages that the procedure sent so far to the sink, for the log.
+/// Passes the messages that the procedure has sent so far to the sink, for the log.
 fn report_messages(log: &mut MessageLog, rows: &mut dyn RowSink) {
     let (messages, dropped) = log.take_messages();
     for message in messages {
@@ -340,8 +345,8 @@ fn report_messages(log: &mut MessageLog, rows: &mut dyn RowSink) {
     }
 }
 
-/// Completes on a cancel that arrives before any byte of the call is sent, and never otherwise:
-/// `until_stopped` handles a later cancel.
+/// Completes if the call is cancelled before any byte of it is sent. Otherwise never completes,
+/// because `until_stopped` handles a later cancellation.
 async fn cancelled_before_sending(cancel: &Cancel, stream: &StreamState) {
     cancel.cancelled().await;
     if stream.sent().is_ok() {

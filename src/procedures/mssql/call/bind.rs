@@ -48,10 +48,10 @@ pub(super) enum BoundValue<'a> {
     },
 }
 
-/// The maximum size of a `(max)` cell. The driver takes the marker for `max`, 0xFFFF, as a length.
+/// The maximum size of a `(max)` cell. The driver treats the marker for `max`, 0xFFFF, as a length.
 const MAX_CELL_BYTES: usize = 0xffff;
-/// The maximum number of values that a statement can have: SQL Server permits 2,100 parameters in a
-/// request, of which two are the statement and the declarations of the others.
+/// The maximum number of values that a statement can have. SQL Server permits 2,100 parameters in a
+/// request, two of which are the statement and the declarations of the other parameters.
 const STATEMENT_VALUES_MAX: usize = 2100 - 2;
 
 /// A row of a table-valued parameter.
@@ -66,7 +66,7 @@ impl<'a> TableValueRow<'a> for TableRow<'a> {
     }
 
     fn get_db_type() -> &'static str {
-        // This name is not used; the type's name is passed with the table.
+        // The driver does not use this name, because the type's name is passed with the table.
         ""
     }
 }
@@ -94,8 +94,9 @@ impl BoundParameter<'_> {
         }
     }
 
-    /// Returns whether only a statement can pass this parameter: an OUTPUT parameter that the
-    /// driver declares only as wide as its value, or a table whose rows are inserted.
+    /// Returns whether only a statement can pass this parameter. This applies to an OUTPUT
+    /// parameter that the driver declares only as wide as its value, and to a table whose rows are
+    /// inserted.
     pub(super) fn needs_statement(&self) -> bool {
         match &self.data {
             BoundValue::Scalar(sql, _) => self.parameter.is_output && !types::has_typed_null(sql),
@@ -154,7 +155,7 @@ pub(super) fn bind<'a>(
     if errors.0.is_empty() { Ok(bound) } else { Err(BackendErrorKind::Arguments(errors.0).into()) }
 }
 
-/// Checks that a statement can insert the rows in all tables that need it.
+/// Checks that one statement can pass all values of a call, if it must insert the rows of a table.
 fn check_inserted(bound: &[BoundParameter<'_>], errors: &mut ArgumentErrors) {
     let is_inserted =
         |one: &&BoundParameter<'_>| matches!(one.data, BoundValue::InsertedTable { .. });
@@ -263,8 +264,8 @@ pub(super) fn command<'a>(
     command
 }
 
-/// Encodes the rows in a table argument in the type's column order. A column that is not in the
-/// catalogue is NULL.
+/// Encodes the rows of a table argument, with the columns in the order of the table type. A column
+/// that is not in the catalogue is NULL.
 fn table_rows<'a>(
     procedure: &ProcedureName,
     argument: &'a Argument,
@@ -273,7 +274,7 @@ fn table_rows<'a>(
 ) -> Result<Vec<TableRow<'a>>, BackendError> {
     let rows: &[Vec<ParameterValue<'static>>] = match &argument.value {
         ParameterValue::Table(rows) => rows,
-        // SQL Server has no NULL tables: an absent table is the same as an empty one.
+        // SQL Server has no NULL tables, so an absent table is equivalent to an empty one.
         ParameterValue::Null => &[],
         _ => {
             errors.add(&argument.name, None, EncodeError("a table".to_owned()));
@@ -313,7 +314,8 @@ fn table_rows<'a>(
     Ok(encoded)
 }
 
-/// Encodes a cell as the column's type. Fails if the driver would change it or cannot write it.
+/// Encodes a cell as the column's type. Fails if the driver would change the value or cannot write
+/// it.
 fn encode_cell<'a>(
     value: &'a ParameterValue<'_>,
     sql: &SqlType,
@@ -343,7 +345,8 @@ fn encode_cell<'a>(
                 )
             }
         }
-        // The driver ends an empty `xml` too early, and cannot write text for it into a table.
+        // The driver ends an empty `xml` too early, and cannot write text instead of an `xml` value
+        // in a table.
         (ColumnData::String(Some(_)), SqlType::Xml) => {
             return Err(EncodeError("an empty xml cannot be passed in a table".to_owned()));
         }

@@ -68,7 +68,7 @@ pub(super) fn form<'a>(
         .any(|one| one.needs_statement() || (refuses_untyped_null && one.is_untyped_null()));
     let is_inserted = bound.iter().any(|one| matches!(one.data, BoundValue::InsertedTable { .. }));
     let has_table = bound.iter().any(|one| matches!(one.data, BoundValue::Table { .. }));
-    // The servers that refuse untyped NULLs take a table only in a remote procedure call.
+    // The servers that refuse untyped NULLs accept a table only in a remote procedure call.
     if is_inserted || (needs_types && !(refuses_untyped_null && has_table)) {
         statement::statement(procedure, bound).map(RequestForm::Statement)
     } else {
@@ -109,7 +109,7 @@ async fn execute_rpc(
         } else if let Some(set) = item.as_metadata() {
             rows.begin_set(&column_names(set.columns()))?;
         } else if let Some(status) = item.as_return_status() {
-            // The status is signed (MS-TDS 2.2.7.18); the driver returns it as unsigned.
+            // The status is signed (MS-TDS 2.2.7.18), but the driver returns it as unsigned.
             result.return_status = status.cast_signed();
         } else if let Some(value) = item.as_return_value() {
             let name = value.name().trim_start_matches('@');
@@ -168,7 +168,7 @@ struct StatementReader<'a> {
     outputs: &'a [String],
     result: ProcedureResult,
     decoder: RowDecoder,
-    /// Whether the current set is the one that the statement adds.
+    /// Whether the current result set is the one that the statement adds.
     is_added: bool,
     /// Whether a table type was recreated.
     is_recreated: bool,

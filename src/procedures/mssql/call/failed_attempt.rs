@@ -33,7 +33,7 @@ impl Mssql {
             FailedStep::Call(error) | FailedStep::TransactionEnd(error) => error,
         };
         match error {
-            // The server refused the driver's column query: the table type may have changed.
+            // The server refused the driver's column query. The table type may have changed.
             ExecutionError::Server(token) if !error_numbers::is_fatal(&token) => {
                 let Some(current) = self.read_signature_again(&mut lease, context).await else {
                     return broken_before_sending(lease, Error::Server(token));
@@ -146,8 +146,9 @@ impl Mssql {
         }
     }
 
-    /// Handles an error that the server returned. The number does not show that nothing was
-    /// committed: the error can come from an inner procedure or a statement after committed ones.
+    /// Handles an error that the server returned. The error number does not prove that nothing was
+    /// committed, because the error can come from an inner procedure, or from a statement that
+    /// follows committed ones.
     async fn refused(
         &self,
         mut lease: Lease,
@@ -176,7 +177,7 @@ impl Mssql {
         let call = context.call;
         let mut missing = None;
         let reports = self.server.known().is_some_and(|capabilities| capabilities.reports_commits);
-        // The report must be read before any other request is sent on the connection.
+        // The transaction report must be read before any other request is sent on the connection.
         let report =
             lease.connection().filter(|_| reports).map(|one| one.stream.transaction_report());
         let retry = if let Some(reason) = RetryReason::contention(&error) {
@@ -215,8 +216,8 @@ impl Mssql {
         SentFailure { error, retry }
     }
 
-    /// Reads the signature again. The outer `None` means that it could not be read, the inner
-    /// `None` that the procedure does not exist.
+    /// Reads the signature again. The outer `None` means that the signature could not be read. The
+    /// inner `None` means that the procedure does not exist.
     async fn read_signature_again(
         &self,
         lease: &mut Lease,

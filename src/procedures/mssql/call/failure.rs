@@ -1,4 +1,5 @@
-//! Failures of an attempt: one type for an unsent call, another for one sent at least in part.
+//! Failures of an attempt: one type for a call that was not sent, and another for a call that was
+//! sent at least in part.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use crate::procedures::{BackendError, BackendErrorKind, SentError, SentErrorKind
 
 /// The pause before the retry of a call that lost a conflict with other calls.
 const CONTENTION_PAUSE: Duration = Duration::from_millis(20);
-/// The pause before the retry of a call that the database had no capacity for.
+/// The pause before the retry of a call for which the database had no capacity.
 const THROTTLED_PAUSE: Duration = Duration::from_secs(1);
 
 /// The failure of an attempt.
@@ -25,7 +26,7 @@ pub(super) enum AttemptFailure {
 pub(super) struct NotSentFailure {
     /// The error that the call returns if this is the last attempt.
     pub(super) error: BackendError,
-    /// The reason another attempt can succeed.
+    /// The reason why another attempt can succeed.
     pub(super) retry: Option<RetryReason>,
 }
 
@@ -34,11 +35,12 @@ pub(super) struct NotSentFailure {
 pub(super) struct SentFailure {
     /// The error that the call returns if this is the last attempt.
     pub(super) error: SentError,
-    /// The reason another attempt can succeed. The `retry` module decides whether one is permitted.
+    /// The reason why another attempt can succeed. The `retry` module decides whether one is
+    /// permitted.
     pub(super) retry: Option<RetryReason>,
 }
 
-/// The reason another attempt can succeed.
+/// The reason why another attempt can succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RetryReason {
     /// The connection broke before the call was sent.
@@ -60,8 +62,8 @@ pub(super) enum RetryReason {
 }
 
 impl RetryReason {
-    /// Returns the reason if the error is not caused by the call itself: it conflicted with another
-    /// call, or resources were missing.
+    /// Returns the reason if the error was not caused by the call itself, but by a conflict with
+    /// another call or a lack of resources.
     pub(super) fn contention(error: &ServerMessage) -> Option<Self> {
         if error_numbers::is_deadlock(error) {
             Some(Self::Deadlock)
@@ -76,7 +78,7 @@ impl RetryReason {
         }
     }
 
-    /// Returns the pause before the first retry. `None` if a retry need not wait.
+    /// Returns the pause before the first retry, or `None` if a retry need not wait.
     pub(super) fn pause(self) -> Option<Duration> {
         match self {
             Self::Deadlock | Self::Snapshot | Self::Resources => Some(CONTENTION_PAUSE),
@@ -104,8 +106,8 @@ impl RetryReason {
 }
 
 impl SentFailure {
-    /// Combines the failure of a sent call with that of a later attempt that was not sent. The call
-    /// may still have been executed.
+    /// Combines the failure of a sent call with that of a later attempt whose call was not sent.
+    /// The call may still have been executed.
     pub(super) fn followed_by(self, next: NotSentFailure) -> Self {
         let mut error = self.error;
         if let BackendErrorKind::Mismatch { procedure, difference } = next.error.kind {
@@ -115,7 +117,7 @@ impl SentFailure {
     }
 }
 
-/// The reason a wait for the database ended early.
+/// The reason why a wait for the database ended early.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum StopCause {
     /// The deadline passed.

@@ -54,8 +54,8 @@ impl Mssql {
         }
     }
 
-    /// Continues a call after an attempt was sent and failed. From here on, its error is always a
-    /// `SentError`.
+    /// Continues a call after an attempt was sent and failed. From here on, the call's error is
+    /// always a `SentError`.
     async fn retry_sent_call(
         &self,
         call: &Call<'_>,
@@ -94,7 +94,8 @@ impl Mssql {
         }
     }
 
-    /// Returns whether there is a reason to retry within its limit. If so, counts the retry.
+    /// Returns whether there is a reason to retry and the limit for that reason has not been
+    /// reached. If so, counts the retry.
     fn may_retry(&self, reason: Option<RetryReason>, counts: &mut RetryCounts) -> bool {
         let Some(reason) = reason else { return false };
         let (count, limit) = match reason {

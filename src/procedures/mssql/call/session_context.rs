@@ -1,8 +1,9 @@
 //! The values that a call sets in the session context, before the procedure runs.
 //!
-//! Usually, they are sent in the call's message. The server then executes the call even if it has
-//! refused a value. Therefore, a separate message sets them first if the endpoint declares values,
-//! on which policies may depend, or if it is not known that the login may set values.
+//! Usually, the values are sent in the call's message. The server then executes the call even if it
+//! has refused a value. Therefore, a separate message sets the values first in two cases: if the
+//! endpoint declares values, because policies may depend on them, and if the server has not
+//! confirmed that the login may set values.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -23,7 +24,7 @@ use crate::procedures::mssql::tds::{
 use crate::procedures::{BackendError, BackendErrorKind, BadArgument, Call};
 
 /// Sets a value that no procedure reads, to find out whether the login may set values. The reset
-/// before the next call removes it.
+/// before the next call removes the value.
 const PROBE: &str = "EXEC sp_set_session_context @key = N'fjord_probe', @value = NULL";
 
 /// Whether the login may set values in the session context.
@@ -40,8 +41,8 @@ impl SessionContextPermission {
         self.is_denied.load(Ordering::Relaxed)
     }
 
-    /// Finds out whether the login may set values, unless that is known. If this future is dropped,
-    /// the connection must be discarded.
+    /// Finds out whether the login may set values, unless this is already known. If this future is
+    /// dropped, the connection must be discarded.
     pub(crate) async fn probe(&self, client: &mut TdsClient) -> Result<(), Error> {
         if self.is_confirmed.load(Ordering::Relaxed) {
             return Ok(());
@@ -109,8 +110,8 @@ impl<'a> SessionValues<'a> {
         };
         let mut values = values(call, keys, is_kept);
         if is_kept {
-            // The keys are removed first, because Babelfish ignores case and trailing blanks in
-            // them.
+            // The earlier keys are removed first, because Babelfish ignores case and trailing
+            // blanks in keys.
             let is_set = |key: &Arc<str>| values.iter().any(|one| one.key == *key);
             let earlier = connection.session_keys.iter().filter(|key| !is_set(key));
             let removed = earlier.map(|key| SessionValue { key: Arc::clone(key), value: None });
@@ -175,8 +176,8 @@ impl<'a> SessionValues<'a> {
     }
 }
 
-/// Returns the values of a call. With `with_absent`, absent values are included too, to remove
-/// those that a procedure may have set.
+/// Returns the values of a call. With `with_absent`, absent values are included too, so that values
+/// that a procedure may have set are removed.
 fn values<'a>(call: &Call<'a>, keys: &[SessionKey], with_absent: bool) -> Vec<SessionValue<'a>> {
     let session = &call.session;
     let is_sent = |value: &Option<_>| with_absent || value.is_some();

@@ -1,10 +1,10 @@
 //! Calls a procedure with an EXEC statement if a remote procedure call cannot pass its arguments.
 //!
 //! In a remote procedure call, the driver sends most NULLs without a type, and declares an OUTPUT
-//! parameter only as wide as its input value: an `nvarchar(max)` would be truncated, a `decimal`
-//! would overflow. A statement declares variables of the procedure's own types instead. Its text
-//! contains only the procedure's name, and parameter and type names that were read from the
-//! database and checked; every value is a parameter.
+//! parameter only as wide as its input value. As a result, an `nvarchar(max)` would be truncated,
+//! and a `decimal` would overflow. A statement declares variables of the procedure's own types
+//! instead. Its text contains only the procedure's name, and the names of parameters and types that
+//! were read from the database and checked. Every value is a parameter.
 
 use std::fmt::{self, Write as _};
 
@@ -19,8 +19,8 @@ use crate::procedures::mssql::types::{self, SqlType};
 /// The column with the RETURN status. Its name identifies the result set that the statement adds.
 pub(super) const RETURN_COLUMN: &str = "fjord return";
 
-/// The only column of a result set that says that a table type was recreated, so that the statement
-/// has ended without the call.
+/// The only column of the result set by which the statement reports that a table type was
+/// recreated. The statement then ends without calling the procedure.
 pub(super) const RECREATED_COLUMN: &str = "fjord recreated";
 
 /// The maximum number of rows in an INSERT with VALUES.
@@ -40,7 +40,7 @@ pub(super) struct Statement<'a> {
 pub(super) enum StatementRequest<'a> {
     /// A query whose parameters have the types that the driver derives from the values.
     Query(Query<'a>),
-    /// A call of `sp_executesql` by name: only in this form can a parameter be a table.
+    /// A call to `sp_executesql` by name. Only in this form can a parameter be a table.
     Command(Command<'a>),
 }
 
@@ -52,7 +52,7 @@ struct Parts<'a> {
     results: String,
     /// The checks that the types of the tables to be filled have not been recreated.
     checks: String,
-    /// The tables that the statement fills, each declared and filled.
+    /// The statements that declare and fill table variables.
     inserts: String,
     inserted_tables: usize,
     values: Vec<(&'a SqlType, ColumnData<'a>)>,
@@ -139,7 +139,8 @@ impl<'a> Parts<'a> {
         self.add_argument(format_args!("{name} = {variable} OUTPUT"));
     }
 
-    /// Ends the batch before anything else if the type of a table was recreated.
+    /// Adds a check that ends the batch, before anything else is executed, if the type of a table
+    /// was recreated.
     fn add_check(&mut self, is_current: &str) {
         let check = format_args!(
             "IF NOT {is_current} BEGIN SELECT 1 AS [{RECREATED_COLUMN}]; RETURN END; "
@@ -147,7 +148,7 @@ impl<'a> Parts<'a> {
         append(&mut self.checks, check);
     }
 
-    /// Declares a variable for a table and inserts its rows. Returns the variable.
+    /// Declares a variable for a table and inserts the table's rows. Returns the variable.
     fn add_inserted_table(
         &mut self,
         quoted_type: &str,
@@ -182,8 +183,8 @@ impl<'a> Parts<'a> {
         variable
     }
 
-    /// Ends the batch if the preceding INSERT failed. Otherwise SQL Server would continue with the
-    /// call.
+    /// Adds a check that ends the batch if the preceding INSERT has failed. Otherwise, SQL Server
+    /// would continue with the call.
     fn end_insert(&mut self, rows_before: usize) {
         if rows_before > 0 {
             self.inserts.push_str("; IF @@ERROR <> 0 RETURN");

@@ -5,7 +5,7 @@
 //! instead of committing one by one. SQL Server reports both cases as error 266, and everything is
 //! rolled back.
 //!
-//! A procedure can switch `IMPLICIT_TRANSACTIONS` off for itself, which cannot be detected later.
+//! A procedure can switch `IMPLICIT_TRANSACTIONS` off for itself. This cannot be detected later.
 //! Therefore, a call counts as rolled back only if the rollback is confirmed:
 //! - SQL Server reports each transaction that begins or ends. If it has reported none and a
 //!   transaction is open, that transaction is the worker's. If it has reported one rollback and has
@@ -26,12 +26,12 @@ use crate::procedures::mssql::tds::{TdsClient, TransactionReport};
 const BEGIN: &str = "BEGIN TRANSACTION; BEGIN TRANSACTION; SET IMPLICIT_TRANSACTIONS ON";
 const BEGIN_WITH_SAVEPOINT: &str = "BEGIN TRANSACTION; BEGIN TRANSACTION; \
     SAVE TRANSACTION fjord_call; SET IMPLICIT_TRANSACTIONS ON";
-/// Commits, and selects 2, if the worker's transaction was still open; otherwise selects 0.
+/// Commits and selects 2 if the worker's transaction was still open. Otherwise selects 0.
 const COMMIT: &str = "SET IMPLICIT_TRANSACTIONS OFF; IF @@TRANCOUNT = 2 BEGIN \
     COMMIT TRANSACTION; COMMIT TRANSACTION; SELECT 2 END \
     ELSE BEGIN IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION; SELECT 0 END";
-/// Rolls back. Selects the previous `@@TRANCOUNT` if the savepoint existed, which is possible only
-/// in the worker's own transaction, and 0 otherwise.
+/// Rolls back. Selects the previous `@@TRANCOUNT` if the savepoint existed, and 0 otherwise. The
+/// savepoint can exist only in the worker's own transaction.
 const ROLLBACK_TO_SAVEPOINT: &str = "SET IMPLICIT_TRANSACTIONS OFF; DECLARE @own int = @@TRANCOUNT; \
     BEGIN TRY IF @own > 0 ROLLBACK TRANSACTION fjord_call END TRY \
     BEGIN CATCH SET @own = 0 END CATCH; IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION; SELECT @own";
@@ -70,7 +70,8 @@ pub(super) async fn undo(
     matches!(query_number(&mut connection.client, sql).await, Ok(Some(count)) if count > 0)
 }
 
-/// Ends the transaction of a call that succeeded. Not safe to drop, like `begin`.
+/// Ends the transaction of a call that succeeded. If this future is dropped, the connection must be
+/// discarded.
 pub(super) async fn end(
     client: &mut TdsClient,
     transaction: Transaction,

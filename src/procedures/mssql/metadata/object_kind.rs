@@ -2,9 +2,9 @@
 
 use crate::catalogue::ProcedureName;
 
-/// Returns the reason why an object cannot be called as a procedure, or `None` if it can be called or does not exist. `code` is
-/// the type code of the object or, for a synonym, of its base object; `base` is the name of the base object if the name is a
-/// synonym's.
+/// Returns the reason why an object cannot be called as a procedure, or `None` if it can be called or does not exist.
+/// `code` is the type code of the object or, for a synonym, of its base object. `base` is the name of the base object
+/// if the object is a synonym.
 pub(super) fn reason(
     name: &ProcedureName,
     code: Option<&str>,

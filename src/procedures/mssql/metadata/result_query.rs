@@ -15,14 +15,15 @@ use crate::procedures::mssql::types::{CodePage, SqlType, TypeDescription};
 use crate::procedures::result_description::with_member_names;
 use crate::procedures::{ColumnDescription, ResultDescription};
 
-/// The query for the columns of the first result set of a call. SQL Server analyses the procedure and does not execute it. It
-/// returns an error if the columns are known only when the procedure runs, as with dynamic SQL and temporary tables.
+/// The query for the columns of the first result set of a call. SQL Server analyses the procedure, but does not execute
+/// it. It returns an error if the columns are known only when the procedure runs, as with dynamic SQL and temporary
+/// tables.
 const QUERY: &str = "EXEC sp_describe_first_result_set @tsql = @P1, @params = @P2";
 /// The reason given for a procedure that does not exist or is not visible.
 const MISSING: &str = "there is no such procedure, or the login cannot see it";
 
-/// Describes the answer of a procedure. Uses its signature if that has been read. If this future is dropped, the connection must
-/// be discarded.
+/// Describes the answer of a procedure. Uses its signature if it has been read. If this future is dropped, the
+/// connection must be discarded.
 pub(crate) async fn describe_result(
     client: &mut TdsClient,
     known: &SignatureCache,
@@ -42,7 +43,7 @@ pub(crate) async fn describe_result(
     })
 }
 
-/// Returns the first result set, none if the procedure returns none, or the reason that it is not known.
+/// Returns the first result set, an empty list if the procedure returns none, or the reason why it is not known.
 async fn first_set(
     client: &mut TdsClient,
     procedure: &ProcedureName,
@@ -117,7 +118,7 @@ fn outputs(signature: &Signature) -> Vec<ColumnDescription> {
     described.collect()
 }
 
-/// Returns the types that all values of a SQL type have in an answer, the narrowest first.
+/// Returns the catalogue types to which every value of a SQL type belongs in an answer. The narrowest type comes first.
 fn kinds(sql: &SqlType, is_output: bool) -> &'static [ParameterType] {
     match sql {
         SqlType::Bit => &[P::Boolean],

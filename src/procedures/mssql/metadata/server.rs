@@ -9,8 +9,8 @@ use tiberius::error::Error;
 use crate::procedures::mssql::error_numbers;
 use crate::procedures::mssql::tds::TdsClient;
 
-/// A query for which Babelfish returns 1, and SQL Server NULL. The second column is the id of a
-/// procedure that SQL Server has since version 2016.
+/// A query for which Babelfish returns 1, and SQL Server returns NULL. The second column is the id
+/// of a procedure that SQL Server has had since version 2016.
 const QUERY: &str = "SELECT CAST(SERVERPROPERTY('Babelfish') AS int), \
     OBJECT_ID(N'sys.sp_set_session_context')";
 
@@ -27,14 +27,15 @@ pub(crate) struct ServerCapabilities {
     pub(crate) session_context: SessionContextKind,
 }
 
-/// How values can be set in the session context.
+/// The session context of a kind of server, and its behaviour when a connection is reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SessionContextKind {
     /// The server has no session context.
     Missing,
     /// Values can be read-only, because the reset of the connection removes them.
     Reset,
-    /// The reset of the connection keeps the values, so they are overwritten. Babelfish does this.
+    /// The reset of the connection keeps the values, so later calls overwrite them. Babelfish does
+    /// not clear its session context.
     Kept,
 }
 
@@ -53,12 +54,14 @@ pub(crate) enum VarcharEncoding {
     /// The driver encodes the text in the code page of the column's collation. Babelfish needs this
     /// because it copies `nvarchar` cells of a table into SQL text without converting them.
     ByDriver,
-    /// The text is not passed: the kind of server is not known, and no encoding suits both kinds.
+    /// The text is not passed, because the kind of server is not known and no encoding suits both
+    /// kinds.
     Unknown,
 }
 
-/// The capabilities assumed while the kind of server is not known: untyped NULLs are accepted, as
-/// on SQL Server, and commits are not reported and the session context is kept, as on Babelfish.
+/// The capabilities that are assumed while the kind of server is not known. Untyped NULLs are
+/// accepted, as on SQL Server. Commits are not reported and the session context is kept, as on
+/// Babelfish.
 const UNKNOWN: ServerCapabilities = ServerCapabilities {
     refuses_untyped_null: false,
     varchar_encoding: VarcharEncoding::Unknown,
@@ -79,7 +82,7 @@ impl ServerDetector {
         self.capabilities.get().copied()
     }
 
-    /// Returns the capabilities, querying the server unless they are known, like `detect`.
+    /// Returns the capabilities. Like `detect`, queries the server if they are not known.
     pub(crate) async fn detect_once(
         &self,
         client: &mut TdsClient,
@@ -90,8 +93,8 @@ impl ServerDetector {
         }
     }
 
-    /// Queries the server. An error is not cached: the next call queries again. If this future is
-    /// dropped, the connection must be discarded.
+    /// Queries the server. An error is not cached, so the next call queries the server again. If
+    /// this future is dropped, the connection must be discarded.
     pub(crate) async fn detect(&self, client: &mut TdsClient) -> Result<ServerCapabilities, Error> {
         // The error can arrive before or after the row's columns.
         let answer = async { client.simple_query(QUERY).await?.into_row().await }.await;
@@ -135,7 +138,8 @@ impl ServerDetector {
     }
 }
 
-/// Describes why an endpoint with values for the session context does not match its database.
+/// Describes the reason why an endpoint with values for the session context does not match its
+/// database.
 pub(crate) fn unsupported_session_context(names: &[&str]) -> String {
     let names = names.join(", ");
     format!(

@@ -35,17 +35,18 @@ pub(crate) enum SqlParameterType {
         name: String,
         /// The name for SQL, with brackets around both parts.
         quoted: String,
-        /// The name in the driver's form, without brackets; `None` if the driver cannot pass it.
+        /// The name in the driver's form, without brackets, or `None` if the driver cannot pass it.
         driver_name: Option<String>,
         /// The names and types of the columns, in order, without those that the server generates.
         columns: Vec<(String, SqlType)>,
-        /// Whether the server generates columns: an IDENTITY, a computed column or a rowversion.
-        /// A table-valued parameter cannot leave out a column, so the rows are inserted.
+        /// Whether the server generates columns: an IDENTITY, a computed column or a rowversion. A
+        /// table-valued parameter cannot leave out a column, so a statement inserts the rows
+        /// instead.
         is_inserted: bool,
         /// The SQL condition that holds if the type has not been dropped and created again since
-        /// its columns were read; empty if no columns were read.
+        /// its columns were read. Empty if no columns were read.
         is_current: String,
-        /// The replacements for the driver's column query; `None` if no columns were read.
+        /// The replacements for the driver's column query, or `None` if no columns were read.
         query: Option<TableQuery>,
     },
 }
@@ -67,7 +68,7 @@ impl Signature {
             .or_else(|| all.find(|parameter| eq_ignore_case(parameter.bare_name(), name)))
     }
 
-    /// Returns whether a call inserts the rows in a table by the names of its columns.
+    /// Returns whether a call inserts the rows of a table by the names of its columns.
     pub(crate) fn inserts_rows(&self) -> bool {
         self.parameters.iter().any(|parameter| {
             matches!(parameter.declared, SqlParameterType::Table { is_inserted: true, .. })
@@ -80,7 +81,8 @@ impl Signature {
         if names.is_empty() { "no parameters".to_owned() } else { names.join(", ") }
     }
 
-    /// Returns the name and code page of the first parameter or column in an unknown code page.
+    /// Returns the name and code page of the first parameter or column whose code page is not
+    /// known.
     pub(super) fn unknown_code_page(&self) -> Option<(&str, CodePage)> {
         let unknown = |name, sql: &SqlType| match sql {
             SqlType::Text { code_page, .. } if !code_page.is_known() => Some((name, *code_page)),
@@ -94,7 +96,8 @@ impl Signature {
         })
     }
 
-    /// Describes how the catalogue and the procedure differ, or returns `None` if they match.
+    /// Describes the difference between the catalogue and the procedure, or returns `None` if they
+    /// match.
     pub(crate) fn difference(&self, expected: &ExpectedProcedure) -> Option<String> {
         let mut differences = Vec::new();
         for (name, kind) in &expected.arguments {

@@ -15,7 +15,7 @@ use crate::procedures::mssql::error_numbers;
 use crate::procedures::mssql::tds::TdsClient;
 use crate::procedures::mssql::types::{CodePage, SqlType, TypeDescription};
 
-/// The forms of the query. SQL Server answers both, Babelfish only the second.
+/// The forms of the query. SQL Server answers both forms. Babelfish answers only the second one.
 const FORMS: [QueryForm; 2] = [
     QueryForm {
         view: "sys.parameters",
@@ -37,8 +37,8 @@ const FORMS: [QueryForm; 2] = [
 ];
 /// The join with the object, for its type code.
 const OBJECTS: &str = "LEFT JOIN sys.all_objects AS b ON b.object_id = r.id ";
-/// The join with the synonyms, and the SQL expressions for the name and the id of a synonym's base object. In this database,
-/// the id of an object in another database would denote an unrelated object.
+/// The join with the synonyms, and the SQL expressions for the name and the id of a synonym's base object. A base
+/// object in another database has no id here, because its id would denote an unrelated object in this database.
 const SYNONYMS: &str = "LEFT JOIN sys.synonyms AS y ON y.object_id = o.id ";
 const SYNONYM: &str = "y.base_object_name";
 const BASE: &str = "CASE WHEN y.object_id IS NULL THEN o.id \
@@ -81,8 +81,8 @@ pub(super) enum NamedObject {
     Missing,
 }
 
-/// Builds the query for the parameters of `procedures` procedures, in order. A procedure without
-/// parameters has one row without a parameter name; a missing one has a row without an id.
+/// Builds the query for the parameters of `procedures` procedures, in order. The query returns one row without a
+/// parameter name for a procedure without parameters, and one row without an id for a missing procedure.
 fn parameters_query(form: QueryForm, procedures: usize) -> String {
     let QueryForm { view, synonym, base, synonyms, code, objects } = form;
     let mut ids = String::new();
@@ -126,9 +126,9 @@ fn append(into: &mut String, text: fmt::Arguments<'_>) {
     debug_assert!(written.is_ok(), "writing to a string does not fail");
 }
 
-/// Reads the signatures of at most `PROCEDURES_PER_QUERY` procedures, with one query, plus one for
-/// the table types among their parameters. Sets `lacks_parameters_view` if the server does not
-/// answer the first form of the query. If this future is dropped, the connection must be discarded.
+/// Reads the signatures of at most `PROCEDURES_PER_QUERY` procedures. Sends one query for them, and another one for the
+/// table types among their parameters. Sets `lacks_parameters_view` if the server does not answer the first form of the
+/// query. If this future is dropped, the connection must be discarded.
 pub(super) async fn read(
     client: &mut TdsClient,
     procedures: &[ProcedureName],
@@ -273,11 +273,11 @@ fn declared_type(row: &Row, tables: &TableTypes) -> SqlParameterType {
     SqlParameterType::Table { name, quoted, driver_name, columns, is_inserted, is_current, query }
 }
 
-/// Builds a type from its name, base type, length, precision and scale, in consecutive columns
-/// starting at `from`, and its code page in another column.
+/// Builds a type from its name, base type, length, precision and scale, which are in consecutive columns starting at
+/// `from`, and from its code page in another column.
 fn scalar(row: &Row, from: usize, code_page: usize) -> SqlType {
     let own = text(row, from).unwrap_or_default();
-    // An alias type has its own name and the properties of its base type. A CLR type has no base.
+    // An alias type has its own name and the properties of its base type. A CLR type has no base type.
     let base = text(row, from + 1).filter(|base| !base.is_empty()).unwrap_or(own);
     let small = |at| number(row, at).and_then(|n| u8::try_from(n).ok()).unwrap_or_default();
     let length = number(row, from + 2).and_then(|n| i16::try_from(n).ok()).unwrap_or_default();

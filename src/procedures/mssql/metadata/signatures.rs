@@ -1,4 +1,4 @@
-//! Caches signatures, and lets only one call read a missing one.
+//! Caches signatures. Only one call at a time reads a missing signature.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,8 @@ use super::signature_query::{self, NamedObject, PROCEDURES_PER_QUERY};
 use crate::catalogue::ProcedureName;
 use crate::procedures::mssql::tds::TdsClient;
 
-/// A signature that is being read. The call that holds the lock reads it; others wait for the lock.
+/// A signature that is being read. The call that holds the lock reads the signature, and other
+/// calls wait for the lock.
 #[derive(Clone, Debug, Default)]
 struct PendingRead {
     lock: Arc<tokio::sync::Mutex<()>>,
@@ -68,8 +69,8 @@ impl SignatureCache {
         }
     }
 
-    /// Looks up a signature. If it is unknown, only one of the calls that need it gets `MustRead`;
-    /// the others wait until that call has finished. Cancel safe.
+    /// Looks up a signature. If it is unknown, only one of the calls that need it gets `MustRead`,
+    /// and the others wait until that call has finished. This method is cancel safe.
     pub(crate) async fn lookup(&self, procedure: &ProcedureName) -> SignatureLookup {
         let pending = {
             let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,10 +1,10 @@
-//! Replaces the query with which the driver reads the columns of a table type.
+//! Replaces the query that the driver sends to read the columns of a table type.
 //!
-//! - The replacement fails if the type was recreated since its columns were read, because the cells
-//!   are encoded for those columns. A recreated type has a new object id.
-//! - It can present `char` and `varchar` columns to the driver as `nvarchar`, so that the server
-//!   converts the text, as for a parameter. The driver would use the code page of the column's
-//!   language, which is wrong for 437, 850, 936 and UTF-8.
+//! - The replacement fails if the type has been recreated since its columns were read, because the
+//!   cells are encoded for those columns. A recreated type has a new object id.
+//! - The replacement can present `char` and `varchar` columns to the driver as `nvarchar`, so that
+//!   the server converts the text, as for a parameter. The driver would use the code page of the
+//!   column's language, which is wrong for 437, 850, 936 and UTF-8.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -27,9 +27,9 @@ pub(crate) struct TableQuery {
     pub(crate) wide: Option<Arc<BatchRewrite>>,
 }
 
-/// Returns a table type's name in the form that the driver takes, `schema.type` without brackets:
-/// it sends both parts in the call as they are, split at the first dot. Returns `None` for a name
-/// that the driver refuses.
+/// Returns a table type's name in the form that the driver accepts: `schema.type` without brackets.
+/// The driver splits the name at the first dot, and sends both parts unchanged in the call. Returns
+/// `None` for a name that the driver refuses.
 pub(super) fn driver_name(name: &ProcedureName) -> Option<String> {
     let (schema, table_type) = (name.schema(), name.procedure());
     let is_taken = |c: char| c.is_alphanumeric() || matches!(c, '_' | '@' | '#');

@@ -1,4 +1,5 @@
-//! A circuit breaker that limits how often a database that is down or refuses the login is dialed.
+//! A circuit breaker. It limits the rate at which fjord dials a database that is down or refuses
+//! the login.
 
 use std::ops::RangeInclusive;
 use std::sync::{Mutex, PoisonError};
@@ -15,10 +16,10 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// The pause after refused credentials. It is long because each attempt can lock the account.
 const PAUSE_REFUSED: Duration = Duration::from_secs(30);
-/// How much pauses vary, so that workers do not reconnect together.
+/// The range of the factor by which pauses vary, so that workers do not reconnect at the same time.
 pub(in crate::procedures::mssql) const JITTER: RangeInclusive<f64> = 0.8..=1.2;
 
-/// A circuit breaker that opens at the first failure, then admits one attempt after each pause.
+/// A circuit breaker that opens at the first failure, and then admits one attempt after each pause.
 #[derive(Debug, Default)]
 pub(super) struct Breaker(Mutex<State>);
 
@@ -31,8 +32,8 @@ struct State {
 }
 
 impl Breaker {
-    /// Returns whether an attempt, which takes at most `attempt_max`, can be made now. After a
-    /// failure, only one caller per pause gets `true`.
+    /// Returns whether an attempt can be made now. An attempt takes at most `attempt_max`. After a
+    /// failure, only one caller gets `true` after each pause.
     pub(super) fn try_admit(&self, now: Instant, attempt_max: Duration) -> bool {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match state.open_until {
@@ -46,13 +47,13 @@ impl Breaker {
         }
     }
 
-    /// Returns whether the breaker is open, so that no attempt can be made now.
+    /// Returns whether the breaker is open. If it is, no attempt can be made now.
     pub(super) fn is_open(&self, now: Instant) -> bool {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.open_until.is_some_and(|until| now < until)
     }
 
-    /// Returns whether the last attempt succeeded, or no attempt was made yet.
+    /// Returns whether the last attempt succeeded, or no attempt has been made yet.
     pub(super) fn is_closed(&self) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).failures == 0
     }
@@ -62,8 +63,8 @@ impl Breaker {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = State::default();
     }
 
-    /// Ends the pause after a failure, because the next attempt may succeed. Further attempts wait
-    /// until that attempt has ended.
+    /// Ends the pause after a failure, because the next attempt may succeed. Until that attempt has
+    /// ended, no other attempt is admitted.
     pub(super) fn end_pause(&self, now: Instant) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.open_until = state.open_until.map(|until| until.min(now));

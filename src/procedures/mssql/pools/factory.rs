@@ -43,26 +43,26 @@ pub(super) struct ConnectionFactory {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The smoothed duration of a login; `None` before the first login.
+    /// The smoothed duration of a login, or `None` before the first login.
     login_time: Option<Duration>,
     /// The cause of the last failed attempt to connect.
     failure: Option<ConnectFailure>,
-    /// Whether the last cancel was not acknowledged in time.
+    /// Whether the last cancel request was not acknowledged in time.
     ignores_cancels: bool,
 }
 
-/// The result of a cancel.
+/// The result of a cancel request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CancelResult {
-    /// The server acknowledged the cancel, and the connection is clean.
+    /// The server acknowledged the request, and the connection is clean.
     Kept,
-    /// The server did not acknowledge the cancel in time.
+    /// The server did not acknowledge the request in time.
     Unanswered,
     /// The connection failed, or the server's next message is unpredictable.
     Broken,
 }
 
-/// The reason no connection can be opened, shared by the errors of all calls that wait for one.
+/// The reason why no connection can be opened. The errors of all waiting calls share it.
 #[derive(Clone, Debug)]
 struct ConnectFailure(Arc<dyn StdError + Send + Sync>);
 
@@ -93,8 +93,8 @@ impl ConnectionFactory {
         }
     }
 
-    /// Uses another password from the next login on. If it differs, the next login is not delayed
-    /// by earlier failures.
+    /// Uses another password from the next login on. If the password differs, earlier failures do
+    /// not delay the next login.
     pub(super) fn set_password(&self, password: &Secret) {
         if self.connector.set_password(password) {
             self.breaker.end_pause(Instant::now());
@@ -106,7 +106,7 @@ impl ConnectionFactory {
         &self.database
     }
 
-    /// Returns the time limit for a cancel, or for a rollback after an error.
+    /// Returns the time limit for a cancellation, or for a rollback after an error.
     pub(super) fn cancel_timeout(&self) -> Duration {
         self.config.cancel_timeout
     }
@@ -116,8 +116,7 @@ impl ConnectionFactory {
         self.lock().login_time.unwrap_or_default().max(COST_MIN)
     }
 
-    /// Counts a cancel. Logs an unacknowledged cancel unless the previous one was unacknowledged
-    /// too.
+    /// Counts a cancel request. Logs an unacknowledged request unless the previous one was not acknowledged either.
     pub(super) fn count_cancel(&self, result: CancelResult) {
         let label = match result {
             CancelResult::Kept => "kept",
@@ -134,7 +133,7 @@ impl ConnectionFactory {
         }
     }
 
-    /// Counts a connection that was closed instead of kept.
+    /// Counts a connection that was closed instead of being kept.
     pub(super) fn count_discarded(&self, reason: &'static str) {
         let labels = [(names::DATABASE, self.database.clone()), (names::REASON, reason.to_owned())];
         telemetry::counter(&names::BACKEND_DISCARDED, &labels).increment(1);
@@ -146,8 +145,8 @@ impl ConnectionFactory {
         BackendError { kind: BackendErrorKind::Unavailable, source }
     }
 
-    /// Opens a connection if the breaker permits it, waiting while `DIALS_MAX` others are being
-    /// opened, or while another one tries a password.
+    /// Opens a connection if the breaker permits it. Waits while `DIALS_MAX` other connections are
+    /// being opened, or while another login tries a password.
     pub(super) async fn open(&self, application: &str) -> Option<TdsConnection> {
         let _permit = self.dials.acquire().await.ok()?;
         if self.breaker.is_open(Instant::now()) {
@@ -162,7 +161,7 @@ impl ConnectionFactory {
         match secret {
             Ok(mut secret) => {
                 let dialled = self.connector.dial(application, &mut secret).await;
-                // Only then may another login try a password.
+                // Only after this has been recorded may another login try a password.
                 self.record(dialled, started)
             }
             Err(error) => self.record(Err(error), started),
@@ -184,7 +183,8 @@ impl ConnectionFactory {
             }
             Err(error) => {
                 if self.breaker.record_failure(error.failure, Instant::now()) {
-                    // Logged once per outage. Calls that fail because of it are counted elsewhere.
+                    // This is logged once for each outage. Calls that fail because of it are counted
+                    // elsewhere.
                     tracing::error!(database = %self.database, failure = ?error.failure,
                         error = %error.source, "cannot connect to the database");
                 }
@@ -194,7 +194,8 @@ impl ConnectionFactory {
         }
     }
 
-    /// Returns the maximum duration of an attempt: a login, and one more with another password.
+    /// Returns the maximum duration of an attempt: a login, and a second login with another
+    /// password.
     fn attempt_max(&self) -> Duration {
         self.config.connect_timeout.saturating_mul(2)
     }

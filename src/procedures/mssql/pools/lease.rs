@@ -15,7 +15,8 @@ use crate::procedures::BackendError;
 /// so the SET applies to the connection.
 const ROLLBACK: &str = "SET IMPLICIT_TRANSACTIONS OFF; IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION";
 
-/// A connection in use. Dropping the lease, as a cancelled future does, closes the connection.
+/// A connection in use. Dropping the lease closes the connection, for example when a future is
+/// cancelled.
 #[derive(Debug)]
 pub(crate) struct Lease {
     connection: Option<TdsConnection>,
@@ -23,7 +24,7 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// Takes a connection from a pool, like `Pool::acquire`. Cancel safe.
+    /// Takes a connection from a pool, like `Pool::acquire`. This function is cancel safe.
     pub(super) async fn acquire(
         pool: &Arc<Pool>,
         deadline: Instant,
@@ -51,8 +52,9 @@ impl Lease {
         }
     }
 
-    /// Rolls back after a failed call, so that no transaction holds locks until the next call, and
-    /// keeps the connection. Returns whether the server confirmed that no transaction is open.
+    /// Rolls back after a failed call, and keeps the connection. Without the rollback, a
+    /// transaction could hold locks until the next call. Returns whether the server confirmed that
+    /// no transaction is open.
     pub(crate) async fn keep_rolled_back(mut self) -> bool {
         let is_rolled_back = matches!(self.roll_back().await, Ok(Ok(())));
         if is_rolled_back {
@@ -64,16 +66,18 @@ impl Lease {
     }
 
     /// Cancels the call on the server. The connection is kept if the server acknowledges the cancel
-    /// and rolls back in time.
+    /// request and rolls back in time.
     ///
-    /// The driver's own cancel cannot be used: it resumes parsing where the call stopped, possibly
-    /// within a token, and mistakes a complete answer for the next call's. `TdsStream` follows
-    /// packets instead: it sends the rollback after exactly one acknowledgement, and the answer to
-    /// the rollback confirms that the call's answer was read to the end.
+    /// The driver's own cancellation cannot be used. It resumes parsing where the call stopped,
+    /// possibly within a token, and mistakes a complete answer for the next call's answer.
+    /// `TdsStream` follows packets instead. It sends the rollback after exactly one
+    /// acknowledgement. The answer to the rollback confirms that the call's answer was read to the
+    /// end.
     pub(crate) async fn cancel(mut self, reason: &'static str) {
         let Some(connection) = self.connection() else { return };
         if connection.stream.is_cut_off() {
-            // Writing anything now would send the call, or part of it as if it were complete.
+            // Writing anything now would send the call, or a part of it as if that part were
+            // complete.
             self.pool.factory().count_cancel(CancelResult::Broken);
             return self.discard(reason);
         }

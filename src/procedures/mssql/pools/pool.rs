@@ -1,8 +1,8 @@
 //! A connection pool. Waiters get the first connection that becomes free, in order of arrival.
 //!
 //! The wait queue is a tokio semaphore, which is fair. A second semaphore takes precedence and
-//! serves waiters whose connection turned out to be closed. Background tasks open new connections,
-//! which go to the oldest waiter, even if the waiter that needed one has left.
+//! serves waiters whose connection turned out to be closed. Background tasks open new connections.
+//! A new connection goes to the oldest waiter, even if the waiter for which it was opened has left.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,7 +20,7 @@ use crate::telemetry::{self, Gauge, Histogram, names};
 
 /// The maximum number of concurrent dials, to avoid flooding a server with logins after an outage.
 const DIALS_MAX: usize = 4;
-/// How long a connection can be idle before it is closed.
+/// The maximum time for which a connection can be idle before it is closed.
 const IDLE_MAX: Duration = Duration::from_mins(10);
 
 /// A pool of connections with the same application name.
@@ -35,7 +35,7 @@ pub(super) struct Pool {
     /// The semaphore for the waiters at the front, whose earlier connection turned out to be
     /// closed.
     front: Semaphore,
-    /// Notifies all waiters that there is no connection and none can be opened.
+    /// Notifies all waiters that there is no connection, and that none can be opened.
     outage: Notify,
 }
 
@@ -104,8 +104,9 @@ impl Pool {
         })
     }
 
-    /// Takes a connection, waiting for one until the deadline. With `at_front`, the call waits
-    /// ahead of others because its earlier connection was closed. Cancel safe.
+    /// Takes a connection, and waits for one until the deadline if necessary. With `at_front`, the
+    /// call waits ahead of others because its earlier connection was closed. This method is cancel
+    /// safe.
     pub(super) async fn acquire(
         self: &Arc<Self>,
         deadline: Instant,
@@ -143,9 +144,9 @@ impl Pool {
         self.pop_idle()
     }
 
-    /// Waits for a connection. Cancel safe.
+    /// Waits for a connection. This method is cancel safe.
     async fn wait(self: &Arc<Self>, at_front: bool) -> Result<TdsConnection, BackendError> {
-        // This is registered first, so that no outage notification is missed.
+        // The notification is registered first, so that no outage is missed.
         let outage = self.outage.notified();
         let _guard = WaiterGuard::new(self, at_front);
         if !self.grow() {
@@ -190,7 +191,8 @@ impl Pool {
                 return false;
             }
             let can_serve = state.open + state.connecting > 0;
-            // The first connection tests the login: a wrong password costs one attempt, not four.
+            // The first connection tests the login, so that a wrong password costs one attempt and
+            // not four.
             let dials_max = if state.open == 0 { 1 } else { DIALS_MAX };
             let is_needed = state.waiting > state.connecting + state.idle.len();
             let has_room = state.open + state.connecting < state.connections_max;
@@ -227,8 +229,8 @@ impl Pool {
         let reason = if state.is_closed {
             "shutdown"
         } else if now >= connection.retires {
-            // The age is checked here too: a waiter that gets an expired connection has to wait
-            // again.
+            // The age is checked here too. Otherwise, a waiter that gets an expired connection
+            // would have to wait again.
             "age"
         } else if state.open > state.connections_max {
             "shrunk"
@@ -360,8 +362,8 @@ impl Drop for WaiterGuard<'_> {
         state.waiting_in_front -= usize::from(self.at_front);
         if state.waiting_in_front == 0 {
             // Permits that no waiter at the front needs go to the other waiters. While any waiter
-            // is counted at the front, permits stay there, because it may not have started to wait
-            // yet.
+            // is counted at the front, permits stay there, because that waiter may not have started
+            // to wait yet.
             while let Ok(permit) = self.pool.front.try_acquire() {
                 permit.forget();
                 self.pool.idle.add_permits(1);

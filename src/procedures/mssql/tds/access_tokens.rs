@@ -1,5 +1,5 @@
-//! Access tokens from Microsoft Entra ID: one is fetched at a time, and used until shortly before
-//! it expires.
+//! Access tokens from Microsoft Entra ID. Only one token is fetched at a time. A token is used
+//! until shortly before it expires.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,11 +13,12 @@ use crate::config::Secret;
 use crate::config::procedures::TokenSource;
 use crate::lifecycle::Tasks;
 
-/// How long before its expiry a token is replaced. While the source fails or does not answer, the
-/// old token stays in use until it expires; a new one is requested every `RETRY`.
+/// A token is replaced this long before it expires. While the source fails or does not answer, the
+/// old token stays in use until it expires, and a new one is requested every `RETRY`.
 const RENEW_BEFORE: Duration = Duration::from_mins(5);
 const RETRY: Duration = Duration::from_secs(30);
-/// The minimum remaining lifetime of a token for a login, because the login may take this long.
+/// The minimum remaining lifetime of a token that is used for a login. The login may take this
+/// long.
 const LEFT_MIN: Duration = Duration::from_secs(10);
 /// The maximum length of a token.
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
@@ -36,7 +37,7 @@ struct State {
     current: Option<AccessToken>,
     /// The number of tokens that have been requested from the source.
     fetches: u64,
-    /// The reason that the last fetch failed, if it did.
+    /// The reason why the last fetch failed, if it did.
     failure: Option<TokenError>,
 }
 
@@ -48,7 +49,7 @@ struct AccessToken {
     renews: SystemTime,
 }
 
-/// The reason there is no token. The text contains no part of a token.
+/// The reason why there is no token. The text contains no part of a token.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum TokenError {
     /// The source failed.
@@ -67,9 +68,9 @@ impl AccessTokens {
         Self { source, state: Mutex::default(), fetching: tokio::sync::Mutex::default() }
     }
 
-    /// Returns a token that has not expired. Replaces one that is about to expire in the
-    /// background, and waits only if there is none. Logins that wait share one fetch, even if the
-    /// fetch fails. Cancel safe.
+    /// Returns a token that has not expired. If the token is about to expire, it is replaced in the
+    /// background. Waits only if there is no token. Logins that wait share one fetch, even if the
+    /// fetch fails. This method is cancel safe.
     pub(super) async fn current(self: &Arc<Self>) -> Result<Secret, TokenError> {
         let before = {
             let mut state = self.state();
@@ -130,7 +131,7 @@ impl AccessTokens {
 }
 
 impl State {
-    /// Returns the token, if a login with it can end before it expires.
+    /// Returns the token if a login has enough time to end before the token expires.
     fn usable(&mut self, now: SystemTime) -> Option<&mut AccessToken> {
         self.current.as_mut().filter(|one| one.expires > now + LEFT_MIN)
     }
@@ -143,7 +144,7 @@ struct TokenAnswer {
     access_token: String,
 }
 
-/// The claim of a token that is needed here. The server verifies the token.
+/// The only claim of a token that is needed here. The server verifies the token.
 #[derive(Deserialize)]
 struct Expiry {
     exp: u64,

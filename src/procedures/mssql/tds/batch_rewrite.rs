@@ -1,8 +1,8 @@
-//! Replaces a batch that the driver sends with another batch.
+//! Replaces one of the driver's batches with another.
 //!
 //! Before a call, the driver queries the columns of a table type with a fixed batch. fjord rewrites
-//! it on the stream below the driver. `metadata/table_query.rs` contains the new text and the
-//! reason.
+//! this batch on the stream below the driver. `metadata/table_query.rs` contains the new text and
+//! the reason.
 
 use bytes::{Buf, BufMut, BytesMut};
 

@@ -18,11 +18,11 @@ const ANSWER: u8 = 0x05;
 const HEADER_BYTES: usize = 3;
 /// The maximum length of the text about one instance.
 const TEXT_BYTES_MAX: usize = 1024;
-/// How long to wait for an answer before the request is sent again. The last wait ends the attempt.
+/// The times to wait for an answer. After each wait except the last one, the request is sent again.
 const WAITS: [Duration; 3] =
     [Duration::from_millis(300), Duration::from_millis(700), Duration::from_secs(2)];
 
-/// The reason the port of an instance was not found.
+/// The reason why the port of an instance was not found.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BrowserError {
     /// The host has no address, or a socket failed.
@@ -33,7 +33,7 @@ pub(super) enum BrowserError {
         "SQL Server Browser does not answer: expected it to be running and to know the instance"
     )]
     NoAnswer,
-    /// An answer does not have the form of one from SQL Server Browser, or is about another
+    /// An answer does not have the form of an answer from SQL Server Browser, or is about another
     /// instance.
     #[error("the answer from SQL Server Browser is not valid")]
     Invalid,
@@ -42,7 +42,7 @@ pub(super) enum BrowserError {
     NoTcp,
 }
 
-/// Returns the TCP port of an instance. Takes at most a few seconds. Cancel safe.
+/// Returns the TCP port of an instance. Takes at most a few seconds. This function is cancel safe.
 pub(super) async fn find_port(host: &str, instance: &MssqlInstance) -> Result<u16, BrowserError> {
     let addresses = resolve(host, instance.browser_port).await?;
     let requests = addresses.into_iter().map(|address| Box::pin(ask(address, &instance.name)));
@@ -58,7 +58,8 @@ async fn ask(address: SocketAddr, instance: &str) -> Result<u16, BrowserError> {
     // A connected socket receives only datagrams from this address.
     socket.connect(address).await?;
     let request = [&[REQUEST][..], instance.as_bytes(), &[0]].concat();
-    // One byte more than the longest answer, so that a longer message can be detected.
+    // The buffer has one byte more than the longest answer, so that a longer message can be
+    // detected.
     let mut answer = [0; HEADER_BYTES + TEXT_BYTES_MAX + 1];
     let mut failure = BrowserError::NoAnswer;
     for wait in WAITS {

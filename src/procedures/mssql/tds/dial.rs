@@ -37,18 +37,18 @@ const KEEPALIVE_PAUSE: Duration = Duration::from_secs(5);
 /// The driver's client over fjord's stream.
 pub(crate) type TdsClient = tiberius::Client<Compat<TdsStream>>;
 
-/// The reason a connection could not be opened. No call was sent.
+/// The reason why a connection could not be opened. No call was sent.
 #[derive(Debug)]
 pub(crate) struct ConnectError {
     /// The class of the failure, which determines when the next attempt is made.
     pub(crate) failure: LoginFailure,
-    /// Whether the server refused the password, so that another password may be accepted.
+    /// Whether the server refused the password. If so, another password may be accepted.
     refuses_password: bool,
     /// The cause, for the log.
     pub(crate) source: Box<dyn StdError + Send + Sync>,
 }
 
-/// A secret to log in with.
+/// A secret with which to log in.
 #[derive(Debug)]
 pub(crate) enum LoginSecret<'a> {
     /// A password. Other logins may wait until it has been tried.
@@ -79,13 +79,13 @@ impl TdsConnector {
         Self { password: LoginPassword::new(config.password.clone()), tokens, config, tls }
     }
 
-    /// Replaces the password. Returns whether it was replaced by a different one.
+    /// Replaces the password. Returns whether the new password is different.
     pub(crate) fn set_password(&self, password: &Secret) -> bool {
         self.password.set(password)
     }
 
-    /// Returns the secret for the next login: reads the password file, or gets an access token.
-    /// Waits while another login tries a password. Cancel safe.
+    /// Reads the password file or gets an access token, and returns the secret for the next login. Waits while another
+    /// login tries a password. This method is cancel safe.
     ///
     /// # Errors
     /// Returns an error if the source of access tokens fails.
@@ -97,9 +97,9 @@ impl TdsConnector {
         token.map(LoginSecret::Token).map_err(ConnectError::unreachable)
     }
 
-    /// Connects and logs in within `connect_timeout`. If the server refuses the password, tries
-    /// once more with another one that may be accepted. The caller drops the secret after recording
-    /// the result, because the next login then tries a password. Cancel safe.
+    /// Connects and logs in within `connect_timeout`. If the server refuses the password, tries once more with another
+    /// password that may be accepted. The caller must record the result before it drops the secret, because the next
+    /// login can try a password as soon as the secret is dropped. This method is cancel safe.
     pub(crate) async fn dial(
         &self,
         application: &str,
@@ -109,7 +109,7 @@ impl TdsConnector {
             LoginSecret::Password(attempt) => attempt,
             LoginSecret::Token(token) => {
                 let ended = self.log_in(application, token).await;
-                // A token that is refused is not used again.
+                // A token that was refused must not be used again.
                 if let (Some(tokens), Err(error)) = (&self.tokens, &ended)
                     && error.refuses_password
                 {
@@ -145,7 +145,7 @@ impl TdsConnector {
         followed.unwrap_or_else(|elapsed| Err(ConnectError::unreachable(elapsed)))
     }
 
-    /// Logs in, following redirects from an availability group's listener or a gateway.
+    /// Logs in. Follows redirects from an availability group's listener, or from the gateway of Azure SQL.
     async fn follow(
         &self,
         application: &str,
@@ -203,7 +203,8 @@ impl TdsConnector {
         PreloginOptions { is_encrypted, has_token: self.tokens.is_some() }
     }
 
-    /// Exchanges PRELOGIN packets, then starts TLS inside TDS. Returns the server's PRELOGIN answer.
+    /// Exchanges PRELOGIN packets, and then starts TLS inside TDS. Returns the server's PRELOGIN
+    /// answer.
     async fn negotiate_first(
         &self,
         name: &str,
@@ -218,7 +219,7 @@ impl TdsConnector {
         Ok((tls, prelogin))
     }
 
-    /// Starts TLS, then exchanges PRELOGIN packets inside it (TDS 8).
+    /// Starts TLS, and then exchanges PRELOGIN packets inside it (TDS 8).
     async fn encrypt_first(
         &self,
         name: &str,
@@ -251,7 +252,8 @@ impl TdsConnector {
         });
         // The stream is already encrypted.
         driver.encryption(EncryptionLevel::NotSupported);
-        // fjord's deadlines limit the whole call; the driver's timeouts restart with every token.
+        // fjord's deadlines limit the whole call. The driver's timeouts would restart with every
+        // token.
         driver.handshake_timeout(None);
         driver.command_timeout(None);
         driver
@@ -276,7 +278,8 @@ fn set_options(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 
-/// Connects to the first address to answer. An availability group's listener has one per subnet.
+/// Connects to the first address that answers. An availability group's listener has one address in
+/// each subnet.
 async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     let attempts =
         resolve(host, port).await?.into_iter().map(|address| Box::pin(TcpStream::connect(address)));

@@ -1,8 +1,9 @@
-//! Sends calls to `sp_set_session_context` in front of a remote procedure call, in its message.
+//! Sends calls to `sp_set_session_context` in front of a remote procedure call, in the same
+//! message.
 //!
-//! The driver sends one call in a message. TDS permits several, separated by a byte, which the
-//! server executes in order (MS-TDS 2.2.6.6). Therefore, setting the session context costs no round
-//! trip.
+//! The driver sends one call in each message. TDS permits several calls in a message, separated by
+//! a byte. The server executes the calls in order (MS-TDS 2.2.6.6). Therefore, setting the session
+//! context costs no round trip.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -30,7 +31,7 @@ const LENGTH_BYTES: usize = 4;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SessionValue<'a> {
     pub(crate) key: Arc<str>,
-    /// The value; `None` removes it.
+    /// The value, or `None` to remove it.
     pub(crate) value: Option<Cow<'a, str>>,
 }
 
@@ -94,12 +95,12 @@ fn put_units(into: &mut BytesMut, text: &str) {
     text.encode_utf16().for_each(|unit| into.put_u16_le(unit));
 }
 
-/// A message from the driver with one call, to which the calls that precede it are added. It is
-/// split into packets again: all but the last one have the full size.
+/// A message from the driver that contains one call. The preceding calls are added to it. The
+/// result is split into packets again. All packets except the last one have the full size.
 #[derive(Debug)]
 pub(super) struct JoinedCalls {
     preceding: Bytes,
-    /// The beginning of the driver's message, until `ALL_HEADERS` is complete.
+    /// The beginning of the driver's message, kept until `ALL_HEADERS` is complete.
     headers: Option<BytesMut>,
     /// The payload of the packet that is being formed.
     payload: BytesMut,
@@ -162,7 +163,7 @@ impl JoinedCalls {
     }
 }
 
-/// Returns the total length of `ALL_HEADERS`, which begins with it.
+/// Reads the total length of `ALL_HEADERS` from its first field.
 fn headers_length(headers: &[u8]) -> Option<usize> {
     let mut length = headers.get(..LENGTH_BYTES)?;
     usize::try_from(length.get_u32_le()).ok()

@@ -1,8 +1,8 @@
-//! The password of a database's login, which can be replaced while the worker runs.
+//! The password of a database login. The password can be replaced while the worker runs.
 //!
 //! Each refused login counts towards an account lockout. Therefore, the password file is read
-//! before each login, and one login at a time tries a password that the server has not just
-//! accepted. The others wait for its result.
+//! before each login, and only one login at a time tries a password that the server has not
+//! recently accepted. The other logins wait for the result.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::config::Secret;
 
 /// The time after an accepted login during which several logins may use its password concurrently.
 const ACCEPTED_FOR: Duration = Duration::from_secs(1);
-/// The maximum time to read a password file.
+/// The time limit for reading a password file.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The password of a login.
@@ -26,24 +26,27 @@ pub(super) struct LoginPassword {
 
 #[derive(Debug)]
 struct State {
-    /// The password from the configuration or, if its file has changed since, from the file.
+    /// The password from the configuration or, if the password file has changed since it was read,
+    /// from the file.
     newest: Secret,
-    /// The password that the server accepted last, with the time, until the server refuses it.
+    /// The password that the server last accepted, with the time, or `None` after the server has
+    /// refused it.
     accepted: Option<(Secret, Instant)>,
-    /// The password that the server refused last, until it accepts it.
+    /// The password that the server last refused, or `None` after the server has accepted it.
     refused: Option<Secret>,
     /// Whether the last attempt to read the file failed.
     is_unreadable: bool,
 }
 
-/// A password to log in with. No other login tries a password while `trial` is held. Must be kept
-/// until a refusal is recorded everywhere, because the next login would otherwise be refused too.
+/// A password with which to log in. No other login tries a password while `trial` is held. Keep the
+/// attempt until the caller of `dial` has recorded a refusal too. Otherwise, the next login would
+/// try the same password and be refused as well.
 #[derive(Debug)]
 pub(crate) struct PasswordAttempt<'a> {
     owner: &'a LoginPassword,
     password: Secret,
     trial: Option<tokio::sync::MutexGuard<'a, ()>>,
-    /// Whether another password was refused before.
+    /// Whether a different password has already been refused in this attempt.
     is_second: bool,
 }
 
@@ -59,9 +62,10 @@ impl PasswordAttempt<'_> {
         state.accepted = Some((self.password.clone(), Instant::now()));
     }
 
-    /// Records that the server refused the password. Returns whether this is now a second attempt
-    /// with another password that may be accepted: that of a file that has changed in the meantime,
-    /// or the previous password, if the file was changed before the login. Cancel safe.
+    /// Records that the server refused the password. Returns whether this value now holds a second
+    /// attempt, with another password that may be accepted. The other password is the new one in
+    /// the file if the file has changed in the meantime. It is the previous one if the file was
+    /// changed before the password was changed on the server. This method is cancel safe.
     pub(super) async fn record_refused(&mut self) -> bool {
         if self.trial.is_none() {
             self.trial = Some(self.owner.trial.lock().await);
@@ -94,7 +98,7 @@ impl State {
             self.refused = Some(used.clone());
             return self.accepted.as_ref().map(|(password, _)| password.clone());
         }
-        // A password that the server refused before it took effect may have taken effect by now.
+        // The new password may be valid by now, even if the server refused it before.
         (was_accepted || !is_refused).then(|| self.newest.clone())
     }
 }
@@ -105,7 +109,7 @@ impl LoginPassword {
         Self { state: Mutex::new(state), trial: tokio::sync::Mutex::default() }
     }
 
-    /// Replaces the password. Returns whether it was replaced by a different one.
+    /// Replaces the password. Returns whether the new password is different.
     pub(super) fn set(&self, password: &Secret) -> bool {
         let mut state = self.state();
         let is_new = !same(&state.newest, password);
@@ -113,8 +117,9 @@ impl LoginPassword {
         is_new
     }
 
-    /// Returns the password for the next login, after reading its file. Waits while another login
-    /// tries a password, unless the server has just accepted this one. Cancel safe.
+    /// Reads the password file, and returns the password for the next login. Waits while another
+    /// login tries a password, unless the server has just accepted this one. This method is cancel
+    /// safe.
     pub(super) async fn attempt(&self) -> PasswordAttempt<'_> {
         self.read_file().await;
         let (password, is_accepted) = self.state().next();
@@ -127,7 +132,7 @@ impl LoginPassword {
         PasswordAttempt { owner: self, password, trial, is_second: false }
     }
 
-    /// Reads the password from its file, if it has one. Logs once why it cannot be read.
+    /// Reads the password from its file, if it has one. Logs once why the file cannot be read.
     async fn read_file(&self) {
         let before = self.state().newest.clone();
         if before.file().is_none() {

@@ -19,7 +19,7 @@ const ENCRYPT_REQUIRED: u8 = 0x03;
 /// The length of an option header: the token, and the offset and length of the option's data.
 const OPTION_BYTES: usize = 5;
 
-/// The reason the PRELOGIN exchange failed.
+/// The reason why the PRELOGIN exchange failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PreloginError {
     /// The connection broke.

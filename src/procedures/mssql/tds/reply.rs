@@ -1,10 +1,10 @@
-//! Follows the server's packets: detects the end of an answer, the acknowledgement of a cancel,
-//! reports of transactions, and messages.
+//! Follows the server's packets. Detects the end of an answer, the acknowledgement of a cancel
+//! request, reports of transactions, and messages.
 
 use super::socket::{END_OF_MESSAGE, HEADER_BYTES};
 use super::tokens::{ScannedMessage, TokenScanner};
 
-/// The token that ends an answer, or acknowledges a cancel (MS-TDS 2.2.7.6).
+/// The token that ends an answer, or acknowledges a cancel request (MS-TDS 2.2.7.6).
 const DONE: u8 = 0xfd;
 /// The token that ends a procedure (MS-TDS 2.2.7.8).
 const DONE_PROC: u8 = 0xfe;
@@ -14,20 +14,21 @@ const DONE_IN_PROC: u8 = 0xff;
 const DONE_ERROR: u8 = 0x02;
 /// The status bit of a token with a valid row count.
 const DONE_COUNT: u8 = 0x10;
-/// The status bit of DONE that acknowledges a cancel.
+/// The status bit of DONE that acknowledges a cancel request.
 const DONE_ATTENTION: u8 = 0x20;
 /// The length of a DONE token since TDS 7.2: token, status, command, row count.
 const DONE_BYTES: usize = 13;
 
-/// The start of a token, before its type, that reports a transaction's begin or end (MS-TDS
-/// 2.2.7.9). If a value contains the same bytes, at worst a retry is prevented or a dry run fails.
+/// The start of a token that reports the beginning or end of a transaction, before its type (MS-TDS
+/// 2.2.7.9). If a value contains the same bytes, the worst effect is that a retry is prevented or a
+/// dry run fails.
 const TRANSACTION: [u8; 3] = [ENVCHANGE, 11, 0];
 const ENVCHANGE: u8 = 0xe3;
 const BEGIN: u8 = 8;
 const COMMIT: u8 = 9;
 const ROLLBACK: u8 = 10;
-/// The ENVCHANGE types for distributed transactions, all equally long: enlisted, left, and ended
-/// elsewhere.
+/// The ENVCHANGE types for distributed transactions: enlisted, left, and ended elsewhere. All have
+/// the same length.
 const ENLISTED: u8 = 11;
 const DEFECTED: u8 = 12;
 const ENDED: u8 = 17;
@@ -93,7 +94,7 @@ impl TransactionReport {
 /// The end of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ReplyEnd {
-    /// Whether the message's last token acknowledges a cancel.
+    /// Whether the message's last token acknowledges a cancel request.
     pub(super) acknowledges: bool,
     /// Whether a transaction was committed.
     pub(super) commits: bool,
@@ -103,7 +104,7 @@ pub(super) struct ReplyEnd {
 
 impl ReplyTracker {
     /// Follows bytes up to the end of the current message. Returns the number of bytes that belong
-    /// to it, and its end if that was reached.
+    /// to the message, and its end if that was reached.
     pub(super) fn follow(&mut self, bytes: &[u8]) -> (usize, Option<ReplyEnd>) {
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -180,15 +181,15 @@ fn reports_transaction(kind: u8) -> bool {
     matches!(kind, BEGIN | COMMIT | ROLLBACK | ENLISTED | DEFECTED | ENDED)
 }
 
-/// Returns whether an answer that ends with these bytes acknowledges a cancel.
+/// Returns whether an answer that ends with these bytes acknowledges a cancel request.
 fn acknowledges(tail: &[u8]) -> bool {
     let token = tail.last_chunk::<DONE_BYTES>();
     token.is_some_and(|[token, status, ..]| *token == DONE && status & DONE_ATTENTION != 0)
 }
 
 /// Returns whether only DONE tokens of failed statements and procedures follow a rollback at the
-/// end of an answer. A procedure that rolls back and continues sends further tokens: its RETURN
-/// status, rows, or the error that ends it.
+/// end of an answer. A procedure that rolls back and continues sends further tokens, such as its
+/// RETURN status, rows, or the error that ends it.
 fn ends_rolled_back(tail: &[u8]) -> bool {
     let mut rest = tail;
     let mut is_final = true;
@@ -226,8 +227,8 @@ mod tests {
         [&[token, status, 0][..], &[0; 10]].concat()
     }
 
-    /// Returns for each message whether it acknowledges a cancel, and checks that the result does
-    /// not depend on how the bytes are split.
+    /// Returns for each message whether it acknowledges a cancel request, and checks that the
+    /// result does not depend on how the bytes are split.
     fn ends(bytes: &[u8]) -> Vec<bool> {
         let mut found = Vec::new();
         for size in [1, 2, 7, 8, 9, 13, 4096] {
@@ -314,7 +315,8 @@ mod tests {
         assert_eq!(ends(&packet(true, &done(DONE, DONE_ATTENTION))), [true]);
         let late = [packet(true, &done(0xfe, 0)), packet(true, &done(DONE, DONE_ATTENTION))];
         assert_eq!(ends(&late.concat()), [false, true]);
-        // A row with the same bytes, and a token that is split between two packets.
+        // The same bytes occur in a row of the first message. In the second message, the token is
+        // split between two packets.
         let row = [done(DONE, DONE_ATTENTION), done(DONE, 1)].concat();
         assert_eq!(ends(&packet(true, &row)), [false]);
         let token = done(DONE, DONE_ATTENTION | 2);

@@ -50,7 +50,8 @@ impl TcpProbe {
         self.written.fetch_add(u64::try_from(count).unwrap_or_default(), Ordering::AcqRel);
     }
 
-    /// Returns whether an idle connection is usable: neither data nor end of file has arrived.
+    /// Returns whether an idle connection is usable. It is usable if neither data nor the end of
+    /// the stream has arrived.
     pub(super) fn is_quiet(&self) -> bool {
         let peeked = self.handle.peek(&mut [0]);
         matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
@@ -67,7 +68,8 @@ pub(super) struct TdsSocket {
     /// Handshake bytes that the next flush wraps in packets.
     plain: BytesMut,
     packets: BytesMut,
-    /// Whether received bytes are wrapped in packets, until the first bare record arrives.
+    /// Whether received bytes are wrapped in packets. This is the case until the first bare record
+    /// arrives.
     unwraps: bool,
     header: [u8; HEADER_BYTES],
     header_read: usize,
@@ -95,12 +97,13 @@ impl TdsSocket {
         Self { wraps: false, unwraps: false, ..Self::new(stream, tcp) }
     }
 
-    /// Ends the handshake: from then on, records are written without packets.
+    /// Ends the handshake. From then on, records are written without packets.
     pub(super) fn end_handshake(&mut self) {
         self.wraps = false;
     }
 
-    /// Reads packet headers until payload follows or a bare record shows that packets have ended.
+    /// Reads packet headers until payload follows, or until a bare record shows that packets have
+    /// ended.
     fn poll_header(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.payload_left == 0 && self.unwraps {
             // The first byte is read alone, because TLS 1.3 session tickets come bare or in

@@ -1,5 +1,5 @@
-//! The stream over which the driver speaks TDS, on top of established TLS. The first request after
-//! a connection was returned to its pool resets the connection.
+//! The stream over which the driver speaks TDS, on top of an established TLS session. The first
+//! request after a connection was returned to its pool resets the connection.
 
 use std::io;
 use std::pin::Pin;
@@ -29,14 +29,14 @@ const ATTENTION: [u8; HEADER_BYTES] = [0x06, END_OF_MESSAGE, 0, 8, 0, 0, 1, 0];
 const UNEXPECTED: &str = "the server sent data that was not requested";
 /// The number of bytes read at a time while the stream settles before a request.
 const DRAIN_BYTES: usize = 512;
-/// The number of buffered bytes at which the stream writes them before it accepts more.
+/// If this many bytes are buffered, the stream writes them before it accepts more.
 const BUFFERED_BYTES_MAX: usize = 32 * 1024;
 
 /// An action that the stream must complete before the driver can read or write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PendingAction {
     None,
-    /// Write the buffered cancel before more of the answer is read.
+    /// Write the buffered cancel request before more of the answer is read.
     SendAttention,
     /// Wait until all outstanding data from the server has arrived before writing a request.
     Settle,
@@ -49,7 +49,8 @@ pub(crate) struct TdsStream {
     state: Arc<StreamState>,
     /// The server's answer to PRELOGIN, read before the driver was created.
     prelogin: BytesMut,
-    /// Whether the driver's own PRELOGIN must still be dropped, because fjord's was answered.
+    /// Whether the driver's own PRELOGIN must still be dropped, because fjord's own was already
+    /// answered.
     drops_prelogin: bool,
     buffered: BytesMut,
     header: BytesMut,
@@ -68,7 +69,8 @@ pub(crate) struct TdsStream {
 }
 
 impl TdsStream {
-    /// Creates a stream over established TLS. `prelogin` is the answer to the driver's PRELOGIN.
+    /// Creates a stream over an established TLS session. `prelogin` is the answer to the driver's
+    /// PRELOGIN.
     pub(super) fn new(
         tls: ClientStream<TdsSocket>,
         state: Arc<StreamState>,
@@ -178,8 +180,8 @@ impl TdsStream {
         }
     }
 
-    /// Waits until all earlier requests are answered, so that a request is never sent while a
-    /// cancel is unacknowledged, and never receives another request's answer.
+    /// Waits until all earlier requests are answered. As a result, no request is sent while a
+    /// cancel request is unacknowledged, and no request receives the answer to another one.
     fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.pending == PendingAction::Settle {
             let is_cancelling = self.state.is_cancelling();
@@ -217,7 +219,7 @@ impl TdsStream {
         Poll::Ready(Ok(()))
     }
 
-    /// Sends a requested cancel.
+    /// Sends a cancel request if the owner has asked for one.
     fn poll_attention(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.state.take_attention() {
             self.buffered.extend_from_slice(&ATTENTION);
@@ -284,7 +286,7 @@ impl AsyncRead for TdsStream {
         let arrived = buffer.filled().get(before..).unwrap_or_default();
         let (count, end) = this.reply.follow(arrived);
         if count < arrived.len() {
-            // The driver gets one answer at a time; it would mistake the rest for the next answer.
+            // The driver gets one answer at a time. It would mistake the rest for the next answer.
             this.surplus.extend_from_slice(arrived.get(count..).unwrap_or_default());
             buffer.set_filled(before + count);
         }

@@ -11,9 +11,10 @@ use super::socket::TcpProbe;
 use super::tokens::ScannedMessage;
 use crate::procedures::mssql::server_message::MessageLog;
 
-/// The requests and answers of a connection, and the progress of a cancel.
+/// The requests and answers of a connection, and the progress of a cancel request.
 ///
-/// The owner announces calls and requests cancels; `TdsStream` records its writes and reads.
+/// The owner announces calls and asks for cancel requests. `TdsStream` records its writes and
+/// reads.
 #[derive(Debug)]
 pub(crate) struct StreamState {
     tcp: Arc<TcpProbe>,
@@ -68,17 +69,18 @@ pub(crate) struct NotSentProof(());
 #[derive(Debug)]
 pub(crate) struct SentProof(());
 
-/// The progress of a cancel, which TDS calls an attention.
+/// The progress of a cancel request, which TDS calls an attention.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Attention {
-    /// No cancel was requested, or the cancel was acknowledged.
+    /// There is no cancel request, or it was acknowledged.
     #[default]
     None,
-    /// The cancel was requested and has not been sent yet.
+    /// The owner has asked for a cancel request, which has not been sent yet.
     Requested,
-    /// The cancel was sent, and exactly one acknowledgement is outstanding.
+    /// The cancel request was sent, and exactly one acknowledgement is outstanding.
     Sent,
-    /// The server acknowledged a cancel that was not sent, so its next message is unpredictable.
+    /// The server acknowledged a cancel request that was not sent, so its next message is
+    /// unpredictable.
     Unsynchronized,
 }
 
@@ -107,10 +109,11 @@ impl StreamState {
         (state.lease_start, state.call) = (written, CallMessage::None);
     }
 
-    /// Announces a call: the next remote procedure call on the wire is the call, even if the call
-    /// is sent as a statement (`sp_executesql`). Batches that the driver sends first, to query the
-    /// columns of table types, are not part of the call; `rewrites` has their replacements. The
-    /// remote procedure calls in `preceding` are sent before the call, in its message.
+    /// Announces a call. The next remote procedure call on the wire is the call, even if the call
+    /// is sent as a statement (`sp_executesql`). The driver first sends batches that query the
+    /// columns of table types. They are not part of the call, and `rewrites` contains their
+    /// replacements. The remote procedure calls in `preceding` are sent before the call, in its
+    /// message.
     pub(crate) fn start_call(&self, rewrites: Vec<Arc<BatchRewrite>>, preceding: PrecedingCalls) {
         *self.rewrites() = rewrites;
         *self.preceding() = preceding.bytes;
@@ -139,7 +142,7 @@ impl StreamState {
 
     /// Records the start of a remote procedure call, before any part of it is written. All earlier
     /// requests were written, because they were answered. Returns the remote procedure calls that
-    /// precede it in its message.
+    /// precede this one in its message.
     pub(super) fn begin_procedure_call(&self) -> Bytes {
         let written = self.tcp.written();
         let mut state = self.state();
@@ -151,7 +154,7 @@ impl StreamState {
         std::mem::take(&mut *self.preceding())
     }
 
-    /// Returns proof that a byte of the call has left this process, or that none has.
+    /// Returns proof that a byte of the call has left this process, or proof that none has.
     pub(crate) fn sent(&self) -> Result<SentProof, NotSentProof> {
         let state = *self.state();
         let has_left = state.call == CallMessage::Begun && self.tcp.written() > state.call_start;
@@ -172,8 +175,8 @@ impl StreamState {
         state.is_partial || is_buffered
     }
 
-    /// Requests a cancel, unless the answer is already complete. The cancel is sent on the driver's
-    /// next read, and the driver's next request only after the acknowledgement.
+    /// Asks for a cancel request, unless the answer is already complete. The cancel request is sent
+    /// on the driver's next read. The driver's next request is sent only after the acknowledgement.
     pub(crate) fn request_cancel(&self) {
         let mut state = self.state();
         if state.awaits_answer && state.attention == Attention::None {
@@ -181,8 +184,8 @@ impl StreamState {
         }
     }
 
-    /// Returns whether every request was completely answered and every cancel was acknowledged
-    /// exactly once, so that nothing is left to read.
+    /// Returns whether every request was completely answered and every cancel request was
+    /// acknowledged exactly once. If so, nothing is left to read.
     pub(crate) fn is_settled(&self) -> bool {
         let state = *self.state();
         !state.is_partial && !state.awaits_answer && state.attention == Attention::None
@@ -203,14 +206,14 @@ impl StreamState {
         self.state().is_partial = true;
     }
 
-    /// Records that a request is complete. Must be called before the last byte is written, since
-    /// the server can then receive the whole request.
+    /// Records that a request is complete. Must be called before the last byte is written, because
+    /// the server can receive the whole request after that.
     pub(super) fn complete_request(&self) {
         let mut state = self.state();
         (state.is_partial, state.awaits_answer) = (false, true);
     }
 
-    /// Returns whether a cancel must be sent now, and marks it as sent.
+    /// Returns whether a cancel request must be sent now, and marks it as sent.
     pub(super) fn take_attention(&self) -> bool {
         let mut state = self.state();
         let is_requested = state.attention == Attention::Requested;
@@ -220,7 +223,7 @@ impl StreamState {
         is_requested
     }
 
-    /// Returns whether a cancel was requested and has not been acknowledged yet.
+    /// Returns whether there is a cancel request that has not been acknowledged yet.
     pub(super) fn is_cancelling(&self) -> bool {
         matches!(self.state().attention, Attention::Requested | Attention::Sent)
     }
@@ -232,8 +235,8 @@ impl StreamState {
         state.has_committed |= end.commits;
         state.report = state.report.followed_by(end.report);
         drop(state);
-        // An answer without the acknowledgement was complete before the server saw the cancel. The
-        // acknowledgement then follows in a separate message.
+        // An answer without the acknowledgement was complete before the server saw the cancel
+        // request. The acknowledgement then follows in a separate message.
         if end.acknowledges {
             self.record_acknowledgement();
         }
@@ -244,7 +247,7 @@ impl StreamState {
         std::mem::take(&mut *self.messages())
     }
 
-    /// Records errors and messages. Those of other requests, before the call, are discarded.
+    /// Records errors and messages. Messages of requests before the call are discarded.
     pub(super) fn record_messages(&self, messages: Vec<ScannedMessage>) {
         let state = *self.state();
         if state.call != CallMessage::Begun {
@@ -260,7 +263,7 @@ impl StreamState {
         }
     }
 
-    /// Records that the server acknowledged a cancel.
+    /// Records that the server acknowledged a cancel request.
     pub(super) fn record_acknowledgement(&self) {
         let mut state = self.state();
         state.attention = match state.attention {

@@ -19,8 +19,9 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// The version of the metadata service's interface, and the resource that tokens are for.
 const QUERY: &str = "api-version=2018-02-01&resource=https%3A%2F%2Fdatabase.windows.net%2F";
 
-/// Fetches an answer that contains a token. The error contains no part of it. Safe to drop: a
-/// program that still runs is killed, with the programs that it has started.
+/// Fetches an answer that contains a token. The error contains no part of the answer. The future
+/// can be dropped safely: a program that is still running is killed, together with the programs
+/// that it has started.
 pub(super) async fn fetch(source: &TokenSource) -> Result<Vec<u8>, String> {
     let fetched = async {
         match source {
@@ -45,7 +46,7 @@ async fn from_file(path: &Path) -> Result<Vec<u8>, String> {
 async fn from_service(url: &str, client_id: Option<&str>) -> Result<Vec<u8>, String> {
     let client = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
-        // The service must not be asked through a proxy, which would get the token.
+        // The service must not be asked through a proxy, because the proxy would get the token.
         .no_proxy()
         .build()
         .map_err(|error| chain(&error))?;
@@ -54,7 +55,7 @@ async fn from_service(url: &str, client_id: Option<&str>) -> Result<Vec<u8>, Str
         format!("&client_id={id}")
     });
     let url = format!("{url}?{QUERY}{}", id.unwrap_or_default());
-    // The service requires the header, which a browser or a proxy does not add.
+    // The service requires this header, because neither a browser nor a proxy adds it.
     let request = client.get(url).header("Metadata", "true");
     let mut answer = request.send().await.map_err(|error| chain(&error))?;
     let status = answer.status();
@@ -88,13 +89,13 @@ async fn from_command(command: &[String]) -> Result<Vec<u8>, String> {
     let output = child.stdout.take().ok_or("the program has no output")?;
     let bytes = read(output).await.map_err(|error| format!("{program}: {error}"))?;
     let status = child.wait().await.map_err(failed)?;
-    // From now on, another process may have the group's id.
+    // From now on, another process may be given the group's id.
     group.0 = None;
     if status.success() { Ok(bytes) } else { Err(format!("{program}: {status}")) }
 }
 
-/// A process group that is killed when this is dropped, before its first process is waited for. The
-/// group has the id of that process.
+/// A process group that is killed when this value is dropped, unless the group's first process has
+/// been waited for. The group has the id of that process.
 struct ProcessGroup(Option<u32>);
 
 impl Drop for ProcessGroup {

@@ -23,9 +23,10 @@ const DONE_PROC: u8 = 0xfe;
 const SHORT_TOKENS: [u8; 6] = [0xa4, 0xa5, 0xa9, 0xad, 0xe3, 0xed];
 /// SESSIONSTATE, FEDAUTHINFO: a length of four bytes follows.
 const LONG_TOKENS: [u8; 2] = [0xe4, 0xee];
-/// The column count with which the server says that no columns are described.
+/// The column count with which the server indicates that no columns are described.
 const NO_COLUMNS: u16 = 0xffff;
-/// The maximum size of the part of a token that is read as a whole. The largest is a message.
+/// The maximum size of the part of a token that is read as a whole. The largest such part is a
+/// message.
 const PART_BYTES_MAX: usize = 160 << 10;
 /// The number of bytes that are added to an incomplete part at a time.
 const STEP_BYTES: usize = 256;
@@ -53,12 +54,12 @@ pub(super) struct TokenScanner {
 pub(super) struct ScannedMessage {
     /// Whether the message is an error, which has a severity of 11 or more.
     pub(super) is_error: bool,
-    /// The number of remote procedure calls in the request that ended before it.
+    /// The number of the request's remote procedure calls that ended before the message.
     pub(super) ended_calls: usize,
     pub(super) message: ServerMessage,
 }
 
-/// The kind of the next bytes.
+/// The kind of data that the next bytes belong to.
 #[derive(Clone, Copy, Debug, Default)]
 enum TokenPosition {
     /// A token.
@@ -72,7 +73,7 @@ enum TokenPosition {
     Output(ValueFormat),
     /// A chunk of a value, and the index of the next cell if the value is part of a row.
     Chunk(Option<usize>),
-    /// Not known, because of a token or a type that the scanner does not know.
+    /// Unknown, because of a token or a type that the scanner does not know.
     Unknown,
 }
 
@@ -137,8 +138,8 @@ impl TokenScanner {
         }
     }
 
-    /// Reads one part: a token without its values, the description of a column, or a length. If
-    /// this fails, nothing was changed.
+    /// Reads one part: a token without its values, the description of a column, or a length. On
+    /// failure, nothing is changed.
     fn read_part(&mut self, input: &mut Input<'_>) -> Result<(), ReadError> {
         match self.position {
             TokenPosition::Token => self.read_token(input)?,

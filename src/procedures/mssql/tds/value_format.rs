@@ -11,7 +11,7 @@ const COLLATION_BYTES: usize = 5;
 /// The number of bytes in the timestamp after a text pointer.
 const TIMESTAMP_BYTES: usize = 8;
 
-/// The reason that bytes could not be read.
+/// The reason why bytes could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReadError {
     /// More bytes are needed.
@@ -81,13 +81,13 @@ impl<'a> Input<'a> {
 pub(super) enum ValueFormat {
     /// A fixed number of bytes.
     Fixed(u8),
-    /// A length of one byte; 0 for NULL.
+    /// A length of one byte, which is 0 for NULL.
     ByteLength,
     /// A length of two bytes.
     ShortLength,
-    /// A length of four bytes; 0 for NULL.
+    /// A length of four bytes, which is 0 for NULL.
     LongLength,
-    /// A text pointer and a timestamp, then a length of four bytes.
+    /// A text pointer and a timestamp, followed by a length of four bytes.
     TextPointer,
     /// Chunks, each with a length of four bytes.
     Chunked,

@@ -1,5 +1,5 @@
-//! The code pages of `char`, `varchar` and `text`: the length of a string in a code page, and the
-//! characters that a code page lacks.
+//! The code pages of `char`, `varchar` and `text`. Determines the length of a string in a code page, and
+//! the characters that a code page lacks.
 
 use encoding_rs::{
     BIG5, EUC_KR, EncoderResult, Encoding, GBK, SHIFT_JIS, WINDOWS_874, WINDOWS_1250, WINDOWS_1251,
@@ -41,19 +41,20 @@ impl CodePage {
         number.and_then(|number| u16::try_from(number).ok()).map_or(Self::UNKNOWN, Self)
     }
 
-    /// Returns the number; 0 if the server does not report it.
+    /// Returns the number, or 0 if the server does not report it.
     pub(crate) fn number(self) -> u16 {
         self.0
     }
 
-    /// Returns whether the code page's characters are known. Otherwise, only ASCII is known.
+    /// Returns whether the code page's characters are known. Otherwise, only its ASCII characters are
+    /// known.
     pub(crate) fn is_known(self) -> bool {
         matches!(self, Self::UTF_16 | Self::UTF_8) || self.table().is_some()
     }
 
-    /// Returns whether the driver encodes table cells in this code page correctly. It does not
-    /// support collations of 437 and 850, confuses UTF-8 with the code page of the collation's
-    /// language, and uses GB 18030 instead of 936.
+    /// Returns whether the driver encodes table cells in this code page correctly. The driver does not support
+    /// collations that use 437 or 850, confuses UTF-8 with the code page of the collation's language, and uses GB 18030
+    /// instead of 936.
     pub(crate) fn is_written_by_driver(self) -> bool {
         matches!(self.0, 874 | 932 | 949 | 950 | 1200 | 1250..=1258)
     }
@@ -85,9 +86,9 @@ impl CodePage {
         bytes.ok_or(Unmappable(c))
     }
 
-    /// Returns whether the code page has this character, which the WHATWG encoding has. The
-    /// exceptions were found by comparing all of Unicode with Python's `cp936` and `cp950`, which
-    /// are Microsoft's tables. The mapping of private-use characters depends on the server.
+    /// Returns whether the code page has a character that the WHATWG encoding has. The exceptions were
+    /// found by comparing all of Unicode with Python's `cp936` and `cp950`, which are Microsoft's tables.
+    /// The mapping of private-use characters depends on the server.
     fn has(self, c: char, bytes: &[u8]) -> bool {
         let pair = match bytes {
             [lead, trail] => u16::from_be_bytes([*lead, *trail]),

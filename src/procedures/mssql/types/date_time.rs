@@ -10,7 +10,7 @@ const SECONDS_PER_DAY: u64 = 86_400;
 const MINUTES_PER_DAY: u64 = 1440;
 /// The resolution of `datetime`, in steps per second.
 const DATETIME_STEPS: u64 = 300;
-/// The number of days from 0001-01-01 to 1900-01-01, which is day 0 of `datetime` and
+/// The number of days from 0001-01-01 to 1900-01-01. The latter is day 0 of `datetime` and
 /// `smalldatetime`.
 const DAYS_TO_1900: i64 = 693_595;
 /// The number of days from 1900-01-01 to 1753-01-01, the first day of `datetime`.
@@ -34,7 +34,8 @@ pub(super) struct ParsedDateTime {
 }
 
 impl ParsedDateTime {
-    /// Parses an RFC 3339 date and time. A missing offset means UTC, and a missing time midnight.
+    /// Parses an RFC 3339 date and time. A missing offset means UTC, and a missing time means
+    /// midnight.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (utc, offset) = if let Ok(moment) = DateTime::parse_from_rfc3339(text) {
             (moment.naive_utc(), moment.offset().local_minus_utc() / 60)
@@ -50,8 +51,8 @@ impl ParsedDateTime {
         })
     }
 
-    /// Rounds to `per_second`, possibly into the next day. Returns the days and the steps of the
-    /// day.
+    /// Rounds to a resolution of `per_second` steps per second, possibly into the next day. Returns
+    /// the days, and the steps since midnight.
     fn steps(self, per_second: u64) -> (i64, u64) {
         let steps = rounded(self.nanos, per_second);
         let day = SECONDS_PER_DAY * per_second;
@@ -69,7 +70,7 @@ impl ParsedDateTime {
         (-OFFSET_MINUTES_MAX..=OFFSET_MINUTES_MAX).contains(&self.offset)
     }
 
-    /// Returns whether the moment is before a day in UTC.
+    /// Returns whether the moment is before the given day in UTC.
     pub(super) fn is_before(self, day: Date) -> bool {
         self.days < i64::from(day.days())
     }
@@ -91,8 +92,8 @@ impl ParsedDateTime {
     }
 
     pub(super) fn smalldatetime(self) -> Option<SmallDateTime> {
-        // SQL Server converts text in the same way: 29.998 s is rounded down and 29.999 s up,
-        // because the text is a `datetime` first.
+        // SQL Server converts text in the same way. The text becomes a `datetime` first, so 29.998
+        // s is rounded down and 29.999 s is rounded up.
         let (days, steps) = self.steps(DATETIME_STEPS);
         let minutes = (steps + DATETIME_STEPS_PER_MINUTE / 2) / DATETIME_STEPS_PER_MINUTE;
         let (carry, minutes) = if minutes == MINUTES_PER_DAY { (1, 0) } else { (0, minutes) };
@@ -112,12 +113,12 @@ impl ParsedDateTime {
     }
 }
 
-/// Returns whether a text is a date, whatever its year.
+/// Returns whether a text is a date, regardless of its year.
 pub(super) fn is_date(text: &str) -> bool {
     parse_date(text).is_some()
 }
 
-/// Returns whether a text is a date and time, whatever its year.
+/// Returns whether a text is a date and time, regardless of its year.
 pub(super) fn is_moment(text: &str) -> bool {
     DateTime::parse_from_rfc3339(text).is_ok()
         || NaiveDateTime::parse_from_str(text, LOCAL).is_ok()
@@ -216,7 +217,7 @@ fn date_of(days: i64) -> Option<Date> {
     (0..=3_652_058).contains(&days).then(|| u32::try_from(days).ok().map(Date::new))?
 }
 
-/// Returns the nanoseconds of the day; `None` for a leap second, which SQL Server cannot store.
+/// Returns the nanoseconds of the day, or `None` for a leap second, which SQL Server cannot store.
 fn nanos_of(time: NaiveTime) -> Option<u64> {
     let nanos = u64::from(time.nanosecond());
     (nanos < NANOS_PER_SECOND)

@@ -1,4 +1,4 @@
-//! Converts JSON numbers to and from SQL decimals and money, exactly, without using doubles.
+//! Converts JSON numbers to and from SQL decimals and money. The conversion is exact, because it does not use doubles.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -38,9 +38,9 @@ pub(super) fn encode<'a>(
         .then(|| ColumnData::Numeric(Some(Numeric::new_with_scale(scaled, scale))))
 }
 
-/// Returns a `decimal` in a form in which the driver can send it as a parameter. For a parameter, the driver counts the zero
-/// before the decimal point, which is one digit too many if 38 digits follow. Such a number is sent as text, which the server
-/// converts.
+/// Returns a `decimal` in a form in which the driver can send it as a parameter. For a parameter, the driver counts the
+/// zero before the decimal point as a digit. This is one digit too many if 38 digits follow. Such a number is sent as
+/// text, which the server converts.
 pub(super) fn as_parameter(number: Numeric) -> ColumnData<'static> {
     if number.scale() < Numeric::MAX_NUMERIC_SCALE {
         return ColumnData::Numeric(Some(number));
@@ -95,8 +95,8 @@ pub(super) fn digits<'a>(value: &'a ParameterValue<'_>) -> Option<(Cow<'a, str>,
     }
 }
 
-/// Parses a decimal number, with an optional sign and exponent, as an integer of at most
-/// `precision` digits, `scale` of them after the decimal point.
+/// Parses a decimal number, with an optional sign and exponent, as an integer. The integer has at most `precision`
+/// digits, `scale` of which are after the decimal point.
 pub(super) fn parse(text: &str, precision: u8, scale: u8, excess: ExcessDigits) -> Option<i128> {
     let (negative, text) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -130,7 +130,7 @@ pub(super) fn parse(text: &str, precision: u8, scale: u8, excess: ExcessDigits) 
     for _ in 0..kept.max(0) {
         value = value * 10 + i128::from(digits.next().unwrap_or(b'0') - b'0');
     }
-    // The first digit beyond the scale, which is zero if it precedes the first significant digit.
+    // The first digit beyond the scale. It is zero if it precedes the first significant digit.
     let next = if kept < 0 { Some(b'0') } else { digits.next() };
     match excess {
         ExcessDigits::Refuse => {
@@ -148,7 +148,7 @@ pub(super) fn parse(text: &str, precision: u8, scale: u8, excess: ExcessDigits) 
     (value < limit).then_some(if negative { -value } else { value })
 }
 
-/// The difference between a text and a number that a type can hold.
+/// The reason, if any, why a number in text form cannot be stored in a type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NumberProblem {
     /// The number fits.
@@ -161,7 +161,7 @@ pub(super) enum NumberProblem {
     OutOfRange,
 }
 
-/// Returns why `parse` refuses a text.
+/// Returns the reason why `parse` refuses a text.
 pub(super) fn problem(text: &str, precision: u8, scale: u8) -> NumberProblem {
     let fits = |excess| parse(text, precision, scale, excess).is_some();
     if fits(ExcessDigits::Refuse) {

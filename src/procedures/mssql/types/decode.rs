@@ -8,8 +8,8 @@ use uuid::Uuid;
 use super::{SqlType, date_time, decimal};
 use crate::procedures::{Cell, OwnedCell, SentError, SentErrorKind};
 
-/// The limit below which `money` is read exactly, 2^39. The driver reads `money` as a double. From
-/// this limit on, doubles are further apart than the fourth decimal place.
+/// The limit below which `money` is read exactly, 2^39. The driver reads `money` as a double, and
+/// from this limit on, doubles are further apart than the fourth decimal place.
 const MONEY_EXACT_LIMIT: f64 = 549_755_813_888.0;
 /// The limit of `money`, 2^63 / 10^4.
 const MONEY_LIMIT: f64 = 922_337_203_685_477.6;
@@ -147,7 +147,7 @@ fn is_null(value: &ColumnData<'_>) -> bool {
     matches!(value, ColumnData::Binary(None) | ColumnData::String(None))
 }
 
-/// Returns whether a double of a `sql_variant` may be a `money` value whose digits were lost: the
+/// Returns whether a double of a `sql_variant` may be a `money` value whose digits were lost. The
 /// driver reads `money` and `float` in a `sql_variant` in the same way. Below the limit, the
 /// shortest digits of the double are those of the `money` value.
 fn may_be_inexact_money(value: &ColumnData<'_>) -> bool {
@@ -259,7 +259,7 @@ mod tests {
         assert!(matches!(error.kind, SentErrorKind::Undecodable(_)), "{error:?}");
     }
 
-    /// The driver reads `money` in a `sql_variant` as a double, like `float`.
+    /// The driver reads `money` in a `sql_variant` as a double, as it does with `float`.
     #[test]
     fn a_double_in_a_variant_is_exact_whatever_it_was_or_an_error() {
         for (number, is_exact) in [
@@ -277,7 +277,7 @@ mod tests {
         }
     }
 
-    /// Two values that differ in the last place are the same double beyond the limit.
+    /// Beyond the limit, two values that differ in the last place are the same double.
     #[test]
     fn money_is_exact_up_to_the_limit_and_not_beyond() {
         #[expect(clippy::cast_precision_loss, reason = "as the driver does")]

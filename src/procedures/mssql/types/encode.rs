@@ -13,8 +13,8 @@ use super::decimal::{self, ExcessDigits};
 use super::reason::reason;
 use crate::catalogue::ParameterValue;
 
-/// The reason a value cannot be converted, or the expected form, for the caller. It never contains
-/// the value, except for a character that cannot be represented.
+/// The reason why a value cannot be converted, or the expected form, for the caller. It never
+/// contains the value, except for a character that cannot be represented.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct EncodeError(pub(crate) String);
 
@@ -59,8 +59,8 @@ pub(crate) fn encode<'a>(
         SqlType::Guid => plain(value)
             .and_then(|text| Uuid::parse_str(text).ok())
             .map(|guid| ColumnData::Guid(Some(guid))),
-        // The driver writes an empty chunk for an empty `xml`, which ends the value too early. The
-        // server converts text itself.
+        // The driver writes an empty chunk for an empty `xml`. This chunk ends the value too early.
+        // Therefore, the value is passed as text, and the server converts it.
         SqlType::Xml => plain(value).map(|text| match text {
             "" => ColumnData::String(Some(Cow::Borrowed(""))),
             text => ColumnData::Xml(Some(Cow::Owned(XmlData::new(text)))),
@@ -118,7 +118,8 @@ pub(crate) fn has_typed_null(sql: &SqlType) -> bool {
     )
 }
 
-/// Returns a value that is not a cell of a table in the form in which the driver can send it.
+/// Converts a value to the form in which the driver can send it as a parameter. Cells of a table
+/// have their own form.
 pub(crate) fn as_parameter(value: ColumnData<'_>) -> ColumnData<'_> {
     match value {
         ColumnData::Numeric(Some(number)) => decimal::as_parameter(number),
@@ -133,7 +134,7 @@ fn plain<'a>(value: &'a ParameterValue<'_>) -> Option<&'a str> {
     }
 }
 
-/// Returns the JSON text of a value. A text must be JSON itself.
+/// Returns the JSON text of a value. If the value is text, the text must be JSON.
 fn json<'a>(value: &'a ParameterValue<'_>) -> Option<Cow<'a, str>> {
     match value {
         ParameterValue::Text(text) => {
@@ -203,8 +204,8 @@ fn text<'a>(value: &'a ParameterValue<'_>) -> Option<Cow<'a, str>> {
     }
 }
 
-/// Checks the length and the characters of text, because SQL Server silently truncates an argument
-/// that is too long and replaces characters that are not in the code page.
+/// Checks the length and the characters of text. SQL Server silently truncates an argument that is
+/// too long, and replaces characters that are not in the code page.
 fn check_text(
     text: &str,
     sql: &SqlType,
@@ -302,7 +303,7 @@ mod tests {
         ParameterValue::Text(text.to_owned().into())
     }
 
-    /// The driver would end the value too early.
+    /// The driver would end an empty `xml` value too early.
     #[test]
     fn an_empty_xml_is_passed_as_text() {
         let empty = text_value("");

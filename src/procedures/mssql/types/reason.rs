@@ -1,4 +1,4 @@
-//! The reasons that a value cannot be converted to a SQL type, in the caller's terms. A reason never
+//! The reasons why a value cannot be converted to a SQL type, in the caller's terms. A reason never
 //! contains the value.
 
 use super::SqlType;
@@ -9,7 +9,7 @@ use crate::catalogue::ParameterValue;
 /// The last day of the types that have four digits for the year.
 const LAST_DAY: &str = "9999-12-31";
 
-/// Returns why `encode` refused a value.
+/// Returns the reason why `encode` refused a value.
 pub(super) fn reason(value: &ParameterValue<'_>, sql: &SqlType) -> String {
     match sql {
         SqlType::Bit => "expected true, false, 0 or 1 for bit".to_owned(),

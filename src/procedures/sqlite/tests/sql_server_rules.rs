@@ -66,7 +66,7 @@ async fn null_in_a_column_that_does_not_allow_it_is_a_bad_value() {
     let database = TestDatabase::new(&[("adds", "INSERT INTO horse (name) VALUES (@name)")]);
     let null = argument("name", ParameterType::String, ParameterValue::Null);
     let (result, _) = database.call("adds", &[null]).await;
-    // SQL Server: 515.
+    // SQL Server reports error 515.
     let class = ServerErrorClass::BadValue;
     assert_eq!(sent(result.unwrap_err()).kind, SentErrorKind::Server { number: 1299, class });
 }
@@ -108,7 +108,7 @@ async fn a_declared_output_that_is_not_set_keeps_its_argument_or_is_null() {
 #[tokio::test]
 async fn a_declared_parameter_without_a_default_must_be_passed_and_fit_its_length() {
     let database = TestDatabase::new(&[("declared", DECLARED)]);
-    // SQL Server: 201, before any part of the procedure is executed.
+    // SQL Server reports error 201 before any part of the procedure is executed.
     let (result, _) = database.call("declared", &[int("a", 1)]).await;
     let error = unsent(result.unwrap_err()).to_string();
     assert!(error.contains("it expects @code, which was not supplied"), "{error}");

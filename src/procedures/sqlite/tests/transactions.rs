@@ -45,7 +45,8 @@ async fn without_a_transaction_each_statement_commits_by_itself() {
     }
 }
 
-/// The rules of SQL Server's `@@TRANCOUNT`; the rows show the contents of the table after the call.
+/// The rules of SQL Server's `@@TRANCOUNT`. Each case ends with the number of rows in the table
+/// after the call.
 #[tokio::test]
 async fn a_procedure_begins_and_ends_transactions_as_on_sql_server() {
     let insert = "INSERT INTO horse (id, name) VALUES (100, 'New')";

@@ -25,7 +25,7 @@ use crate::roles::gateway::admission::auth::unix_seconds;
 use crate::telemetry::{chain, counter, gauge, names};
 use crate::tls;
 
-/// The timeout of a fetch, which covers the discovery document and the keys together.
+/// The timeout of a fetch. It covers both the discovery document and the keys.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// The maximum number of requests that wait for a fetch. Further requests with unknown keys are rejected immediately.
 const WAITERS_MAX: usize = 64;
@@ -227,13 +227,13 @@ impl KeyFetcher {
     }
 }
 
-/// Returns the URL of the keys in a discovery document.
+/// Returns the URL of the keys that a discovery document names.
 fn jwks_url(document: &str, issuer: &str, is_insecure: bool) -> Result<String, String> {
     let UniqueObject(document) =
         serde_json::from_str(document).map_err(|_| "not a discovery document".to_owned())?;
     let text = |name: &str| document.get(name).and_then(Value::as_str);
-    // OpenID Connect Discovery 1.0, §4.3: without this check, a party that controls one URL of a host could impersonate another
-    // issuer on the same host.
+    // OpenID Connect Discovery 1.0, §4.3: without this check, a party that controls one URL on a host could impersonate
+    // another issuer on the same host.
     if text("issuer") != Some(issuer) {
         return Err("the document names another issuer".to_owned());
     }
@@ -241,7 +241,7 @@ fn jwks_url(document: &str, issuer: &str, is_insecure: bool) -> Result<String, S
     url.map(ToOwned::to_owned).ok_or_else(|| "expected an https:// URL as \"jwks_uri\"".to_owned())
 }
 
-/// Starts a task for each fetcher, which runs until `stop` or `is_superseded` is cancelled.
+/// Starts a task for each fetcher. Each task runs until `stop` or `is_superseded` is cancelled.
 pub(super) fn start_fetching(
     fetchers: &Arc<[Arc<KeyFetcher>]>,
     has_others: bool,

@@ -255,8 +255,8 @@ fn ec(x: &str, y: &str, algorithm: Algorithm) -> Result<DecodingKey, String> {
     checked(DecodingKey::from_ec_der(&point), algorithm)
 }
 
-/// Validates a key when it is loaded. Otherwise a point that is not on its curve, or a key that is too short, would only be
-/// noticed when every token fails to verify.
+/// Validates a key when it is loaded. Otherwise, a point that is not on its curve, or a key that is too short, would
+/// only be noticed when every token fails to verify.
 fn checked(key: DecodingKey, algorithm: Algorithm) -> Result<DecodingKey, String> {
     let bytes = key.try_get_as_bytes().map_err(|e| e.to_string())?;
     let parsed = match algorithm.family() {

@@ -18,7 +18,7 @@ const REQUIRED_CLAIMS: [&str; 4] = ["exp", "aud", "iss", "sub"];
 /// The keys of an issuer, each with the validation rules for the tokens that it signs.
 #[derive(Debug)]
 pub(super) enum VerificationKeys {
-    /// A single key without an id. It verifies all tokens, whichever id they name.
+    /// A single key without an id. It verifies all tokens, regardless of the id that they name.
     Single(Box<VerificationKey>),
     /// Keys by id. A token must name one of them.
     ById(HashMap<String, VerificationKey>),

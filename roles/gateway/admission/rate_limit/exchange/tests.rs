@@ -116,7 +116,7 @@ async fn consumption_without_a_subscription_is_not_reported() {
     limiter.add_pending(key("after"), Duration::from_secs(1));
     sleep(Duration::from_secs(6)).await;
     assert_eq!(published(&transport), [key("after").0]);
-    // A message is due at once if there are many callers, and at the end of a drain.
+    // A report is sent immediately if there are many callers, and at the end of a drain.
     (0..4_096).for_each(|number| limiter.add_pending(key(&number.to_string()), LIMIT.window));
     sleep(Duration::from_millis(1)).await;
     assert_eq!(published(&transport).len(), 1 + 4_096);

@@ -13,7 +13,7 @@ fn queue() -> WaitQueue {
     WaitQueue::new(Gauge::noop())
 }
 
-/// Returns the caller of requests whose caller does not matter.
+/// Returns a caller for requests whose caller does not matter.
 fn caller() -> CallerKey {
     named("somebody")
 }
@@ -161,7 +161,7 @@ fn a_full_queue_evicts_the_last_waiter() {
     );
 }
 
-/// Returns the sender of a full channel, and its receiver.
+/// Returns the sender of a full channel, and the receiver.
 fn full_channel() -> (mpsc::Sender<SessionMessage>, mpsc::Receiver<SessionMessage>) {
     let (sender, receiver) = mpsc::channel(1);
     sender.try_send(SessionMessage::Signal(QueueSignal::SendToGroup)).unwrap();
@@ -239,7 +239,7 @@ fn a_pause_ends_the_estimate_from_the_time_before_it() {
     assert_eq!(queue.unregistered_reason(), WaitReason::Paused);
 }
 
-/// Adds a waiter and returns its messages, or `None` if the queue is full.
+/// Adds a waiter. Returns its messages, or `None` if the queue is full.
 fn join(
     queue: &WaitQueue,
     caller: CallerKey,
@@ -249,7 +249,7 @@ fn join(
     queue.join((caller, None), WaitReason::Busy, signals, waiting_max).map(|_| messages)
 }
 
-/// Reads all messages of a waiter; returns whether one of them is `expected`.
+/// Reads all messages of a waiter. Returns whether one of them is `expected`.
 fn has(messages: &mut mpsc::Receiver<SessionMessage>, expected: &str) -> bool {
     std::iter::from_fn(|| Some(next(messages)).filter(|message| message != "nothing"))
         .any(|message| message == expected)

@@ -1,8 +1,9 @@
-//! Distinguishes a client that has closed its sending side and waits for its response (`nc -N`) from a client that has
-//! disconnected.
+//! Distinguishes a client that has closed its sending side and is waiting for its response (`nc -N`) from a client that
+//! has disconnected.
 //!
-//! In both cases, reads return the end of the stream. But a client that has disconnected answers any data with a reset. So if
-//! the request is not answered quickly, we send an interim response, which an HTTP/1.1 client ignores (RFC 9110 §15.2).
+//! In both cases, reads return the end of the stream. However, a client that has disconnected answers any data with a
+//! reset. So if the request is not answered quickly, we send an interim response, which an HTTP/1.1 client ignores (RFC
+//! 9110 §15.2).
 
 use std::io;
 use std::pin::Pin;
@@ -16,7 +17,7 @@ use super::socket::HasTcpSocket;
 
 /// An interim response that most clients ignore. Some clients know no other interim response.
 const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-/// How long to wait for the response before the first interim response is sent.
+/// The time to wait for the response before the first interim response is sent.
 const PROBE_AFTER: Duration = Duration::from_millis(250);
 /// The interval between interim responses, which are repeated because the client may disconnect later.
 const PROBE_INTERVAL: Duration = Duration::from_secs(20);

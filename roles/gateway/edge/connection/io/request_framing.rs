@@ -1,10 +1,10 @@
 //! Follows the framing of HTTP/1.1 requests below hyper, and corrupts the first byte that hyper would accept but another parser
 //! might interpret differently. hyper then rejects the request at that byte.
 //!
-//! - A line that ends with LF alone. RFC 9112 §2.2 lets us accept it, but a parser that requires CRLF treats the next line as a
-//!   part of it.
+//! - A line that ends with LF alone. RFC 9112 §2.2 lets us accept it, but a parser that requires CRLF treats this line
+//!   and the next one as a single line.
 //! - White space after a chunk size, or a bare LF in trailers (RFC 9112 §7.1).
-//! - `#` in a request line (RFC 9112 §3.2): the `http` crate drops the rest of the target.
+//! - `#` in a request line (RFC 9112 §3.2). The `http` crate drops the rest of the target.
 
 use memchr::memchr;
 
@@ -15,7 +15,7 @@ const START_BYTES: usize = 48;
 /// The maximum number of digits in a `Content-Length`.
 const LENGTH_DIGITS_MAX: usize = 18;
 
-/// The position of the next byte within the requests.
+/// The parser's position in the stream of requests.
 #[derive(Debug, Default)]
 pub(super) struct RequestFraming {
     position: Position,
@@ -44,7 +44,7 @@ enum Position {
     Corrupted,
 }
 
-/// How the body after a head is framed (RFC 9112 §6.3).
+/// The framing of the body that follows a head (RFC 9112 §6.3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum BodyFraming {
     #[default]
@@ -203,8 +203,8 @@ impl RequestFraming {
     }
 }
 
-/// Returns the framing of the body, given one more header line. Headers that hyper rejects do not matter here. Headers that it
-/// accepts must be interpreted as hyper interprets them.
+/// Returns the framing of the body, given one more header line. Headers that hyper rejects do not matter here. Headers
+/// that hyper accepts must be interpreted as hyper interprets them.
 fn body_framing(body: BodyFraming, line: &HeadLine) -> Option<BodyFraming> {
     let Some((name, value, is_whole)) = line.field() else { return Some(body) };
     if name.eq_ignore_ascii_case(b"transfer-encoding") {

@@ -1,9 +1,9 @@
 //! Holds back the error responses that hyper generates itself on an HTTP/1.1 connection.
 //!
-//! When hyper cannot parse the head of a request, it writes a bare status without a problem document, request id or log line,
-//! and no option prevents that. It parses a head only after it has written the response to the previous request. So anything
-//! except `100 Continue` that it writes while it has no response to write is one of these errors, and hyper writes nothing
-//! after it.
+//! When hyper cannot parse the head of a request, it writes a bare status without a problem document, request id or log
+//! line, and no option prevents that. hyper parses a head only after it has written the response to the previous
+//! request. Therefore, if hyper writes anything except `100 Continue` while it has no response to write, the data is
+//! one of these error responses. hyper writes nothing after the error.
 
 use std::io;
 use std::pin::Pin;
@@ -41,7 +41,7 @@ struct TrackedResponse {
 pub(in super::super) struct OpenResponse(ResponseTracker);
 
 impl ResponseTracker {
-    /// Records that hyper is about to get a response. It has at most one at a time.
+    /// Records that hyper is about to get a response. hyper has at most one response at a time.
     pub(in super::super) fn begin(&self) -> OpenResponse {
         self.0.is_open.store(true, Ordering::Release);
         self.0.is_unwritten.store(true, Ordering::Release);
@@ -94,8 +94,8 @@ impl<IO> ResponseGate<IO> {
         self.held_status
     }
 
-    /// Returns whether the last response is incomplete. The client would take anything else that is written now as a part of
-    /// it.
+    /// Returns whether the last response is incomplete. If so, the client would treat anything else that is written now
+    /// as part of that response.
     pub(in super::super) fn is_within_response(&self) -> bool {
         self.responses.is_unwritten()
     }
@@ -116,8 +116,8 @@ impl<IO> ResponseGate<IO> {
 }
 
 impl<IO: AsyncWrite + HasTcpSocket + Unpin> ResponseGate<IO> {
-    /// Delays the end of the client's data while a complete request is answered, unless the client has disconnected. Otherwise
-    /// hyper would treat every client that has closed its sending side as disconnected.
+    /// Delays the end of the client's data while a complete request is answered, unless the client has disconnected.
+    /// Otherwise, hyper would treat every client that has closed its sending side as disconnected.
     fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let is_writing = self.is_within_response();
         let is_answering = is_writing || self.activity.is_running();
@@ -190,7 +190,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for ResponseGate<IO> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // hyper flushes only when it has written everything it had buffered.
+        // hyper flushes only after it has written everything that it had buffered.
         ready!(Pin::new(&mut self.io).poll_flush(context))?;
         self.responses.record_flush();
         Poll::Ready(Ok(()))

@@ -1,6 +1,5 @@
-//! Adds write timeouts and a lingering close, which hyper lacks. A connection ends if its peer
-//! stops reading. Closing a connection does not destroy the last response, and the kernel does not
-//! keep the unsent data of an abandoned connection.
+//! Adds write timeouts and a lingering close, which hyper lacks. A connection ends if its peer stops reading. A close
+//! does not destroy the last response, and the kernel does not keep the unsent data of an abandoned connection.
 
 use std::fmt;
 use std::io;
@@ -22,10 +21,11 @@ use super::super::activity::{ConnectionActivity, DELIVERED_BYTES_MIN};
 use super::socket::HasTcpSocket;
 use super::tcp_delivery::{DeliveryWatch, TcpDelivery};
 
-/// How long a closed connection still reads data from its peer (nginx: `lingering_time`). Most clients read a response only
-/// after they have sent their whole request.
+/// The time for which a closed connection still reads data from its peer (nginx: `lingering_time`). Most clients read a
+/// response only after they have sent their whole request.
 pub(in super::super) const LINGER: Duration = Duration::from_secs(30);
-/// How long a closed connection waits for its peer after the process has begun to stop. The kernel delivers the remaining data.
+/// The time for which a closed connection waits for its peer after the process has begun to stop. The kernel delivers
+/// the remaining data.
 pub(in super::super) const LINGER_AT_STOP: Duration = Duration::from_secs(1);
 /// The number of bytes that the peer may still send after the connection was closed.
 pub(in super::super) const LINGER_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -37,7 +37,7 @@ const CHECK_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// The size of the buffer for discarded data.
 const DISCARD_BYTES: usize = 8 * 1024;
 
-/// A byte stream whose writes fail if the peer accepts too little within the stall limit, and which lingers on close.
+/// A byte stream that lingers on close, and whose writes fail if the peer accepts too little within the stall limit.
 #[derive(Debug)]
 pub(in super::super) struct StallTimeout<IO: HasTcpSocket> {
     io: IO,
@@ -51,7 +51,7 @@ pub(in super::super) struct StallTimeout<IO: HasTcpSocket> {
     activity: Arc<ConnectionActivity>,
     /// Cancelled when the process stops.
     stop: Cancel,
-    /// Whether the close was orderly, so that the kernel may deliver the data that it still holds.
+    /// Whether the close was orderly. If so, the kernel may deliver the data that it still holds.
     is_closed_in_order: bool,
 }
 
@@ -82,7 +82,8 @@ impl DiscardReads {
         Self { end, bytes_left: LINGER_BYTES_MAX, read_bytes: 0 }
     }
 
-    /// Discards the data that the peer sends, until the peer closes its side, or has sent for too long or too much.
+    /// Discards the data that the peer sends, until the peer closes its side, or has sent data for too long or sent too
+    /// much.
     fn poll<IO: AsyncRead + Unpin>(&mut self, io: &mut IO, context: &mut Context<'_>) -> Poll<()> {
         while self.bytes_left > 0 && self.end.as_mut().poll(context).is_pending() {
             let mut space = [0; DISCARD_BYTES];
@@ -296,8 +297,8 @@ impl<IO: AsyncRead + AsyncWrite + HasTcpSocket + Unpin> AsyncWrite for StallTime
         if result.is_pending() {
             return self.check_write(context, result);
         }
-        // hyper flushes whenever it has written everything, and whenever it is woken, even if it had nothing to write. So a
-        // flush is not recorded as a write.
+        // hyper flushes whenever it has written everything, and whenever it is woken, even if it had nothing to write.
+        // Therefore, a flush is not recorded as a write.
         if self.activity.is_blocked() {
             self.activity.unblock();
         }
@@ -315,9 +316,9 @@ impl<IO: AsyncRead + AsyncWrite + HasTcpSocket + Unpin> AsyncWrite for StallTime
             this.activity.record_close();
             Linger::new(this.stop.clone(), this.stall_limit)
         });
-        // Closing a socket that has unread data sends RST, which destroys any data that the peer has not read yet, including
-        // the response that says why the connection is closed (RFC 9112 §9.6). So the data that the peer sends is read and
-        // discarded.
+        // Closing a socket that has unread data sends RST, which destroys any data that the peer has not read yet. That
+        // includes the response that gives the reason for closing the connection (RFC 9112 §9.6). Therefore, the data
+        // that the peer sends is read and discarded.
         this.is_closed_in_order = ready!(linger.poll(&mut this.io, context));
         if !this.is_closed_in_order {
             super::super::count_refused("write_stalled");

@@ -1,5 +1,5 @@
-//! Reads from `TCP_INFO` how many bytes a peer has acknowledged. A completed write does not mean that the peer has accepted the
-//! data, because the kernel buffers tens of KiB.
+//! Reads from `TCP_INFO` the number of bytes that a peer has acknowledged. A completed write does not mean that the
+//! peer has accepted the data, because the kernel buffers tens of KiB.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -27,7 +27,7 @@ struct TcpInfo;
 
 getsockopt_impl!(TcpInfo, libc::IPPROTO_TCP, libc::TCP_INFO, TcpInfoStart, GetStruct<TcpInfoStart>);
 
-/// Delivery counters of a socket. Over TLS they count encrypted bytes.
+/// Delivery counters of a socket. Over TLS, they count encrypted bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct TcpDelivery {
     pub(super) acknowledged_bytes: u64,
@@ -36,7 +36,8 @@ pub(super) struct TcpDelivery {
 }
 
 impl TcpDelivery {
-    /// Queries the kernel. Without a socket or if the query fails, reports that nothing was delivered and nothing is pending.
+    /// Queries the kernel. If there is no socket or the query fails, reports that nothing was delivered and nothing is
+    /// pending.
     pub(super) fn query(io: &impl HasTcpSocket) -> Self {
         let Some(socket) = io.socket() else { return Self::default() };
         match getsockopt(socket, TcpInfo) {

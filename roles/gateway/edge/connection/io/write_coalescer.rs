@@ -25,7 +25,7 @@ pub(in super::super) async fn coalesce_writes<F: Future>(
     let mut pending_yield: Option<Arc<YieldedTask>> = None;
     std::future::poll_fn(|context| {
         match &pending_yield {
-            // Woken by another response: the yield is still pending, and both responses will be written together.
+            // Another response woke the task. The yield is still pending, and both responses will be written together.
             Some(yielded) if yielded.is_pending(context) => return Poll::Pending,
             Some(_) => pending_yield = None,
             None if activity.runs_several() => {

@@ -100,8 +100,8 @@ impl Body for RequestBody {
     }
 }
 
-/// Reads a body of at most `bytes_max`, and reserves room for it and for the message that it is converted to. Trailers are
-/// discarded. Dropping the future loses the chunks that it has read.
+/// Reads a body of at most `bytes_max` bytes. Reserves room for the body and for the message that it is converted to.
+/// Trailers are discarded. Dropping the future loses the chunks that it has read.
 ///
 /// # Errors
 /// `BodyTooLarge`, before anything is read if the length is announced; `RequestTimeout` if a chunk or the whole body is late;
@@ -173,10 +173,10 @@ impl BodyChunks {
         }
     }
 
-    /// Returns the capacity needed to append `more` bytes, if the complete body has at most `most` bytes. It grows to eight
-    /// times the received length, capped at `most`, instead of immediately to the announced length, so that a client occupies
-    /// memory in proportion to the data that it sends. Smaller steps would leave the allocator with more blocks of different
-    /// sizes when many bodies grow at the same time.
+    /// Returns the capacity needed to append `more` bytes, if the complete body has at most `most` bytes. The capacity
+    /// grows to eight times the received length, capped at `most`, and not immediately to the announced length. The
+    /// memory that a client occupies is thus proportional to the data that it sends. With smaller steps, the allocator
+    /// would have more blocks of different sizes when many bodies grow at the same time.
     fn capacity_with(&self, more: usize, most: usize) -> usize {
         let length = self.len() + more;
         match self {

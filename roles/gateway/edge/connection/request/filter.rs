@@ -24,8 +24,8 @@ pub(in super::super) fn check<B>(
 ) -> Result<(), Problem> {
     check_sizes(request, config)?;
     if !is_known(request.method()) {
-        // RFC 9110 §9.1: 501 is for a method that the server does not recognize, 405 for a method that the path does not
-        // support.
+        // RFC 9110 §9.1: the status is 501 for a method that the server does not recognize, and 405 for a method that
+        // the path does not support.
         return Err(Problem::new(ProblemKind::NotImplemented));
     }
     let host = host(request).map_err(invalid)?;
@@ -44,8 +44,8 @@ pub(in super::super) fn check<B>(
     Ok(())
 }
 
-/// Returns whether the router answers a method. No path supports TRACE or QUERY, so they are
-/// answered with 405.
+/// Returns whether the router answers a method. The router answers TRACE and QUERY with 405, because no path supports
+/// them.
 fn is_known(method: &Method) -> bool {
     let others = ["OPTIONS", "TRACE", "QUERY"];
     METHODS.contains(method) || others.contains(&method.as_str())
@@ -59,7 +59,7 @@ fn check_sizes<B>(request: &Request<B>, config: &ConnectionConfig) -> Result<(),
     let limits = &config.limits;
     let uri = request.uri();
     let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
-    // HTTP/2 sends the authority separately from the path; in HTTP/1.1 it is part of the target.
+    // HTTP/2 sends the authority separately from the path. In HTTP/1.1, it is part of the target.
     let authority = uri.authority().map_or(0, |authority| authority.as_str().len());
     if path + authority > limits.uri_bytes_max {
         let detail = format!("the URI must not exceed {} bytes", limits.uri_bytes_max);
@@ -79,7 +79,7 @@ fn check_sizes<B>(request: &Request<B>, config: &ConnectionConfig) -> Result<(),
     Ok(())
 }
 
-/// Returns the host that a request names (RFC 9112 §3.2, RFC 9113 §8.3.1). Only a request in HTTP/1.0 may name none.
+/// Returns the host that a request names (RFC 9112 §3.2, RFC 9113 §8.3.1). Only an HTTP/1.0 request may omit the host.
 fn host<B>(request: &Request<B>) -> Result<Option<Authority>, &'static str> {
     let mut values = request.headers().get_all(header::HOST).iter();
     let field = match (values.next(), values.next()) {
@@ -105,7 +105,7 @@ fn host<B>(request: &Request<B>) -> Result<Option<Authority>, &'static str> {
     Ok(Some(host))
 }
 
-/// Returns whether a host is one of `hosts`. A trailing dot, which makes a name absolute, does not matter.
+/// Returns whether a host is one of `hosts`. A trailing dot, which makes a name absolute, is ignored.
 fn is_served(host: &Authority, hosts: &[String]) -> bool {
     let name = host.host().strip_suffix('.').unwrap_or(host.host());
     hosts.is_empty() || hosts.iter().any(|served| served.eq_ignore_ascii_case(name))
@@ -121,7 +121,7 @@ fn check_target<B>(request: &Request<B>) -> Result<(), &'static str> {
 }
 
 fn check_headers(headers: &HeaderMap) -> Result<(), &'static str> {
-    // Proxies and CGI-like servers treat `a_b` as `a-b`, which would bypass filters.
+    // Proxies and CGI-like servers treat `a_b` as `a-b`, so such a name could bypass filters.
     if headers.keys().any(|name| name.as_str().contains('_')) {
         return Err("header names with an underscore are not allowed");
     }

@@ -10,9 +10,9 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Returns the client's address: the last address in the list that does not belong to a trusted proxy.
 ///
-/// Each proxy appends the address from which it received the request. So everything before an untrusted address was written by
-/// the client at that address. The search stops at an entry that cannot be parsed, and the proxy that wrote the entry is
-/// treated as the client.
+/// Each proxy appends the address from which it received the request. Therefore, everything before an untrusted address
+/// was written by the client at that address. The search stops at an entry that cannot be parsed, and the proxy that
+/// wrote the entry is treated as the client.
 pub(in super::super) fn client_address(
     connected: IpAddr,
     headers: &HeaderMap,

@@ -1,8 +1,9 @@
 //! Handles a request body that the service left unread, so that the client still receives the response (RFC 9112 §9.6,
 //! RFC 9113 §8.1).
 //!
-//! hyper stops reading once the body is dropped. It would close an HTTP/1.1 connection, although the response did not announce
-//! this and the next request may be in transit, and it would reset an HTTP/2 stream on which the client is still sending.
+//! hyper stops reading once the body is dropped. It would close an HTTP/1.1 connection, although the response did not
+//! announce the close and the next request may be in transit. It would also reset an HTTP/2 stream on which the client
+//! is still sending.
 
 use std::time::Duration;
 
@@ -21,8 +22,8 @@ const DRAIN_BYTES_MAX: usize = 64 * 1024;
 /// The maximum time that the response waits for the rest of the body.
 const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 
-/// Reads the rest of an HTTP/1.1 body if it is small. Otherwise announces that the connection closes after the response;
-/// `StallTimeout` then lingers. Cancel safe.
+/// Reads the rest of an HTTP/1.1 body if it is small. Otherwise, announces that the connection will close after the
+/// response, and `StallTimeout` then lingers. This function is cancel safe.
 pub(in super::super) async fn drain_or_close(mut body: RequestBody, response: &mut Response) {
     let closes = response.headers().get(CONNECTION).is_some_and(|value| value == "close");
     if !closes && !drain_small(&mut body).await {

@@ -29,7 +29,7 @@ fn outcome() -> ProcedureResult {
     }
 }
 
-/// Returns the text of an answer with the given sets and outputs; `None` if there is no row.
+/// Returns the text of an answer with the given sets and outputs, or `None` if there is no row.
 fn text(kind: ResultKind, outputs: &[String], sets: &[Set<'_>]) -> Option<String> {
     let mut sink = AnswerSink::new(kind, 10_000);
     feed(&mut sink, sets).unwrap();

@@ -194,7 +194,7 @@ fn a_database_error_has_an_unknown_effect_unless_the_whole_call_was_rolled_back(
             assert_eq!(effect_of(mapped(error, Execution::AtMostOnce)), expected, "{class:?}");
         }
     }
-    // An error that the procedure raises with a status is its answer.
+    // An error that the procedure raises with a status counts as the procedure's answer.
     let thrown = SentErrorKind::User { number: 50409, message: "no".to_owned() };
     assert_eq!(effect_of(mapped(sent_error(thrown), Execution::AtMostOnce)), "executed");
 }
@@ -233,7 +233,7 @@ fn a_call_that_was_not_sent_was_not_executed() {
         (K::TimedOut, ProblemKind::Expired, Outcome::Expired),
         (K::PoolTimedOut, ProblemKind::Busy, Outcome::PoolTimeout),
         (K::Unavailable, ProblemKind::BackendDown, Outcome::BackendDown),
-        // A query that the worker sent before the call failed for a temporary reason.
+        // A query that the worker sent before the call has failed for a temporary reason.
         (
             K::Server { number: 1222, class: ServerErrorClass::Transient },
             ProblemKind::BackendDown,

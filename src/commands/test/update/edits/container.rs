@@ -1,4 +1,4 @@
-//! Adds and removes the items of an array or the members of an object in a JSON text.
+//! Adds and removes items of an array or members of an object in JSON text.
 
 use std::ops::Range;
 
@@ -13,27 +13,27 @@ use crate::catalogue::example::pairing::pairs;
 /// An item or member in the new version of an array or object.
 #[derive(Clone, Copy, Debug)]
 enum NewItem<'a> {
-    /// An item of the old version, by its position.
+    /// An item of the old version, identified by its position.
     Old(usize),
-    /// An added item, and its name if it is a member.
+    /// An added item. If it is a member, it also has a name.
     Added(Option<&'a str>, &'a ExactJson),
 }
 
-/// An array or an object in the text, and its new version. Some of its items or members stay.
+/// An array or object in the text, and its new version. At least one item or member is kept.
 #[derive(Debug)]
 pub(super) struct ContainerEdit<'a> {
     source: SourceText<'a>,
     range: Range<usize>,
-    /// The places of the items, or of the members with their names.
+    /// The ranges of the items, or of the members including their names.
     places: Vec<Range<usize>>,
-    /// The items or members of the new version, in their order.
+    /// The items or members of the new version, in order.
     new: Vec<NewItem<'a>>,
-    /// The values that stay, and their new versions.
+    /// The kept values and their new versions.
     pub(super) kept: Vec<(&'a RawValue, &'a ExactJson)>,
 }
 
 impl<'a> ContainerEdit<'a> {
-    /// Compares an array with its new version; `None` if no item stays.
+    /// Compares an array with its new version. Returns `None` if no item is kept.
     pub(super) fn array(
         source: SourceText<'a>,
         old: &'a RawValue,
@@ -59,8 +59,8 @@ impl<'a> ContainerEdit<'a> {
         Ok((!container.kept.is_empty()).then_some(container))
     }
 
-    /// Compares an object with its new version; `None` if no member stays. Members that stay keep their order, and an added one
-    /// follows the member that it follows in the new version.
+    /// Compares an object with its new version. Returns `None` if no member is kept. Kept members stay in their order,
+    /// and an added member is placed after the member that it follows in the new version.
     pub(super) fn object(
         source: SourceText<'a>,
         old: &'a RawValue,
@@ -70,7 +70,7 @@ impl<'a> ContainerEdit<'a> {
         let range = source.range_of(old);
         let (mut places, mut from) = (Vec::with_capacity(raw.len()), range.start + 1);
         for (_, value) in &raw {
-            // Only spaces and a comma precede the name.
+            // Only whitespace and a comma precede the name.
             let between = source.text.get(from..).unwrap_or_default();
             let start = from + between.find('"').unwrap_or_default();
             from = source.range_of(value).end;
@@ -97,12 +97,13 @@ impl<'a> ContainerEdit<'a> {
         Ok((!container.kept.is_empty()).then_some(container))
     }
 
-    /// Returns whether the new version has items that the old one does not have.
+    /// Returns whether the new version contains added items.
     pub(super) fn has_new(&self) -> bool {
         self.new.iter().any(|item| matches!(item, NewItem::Added(..)))
     }
 
-    /// Returns whether the container is still short enough for one line with these edits, if it was.
+    /// Returns whether the container still fits on one line after these edits. Always returns true if the container did
+    /// not fit on one line before.
     pub(super) fn fits(&self, edits: &[Edit]) -> bool {
         let old = self.source.text.get(self.range.clone()).unwrap_or_default();
         let (_, column) = self.source.position(self.range.start);
@@ -111,7 +112,7 @@ impl<'a> ContainerEdit<'a> {
         !is_short(old) || is_short(&self.source.edited(self.range.clone(), edits))
     }
 
-    /// Returns the edits that add and remove items. They do not overlap with the items that stay.
+    /// Returns the edits that add and remove items. The edits do not overlap with the kept items.
     pub(super) fn edits(&self) -> Vec<Edit> {
         let mut found = Vec::new();
         let separator = self.separator();
@@ -130,7 +131,8 @@ impl<'a> ContainerEdit<'a> {
         found
     }
 
-    /// Returns the edit between two items that stay, or at an end of the container: removes the items that are there, and adds others.
+    /// Returns the edit between two kept items, or at an end of the container. It removes the old items there and adds
+    /// the new ones.
     fn between(
         &self,
         (last, next): (Option<usize>, Option<usize>),
@@ -166,8 +168,8 @@ impl<'a> ContainerEdit<'a> {
         Some(Edit::new(self.source, range, text))
     }
 
-    /// Returns the shortest text between two items. If there is only one item, uses the line break
-    /// before it.
+    /// Returns the shortest text between two items. If there is only one item, derives the text from the line break
+    /// before the item.
     fn separator(&self) -> String {
         let neighbours = self.places.iter().zip(self.places.iter().skip(1));
         let separators = neighbours.map(|(one, other)| self.text(one.end..other.start));
@@ -179,7 +181,7 @@ impl<'a> ContainerEdit<'a> {
         })
     }
 
-    /// Returns a part of the text with `\n` as its line ends, which `Edit` converts.
+    /// Returns a part of the text with `\n` line endings, which `Edit` converts back.
     fn text(&self, range: Range<usize>) -> String {
         self.source.text.get(range).unwrap_or_default().replace("\r\n", "\n")
     }

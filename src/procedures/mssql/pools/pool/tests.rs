@@ -30,7 +30,8 @@ fn pool() -> Arc<Pool> {
     Pool::new(Arc::new(ConnectionFactory::new(&config, "d", connector)), "fjord", 2)
 }
 
-/// The other waiter is already counted at the front, but has not started to wait for its permit.
+/// The other waiter already counts as a waiter at the front, but has not started to wait for its
+/// permit.
 #[test]
 fn a_permit_for_the_front_stays_there_while_another_waiter_is_at_the_front() {
     let pool = pool();

@@ -1,4 +1,5 @@
-//! Tests that the scanner finds messages between rows of every type, however the answer is split.
+//! Tests that the scanner finds messages between rows of every type, regardless of how the answer
+//! is split.
 
 use super::*;
 
@@ -62,7 +63,7 @@ fn answer() -> Vec<u8> {
             answer.extend_from_slice(value);
         }
     }
-    // A row in which the columns with the indexes 1 and 15 are not NULL.
+    // A row in which the columns with the indices 1 and 15 are not NULL.
     answer.extend_from_slice(&[ROW_WITH_BITMAP, 0xfd, 0x7f]);
     answer.extend_from_slice(COLUMNS_OF_ALL_TYPES[1].1);
     answer.extend_from_slice(COLUMNS_OF_ALL_TYPES[15].1);
@@ -113,7 +114,7 @@ fn an_unknown_token_or_type_ends_the_scan_of_its_answer_only() {
     let unknown: [&[u8]; 4] = [
         &[0x00],
         &[COLUMNS, 1, 0, 0, 0, 0, 0, 0, 0, 0xf9],
-        // A message whose text is longer than the message.
+        // A message that is shorter than its text.
         &[ERROR, 8, 0, 1, 0, 0, 0, 1, 16, 9, 0],
         // The description of a column that is too long.
         &[COLUMNS, 1, 0, 0, 0, 0, 0, 0, 0, 0x23, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff],

@@ -1,5 +1,5 @@
-//! Simulates a queue with one slot under sustained overload, in virtual time: one caller sends more than its share and gives up on
-//! requests that wait too long, the others send one request at a time.
+//! Simulates a queue with one slot under sustained overload, in virtual time. One client sends more than its share and
+//! gives up on requests that wait too long. The other clients send one request at a time.
 
 use std::collections::BTreeMap;
 
@@ -8,9 +8,9 @@ use super::*;
 const CALL: Duration = Duration::from_millis(200);
 const TIMEOUT: Duration = Duration::from_secs(10);
 const LASTS: Duration = Duration::from_secs(200);
-/// The time from an answer to the same client's next request.
+/// The time between an answer and the client's next request.
 const THINKS: Duration = Duration::from_millis(5);
-/// The number of calls for which the slot has time.
+/// The number of calls that the slot can run during the simulation.
 const CALLS: u32 = 1_000;
 
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +38,7 @@ struct ClientReport {
     longest_wait: Duration,
 }
 
-/// The client 0 sends a request every `interval`. The others send one after each answer.
+/// Client 0 sends a request every `interval`. Each of the other clients sends a request after each answer.
 struct Overload {
     queue: WaitQueue,
     start: Instant,
@@ -174,7 +174,8 @@ fn a_caller_that_sends_more_than_its_share_gets_its_share() {
             assert!(total + 5 > CALLS, "the slot was idle: {total}");
             assert!(many.served >= CALLS / callers * 9 / 10, "{many:?}");
             assert!(many.longest_gap <= CALL * (callers + 1), "{many:?}");
-            // At most 1 in 20 of its requests waits in vain. The others are served or refused at once.
+            // Client 0 gives up on at most 1 in 20 of its requests. Its other requests are served, or are rejected
+            // immediately.
             assert!(many.given_up * 20 <= many.served + many.refused, "{many:?}");
             for single in &reports[1..] {
                 assert!(single.served >= CALLS / (callers + 1) * 9 / 10, "{single:?}");
