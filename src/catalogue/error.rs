@@ -53,7 +53,7 @@ pub(super) struct EndpointErrors<'a> {
     pub(super) file: &'a str,
     pub(super) endpoint: Option<&'a str>,
     pub(super) list: &'a mut Vec<CatalogueError>,
-    /// The keys that are suggested for unknown ones.
+    /// The absent keys that are suggested for unknown ones.
     pub(super) suggested: Vec<String>,
 }
 

@@ -340,7 +340,8 @@ impl<'a> SettingsTable<'a> {
 
     fn record_unknown_keys(&self) {
         let mut diagnostics = self.settings.diagnostics.borrow_mut();
-        diagnostics.tables.push(self.key.clone());
+        let is_set = self.values.is_some();
+        diagnostics.tables.push(diagnostics::KnownTable { key: self.key.clone(), is_set });
         for (name, value) in self.values.into_iter().flatten() {
             if !self.known.contains(name) {
                 diagnostics.unknown.push(diagnostics::UnknownKey {

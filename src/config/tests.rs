@@ -215,6 +215,20 @@ fn a_missing_key_is_an_error_beside_other_misspelt_keys() {
     assert!(found.contains("gateway.tls.key: is missing"), "{found}");
 }
 
+/// What is missing in a table that is set is not missing because of the misspelt table.
+#[test]
+fn a_missing_key_is_an_error_if_the_suggested_table_is_set() {
+    let base = "[messaging.nats]\nservers = ['tls://n:4222']\n";
+    for (text, misspelt) in [
+        ("[gatway]\nlisten = ':1'\n[gateway]\nlisten = '0.0.0.0:1'\n", "gatway"),
+        ("[gateway.tlss]\nkey = '/k'\n[gateway.tls]\ncertificate = '/c'\n", "gateway.tlss"),
+    ] {
+        let found = errors(Some(Role::Gateway), &format!("{base}{text}")).join("\n");
+        assert!(found.contains(&format!("{misspelt}: is not a key: did you mean")), "{found}");
+        assert!(found.contains("gateway.tls.key: is missing"), "{found}");
+    }
+}
+
 #[test]
 fn each_issuer_has_its_own_table() {
     let found = errors(

@@ -46,6 +46,7 @@ fn read_keys<T: for<'de> Deserialize<'de>>(
         }
     };
     let mut valid: Vec<String> = Vec::new();
+    let present: HashSet<String> = members.0.iter().map(|(name, _)| name.clone()).collect();
     let mut names = HashSet::new();
     for (name, value) in members.0 {
         let key = format!("{prefix}{name}");
@@ -63,8 +64,17 @@ fn read_keys<T: for<'de> Deserialize<'de>>(
             }
             Err(error) => {
                 let KeyError { inner, message, suggested } = KeyError::new(&error, &name);
-                let table = if inner.is_empty() { prefix } else { &format!("{key}.") };
-                errors.suggested.extend(suggested.map(|name| format!("{table}{name}")));
+                // A key that is present is not missing because of the misspelt one.
+                let (table, is_present) = if inner.is_empty() {
+                    (prefix, suggested.as_ref().is_some_and(|name| present.contains(name)))
+                } else {
+                    (
+                        &*format!("{key}."),
+                        suggested.as_ref().is_some_and(|name| has_member(value, name)),
+                    )
+                };
+                let absent = suggested.filter(|_| !is_present);
+                errors.suggested.extend(absent.map(|name| format!("{table}{name}")));
                 let dot = if inner.is_empty() { "" } else { "." };
                 errors.add(format!("{key}{dot}{inner}"), message);
             }
@@ -89,6 +99,12 @@ fn valid_parameters(raw: &RawValue, key: &str, errors: &mut EndpointErrors<'_>) 
         }
     }
     Some(format!("{{{}}}", valid.join(",")))
+}
+
+/// Returns whether an object has a member with this name.
+fn has_member(raw: &RawValue, name: &str) -> bool {
+    let members = serde_json::from_str::<RawMembers<'_>>(raw.get());
+    members.is_ok_and(|members| members.0.iter().any(|(known, _)| *known == *name))
 }
 
 fn quoted(text: &str) -> String {

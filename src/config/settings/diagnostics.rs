@@ -37,6 +37,14 @@ pub struct ConfiguredFile {
     pub location: String,
 }
 
+/// A table that a section has looked up.
+#[derive(Debug)]
+pub(super) struct KnownTable {
+    pub(super) key: String,
+    /// Whether some layer sets the table.
+    pub(super) is_set: bool,
+}
+
 /// A key that no section has looked up.
 #[derive(Debug)]
 pub(super) struct UnknownKey {
@@ -54,7 +62,7 @@ pub(crate) struct SettingsDiagnostics {
     pub(crate) files: Vec<ConfiguredFile>,
     /// The errors about keys and tables that are not set.
     pub(super) missing: Vec<ConfigError>,
-    pub(super) tables: Vec<String>,
+    pub(super) tables: Vec<KnownTable>,
     pub(super) unknown: Vec<UnknownKey>,
 }
 
@@ -79,8 +87,8 @@ impl SettingsDiagnostics {
     }
 
     /// Turns unknown and missing keys into errors. Must be called after all sections have been read,
-    /// so that every known key can be suggested. A missing key that is suggested for an unknown one
-    /// is not reported again.
+    /// so that every known key can be suggested. If a key or table that is not set is suggested for an
+    /// unknown one, it is not reported as missing, nor is anything in it.
     pub(crate) fn report_unknown_and_missing_keys(&mut self) {
         let mut suggested = Vec::new();
         for unknown in std::mem::take(&mut self.unknown) {
@@ -91,7 +99,9 @@ impl SettingsDiagnostics {
             };
             let expected = match self.closest(&unknown) {
                 Some(known) => {
-                    suggested.push(known.to_owned());
+                    if !self.is_set(known) {
+                        suggested.push(known.to_owned());
+                    }
                     format!("is not a key: did you mean {known}?")
                 }
                 None => "is not a key".to_owned(),
@@ -107,10 +117,18 @@ impl SettingsDiagnostics {
         self.errors.append(&mut missing);
     }
 
+    /// Returns whether some layer sets a known key or table.
+    fn is_set(&self, known: &str) -> bool {
+        let is_layer = |origin: &SettingOrigin| matches!(origin, SettingOrigin::Layer(_));
+        self.tables.iter().any(|table| table.is_set && table.key == known)
+            || self.entries.iter().any(|entry| entry.key == known && is_layer(&entry.origin))
+    }
+
     /// Returns the key that was probably intended: a similar key in the same table, or the same key
     /// in another table.
     fn closest(&self, unknown: &UnknownKey) -> Option<&str> {
-        let known = self.entries.iter().map(|entry| &entry.key).chain(&self.tables);
+        let tables = self.tables.iter().map(|table| &table.key);
+        let known = self.entries.iter().map(|entry| &entry.key).chain(tables);
         let candidates = known.filter(|key| !key.is_empty()).map(|key| {
             let (table, name) = key.rsplit_once('.').unwrap_or(("", key));
             (key.as_str(), table, name)

@@ -77,3 +77,23 @@ fn a_missing_key_is_an_error_beside_other_misspelt_keys() {
         assert!(found.iter().any(|line| line.contains(expected)), "{expected}\n{found:#?}");
     }
 }
+
+/// What is missing in the value of a key that is present is not missing because of the misspelt key.
+#[test]
+fn a_missing_key_is_an_error_if_the_suggested_key_is_present() {
+    for (members, expected) in [
+        (
+            r#""route":"GET /e/{id}","parameters":{},"paramters":{"id":{"in":"path","type":"int32"}}"#,
+            "route: {id} is not among the parameters",
+        ),
+        (
+            r#""route":"GET /e/{id}","parameters":{"id":{"in":"query","inn":"path","type":"int32"}}"#,
+            "route: {id} is not among the parameters",
+        ),
+    ] {
+        let members = format!(r#""procedure":"a.b","auth":"public",{members}"#);
+        let found = errors(&format!(r#"{{"e":{{{members}}}}}"#));
+        assert!(found.iter().any(|line| line.contains("is not a key: did you mean")), "{found:#?}");
+        assert!(found.iter().any(|line| line.contains(expected)), "{members}: {found:#?}");
+    }
+}
