@@ -139,9 +139,15 @@ async fn a_failed_schema_is_rolled_back() {
 
 #[tokio::test]
 async fn close_cancels_running_calls_and_refuses_new_ones() {
-    let database = TestDatabase::new(&[("slow", ENDLESS)]);
+    let slow = format!("INSERT INTO horse (name) VALUES ('Started'); {ENDLESS}");
+    let count = ("count", "SELECT count(*) FROM horse WHERE name = 'Started'");
+    let database = TestDatabase::new(&[("slow", &slow), count]);
     let closer = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        let limit = Instant::now() + Duration::from_secs(10);
+        while database.rows("count", &[]).await != [[OwnedCell::Int(1)]] {
+            assert!(Instant::now() < limit, "the call does not start");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         database.backend.close().await;
     };
     let ((result, _), ()) = tokio::join!(database.call("slow", &[]), closer);
