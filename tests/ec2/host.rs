@@ -103,6 +103,15 @@ impl Host {
         self.write_systemctl(script, "exit 1", "exit 1");
     }
 
+    /// Makes `systemctl` fail to report the states of the units of `run_units`, which process their requests when they are told to stop.
+    pub(super) fn hide_states(&self) {
+        self.write_systemctl(
+            "[ $1 = show ] && { echo 'No reply' >&2; exit 1; }",
+            "exit 1",
+            STOPS_SLOWLY,
+        );
+    }
+
     /// Changes the state of a unit of `run_units`.
     pub(super) fn set_unit(&self, role: &str, state: &str) {
         // The script must never read a partly written file.

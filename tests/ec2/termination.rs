@@ -140,17 +140,17 @@ async fn heartbeats_are_sent_while_the_units_stop_and_not_after_that() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_action_is_not_completed_before_the_units_are_observed_to_be_stopped() {
-    for failure in [FAILS, "exit 0", "echo ActiveState=inactive; echo LoadState=not-found; exit 0"]
-    {
+    let unreadable = "cannot read the state of fjord@worker.service";
+    for (failure, reason) in [
+        (FAILS, "cannot stop fjord@worker.service"),
+        ("exit 0", unreadable),
+        ("echo ActiveState=inactive; echo LoadState=not-found; exit 0", unreadable),
+    ] {
         let host = terminated().await;
         host.break_systemctl(failure);
         let mut watch = host.watch(&HOOK);
-        eventually(SOON, TICK, || {
-            errors(&watch.log())
-                .iter()
-                .any(|line| line.contains("cannot stop fjord@worker.service"))
-        })
-        .await;
+        eventually(SOON, TICK, || errors(&watch.log()).iter().any(|line| line.contains(reason)))
+            .await;
         for_a_while(Duration::from_secs(3)).await;
         let log = watch.log();
         assert_eq!(errors(&log).len(), 1, "{failure}: {log}");

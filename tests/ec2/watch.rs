@@ -164,6 +164,28 @@ async fn the_time_of_a_unit_begins_when_it_is_told_to_stop() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_unit_whose_state_cannot_be_read_is_told_to_stop_and_its_time_begins() {
+    let host = Host::start().await;
+    host.run_units();
+    host.hide_states();
+    host.aws.set(INTERRUPTED.0, Some(INTERRUPTED.1));
+    let watch = host.watch(&["--stop-timeout", "3"]);
+    let unreadable =
+        "cannot read the state of fjord@gateway.service: systemctl: exit status: 1: No reply";
+    eventually(SOON, TICK, || watch.log().contains(unreadable)).await;
+    assert!(!watch.log().contains("is not known to have stopped"), "{}", watch.log());
+    let late = "fjord@gateway.service is not known to have stopped within 3 s";
+    eventually(SOON, TICK, || watch.log().contains(late)).await;
+    assert!(BOTH.iter().all(|call| host.stopped().iter().any(|told| told == call)));
+    assert!(!watch.log().contains("cannot stop"), "{}", watch.log());
+    for role in ["gateway", "worker"] {
+        host.set_unit(role, "inactive");
+    }
+    host.stop_with(STOPS);
+    eventually(SOON, TICK, || watch.log().contains("the roles are stopped")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_notice_that_cannot_be_read_does_not_hide_the_others() {
     for (unreadable, readable) in [(INTERRUPTED, REBALANCE), (REBALANCE, INTERRUPTED)] {
         let host = Host::start().await;

@@ -41,9 +41,9 @@ impl Drain {
         }
     }
 
-    /// Queries the state of both units and stops those that are running. The gateway is stopped first, so that the
-    /// worker can still answer the gateway's requests. The worker is stopped once the gateway has stopped, cannot be
-    /// stopped, or has exceeded its time limit. Cancel safe.
+    /// Queries the state of both units and stops those that are running or whose state cannot be read. The gateway is stopped first,
+    /// so that the worker can still answer the gateway's requests. The worker is stopped once the gateway has stopped, cannot be
+    /// stopped, has exceeded its time limit, or is in a state that cannot be read: when it stops would not be noticed. Cancel safe.
     pub(super) async fn advance(
         &mut self,
         output: &mut Output<impl Write, impl Write>,
@@ -53,23 +53,35 @@ impl Drain {
         for (role, since) in [Role::Gateway, Role::Worker].into_iter().zip(&mut self.stopping_since)
         {
             let unit = units::unit(role);
-            match observe_and_stop(&unit).await {
-                Ok(UnitState::Stopped) => {
-                    *since = None;
-                    continue;
-                }
-                Ok(_) if since.get_or_insert_with(Instant::now).elapsed() < self.stop_limit => {
-                    progress = DrainProgress::Stopping;
-                    break;
-                }
-                Ok(_) => {
-                    let seconds = self.stop_limit.as_secs();
-                    failures.push(format!("{unit} has not stopped within {seconds} s"));
-                }
-                // The unit has perhaps not been told to stop. Its time begins when it is known to stop.
-                Err(failure) => failures.push(format!("cannot stop {unit}: {failure}")),
+            let state = units::state(&unit).await;
+            if state == Ok(UnitState::Stopped) {
+                *since = None;
+                continue;
             }
             progress = DrainProgress::Stopping;
+            if state != Ok(UnitState::Stopping)
+                && let Err(failure) = units::stop(&unit).await
+            {
+                // The unit has perhaps not been told to stop. Its time begins when it is.
+                failures.push(format!("cannot stop {unit}: {failure}"));
+                continue;
+            }
+            let is_late = since.get_or_insert_with(Instant::now).elapsed() >= self.stop_limit;
+            let seconds = self.stop_limit.as_secs();
+            match state {
+                Ok(_) if is_late => {
+                    failures.push(format!("{unit} has not stopped within {seconds} s"));
+                }
+                Ok(_) => break,
+                Err(failure) => {
+                    failures.push(format!("cannot read the state of {unit}: {failure}"));
+                    if is_late {
+                        failures.push(format!(
+                            "{unit} is not known to have stopped within {seconds} s"
+                        ));
+                    }
+                }
+            }
         }
         if failures.is_empty() {
             self.failures.recover();
@@ -89,13 +101,4 @@ impl Drain {
         }
         Ok(progress)
     }
-}
-
-/// Returns the state of a unit. Stops the unit if it is running or its state is unknown.
-async fn observe_and_stop(unit: &str) -> Result<UnitState, String> {
-    let state = units::state(unit).await;
-    if matches!(state, Ok(UnitState::Running) | Err(_)) {
-        units::stop(unit).await?;
-    }
-    state
 }
