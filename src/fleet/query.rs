@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 
 use crate::lifecycle::Tasks;
@@ -26,8 +27,17 @@ const SILENCE: Duration = Duration::from_millis(500);
 /// Replaces `SILENCE` once the expected number of replies has arrived.
 const SILENCE_COMPLETE: Duration = Duration::from_millis(100);
 
-/// Logged when replies begin to omit queues. `fjord status` shows how many.
-const QUEUES_OMITTED: ConditionKind = ConditionKind::new("status replies omit queues");
+/// Logged when replies begin to omit queues. `fjord status` shows how many. Lasts until a report fits again, however rare the queries are.
+const QUEUES_OMITTED: ConditionKind =
+    ConditionKind { name: "status replies omit queues", is_ended_by_caller: true };
+
+/// The payload of a query.
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+struct StatusQuery {
+    /// The ids of the processes that must reply. If it is empty, all processes reply.
+    ids: Vec<String>,
+}
 
 /// The number of queries so far. Each has its own inbox.
 static QUERIES: AtomicU64 = AtomicU64::new(0);
@@ -47,27 +57,49 @@ pub async fn serve(
     let _detached = tasks.spawn_background(async move {
         while let Some(query) = queries.next().await {
             let Some(inbox) = query.reply else { continue };
-            let report = member.report();
-            let sent = match send(&*transport, &report, inbox.clone()).await {
-                Err(TransportError::TooLarge) => {
-                    let short = report.shortened(transport.payload_bytes_max());
-                    if conditions::raise(&QUEUES_OMITTED, "") {
-                        tracing::warn!(
-                            queues = short.queues_omitted + short.weighted_queues_omitted,
-                            "the reply to a status query omits queues that do not fit into one message; increase max_payload of the \
-                             NATS servers"
-                        );
-                    }
-                    send(&*transport, &short, inbox).await
-                }
-                sent => sent,
-            };
+            if !is_addressed(&query.payload, &member.identity.id) {
+                continue;
+            }
+            let sent = answer(&*transport, &member.report(), inbox).await;
             if let Err(error) = sent {
                 tracing::debug!(%error, "cannot answer a status query");
             }
         }
     });
     Ok(())
+}
+
+/// Returns whether a query with this payload addresses a process. A payload that cannot be read addresses all processes.
+fn is_addressed(payload: &[u8], id: &str) -> bool {
+    let query: StatusQuery = serde_json::from_slice(payload).unwrap_or_default();
+    query.ids.is_empty() || query.ids.iter().any(|addressed| addressed == id)
+}
+
+/// Sends a report. Omits queues if it does not fit into one message.
+async fn answer(
+    transport: &dyn Transport,
+    report: &Report,
+    inbox: Subject,
+) -> Result<(), TransportError> {
+    match send(transport, report, inbox.clone()).await {
+        Err(TransportError::TooLarge) => {
+            let short = report.shortened(transport.payload_bytes_max());
+            if conditions::raise(&QUEUES_OMITTED, "") {
+                tracing::warn!(
+                    queues_omitted = short.queues_omitted,
+                    weighted_queues_omitted = short.weighted_queues_omitted,
+                    "the reply to a status query omits queues that do not fit into one message; increase max_payload of the NATS \
+                     servers"
+                );
+            }
+            send(transport, &short, inbox).await
+        }
+        Ok(()) => {
+            conditions::resolve_if_quiet(&QUEUES_OMITTED, "");
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
 }
 
 async fn send(
@@ -119,6 +151,25 @@ pub async fn query(
 ) -> Result<Replies, TransportError> {
     let query = Message::to(prefix.join(STATUS_TOKEN).map_err(refused)?);
     request_many(transport, query, limits).await
+}
+
+/// Queries only the processes with these ids, of which there may be at most 1,000; the others are not queried. Ends early
+/// once all of them have replied. Cancel safe.
+///
+/// # Errors
+/// Returns `TransportError` if the query cannot be sent. A query without replies is not an error.
+pub async fn query_some(
+    transport: &dyn Transport,
+    prefix: &Subject,
+    mut ids: Vec<String>,
+    time: Duration,
+) -> Result<Replies, TransportError> {
+    ids.truncate(REPLIES_MAX);
+    let limits = QueryLimits::of_command(ids.len(), time);
+    let payload = serde_json::to_vec(&StatusQuery { ids })
+        .map_err(|error| TransportError::Refused(error.into()))?;
+    let to = prefix.join(STATUS_TOKEN).map_err(refused)?;
+    request_many(transport, Message { payload: payload.into(), ..Message::to(to) }, limits).await
 }
 
 /// Parses the reports in the replies to a query and sorts them by role, host and id. Malformed reports are skipped.
@@ -238,4 +289,45 @@ async fn send_query(
 
 fn refused(error: SubjectError) -> TransportError {
     TransportError::Refused(error.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::report::QueueReport;
+    use crate::messaging::fake::FakeTransport;
+
+    #[test]
+    fn a_query_addresses_the_processes_that_it_names_or_all() {
+        for (payload, is_for_a) in [
+            ("", true),
+            ("{}", true),
+            (r#"{"ids":[]}"#, true),
+            (r#"{"ids":["b","a"]}"#, true),
+            (r#"{"ids":["b"]}"#, false),
+            ("unreadable", true),
+        ] {
+            assert_eq!(is_addressed(payload.as_bytes(), "a"), is_for_a, "{payload}");
+        }
+    }
+
+    /// The condition would otherwise begin anew with each `fjord status`.
+    #[tokio::test(start_paused = true)]
+    async fn that_reports_omit_queues_is_logged_once_however_rare_the_queries_are() {
+        let transport = FakeTransport::silent(0);
+        let watching = Tasks::new().spawn(conditions::watch());
+        let inbox = || Subject::new("inbox").unwrap();
+        let queue = |n| QueueReport { name: format!("queue-{n}"), ..QueueReport::default() };
+        let large = Report { queues: (0..20_000).map(queue).collect(), ..Report::default() };
+        answer(&*transport, &large, inbox()).await.unwrap();
+        tokio::time::sleep(Duration::from_mins(10)).await;
+        assert!(!conditions::raise(&QUEUES_OMITTED, ""), "it has not ended by itself");
+        tokio::time::sleep(Duration::from_mins(10)).await;
+        answer(&*transport, &Report::default(), inbox()).await.unwrap();
+        assert_eq!(conditions::resolve(&QUEUES_OMITTED, ""), 0, "it ended when a report fitted");
+        let sent: Vec<Report> = parse(&transport.published());
+        assert_eq!(sent.len(), 2);
+        assert!(sent.iter().any(|report| report.queues_omitted > 0));
+        watching.abort();
+    }
 }

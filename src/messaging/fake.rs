@@ -16,6 +16,9 @@ use crate::config::messaging::TransportConfig;
 use crate::future::BoxFuture;
 use crate::message::{Message, Subject};
 
+/// The maximum size of a message in bytes, as in a NATS server by default.
+const PAYLOAD_BYTES_MAX: usize = 1 << 20;
+
 type SubscribeFuture<'a> = BoxFuture<'a, Result<Box<dyn Subscription>, TransportError>>;
 /// Returns the messages that a new subscription to a subject receives.
 type ReplySource = Box<dyn Fn(&Subject) -> Vec<Message> + Send + Sync>;
@@ -86,6 +89,9 @@ impl FakeTransport {
         if self.refuses_messages.load(Ordering::Relaxed) {
             self.refused.fetch_add(1, Ordering::Relaxed);
             return Err(TransportError::Full);
+        }
+        if message.payload.len() > PAYLOAD_BYTES_MAX {
+            return Err(TransportError::TooLarge);
         }
         self.published.lock().unwrap().push(message);
         Ok(())
@@ -169,7 +175,7 @@ impl Transport for FakeTransport {
     }
 
     fn payload_bytes_max(&self) -> usize {
-        1 << 20
+        PAYLOAD_BYTES_MAX
     }
 
     fn reconfigure(&self, _: &TransportConfig) {}

@@ -218,6 +218,19 @@ impl NatsCluster {
         self.servers.iter().map(NatsServer::url).collect()
     }
 
+    /// Returns the index of a server to which no client is connected.
+    pub(crate) async fn idle_server(&self) -> usize {
+        for (index, server) in self.servers.iter().enumerate() {
+            let url = format!("{}/connz", server.monitoring());
+            let connections =
+                super::client::get_json(&url).await.expect("the server's connections");
+            if connections["num_connections"] == 0 {
+                return index;
+            }
+        }
+        panic!("each server has clients")
+    }
+
     /// Waits until a server has a route to every other one.
     pub(crate) async fn wait_for_routes(&self, server: &NatsServer) {
         if self.servers.len() == 1 {

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::{ControlledFleet, Member, sender};
 use crate::cli::Role;
 use crate::commands::nats_connection::NatsConnection;
@@ -14,9 +16,11 @@ use crate::fleet::query::{self, QueryLimits};
 
 /// The maximum time to wait for the reports that identify the members.
 const GATHER_LIMIT: Duration = Duration::from_secs(3);
-/// How many times processes that have just connected are queried again. Each query waits until no reply has arrived for half a
-/// second, and a process replies as soon as it has subscribed, right after it has connected.
+/// How many times processes that have just connected are queried again. A process replies as soon as it has subscribed, right after
+/// it has connected.
 const STARTING_QUERIES_MAX: usize = 4;
+/// The maximum time to wait for the replies to each of these queries. In total, they take at most 4 s. Only these processes reply.
+const STARTING_LIMIT: Duration = Duration::from_secs(1);
 
 impl<'a> ControlledFleet<'a> {
     /// Asks all processes to identify themselves.
@@ -30,6 +34,7 @@ impl<'a> ControlledFleet<'a> {
     ) -> Result<Self, String> {
         let transport = &*connection.transport;
         let limits = QueryLimits::of_command(0, GATHER_LIMIT);
+        let queried = Instant::now();
         let replies = query::query(transport, &connection.prefix, limits).await;
         let replies = replies.map_err(|error| format!("cannot query the fleet: {error}"))?;
         let reports = query::parse(&replies.messages);
@@ -45,7 +50,7 @@ impl<'a> ControlledFleet<'a> {
             ));
         }
         let mut members: BTreeMap<String, Member> = reports.into_iter().map(member).collect();
-        let (connected, unlisted) = connected::processes(connection).await;
+        let (connected, unlisted) = connected::processes(connection, queried).await;
         add_starting(connection, &connected, &mut members).await?;
         if !unlisted.is_empty() {
             gaps.push(format!(
@@ -87,7 +92,7 @@ impl<'a> ControlledFleet<'a> {
 }
 
 /// Adds the processes that had not subscribed when the fleet was queried, because they were starting. They would otherwise be
-/// taken for processes that hang.
+/// taken for processes that hang. `fjord status`, which is repeated, omits them instead.
 ///
 /// # Errors
 /// A message if a query cannot be sent.
@@ -98,12 +103,13 @@ async fn add_starting(
 ) -> Result<(), String> {
     for _ in 0..STARTING_QUERIES_MAX {
         let is_silent = |one: &&ConnectedProcess| one.is_new && !members.contains_key(&one.id);
-        let silent = connected.iter().filter(is_silent).count();
-        if silent == 0 {
+        let silent: Vec<String> =
+            connected.iter().filter(is_silent).map(|one| one.id.clone()).collect();
+        if silent.is_empty() {
             break;
         }
-        let limits = QueryLimits::of_command(members.len() + silent, GATHER_LIMIT);
-        let replies = query::query(&*connection.transport, &connection.prefix, limits).await;
+        let NatsConnection { transport, prefix, .. } = connection;
+        let replies = query::query_some(&**transport, prefix, silent, STARTING_LIMIT).await;
         let replies = replies.map_err(|error| format!("cannot query the fleet: {error}"))?;
         members.extend(query::parse(&replies.messages).into_iter().map(member));
     }

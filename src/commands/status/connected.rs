@@ -1,6 +1,10 @@
 //! Finds, by the names of their connections, the processes of a fleet that are connected to NATS. Unlike a query of the
 //! fleet, this also finds processes that hang.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use super::{monitoring, system};
 use crate::cli::Role;
 use crate::commands::nats_connection::NatsConnection;
@@ -14,18 +18,21 @@ pub(in crate::commands) struct ConnectedProcess {
     pub(in crate::commands) id: String,
     /// The address from which the process is connected.
     pub(in crate::commands) address: String,
-    /// Whether the process has connected so recently that it may not have received the last query.
+    /// Whether the process may have connected after the fleet was queried, so that it has not received the query.
     pub(in crate::commands) is_new: bool,
 }
 
-/// Returns the connected processes of the fleet. The list is empty if the configuration names neither monitoring ports
+/// Returns the connected processes of the fleet, which was queried at `queried`. The list is empty if the configuration names neither monitoring ports
 /// of NATS servers nor a user of the system account. The second list contains the name of each server whose connections
 /// are not all known, and the reason.
 pub(in crate::commands) async fn processes(
     connection: &NatsConnection,
+    queried: Instant,
 ) -> (Vec<ConnectedProcess>, Vec<String>) {
     let MonitoredConnections { connections, gaps } = connections(connection).await;
-    (connections.iter().filter_map(|one| parse(one, &connection.prefix)).collect(), gaps)
+    let since = queried.elapsed();
+    let parse = |one| parse(one, &connection.prefix, since);
+    (connections.iter().filter_map(parse).collect(), gaps)
 }
 
 /// Returns the connections to the NATS servers, if the configuration specifies how to query the servers.
@@ -36,8 +43,12 @@ pub(in crate::commands) async fn connections(connection: &NatsConnection) -> Mon
     }
 }
 
-/// Parses the name of a connection, `fjord <role> <prefix> <id>`.
-fn parse(connection: &MonitoredConnection, prefix: &Subject) -> Option<ConnectedProcess> {
+/// Parses the name of a connection, `fjord <role> <prefix> <id>`. `since` is the time since the fleet was queried.
+fn parse(
+    connection: &MonitoredConnection,
+    prefix: &Subject,
+    since: Duration,
+) -> Option<ConnectedProcess> {
     let mut words = connection.name.strip_prefix("fjord ")?.split(' ');
     let (role, of, id) = (words.next()?, words.next()?, words.next()?);
     let role = Role::ALL.into_iter().find(|known| known.as_str() == role)?;
@@ -46,8 +57,15 @@ fn parse(connection: &MonitoredConnection, prefix: &Subject) -> Option<Connected
         role,
         id: id.to_owned(),
         address: connection.ip.clone(),
-        is_new: connection.is_new(),
+        is_new: is_younger(&connection.uptime, since),
     })
+}
+
+/// Returns whether a connection with this uptime, such as `4s` or `3m12s`, may be younger than `age`, which is less than a minute. The
+/// server rounds the uptime down to whole seconds.
+fn is_younger(uptime: &str, age: Duration) -> bool {
+    let seconds = uptime.strip_suffix('s').and_then(|number| number.parse().ok());
+    seconds.is_some_and(|seconds| Duration::from_secs(seconds) <= age)
 }
 
 #[cfg(test)]
@@ -55,11 +73,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_connection_is_new_if_it_may_have_been_opened_after_the_query() {
+        let is_new = |uptime: &str| {
+            let (name, uptime) = ("fjord worker fjord 5f".to_owned(), uptime.to_owned());
+            let connection = MonitoredConnection { name, uptime, ..MonitoredConnection::default() };
+            let since = Duration::from_millis(8_700);
+            parse(&connection, &Subject::new("fjord").unwrap(), since).unwrap().is_new
+        };
+        assert!(["0s", "5s", "8s"].into_iter().all(is_new));
+        assert!(!["9s", "59s", "1m0s", "1h0m2s", ""].into_iter().any(is_new));
+    }
+
+    #[test]
     fn only_processes_of_the_same_fleet_are_found() {
         let prefix = Subject::new("fjord").unwrap();
         let parse = |name: &str| {
             let (name, ip) = (name.to_owned(), "10.0.0.1".to_owned());
-            parse(&MonitoredConnection { name, ip, ..MonitoredConnection::default() }, &prefix)
+            let connection = MonitoredConnection { name, ip, ..MonitoredConnection::default() };
+            parse(&connection, &prefix, Duration::ZERO)
         };
         let worker = parse("fjord worker fjord 5f").unwrap();
         assert_eq!((worker.role, &*worker.id, &*worker.address), (Role::Worker, "5f", "10.0.0.1"));

@@ -1,6 +1,6 @@
 //! Samples all servers of the NATS cluster through the system account.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,14 +32,38 @@ struct SystemReply<T> {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Statsz {
-    /// The number of servers that the server knows, including itself. A server that does not report is forgotten after a minute.
+    /// The number of servers that the server knows, including itself. A server that sends no reports, for example because it was killed,
+    /// is forgotten after 150 to 240 s (nats-server 2.15).
     active_servers: usize,
+    /// The open connections to the other servers of the cluster, usually several to each server.
+    routes: Vec<ServerLink>,
+    /// The open connections to other clusters.
+    gateways: Vec<ServerLink>,
+}
+
+/// An open connection from a server to another one, or to another cluster.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ServerLink {
+    /// The name of the server or cluster. Servers of the same cluster have different names.
+    name: String,
+}
+
+/// The relevant part of `/leafz`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Leafz {
+    /// The open connections to leaf nodes, or from a leaf node. `None` if there are none.
+    leafs: Option<Vec<ServerLink>>,
 }
 
 #[derive(Debug, Deserialize)]
 struct ServerInfo {
     id: String,
     name: String,
+    /// The name of the cluster. Absent if the server does not belong to one.
+    #[serde(default)]
+    cluster: String,
 }
 
 /// Samples all servers of the cluster. Each sample is paired with the server's name. Cancel safe.
@@ -68,30 +92,70 @@ async fn try_connections(transport: &dyn Transport) -> Result<MonitoredConnectio
     let connections = request::<Connz>(transport, "CONNZ", r#"{"limit":1000}"#, 0);
     let (servers, connections) = tokio::join!(servers, connections);
     let (servers, connections) = (servers?, connections?);
-    if connections.is_empty() { Err(NO_REPLY.to_owned()) } else { Ok(merged(servers, connections)) }
+    if connections.is_empty() {
+        return Err(NO_REPLY.to_owned());
+    }
+    let is_complete = unreplied(&servers, &connections) == 0;
+    let leaf_nodes =
+        if is_complete { Vec::new() } else { request(transport, "LEAFZ", "", 0).await? };
+    Ok(merged(servers, connections, &leaf_nodes))
 }
 
-/// Returns the connections of the servers that have listed them. All other servers are gaps.
+/// Returns how many of the servers that are known to the others have not replied.
+fn unreplied(servers: &[SystemReply<Statsz>], connections: &[SystemReply<Connz>]) -> usize {
+    let ids = servers.iter().map(|reply| &reply.server.id);
+    let replied: HashSet<_> = ids.chain(connections.iter().map(|reply| &reply.server.id)).collect();
+    let active = servers.iter().map(|reply| reply.data.active_servers).max().unwrap_or_default();
+    active.saturating_sub(replied.len())
+}
+
+/// Returns the connections of the servers that have listed them. All other servers are gaps, unless no other server has a connection
+/// to them: a server that was killed is known to the others for minutes, but their connections to it are closed at once. The
+/// connections to a server that hangs stay open for about a minute.
 fn merged(
     servers: Vec<SystemReply<Statsz>>,
     connections: Vec<SystemReply<Connz>>,
+    leaf_nodes: &[SystemReply<Leafz>],
 ) -> MonitoredConnections {
     let mut all = MonitoredConnections::default();
+    if unreplied(&servers, &connections) > 0 {
+        all.gaps = unreachable(&servers, &connections, leaf_nodes);
+    }
     let mut replied = HashSet::new();
     for SystemReply { server, data } in connections {
         all.add(&server.name, Ok(data));
         replied.insert(server.id);
     }
-    let active = servers.iter().map(|reply| reply.data.active_servers).max().unwrap_or_default();
     for SystemReply { server, .. } in servers {
         if replied.insert(server.id) {
             all.add(&server.name, Err("does not list its connections".to_owned()));
         }
     }
-    if replied.len() < active {
-        all.gaps.push(format!("only {} of {active} servers have replied", replied.len()));
-    }
     all
+}
+
+/// Returns the servers and clusters that others are connected to but that have not replied.
+fn unreachable(
+    servers: &[SystemReply<Statsz>],
+    connections: &[SystemReply<Connz>],
+    leaf_nodes: &[SystemReply<Leafz>],
+) -> Vec<String> {
+    let replied = || {
+        let servers = servers.iter().map(|reply| &reply.server);
+        servers.chain(connections.iter().map(|reply| &reply.server))
+    };
+    let routes = servers.iter().flat_map(|reply| &reply.data.routes);
+    let leafs = leaf_nodes.iter().flat_map(|reply| reply.data.leafs.iter().flatten());
+    let names: BTreeSet<&str> = routes.chain(leafs).map(|link| &*link.name).collect();
+    let silent = names.into_iter().filter(|name| replied().all(|server| server.name != *name));
+    let silent = silent
+        .map(|name| format!("{name}: has not replied, although other servers are connected to it"));
+    let gateways = servers.iter().flat_map(|reply| &reply.data.gateways);
+    let clusters: BTreeSet<&str> = gateways.map(|link| &*link.name).collect();
+    let clusters =
+        clusters.into_iter().filter(|name| replied().all(|server| server.cluster != *name));
+    let clusters = clusters.map(|name| format!("no server of the cluster {name} has replied"));
+    silent.chain(clusters).collect()
 }
 
 async fn wait_until_up(transport: &dyn Transport) -> Result<(), String> {
@@ -157,27 +221,58 @@ mod tests {
         replies.iter().map(|reply| serde_json::from_str(reply).unwrap()).collect()
     }
 
+    const A: &str = r#"{"server":{"id":"1","name":"a"},"statsz":{"active_servers":3}}"#;
+    const B: &str = r#"{"server":{"id":"2","name":"b"},"statsz":{"active_servers":2}}"#;
+    const OF_A: &str =
+        r#"{"server":{"id":"1","name":"a"},"data":{"connections":[{"name":"x"}],"total":1}}"#;
+    const OF_B: &str = r#"{"server":{"id":"2","name":"b"},"data":{"connections":[],"total":0}}"#;
+
     #[test]
     fn a_server_that_does_not_list_its_connections_is_a_gap() {
-        let a = r#"{"server":{"id":"1","name":"a"},"statsz":{"active_servers":3}}"#;
-        let b = r#"{"server":{"id":"2","name":"b"},"statsz":{"active_servers":2}}"#;
-        let of_a =
-            r#"{"server":{"id":"1","name":"a"},"data":{"connections":[{"name":"x"}],"total":1}}"#;
-        let of_b = r#"{"server":{"id":"2","name":"b"},"data":{"connections":[],"total":0}}"#;
         for (servers, connections, gaps) in [
-            (
-                &[a, b][..],
-                &[of_a][..],
-                &["b: does not list its connections", "only 2 of 3 servers have replied"][..],
-            ),
-            (&[b], &[of_a, of_b], &[]),
-            (&[b], &[of_a], &["b: does not list its connections"]),
-            (&[b], &[of_b], &["only 1 of 2 servers have replied"]),
+            (&[A, B][..], &[OF_A][..], &["b: does not list its connections"][..]),
+            (&[B], &[OF_A, OF_B], &[]),
+            (&[B], &[OF_A], &["b: does not list its connections"]),
             // A server without statistics.
-            (&[], &[of_a], &[]),
+            (&[], &[OF_A], &[]),
         ] {
-            let all = merged(parse(servers), parse(connections));
+            let all = merged(parse(servers), parse(connections), &[]);
             assert_eq!(all.gaps, gaps, "{servers:?} {connections:?}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_has_not_replied_is_a_gap_if_another_is_connected_to_it() {
+        let server = |links: &str| {
+            format!(
+                r#"{{"server":{{"id":"1","name":"a","cluster":"one"}},"statsz":{{"active_servers":3,{links}}}}}"#
+            )
+        };
+        let leaf_node = |name: &str| {
+            format!(
+                r#"{{"server":{{"id":"1","name":"a"}},"data":{{"leafs":[{{"name":"{name}"}}]}}}}"#
+            )
+        };
+        let hangs = "c: has not replied, although other servers are connected to it";
+        for (links, leaf_nodes, gaps) in [
+            // It was killed.
+            (r#""routes":[{"rid":1,"name":"b"},{"rid":2,"name":"b"}]"#, "b", &[][..]),
+            (r#""routes":[{"rid":1,"name":"c"},{"rid":2,"name":"c"}]"#, "b", &[hangs]),
+            (r#""routes":[]"#, "c", &[hangs]),
+            (r#""gateways":[{"gwid":1,"name":"one"}]"#, "a", &[]),
+            (
+                r#""gateways":[{"gwid":1,"name":"two"}]"#,
+                "a",
+                &["no server of the cluster two has replied"],
+            ),
+        ] {
+            let servers = parse(&[&server(links), B]);
+            let all = merged(servers, parse(&[OF_A, OF_B]), &parse(&[&leaf_node(leaf_nodes)]));
+            assert_eq!(all.gaps, gaps, "{links} {leaf_nodes}");
+            // All servers that are known have replied.
+            let servers = parse(&[&server(links).replace('3', "2"), B]);
+            let all = merged(servers, parse(&[OF_A, OF_B]), &parse(&[&leaf_node(leaf_nodes)]));
+            assert_eq!(all.gaps, [""; 0], "{links} {leaf_nodes}");
         }
     }
 }
