@@ -98,8 +98,7 @@ pub(super) fn page(document: &FleetStatusDocument<'_>) -> String {
     );
     section(
         &format!(
-            "Pools{window} (LOAD: share of the busiest queue's slots that the load needs; NEEDED: workers with which it \
-             is at most 80 %)"
+            "Pools{window} (LOAD: share of the busiest queue's slots that the load needs; NEEDED: workers with which it is at most 80 %)"
         ),
         &["POOL", "WORKERS", "LOAD", "NEEDED", "FREE", "QUEUES"],
         view.pools.iter().map(pool).collect(),
