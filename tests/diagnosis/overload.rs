@@ -133,9 +133,8 @@ authorization { users: [
     assert_eq!(view["bottleneck"]["kind"], "stalled", "{view}");
     assert!(queue(&view, "short")["timed_out_unaccepted"].as_u64() > Some(5), "{view}");
     let page = page(&fleet, "2");
-    assert!(page.starts_with("The bottleneck is queue short: "), "{page}");
-    assert!(page.contains("and no worker ha"), "{page}");
-    assert!(page.contains("1 of its workers have replied to this query"), "{page}");
+    assert!(page.starts_with("The bottleneck is queue short: no worker ha"), "{page}");
+    assert!(page.contains("1 of its workers replied to this query"), "{page}");
     clients.stop().await;
 }
 

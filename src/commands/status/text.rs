@@ -98,7 +98,7 @@ pub(super) fn page(document: &FleetStatusDocument<'_>) -> String {
     );
     section(
         &format!(
-            "Pools{window} (LOAD: share of the slots of the busiest queue that the load needs; NEEDED: workers with which it is at most 80 %)"
+            "Pools{window} (LOAD: share of the busiest queue's slots that the load needs; NEEDED: workers with which it is at most 80 %)"
         ),
         &["POOL", "WORKERS", "LOAD", "NEEDED", "FREE", "QUEUES"],
         view.pools.iter().map(pool).collect(),
@@ -319,8 +319,8 @@ fn queue_notes(queue: &QueueView) -> Vec<String> {
     }
     if queue.diagnosis.has_lapsing_offers() {
         notes.push(format!(
-            "queue {}: {offered} slots are reserved by offers; gateways answered {offers_lapsed} of {offers_made} offers too \
-             late or not at all. FULL includes these slots, USED does not",
+            "queue {}: {offered} slots are reserved for offers. Gateways answered {offers_lapsed} of {offers_made} \
+             offers too late or not at all. FULL includes these slots, USED does not",
             queue.name
         ));
     }

@@ -42,16 +42,14 @@ fn not_accepted(queues: &[QueueView]) -> Option<Bottleneck> {
     let requests = if unaccepted > 0 {
         let age = seconds(Some(unaccepted_seconds));
         format!(
-            "{unaccepted} requests were sent and no worker has accepted them, the oldest {age} ago"
+            "no worker has accepted {unaccepted} requests, the oldest of which was sent {age} ago"
         )
     } else {
-        format!(
-            "{timed_out_unaccepted} requests ran out of time since the earlier report, and no worker had accepted them"
-        )
+        format!("no worker had accepted {timed_out_unaccepted} requests when they ran out of time")
     };
     let sentence = format!(
-        "The bottleneck is queue {}: {requests}; {} of its workers have replied to this query. The others hang, or a link to \
-         NATS does.",
+        "The bottleneck is queue {}: {requests}. {} of its workers replied to this query. The other workers or a \
+         connection to NATS may be hanging.",
         queue.name, queue.workers,
     );
     Some(Bottleneck::new(BottleneckKind::Stalled, &queue.name, sentence))
@@ -66,11 +64,12 @@ fn hanging(queues: &[QueueView]) -> Option<Bottleneck> {
         format!("Workers stopped {stopped} calls because time ran out")
     } else {
         let age = seconds(Some(accepted_seconds));
-        format!("Workers have accepted {accepted} requests, the oldest {age} ago")
+        format!("Workers have accepted {accepted} requests, the oldest of them {age} ago")
     };
     let sentence = format!(
-        "The bottleneck is queue {}: its calls do not end. {calls}, and none was answered since the earlier report; {} of its \
-         workers have replied to this query. Its procedures wait in the database, for example for a lock, or its workers hang.",
+        "The bottleneck is queue {}: its calls do not end. {calls}, and none has been answered since the previous \
+         report. {} of its workers replied to this query. Its procedures are waiting in the database, for example \
+         for a lock, or its workers are hanging.",
         queue.name, queue.workers,
     );
     Some(Bottleneck::new(BottleneckKind::Stalled, &queue.name, sentence))
@@ -85,8 +84,9 @@ pub(super) fn offers_not_taken(queues: &[QueueView]) -> Option<Bottleneck> {
     };
     let queue = queues.iter().filter(reserved).max_by_key(|queue| queue.diagnosis.offers_lapsed)?;
     let sentence = format!(
-        "The bottleneck is queue {}: its slots are reserved by offers that no gateway takes: of {} offers, {} were answered too \
-         late or not at all, and calls use only {} of the slots. A gateway hangs, or its link to NATS is slow.",
+        "The bottleneck is queue {}: its slots are reserved for offers that no gateway accepts. Of {} offers, {} were \
+         answered too late or not at all. Calls use only {} of the slots. A gateway is hanging, or its connection to \
+         NATS is slow.",
         queue.name,
         queue.diagnosis.offers_made,
         queue.diagnosis.offers_lapsed,

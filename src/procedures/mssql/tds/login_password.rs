@@ -156,7 +156,7 @@ impl LoginPassword {
             }
             // A reload may have replaced the password in the meantime.
             Ok(read) if !same(&read, &before) && same(&state.newest, &before) => {
-                tracing::info!(file = ?read.file(), "the password file has changed: using the new one");
+                tracing::info!(file = ?read.file(), "the password file has changed; using the new password");
                 state.newest = read;
             }
             _ => {}
