@@ -71,7 +71,7 @@ pub(crate) struct QueueDiagnosis {
     /// Whether the counts of events between the reports exclude gateways that have not sent two reports with the queue.
     #[serde(skip)]
     pub(crate) is_partial: bool,
-    /// The 99th percentile of the time from acceptance to answer since the gateway started. This is the highest value
+    /// The 99th percentile of the time from sending a request to its answer since the gateway started. This is the highest value
     /// of all gateways. Zero if no request was answered.
     #[serde(skip)]
     pub(crate) answered_p99_seconds: f64,
