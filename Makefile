@@ -91,10 +91,11 @@ bench-pool: ## Measures the cost of many queues on one database, and of clients 
 	$(CARGO) bench --locked --bench pools
 
 bench-procedures: nats-server ## Compares procedure calls by fjord's worker with those by a worker in Go. Variables: FJORD_BENCH_ROUNDS (5), FJORD_BENCH_SECONDS (3), FJORD_TEST_MSSQL, FJORD_BENCH_GOPATH
-	$(CARGO) build --release --locked --bin fjord --example speed
+	$(CARGO) build --release --locked --example speed
+	$(CARGO) build --profile dist --locked --bin fjord
 	@tests/benchmark/go/build $(TARGET)/go procedures || \
 	  echo "SKIPPED: Go is not measured, because its worker could not be built" >&2
-	env $$(test -x $(TARGET)/go/procedures && echo FJORD_BENCH_GO_PROCEDURES=$(TARGET)/go/procedures) \
+	env FJORD_BENCH_EXECUTABLE=$(TARGET)/dist/fjord $$(test -x $(TARGET)/go/procedures && echo FJORD_BENCH_GO_PROCEDURES=$(TARGET)/go/procedures) \
 	  $(TARGET)/release/examples/speed procedures
 
 simulate-growth: ## Simulates one day with a fleet that follows the published load, and with fleets of a fixed size (docs/OPERATIONS.md)

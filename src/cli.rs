@@ -64,7 +64,7 @@ pub enum Command {
     /// keys, on 127.0.0.1 only. Applies changed files when they are saved. Not for production.
     Dev(DevArguments),
     /// Checks the configuration, the files that it names and the catalogue, and reports every error that would prevent a
-    /// role from starting. Without --role, checks each role that has a configuration file of its own, or a section.
+    /// role from starting. Without --role, checks each role that has its own configuration file or section.
     Check(CheckArguments),
     /// Prints the effective configuration, with the origin of each value. Secrets are not shown.
     Config,
@@ -74,15 +74,15 @@ pub enum Command {
     Schema,
     /// Prints the `OpenAPI` document of the catalogue.
     Openapi,
-    /// Shows the state of all gateways and workers, and names the bottleneck.
+    /// Shows the state of all gateways and workers, and identifies the bottleneck.
     Status(StatusArguments),
     /// Makes every process in the fleet apply the current contents of its files. First, every
-    /// process checks its files; if one of them reports a fault or does not reply, nothing changes.
+    /// process checks its files. If a process reports a fault or does not reply, nothing changes.
     Reload(ReloadArguments),
     /// Makes one process, or every process on a host, finish its requests or calls and exit, as after SIGTERM.
     Drain(DrainArguments),
-    /// Pauses or resumes queues of the running workers, or changes how many calls they run concurrently or how gateways divide
-    /// requests among queues. The changes last until a process stops.
+    /// Pauses or resumes queues of the running workers, changes the number of calls that the workers run concurrently, or
+    /// changes how gateways divide requests among queues. The changes last until a process stops.
     #[command(subcommand)]
     Queue(QueueCommand),
     /// Adds directives to the log filter of running processes for a limited time, without changing their configuration.
@@ -90,13 +90,13 @@ pub enum Command {
     /// Commands for hosts on EC2.
     #[command(subcommand)]
     Ec2(Ec2Command),
-    /// Calls an endpoint through NATS as a gateway would, without authentication. Shows the answer and the duration of each
+    /// Calls an endpoint through NATS as a gateway would, without authentication. Prints the answer and the duration of each
     /// phase. The exit status is 1 if the answer is an error.
     Call(CallArguments),
-    /// Runs the catalogue's examples, and compares the answers with the expected ones and with
-    /// `returns`. Without --url, calls the procedures directly, with the worker's configuration and
-    /// without NATS: embedded databases are created anew for the run, but data that examples write
-    /// to SQL Server stays there. The exit status is 1 if an answer differs.
+    /// Runs the catalogue's examples, and compares the answers with the expected ones and with `returns`. Without --url,
+    /// calls the procedures directly, with the worker's configuration and without NATS. Embedded databases are then
+    /// recreated for each run. Data that examples write to SQL Server is not removed. The exit status is 1 if an answer
+    /// differs.
     Test(TestArguments),
     /// Creates catalogue entries for the procedures in a database: routes, parameters and results
     /// are derived by convention and must be reviewed. Skips procedures that the catalogue already
@@ -114,7 +114,7 @@ pub enum Command {
 /// Options of `fjord init`.
 #[derive(Args, Clone)]
 pub struct InitArguments {
-    /// The directory to create the files in.
+    /// The directory in which the files are created.
     #[arg(value_name = "DIR")]
     pub directory: PathBuf,
     /// The ADO connection string of a SQL Server database whose procedures are imported, instead of
@@ -207,8 +207,8 @@ pub struct TestArguments {
     /// The examples to run: ids of endpoints, or endpoint/example, in which `*` matches any characters [default: all].
     #[arg(value_name = "FILTER")]
     pub filters: Vec<String>,
-    /// The queue whose procedure is called, for endpoints that have it among several queues [default: the first queue in the
-    /// catalogue that the worker serves].
+    /// The queue whose procedure is called, for endpoints with several queues that include it [default: the first queue in
+    /// the catalogue that the worker serves].
     #[arg(long, value_name = "NAME", conflicts_with = "url")]
     pub queue: Option<String>,
     /// The gateway to send the requests to, such as `https://localhost:8443`.
@@ -237,7 +237,7 @@ pub struct TestArguments {
     /// Writes the actual answers into the catalogue files for examples whose answers differ.
     #[arg(long)]
     pub update: bool,
-    /// The file to write the results to, in the XML format of `JUnit`.
+    /// The file to which the results are written in `JUnit` XML format.
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
     /// How the results are printed.
@@ -269,8 +269,8 @@ pub struct ImportArguments {
     /// The prefix of all paths.
     #[arg(long, value_name = "PATH", default_value = "/v1")]
     pub prefix: String,
-    /// Calls each procedure that only reads, once and with NULL for every parameter, if the database does not describe its
-    /// results. Each call is rolled back.
+    /// If the database does not describe the results of a read-only procedure, calls it once with NULL for every parameter.
+    /// Each call is rolled back.
     #[arg(long)]
     pub sample: bool,
     /// The file to create, e.g. endpoints/registry.json. Without it, the entries are printed.

@@ -147,6 +147,12 @@ impl Outcome {
         )
     }
 
+    /// Returns whether a worker started the call and stopped it before its end.
+    #[must_use]
+    pub const fn is_stopped(self) -> bool {
+        matches!(self, Self::SqlTimeout | Self::Cancelled)
+    }
+
     /// Returns whether the procedure completed with an answer that the endpoint defines.
     #[must_use]
     pub const fn is_complete(self) -> bool {

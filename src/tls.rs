@@ -67,7 +67,7 @@ pub enum TlsErrorKind {
     )]
     KeyAsCertificate,
     /// One of the certificates cannot be parsed.
-    #[error("expected X.509 certificates, leaf first; one cannot be parsed")]
+    #[error("expected X.509 certificates, with the leaf first, but one of them cannot be parsed")]
     BadCertificate,
     /// The file contains no private key.
     #[error("expected one PEM private key (PKCS#8, PKCS#1 or SEC1, not encrypted), found none")]

@@ -96,11 +96,13 @@ async fn hung_workers_are_named_although_the_gateway_has_no_waiting_requests() {
     let page = status(gateway.directory(), &arguments).output().expect("fjord runs");
     let page = String::from_utf8_lossy(&page.stdout).into_owned();
     println!("{page}");
-    let start =
-        "The bottleneck is queue patient: 5 requests were sent and no worker has accepted them";
+    let start = "The bottleneck is queue patient: no worker has accepted 5 requests, the oldest of which was sent ";
     assert!(page.starts_with(start), "{page}");
     assert!(page.contains("\n2 of 3 known processes did not reply: worker "), "{page}");
-    assert!(page.contains("queue patient: no worker has accepted 5 requests"), "{page}");
+    assert!(
+        page.contains("\nqueue patient: no worker has accepted 5 requests, the oldest"),
+        "{page}"
+    );
     let output = status(gateway.directory(), &arguments).arg("--json").output();
     let view = document(&output.expect("fjord runs"));
     assert_eq!(view["bottleneck"]["kind"], "stalled");

@@ -191,7 +191,7 @@ async fn each_difference_is_reported() {
         "          /text: expected \"Salut\", got \"Bonjour\"\n",
         "          status: expected 200, got 404 no-row\n",
         "          header Content-Type: expected \"text/csv\", got \"application/json\"\n",
-        "          answer: expected an answer in the catalogue, which --update adds, got 200\n",
+        "          answer: expected the catalogue to contain an answer (--update adds it), got 200\n",
         "passed  greeting-add/one more (",
         "5 examples: 1 passed, 4 failed (",
     ] {

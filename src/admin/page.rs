@@ -35,7 +35,8 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 );
 /// The header that every request for data must have. Its value does not matter.
 const PAGE_HEADER: &str = "fjord-page";
-const WITHOUT_HEADER: &str = "only the page at / may request its data: the header Fjord-Page is missing; fjord status --json prints the same data\n";
+const WITHOUT_HEADER: &str = "the header Fjord-Page is missing: only the page at / may request this data \
+    (use fjord status --json instead)\n";
 /// The key in the query string of `/fleet.json` that selects a queue.
 const QUEUE_KEY: &str = "queue=";
 

@@ -90,7 +90,7 @@ async fn the_page_and_its_files_are_served_with_a_strict_policy() {
     let data = "GET /fleet.json?queue=a%22";
     let answer = started.request(data).await;
     assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
-    assert!(answer.ends_with("fjord status --json prints the same data\n"), "{answer}");
+    assert!(answer.ends_with("(use fjord status --json instead)\n"), "{answer}");
     let answer = started.request_as(data, "*/*\r\nFjord-Page: 1", "localhost").await;
     assert!(answer.ends_with(r#"{"queue": Some("a\"")}"#), "{answer}");
     // The preflight request for a page of another site.

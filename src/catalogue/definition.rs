@@ -44,7 +44,7 @@ pub struct EndpointDefinition {
     /// The queue that serves the endpoint. Default: the endpoint's own id. Endpoints that share a queue share its workers.
     #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"))]
     pub queue: Option<String>,
-    /// Several queues, each with its weight, instead of `queue`: the requests are divided among them at random, in proportion to the weights. A queue can have its own `procedure`, for example to try a new version of the procedure. `fjord queue weight` changes the weights of running gateways.
+    /// Several queues, each with its weight, instead of `queue`. The requests are divided among them at random, in proportion to the weights. A queue can have its own `procedure`, for example to try a new version of the procedure. `fjord queue weight` changes the weights of running gateways.
     #[schemars(with = "OrderedMembers<QueueDefinition>", extend("minProperties" = 1, "maxProperties" = 16))]
     pub queues: Option<Box<RawValue>>,
     /// The name of the worker's handler. Default: `procedure`.
@@ -55,7 +55,7 @@ pub struct EndpointDefinition {
     pub parameters: OrderedMembers<ObjectOnly<ParameterDefinition>>,
     /// The structure of the answer. Default: `rows`.
     pub result: Option<ResultKind>,
-    /// The media types of a successful answer, from which the client chooses with `Accept`; the first is the default. For `rows`: `application/json`, `text/csv`, `application/x-ndjson`. For a `value`: any one media type besides JSON; the bytes or text of the value are sent unchanged. Default: `application/json`.
+    /// The media types of a successful answer, from which the client chooses with `Accept`. The first one is the default. For `rows`: `application/json`, `text/csv`, `application/x-ndjson`. For a `value`: any single media type other than JSON. The bytes or text of the value are sent unchanged. Default: `application/json`.
     pub produces: Option<ProducesDefinition>,
     /// OUTPUT parameters of the procedure that are included in a `row`, `value` or `full` answer.
     pub outputs: Vec<String>,
@@ -73,7 +73,7 @@ pub struct EndpointDefinition {
     pub execution: Option<Execution>,
     /// Whether the worker calls the procedure in a transaction, which is rolled back as a whole when the call fails. Only with the handler `procedure`.
     pub transaction: bool,
-    /// Whether a caller may ask for a dry run with `Prefer: tx=rollback`: the transaction is rolled back, and the answer is the same as that of a real call. Only with `transaction`, and not with GET or HEAD.
+    /// Whether a caller may ask for a dry run with `Prefer: tx=rollback`. The transaction is then rolled back, but the answer is the same as that of a real call. Only with `transaction`, and not with GET or HEAD.
     pub dry_run: bool,
     /// The maximum duration of an attempt, with its unit: `"2s"`. Default: the configuration's `catalogue.timeout_default`.
     pub timeout: Option<String>,
@@ -82,9 +82,9 @@ pub struct EndpointDefinition {
     /// The maximum number of times that a request is sent if attempts remain unanswered: 1 to 20.
     #[schemars(range(min = 1, max = 20))]
     pub attempts: Option<u32>,
-    /// What happens to a running call when its client disconnects. Default: `finish`.
+    /// Whether a running at-most-once call continues when its client disconnects. Default: `finish`.
     pub on_disconnect: Option<OnDisconnect>,
-    /// The callers that the endpoint accepts. Default: the configuration's `catalogue.auth_default`; required if that is not set.
+    /// The callers that the endpoint accepts. Default: the configuration's `catalogue.auth_default`. Required if that is not set.
     pub auth: Option<AuthDefinition>,
     /// The largest request body: a number of bytes, or a string with a unit: `"64KiB"`.
     pub max_body: Option<SizeDefinition>,
@@ -93,9 +93,9 @@ pub struct EndpointDefinition {
     /// The maximum number of requests that each caller may have in flight at this endpoint, running or waiting: 1 to 1,000,000.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_in_flight: Option<usize>,
-    /// How answers to GET and HEAD can be reused.
+    /// The rules for the reuse of answers to GET and HEAD.
     pub cache: Option<ObjectOnly<CacheDefinition>>,
-    /// The `Cache-Control` of a successful answer to GET or HEAD. Default: `no-store`; with `cache.etag`, `private, no-cache`, or `no-cache` for a public endpoint.
+    /// The `Cache-Control` of a successful answer to GET or HEAD. Default: `no-store`. With `cache.etag`, the default is `private, no-cache`, or `no-cache` for a public endpoint.
     pub cache_control: Option<String>,
     /// The web pages from other origins that may call the endpoint. Default: the configuration's `catalogue.cors_default`.
     pub cors: Option<ObjectOnly<CorsDefinition>>,
@@ -106,13 +106,13 @@ pub struct EndpointDefinition {
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 #[schemars(rename = "Parameter")]
 pub struct ParameterDefinition {
-    /// Where the value comes from. Not permitted for columns.
+    /// The source of the value. Not permitted for columns.
     #[serde(rename = "in")]
     pub source: Option<ParameterSource>,
     /// The type. Optional with `in: context`, where it is always `string`.
     #[serde(rename = "type")]
     pub kind: Option<ParameterType>,
-    /// The name of the procedure's parameter, or of the table type's column. Default: the same name.
+    /// The name of the procedure's parameter, or of the table type's column. Default: the name in the catalogue.
     #[serde(rename = "as")]
     pub argument: Option<String>,
     /// Whether the value is set in SQL Server's session context, where `SESSION_CONTEXT(N'name')` returns it as text, instead of being passed to the procedure. Only with `in: claim` or `in: context`.
@@ -128,7 +128,7 @@ pub struct ParameterDefinition {
     #[serde(rename = "enum")]
     #[schemars(with = "Option<Vec<serde_json::Value>>")]
     pub allowed: Option<Vec<Box<RawValue>>>,
-    /// A regular expression that a `string` must match. It is not anchored: write `^…$` to match the whole value.
+    /// A regular expression that a `string` must match. It is not anchored. Write `^…$` to match the whole value.
     pub pattern: Option<String>,
     /// The smallest allowed number.
     #[schemars(with = "Option<serde_json::Number>")]
@@ -178,7 +178,7 @@ pub struct RateLimitDefinition {
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Cors")]
 pub struct CorsDefinition {
-    /// The allowed origins, such as `https://app.example`. `["*"]` allows every origin, an empty list none.
+    /// The allowed origins, such as `https://app.example`. `["*"]` allows every origin, and an empty list allows none.
     #[schemars(required)]
     pub origins: Option<Vec<String>>,
     /// Headers that pages may send in addition to those that the endpoint uses.
@@ -187,7 +187,7 @@ pub struct CorsDefinition {
     pub exposed_headers: Vec<String>,
     /// Whether the browser presents a client certificate. Not allowed with `*`.
     pub credentials: bool,
-    /// How long browsers may cache the answer to a preflight request, with its unit. Default: `10m`.
+    /// The time for which browsers may cache the answer to a preflight request, with its unit. Default: `10m`.
     pub max_age: Option<String>,
 }
 

@@ -161,7 +161,7 @@ impl Endpoint {
 pub enum Execution {
     /// Executing the request twice does no harm.
     AtLeastOnce,
-    /// Never executed twice: a worker asks the gateway for permission before it executes the request.
+    /// The request is never executed twice. A worker asks the gateway for permission before it executes the request.
     AtMostOnce,
 }
 
@@ -176,7 +176,7 @@ impl Execution {
     }
 }
 
-/// What happens to a running at-most-once call when its client disconnects.
+/// Whether a running at-most-once call continues when its client disconnects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnDisconnect {
@@ -193,7 +193,7 @@ pub enum OnDisconnect {
 pub enum ResultKind {
     /// An array of objects.
     Rows,
-    /// One object; 404 if there is no row.
+    /// One object, or a 404 if there is no row.
     Row,
     /// The first column of the first row.
     Value,

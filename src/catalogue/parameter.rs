@@ -35,7 +35,7 @@ pub struct Parameter {
     pub table_type: Option<Arc<str>>,
 }
 
-/// Where a parameter's value comes from.
+/// The source of a parameter's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(rename = "Source")]
@@ -44,7 +44,7 @@ pub enum ParameterSource {
     Path,
     /// A query parameter.
     Query,
-    /// A header; its name is not case-sensitive.
+    /// A header. Its name is not case-sensitive.
     Header,
     /// A member of the JSON body.
     Body,
@@ -82,15 +82,15 @@ pub enum ParameterType {
     String,
     /// A 32-bit signed integer.
     Int32,
-    /// A 64-bit signed integer; no digit is lost.
+    /// A 64-bit signed integer. No digit is lost.
     Int64,
     /// A double-precision floating-point number.
     Number,
-    /// An exact number of at most 38 digits; never converted to a double.
+    /// An exact number of at most 38 digits, which is never converted to a double.
     Decimal,
     /// `true` or `false`.
     Boolean,
-    /// A UUID; passed in lower case.
+    /// A UUID, which is passed in lower case.
     Uuid,
     /// `YYYY-MM-DD`.
     Date,
@@ -100,9 +100,9 @@ pub enum ParameterType {
     Datetime,
     /// Bytes, encoded as base64.
     Binary,
-    /// Any JSON; passed as text.
+    /// Any JSON value, which is passed as text.
     Json,
-    /// An array of objects; passed as a table. Only in the body.
+    /// An array of objects, which is passed as a table. Only in the body.
     Table,
 }
 

@@ -10,9 +10,10 @@ pub enum Ec2Command {
     /// Measures the headroom of each pool of workers, and publishes it to `CloudWatch` as the metrics Load (percent), Workers,
     /// `WorkersNeeded` and `WorkersFree` with the dimension Pool. Uses the credentials of the instance's role.
     Publish(PublishArguments),
-    /// Waits until EC2 announces that this instance will be interrupted or terminated, and then stops the units fjord@gateway and
-    /// fjord@worker, which finish their requests. With --hook, completes the lifecycle action of the autoscaling group. The exit
-    /// status is 3 if the instance was not drained, or if the action was not completed.
+    /// Waits until EC2 announces that this instance will be interrupted or terminated, and then stops the units
+    /// fjord@gateway and fjord@worker, which finish their requests before they exit. With --hook, completes the lifecycle
+    /// action of the autoscaling group. The exit status is 3 if the instance was not drained, or if the action was not
+    /// completed.
     Watch(WatchArguments),
 }
 
@@ -58,7 +59,7 @@ pub struct WatchArguments {
     /// The lifecycle hook of the autoscaling group. An empty name is ignored.
     #[arg(long, value_name = "NAME", requires = "group")]
     pub hook: Option<String>,
-    /// The autoscaling group that the instance belongs to.
+    /// The autoscaling group to which the instance belongs.
     #[arg(long, value_name = "NAME", requires = "hook")]
     pub group: Option<String>,
     /// Does not stop the units after a rebalance recommendation, because an interruption does not always follow.
@@ -71,8 +72,8 @@ pub struct WatchArguments {
     /// the hook is completed even if requests are still in progress.
     #[arg(long, value_name = "SECONDS", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=7200))]
     pub stop_timeout: u64,
-    /// The time between two heartbeats of the lifecycle action, which are sent while the units stop, so that the group waits. Must be
-    /// shorter than half the heartbeat timeout of the hook.
+    /// The interval between heartbeats of the lifecycle action. Heartbeats are sent while the units are stopping, so that
+    /// the group keeps waiting. Must be shorter than half the hook's heartbeat timeout.
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub heartbeat_interval: u64,
     /// The URL of EC2 Auto Scaling, such as that of a VPC endpoint [default: the public endpoint of the instance's region].

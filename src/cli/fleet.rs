@@ -24,8 +24,8 @@ pub struct StatusArguments {
 /// Options of `fjord reload`.
 #[derive(Args, Clone, Debug)]
 pub struct ReloadArguments {
-    /// Reloads only the processes of a role. For fleets that have no processes of the other role, such as fleets whose workers are
-    /// other programs.
+    /// Reloads only the processes of a role. Use this for a fleet that has no processes of the other role, for example
+    /// because its workers are other programs.
     #[arg(long, value_name = "ROLE")]
     pub on: Option<Role>,
     /// How long each step waits for all processes to reply.
@@ -42,18 +42,18 @@ pub struct DrainArguments {
     /// The id of the process, or the name of the host, as in the output of `fjord status --json`.
     #[arg(value_name = "ID|HOST")]
     pub member: String,
-    /// How to wait for the replies, and how to report them. The drain itself can take longer.
+    /// How to wait for and report the replies. The drain itself can take longer.
     #[command(flatten)]
     pub replies: ReplyOptions,
 }
 
-/// The processes that a command concerns, and how it reports their replies.
+/// The processes to which a command applies, and how it reports their replies.
 #[derive(Args, Clone, Debug)]
 pub struct TargetOptions {
     /// The processes: gateway, worker, the id of a process, or the name of a host [default: all].
     #[arg(long, value_name = "ROLE|ID|HOST")]
     pub on: Option<String>,
-    /// How to wait for the replies, and how to report them.
+    /// How to wait for and report the replies.
     #[command(flatten)]
     pub replies: ReplyOptions,
 }
@@ -118,7 +118,7 @@ pub struct QueueWeightArguments {
     /// The new weights, from 0 to 1000000. With 0, a queue gets no requests. Queues that are not named keep their weights.
     #[arg(value_name = "QUEUE=WEIGHT", required = true)]
     pub weights: Vec<String>,
-    /// How the replies are awaited and reported.
+    /// How to wait for and report the replies.
     #[command(flatten)]
     pub replies: ReplyOptions,
 }

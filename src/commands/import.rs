@@ -137,8 +137,8 @@ fn advice(entries: &[(String, ImportedEndpoint<'_>)]) -> Vec<&'static str> {
     }
     if has_get {
         advice.push(
-            "GET was chosen from procedure names; make sure that procedures called by GET do \
-             not write, because they may be executed more than once",
+            "GET was chosen for some procedures because of their names. Make sure that these procedures do not write, \
+             because they may be executed more than once",
         );
     }
     advice.push(
@@ -146,8 +146,8 @@ fn advice(entries: &[(String, ImportedEndpoint<'_>)]) -> Vec<&'static str> {
     );
     if entries.iter().any(|(_, endpoint)| endpoint.is_typed()) {
         advice.push(
-            "\"returns\" was copied from the database's description: SQL Server describes only the first result set, and \
-             a column is nullable unless the database reports that it is never NULL",
+            "\"returns\" was copied from the database's description. SQL Server describes only the first result set. A \
+             column is nullable unless the database reports that it is never NULL",
         );
     }
     advice

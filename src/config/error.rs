@@ -66,7 +66,7 @@ mod tests {
     fn an_error_is_one_line_whatever_its_key() {
         let error = ConfigError::at_key("fjord.toml", "gateway.a\nb\u{1b}[31m", "unknown key");
         assert_eq!(error.to_string(), "fjord.toml: gateway.a\\nb\\u{1b}[31m: unknown key");
-        let error = ConfigError::at_location("fjord.toml", "not TOML");
-        assert_eq!(error.to_string(), "fjord.toml: not TOML");
+        let error = ConfigError::at_location("fjord.toml", "invalid TOML");
+        assert_eq!(error.to_string(), "fjord.toml: invalid TOML");
     }
 }

@@ -15,7 +15,7 @@ pub(super) fn read(table: &mut SettingsTable<'_>) -> ApiInfo {
     };
     for (key, text) in [("title", &info.title), ("version", &info.version)] {
         if text.trim().is_empty() {
-            table.error(key, "expected a text that is not empty".to_owned());
+            table.error(key, "expected non-empty text".to_owned());
         }
     }
     if let Some(wrong) = info.servers.iter().find(|url| !is_server(url)) {

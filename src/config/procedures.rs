@@ -255,8 +255,8 @@ impl MssqlConfig {
         let mut tokens = None;
         table.optional_table("entra", |entra| tokens = TokenSource::read(entra));
         if uses_tokens && table.get_or("insecure_trust_any", false) {
-            let expected = "is true with an entra table: any server would get the access token; \
-                expected tls.ca, or a certificate from an authority that the system trusts";
+            let expected = "cannot be combined with an entra table, because the access token would be sent to any \
+                server: set tls.ca, or use a certificate from an authority that the system trusts";
             table.error("insecure_trust_any", expected.to_owned());
         }
         Self {
@@ -319,7 +319,7 @@ impl MssqlInstance {
         }
         let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '$' | '#');
         if name.is_empty() || name.len() > INSTANCE_BYTES_MAX || !name.chars().all(is_allowed) {
-            let expected = "expected 1 to 16 letters and digits of ASCII, '_', '$' or '#'";
+            let expected = "expected 1 to 16 characters: ASCII letters and digits, '_', '$' or '#'";
             table.error("instance", expected.to_owned());
         }
         Some(Self { name, browser_port })

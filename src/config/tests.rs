@@ -293,7 +293,7 @@ fn an_access_token_is_not_sent_to_a_server_that_is_not_verified() {
         [worker.queues.a]
         "#;
     let found = errors(Some(Role::Worker), text);
-    insta::assert_snapshot!(found.join("\n"), @"fjord.toml: procedures.databases.default.mssql.insecure_trust_any: is true with an entra table: any server would get the access token; expected tls.ca, or a certificate from an authority that the system trusts");
+    insta::assert_snapshot!(found.join("\n"), @"fjord.toml: procedures.databases.default.mssql.insecure_trust_any: cannot be combined with an entra table, because the access token would be sent to any server: set tls.ca, or use a certificate from an authority that the system trusts");
 }
 
 #[test]

@@ -98,7 +98,7 @@ fn the_newest_waiter_of_the_owner_with_the_most_is_evicted_first() {
     push_all(&mut order, 'c', 20..22);
     let evicted: Vec<_> = order.in_eviction_order().map(|(_, number)| *number).collect();
     assert_eq!(evicted, [2, 1, 0, 21, 20, 11, 10]);
-    assert!(order.would_be_evicted('b'), "it would have as many as the first, and a later turn");
+    assert!(order.would_be_evicted('b'), "b would have as many waiters as a, and a later turn");
     assert!(!order.would_be_evicted('d'));
 }
 

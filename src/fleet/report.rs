@@ -75,8 +75,10 @@ pub struct QueueReport {
     pub calls: u64,
     /// The number of those calls or requests that failed.
     pub errors: u64,
-    /// The number of a worker's calls that did not run to their end, because time ran out or their session had ended.
+    /// The number of a worker's calls that it stopped, because their time had run out or their session had ended.
     pub stopped: u64,
+    /// The number of a worker's calls that it did not start, because time ran out or the claim was not granted.
+    pub not_started: u64,
     /// The outcome of the last failure, if known.
     pub last_error: String,
     /// How long calls occupied a slot (in a worker) or requests took (in a gateway).

@@ -16,6 +16,7 @@ mod nats_server;
 mod pools;
 mod rates;
 mod report_pair;
+mod stall;
 pub(crate) mod weighted_queues;
 
 use rates::UNKNOWN;
@@ -102,10 +103,10 @@ fn queues(pairs: &[ReportPair<'_>]) -> Vec<QueueView> {
     for pair in pairs.iter().filter(|pair| pair.now.is_truncated) {
         let reported: HashSet<&str> =
             pair.now.queues.iter().map(|queue| queue.name.as_str()).collect();
-        // A worker may also lack queues that it does not serve.
+        let is_gateway = pair.now.role == "gateway";
         for (_, view) in queues.iter_mut().filter(|(name, _)| !reported.contains(*name)) {
-            view.is_partial = true;
-            view.diagnosis.is_partial |= pair.now.role == "gateway";
+            view.diagnosis.may_lack_gateways |= is_gateway;
+            view.may_lack_workers |= !is_gateway;
         }
     }
     queues.values_mut().for_each(QueueView::finish);

@@ -73,9 +73,9 @@ pub async fn settings_applied(transport: &dyn Transport, deadline: Instant) -> R
     let mut settings = transport.settings();
     let decided = settings.wait_for(|state| *state != SettingsState::Pending);
     match timeout_at(deadline, decided).await.map(|state| state.map(|state| state.clone())) {
-        Ok(Ok(SettingsState::Refused(why))) => {
-            Err(format!("NATS refuses the reloaded settings, the previous ones stay in use: {why}"))
-        }
+        Ok(Ok(SettingsState::Refused(why))) => Err(format!(
+            "NATS refuses the reloaded settings; the previous settings stay in use: {why}"
+        )),
         Ok(Ok(_) | Err(_)) => Ok(()),
         Err(_) => {
             let cause = transport.connect_failure();

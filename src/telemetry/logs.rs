@@ -40,7 +40,7 @@ pub struct Logs {
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The filter is invalid.
-    #[error("not a log filter: expected a level or target=level, separated by commas")]
+    #[error("not a log filter: expected levels or target=level pairs, separated by commas")]
     Filter,
     /// This process already has a subscriber.
     #[error("logs are already set up")]

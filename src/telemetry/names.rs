@@ -40,33 +40,33 @@ metrics! {
 
     GATEWAY_REQUESTS: Counter "fjord_gateway_requests_total", "Requests answered, by endpoint, queue, status and outcome.";
     GATEWAY_REQUEST_DURATION: Histogram "fjord_gateway_request_duration_seconds", "Time from a request's headers to its response's headers, by endpoint and queue.";
-    GATEWAY_QUEUE_WEIGHT: Gauge "fjord_gateway_queue_weight", "Current weight of a queue of an endpoint with several queues, by endpoint and queue.";
+    GATEWAY_QUEUE_WEIGHT: Gauge "fjord_gateway_queue_weight", "Current weight of a queue, by endpoint and queue. Only for endpoints that have several queues.";
     GATEWAY_IN_FLIGHT: Gauge "fjord_gateway_requests_in_flight", "Requests in progress.";
     GATEWAY_DRY_RUNS: Counter "fjord_gateway_dry_runs_total", "Dry runs that a worker answered, by endpoint and result.";
     GATEWAY_RESUBMISSIONS: Counter "fjord_gateway_resubmissions_total", "Requests sent again, by reason.";
     GATEWAY_QUEUE_WAIT: Histogram "fjord_gateway_queue_wait_seconds", "Time until a worker accepted the request, or \
                                                                        until the gateway stopped waiting for one, by queue.";
-    GATEWAY_SUSPECTED: Gauge "fjord_gateway_worker_suspected", "1 while requests avoid a worker of the queue because it seems to hang, by queue.";
+    GATEWAY_SUSPECTED: Gauge "fjord_gateway_worker_suspected", "1 while the gateway bypasses a worker of the queue that seems to hang, by queue.";
     GATEWAY_ROUND_TRIP: Gauge "fjord_gateway_round_trip_seconds", "Shortest round trip to a worker that answered immediately, by queue.";
     GATEWAY_ARRIVALS: Counter "fjord_gateway_queue_arrivals_total", "Requests for a queue, each counted once, before \
                                                                      its first attempt.";
     GATEWAY_PHASE: Histogram "fjord_gateway_phase_seconds", "Time that requests spent in a phase of their processing, by phase.";
     GATEWAY_WAITING: Gauge "fjord_gateway_requests_waiting", "Requests waiting for a free slot, by queue.";
-    GATEWAY_UNACCEPTED: Gauge "fjord_gateway_requests_unaccepted", "Requests that were sent and that no worker has accepted, by queue.";
-    GATEWAY_UNACCEPTED_OLDEST: Gauge "fjord_gateway_requests_unaccepted_oldest_seconds", "Time since the oldest request that no worker has accepted was sent, by queue.";
+    GATEWAY_UNACCEPTED: Gauge "fjord_gateway_requests_unaccepted", "Requests sent but not yet accepted by a worker, by queue.";
+    GATEWAY_UNACCEPTED_OLDEST: Gauge "fjord_gateway_requests_unaccepted_oldest_seconds", "Time since the oldest request not yet accepted by a worker was sent, by queue.";
     GATEWAY_TIMED_OUT: Counter "fjord_gateway_requests_timed_out_total", "Requests that ran out of time after they were sent, by queue and by whether a worker had accepted them.";
-    GATEWAY_ACCEPTED: Gauge "fjord_gateway_requests_accepted", "Requests that a worker has accepted and that have not ended, by queue.";
-    GATEWAY_ACCEPTED_OLDEST: Gauge "fjord_gateway_requests_accepted_oldest_seconds", "Time since the oldest request that has not ended was accepted, by queue.";
-    GATEWAY_UNSERVED: Counter "fjord_gateway_attempts_unserved_total", "Attempts for which NATS found no worker of the queue, by queue.";
+    GATEWAY_ACCEPTED: Gauge "fjord_gateway_requests_accepted", "Requests accepted by a worker and still in progress, by queue.";
+    GATEWAY_ACCEPTED_OLDEST: Gauge "fjord_gateway_requests_accepted_oldest_seconds", "Time since the oldest request in progress was accepted, by queue.";
+    GATEWAY_UNSERVED: Counter "fjord_gateway_attempts_unserved_total", "Attempts for which NATS found no worker, by queue.";
     GATEWAY_SHED: Counter "fjord_gateway_requests_shed_total", "Requests refused immediately because a limit was reached, by reason.";
-    GATEWAY_BUFFERED_BYTES: Gauge "fjord_gateway_buffered_bytes", "Bytes of request bodies, responses and compression buffers in memory, except small ones.";
-    GATEWAY_REUSED: Counter "fjord_gateway_answers_reused_total", "Requests answered without a call of their own, by endpoint and result.";
+    GATEWAY_BUFFERED_BYTES: Gauge "fjord_gateway_buffered_bytes", "Bytes of request bodies, responses and compression buffers in memory, except small buffers.";
+    GATEWAY_REUSED: Counter "fjord_gateway_answers_reused_total", "Requests answered with the result of another call, by endpoint and result.";
     GATEWAY_CACHED_BYTES: Gauge "fjord_gateway_cached_bytes", "Bytes of stored answers in memory.";
     GATEWAY_CACHE_EVICTIONS: Counter "fjord_gateway_cache_evictions_total", "Stored answers removed before they expired, or not stored, by reason.";
     GATEWAY_LATE_REPLIES: Counter "fjord_gateway_late_replies_total", "Replies that arrived after their request had ended.";
     GATEWAY_BAD_REPLIES: Counter "fjord_gateway_bad_replies_total", "Replies that could not be decoded.";
     GATEWAY_REPLIES_REJECTED: Counter "fjord_gateway_replies_rejected_total", "Replies dropped because their sender is not permitted to answer the request, by reason.";
-    GATEWAY_CONTROLS_UNSENT: Counter "fjord_gateway_controls_unsent_total", "Control messages to workers dropped because NATS did not accept them immediately, by message.";
+    GATEWAY_CONTROLS_UNSENT: Counter "fjord_gateway_controls_unsent_total", "Control messages to workers that were dropped because NATS did not accept them immediately, by kind of message.";
     GATEWAY_CONNECTIONS: Gauge "fjord_gateway_connections", "Open client connections.";
     GATEWAY_HEALTH_CHECKS: Counter "fjord_gateway_health_checks_total", "Health checks answered on the serving port, by result.";
     GATEWAY_COMPRESSED: Counter "fjord_gateway_answers_compressed_total", "Responses that were compressed, by content coding.";
@@ -77,7 +77,7 @@ metrics! {
     WORKER_LIMIT: Gauge "fjord_worker_concurrency_limit", "Maximum number of concurrent calls of a queue, by queue.";
     WORKER_RUNNING: Gauge "fjord_worker_running", "Running calls, by queue.";
     WORKER_WAITING: Gauge "fjord_worker_waiting", "Requests in the backlog, accepted and waiting for a slot, by queue.";
-    WORKER_ROUND_TRIP: Gauge "fjord_worker_round_trip_seconds", "Mean time that gateways take to answer offers and claims, by queue.";
+    WORKER_ROUND_TRIP: Gauge "fjord_worker_round_trip_seconds", "Mean time until gateways answer offers and claims, by queue.";
     WORKER_SATURATED: Counter "fjord_worker_saturated_seconds_total", "Time during which all slots of a queue were occupied, by queue.";
     WORKER_SLOT_SECONDS: Counter "fjord_worker_slot_seconds_total", "Slot time used, by queue: each running call adds \
                                                                      one second per second.";

@@ -195,7 +195,7 @@ fn lock_export() -> std::sync::MutexGuard<'static, Option<(ExportOrigin, Exporte
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "a share of 0 to 1 of 2^56 fits, and the fraction does not matter"
+    reason = "at most 2^56, which fits into u64; the fractional part does not matter"
 )]
 fn sampled_below(ratio: f64) -> u64 {
     /// 2^56. A trace id has at least 56 random bits (W3C Trace Context level 2).

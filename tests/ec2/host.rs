@@ -38,7 +38,7 @@ const HELD: &str = r#"{ "held": { "route": "GET /v1/held", "procedure": "ledger.
     "ms": { "in": "query", "type": "int32", "default": 0 }, "request_id": { "in": "context" } } } }"#;
 /// The command's description of an answer that the metadata service took too long to send, as happens on a busy
 /// machine.
-const SLOW_METADATA: &str = "no answer within 2 s: expected an EC2 instance";
+const SLOW_METADATA: &str = "no answer within 2 s (expected an EC2 instance";
 
 /// Returns the error lines of the command, without those about slow answers of the metadata service. If a failure is
 /// logged again because of such a line, it is returned only once.

@@ -27,7 +27,7 @@ async fn each_failure_of_the_metadata_is_one_line() {
             MetadataMode::Version1,
             "does not issue a session token (status 404 Not Found): expected version 2",
         ),
-        (MetadataMode::Hangs, "no answer within 2 s: expected an EC2 instance"),
+        (MetadataMode::Hangs, "no answer within 2 s (expected an EC2 instance"),
     ] {
         aws.set_mode(mode);
         fails(&fleet, &aws, certs, reason).await;

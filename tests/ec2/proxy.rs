@@ -74,7 +74,7 @@ async fn the_services_are_reached_through_the_proxy_of_the_environment() {
 async fn a_proxy_that_refuses_or_does_not_answer_is_named() {
     let publisher = Publisher::start().await;
     for (refusal, reason) in [
-        ("403 Forbidden", "refuses to connect to the service: it must permit CONNECT"),
+        ("403 Forbidden", "refuses to connect to the service: the proxy must permit CONNECT"),
         ("407 Proxy Authentication Required", "without valid credentials (status 407)"),
     ] {
         let proxy = ConnectProxy::start(Some(refusal)).await;

@@ -147,11 +147,11 @@ async fn transient_refusals_are_retried_and_others_are_reported() {
             "Throttling: Rate exceeded (status 400), after 3 attempts",
         ),
         (vec![expired()], 2, ""),
-        (vec![expired(), expired(), expired()], 3, "is the clock of this host right?"),
+        (vec![expired(), expired(), expired()], 3, "check the clock of this host"),
         (vec![broken()], 2, ""),
         (vec![broken(), broken(), broken()], 3, "status 502 Bad Gateway, after 3 attempts"),
         (vec![denied], 1, "role fjord-gateway must permit cloudwatch:PutMetricData"),
-        (vec![skewed], 1, "Signature expired (status 403): is the clock of this host right?"),
+        (vec![skewed], 1, "Signature expired (status 403): check the clock of this host"),
         (
             vec![invalid],
             1,
@@ -195,7 +195,10 @@ async fn nothing_is_published_if_some_processes_could_not_be_queried() {
     let _simulated = SimulatedFleet::start(url, PROCESSES_MAX).await;
     let (status, stdout, stderr) = run(publish(&fleet, &aws, &fleet.certs)).await;
     assert_eq!((status, stdout.as_str()), (Some(1), ""), "{stderr}");
-    assert!(stderr.starts_with("error: the fleet is too large"), "{stderr}");
+    assert!(
+        stderr.starts_with("error: the load is not known, because the fleet is too large"),
+        "{stderr}"
+    );
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
     assert_eq!(aws.attempts(), 0);
     let mut status = Command::new(fjord_binary());

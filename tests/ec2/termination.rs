@@ -57,7 +57,7 @@ async fn an_unknown_hook_is_reported_while_the_units_still_stop() {
     let mut watch = host.watch(&[&HOOK[..], &["--heartbeat-interval", "1"]].concat());
     eventually(SOON, TICK, || watch.log().contains(UNKNOWN_HOOK)).await;
     for_a_while(Duration::from_secs(3)).await;
-    assert_eq!(errors(&watch.log()).len(), 1, "told once: {}", watch.log());
+    assert_eq!(errors(&watch.log()).len(), 1, "logged once: {}", watch.log());
     assert!(watch.is_running(), "{}", watch.log());
     // The group gets a hook with this name.
     host.aws.answer_action(HEARTBEAT, None);

@@ -80,6 +80,8 @@ async fn a_report_that_is_too_large_keeps_the_active_queues_and_says_how_many_it
     let start = "No bottleneck is known: not all queues fit into the processes' reports.";
     assert!(page.starts_with(start), "{page}");
     assert!(page.contains(" queues are omitted, because they do not fit into one message"));
+    let rows = page.lines().filter(|line| line.starts_with("many-")).count();
+    assert!(rows == 0 && page.contains(" idle)"), "idle queues have no rows: {page}");
     let output = status(fleet.gateways[0].directory(), &["--interval", "1", "--json"]).output();
     let view: Value = serde_json::from_slice(&output.expect("fjord runs").stdout).expect("JSON");
     assert_eq!(view["bottleneck"]["kind"], "none", "{}", view["bottleneck"]);
@@ -103,7 +105,9 @@ async fn a_report_that_fits_omits_nothing() {
     let fleet = fleet(NatsOptions::default().payload_bytes_max).await;
     for (bytes, report) in reports(&fleet).await {
         let number = report.queues.len();
-        println!("{}: {bytes} bytes, {} bytes for each queue", report.role, bytes / number);
+        let queue_bytes = bytes / number;
+        println!("{}: {bytes} bytes, {queue_bytes} bytes for each queue", report.role);
+        assert!((100..1_000).contains(&queue_bytes), "1 MiB has room for at least 1,000 queues");
         assert!(!report.is_truncated && report.queues_omitted == 0);
         let names: HashSet<&str> = report.queues.iter().map(|queue| queue.name.as_str()).collect();
         assert!((0..QUEUES).all(|n| names.contains(format!("many-{n}").as_str())));

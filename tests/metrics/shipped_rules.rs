@@ -82,7 +82,7 @@ const NO_ALERT: &[(Metric, &str)] = &[
     (names::GATEWAY_LATE_REPLIES, "its request has an outcome, which FjordErrors counts"),
     (
         names::GATEWAY_CONTROLS_UNSENT,
-        "a result of the worker's timers; FjordLinkUnsteady covers a stalled link",
+        "a result of the worker's timers; FjordConnectionUnstable covers a stalled connection",
     ),
     (names::GATEWAY_COMPRESSED, "good news"),
     (names::GATEWAY_REUSED, "good news"),
@@ -98,7 +98,7 @@ const NO_ALERT: &[(Metric, &str)] = &[
     ),
     (
         names::WORKER_UNSENT,
-        "a result of the gateway's timers; FjordLinkUnsteady covers a stalled link",
+        "a result of the gateway's timers; FjordConnectionUnstable covers a stalled connection",
     ),
     (names::WORKER_RESENT, "a call without its answer has an outcome, which FjordErrors counts"),
     (names::BACKEND_DISCARDED, "the pool opens another connection; FjordPoolWait covers the delay"),

@@ -75,7 +75,7 @@ fn integers() -> Vec<TypeLimits> {
             vec![
                 (whole(-1), "outside tinyint: 0 to 255"),
                 (whole(256), "outside tinyint: 0 to 255"),
-                (digits("1.5"), "a fraction is not possible in tinyint"),
+                (digits("1.5"), "tinyint cannot hold a fraction"),
             ],
         ),
         limits(
@@ -320,7 +320,7 @@ fn moments() -> Vec<TypeLimits> {
             vec![same("00:00:00"), same("23:59:59.999999")],
             vec![
                 (words("24:00:00"), "expected HH:MM:SS for time"),
-                (words("23:59:60"), "a leap second is not possible in time"),
+                (words("23:59:60"), "time cannot hold a leap second"),
             ],
         ),
         limits(

@@ -86,7 +86,7 @@ async fn requests_for_a_removed_endpoint_are_still_answered() {
     let output = run(&fleet, &["reload", "--timeout", "5"]).await;
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
     let errors = text(&output.stderr);
-    assert!(errors.contains("requests for endpoint removed are still in progress"), "{errors}");
+    assert!(errors.contains("requests are still in progress for endpoint removed"), "{errors}");
     client.get("/v1/removed").await.is_problem(404, "no-route");
     for answer in reload_after(gate, &fleet, requests).await {
         answer.is(200);
@@ -132,7 +132,7 @@ async fn requests_in_a_removed_queue_of_an_endpoint_are_still_answered() {
     let output = run(&fleet, &["reload", "--timeout", "5"]).await;
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
     let errors = text(&output.stderr);
-    assert!(errors.contains("requests for endpoint split are still in progress"), "{errors}");
+    assert!(errors.contains("requests are still in progress for endpoint split"), "{errors}");
     // The worker serves the removed queue until its last request is answered.
     let served = reload::queues(&fleet.workers[0]).await;
     assert!(served.iter().any(|queue| queue == "split-v2"), "{served:?}");

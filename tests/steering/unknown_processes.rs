@@ -40,7 +40,7 @@ async fn a_role_of_which_no_process_replies_makes_a_command_fail() {
         let output = run(&["reload"]).await;
         let error = text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{error}");
-        let named = format!("error: no {missing} has replied: none runs, or none can be reached.");
+        let named = format!("error: no {missing} has replied: none is running or reachable.");
         assert!(error.contains(&named), "{error}");
         assert!(error.contains("nothing has changed"), "{error}");
         let report = document(&run(&["reload", "--json"]).await);

@@ -109,7 +109,7 @@ impl Pipeline {
             let max = limit.requests();
             let problem = Problem::with_detail(
                 kind,
-                format!("at most {max} requests of a caller may be in flight"),
+                format!("a caller may have at most {max} requests in flight"),
             );
             if conditions::raise(&TOO_MANY_IN_FLIGHT, limit.key()) {
                 let principal = caller.principal.as_deref();

@@ -13,7 +13,8 @@ use crate::telemetry::conditions::{self, ConditionKind};
 
 /// Logged when answers in a representation that was not requested begin to arrive. Each affected request also
 /// has a line in the access log.
-const WRONG_MEDIA_TYPE: ConditionKind = ConditionKind::new("workers answer in another media type");
+const WRONG_MEDIA_TYPE: ConditionKind =
+    ConditionKind::new("workers answer with a different media type");
 
 /// A request, with the properties that its client wants the answer to have.
 pub(super) struct NegotiatedRequest<'a> {
@@ -67,7 +68,7 @@ impl<'a> NegotiatedRequest<'a> {
                 %endpoint,
                 expected,
                 content_type,
-                "a worker answered in another media type; it may be an older version"
+                "a worker answered with a different media type; it may be running an older version"
             );
         }
         Err(Problem::new(ProblemKind::BadAnswer))

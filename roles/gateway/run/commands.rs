@@ -83,7 +83,7 @@ impl GatewayProcess {
                     Ok(vec!["it is draining".to_owned()])
                 } else {
                     Err(vec![
-                        "it is draining, and still accepts requests or has some in progress"
+                        "the gateway is draining, and still accepts requests or has requests in progress"
                             .to_owned(),
                     ])
                 };

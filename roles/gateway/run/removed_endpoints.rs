@@ -49,7 +49,7 @@ impl RemovedEndpoints {
     fn lines(&self) -> Vec<String> {
         let line = |endpoint: Arc<Endpoint>| {
             format!(
-                "requests for endpoint {} are still in progress, and it has been removed or moved",
+                "requests are still in progress for endpoint {}, which has been removed or moved",
                 endpoint.id
             )
         };
@@ -92,7 +92,7 @@ mod tests {
         assert_eq!(lines.len(), 2, "{lines:?}");
         drop(moved);
         let lines = wait(&endpoints).await.unwrap_err();
-        assert!(lines.len() == 1 && lines[0].contains("endpoint removed are"), "{lines:?}");
+        assert!(lines.len() == 1 && lines[0].contains("endpoint removed,"), "{lines:?}");
         // An endpoint that was added again no longer counts as removed.
         let mut restored = endpoints.clone();
         let newest = catalogue(

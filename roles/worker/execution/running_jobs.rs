@@ -175,7 +175,7 @@ mod tests {
         assert_eq!((jobs.count(), jobs.count_of(0), jobs.count_of(1)), (2, 2, 0));
         jobs.cancel_by_reply(1, &reply);
         jobs.cancel(JobId { queue: 1, ..first.id });
-        assert!(!first.cancel.is_cancelled(), "the cancel was for another queue");
+        assert!(!first.cancel.is_cancelled(), "the cancel message was for another queue");
         jobs.cancel_by_reply(0, &reply);
         assert!(first.cancel.is_cancelled());
         assert!(!second.cancel.is_cancelled());

@@ -26,7 +26,7 @@ const RETRY_DELAY: Duration = Duration::from_secs(5);
 const REFUSAL_DELAY_MAX: Duration = Duration::from_millis(20);
 /// The reason reported for a queue that is not served because NATS refuses, or has lost, a subscription.
 const SUBSCRIPTION_REFUSED: &str =
-    "NATS does not serve a subscription that it needs: see \"nats subscriptions\"";
+    "NATS does not serve a subscription that the queue needs: see \"nats subscriptions\"";
 
 /// A worker's membership in one queue group.
 #[derive(Debug)]
@@ -107,7 +107,7 @@ impl VersionedMembership {
             let Err(error) = listening else { return true };
             let (name, cause) = (&queue.subjects.name, chain(&error));
             tracing::warn!(queue = %name, cause, "cannot subscribe to the queue's subjects; retrying");
-            self.report(Err(format!("cannot subscribe to its subjects: {cause}")));
+            self.report(Err(format!("cannot subscribe to the queue's subjects: {cause}")));
             self.pause(RETRY_DELAY).await;
         }
         false

@@ -61,7 +61,11 @@ fn queue_reports(queues: Vec<QueueSnapshot>) -> Vec<QueueReport> {
         Outcome::parse(&label(names::OUTCOME)).is_failure()
     });
     let stopped = snapshot::sums_where(&names::WORKER_CALLS, names::QUEUE, |label| {
-        Outcome::parse(&label(names::OUTCOME)).is_stalled()
+        Outcome::parse(&label(names::OUTCOME)).is_stopped()
+    });
+    let not_started = snapshot::sums_where(&names::WORKER_CALLS, names::QUEUE, |label| {
+        let outcome = Outcome::parse(&label(names::OUTCOME));
+        outcome.is_stalled() && !outcome.is_stopped()
     });
     let mut times = snapshot::distributions(&names::WORKER_CALL_DURATION, names::QUEUE);
     let offers = |result: &str| {
@@ -78,6 +82,7 @@ fn queue_reports(queues: Vec<QueueSnapshot>) -> Vec<QueueReport> {
         calls: count(&calls, &queue.name),
         errors: count(&errors, &queue.name),
         stopped: count(&stopped, &queue.name),
+        not_started: count(&not_started, &queue.name),
         last_error: queue.last_failure.map_or("", Outcome::as_str).to_owned(),
         times: times.remove(&queue.name).unwrap_or_default(),
         offers: Some(OffersReport {

@@ -30,7 +30,7 @@ pub struct ExampleDefinition {
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "ExampleCaller")]
 pub struct ExampleCallerDefinition {
-    /// The name of the caller. Default: `example`; none for a public endpoint.
+    /// The name of the caller. Default: `example`, or none for a public endpoint.
     pub principal: Option<String>,
     /// The claims for parameters with `in: claim`, by their names.
     #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
@@ -49,7 +49,7 @@ pub struct ExampleAnswerDefinition {
     /// Response headers that the answer must have. A value can be a matcher.
     #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub headers: OrderedMembers<Box<RawValue>>,
-    /// The body. A matcher, such as `{"$any": "uuid"}`, matches any value of its type; the type `json` matches every value. `"nullable": true` also allows `null`. With `problem`, only the members that must be present. An answer whose media type is not JSON is written as a string.
+    /// The body. A matcher, such as `{"$any": "uuid"}`, matches any value of its type; the type `json` matches every value. `"nullable": true` also allows `null`. With `problem`, it contains only the members that must be present. An answer whose media type is not JSON is written as a string.
     #[serde(deserialize_with = "present")]
     #[schemars(with = "serde_json::Value")]
     pub body: Option<Box<RawValue>>,

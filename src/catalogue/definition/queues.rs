@@ -5,7 +5,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 
-/// One of an endpoint's several queues: its weight, or an object with its settings.
+/// One of the queues of an endpoint with several queues: its weight, or an object with its settings.
 #[derive(Debug, JsonSchema)]
 #[schemars(rename = "Queue", untagged)]
 pub enum QueueDefinition {
@@ -15,7 +15,7 @@ pub enum QueueDefinition {
     Settings(QueueSettings),
 }
 
-/// The settings of one of an endpoint's several queues.
+/// The settings of one of the queues of an endpoint with several queues.
 #[derive(Debug, Default, serde::Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "QueueSettings")]

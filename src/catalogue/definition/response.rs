@@ -36,7 +36,7 @@ pub struct HeadersDefinition {
 pub enum ProducesDefinition {
     /// One media type: `"image/png"`.
     One(String),
-    /// Several media types, the default first: `["application/json", "text/csv"]`.
+    /// Several media types, with the default first: `["application/json", "text/csv"]`.
     Several(Vec<String>),
 }
 
@@ -80,7 +80,7 @@ impl<'de> Deserialize<'de> for ProducesDefinition {
     }
 }
 
-/// How answers to GET and HEAD can be reused.
+/// The rules for the reuse of answers to GET and HEAD.
 #[derive(Clone, Debug, Default, serde::Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Cache")]
@@ -89,7 +89,7 @@ pub struct CacheDefinition {
     pub etag: bool,
     /// Whether identical concurrent GET requests share one call. Such an answer is not streamed.
     pub coalesce: bool,
-    /// How long a gateway may answer GET and HEAD requests with a stored answer, with its unit: `"5s"`. Such an answer is not streamed.
+    /// The time for which a gateway may answer GET and HEAD requests with a stored answer, with its unit: `"5s"`. Such an answer is not streamed.
     pub ttl: Option<String>,
     /// Whether all callers get the same answers. If not, `coalesce` and `ttl` reuse an answer only for requests of the same caller.
     pub shared: bool,

@@ -221,7 +221,7 @@ mod tests {
         let error = ConfigError::at_key(&file, "auth.jwt.staff.keys", other);
         assert_eq!(finding(error), (Some(4), None));
         let position = Some(TextPosition { line: 7, column: Some(3) });
-        let error = ConfigError { position, ..ConfigError::at_location(&file, "not TOML") };
+        let error = ConfigError { position, ..ConfigError::at_location(&file, "invalid TOML") };
         assert_eq!(finding(error), (Some(7), Some(3)));
         let error = ConfigError::at_location("FJORD_AUTH__JWT", "given more than once");
         assert_eq!(finding(ConfigError { position, ..error }), (None, None), "not a file");

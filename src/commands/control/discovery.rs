@@ -74,7 +74,7 @@ impl<'a> ControlledFleet<'a> {
         for role in Role::ALL {
             if !self.members.values().any(|member| member.role == role.as_str()) {
                 self.gaps.push(format!(
-                    "no {role} has replied: none runs, or none can be reached. If the fleet has none, use --on {other}",
+                    "no {role} has replied: none is running or reachable. If the fleet has no {role}, use --on {other}",
                     role = role.as_str(),
                     other = role.other().as_str(),
                 ));

@@ -126,7 +126,7 @@ impl HttpClient {
         };
         let ProxySettings { variable, address, .. } = settings;
         let problem = if cause.starts_with("unsuccessful") {
-            "refuses to connect to the service: it must permit CONNECT to this host and port"
+            "refuses to connect to the service: the proxy must permit CONNECT to the service's host and port"
                 .to_owned()
         } else if cause.starts_with("proxy authorization required") {
             "refuses to connect to the service without valid credentials (status 407)".to_owned()

@@ -156,8 +156,8 @@ impl InstanceMetadata {
         let url = &self.url;
         let failed = |reason: String| {
             format!(
-                "cannot query the instance metadata service {url}: {reason}: expected an EC2 instance with the metadata service \
-                 enabled; in a container, its hop limit must be at least 2"
+                "cannot query the instance metadata service {url}: {reason} (expected an EC2 instance with the metadata \
+                 service enabled; in a container, the service's hop limit must be at least 2)"
             )
         };
         let request = request.build().map_err(|error| failed(error.to_string()))?;

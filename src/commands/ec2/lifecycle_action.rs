@@ -137,7 +137,8 @@ impl LifecycleAction {
         let cause = if self.is_known {
             "the action ended before this instance was drained, for example because its heartbeat timeout expired"
         } else if self.may_be_completed {
-            "an earlier request without an answer may have completed the action; otherwise check the names of the hook and the group"
+            "an earlier request that received no answer may have completed the action; if not, check the names of the \
+             hook and the group"
         } else {
             "check the names of the hook and the group"
         };

@@ -44,14 +44,15 @@ async fn measure(
         status::measure(connection, interval).await?;
     if is_cut_off {
         return Err(format!(
-            "the fleet is too large, so the load is not known: only {} processes could be queried; divide it into fleets with \
-             different prefixes",
+            "the load is not known, because the fleet is too large: only {} processes could be queried (divide the fleet \
+             into several with different prefixes)",
             processes.len()
         ));
     }
     if let Some(process) = processes.iter().find(|process| process.is_truncated) {
         return Err(format!(
-            "the queues of {} on {} do not fit into one message, so the load is not known: increase max_payload of the NATS servers",
+            "the load is not known, because the queues of {} on {} do not fit into one message: increase max_payload of \
+             the NATS servers",
             process.id, process.host
         ));
     }
@@ -65,7 +66,7 @@ async fn measure(
             role = process.role,
             id = process.id,
             host = process.host,
-            "the load leaves out a process that has not sent two reports with all its queues"
+            "the load does not include this process, because it has not sent two reports with all its queues"
         );
     }
     if pools.iter().all(|pool| pool.load.is_none()) {

@@ -111,7 +111,7 @@ impl SignedApi {
                     may_have_succeeded |= was_sent;
                     if attempt == ATTEMPTS_MAX {
                         let message =
-                            format!("cannot reach {} in {attempt} attempts: {reason}", self.url);
+                            format!("could not reach {} in {attempt} attempts: {reason}", self.url);
                         return Err(CallFailure { message, refusal: None, may_have_succeeded });
                     }
                     reason
@@ -135,10 +135,11 @@ impl SignedApi {
             format!(": role {role} must permit {}:{action}", self.policy_prefix)
         } else if error.has_expired() {
             format!(
-                ": the credentials of role {role} expire at {expiration}; is the clock of this host right?"
+                ": according to the instance metadata, the credentials of role {role} expire at {expiration}; check the \
+                 clock of this host"
             )
         } else if error.is_bad_signature() {
-            ": is the clock of this host right?".to_owned()
+            ": check the clock of this host".to_owned()
         } else if error.is_transient() {
             format!(", after {attempt} attempts")
         } else {

@@ -98,7 +98,7 @@ pub(super) fn page(document: &FleetStatusDocument<'_>) -> String {
     );
     section(
         &format!(
-            "Pools{window} (LOAD: share of the slots of the busiest queue that the load needs; NEEDED: workers with which it is at most 80 %)"
+            "Pools{window} (LOAD: share of the busiest queue's slots that the load needs; NEEDED: workers with which it is at most 80 %)"
         ),
         &["POOL", "WORKERS", "LOAD", "NEEDED", "FREE", "QUEUES"],
         view.pools.iter().map(pool).collect(),
@@ -225,7 +225,11 @@ fn pool(pool: &PoolView) -> Vec<String> {
         pool.load.map_or_else(unknown, percent),
         pool.workers_needed.map_or_else(unknown, |needed| needed.to_string()),
         pool.workers_free.map_or_else(unknown, |free| free.to_string()),
-        pool.queues.len().to_string(),
+        if pool.is_truncated {
+            format!("{} or more", pool.queues.len())
+        } else {
+            pool.queues.len().to_string()
+        },
     ]
 }
 
@@ -286,41 +290,17 @@ fn server(server: &NatsServerView) -> Vec<String> {
     ]
 }
 
-/// Returns a line for each queue with requests that no worker accepts, or with slots reserved for offers.
+/// Returns lines about requests that do not make progress, and about slots reserved for offers.
 fn queue_notes(queue: &QueueView) -> Vec<String> {
-    let QueueDiagnosis {
-        unaccepted,
-        unaccepted_seconds,
-        timed_out_unaccepted,
-        stopped,
-        offered,
-        offers_made,
-        offers_lapsed,
-        ..
-    } = queue.diagnosis;
-    let mut notes = Vec::new();
-    if queue.diagnosis.is_not_accepted() && unaccepted == 0 {
-        notes.push(format!(
-            "queue {}: no worker had accepted {timed_out_unaccepted} requests when they ran out of time",
-            queue.name
-        ));
-    } else if queue.diagnosis.is_not_accepted() {
-        let since = seconds(Some(unaccepted_seconds));
-        notes.push(format!(
-            "queue {}: no worker has accepted {unaccepted} requests, the oldest of which was sent {since} ago",
-            queue.name
-        ));
-    }
-    if queue.is_hanging() {
-        notes.push(format!(
-            "queue {}: its calls do not end: {} are running, {stopped} were stopped because time ran out, and none was answered",
-            queue.name, queue.running
-        ));
-    }
+    let QueueDiagnosis { offered, offers_made, offers_lapsed, .. } = queue.diagnosis;
+    let stalls = [queue.unaccepted_evidence(), queue.hanging_evidence().map(|found| found.text)];
+    let stalls = stalls.into_iter().flatten();
+    let mut notes: Vec<String> =
+        stalls.map(|evidence| format!("queue {}: {evidence}", queue.name)).collect();
     if queue.diagnosis.has_lapsing_offers() {
         notes.push(format!(
-            "queue {}: {offered} slots are reserved by offers; gateways answered {offers_lapsed} of {offers_made} offers too \
-             late or not at all. FULL includes these slots, USED does not",
+            "queue {}: {offered} slots are reserved for offers. Gateways answered {offers_lapsed} of {offers_made} \
+             offers too late or not at all. FULL includes these slots, USED does not",
             queue.name
         ));
     }

@@ -123,7 +123,7 @@ pub(super) fn evaluate(
     let mut differences = if let Some(expected) = &example.answer {
         compare(expected, received, body.as_ref().ok())
     } else {
-        let expected = "an answer in the catalogue, which --update adds";
+        let expected = "the catalogue to contain an answer (--update adds it)";
         vec![Difference::new("answer", expected, received.description())]
     };
     match body {

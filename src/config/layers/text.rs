@@ -12,9 +12,9 @@ pub(super) fn parse_toml(text: &str) -> Result<Dict, (String, TextPosition)> {
         let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
         let column = before.len() - before.rfind('\n').map_or(0, |at| at + 1) + 1;
         let expected = if error.message().starts_with("duplicate key") {
-            format!("a key is given more than once, again at line {line}")
+            format!("duplicate key at line {line}")
         } else {
-            format!("not TOML at line {line}")
+            format!("invalid TOML at line {line}")
         };
         (expected, TextPosition { line, column: Some(column) })
     })?;
@@ -53,7 +53,7 @@ pub(super) fn parse_json(text: &str) -> Result<(Dict, Vec<DuplicateKey>), (Strin
         let expected = if error.is_data() {
             "expected a JSON object of sections".to_owned()
         } else {
-            format!("not JSON at line {}, column {}", error.line(), error.column())
+            format!("invalid JSON at line {}, column {}", error.line(), error.column())
         };
         (expected, TextPosition::from(&error))
     })?;
@@ -148,12 +148,12 @@ mod tests {
     fn a_syntax_error_gives_the_line_but_not_its_text() {
         let (error, at) =
             parse_toml("[messaging.nats]\nuser = \"u\"\npassword = \"hunter2\n").unwrap_err();
-        assert_eq!((error.as_str(), at.line), ("not TOML at line 3", 3));
+        assert_eq!((error.as_str(), at.line), ("invalid TOML at line 3", 3));
         let (error, at) = parse_toml("[a]\nb = 1\n  b = 2\n").unwrap_err();
-        assert_eq!(error, "a key is given more than once, again at line 3");
+        assert_eq!(error, "duplicate key at line 3");
         assert_eq!(at, TextPosition { line: 3, column: Some(3) });
         let (error, at) = parse_json("{\n\"password\": \"hunter2\n\"}").unwrap_err();
-        assert!(error.starts_with("not JSON at line 3"), "{error}");
+        assert!(error.starts_with("invalid JSON at line 3"), "{error}");
         assert_eq!(at.line, 3);
         let (error, _) = parse_json("\"hunter2\"").unwrap_err();
         assert_eq!(error, "expected a JSON object of sections");

@@ -32,7 +32,7 @@ struct PageDocument<'a> {
     process: ServingProcess<'a>,
     /// Whether the process queries the fleet.
     covers_fleet: bool,
-    /// The state of the process's link to NATS.
+    /// The state of the process's connection to NATS.
     nats: &'static str,
     interval_seconds: f64,
     /// The age of the data. `None` before the first query.

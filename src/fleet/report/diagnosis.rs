@@ -20,7 +20,7 @@ pub struct DeliveryReport {
     /// The number of requests answered by a worker since the start. Calls that timed out or were cancelled are not
     /// counted.
     pub answered: u64,
-    /// The 99th percentile of the time from acceptance to answer for the `answered` requests, in seconds. 0 if there
+    /// The 99th percentile of the time from sending a request to its answer for the `answered` requests, in seconds. 0 if there
     /// are none.
     pub answered_p99_seconds: f64,
     /// The number of requests that ran out of time after they had been sent and before a worker had accepted them, since the start.

@@ -1,12 +1,15 @@
 //! Omits queues from a report that does not fit into one message.
 
+use std::cmp::Reverse;
+use std::iter::Peekable;
+
 use serde::Serialize;
 
 use super::{QueueReport, Report};
 
 /// The bytes that are reserved for the numbers of omitted entries, which grow by a few digits.
 const RESERVED_BYTES: usize = 64;
-/// The part of the room for queues that endpoints with several queues may use.
+/// The part of the room that is kept for the queues of endpoints with several queues. Either kind may use room that the other leaves.
 const WEIGHTED_SHARE: usize = 4;
 
 impl Report {
@@ -14,34 +17,70 @@ impl Report {
     /// changed state are kept first, then those with the most calls.
     #[must_use]
     pub fn shortened(&self, bytes_max: usize) -> Self {
-        let mut short = Self { queues: Vec::new(), weighted_queues: Vec::new(), ..self.clone() };
-        short.is_truncated = true;
+        let mut short = self.without_queues();
         let room = bytes_max.saturating_sub(json_bytes(&short) + RESERVED_BYTES);
+        let mut weighted: Vec<_> = self.weighted_queues.iter().enumerate().collect();
+        weighted.sort_by_key(|(_, queue)| Reverse(queue.requests));
+        let mut weighted = weighted.into_iter().peekable();
+        let mut queues: Vec<_> = self.queues.iter().enumerate().collect();
+        queues.sort_by_key(|(_, queue)| Reverse((queue.is_active(), queue.calls)));
+        let mut queues = queues.into_iter().peekable();
         let mut weighted_room = room / WEIGHTED_SHARE;
-        let weighted = self.weighted_queues.iter().map_while(|queue| {
-            weighted_room = weighted_room.checked_sub(json_bytes(queue) + 1)?;
-            Some(queue.clone())
-        });
-        short.weighted_queues = weighted.collect();
-        let used: usize = short.weighted_queues.iter().map(|queue| json_bytes(queue) + 1).sum();
-        let mut ranked: Vec<(usize, &QueueReport)> = self.queues.iter().enumerate().collect();
-        ranked.sort_by_key(|(_, queue)| std::cmp::Reverse((queue.is_active(), queue.calls)));
-        let mut room = room - used;
-        let mut kept: Vec<_> = ranked
-            .into_iter()
-            .map_while(|(place, queue)| {
-                room = room.checked_sub(json_bytes(queue) + 1)?;
-                Some((place, queue))
-            })
-            .collect();
-        kept.sort_by_key(|(place, _)| *place);
-        short.queues = kept.into_iter().map(|(_, queue)| queue.clone()).collect();
-        let omitted = |all: usize, kept: usize| u64::try_from(all - kept).unwrap_or(u64::MAX);
-        short.queues_omitted = omitted(self.queues.len(), short.queues.len());
-        short.weighted_queues_omitted =
-            omitted(self.weighted_queues.len(), short.weighted_queues.len());
+        let mut weighted_kept = take_fitting(&mut weighted, &mut weighted_room);
+        let mut room = room - room / WEIGHTED_SHARE + weighted_room;
+        short.queues = in_order(take_fitting(&mut queues, &mut room));
+        weighted_kept.extend(take_fitting(&mut weighted, &mut room));
+        short.weighted_queues = in_order(weighted_kept);
+        short.queues_omitted = queues.len().try_into().unwrap_or(u64::MAX);
+        short.weighted_queues_omitted = weighted.len().try_into().unwrap_or(u64::MAX);
         short
     }
+
+    /// Returns the report as if no queue fitted into it.
+    fn without_queues(&self) -> Self {
+        Self {
+            role: self.role.clone(),
+            id: self.id.clone(),
+            host: self.host.clone(),
+            version: self.version.clone(),
+            started: self.started.clone(),
+            uptime_seconds: self.uptime_seconds,
+            not_ready: self.not_ready.clone(),
+            pool: self.pool.clone(),
+            in_flight: self.in_flight,
+            in_flight_max: self.in_flight_max,
+            cpu_seconds: self.cpu_seconds,
+            memory_bytes: self.memory_bytes,
+            queues: Vec::new(),
+            without_queue: self.without_queue.clone(),
+            weighted_queues: Vec::new(),
+            databases: self.databases.clone(),
+            is_truncated: true,
+            queues_omitted: 0,
+            weighted_queues_omitted: 0,
+        }
+    }
+}
+
+/// Takes entries for as long as they fit, and deducts their sizes from `room`.
+fn take_fitting<'a, T: Serialize>(
+    entries: &mut Peekable<impl Iterator<Item = (usize, &'a T)>>,
+    room: &mut usize,
+) -> Vec<(usize, &'a T)> {
+    let mut taken = Vec::new();
+    while let Some((_, entry)) = entries.peek()
+        && let Some(rest) = room.checked_sub(json_bytes(entry) + 1)
+    {
+        *room = rest;
+        taken.extend(entries.next());
+    }
+    taken
+}
+
+/// Returns the entries in their original order.
+fn in_order<T: Clone>(mut entries: Vec<(usize, &T)>) -> Vec<T> {
+    entries.sort_by_key(|(place, _)| *place);
+    entries.into_iter().map(|(_, entry)| entry.clone()).collect()
 }
 
 impl QueueReport {
@@ -100,6 +139,20 @@ mod tests {
             assert_eq!(short.queues[0], whole.queues[3]);
             assert_eq!(short.queues[1..], whole.queues[1_001 - kept..]);
         }
+    }
+
+    #[test]
+    fn each_kind_of_queue_uses_the_room_that_the_other_leaves() {
+        let mut whole = report(5, 1_000);
+        for (number, queue) in (0..).zip(&mut whole.weighted_queues) {
+            queue.requests = number;
+        }
+        let short = whole.shortened(20_000);
+        let size = json_bytes(&short);
+        assert!(size <= 20_000 && size > 19_000, "{size}");
+        assert_eq!((short.queues.len(), short.queues_omitted), (5, 0));
+        let kept = short.weighted_queues.len();
+        assert_eq!(short.weighted_queues[..], whole.weighted_queues[1_000 - kept..]);
     }
 
     #[test]

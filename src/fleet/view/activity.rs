@@ -97,6 +97,8 @@ pub(crate) struct QueueView {
     pub(crate) slots_needed: Option<f64>,
     /// Whether the rates exclude processes that have not sent two reports containing the queue.
     pub(crate) is_partial: bool,
+    /// Whether the reports of some workers omit queues, so that further workers may serve this one.
+    pub(crate) may_lack_workers: bool,
     #[serde(flatten)]
     pub(crate) rates: CallRates,
     #[serde(flatten)]
@@ -219,12 +221,6 @@ impl QueueView {
     /// Returns whether all slots were in use for most of the time.
     pub(crate) fn is_saturated(&self) -> bool {
         self.saturated >= SATURATED
-    }
-
-    /// Returns whether the calls of the queue do not end: one is too old or, if the queue is saturated, all had to be stopped.
-    pub(crate) fn is_hanging(&self) -> bool {
-        let stops_all = self.is_saturated() && self.diagnosis.stops_all_calls();
-        self.diagnosis.has_old_call() || stops_all
     }
 
     fn add_worker(&mut self, queue: &WorkerQueueView, last_error: &str) {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::telemetry::count_as_f64;
+use crate::telemetry::{Distribution, count_as_f64};
 
 use super::activity::{ProcessView, QueueView};
 use super::format::{percent, seconds};
@@ -26,7 +26,7 @@ pub(crate) enum BottleneckKind {
     Database,
     /// A queue has no worker.
     NoWorker,
-    /// The requests of a queue do not make progress, because workers accept none or the calls do not end.
+    /// The requests of a queue do not make progress, because workers accept none, or none of the calls ends in time.
     Stalled,
     /// The slots of a queue are reserved for offers that no gateway accepts.
     Offers,
@@ -142,7 +142,11 @@ fn saturated(processes: &[ProcessView], queues: &[QueueView]) -> Option<Bottlene
         "The bottleneck is queue {}: all {} slots of its {} were in use {} of the time. {} requests are waiting{waited}.{needed}",
         queue.name,
         queue.limit,
-        if queue.workers == 1 { "worker".to_owned() } else { format!("{} workers", queue.workers) },
+        match queue.workers {
+            workers if queue.may_lack_workers => format!("{workers} reported workers"),
+            1 => "worker".to_owned(),
+            workers => format!("{workers} workers"),
+        },
         percent(queue.saturated),
         queue.waiting,
     );
@@ -176,7 +180,7 @@ fn slow_consumers(nats: &[NatsServerView]) -> Option<Bottleneck> {
 /// would wait for the same connections.
 fn connections<'a>(processes: impl Iterator<Item = &'a ProcessView>) -> Option<Bottleneck> {
     let waits = processes.filter_map(|process| {
-        let call = process.rates.times.mean()?;
+        let call = call_seconds(process)?;
         let waits = process.databases.iter().filter_map(|database| {
             let wait = database.wait_seconds?;
             (wait >= POOL_SHARE * call).then_some((database, wait, call))
@@ -194,6 +198,13 @@ fn connections<'a>(processes: impl Iterator<Item = &'a ProcessView>) -> Option<B
     Some(Bottleneck::new(BottleneckKind::Connections, &database.name, sentence))
 }
 
+/// Returns the mean duration of the process's calls: of those of the reported queues, if its report omits queues.
+fn call_seconds(process: &ProcessView) -> Option<f64> {
+    let mut reported = Distribution::default();
+    process.queues.iter().for_each(|queue| reported.add(&queue.rates.times));
+    process.rates.times.mean().or_else(|| reported.mean())
+}
+
 fn nothing(processes: &[ProcessView], queues: &[QueueView]) -> Bottleneck {
     let is_truncated = processes.iter().any(|process| process.is_truncated);
     let among = if is_truncated { " among the reported queues" } else { "" };
@@ -201,10 +212,11 @@ fn nothing(processes: &[ProcessView], queues: &[QueueView]) -> Bottleneck {
     let busiest = busy.max_by(|a, b| a.utilization.total_cmp(&b.utilization));
     let sentence = match busiest {
         Some(queue) => format!(
-            "There is no bottleneck{among}: the busiest queue, {}, uses {} of its {} slots.",
+            "There is no bottleneck{among}: the busiest queue, {}, uses {} of its {} {}slots.",
             queue.name,
             percent(queue.utilization),
             queue.limit,
+            if queue.may_lack_workers { "reported " } else { "" },
         ),
         None if is_truncated => {
             "No bottleneck is known: not all queues fit into the processes' reports.".to_owned()
@@ -222,7 +234,6 @@ mod tests {
     use super::super::activity::{DatabaseView, WorkerQueueView};
     use super::super::rates::CallRates;
     use super::*;
-    use crate::telemetry::Distribution;
 
     fn queue(name: &str, saturated: f64, waiting: u64) -> QueueView {
         let times = Distribution { count: 10, seconds: 2.0, buckets: Vec::new() };
@@ -281,6 +292,14 @@ mod tests {
             bottleneck(&[truncated], std::slice::from_ref(&alone)),
             named(BottleneckKind::None, ""),
             "its report may lack the queue"
+        );
+        // The rates of the whole process are unknown if its report omits queues.
+        let queues = vec![WorkerQueueView { rates: queue("", 0.0, 0).rates, ..served("b") }];
+        let rates = CallRates::UNKNOWN;
+        let waits = ProcessView { is_truncated: true, rates, queues, ..worker(true, 0.15) };
+        assert_eq!(
+            bottleneck(&[waits], &[queue("b", 0.8, 30)]),
+            named(BottleneckKind::Connections, "default")
         );
         let away = worker(false, 0.0);
         assert_eq!(bottleneck(&[away], &[alone]), named(BottleneckKind::Database, "default"));

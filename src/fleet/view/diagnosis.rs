@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::fleet::report::QueueReport;
+use crate::telemetry::count_as_f64;
 
 /// The age at which an unaccepted request shows that its queue makes no progress. Workers normally accept or refuse a
 /// request within milliseconds.
@@ -10,6 +11,10 @@ const UNACCEPTED_SECONDS: f64 = 2.0;
 /// Replaces `UNACCEPTED_SECONDS` if no request was answered between the reports. It is shorter because the endpoint's
 /// timeout limits the age of an unaccepted request.
 const UNACCEPTED_IDLE_SECONDS: f64 = 0.5;
+/// The number of requests that must have run out of time before a worker accepted them. A worker that ends can lose a few.
+const TIMED_OUT_UNACCEPTED_MIN: u64 = 3;
+/// The number of calls that workers must have stopped if the usual duration of a call is unknown.
+const STOPPED_MIN: u64 = 3;
 /// A call may take this many times as long as 99 % of the calls that were answered before it seems to hang. The same holds for the calls
 /// of an interval together, if none of them was answered.
 const LONG_CALL_FACTOR: f64 = 3.0;
@@ -48,22 +53,25 @@ pub(crate) struct QueueDiagnosis {
     /// The number of requests between the reports that ran out of time, or whose calls took too long, after a worker had accepted
     /// them.
     pub(crate) timed_out_accepted: u64,
-    /// The number of the workers' calls between the reports that did not run to their end, because time ran out or their session had
-    /// ended.
+    /// The number of calls between the reports that workers stopped, because their time had run out or their session had ended.
     pub(crate) stopped: u64,
+    /// The number of calls between the reports that ran to their end.
+    pub(crate) completed: u64,
+    /// Whether the reports of some gateways omit the queue. It had no requests in flight in these gateways when they replied.
+    pub(crate) may_lack_gateways: bool,
     /// The total time that requests between the reports were sent and not accepted until they ran out of time.
     #[serde(skip)]
     pub(crate) timed_out_unaccepted_seconds: f64,
-    /// The number of the workers' other calls between the reports.
+    /// The number of all calls that ended between the reports, including those that were not started.
     #[serde(skip)]
-    pub(crate) completed: u64,
-    /// The total time that the calls of both kinds occupied slots.
+    pub(crate) calls: u64,
+    /// The time for which calls that ended between the reports occupied slots: their number and the total.
     #[serde(skip)]
-    pub(crate) call_seconds: f64,
+    pub(crate) call_times: (u64, f64),
     /// Whether the counts of events between the reports exclude gateways that have not sent two reports with the queue.
     #[serde(skip)]
     pub(crate) is_partial: bool,
-    /// The 99th percentile of the time from acceptance to answer since the gateway started. This is the highest value
+    /// The 99th percentile of the time from sending a request to its answer since the gateway started. This is the highest value
     /// of all gateways. Zero if no request was answered.
     #[serde(skip)]
     pub(crate) answered_p99_seconds: f64,
@@ -101,10 +109,15 @@ impl QueueDiagnosis {
             }
         }
         if let (Some(_), Some(earlier)) = (&now.slots, before) {
+            let calls = now.calls.saturating_sub(earlier.calls);
             let stopped = now.stopped.saturating_sub(earlier.stopped);
+            let not_started = now.not_started.saturating_sub(earlier.not_started);
+            self.calls += calls;
             self.stopped += stopped;
-            self.completed += now.calls.saturating_sub(earlier.calls).saturating_sub(stopped);
-            self.call_seconds += (now.times.seconds - earlier.times.seconds).max(0.0);
+            self.completed += calls.saturating_sub(stopped + not_started);
+            let (count, seconds) = &mut self.call_times;
+            *count += now.times.count.saturating_sub(earlier.times.count);
+            *seconds += (now.times.seconds - earlier.times.seconds).max(0.0);
         }
         if let Some(offers) = &now.offers {
             self.offered += offers.open;
@@ -115,20 +128,27 @@ impl QueueDiagnosis {
         }
     }
 
-    /// Returns whether no request was answered between the reports.
+    /// Returns whether no request was answered between the reports. If a gateway omits the queue, only the workers know whether it
+    /// received answers.
     fn is_idle(&self) -> bool {
-        self.answered == 0 && !self.is_partial
+        let may_be_answered = self.may_lack_gateways && self.completed > 0;
+        self.answered == 0 && !self.is_partial && !may_be_answered
     }
 
-    /// Returns whether workers do not accept the requests that are sent to them: the oldest was sent long ago, or no request was answered
-    /// between the reports, and those that ran out of time together waited that long. Where requests keep arriving and run out of time
-    /// early, none is ever old.
-    pub(crate) fn is_not_accepted(&self) -> bool {
+    /// Returns whether workers do not accept the requests that are sent to them: the oldest was sent long ago.
+    pub(crate) fn has_old_unaccepted(&self) -> bool {
         let age = if self.is_idle() { UNACCEPTED_IDLE_SECONDS } else { UNACCEPTED_SECONDS };
-        let is_old = self.unaccepted > 0 && self.unaccepted_seconds >= age;
-        // A worker's first reply may come too late for a request that had waited for a slot. The worker then stops the call.
-        let run_out = self.is_idle() && self.stopped == 0;
-        is_old || (run_out && self.timed_out_unaccepted_seconds >= UNACCEPTED_IDLE_SECONDS)
+        self.unaccepted > 0 && self.unaccepted_seconds >= age
+    }
+
+    /// Returns whether no request was answered between the reports, and those that ran out of time before a worker accepted them
+    /// together waited for a long time. Where requests keep arriving and run out of time early, none is ever old.
+    pub(crate) fn runs_out_unaccepted(&self) -> bool {
+        // A worker that ends calls is not the cause: its first reply may come too late for a request that had waited for a slot.
+        let is_unserved = self.is_idle() && self.calls == 0;
+        is_unserved
+            && self.timed_out_unaccepted >= TIMED_OUT_UNACCEPTED_MIN
+            && self.timed_out_unaccepted_seconds >= UNACCEPTED_IDLE_SECONDS
     }
 
     /// Returns whether a call seems to hang: none was answered between the reports, and the oldest takes much longer than the calls that
@@ -145,8 +165,24 @@ impl QueueDiagnosis {
     pub(crate) fn stops_all_calls(&self) -> bool {
         let has_timed_out = self.timed_out_unaccepted + self.timed_out_accepted > 0;
         let is_stopped = self.stopped > 0 && self.completed == 0;
-        let is_enough = self.call_seconds >= LONG_CALL_FACTOR * self.answered_p99_seconds;
+        let is_enough = if self.answered_p99_seconds > 0.0 {
+            self.call_times.1 >= LONG_CALL_FACTOR * self.answered_p99_seconds
+        } else {
+            self.stopped >= STOPPED_MIN
+        };
         self.is_idle() && has_timed_out && is_stopped && is_enough
+    }
+
+    /// Returns the mean time for which the calls that ended between the reports occupied their slots.
+    pub(crate) fn call_seconds_mean(&self) -> f64 {
+        let (count, seconds) = self.call_times;
+        seconds / count_as_f64(count.max(1))
+    }
+
+    /// Returns whether a call that takes this long takes longer than almost all calls that were answered. Otherwise, it may not hang,
+    /// but need more time than it got.
+    pub(crate) fn is_unusual(&self, call_seconds: f64) -> bool {
+        self.answered_p99_seconds > 0.0 && call_seconds >= self.answered_p99_seconds
     }
 
     /// Returns the duration after which a call seems to hang.

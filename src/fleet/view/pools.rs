@@ -26,8 +26,10 @@ pub(crate) struct PoolView {
     pub(crate) load: Option<f64>,
     /// The queues for which the workers have slots.
     pub(crate) queues: Vec<String>,
-    /// Whether the workers have slots for different queues.
+    /// Whether the workers have slots for different queues. False if `is_truncated`.
     pub(crate) is_mixed: bool,
+    /// Whether the reports of some workers omit queues. The load is then unknown, and `queues` may be incomplete.
+    pub(crate) is_truncated: bool,
 }
 
 impl PoolView {
@@ -49,6 +51,8 @@ struct PoolWorkers<'a> {
     slots: BTreeMap<&'a str, u64>,
     /// The distinct sets of queues for which workers have slots.
     kinds: BTreeSet<BTreeSet<&'a str>>,
+    /// Whether a worker's report omits queues.
+    is_truncated: bool,
 }
 
 /// Returns all pools in which at least one worker serves a queue. If several pools serve a queue, its load is divided
@@ -58,6 +62,7 @@ pub(crate) fn pools(reports: &[Report], queues: &[QueueView]) -> Vec<PoolView> {
     for report in reports.iter().filter(|report| report.role == "worker") {
         let name = if report.pool.is_empty() { DEFAULT_POOL } else { &report.pool };
         let pool = pools.entry(name).or_default();
+        pool.is_truncated |= report.is_truncated;
         let slots =
             report.queues.iter().filter_map(|queue| Some((&*queue.name, queue.slots.as_ref()?)));
         let slots: Vec<_> = slots.collect();
@@ -95,7 +100,7 @@ impl PoolWorkers<'_> {
         if self.number == 0 {
             return None;
         }
-        let headroom = Headroom::new(self.number, loads);
+        let headroom = Headroom::new(self.number, loads).filter(|_| !self.is_truncated);
         let served: BTreeSet<&str> = self.kinds.iter().flatten().copied().collect();
         Some(PoolView {
             name: name.to_owned(),
@@ -104,7 +109,8 @@ impl PoolWorkers<'_> {
             workers_free: headroom.map(|headroom| headroom.workers_free()),
             load: headroom.map(|headroom| headroom.load),
             queues: served.into_iter().map(str::to_owned).collect(),
-            is_mixed: self.kinds.len() > 1,
+            is_mixed: self.kinds.len() > 1 && !self.is_truncated,
+            is_truncated: self.is_truncated,
         })
     }
 }
@@ -186,6 +192,15 @@ mod tests {
         assert!(pool.load.is_some_and(|load| is_near(load, 2.0)), "{pool:?}");
         assert!(pool.is_mixed, "{pool:?}");
         assert!(super::pools(&reports[1..], &[]).is_empty());
+    }
+
+    #[test]
+    fn the_load_of_workers_whose_reports_omit_queues_is_unknown() {
+        let short = |queue| Report { is_truncated: true, ..worker("p", &[(queue, 4, true)]) };
+        let pools = pools(&[short("a"), short("b")], &[queue("a", 4, 2.0), queue("b", 4, 2.0)]);
+        let [pool] = &pools[..] else { panic!("{pools:?}") };
+        assert_eq!((pool.workers, pool.load, pool.workers_free), (2, None, None), "{pool:?}");
+        assert!(pool.is_truncated && !pool.is_mixed, "each report keeps its own queues: {pool:?}");
     }
 
     #[test]

@@ -5,7 +5,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::*;
-use crate::fleet::report::{DatabaseReport, DemandReport, QueueReport, SlotsReport};
+use crate::fleet::report::{
+    DatabaseReport, DeliveryReport, DemandReport, QueueReport, SlotsReport,
+};
 use crate::telemetry::Distribution;
 
 /// A queue's name, its number of calls since the process started, and its seconds of slot time.
@@ -125,10 +127,41 @@ fn queues_that_a_report_omits_are_partial_and_the_others_have_rates() {
     let view = view(earlier, later);
     let [a, b] = &view.queues[..] else { panic!("{view:?}") };
     assert_eq!((a.arrivals_per_second, a.is_partial), (20.0, false));
-    assert_eq!((b.arrivals_per_second, b.is_partial), (10.0, true));
-    assert!(b.diagnosis.is_partial, "the other gateway may have had answers");
+    assert_eq!((b.arrivals_per_second, b.is_partial), (10.0, false));
+    assert_eq!([a, b].map(|queue| queue.diagnosis.may_lack_gateways), [false, true]);
+    assert!(!a.may_lack_workers && !b.may_lack_workers);
     is_unknown(&view.processes[1], &RATES);
     assert_eq!(view.processes[1].queues_omitted, 1);
+}
+
+#[test]
+fn a_call_that_does_not_end_is_found_although_another_gateway_omits_its_queue() {
+    let gateway = |seconds| {
+        let mut gateway = report("gateway", "g1", seconds, &[("a", 5, 0.0)]);
+        gateway.queues[0].delivery = Some(DeliveryReport {
+            accepted: 1,
+            accepted_seconds: seconds,
+            accepted_session_seconds: 60.0,
+            answered: 5,
+            answered_p99_seconds: 1.0,
+            ..DeliveryReport::default()
+        });
+        gateway
+    };
+    let other = |seconds| {
+        let queues = [("b", 9, 0.0)];
+        Report { is_truncated: true, ..report("gateway", "g2", seconds, &queues) }
+    };
+    let fleet = |seconds, calls| {
+        [gateway(seconds), other(seconds), report("worker", "w1", seconds, &[("a", calls, 0.0)])]
+    };
+    let hanging = view(fleet(10.0, 5), fleet(20.0, 5));
+    let start = "The bottleneck is queue a: its calls do not end.";
+    assert!(hanging.bottleneck.sentence.starts_with(start), "{:?}", hanging.bottleneck);
+    // The other gateway may have received the answers of these calls.
+    let ending = view(fleet(10.0, 5), fleet(20.0, 6));
+    let start = "There is no bottleneck among the reported queues: ";
+    assert!(ending.bottleneck.sentence.starts_with(start), "{:?}", ending.bottleneck);
 }
 
 #[test]

@@ -82,7 +82,7 @@ fn token(payload: &Bytes) -> Option<String> {
     Some(read_utf16_string(&mut features, length / 2).expect("a token"))
 }
 
-/// Reads the obfuscated password. The halves of each byte are exchanged, and then it is XORed with 0xA5.
+/// Reads the obfuscated password. The halves of each byte are exchanged, and then it is combined with 0xA5 by XOR.
 fn password(payload: &Bytes) -> String {
     let number = |at: usize| usize::from(u16::from_le_bytes([payload[at], payload[at + 1]]));
     let (offset, length) = (number(44), number(46));

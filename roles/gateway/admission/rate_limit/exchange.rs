@@ -41,7 +41,7 @@ const UNSUBSCRIBED: ConditionKind = ConditionKind::new(
     "cannot subscribe to the other gateways' messages about what callers have consumed",
 );
 const TOO_MANY_CALLERS: ConditionKind =
-    ConditionKind::new("too many callers to tell the other gateways about all of them");
+    ConditionKind::new("too many callers to report all of their consumption to the other gateways");
 
 /// A report of the consumption at one gateway since its last message.
 #[derive(Debug, Serialize, Deserialize)]
@@ -162,8 +162,8 @@ impl RateExchange {
             counter(&names::RATE_LIMIT_OMITTED, &[]).increment(omitted);
             if conditions::raise(&TOO_MANY_CALLERS, "") {
                 tracing::warn!(
-                    "too many callers use endpoints with rate limits: the limit of some of them applies to each \
-                     gateway separately"
+                    "too many callers use endpoints with rate limits: for some of these callers, each gateway enforces \
+                     the limit separately"
                 );
             }
         }

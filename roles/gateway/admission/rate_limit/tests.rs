@@ -215,7 +215,10 @@ fn excess_consumption_is_deducted_later() {
     exchange(&fleet, later);
     assert!(!is_allowed(&admit(&fleet[1], later)));
     fleet[2].reconfigure(config(RateLimitScope::Gateway));
-    assert!(is_allowed(&admit(&fleet[2], later)), "a gateway that counts alone has its own quotas");
+    assert!(
+        is_allowed(&admit(&fleet[2], later)),
+        "a gateway that enforces limits separately has its own quotas"
+    );
     assert!(fleet[2].take_consumed().0.is_empty());
 }
 
@@ -306,7 +309,7 @@ fn a_changed_limit_is_a_new_quota_at_all_gateways() {
     exchange(&fleet, now);
     assert!(!admit(&fleet[1], &after), "the new quota is also shared");
     let other_quota = limited(11, 86_400);
-    assert!(admit(&fleet[0], &other_quota), "so is a quota with another number of requests");
+    assert!(admit(&fleet[0], &other_quota), "a different number of requests is a new quota, too");
 }
 
 #[test]

@@ -183,6 +183,8 @@ pub struct Delivery {
     phase: DeliveryPhase,
     /// The time at which the last phase other than `Idle` began.
     since: Option<Instant>,
+    /// The time at which the last phase `Unaccepted` began.
+    sent: Option<Instant>,
     session_time: Duration,
     /// The index of the entry, or `None` if the delivery is idle.
     index: Option<usize>,
@@ -207,7 +209,7 @@ impl Deliveries {
         self.metrics.get().map_or(0, |metrics| metrics.answer_times.count())
     }
 
-    /// Returns the 99th percentile of the time from acceptance to answer, rounded up to a power of two in milliseconds.
+    /// Returns the 99th percentile of the time from sending a request to its answer, rounded up to a power of two in milliseconds.
     /// Calls that timed out are not included. Returns zero if no request has been answered.
     #[must_use]
     pub fn answer_time_p99(&self) -> Duration {
@@ -268,7 +270,7 @@ impl Delivery {
     #[must_use]
     pub fn new(deliveries: &Arc<Deliveries>, session_time: Duration) -> Self {
         let (deliveries, phase) = (Arc::clone(deliveries), DeliveryPhase::Idle);
-        Self { deliveries, phase, since: None, session_time, index: None }
+        Self { deliveries, phase, since: None, sent: None, session_time, index: None }
     }
 
     /// Sets the phase. The phase begins now, unless the request is already in it. A request that is sent again without
@@ -286,6 +288,9 @@ impl Delivery {
         if phase != DeliveryPhase::Idle {
             self.since = Some(now);
         }
+        if phase == DeliveryPhase::Unaccepted {
+            self.sent = Some(now);
+        }
     }
 
     /// Ends the delivery and counts the request. A request that has not been sent, or has been refused, does not count as timed out.
@@ -295,7 +300,11 @@ impl Delivery {
         let took = now.saturating_duration_since(self.since.unwrap_or(now));
         let metrics = || self.deliveries.metrics();
         match (end, phase) {
-            (DeliveryEnd::Answered, _) => metrics().answer_times.add(took),
+            (DeliveryEnd::Answered, _) => {
+                // A call can run for some time before its worker first reports progress, and thereby accepts the request.
+                let began = self.sent.or(self.since).unwrap_or(now);
+                metrics().answer_times.add(now.saturating_duration_since(began));
+            }
             (DeliveryEnd::Stopped, _) | (DeliveryEnd::TimedOut, DeliveryPhase::Accepted) => {
                 metrics().timed_out_accepted.add(took);
             }
@@ -376,11 +385,15 @@ mod tests {
     fn the_usual_time_of_an_answer_is_not_changed_by_one_in_a_hundred() {
         let all = Arc::new(Deliveries::new(&QueueName::new("answer-times").unwrap()));
         assert_eq!((all.answered(), all.answer_time_p99()), (0, Duration::ZERO));
-        let start = Instant::now();
+        let start = Instant::now() + Duration::from_secs(10);
         let answer = |milliseconds| {
             let mut delivery = Delivery::new(&all, Duration::from_secs(10));
-            delivery.set(DeliveryPhase::Accepted, start);
-            delivery.end(DeliveryEnd::Answered, start + Duration::from_millis(milliseconds));
+            let end = start + Duration::from_millis(milliseconds);
+            delivery.set(DeliveryPhase::Unaccepted, start - Duration::from_secs(9));
+            delivery.set(DeliveryPhase::Idle, start - Duration::from_secs(1));
+            delivery.set(DeliveryPhase::Unaccepted, start);
+            delivery.set(DeliveryPhase::Accepted, end);
+            delivery.end(DeliveryEnd::Answered, end);
         };
         answer(u64::MAX >> 20);
         assert_eq!(all.answer_time_p99(), Duration::from_millis(1 << 23), "the last bucket");

@@ -4,7 +4,7 @@ use crate::catalogue::Execution;
 use crate::envelope::Control;
 use crate::message::Subject;
 
-use super::{Session, SessionAction, State, StepContext};
+use super::{Session, SessionAction, StepContext};
 
 /// The permission to execute an at-most-once request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,17 +65,10 @@ impl Session {
             && self.grant.as_ref().is_none_or(|grant| grant.attempt == attempt)
     }
 
-    /// Records that a worker is running the call. The session then awaits the answer until its
-    /// deadline.
-    pub(super) fn set_running(&mut self, attempt: u32, context: &mut StepContext<'_>) {
-        if self.is_waiting() {
-            context.actions.push(SessionAction::LeaveQueue);
-        }
+    /// Counts the start of an at-most-once request without a claim as a grant.
+    pub(super) fn grant_without_claim(&mut self, attempt: u32) {
         if self.options.execution == Execution::AtMostOnce && self.grant.is_none() {
-            // The worker runs the request without having claimed it. This counts as a grant.
             self.grant = Some(Grant { attempt, control: None });
         }
-        self.state =
-            State::Running { attempt, lost_at: context.now + self.options.progress_timeout };
     }
 }

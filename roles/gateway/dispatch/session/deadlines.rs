@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::catalogue::Execution;
 use crate::problem::ProblemKind;
 
-use super::{AttemptEstimate, Session, SessionEnd, State, StepContext};
+use super::{AttemptEstimate, Session, SessionAction, SessionEnd, State, StepContext};
 
 /// The time for which the session keeps waiting after its deadline for the worker's own timeout
 /// reply.
@@ -18,6 +18,17 @@ impl Session {
     /// Sets the expected duration of an attempt.
     pub fn set_estimate(&mut self, estimate: AttemptEstimate) {
         self.estimate = estimate;
+    }
+
+    /// Records that a worker has reported that it is running the call. The session then waits for
+    /// the answer until its deadline, as long as the worker keeps reporting.
+    pub(super) fn set_running(&mut self, attempt: u32, context: &mut StepContext<'_>) {
+        if self.is_waiting() {
+            context.actions.push(SessionAction::LeaveQueue);
+        }
+        self.grant_without_claim(attempt);
+        self.state =
+            State::Running { attempt, lost_at: context.now + self.options.progress_timeout };
     }
 
     /// Returns when the next `Timer` event is due.

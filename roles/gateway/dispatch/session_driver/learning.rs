@@ -135,7 +135,7 @@ impl SessionDriver {
         if members.record_no_reply(now) {
             tracing::warn!(
                 queue = %self.queue.name,
-                "a worker seems to hang: a request got no reply; sending requests to individual workers instead of \
+                "a request got no reply, so a worker may be hanging; sending requests to individual workers instead of \
                  the queue group"
             );
         }

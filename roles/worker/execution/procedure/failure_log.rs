@@ -17,7 +17,7 @@ const MISMATCH: ConditionKind = ConditionKind::new("a procedure does not match i
 
 /// The condition in which the worker's own queries, which precede a call, fail.
 const QUERY_REFUSED: ConditionKind =
-    ConditionKind::new("the worker's queries that precede calls fail");
+    ConditionKind::new("the worker's own queries, which precede calls, fail");
 
 /// The value of the setting `log.database_messages`.
 static LOGS_DATABASE_MESSAGES: AtomicBool = AtomicBool::new(false);

@@ -84,7 +84,7 @@ impl Queue {
             if conditions::raise(&NO_DRY_RUN, queue.as_str()) {
                 tracing::error!(
                     %queue, %endpoint,
-                    "a gateway sends dry runs of an endpoint that does not permit them in this worker's catalogue"
+                    "a gateway sends dry runs of an endpoint for which this worker's catalogue does not permit dry runs"
                 );
             }
             return Err(RejectedMessage { cause: Cause::NoDryRun, ids, reply });

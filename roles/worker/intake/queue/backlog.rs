@@ -91,7 +91,7 @@ impl Queue {
         let cancelled = self.slots.update(|slots, _| slots.cancel(reply));
         if let Some(SlotRequest { work: QueuedWork::Request(request), .. }) = &cancelled {
             let (queue, request_id) = (&self.subjects.name, &*request.ids.request_id);
-            tracing::debug!(%queue, request_id, "cancelled before it was started");
+            tracing::debug!(%queue, request_id, "a request was cancelled before it was started");
         }
         cancelled.is_some()
     }

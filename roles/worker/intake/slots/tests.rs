@@ -107,7 +107,11 @@ fn the_backlog_keeps_its_order_and_the_limit_stays_exact() {
     assert_eq!(ahead.to, subject(3));
     assert_eq!(slots.offer(now), None, "the backlog has room for one request only");
     let refused = slots.request_slot(anonymous(now));
-    assert_eq!(refused, SlotDecision::Refuse(RefusalReason::Busy, 0), "its place is reserved");
+    assert_eq!(
+        refused,
+        SlotDecision::Refuse(RefusalReason::Busy, 0),
+        "the place in the backlog is reserved for the offer"
+    );
     assert_eq!(slots.accept(ahead.id, request(3, now)), SlotDecision::Wait);
     assert_eq!((slots.running(), slots.waiting()), (1, 1));
     assert_eq!(slots.finish(now, None).start, Some(request(3, now)));

@@ -1,8 +1,7 @@
 //! Bottlenecks in queues whose requests do not make progress.
 
 use super::super::activity::QueueView;
-use super::super::diagnosis::QueueDiagnosis;
-use super::super::format::{percent, seconds};
+use super::super::format::percent;
 use super::{Bottleneck, BottleneckKind};
 
 /// The minimum number of attempts for which NATS found no worker between the reports. A few such attempts are normal
@@ -34,44 +33,34 @@ pub(super) fn stalled(queues: &[QueueView]) -> Option<Bottleneck> {
 }
 
 fn not_accepted(queues: &[QueueView]) -> Option<Bottleneck> {
-    let stalled = queues.iter().filter(|queue| queue.diagnosis.is_not_accepted());
-    let queue = stalled
-        .max_by(|a, b| a.diagnosis.unaccepted_seconds.total_cmp(&b.diagnosis.unaccepted_seconds))?;
-    let QueueDiagnosis { unaccepted, unaccepted_seconds, timed_out_unaccepted, .. } =
-        queue.diagnosis;
-    let requests = if unaccepted > 0 {
-        let age = seconds(Some(unaccepted_seconds));
-        format!(
-            "{unaccepted} requests were sent and no worker has accepted them, the oldest {age} ago"
-        )
+    let stalled = queues.iter().filter_map(|queue| Some((queue, queue.unaccepted_evidence()?)));
+    let (queue, evidence) = stalled.max_by(|(a, _), (b, _)| {
+        a.diagnosis.unaccepted_seconds.total_cmp(&b.diagnosis.unaccepted_seconds)
+    })?;
+    let cause = if queue.may_lack_workers {
+        "Workers or a connection to NATS may be hanging"
     } else {
-        format!(
-            "{timed_out_unaccepted} requests ran out of time since the earlier report, and no worker had accepted them"
-        )
+        "The other workers or a connection to NATS may be hanging"
     };
     let sentence = format!(
-        "The bottleneck is queue {}: {requests}; {} of its workers have replied to this query. The others hang, or a link to \
-         NATS does.",
-        queue.name, queue.workers,
+        "The bottleneck is queue {}: {evidence}; {}. {cause}.",
+        queue.name,
+        queue.replied_workers(),
     );
     Some(Bottleneck::new(BottleneckKind::Stalled, &queue.name, sentence))
 }
 
 fn hanging(queues: &[QueueView]) -> Option<Bottleneck> {
-    let stalled = queues.iter().filter(|queue| queue.is_hanging());
-    let queue = stalled
-        .max_by(|a, b| a.diagnosis.accepted_seconds.total_cmp(&b.diagnosis.accepted_seconds))?;
-    let QueueDiagnosis { accepted, accepted_seconds, stopped, .. } = queue.diagnosis;
-    let calls = if stopped > 0 {
-        format!("Workers stopped {stopped} calls because time ran out")
-    } else {
-        let age = seconds(Some(accepted_seconds));
-        format!("Workers have accepted {accepted} requests, the oldest {age} ago")
-    };
+    let stalled = queues.iter().filter_map(|queue| Some((queue, queue.hanging_evidence()?)));
+    let (queue, evidence) = stalled.max_by(|(a, _), (b, _)| {
+        a.diagnosis.accepted_seconds.total_cmp(&b.diagnosis.accepted_seconds)
+    })?;
     let sentence = format!(
-        "The bottleneck is queue {}: its calls do not end. {calls}, and none was answered since the earlier report; {} of its \
-         workers have replied to this query. Its procedures wait in the database, for example for a lock, or its workers hang.",
-        queue.name, queue.workers,
+        "The bottleneck is queue {}: {}; {}. {}.",
+        queue.name,
+        evidence.text,
+        queue.replied_workers(),
+        evidence.causes,
     );
     Some(Bottleneck::new(BottleneckKind::Stalled, &queue.name, sentence))
 }
@@ -85,8 +74,9 @@ pub(super) fn offers_not_taken(queues: &[QueueView]) -> Option<Bottleneck> {
     };
     let queue = queues.iter().filter(reserved).max_by_key(|queue| queue.diagnosis.offers_lapsed)?;
     let sentence = format!(
-        "The bottleneck is queue {}: its slots are reserved by offers that no gateway takes: of {} offers, {} were answered too \
-         late or not at all, and calls use only {} of the slots. A gateway hangs, or its link to NATS is slow.",
+        "The bottleneck is queue {}: its slots are reserved for offers that no gateway accepts. Of {} offers, {} were \
+         answered too late or not at all. Calls use only {} of the slots. A gateway is hanging, or its connection to \
+         NATS is slow.",
         queue.name,
         queue.diagnosis.offers_made,
         queue.diagnosis.offers_lapsed,
@@ -97,6 +87,7 @@ pub(super) fn offers_not_taken(queues: &[QueueView]) -> Option<Bottleneck> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::diagnosis::QueueDiagnosis;
     use super::super::find;
     use super::*;
     use crate::fleet::report::{DeliveryReport, OffersReport, QueueReport, SlotsReport};
@@ -110,6 +101,11 @@ mod tests {
         let found = find(&[], &[queue], &[]);
         assert!(found.sentence.ends_with('.') && !found.sentence.contains('\n'), "{found:?}");
         (found.kind, found.name)
+    }
+
+    #[track_caller]
+    fn says(queue: QueueView, sentence: &str) {
+        assert_eq!(find(&[], &[queue], &[]).sentence, sentence);
     }
 
     #[test]
@@ -160,18 +156,18 @@ mod tests {
         assert_eq!(within(0.0, 0.0, 11.0), BottleneckKind::Stalled);
     }
 
-    /// Returns the bottleneck of a saturated queue in a gateway and a worker, from changes of their reports.
-    fn after(
+    /// Returns a saturated queue of a gateway and a worker, from changes of their reports.
+    fn changed(
         delivery: &DeliveryReport,
         [calls, stopped]: [u64; 2],
         call_seconds: f64,
-    ) -> BottleneckKind {
-        let times = |seconds| Distribution { seconds, ..Distribution::default() };
+    ) -> QueueView {
+        let times = |count, seconds| Distribution { count, seconds, ..Distribution::default() };
         let worker = |calls, stopped, seconds| QueueReport {
             slots: Some(SlotsReport::default()),
             calls,
             stopped,
-            times: times(seconds),
+            times: times(calls, seconds),
             ..QueueReport::default()
         };
         let gateway = |delivery| QueueReport { delivery: Some(delivery), ..QueueReport::default() };
@@ -191,7 +187,12 @@ mod tests {
         diagnosis.add(&gateway(now), Some(&gateway(before)));
         let now = worker(50 + calls, 20 + stopped, 30.0 + call_seconds);
         diagnosis.add(&now, Some(&worker(50, 20, 30.0)));
-        bottleneck(QueueView { saturated: 1.0, ..diagnosed(diagnosis) }).0
+        QueueView { saturated: 1.0, ..diagnosed(diagnosis) }
+    }
+
+    /// Returns the kind of bottleneck that such a queue is.
+    fn after(delivery: &DeliveryReport, calls: [u64; 2], call_seconds: f64) -> BottleneckKind {
+        bottleneck(changed(delivery, calls, call_seconds)).0
     }
 
     #[test]
@@ -214,6 +215,9 @@ mod tests {
         let slow = DeliveryReport { answered_p99_seconds: 1.0, ..young };
         assert_eq!(after(&slow, [2, 2], 2.0), BottleneckKind::Queue);
         assert_eq!(after(&slow, [2, 2], 3.1), BottleneckKind::Stalled);
+        // The usual duration is not known.
+        let unknown = DeliveryReport { answered_p99_seconds: 0.0, ..slow.clone() };
+        assert_eq!(after(&unknown, [2, 2], 9.0), BottleneckKind::Queue);
         // No worker had replied, because too little time was left.
         let unaccepted = DeliveryReport {
             timed_out_unaccepted: 19,
@@ -221,6 +225,61 @@ mod tests {
             ..DeliveryReport::default()
         };
         assert_eq!(after(&unaccepted, [19, 19], 2.0), BottleneckKind::Stalled);
+        // Calls that were not started neither hang nor end.
+        let mut diagnosis = changed(&slow, [3, 3], 6.0).diagnosis;
+        let idle = QueueReport { slots: Some(SlotsReport::default()), ..QueueReport::default() };
+        let now = QueueReport { calls: 9, not_started: 9, ..idle.clone() };
+        diagnosis.add(&now, Some(&idle));
+        assert_eq!((diagnosis.calls, diagnosis.stopped, diagnosis.completed), (12, 3, 0));
+    }
+
+    #[test]
+    fn an_overload_whose_calls_all_run_out_of_time_is_not_called_a_hang() {
+        let delivery = |answered_p99_seconds| DeliveryReport {
+            accepted: 4,
+            accepted_seconds: 2.9,
+            accepted_session_seconds: 6.0,
+            timed_out_accepted: 12,
+            answered_p99_seconds,
+            ..DeliveryReport::default()
+        };
+        let stopped = "Workers completed no call and stopped 12 calls, after 3.00 s on average";
+        let rest = "and no answer has been reported since the earlier report; 2 of its workers have replied to this query.";
+        let either = "Either its procedures wait in the database or its workers hang, or calls need more time than is left when they \
+                      start: then more slots or a longer session help.";
+        says(
+            changed(&delivery(8.192), [12, 12], 36.0),
+            &format!(
+                "The bottleneck is queue a: its requests are not answered. {stopped} (99 % of answered calls took up to 8.19 s), \
+                 {rest} {either}"
+            ),
+        );
+        says(
+            changed(&delivery(0.0), [12, 12], 36.0),
+            &format!(
+                "The bottleneck is queue a: its requests are not answered. {stopped}, {rest} {either}"
+            ),
+        );
+        let database =
+            "Its procedures wait in the database, for example for a lock, or its workers hang.";
+        let mut young = changed(&delivery(0.5), [12, 12], 36.0);
+        young.diagnosis.accepted_seconds = 0.1;
+        says(
+            young,
+            &format!(
+                "The bottleneck is queue a: its calls do not end. {stopped} (99 % of answered calls took up to 500 ms), {rest} {database}"
+            ),
+        );
+        // Clients that disconnect do not change the evidence.
+        let mut old = changed(&delivery(0.5), [3, 3], 1.0);
+        old.diagnosis.accepted_seconds = 5.5;
+        says(
+            old,
+            &format!(
+                "The bottleneck is queue a: its calls do not end. Workers have accepted 4 requests, the oldest 5.50 s ago (99 % of \
+                 answered calls took up to 500 ms), {rest} {database}"
+            ),
+        );
     }
 
     #[test]
@@ -228,7 +287,7 @@ mod tests {
         let diagnosis = QueueDiagnosis {
             timed_out_accepted: 9,
             stopped: 9,
-            call_seconds: 9.0,
+            call_times: (9, 9.0),
             ..QueueDiagnosis::default()
         };
         let with = |saturated| QueueView { saturated, ..diagnosed(diagnosis.clone()) };
@@ -253,6 +312,30 @@ mod tests {
         assert_eq!(after(&delivery(10, 2.0, 0), [0, 0], 0.0), BottleneckKind::Stalled);
         assert_eq!(after(&delivery(10, 2.0, 1), [0, 0], 0.0), BottleneckKind::Queue);
         assert_eq!(after(&delivery(3, 0.01, 0), [0, 0], 0.0), BottleneckKind::Queue, "just sent");
+        assert_eq!(after(&delivery(2, 2.0, 0), [0, 0], 0.0), BottleneckKind::Queue, "too few");
+        assert_eq!(
+            after(&delivery(10, 2.0, 0), [9, 0], 0.0),
+            BottleneckKind::Queue,
+            "workers complete calls, although too late"
+        );
+        let run_out = changed(&delivery(10, 2.0, 0), [0, 0], 0.0);
+        says(
+            run_out.clone(),
+            "The bottleneck is queue a: 10 requests ran out of time since the earlier report, and no worker had accepted them; 2 of \
+             its workers have replied to this query. The other workers or a connection to NATS may be hanging.",
+        );
+        says(
+            QueueView { may_lack_workers: true, ..run_out },
+            "The bottleneck is queue a: 10 requests ran out of time since the earlier report, and no worker had accepted them; not \
+             all workers report whether they serve the queue. Workers or a connection to NATS may be hanging.",
+        );
+        let mut old = changed(&delivery(10, 2.0, 0), [0, 0], 0.0);
+        (old.workers, old.diagnosis.unaccepted_seconds) = (1, 3.0);
+        says(
+            old,
+            "The bottleneck is queue a: no worker has accepted a request that was sent 3.00 s ago; 1 of its workers has replied to \
+             this query. The other workers or a connection to NATS may be hanging.",
+        );
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub(super) enum BrowserError {
     Io(#[from] io::Error),
     /// No valid answer arrived. SQL Server Browser does not answer if it has no such instance.
     #[error(
-        "SQL Server Browser does not answer: expected it to be running and to know the instance"
+        "SQL Server Browser does not answer: expected it to be running and to have an instance of this name"
     )]
     NoAnswer,
     /// An answer does not have the form of an answer from SQL Server Browser, or is about another

@@ -1,8 +1,8 @@
 //! The password of a database login. The password can be replaced while the worker runs.
 //!
 //! Each refused login counts towards an account lockout. Therefore, the password file is read
-//! before each login, and only one login at a time tries a password that the server has not
-//! recently accepted. The other logins wait for the result.
+//! before each login and again after a refused one, and only one login at a time tries a password
+//! that the server has not recently accepted. The other logins wait for the result.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -156,7 +156,7 @@ impl LoginPassword {
             }
             // A reload may have replaced the password in the meantime.
             Ok(read) if !same(&read, &before) && same(&state.newest, &before) => {
-                tracing::info!(file = ?read.file(), "the password file has changed: using the new one");
+                tracing::info!(file = ?read.file(), "the password file has changed; using the new password");
                 state.newest = read;
             }
             _ => {}

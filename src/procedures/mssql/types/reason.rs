@@ -57,7 +57,7 @@ pub(super) fn reason(value: &ParameterValue<'_>, sql: &SqlType) -> String {
 fn integer(value: &ParameterValue<'_>, sql: &SqlType, [first, last]: [&str; 2]) -> String {
     match decimal::digits(value).map(|(text, _)| decimal::problem(&text, 19, 0)) {
         None | Some(NumberProblem::NotANumber) => format!("expected an integer for {sql}"),
-        Some(NumberProblem::ExcessDigits) => format!("a fraction is not possible in {sql}"),
+        Some(NumberProblem::ExcessDigits) => format!("{sql} cannot hold a fraction"),
         Some(NumberProblem::OutOfRange | NumberProblem::None) => {
             format!("outside {sql}: {first} to {last}")
         }
@@ -108,7 +108,7 @@ fn time_or_date(value: &ParameterValue<'_>, sql: &SqlType) -> String {
         return "expected YYYY-MM-DD for date".to_owned();
     }
     if text(value).is_some_and(date_time::is_leap_second) {
-        return format!("a leap second is not possible in {sql}");
+        return format!("{sql} cannot hold a leap second");
     }
     format!("expected HH:MM:SS for {sql}")
 }
@@ -116,7 +116,7 @@ fn time_or_date(value: &ParameterValue<'_>, sql: &SqlType) -> String {
 fn moment(value: &ParameterValue<'_>, sql: &SqlType) -> String {
     let Some(text) = text(value) else { return format!("expected a date and time for {sql}") };
     if date_time::is_leap_second(text) {
-        return format!("a leap second is not possible in {sql}");
+        return format!("{sql} cannot hold a leap second");
     }
     let (first, last) = match sql {
         SqlType::DateTime => ("1753-01-01", "9999-12-31T23:59:59.997"),
@@ -160,7 +160,7 @@ mod tests {
         let digits = |text: &str| ParameterValue::Decimal(text.to_owned().into());
         check(vec![
             (text_value("twelve"), SqlType::Int, "expected an integer for int"),
-            (digits("1.5"), SqlType::Int, "a fraction is not possible in int"),
+            (digits("1.5"), SqlType::Int, "int cannot hold a fraction"),
             (ParameterValue::Integer(256), SqlType::TinyInt, "outside tinyint: 0 to 255"),
             (ParameterValue::Integer(-1), SqlType::TinyInt, "outside tinyint: 0 to 255"),
             (text_value("1e99"), SqlType::Int, "outside int: -2147483648 to 2147483647"),
@@ -235,7 +235,7 @@ mod tests {
             (
                 text_value("2024-12-31T23:59:60Z"),
                 SqlType::DateTime2(7),
-                "a leap second is not possible in datetime2",
+                "datetime2 cannot hold a leap second",
             ),
             (
                 text_value("soon"),

@@ -156,7 +156,7 @@ impl KeyFetcher {
             tracing::warn!(
                 issuer,
                 error,
-                "cannot fetch the keys of an issuer: the previous ones stay in use"
+                "cannot fetch the keys of an issuer; the previous keys stay in use"
             );
         }
         result.is_ok()
@@ -282,8 +282,8 @@ pub(super) fn start_fetching(
     }
 }
 
-/// The note in `/readyz` about an issuer without keys.
-const NO_KEYS: &str = "its keys were never fetched, or not recently enough";
+/// The reason in `/readyz` for an issuer without keys.
+const NO_KEYS: &str = "the issuer's keys were never fetched, or not recently enough";
 
 fn note_name(fetcher: &KeyFetcher) -> String {
     format!("issuer {}", fetcher.name)
@@ -310,7 +310,7 @@ fn readiness_state(fetchers: &[Arc<KeyFetcher>], has_others: bool) -> Result<(),
     if fetchers.is_empty() || has_others || fetchers.iter().any(has_keys) {
         return Ok(());
     }
-    Err("the issuer's keys were never fetched, or not recently enough".to_owned())
+    Err(NO_KEYS.to_owned())
 }
 
 #[cfg(test)]

@@ -112,7 +112,11 @@ async fn consumption_without_a_subscription_is_not_reported() {
     }
     sleep(Duration::from_secs(1)).await;
     assert_eq!(transport.subscription_failures_left(), 0);
-    assert_eq!(published(&transport), [], "it is out of date");
+    assert_eq!(
+        published(&transport),
+        [],
+        "consumption from before the subscription is out of date"
+    );
     limiter.add_pending(key("after"), Duration::from_secs(1));
     sleep(Duration::from_secs(6)).await;
     assert_eq!(published(&transport), [key("after").0]);
@@ -131,5 +135,9 @@ async fn consumption_without_a_subscription_is_not_reported() {
     limiter.reconfigure(RateLimitConfig { scope: RateLimitScope::Gateway, ..config });
     limiter.add_pending(key("alone"), Duration::from_secs(1));
     exchange.report_last().await;
-    assert_eq!(published(&transport).len(), 4_098, "a gateway that counts alone reports nothing");
+    assert_eq!(
+        published(&transport).len(),
+        4_098,
+        "a gateway that enforces limits separately reports nothing"
+    );
 }

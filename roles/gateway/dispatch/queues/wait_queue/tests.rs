@@ -53,7 +53,7 @@ fn an_offer_goes_to_the_first_waiter_and_the_next_becomes_the_head() {
     assert_eq!(
         queue.offer(offer(3), now),
         Err(offer(3)),
-        "no request is waiting, so it is declined"
+        "no request is waiting, so the offer is declined"
     );
 }
 
@@ -262,7 +262,7 @@ fn callers_take_turns() {
     assert_eq!(queue.offer(offer(0), now), Ok(()));
     let mut single = join(&queue, named("single"), MANY).unwrap();
     assert_eq!(queue.offer(offer(1), now), Ok(()));
-    assert!(has(&mut many[1], "w.o.1"), "its caller has waited for this turn for longer");
+    assert!(has(&mut many[1], "w.o.1"), "its caller has waited longer for its turn");
     assert_eq!(next(&mut single), "head");
     assert_eq!(queue.offer(offer(2), now), Ok(()));
     assert!(has(&mut single, "w.o.2"));
