@@ -14,8 +14,9 @@ use crate::fleet::query::{self, QueryLimits};
 
 /// The maximum time to wait for the reports that identify the members.
 const GATHER_LIMIT: Duration = Duration::from_secs(3);
-/// How many times processes that have just connected are queried again. Each query waits until no reply has arrived for half a
-/// second, and a process replies as soon as it has subscribed, right after it has connected.
+/// The maximum number of additional queries for processes that have just connected. Each query waits until no reply has
+/// arrived for half a second. Within this time, a process that has just connected normally subscribes, so it replies to the
+/// next query.
 const STARTING_QUERIES_MAX: usize = 4;
 
 impl<'a> ControlledFleet<'a> {
@@ -87,7 +88,7 @@ impl<'a> ControlledFleet<'a> {
 }
 
 /// Adds the processes that had not subscribed when the fleet was queried, because they were starting. They would otherwise be
-/// taken for processes that hang.
+/// taken for processes that are hanging.
 ///
 /// # Errors
 /// A message if a query cannot be sent.

@@ -66,7 +66,7 @@ impl Drain {
                     let seconds = self.stop_limit.as_secs();
                     failures.push(format!("{unit} has not stopped within {seconds} s"));
                 }
-                // The unit has perhaps not been told to stop. Its time begins when it is known to stop.
+                // The unit may not have been told to stop. Its time limit starts once it is known to be stopping.
                 Err(failure) => failures.push(format!("cannot stop {unit}: {failure}")),
             }
             progress = DrainProgress::Stopping;

@@ -117,8 +117,8 @@ pub(super) fn page(document: &FleetStatusDocument<'_>) -> String {
     for idle in document.idle_workers.iter().take(ROWS_MAX) {
         writeln!(
             text,
-            "worker {} on {}: received no requests for queue {}, while NATS delivered {:.0} to its other workers: its \
-             subscription does not reach the NATS servers, or it is connected to another cluster",
+            "worker {} on {} received no requests for queue {}, while NATS delivered {:.0} to the queue's other \
+             workers. Its subscription does not reach the NATS servers, or the worker is connected to another cluster",
             printable(&short(idle.id)),
             printable(idle.host),
             printable(idle.queue),
@@ -131,7 +131,7 @@ pub(super) fn page(document: &FleetStatusDocument<'_>) -> String {
     }
     for gap in document.connection_gaps {
         let gap = printable(gap);
-        writeln!(text, "some processes that do not reply may be missing from this page: {gap}").ok();
+        writeln!(text, "some processes that do not reply may not be listed: {gap}").ok();
     }
     text
 }
