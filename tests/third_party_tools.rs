@@ -1,5 +1,6 @@
 //! Promise: third-party test tools (nghttp2's clients, sslyze, slowhttptest) find no faults, and third-party clients
-//! get every response. The tests are short, but `make test-hostile` runs them for minutes.
+//! get every response. The tests that always run are short. `make test-hostile` also runs long variants, which take
+//! minutes.
 
 use std::path::Path;
 use std::time::Duration;

@@ -119,8 +119,8 @@ metrics! {
     AUTH_KEY_FETCHES: Counter "fjord_auth_key_fetches_total", "Fetches of issuers' keys, by issuer and result.";
     AUTH_KEYS_FETCHED: Gauge "fjord_auth_keys_fetched_timestamp_seconds", "Time at which the issuer's keys were last fetched, by issuer.";
     RATE_LIMITED: Counter "fjord_rate_limited_total", "Requests refused because the caller exceeded its rate limit, by endpoint.";
-    RATE_LIMIT_MESSAGES: Counter "fjord_rate_limit_messages_total", "Messages between gateways about what callers have consumed, by result.";
-    RATE_LIMIT_SUBSCRIBE_FAILURES: Counter "fjord_rate_limit_subscribe_failures_total", "Failed attempts to subscribe to the other gateways' messages about what callers have consumed.";
+    RATE_LIMIT_MESSAGES: Counter "fjord_rate_limit_messages_total", "Messages between gateways about the quotas that callers have consumed, by result.";
+    RATE_LIMIT_SUBSCRIBE_FAILURES: Counter "fjord_rate_limit_subscribe_failures_total", "Failed attempts to subscribe to the other gateways' messages about the quotas that callers have consumed.";
     RATE_LIMIT_OMITTED: Counter "fjord_rate_limit_omitted_total", "Requests that were not reported to the other gateways, because there were too many callers.";
     IN_FLIGHT_LIMITED: Counter "fjord_in_flight_limited_total", "Requests refused because the caller had too many requests in flight at the endpoint, by endpoint.";
     TRACE_SPANS: Counter "fjord_trace_spans_total", "Trace spans by result: exported, dropped because the queue was \

@@ -173,7 +173,7 @@ async fn a_worker_whose_queue_subscription_does_not_reach_the_server_is_named() 
     let page = eventually_some("the idle worker is named", SOON * 2, async || {
         let page = status(fleet.gateways[0].directory(), &["--interval", "2"]).output();
         let page = String::from_utf8_lossy(&page.expect("fjord runs").stdout).into_owned();
-        page.contains(": received no requests for queue echo, while NATS delivered").then_some(page)
+        page.contains(" received no requests for queue echo, while NATS delivered").then_some(page)
     })
     .await;
     println!("{page}");

@@ -18,12 +18,13 @@ use crate::support::fleet::{Fleet, FleetOptions};
 
 /// The number of clients.
 const CLIENTS: usize = 20;
-/// The time between the starts of two clients: their requests arrive and time out one after the other.
+/// The time between the starts of two clients, so that their requests arrive and time out one after another.
 const SPACING: Duration = Duration::from_millis(100);
-/// The time between two requests of a client: the session time.
+/// The time between two requests of a client. It is equal to the session time.
 const PERIOD: Duration = Duration::from_secs(2);
 
-/// Clients that start one after the other. Each sends its next request at a fixed time, or when the last one has ended if that is later.
+/// Clients that start one after another. Each client sends requests at a fixed interval, but never before its previous request has
+/// ended.
 struct ArrivingClients(Arc<AtomicBool>, JoinHandle<()>);
 
 impl ArrivingClients {

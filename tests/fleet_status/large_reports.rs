@@ -1,4 +1,5 @@
-//! A process with more queues than one message has room for reports those that matter, and `fjord status` says what is missing.
+//! If the queues of a process do not fit into one message, the process reports the most important ones, and `fjord status` says
+//! what is missing.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -13,7 +14,7 @@ use crate::support::nats::NatsOptions;
 
 /// The number of queues in addition to those of the tests' catalogue.
 const QUEUES: usize = 300;
-/// The server's limit, in bytes. A report of all queues is larger.
+/// The NATS server's `max_payload`, in bytes. A report of all queues is larger.
 const PAYLOAD_BYTES_MAX: usize = 65_536;
 
 fn catalogue() -> String {

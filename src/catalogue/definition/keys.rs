@@ -127,10 +127,10 @@ struct KeyError {
 }
 
 impl KeyError {
-    /// Describes an error in a member. For an unknown key or word, the message names only the most similar known one.
+    /// Describes an error in a member. For an unknown key or value, the message names only the most similar known one.
     fn new(error: &serde_json::Error, member: &str) -> Self {
         let text = message(error);
-        // Messages of serde: "unknown field `a`, expected one of `b`, `c`", or "unknown variant …" for a word.
+        // Messages of serde: "unknown field `a`, expected one of `b`, `c`", or "unknown variant …" for a value.
         let parts = text.strip_prefix("unknown field `").map(|rest| (true, rest));
         let parts =
             parts.or_else(|| text.strip_prefix("unknown variant `").map(|rest| (false, rest)));

@@ -16,7 +16,7 @@ use crate::fleet::query::{self, QueryLimits};
 
 /// The maximum time to wait for the reports that identify the members.
 const GATHER_LIMIT: Duration = Duration::from_secs(3);
-/// How many times processes that have just connected are queried again. A process replies as soon as it has subscribed, right after
+/// The maximum number of additional queries for processes that have just connected. A process replies as soon as it has subscribed, right after
 /// it has connected.
 const STARTING_QUERIES_MAX: usize = 4;
 /// The maximum time to wait for the replies to each of these queries. In total, they take at most 4 s. Only these processes reply.

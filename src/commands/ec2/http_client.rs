@@ -11,8 +11,9 @@ use crate::config::tls::ClientTlsConfig;
 use crate::telemetry::chain;
 use crate::tls;
 
-/// The longest time to connect to the server: name resolution, TCP, the proxy's answer to `CONNECT`, and TLS. It is shorter than the
-/// limit of a request that must not be repeated, so that a server which cannot be reached is not taken for one that does not answer.
+/// The maximum time for connecting to the server, which comprises name resolution, TCP, the proxy's answer to `CONNECT`, and TLS. It
+/// is shorter than the time limit for requests that must not be repeated, so that an unreachable server can be distinguished from
+/// one that does not answer.
 pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 /// The maximum size of an answer in bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -76,7 +77,7 @@ impl HttpClient {
     ///
     /// # Errors
     /// `SendFailure` if there is no complete answer within `limit`. If there is no connection within `CONNECT_LIMIT`, the request
-    /// was not sent. A shorter `limit` does not show whether it was.
+    /// was not sent. If `limit` is shorter than `CONNECT_LIMIT` and expires, it is unknown whether the request was sent.
     pub(super) async fn send(
         &self,
         request: reqwest::Request,
@@ -148,7 +149,7 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(5);
 
-    /// Sends a request to a server that does not answer, directly or through a proxy. Returns the failure, and whether the request
+    /// Sends a request, directly or through a proxy, to a server that does not answer. Returns the failure, and whether the request
     /// was sent.
     async fn failure(url: &str, proxy: Option<SocketAddr>) -> (String, bool) {
         let environment =

@@ -92,19 +92,19 @@ pub(super) fn page(document: &FleetStatusDocument<'_>) -> String {
         view.processes.iter().map(process).collect(),
     );
     section(
-        "Queues (WAIT: until a worker accepts the request; p50 and p99: time that a call occupies its slot)",
+        "Queues (WAIT: time until a worker accepts the request; p50 and p99: time that a call occupies its slot)",
         &QUEUE_HEADINGS,
         queue_rows(view),
     );
     section(
         &format!(
-            "Pools{window} (LOAD: share of the busiest queue's slots that the load needs; NEEDED: workers with which it is at most 80 %)"
+            "Pools{window} (LOAD: share of the busiest queue's slots that the requests need; NEEDED: number of workers that keeps LOAD at or below 80 %)"
         ),
         &["POOL", "WORKERS", "LOAD", "NEEDED", "FREE", "QUEUES"],
         view.pools.iter().map(pool).collect(),
     );
     section(
-        "Endpoints with several queues (SHARE: of the endpoint's requests; p50 and p99: from request to response; 4xx and 5xx: of the queue's requests)",
+        "Endpoints with several queues (SHARE: share of the endpoint's requests; p50 and p99: time from request to response; 4xx and 5xx: share of the queue's requests)",
         &weighted_queues::HEADINGS,
         view.weighted_queues.iter().map(WeightedQueueView::row).collect(),
     );
@@ -117,8 +117,8 @@ pub(super) fn page(document: &FleetStatusDocument<'_>) -> String {
     for idle in document.idle_workers.iter().take(ROWS_MAX) {
         writeln!(
             text,
-            "worker {} on {}: received no requests for queue {}, while NATS delivered {:.0} to its other workers: its \
-             subscription does not reach the NATS servers, or it is connected to another cluster",
+            "worker {} on {} received no requests for queue {}, while NATS delivered {:.0} to the queue's other \
+             workers. Its subscription does not reach the NATS servers, or the worker is connected to another cluster",
             printable(&short(idle.id)),
             printable(idle.host),
             printable(idle.queue),
@@ -131,7 +131,7 @@ pub(super) fn page(document: &FleetStatusDocument<'_>) -> String {
     }
     for gap in document.connection_gaps {
         let gap = printable(gap);
-        writeln!(text, "processes that do not reply may not be known: {gap}").ok();
+        writeln!(text, "some processes that do not reply may not be listed: {gap}").ok();
     }
     text
 }
@@ -300,7 +300,7 @@ fn queue_notes(queue: &QueueView) -> Vec<String> {
     if queue.diagnosis.has_lapsing_offers() {
         notes.push(format!(
             "queue {}: {offered} slots are reserved for offers. Gateways answered {offers_lapsed} of {offers_made} \
-             offers too late or not at all. FULL includes these slots, USED does not",
+             offers too late or not at all. FULL includes these slots; USED does not",
             queue.name
         ));
     }

@@ -17,19 +17,20 @@ pub struct DeliveryReport {
     /// The session timeout of the oldest accepted request's endpoint, in seconds. 0 if no accepted request is in
     /// progress.
     pub accepted_session_seconds: f64,
-    /// The number of requests answered by a worker since the start. Calls that timed out or were cancelled are not
+    /// The number of requests that workers have answered since the gateway started. Calls that timed out or were cancelled are not
     /// counted.
     pub answered: u64,
     /// The 99th percentile of the time from sending a request to its answer for the `answered` requests, in seconds. 0 if there
     /// are none.
     pub answered_p99_seconds: f64,
-    /// The number of requests that ran out of time after they had been sent and before a worker had accepted them, since the start.
+    /// The number of requests since the gateway started that were sent but ran out of time before a worker accepted them.
     pub timed_out_unaccepted: u64,
-    /// The total time that these requests spent between the two, in seconds.
+    /// The total time from when these requests were sent until they ran out of time, in seconds.
     pub timed_out_unaccepted_seconds: f64,
-    /// The number of requests that ran out of time, or whose calls took too long, after a worker had accepted them, since the start.
+    /// The number of requests since the gateway started that a worker accepted and that then ran out of time or whose calls took too
+    /// long.
     pub timed_out_accepted: u64,
-    /// The number of attempts for which NATS found no worker, since the start.
+    /// The number of attempts since the gateway started for which NATS found no worker.
     pub unserved: u64,
 }
 
@@ -39,10 +40,10 @@ pub struct DeliveryReport {
 pub struct OffersReport {
     /// The number of slots currently reserved for offers.
     pub open: u64,
-    /// The number of offers made since the start.
+    /// The number of offers made since the worker started.
     pub made: u64,
-    /// The number of offers since the start that no gateway answered in time.
+    /// The number of offers since the worker started that no gateway answered in time.
     pub lapsed: u64,
-    /// The number of lapsed offers since the start that were answered later.
+    /// The number of lapsed offers since the worker started that were answered later.
     pub late: u64,
 }

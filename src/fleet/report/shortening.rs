@@ -9,12 +9,13 @@ use super::{QueueReport, Report};
 
 /// The bytes that are reserved for the numbers of omitted entries, which grow by a few digits.
 const RESERVED_BYTES: usize = 64;
-/// The part of the room that is kept for the queues of endpoints with several queues. Either kind may use room that the other leaves.
+/// The reciprocal of the fraction of the space that is reserved for the queues of endpoints with several queues. Entries of either
+/// kind may use space that the other kind leaves free.
 const WEIGHTED_SHARE: usize = 4;
 
 impl Report {
-    /// Returns the report without the queues for which a message of `bytes_max` bytes has no room. Queues with requests, calls or a
-    /// changed state are kept first, then those with the most calls.
+    /// Returns the report without the queues that do not fit into a message of `bytes_max` bytes. Queues with requests, running calls
+    /// or a changed state are kept first, then those with the most calls.
     #[must_use]
     pub fn shortened(&self, bytes_max: usize) -> Self {
         let mut short = self.without_queues();

@@ -34,7 +34,7 @@ pub(crate) struct ProcessView {
     pub(crate) queues_omitted: u64,
     /// The number of missing queues of endpoints with several queues. Zero if the process does not report it.
     pub(crate) weighted_queues_omitted: u64,
-    /// Whether rates are missing, because there are no two reports that contain all queues.
+    /// Whether rates are missing because the two reports do not both contain all queues.
     pub(crate) is_partial: bool,
 }
 
@@ -72,7 +72,7 @@ pub(crate) struct QueueView {
     pub(crate) name: String,
     /// The number of workers that serve the queue.
     pub(crate) workers: u64,
-    /// The number of workers that serve the queue but in which it is paused.
+    /// The number of these workers in which the queue is paused.
     pub(crate) paused: u64,
     pub(crate) limit: u64,
     /// The number of slots configured in the workers. Operators may have overridden it in `limit`.

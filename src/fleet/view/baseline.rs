@@ -1,4 +1,4 @@
-//! The earlier reports from which rates are computed: the last one of each process that has queues.
+//! The earlier reports from which rates are computed: for each process, the last report that contains queues.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,7 +14,8 @@ use super::{FleetSnapshot, ReportPair};
 /// incomplete.
 const KEPT_MAX: usize = 100;
 
-/// The last report of each process that has its queues, or some of them, and the last sample of each NATS server.
+/// For each process, the last report that contains at least some of its queues; and the last sample of each NATS
+/// server.
 #[derive(Debug)]
 pub(crate) struct Baseline {
     /// The age at which a report is discarded because it no longer describes the current state.

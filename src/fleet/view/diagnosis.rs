@@ -5,18 +5,19 @@ use serde::Serialize;
 use crate::fleet::report::QueueReport;
 use crate::telemetry::count_as_f64;
 
-/// The age at which an unaccepted request shows that its queue makes no progress. Workers normally accept or refuse a
-/// request within milliseconds.
+/// The age at which an unaccepted request shows that its queue is making no progress. Workers normally accept or refuse a request within
+/// milliseconds.
 const UNACCEPTED_SECONDS: f64 = 2.0;
 /// Replaces `UNACCEPTED_SECONDS` if no request was answered between the reports. It is shorter because the endpoint's
 /// timeout limits the age of an unaccepted request.
 const UNACCEPTED_IDLE_SECONDS: f64 = 0.5;
-/// The number of requests that must have run out of time before a worker accepted them. A worker that ends can lose a few.
+/// The number of requests that must have run out of time before a worker accepted them. A few requests can also be lost when a worker
+/// exits.
 const TIMED_OUT_UNACCEPTED_MIN: u64 = 3;
 /// The number of calls that workers must have stopped if the usual duration of a call is unknown.
 const STOPPED_MIN: u64 = 3;
-/// A call may take this many times as long as 99 % of the calls that were answered before it seems to hang. The same holds for the calls
-/// of an interval together, if none of them was answered.
+/// A call seems to hang if it takes at least this many times the 99th percentile of the answered calls. If no call was answered between
+/// the reports, the factor also applies to the total duration of the calls.
 const LONG_CALL_FACTOR: f64 = 3.0;
 /// The minimum duration of a call that seems to hang.
 const LONG_CALL_SECONDS_MIN: f64 = 5.0;
@@ -45,27 +46,26 @@ pub(crate) struct QueueDiagnosis {
     pub(crate) offers_made: u64,
     /// The number of offers that lapsed unanswered between the reports.
     pub(crate) offers_lapsed: u64,
-    /// The number of requests that workers answered between the reports. Requests that timed out or whose clients
-    /// disconnected do not count.
+    /// The number of requests that workers answered between the reports. Requests that timed out or whose clients disconnected are not
+    /// counted.
     pub(crate) answered: u64,
-    /// The number of requests between the reports that ran out of time before a worker had accepted them.
+    /// The number of requests that, between the reports, ran out of time before a worker accepted them.
     pub(crate) timed_out_unaccepted: u64,
-    /// The number of requests between the reports that ran out of time, or whose calls took too long, after a worker had accepted
-    /// them.
+    /// The number of requests that, between the reports, ran out of time or whose calls took too long after a worker had accepted them.
     pub(crate) timed_out_accepted: u64,
-    /// The number of calls between the reports that workers stopped, because their time had run out or their session had ended.
+    /// The number of calls that workers stopped between the reports, because the call had run out of time or its session had ended.
     pub(crate) stopped: u64,
-    /// The number of calls between the reports that ran to their end.
+    /// The number of calls that workers ran to completion between the reports.
     pub(crate) completed: u64,
     /// Whether the reports of some gateways omit the queue. It had no requests in flight in these gateways when they replied.
     pub(crate) may_lack_gateways: bool,
-    /// The total time that requests between the reports were sent and not accepted until they ran out of time.
+    /// The total time, from sending to timeout, of the requests in `timed_out_unaccepted`.
     #[serde(skip)]
     pub(crate) timed_out_unaccepted_seconds: f64,
     /// The number of all calls that ended between the reports, including those that were not started.
     #[serde(skip)]
     pub(crate) calls: u64,
-    /// The time for which calls that ended between the reports occupied slots: their number and the total.
+    /// The number of calls that ended between the reports, and the total time for which they occupied slots.
     #[serde(skip)]
     pub(crate) call_times: (u64, f64),
     /// Whether the counts of events between the reports exclude gateways that have not sent two reports with the queue.
@@ -128,40 +128,43 @@ impl QueueDiagnosis {
         }
     }
 
-    /// Returns whether no request was answered between the reports. If a gateway omits the queue, only the workers know whether it
-    /// received answers.
+    /// Returns whether no request was answered between the reports. If the report of a gateway omits the queue, only the workers'
+    /// reports show whether the gateway can have received answers.
     fn is_idle(&self) -> bool {
         let may_be_answered = self.may_lack_gateways && self.completed > 0;
         self.answered == 0 && !self.is_partial && !may_be_answered
     }
 
-    /// Returns whether workers do not accept the requests that are sent to them: the oldest was sent long ago.
+    /// Returns whether workers fail to accept requests. This is the case if the oldest unaccepted request was sent long ago.
     pub(crate) fn has_old_unaccepted(&self) -> bool {
         let age = if self.is_idle() { UNACCEPTED_IDLE_SECONDS } else { UNACCEPTED_SECONDS };
         self.unaccepted > 0 && self.unaccepted_seconds >= age
     }
 
-    /// Returns whether no request was answered between the reports, and those that ran out of time before a worker accepted them
-    /// together waited for a long time. Where requests keep arriving and run out of time early, none is ever old.
+    /// Returns whether no request was answered and no call ended between the reports, while several requests ran out of time before a
+    /// worker accepted them and waited for a long time in total. If requests keep arriving and running out of time early, no single
+    /// request becomes old.
     pub(crate) fn runs_out_unaccepted(&self) -> bool {
-        // A worker that ends calls is not the cause: its first reply may come too late for a request that had waited for a slot.
+        // If workers end calls, they do accept requests, but their first reply may come too late for a request that has waited for a
+        // slot.
         let is_unserved = self.is_idle() && self.calls == 0;
         is_unserved
             && self.timed_out_unaccepted >= TIMED_OUT_UNACCEPTED_MIN
             && self.timed_out_unaccepted_seconds >= UNACCEPTED_IDLE_SECONDS
     }
 
-    /// Returns whether a call seems to hang: none was answered between the reports, and the oldest takes much longer than the calls that
-    /// were answered.
+    /// Returns whether a call seems to hang: no request was answered between the reports, and the oldest call has already taken much
+    /// longer than the calls that were answered earlier.
     pub(crate) fn has_old_call(&self) -> bool {
         let is_old = self.accepted_seconds >= self.long_call_seconds();
         self.accepted > 0 && self.is_idle() && is_old
     }
 
-    /// Returns whether none of the calls between the reports was answered and the workers had to stop them, although they together took
-    /// long enough for several calls of the usual duration. In a saturated queue whose requests keep arriving and run out of time, this
-    /// is the only sign of calls that hang: a slot that becomes free is given to a request that has waited for most of its session time,
-    /// so that no call is ever old. Clients that disconnect are no sign of a fault.
+    /// Returns whether no request was answered between the reports and workers completed no call but had to stop calls, although the
+    /// calls together ran long enough for several calls of the usual duration to complete. In a saturated queue whose requests keep
+    /// arriving and running out of time, this is the only sign of calls that hang: a slot that becomes free is given to a request that
+    /// has already waited for most of its session time, so no call becomes old. Calls that were stopped only because clients
+    /// disconnected are not a sign of a fault.
     pub(crate) fn stops_all_calls(&self) -> bool {
         let has_timed_out = self.timed_out_unaccepted + self.timed_out_accepted > 0;
         let is_stopped = self.stopped > 0 && self.completed == 0;
@@ -179,8 +182,8 @@ impl QueueDiagnosis {
         seconds / count_as_f64(count.max(1))
     }
 
-    /// Returns whether a call that takes this long takes longer than almost all calls that were answered. Otherwise, it may not hang,
-    /// but need more time than it got.
+    /// Returns whether a call that takes this long takes longer than almost all calls that were answered. Otherwise, the call may not be
+    /// hanging, but may need more time than it was given.
     pub(crate) fn is_unusual(&self, call_seconds: f64) -> bool {
         self.answered_p99_seconds > 0.0 && call_seconds >= self.answered_p99_seconds
     }

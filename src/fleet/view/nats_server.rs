@@ -6,7 +6,8 @@ use tokio::time::Instant;
 use super::rates::UNKNOWN;
 use crate::telemetry::count_as_f64;
 
-/// The age in seconds up to which a connection is new: longer than a query takes. At most a minute.
+/// A connection is new if it is younger than this, in seconds. The value must exceed the duration of a query and must
+/// be at most 60.
 const NEW_SECONDS: u64 = 5;
 
 /// The state of a server at one moment.

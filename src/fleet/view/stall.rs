@@ -4,10 +4,11 @@ use super::activity::QueueView;
 use super::diagnosis::QueueDiagnosis;
 use super::format::seconds;
 
-/// The causes of calls that take longer than calls that are answered.
+/// The possible causes if calls take longer than almost all answered calls.
 const HANGING: &str =
     "Its procedures wait in the database, for example for a lock, or its workers hang";
-/// The causes of calls that may not have had enough time. Requests that waited for a slot have little of their session time left.
+/// The possible causes if calls may not have had enough time. Requests that waited for a slot have little of their session time
+/// left.
 const HANGING_OR_OVERLOADED: &str = "Either its procedures wait in the database or its workers hang, or calls need more time than \
      is left when they start: then more slots or a longer session help";
 
@@ -37,8 +38,8 @@ impl QueueView {
         })
     }
 
-    /// Returns the evidence that the calls of the queue do not end in time: one is too old or, if the queue is saturated, all had to
-    /// be stopped.
+    /// Returns the evidence that the calls of the queue do not end in time: a call is too old or, if the queue is saturated, all
+    /// calls had to be stopped.
     pub(crate) fn hanging_evidence(&self) -> Option<HangingEvidence> {
         let QueueDiagnosis { accepted, accepted_seconds, stopped, .. } = self.diagnosis;
         let (taken, what) = if self.diagnosis.has_old_call() {

@@ -1,4 +1,4 @@
-//! Opens connections to SQL Server below the driver, and tracks the bytes sent and received.
+//! Opens the connections to SQL Server that the driver uses, and tracks the bytes sent and received.
 
 mod access_tokens;
 mod addresses;

@@ -27,7 +27,7 @@ pub(super) struct MetadataState {
     /// The number of session tokens that have been issued, and how many of them are no longer valid.
     tokens: u32,
     revoked_tokens: u32,
-    /// The number of times that the credentials have been read. Each time, there are new ones.
+    /// The number of times that the credentials have been read. Each read returns new credentials.
     pub(super) credentials: u32,
 }
 
@@ -43,7 +43,7 @@ impl MetadataState {
         Self { mode: MetadataMode::Version2, values, tokens: 0, revoked_tokens: 0, credentials: 0 }
     }
 
-    /// Makes all session tokens invalid that were issued.
+    /// Invalidates all session tokens that have been issued.
     pub(super) fn revoke_tokens(&mut self) {
         self.revoked_tokens = self.tokens;
     }
@@ -93,7 +93,7 @@ impl MetadataState {
     }
 }
 
-/// Returns the secret key of the credentials that were read as the `number`th.
+/// Returns the secret key of the credentials that the `number`th read returned.
 pub(super) fn secret_key(number: u32) -> String {
     format!("secret-key-{number}")
 }

@@ -91,7 +91,7 @@ fn refusal(status: u16, code: &str, message: &str) -> (StatusCode, String) {
     (StatusCode::from_u16(status).expect("a status"), text)
 }
 
-/// Computes the signature again, and compares it.
+/// Recomputes the signature, and compares it with that of the request.
 fn verify(parts: &Parts, body: &[u8], issued: u32) -> Result<(), String> {
     let header = |headers: &HeaderMap, name: &str| {
         let value = headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);

@@ -18,11 +18,12 @@ pub struct Deliveries {
     state: Mutex<State>,
 }
 
-/// The number of buckets of `AnswerTimes`. The last bucket begins at more than two hours.
+/// The number of buckets of `AnswerTimes`. The last bucket also counts all longer durations. Its lower bound is 2^22 ms, about 70
+/// minutes.
 const ANSWER_BUCKETS: usize = 24;
 
-/// Counts answered requests by duration. The upper bound of each bucket is a power of two in milliseconds, and a
-/// request is counted in the lowest bucket whose bound exceeds its duration.
+/// Counts answered requests by duration. The upper bound of each bucket is a power of two in milliseconds, and a request is counted
+/// in the lowest bucket whose bound exceeds its duration, or else in the last bucket.
 #[derive(Debug, Default)]
 struct AnswerTimes([AtomicU64; ANSWER_BUCKETS]);
 
@@ -61,8 +62,9 @@ struct DeliveryMetrics {
     /// The number of attempts for which NATS found no worker.
     unserved: Counter,
     answer_times: AnswerTimes,
-    /// The requests that ran out of time before a worker had accepted them, and after.
+    /// The requests that ran out of time before a worker accepted them.
     timed_out_unaccepted: TimedOut,
+    /// The requests that ran out of time after a worker accepted them.
     timed_out_accepted: TimedOut,
 }
 
@@ -70,7 +72,7 @@ struct DeliveryMetrics {
 struct TimedOut {
     metric: Counter,
     requests: AtomicU64,
-    /// The time that they spent in the phase, in milliseconds.
+    /// The total time that these requests spent in the phase, in milliseconds.
     milliseconds: AtomicU64,
 }
 
@@ -143,12 +145,12 @@ pub struct DeliveryAges {
     pub session_time: Duration,
 }
 
-/// The requests that ran out of time in a phase, since the start.
+/// The requests that have run out of time in a phase since the gateway started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TimedOutRequests {
     /// The number of requests.
     pub count: u64,
-    /// The time that they spent in the phase in total.
+    /// The total time that the requests spent in the phase.
     pub time: Duration,
 }
 
@@ -157,9 +159,9 @@ pub struct TimedOutRequests {
 pub enum DeliveryEnd {
     /// With a worker's answer.
     Answered,
-    /// With a worker's report that it stopped the call, because the call or something that it waited for took too long.
+    /// With a worker's report that it stopped the call because the call, or something that the call was waiting for, took too long.
     Stopped,
-    /// It ran out of time.
+    /// The session ran out of time.
     TimedOut,
     /// In another way: with an error, or because the client has disconnected.
     Other,
@@ -435,7 +437,7 @@ mod tests {
         ended(&sent, DeliveryEnd::TimedOut);
         assert_eq!(all.timed_out(), [counted(1), none]);
         ended(&accepted, DeliveryEnd::TimedOut);
-        // A fast reply is the first one.
+        // The first reply of a fast worker can already be its report that it stopped the call.
         ended(&sent, DeliveryEnd::Stopped);
         assert_eq!(all.timed_out(), [counted(1), counted(2)]);
         assert_eq!(all.ages(start), [DeliveryAges::default(); 2]);

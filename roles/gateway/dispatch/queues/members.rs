@@ -111,7 +111,7 @@ impl Members {
         is_new && is_log_due
     }
 
-    /// Returns whether to ask the members to identify themselves now, at most once per interval.
+    /// Returns whether to ask the members to identify themselves now. Returns true at most once per interval.
     #[must_use]
     pub fn start_query_if_due(&self, now: Instant) -> bool {
         if !self.is_suspected() {

@@ -15,8 +15,7 @@ const MINIMUM_WINDOW: Duration = Duration::from_secs(10);
 const SAMPLES_MAX: usize = 128;
 /// The number of samples that an estimate requires.
 const SAMPLES_MIN: usize = 16;
-/// The number of longest samples that are ignored. The estimate is the longest of the other
-/// samples.
+/// How many of the longest samples are ignored. The estimate is the longest of the other samples.
 const OUTLIERS: usize = 2;
 /// The number of new samples after which the estimate is computed again.
 const UPDATE_EVERY: usize = 16;

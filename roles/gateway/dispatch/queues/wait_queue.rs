@@ -211,7 +211,7 @@ impl WaitQueue {
         self.publish(&state);
     }
 
-    /// Records that a waiter got a slot by sending its request to the group, for the expected waits.
+    /// Records that a waiter got a slot by sending its request to the group. The expected waits are computed from these records.
     pub fn record_dequeue(&self, id: WaiterId, now: Instant) {
         let mut state = self.lock();
         state.waiters.count_served(id.0);

@@ -156,7 +156,7 @@ mod tests {
         assert_eq!(within(0.0, 0.0, 11.0), BottleneckKind::Stalled);
     }
 
-    /// Returns a saturated queue of a gateway and a worker, from changes of their reports.
+    /// Returns a saturated queue, given the changes between the reports of its gateway and its worker.
     fn changed(
         delivery: &DeliveryReport,
         [calls, stopped]: [u64; 2],
@@ -190,7 +190,7 @@ mod tests {
         QueueView { saturated: 1.0, ..diagnosed(diagnosis) }
     }
 
-    /// Returns the kind of bottleneck that such a queue is.
+    /// Returns the kind of bottleneck that is found for such a queue.
     fn after(delivery: &DeliveryReport, calls: [u64; 2], call_seconds: f64) -> BottleneckKind {
         bottleneck(changed(delivery, calls, call_seconds)).0
     }
@@ -211,7 +211,8 @@ mod tests {
         assert_eq!(after(&young, [0, 0], 0.0), BottleneckKind::Queue, "none was stopped");
         let answered = DeliveryReport { answered: 1, ..young.clone() };
         assert_eq!(after(&answered, [19, 19], 2.0), BottleneckKind::Queue);
-        // In less time than a few calls normally take, it can happen that none ends.
+        // If the calls together ran for less time than a few calls normally take, it is normal that none has
+        // completed.
         let slow = DeliveryReport { answered_p99_seconds: 1.0, ..young };
         assert_eq!(after(&slow, [2, 2], 2.0), BottleneckKind::Queue);
         assert_eq!(after(&slow, [2, 2], 3.1), BottleneckKind::Stalled);

@@ -23,7 +23,8 @@ const TYPE_CHANGED: u32 = 50_000;
 pub(crate) struct TableQuery {
     /// The replacement that selects the columns unchanged.
     pub(crate) plain: Arc<BatchRewrite>,
-    /// The replacement that selects text in a code page as `nvarchar`, if the type has any.
+    /// The replacement that selects columns whose text is in a code page as `nvarchar`. `None` if the type
+    /// has no such column.
     pub(crate) wide: Option<Arc<BatchRewrite>>,
 }
 

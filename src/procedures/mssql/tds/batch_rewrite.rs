@@ -1,8 +1,7 @@
 //! Replaces one of the driver's batches with another.
 //!
-//! Before a call, the driver queries the columns of a table type with a fixed batch. fjord rewrites
-//! this batch on the stream below the driver. `metadata/table_query.rs` contains the new text and
-//! the reason.
+//! Before a call, the driver queries the columns of a table type with a fixed batch. fjord rewrites this
+//! batch on the stream that the driver uses. `metadata/table_query.rs` contains the new text and the reason.
 
 use bytes::{Buf, BufMut, BytesMut};
 
