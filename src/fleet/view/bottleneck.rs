@@ -10,7 +10,7 @@ use super::nats_server::NatsServerView;
 
 mod progress;
 
-use progress::{offers_not_taken, stalled, unreachable_workers};
+use progress::{offers_not_taken, possibly_hanging, stalled, unreachable_workers};
 
 /// A gateway counts as full if requests in flight reach this share of its limit.
 const FULL: f64 = 0.9;
@@ -70,6 +70,7 @@ pub(crate) fn find(
         .or_else(|| full_gateway(processes))
         .or_else(|| slow_consumers(nats))
         .or_else(|| connections(processes.iter()))
+        .or_else(|| possibly_hanging(queues))
         .unwrap_or_else(|| nothing(processes, queues))
 }
 

@@ -15,6 +15,8 @@ const HANGING_OR_OVERLOADED: &str = "Either its procedures wait in the database 
 /// The evidence that the calls of a queue do not end in time.
 pub(crate) struct HangingEvidence {
     pub(crate) text: String,
+    /// Whether the calls certainly got more time than usual.
+    pub(super) is_certain: bool,
     /// The possible causes.
     pub(super) causes: &'static str,
 }
@@ -60,7 +62,8 @@ impl QueueView {
             }
             _ => String::new(),
         };
-        let (claim, causes) = if self.diagnosis.is_unusual(taken) {
+        let is_certain = self.diagnosis.is_unusual(taken);
+        let (claim, causes) = if is_certain {
             ("its calls do not end", HANGING)
         } else {
             ("its requests are not answered", HANGING_OR_OVERLOADED)
@@ -68,7 +71,7 @@ impl QueueView {
         let text = format!(
             "{claim}. Workers {what}{usual}, and no answer has been reported since the earlier report"
         );
-        Some(HangingEvidence { text, causes })
+        Some(HangingEvidence { text, is_certain, causes })
     }
 
     /// Returns a clause with the number of workers that have replied.

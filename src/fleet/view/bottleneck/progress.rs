@@ -2,6 +2,7 @@
 
 use super::super::activity::QueueView;
 use super::super::format::percent;
+use super::super::stall::HangingEvidence;
 use super::{Bottleneck, BottleneckKind};
 
 /// The minimum number of attempts for which NATS found no worker between the reports. A few such attempts are normal
@@ -29,7 +30,14 @@ pub(super) fn unreachable_workers(queues: &[QueueView]) -> Option<Bottleneck> {
 /// Returns the queue with the oldest request that no worker has accepted. If there is none, returns the queue with the
 /// oldest call that seems to hang.
 pub(super) fn stalled(queues: &[QueueView]) -> Option<Bottleneck> {
-    not_accepted(queues).or_else(|| hanging(queues))
+    let is_severe =
+        |queue: &QueueView, evidence: &HangingEvidence| evidence.is_certain || queue.is_saturated();
+    not_accepted(queues).or_else(|| hanging(queues, is_severe))
+}
+
+/// Returns the queue with the oldest call that may hang, although it may also just be slow and makes no other request wait.
+pub(super) fn possibly_hanging(queues: &[QueueView]) -> Option<Bottleneck> {
+    hanging(queues, |_, _| true)
 }
 
 fn not_accepted(queues: &[QueueView]) -> Option<Bottleneck> {
@@ -50,8 +58,12 @@ fn not_accepted(queues: &[QueueView]) -> Option<Bottleneck> {
     Some(Bottleneck::new(BottleneckKind::Stalled, &queue.name, sentence))
 }
 
-fn hanging(queues: &[QueueView]) -> Option<Bottleneck> {
+fn hanging(
+    queues: &[QueueView],
+    is_wanted: impl Fn(&QueueView, &HangingEvidence) -> bool,
+) -> Option<Bottleneck> {
     let stalled = queues.iter().filter_map(|queue| Some((queue, queue.hanging_evidence()?)));
+    let stalled = stalled.filter(|(queue, evidence)| is_wanted(queue, evidence));
     let (queue, evidence) = stalled.max_by(|(a, _), (b, _)| {
         a.diagnosis.accepted_seconds.total_cmp(&b.diagnosis.accepted_seconds)
     })?;

@@ -1,3 +1,5 @@
+//! Tests which queues do not make progress, and what is said about them.
+
 use super::super::super::diagnosis::QueueDiagnosis;
 use super::super::find;
 use super::*;
@@ -177,6 +179,14 @@ fn an_overload_whose_calls_all_run_out_of_time_is_not_called_a_hang() {
             "The bottleneck is queue a: its calls do not end. {stopped} (99 % of answered calls took up to 500 ms), {rest} {database}"
         ),
     );
+    // A queue that may only be slow does not hide one that is saturated.
+    let slow = QueueView {
+        saturated: 0.0,
+        ..changed(&DeliveryReport { accepted_seconds: 5.5, ..delivery(0.0) }, [0, 0], 0.0)
+    };
+    let full = QueueView { name: "b".to_owned(), saturated: 1.0, ..QueueView::default() };
+    assert_eq!(find(&[], &[slow.clone(), full], &[]).name, "b");
+    assert_eq!(bottleneck(slow), (BottleneckKind::Stalled, "a".to_owned()));
     // Clients that disconnect do not change the evidence.
     let mut old = changed(&delivery(0.5), [3, 3], 1.0);
     old.diagnosis.accepted_seconds = 5.5;
