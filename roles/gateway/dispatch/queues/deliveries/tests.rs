@@ -1,3 +1,5 @@
+//! Tests the ages of requests, and how requests that end are counted.
+
 use super::*;
 
 #[test]
