@@ -1,4 +1,6 @@
 //! Tests for loading configurations and reporting their errors.
+//!
+//! The file is longer than 400 lines, because the cases share the functions at its beginning.
 
 use std::ffi::OsString;
 use std::fs::Permissions;

@@ -46,7 +46,7 @@ metrics! {
     GATEWAY_RESUBMISSIONS: Counter "fjord_gateway_resubmissions_total", "Requests sent again, by reason.";
     GATEWAY_QUEUE_WAIT: Histogram "fjord_gateway_queue_wait_seconds", "Time until a worker accepted the request, or \
                                                                        until the gateway stopped waiting for one, by queue.";
-    GATEWAY_SUSPECTED: Gauge "fjord_gateway_worker_suspected", "1 while the gateway bypasses a worker of the queue that seems to hang, by queue.";
+    GATEWAY_SUSPECTED: Gauge "fjord_gateway_worker_suspected", "1 while the gateway bypasses a worker that appears to be hanging, by queue.";
     GATEWAY_ROUND_TRIP: Gauge "fjord_gateway_round_trip_seconds", "Shortest round trip to a worker that answered immediately, by queue.";
     GATEWAY_ARRIVALS: Counter "fjord_gateway_queue_arrivals_total", "Requests for a queue, each counted once, before \
                                                                      its first attempt.";

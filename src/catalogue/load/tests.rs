@@ -1,4 +1,6 @@
 //! Tests the loading of catalogues, with every kind of error.
+//!
+//! The file is longer than 400 lines, because the cases share the functions at its beginning.
 
 use std::fmt::Write as _;
 use std::time::Duration;

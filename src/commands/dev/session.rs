@@ -1,4 +1,6 @@
 //! The running processes of `fjord dev`. This module reloads or restarts them after changes, and stops them in order.
+//!
+//! The file is longer than 400 lines, because all methods control the same processes.
 
 use std::io::{self, Write};
 use std::path::PathBuf;

@@ -1,4 +1,6 @@
 //! Tests the `SQLite` backend with database files in a temporary directory.
+//!
+//! The file is longer than 400 lines, because the cases share the functions at its beginning.
 
 use std::path::Path;
 

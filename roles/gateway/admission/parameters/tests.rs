@@ -1,4 +1,6 @@
 //! Tests with valid requests, and with requests that violate each kind of rule.
+//!
+//! The file is longer than 400 lines, because the cases share the functions at its beginning.
 
 use std::net::Ipv4Addr;
 

@@ -3,6 +3,8 @@
 //! The wait queue is a tokio semaphore, which is fair. A second semaphore takes precedence and
 //! serves waiters whose connection turned out to be closed. Background tasks open new connections.
 //! A new connection goes to the oldest waiter, even if the waiter for which it was opened has left.
+//!
+//! The file is longer than 400 lines, because all methods use the state behind the same lock.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
