@@ -55,6 +55,7 @@ metrics! {
     GATEWAY_UNACCEPTED: Gauge "fjord_gateway_requests_unaccepted", "Requests sent but not yet accepted by a worker, by queue.";
     GATEWAY_UNACCEPTED_OLDEST: Gauge "fjord_gateway_requests_unaccepted_oldest_seconds", "Time since the oldest request not yet accepted by a worker was sent, by queue.";
     GATEWAY_TIMED_OUT: Counter "fjord_gateway_requests_timed_out_total", "Requests that ran out of time after they were sent, by queue and by whether a worker had accepted them.";
+    GATEWAY_ANSWERED: Counter "fjord_gateway_requests_answered_total", "Requests that workers answered in time, by queue.";
     GATEWAY_ACCEPTED: Gauge "fjord_gateway_requests_accepted", "Requests accepted by a worker and still in progress, by queue.";
     GATEWAY_ACCEPTED_OLDEST: Gauge "fjord_gateway_requests_accepted_oldest_seconds", "Time since the oldest request in progress was accepted, by queue.";
     GATEWAY_UNSERVED: Counter "fjord_gateway_attempts_unserved_total", "Attempts for which NATS found no worker, by queue.";

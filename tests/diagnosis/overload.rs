@@ -132,7 +132,7 @@ async fn requests_that_no_worker_accepts_are_named_although_they_keep_arriving_a
     let number = queue(&view, "short")["timed_out_unaccepted"].to_string();
     let expected = format!(
         "The bottleneck is queue short: {number} requests ran out of time since the earlier report, and no worker had accepted them; \
-         none of its workers has replied to this query. The other workers or a connection to NATS may be hanging."
+         none of its workers has replied to this query. Its workers or a connection to NATS may be hanging."
     );
     assert_eq!(sentence, expected);
     let page = page(&fleet, "2");

@@ -124,9 +124,9 @@ fn saturated(processes: &[ProcessView], queues: &[QueueView]) -> Option<Bottlene
         a.waiting.cmp(&b.waiting).then(a.saturated.total_cmp(&b.saturated))
     };
     let queue = queues.iter().filter(is_saturated).max_by(worst)?;
-    let serves = |process: &&ProcessView| {
-        process.is_truncated || process.queues.iter().any(|served| served.name == queue.name)
-    };
+    // A report that omits queues does not omit those with running calls.
+    let serves =
+        |process: &&ProcessView| process.queues.iter().any(|served| served.name == queue.name);
     if let Some(found) = connections(processes.iter().filter(serves)) {
         return Some(found);
     }

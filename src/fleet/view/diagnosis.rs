@@ -19,6 +19,9 @@ const STOPPED_MIN: u64 = 3;
 /// A call seems to hang if it takes at least this many times the 99th percentile of the answered calls. If no call was answered between
 /// the reports, the factor also applies to the total duration of the calls.
 const LONG_CALL_FACTOR: f64 = 3.0;
+/// A call takes unusually long if it takes at least this many times the 99th percentile of the answered calls, because a call that is
+/// stopped keeps its slot until it has ended.
+const UNUSUAL_FACTOR: f64 = 1.25;
 /// The minimum duration of a call that seems to hang.
 const LONG_CALL_SECONDS_MIN: f64 = 5.0;
 /// The duration after which a call seems to hang if no call has been answered.
@@ -167,7 +170,9 @@ impl QueueDiagnosis {
     /// disconnected are not a sign of a fault.
     pub(crate) fn stops_all_calls(&self) -> bool {
         let has_timed_out = self.timed_out_unaccepted + self.timed_out_accepted > 0;
-        let is_stopped = self.stopped > 0 && self.completed == 0;
+        // `call_times` also contains calls that waited for a connection in vain, and calls that were not started.
+        let is_stopped =
+            self.stopped > 0 && self.completed == 0 && self.call_times.0 <= 2 * self.stopped;
         let is_enough = if self.answered_p99_seconds > 0.0 {
             self.call_times.1 >= LONG_CALL_FACTOR * self.answered_p99_seconds
         } else {
@@ -185,7 +190,8 @@ impl QueueDiagnosis {
     /// Returns whether a call that takes this long takes longer than almost all calls that were answered. Otherwise, the call may not be
     /// hanging, but may need more time than it was given.
     pub(crate) fn is_unusual(&self, call_seconds: f64) -> bool {
-        self.answered_p99_seconds > 0.0 && call_seconds >= self.answered_p99_seconds
+        self.answered_p99_seconds > 0.0
+            && call_seconds >= UNUSUAL_FACTOR * self.answered_p99_seconds
     }
 
     /// Returns the duration after which a call seems to hang.

@@ -12,6 +12,10 @@ const HANGING: &str =
 const HANGING_OR_OVERLOADED: &str = "Either its procedures wait in the database or its workers hang, or calls need more time than \
      is left when they start: then more slots or a longer session help";
 
+/// The possible causes if calls may not have had enough time, and a slot was always free for further requests.
+const HANGING_OR_SLOW: &str = "Its calls may only be slow: measure again with a longer --interval. Otherwise, its procedures wait in the \
+     database or its workers hang";
+
 /// The evidence that the calls of a queue do not end in time.
 pub(crate) struct HangingEvidence {
     pub(crate) text: String,
@@ -63,10 +67,10 @@ impl QueueView {
             _ => String::new(),
         };
         let is_certain = self.diagnosis.is_unusual(taken);
-        let (claim, causes) = if is_certain {
-            ("its calls do not end", HANGING)
-        } else {
-            ("its requests are not answered", HANGING_OR_OVERLOADED)
+        let (claim, causes) = match (is_certain, self.is_saturated()) {
+            (true, _) => ("its calls do not end", HANGING),
+            (false, true) => ("its requests are not answered", HANGING_OR_OVERLOADED),
+            (false, false) => ("its requests are not answered", HANGING_OR_SLOW),
         };
         let text = format!(
             "{claim}. Workers {what}{usual}, and no answer has been reported since the earlier report"

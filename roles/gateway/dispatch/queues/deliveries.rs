@@ -61,6 +61,7 @@ struct DeliveryMetrics {
     accepted: [Gauge; 2],
     /// The number of attempts for which NATS found no worker.
     unserved: Counter,
+    answered: Counter,
     answer_times: AnswerTimes,
     /// The requests that ran out of time before a worker accepted them.
     timed_out_unaccepted: TimedOut,
@@ -103,12 +104,15 @@ impl DeliveryMetrics {
         let label = [(names::QUEUE, queue.to_string())];
         let pair = |count, oldest| [gauge(count, &label), gauge(oldest, &label)];
         let unserved = counter(&names::GATEWAY_UNSERVED, &label);
-        // Registers the counter at zero, so that a rate includes the first attempt.
+        let answered = counter(&names::GATEWAY_ANSWERED, &label);
+        // Registers the counters at zero, so that a rate includes the first attempt and the first answer.
         unserved.increment(0);
+        answered.increment(0);
         Self {
             unaccepted: pair(&names::GATEWAY_UNACCEPTED, &names::GATEWAY_UNACCEPTED_OLDEST),
             accepted: pair(&names::GATEWAY_ACCEPTED, &names::GATEWAY_ACCEPTED_OLDEST),
             unserved,
+            answered,
             answer_times: AnswerTimes::default(),
             timed_out_unaccepted: TimedOut::new(queue, "unaccepted"),
             timed_out_accepted: TimedOut::new(queue, "accepted"),
@@ -305,6 +309,7 @@ impl Delivery {
             (DeliveryEnd::Answered, _) => {
                 // A call can run for some time before its worker first reports progress, and thereby accepts the request.
                 let began = self.sent.or(self.since).unwrap_or(now);
+                metrics().answered.increment(1);
                 metrics().answer_times.add(now.saturating_duration_since(began));
             }
             (DeliveryEnd::Stopped, _) | (DeliveryEnd::TimedOut, DeliveryPhase::Accepted) => {

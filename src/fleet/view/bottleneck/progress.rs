@@ -28,7 +28,7 @@ pub(super) fn unreachable_workers(queues: &[QueueView]) -> Option<Bottleneck> {
 }
 
 /// Returns the queue with the oldest request that no worker has accepted. If there is none, returns the queue with the
-/// oldest call that seems to hang.
+/// oldest call that certainly or, if the queue is saturated, possibly hangs.
 pub(super) fn stalled(queues: &[QueueView]) -> Option<Bottleneck> {
     let is_severe =
         |queue: &QueueView, evidence: &HangingEvidence| evidence.is_certain || queue.is_saturated();
@@ -45,10 +45,10 @@ fn not_accepted(queues: &[QueueView]) -> Option<Bottleneck> {
     let (queue, evidence) = stalled.max_by(|(a, _), (b, _)| {
         a.diagnosis.unaccepted_seconds.total_cmp(&b.diagnosis.unaccepted_seconds)
     })?;
-    let cause = if queue.may_lack_workers {
-        "Workers or a connection to NATS may be hanging"
-    } else {
-        "The other workers or a connection to NATS may be hanging"
+    let cause = match queue.workers {
+        _ if queue.may_lack_workers => "Workers or a connection to NATS may be hanging",
+        0 => "Its workers or a connection to NATS may be hanging",
+        _ => "Workers that have not replied, or a connection to NATS, may be hanging",
     };
     let sentence = format!(
         "The bottleneck is queue {}: {evidence}; {}. {cause}.",
@@ -64,8 +64,9 @@ fn hanging(
 ) -> Option<Bottleneck> {
     let stalled = queues.iter().filter_map(|queue| Some((queue, queue.hanging_evidence()?)));
     let stalled = stalled.filter(|(queue, evidence)| is_wanted(queue, evidence));
-    let (queue, evidence) = stalled.max_by(|(a, _), (b, _)| {
-        a.diagnosis.accepted_seconds.total_cmp(&b.diagnosis.accepted_seconds)
+    let (queue, evidence) = stalled.max_by(|(a, one), (b, other)| {
+        let ages = a.diagnosis.accepted_seconds.total_cmp(&b.diagnosis.accepted_seconds);
+        one.is_certain.cmp(&other.is_certain).then(ages)
     })?;
     let sentence = format!(
         "The bottleneck is queue {}: {}; {}. {}.",

@@ -186,7 +186,13 @@ fn an_overload_whose_calls_all_run_out_of_time_is_not_called_a_hang() {
     };
     let full = QueueView { name: "b".to_owned(), saturated: 1.0, ..QueueView::default() };
     assert_eq!(find(&[], &[slow.clone(), full], &[]).name, "b");
-    assert_eq!(bottleneck(slow), (BottleneckKind::Stalled, "a".to_owned()));
+    assert_eq!(bottleneck(slow.clone()), (BottleneckKind::Stalled, "a".to_owned()));
+    let sentence = find(&[], &[slow], &[]).sentence;
+    assert!(sentence.contains(" Its calls may only be slow: measure again"), "{sentence}");
+    // Calls that waited for a connection in vain do not show how long the stopped calls took.
+    let mut waited = changed(&delivery(0.5), [1, 1], 0.3);
+    waited.diagnosis.call_times = (10, 50.0);
+    assert_eq!(bottleneck(waited).0, BottleneckKind::Queue);
     // Clients that disconnect do not change the evidence.
     let mut old = changed(&delivery(0.5), [3, 3], 1.0);
     old.diagnosis.accepted_seconds = 5.5;
@@ -239,7 +245,7 @@ fn requests_that_no_worker_accepts_are_found_although_none_is_old() {
     says(
         run_out.clone(),
         "The bottleneck is queue a: 10 requests ran out of time since the earlier report, and no worker had accepted them; 2 of \
-         its workers have replied to this query. The other workers or a connection to NATS may be hanging.",
+         its workers have replied to this query. Workers that have not replied, or a connection to NATS, may be hanging.",
     );
     says(
         QueueView { may_lack_workers: true, ..run_out },
@@ -251,7 +257,7 @@ fn requests_that_no_worker_accepts_are_found_although_none_is_old() {
     says(
         old,
         "The bottleneck is queue a: no worker has accepted a request that was sent 3.00 s ago; 1 of its workers has replied to \
-         this query. The other workers or a connection to NATS may be hanging.",
+         this query. Workers that have not replied, or a connection to NATS, may be hanging.",
     );
 }
 
