@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
@@ -20,6 +21,8 @@ pub const STATUS_TOKEN: &str = "status";
 
 /// The maximum number of collected replies.
 const REPLIES_MAX: usize = 1_000;
+/// The maximum size of a query's payload in bytes. Processes ignore larger queries.
+const QUERY_BYTES_MAX: usize = 64 << 10;
 /// The maximum total size in bytes of all replies to a command's query.
 const BYTES_MAX: usize = 64 << 20;
 /// A query ends after this time without a reply. A process normally replies within milliseconds.
@@ -30,6 +33,9 @@ const SILENCE_COMPLETE: Duration = Duration::from_millis(100);
 /// Logged when replies begin to omit queues. `fjord status` shows how many. Lasts until a report fits again, however rare the queries are.
 const QUEUES_OMITTED: ConditionKind =
     ConditionKind { name: "status replies omit queues", is_ended_by_caller: true };
+
+/// Logged when queries begin to be ignored because of their size.
+const QUERY_TOO_LARGE: ConditionKind = ConditionKind::new("status queries are too large");
 
 /// The payload of a query.
 #[derive(Debug, Default, Deserialize, Serialize)]
@@ -55,12 +61,13 @@ pub async fn serve(
     let mut queries = transport.subscribe_optional(&subject).await?;
     let (member, transport) = (Arc::clone(member), Arc::clone(transport));
     let _detached = tasks.spawn_background(async move {
+        let mut shortened = None;
         while let Some(query) = queries.next().await {
             let Some(inbox) = query.reply else { continue };
             if !is_addressed(&query.payload, &member.identity.id) {
                 continue;
             }
-            let sent = answer(&*transport, &member.report(), inbox).await;
+            let sent = answer(&*transport, &member.report(), &mut shortened, inbox).await;
             if let Err(error) = sent {
                 tracing::debug!(%error, "cannot answer a status query");
             }
@@ -69,19 +76,46 @@ pub async fn serve(
     Ok(())
 }
 
-/// Returns whether a query with this payload addresses a process. A payload that cannot be read addresses all processes.
+/// Returns whether a query with this payload addresses a process. A payload that cannot be read addresses all processes, and one
+/// that is too large addresses none.
 fn is_addressed(payload: &[u8], id: &str) -> bool {
+    if payload.len() > QUERY_BYTES_MAX {
+        if conditions::raise(&QUERY_TOO_LARGE, "") {
+            tracing::warn!(
+                bytes = payload.len(),
+                bytes_max = QUERY_BYTES_MAX,
+                "ignored a status query that is too large; find the client that publishes it on the status subject"
+            );
+        }
+        return false;
+    }
     let query: StatusQuery = serde_json::from_slice(payload).unwrap_or_default();
     query.ids.is_empty() || query.ids.iter().any(|addressed| addressed == id)
 }
 
-/// Sends a report. Omits queues if it does not fit into one message.
+/// A report that did not fit into one message, and the payload that was sent instead.
+#[derive(Debug)]
+struct ShortenedReport {
+    report: Arc<Report>,
+    payload: Bytes,
+}
+
+/// Sends a report. Omits queues if it does not fit into one message. The payload is then stored in `shortened`, and is sent again
+/// for as long as the report is the same.
 async fn answer(
     transport: &dyn Transport,
-    report: &Report,
+    report: &Arc<Report>,
+    shortened: &mut Option<ShortenedReport>,
     inbox: Subject,
 ) -> Result<(), TransportError> {
-    match send(transport, report, inbox.clone()).await {
+    let is_same = |cached: &ShortenedReport| Arc::ptr_eq(&cached.report, report);
+    if let Some(cached) = shortened.take_if(|cached| is_same(cached)) {
+        let sent = send(transport, cached.payload.clone(), inbox).await;
+        *shortened = sent.is_ok().then_some(cached);
+        return sent;
+    }
+    *shortened = None;
+    match send(transport, json(&**report)?, inbox.clone()).await {
         Err(TransportError::TooLarge) => {
             let short = report.shortened(transport.payload_bytes_max());
             if conditions::raise(&QUEUES_OMITTED, "") {
@@ -92,7 +126,10 @@ async fn answer(
                      servers"
                 );
             }
-            send(transport, &short, inbox).await
+            let payload = json(&short)?;
+            *shortened =
+                Some(ShortenedReport { report: Arc::clone(report), payload: payload.clone() });
+            send(transport, payload, inbox).await
         }
         Ok(()) => {
             conditions::resolve_if_quiet(&QUEUES_OMITTED, "");
@@ -104,12 +141,15 @@ async fn answer(
 
 async fn send(
     transport: &dyn Transport,
-    report: &Report,
+    payload: Bytes,
     inbox: Subject,
 ) -> Result<(), TransportError> {
-    let payload =
-        serde_json::to_vec(report).map_err(|error| TransportError::Refused(error.into()))?;
-    transport.publish(Message { payload: payload.into(), ..Message::to(inbox) }).await
+    transport.publish(Message { payload, ..Message::to(inbox) }).await
+}
+
+fn json(value: &impl Serialize) -> Result<Bytes, TransportError> {
+    let json = serde_json::to_vec(value).map_err(|error| TransportError::Refused(error.into()))?;
+    Ok(json.into())
 }
 
 /// The limits of a query.
@@ -153,8 +193,8 @@ pub async fn query(
     request_many(transport, query, limits).await
 }
 
-/// Queries only the processes with these ids, of which there may be at most 1,000; the others are not queried. Ends early
-/// once all of them have replied. Cancel safe.
+/// Queries only the processes with these ids; the others are not queried. At most 1,000 of the ids are queried, and only as many
+/// as fit into one message and into 64 KiB. Ends early once all of them have replied. Cancel safe.
 ///
 /// # Errors
 /// Returns `TransportError` if the query cannot be sent. A query without replies is not an error.
@@ -164,12 +204,32 @@ pub async fn query_some(
     mut ids: Vec<String>,
     time: Duration,
 ) -> Result<Replies, TransportError> {
-    ids.truncate(REPLIES_MAX);
+    truncate(&mut ids, transport.payload_bytes_max())?;
+    if ids.is_empty() {
+        // A query without ids addresses all processes.
+        return Ok(Replies::default());
+    }
     let limits = QueryLimits::of_command(ids.len(), time);
-    let payload = serde_json::to_vec(&StatusQuery { ids })
-        .map_err(|error| TransportError::Refused(error.into()))?;
+    let payload = json(&StatusQuery { ids })?;
     let to = prefix.join(STATUS_TOKEN).map_err(refused)?;
-    request_many(transport, Message { payload: payload.into(), ..Message::to(to) }, limits).await
+    request_many(transport, Message { payload, ..Message::to(to) }, limits).await
+}
+
+/// Removes the last ids until a query for them fits into a message of `bytes_max` bytes and is not ignored.
+fn truncate(ids: &mut Vec<String>, bytes_max: usize) -> Result<(), TransportError> {
+    let bytes_max = bytes_max.min(QUERY_BYTES_MAX);
+    let mut bytes = json(&StatusQuery::default())?.len();
+    let mut fitting = 0;
+    for id in ids.iter().take(REPLIES_MAX) {
+        // A comma follows each id except the last.
+        bytes += json(id)?.len() + 1;
+        if bytes > bytes_max.saturating_add(1) {
+            break;
+        }
+        fitting += 1;
+    }
+    ids.truncate(fitting);
+    Ok(())
 }
 
 /// Parses the reports in the replies to a query and sorts them by role, host and id. Malformed reports are skipped.
@@ -292,42 +352,4 @@ fn refused(error: SubjectError) -> TransportError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fleet::report::QueueReport;
-    use crate::messaging::fake::FakeTransport;
-
-    #[test]
-    fn a_query_addresses_the_processes_that_it_names_or_all() {
-        for (payload, is_for_a) in [
-            ("", true),
-            ("{}", true),
-            (r#"{"ids":[]}"#, true),
-            (r#"{"ids":["b","a"]}"#, true),
-            (r#"{"ids":["b"]}"#, false),
-            ("unreadable", true),
-        ] {
-            assert_eq!(is_addressed(payload.as_bytes(), "a"), is_for_a, "{payload}");
-        }
-    }
-
-    /// The condition would otherwise begin anew with each `fjord status`.
-    #[tokio::test(start_paused = true)]
-    async fn that_reports_omit_queues_is_logged_once_however_rare_the_queries_are() {
-        let transport = FakeTransport::silent(0);
-        let watching = Tasks::new().spawn(conditions::watch());
-        let inbox = || Subject::new("inbox").unwrap();
-        let queue = |n| QueueReport { name: format!("queue-{n}"), ..QueueReport::default() };
-        let large = Report { queues: (0..20_000).map(queue).collect(), ..Report::default() };
-        answer(&*transport, &large, inbox()).await.unwrap();
-        tokio::time::sleep(Duration::from_mins(10)).await;
-        assert!(!conditions::raise(&QUEUES_OMITTED, ""), "it has not ended by itself");
-        tokio::time::sleep(Duration::from_mins(10)).await;
-        answer(&*transport, &Report::default(), inbox()).await.unwrap();
-        assert_eq!(conditions::resolve(&QUEUES_OMITTED, ""), 0, "it ended when a report fitted");
-        let sent: Vec<Report> = parse(&transport.published());
-        assert_eq!(sent.len(), 2);
-        assert!(sent.iter().any(|report| report.queues_omitted > 0));
-        watching.abort();
-    }
-}
+mod tests;

@@ -22,9 +22,9 @@ pub(in crate::commands) struct ConnectedProcess {
     pub(in crate::commands) is_new: bool,
 }
 
-/// Returns the connected processes of the fleet, which was queried at `queried`. The list is empty if the configuration names neither monitoring ports
-/// of NATS servers nor a user of the system account. The second list contains the name of each server whose connections
-/// are not all known, and the reason.
+/// Returns the connected processes of the fleet, which was queried at `queried`. The list is empty if the configuration names
+/// neither monitoring ports of NATS servers nor a user of the system account. The second list contains the name of each server
+/// whose connections are not all known, and the reason.
 pub(in crate::commands) async fn processes(
     connection: &NatsConnection,
     queried: Instant,

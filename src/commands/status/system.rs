@@ -17,6 +17,8 @@ use crate::messaging::{self, Transport};
 const LIMIT: Duration = Duration::from_secs(3);
 /// The text that is shown instead of a server name if no server can be queried.
 const EVERY: &str = "all servers, queried with messaging.nats.system";
+/// The name of the system account of a server whose configuration names none.
+const DEFAULT_SYSTEM_ACCOUNT: &str = "$SYS";
 /// The failure that is reported if no server replies.
 const NO_REPLY: &str = "no server replied: perhaps the user does not belong to the system account";
 
@@ -54,7 +56,31 @@ struct ServerLink {
 #[serde(default)]
 struct Leafz {
     /// The open connections to leaf nodes, or from a leaf node. `None` if there are none.
-    leafs: Option<Vec<ServerLink>>,
+    leafs: Option<Vec<LeafLink>>,
+}
+
+/// An open connection to or from a leaf node.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct LeafLink {
+    /// The name of the server at the other end.
+    name: String,
+    /// The account that the connection belongs to, as the server that lists the connection names it.
+    account: String,
+}
+
+/// The relevant part of `/varz`.
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+struct ServerAccounts {
+    /// The name of the system account.
+    system_account: String,
+}
+
+impl Default for ServerAccounts {
+    fn default() -> Self {
+        Self { system_account: DEFAULT_SYSTEM_ACCOUNT.to_owned() }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -96,9 +122,32 @@ async fn try_connections(transport: &dyn Transport) -> Result<MonitoredConnectio
         return Err(NO_REPLY.to_owned());
     }
     let is_complete = unreplied(&servers, &connections) == 0;
-    let leaf_nodes =
-        if is_complete { Vec::new() } else { request(transport, "LEAFZ", "", 0).await? };
+    let leaf_nodes = if is_complete { BTreeSet::new() } else { leaf_nodes(transport).await? };
     Ok(merged(servers, connections, &leaf_nodes))
+}
+
+/// Returns the names of the servers at the other ends of the leaf node connections that belong to the system account.
+async fn leaf_nodes(transport: &dyn Transport) -> Result<BTreeSet<String>, String> {
+    let links = request::<Leafz>(transport, "LEAFZ", "", 0);
+    let accounts = request::<ServerAccounts>(transport, "VARZ", "", 0);
+    let (links, accounts) = tokio::join!(links, accounts);
+    Ok(in_system_account(links?, accounts?))
+}
+
+/// Removes the connections that belong to other accounts, and returns the names of the servers at the other ends. A server that is
+/// connected only through other accounts receives no requests to the system account, so that it cannot reply.
+fn in_system_account(
+    links: Vec<SystemReply<Leafz>>,
+    accounts: Vec<SystemReply<ServerAccounts>>,
+) -> BTreeSet<String> {
+    let accounts = accounts.into_iter().map(|reply| (reply.server.id, reply.data.system_account));
+    let accounts: HashMap<String, String> = accounts.collect();
+    let links = links.into_iter().flat_map(|SystemReply { server, data }| {
+        let account = accounts.get(&server.id).cloned();
+        let links = data.leafs.into_iter().flatten();
+        links.filter(move |link| account.as_ref() == Some(&link.account))
+    });
+    links.map(|link| link.name).collect()
 }
 
 /// Returns how many of the servers that are known to the others have not replied.
@@ -115,12 +164,10 @@ fn unreplied(servers: &[SystemReply<Statsz>], connections: &[SystemReply<Connz>]
 fn merged(
     servers: Vec<SystemReply<Statsz>>,
     connections: Vec<SystemReply<Connz>>,
-    leaf_nodes: &[SystemReply<Leafz>],
+    leaf_nodes: &BTreeSet<String>,
 ) -> MonitoredConnections {
-    let mut all = MonitoredConnections::default();
-    if unreplied(&servers, &connections) > 0 {
-        all.gaps = unreachable(&servers, &connections, leaf_nodes);
-    }
+    let gaps = unreachable(&servers, &connections, leaf_nodes);
+    let mut all = MonitoredConnections { gaps, ..MonitoredConnections::default() };
     let mut replied = HashSet::new();
     for SystemReply { server, data } in connections {
         all.add(&server.name, Ok(data));
@@ -138,15 +185,15 @@ fn merged(
 fn unreachable(
     servers: &[SystemReply<Statsz>],
     connections: &[SystemReply<Connz>],
-    leaf_nodes: &[SystemReply<Leafz>],
+    leaf_nodes: &BTreeSet<String>,
 ) -> Vec<String> {
     let replied = || {
         let servers = servers.iter().map(|reply| &reply.server);
         servers.chain(connections.iter().map(|reply| &reply.server))
     };
     let routes = servers.iter().flat_map(|reply| &reply.data.routes);
-    let leafs = leaf_nodes.iter().flat_map(|reply| reply.data.leafs.iter().flatten());
-    let names: BTreeSet<&str> = routes.chain(leafs).map(|link| &*link.name).collect();
+    let routes = routes.map(|link| &*link.name);
+    let names: BTreeSet<&str> = routes.chain(leaf_nodes.iter().map(|name| &**name)).collect();
     let silent = names.into_iter().filter(|name| replied().all(|server| server.name != *name));
     let silent = silent
         .map(|name| format!("{name}: has not replied, although other servers are connected to it"));
@@ -236,43 +283,53 @@ mod tests {
             // A server without statistics.
             (&[], &[OF_A], &[]),
         ] {
-            let all = merged(parse(servers), parse(connections), &[]);
+            let all = merged(parse(servers), parse(connections), &BTreeSet::new());
             assert_eq!(all.gaps, gaps, "{servers:?} {connections:?}");
         }
     }
 
     #[test]
     fn a_server_that_has_not_replied_is_a_gap_if_another_is_connected_to_it() {
-        let server = |links: &str| {
+        let server = |active: u32, links: &str| {
             format!(
-                r#"{{"server":{{"id":"1","name":"a","cluster":"one"}},"statsz":{{"active_servers":3,{links}}}}}"#
-            )
-        };
-        let leaf_node = |name: &str| {
-            format!(
-                r#"{{"server":{{"id":"1","name":"a"}},"data":{{"leafs":[{{"name":"{name}"}}]}}}}"#
+                r#"{{"server":{{"id":"1","name":"a","cluster":"one"}},"statsz":{{"active_servers":{active},{links}}}}}"#
             )
         };
         let hangs = "c: has not replied, although other servers are connected to it";
-        for (links, leaf_nodes, gaps) in [
+        for (active, links, leaf_nodes, gaps) in [
             // It was killed.
-            (r#""routes":[{"rid":1,"name":"b"},{"rid":2,"name":"b"}]"#, "b", &[][..]),
-            (r#""routes":[{"rid":1,"name":"c"},{"rid":2,"name":"c"}]"#, "b", &[hangs]),
-            (r#""routes":[]"#, "c", &[hangs]),
-            (r#""gateways":[{"gwid":1,"name":"one"}]"#, "a", &[]),
+            (3, r#""routes":[{"rid":1,"name":"b"},{"rid":2,"name":"b"}]"#, "b", &[][..]),
+            (3, r#""routes":[{"rid":1,"name":"c"},{"rid":2,"name":"c"}]"#, "b", &[hangs]),
+            // Another server has replied that this one does not count yet.
+            (2, r#""routes":[{"rid":1,"name":"b"},{"rid":2,"name":"c"}]"#, "b", &[hangs]),
+            (3, r#""routes":[]"#, "c", &[hangs]),
+            (3, r#""gateways":[{"gwid":1,"name":"one"}]"#, "a", &[]),
             (
+                3,
                 r#""gateways":[{"gwid":1,"name":"two"}]"#,
                 "a",
                 &["no server of the cluster two has replied"],
             ),
         ] {
-            let servers = parse(&[&server(links), B]);
-            let all = merged(servers, parse(&[OF_A, OF_B]), &parse(&[&leaf_node(leaf_nodes)]));
-            assert_eq!(all.gaps, gaps, "{links} {leaf_nodes}");
-            // All servers that are known have replied.
-            let servers = parse(&[&server(links).replace('3', "2"), B]);
-            let all = merged(servers, parse(&[OF_A, OF_B]), &parse(&[&leaf_node(leaf_nodes)]));
-            assert_eq!(all.gaps, [""; 0], "{links} {leaf_nodes}");
+            let servers = parse(&[&server(active, links), B]);
+            let leaf_nodes = BTreeSet::from([leaf_nodes.to_owned()]);
+            let all = merged(servers, parse(&[OF_A, OF_B]), &leaf_nodes);
+            assert_eq!(all.gaps, gaps, "{active} {links} {leaf_nodes:?}");
+        }
+    }
+
+    #[test]
+    fn only_leaf_nodes_in_the_system_account_are_expected_to_reply() {
+        const LINKS: &str = r#"{"server":{"id":"1","name":"a"},"data":{"leafs":[
+            {"name":"edge","account":"APP"},{"name":"edge-2","account":"SYSTEM"},
+            {"name":"edge-3","account":"$SYS"}]}}"#;
+        const NO_LINKS: &str = r#"{"server":{"id":"2","name":"b"},"data":{"leafs":null}}"#;
+        for (accounts, expected) in [
+            (r#"{"server":{"id":"1","name":"a"},"data":{"system_account":"SYSTEM"}}"#, "edge-2"),
+            (r#"{"server":{"id":"1","name":"a"},"data":{}}"#, "edge-3"),
+        ] {
+            let names = in_system_account(parse(&[LINKS, NO_LINKS]), parse(&[accounts]));
+            assert_eq!(names, BTreeSet::from([expected.to_owned()]), "{accounts}");
         }
     }
 }
