@@ -37,7 +37,7 @@ ADVISORY_DB := $(or $(CARGO_HOME),$(HOME)/.cargo)/advisory-dbs
 PROPERTY_TESTS = arbitrary_header_bytes $(shell grep -rl --include='*.rs' 'proptest! {' src roles tests | sort | \
   sed -e 's,^src/,,' -e 's,^tests/,,' -e 's,\.rs$$,,' -e 's,/tests$$,,' -e 's,/,::,g' -e 's,$$,::,')
 # Fault tests start clusters of real processes, which compete for the processor if more tests run concurrently.
-TEST_THREADS ?= 2
+TEST_THREADS ?= 3
 
 .PHONY: help check fmt lint test snapshots soak bench bench-growth bench-overload bench-pool bench-procedures bench-scrape rpm test-rpm doc deny run nats-server python prometheus sslyze openapi-tools cfn-lint simulate-growth rpm-aarch64 test-hostile test-reloads run-gateway run-worker install clean
 
