@@ -1,17 +1,24 @@
 //! The procedures of the fake server: those of `mssql.sql`, and others that simulate faults.
 
 use std::fmt::Write as _;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::FakeState;
 use super::articles;
-use super::database::{self, FakeTransaction};
+use super::database;
 use super::northwind;
 use super::reply::TdsReply;
 use super::request::RpcParameter;
-use super::session_context::FakeSessionContext;
 use super::values::{Declared, Sql};
+
+mod faults;
+mod sessions;
+mod tables;
+
+use faults::{errors, fault};
+pub(crate) use sessions::FakeSession;
+use sessions::{audited, session_state};
+use tables::{sums, tables};
 
 /// Procedures that only the fake server has. `numbered` stands for every `numbered_N`.
 pub(crate) const ONLY_HERE: &str = "\
@@ -58,19 +65,6 @@ CREATE PROCEDURE ledger.write @ms int, @request_id nvarchar(100) AS";
 
 /// The number of characters in each row of FOR JSON text.
 const JSON_ROW_CHARS: usize = 2033;
-
-/// The state of a connection. A reset clears `context` and `transaction`.
-#[derive(Debug, Default)]
-pub(crate) struct FakeSession {
-    pub(crate) id: i64,
-    pub(crate) application: String,
-    pub(crate) context: Option<String>,
-    /// The values of `sp_set_session_context`, apart from that of the procedure `remembers`.
-    pub(crate) values: FakeSessionContext,
-    /// A read-only key that a reset does not remove.
-    pub(crate) foreign_key: Option<&'static str>,
-    pub(crate) transaction: FakeTransaction,
-}
 
 /// The result of a call.
 #[derive(Debug)]
@@ -351,228 +345,4 @@ fn sets(name: &str, arguments: &GivenArguments<'_>, reply: &mut TdsReply) -> Fak
         other => panic!("no procedure {other}"),
     }
     DONE
-}
-
-/// Returns the rows in a table argument, with the original columns of its type. Columns are matched by
-/// name.
-fn tables(
-    state: &FakeState,
-    name: &str,
-    arguments: &GivenArguments<'_>,
-    reply: &mut TdsReply,
-) -> FakeResult {
-    let (table, columns): (_, &[(&str, &str)]) = match name {
-        "names" => ("@names", &[("name", "nvarchar(100)")]),
-        "lines" => {
-            ("@rows", &[("line", "int"), ("text", "varchar(20)"), ("price", "decimal(9, 2)")])
-        }
-        "documents" => ("@rows", &[("x", "xml"), ("j", "json")]),
-        "order by" => ("@rows", &[("sort order", "int"), ("größe", "nvarchar(20)")]),
-        "codes" => {
-            ("@codes", &[("code", "varchar(5)"), ("kana", "varchar(5) COLLATE Japanese_CI_AS")])
-        }
-        "longs" => (
-            "@rows",
-            &[("wide", "nvarchar(max)"), ("narrow", "varchar(max)"), ("bytes", "varbinary(max)")],
-        ),
-        "pages" => (
-            "@pages",
-            &[
-                ("utf", "nvarchar(5)"),
-                ("oem", "nvarchar(5)"),
-                ("prc", "nvarchar(5)"),
-                ("a]b", "nvarchar(5)"),
-            ],
-        ),
-        _ => (
-            "@things",
-            &[
-                ("id", "int"),
-                ("name", "varchar(100)"),
-                ("price", "decimal(9, 2)"),
-                ("at", "datetime2(3)"),
-            ],
-        ),
-    };
-    reply.columns(columns);
-    let kind = state.parameter(&format!("fjord_test.{name}"), table).name;
-    let now = state.columns(&kind);
-    if let Some(Sql::Table(rows)) = arguments.get(table) {
-        for row in rows {
-            let cell = |(name, kind): &(&str, &'static str)| {
-                let place = now.iter().position(|one| one.name == *name);
-                (*kind, place.map_or(Sql::Null, |place| row[place].clone()))
-            };
-            reply.row(&columns.iter().map(cell).collect::<Vec<_>>());
-        }
-    }
-    DONE
-}
-
-/// Returns the number of rows in a table, their sum, and more text than fits into `nvarchar(4000)`.
-fn sums(arguments: &GivenArguments<'_>, reply: &mut TdsReply) -> FakeResult {
-    let Some(Sql::Table(rows)) = arguments.get("@rows") else { panic!("no table") };
-    let price = |row: &Vec<Sql>| match row[2] {
-        Sql::Decimal(number, 2) => number * 100,
-        ref other => panic!("{other:?} is no price"),
-    };
-    let note = arguments.get("@note").cloned().unwrap_or(Sql::Null);
-    reply.columns(&[("n", "int"), ("note", "varchar(10)")]);
-    let count = Sql::Int(i64::try_from(rows.len()).expect("few"));
-    reply.row(&[("int", count), ("varchar(10)", note)]);
-    let total = Sql::Decimal(rows.iter().map(price).sum(), 4);
-    let outputs = vec![("@text".into(), Sql::Text("ab".repeat(5000))), ("@total".into(), total)];
-    FakeResult::Returned(5, outputs)
-}
-
-fn errors(name: &str, arguments: &GivenArguments<'_>, reply: &mut TdsReply) -> FakeResult {
-    match name {
-        "throws" => {
-            let number = u32::try_from(arguments.int("@number")).expect("the number fits u32");
-            let number = if matches!(number, 50404 | 50001) { number } else { 50000 };
-            FakeResult::Raised(number, 16, arguments.text("@message"))
-        }
-        "rows_then_error" => {
-            reply.single("a", "int", Sql::Int(1));
-            FakeResult::Raised(50500, 16, "after rows".into())
-        }
-        "doubles_then_throws" => {
-            // The failed statement sends its error, and the procedure continues.
-            reply.error(2627, 14, "Violation of PRIMARY KEY constraint", name);
-            reply.info("The statement has been terminated.", name);
-            FakeResult::Raised(50422, 16, "already there".into())
-        }
-        "inserts_null" => FakeResult::Raised(515, 16, "Cannot insert the value NULL".into()),
-        "inserts_long" => {
-            FakeResult::Raised(2628, 16, "String or binary data would be truncated".into())
-        }
-        "prints" => {
-            reply.info("before", name).single("v", "int", Sql::Int(1)).info("after", name);
-            DONE
-        }
-        "doubles" => FakeResult::Raised(2627, 14, "Violation of PRIMARY KEY constraint".into()),
-        _ if arguments.int("@by") == 0 => {
-            FakeResult::Raised(8134, 16, "Divide by zero error encountered.".into())
-        }
-        _ => {
-            reply.single("v", "int", Sql::Int(1 / arguments.int("@by")));
-            DONE
-        }
-    }
-}
-
-/// Executes the procedures that write or count audit rows.
-fn audited(
-    state: &FakeState,
-    session: &mut FakeSession,
-    (name, arguments): (&str, &GivenArguments<'_>),
-    reply: &mut TdsReply,
-) -> FakeResult {
-    let script = match name {
-        "runs" => arguments.text("@script"),
-        "keeps" => {
-            let times = |name| usize::try_from(arguments.int(name)).expect("the count fits usize");
-            let (commits, begins) = ("; COMMIT".repeat(times("@commits")), times("@begins"));
-            format!(
-                "INSERT {}{commits}{}; ROW 1",
-                arguments.text("@word"),
-                "; BEGIN".repeat(begins)
-            )
-        }
-        "inserts_then_throws" => {
-            state.audit.add(&arguments.text("@word"));
-            return FakeResult::Raised(50422, 16, "no".into());
-        }
-        "kept_count" => format!("ROW {}", state.audit.count(&arguments.text("@word"))),
-        _ if state.is_changed.load(Ordering::Acquire) => {
-            let (number, procedure) = (arguments.int("@number"), arguments.text("@procedure"));
-            format!("INSERT replaced; THROW {number} {procedure}")
-        }
-        _ => "INSERT first".to_owned(),
-    };
-    database::run(state, &mut session.transaction, &script, reply)
-}
-
-fn session_state(
-    name: &str,
-    arguments: &GivenArguments<'_>,
-    session: &mut FakeSession,
-    reply: &mut TdsReply,
-) -> FakeResult {
-    match name {
-        "application" => {
-            reply.single("name", "nvarchar(128)", text(&session.application));
-        }
-        "who" => {
-            let kind = "nvarchar(4000)";
-            reply.single("v", kind, session.values.get(&arguments.text("@key")));
-        }
-        "claims_to_be" => {
-            let name = text(&arguments.text("@name"));
-            if let Err(number) = session.values.set("principal", name, false) {
-                return FakeResult::Raised(number, 16, "The key is read-only.".into());
-            }
-        }
-        "remembers" => session.context = Some(arguments.text("@v")),
-        "recalls" => {
-            let held = if session.context.is_some() { "Exclusive" } else { "NoLock" };
-            let value = session.context.clone().map_or(Sql::Null, Sql::Text);
-            reply.columns(&[("v", "nvarchar(20)"), ("held", "nvarchar(32)")]);
-            reply.row(&[("nvarchar(20)", value), ("nvarchar(32)", text(held))]);
-        }
-        "leaves_open" => {
-            session.transaction.count += 1;
-            return FakeResult::Raised(50409, 16, "left open".into());
-        }
-        "transactions" => {
-            reply.single("v", "int", Sql::Int(session.transaction.count));
-        }
-        _ => {
-            reply.single("v", "int", Sql::Int(session.id));
-        }
-    }
-    DONE
-}
-
-fn fault(state: &FakeState, name: &str, arguments: &GivenArguments<'_>) -> Option<FakeResult> {
-    Some(match name {
-        "drops" => {
-            let leaves = state.goes_away_on_drop.load(Ordering::Acquire);
-            state.refuses_connections.fetch_or(leaves, Ordering::AcqRel);
-            FakeResult::Dropped
-        }
-        "cuts" => {
-            FakeResult::Cut(usize::try_from(arguments.int("@at")).expect("the length fits usize"))
-        }
-        "stalls" => FakeResult::Stalled,
-        "answers_late" => {
-            FakeResult::AnswersLate(matches!(arguments.get("@together"), Some(Sql::Int(1))))
-        }
-        "acknowledges" => {
-            let after = Duration::from_millis(arguments.int("@after").unsigned_abs());
-            FakeResult::Acknowledges(
-                after,
-                usize::try_from(arguments.int("@times")).expect("the count fits usize"),
-            )
-        }
-        "streams" => FakeResult::Streams,
-        "raises" => {
-            let number = u32::try_from(arguments.int("@number")).expect("the number fits u32");
-            let class = u8::try_from(arguments.int("@class")).expect("the class fits u8");
-            FakeResult::Raised(number, class, "secret of the database".into())
-        }
-        "babbles" => FakeResult::Cut(usize::MAX),
-        "changed" => {
-            let name = if state.is_changed.load(Ordering::Acquire) { "@new" } else { "@old" };
-            match arguments.get(name) {
-                Some(_) => DONE,
-                None => FakeResult::Raised(
-                    state.changed_error.load(Ordering::Acquire),
-                    16,
-                    "@old is not a parameter for procedure changed.".into(),
-                ),
-            }
-        }
-        _ => return None,
-    })
 }

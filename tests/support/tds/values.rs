@@ -1,4 +1,6 @@
 //! Reads values of the types that a driver sends, and writes values of the types that a procedure declares.
+//!
+//! The file is longer than 400 lines, because the reading and the writing of a type belong together.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tds_protocol::rpc::TypeInfo;
