@@ -300,7 +300,8 @@ impl Session {
             return self.end(SessionEnd::Problem(ProblemKind::Overloaded), context);
         }
         context.actions.push(SessionAction::LeaveQueue);
-        self.state = State::Sent { attempt: self.attempts.made(), retry_at: self.accept_deadline };
+        let retry_at = self.first_reply_deadline();
+        self.state = State::Sent { attempt: self.attempts.made(), retry_at };
     }
 
     fn client_gone(&mut self, context: &mut StepContext<'_>) {

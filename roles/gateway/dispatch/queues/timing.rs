@@ -86,8 +86,7 @@ impl QueueTiming {
     /// Returns the round trip to a worker or, while that is unknown, to the NATS server.
     #[must_use]
     pub fn round_trip(&self) -> Duration {
-        let state = self.lock();
-        state.minimums.iter().flatten().min().copied().unwrap_or(state.link_round_trip)
+        self.lock().round_trip()
     }
 
     /// Returns the time to wait for the first reply: `configured`, or longer on a slow network.
@@ -99,15 +98,17 @@ impl QueueTiming {
         configured.max(round_trip * FIRST_REPLY_ROUND_TRIPS + delay)
     }
 
-    /// Returns the time that an attempt is expected to need, or zero while that is unknown.
+    /// Returns the time that an attempt is expected to need. While that is unknown, the first reply is expected after a
+    /// round trip.
     #[must_use]
     pub fn estimate(&self, endpoint: &EndpointId) -> AttemptEstimate {
         let state = self.lock();
         let times = state.endpoints.get(endpoint);
-        times.map_or_else(AttemptEstimate::default, |times| AttemptEstimate {
-            first_reply: times.first_replies.quantile,
-            answer: times.answers.quantile,
-        })
+        let first_reply = times.map_or(Duration::ZERO, |times| times.first_replies.quantile);
+        AttemptEstimate {
+            first_reply: first_reply.max(state.round_trip()),
+            answer: times.map_or(Duration::ZERO, |times| times.answers.quantile),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -116,6 +117,10 @@ impl QueueTiming {
 }
 
 impl State {
+    fn round_trip(&self) -> Duration {
+        self.minimums.iter().flatten().min().copied().unwrap_or(self.link_round_trip)
+    }
+
     fn record(&mut self, endpoint: &EndpointId, record: impl FnOnce(&mut EndpointTimes)) {
         // `entry` would clone the id for every call.
         match self.endpoints.get_mut(endpoint) {

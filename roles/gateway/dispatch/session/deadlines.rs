@@ -13,6 +13,9 @@ use super::{AttemptEstimate, Session, SessionAction, SessionEnd, State, StepCont
 /// The time for which the session keeps waiting after its deadline for the worker's own timeout
 /// reply.
 const ANSWER_GRACE: Duration = Duration::from_millis(100);
+/// The minimum time for the first reply to an attempt. An attempt that is sent shortly before the deadline can be refused
+/// shortly after it. Without this time, its request would end as possibly executed.
+const FIRST_REPLY_MIN: Duration = Duration::from_millis(100);
 
 impl Session {
     /// Sets the expected duration of an attempt.
@@ -37,7 +40,7 @@ impl Session {
         match self.state {
             State::Waiting => self.waiting_deadline(),
             State::Ended => self.accept_deadline,
-            State::Sent { retry_at, .. } => retry_at.min(self.accept_deadline),
+            State::Sent { retry_at, .. } => retry_at.min(self.first_reply_deadline()),
             State::Running { lost_at, .. } => lost_at.min(self.deadline + ANSWER_GRACE),
         }
     }
@@ -47,7 +50,7 @@ impl Session {
     #[must_use]
     pub fn silence_may_last_until(&self) -> Option<Instant> {
         let (wake_at, end) = match self.state {
-            State::Sent { retry_at, .. } => (retry_at, self.accept_deadline),
+            State::Sent { retry_at, .. } => (retry_at, self.first_reply_deadline()),
             State::Running { lost_at, .. } => (lost_at, self.deadline + ANSWER_GRACE),
             State::Waiting | State::Ended => return None,
         };
@@ -63,7 +66,9 @@ impl Session {
         let now = context.now;
         match self.state {
             State::Waiting if now >= self.waiting_deadline() => self.end_at_deadline(context),
-            State::Sent { .. } if now >= self.accept_deadline => self.end_at_deadline(context),
+            State::Sent { .. } if now >= self.first_reply_deadline() => {
+                self.end_at_deadline(context);
+            }
             State::Running { .. } if now >= self.deadline + ANSWER_GRACE => {
                 self.end_at_deadline(context);
             }
@@ -95,6 +100,11 @@ impl Session {
             self.cancel_all(context);
         }
         self.end(SessionEnd::Problem(kind), context);
+    }
+
+    /// Returns the time until which a request that has been sent waits for a worker to accept or refuse it.
+    pub(super) fn first_reply_deadline(&self) -> Instant {
+        self.accept_deadline.max(self.sent_at + FIRST_REPLY_MIN)
     }
 
     /// Returns the time after which too little time is left for an attempt. At most half of the

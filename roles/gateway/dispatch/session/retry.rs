@@ -59,8 +59,11 @@ impl Session {
         }
         let is_last = self.resubmissions + 1 >= self.options.attempts;
         // Unless this was the last attempt, only the retry budget is exhausted, and it may recover.
-        let retry_at =
-            if is_last { self.accept_deadline } else { context.now + self.options.accept_timeout };
+        let retry_at = if is_last {
+            self.first_reply_deadline()
+        } else {
+            context.now + self.options.accept_timeout
+        };
         self.state = State::Sent { attempt, retry_at };
     }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::catalogue::{Execution, OnDisconnect, QueueName};
-use crate::envelope::Final;
+use crate::envelope::{Final, RefusalReason};
 use crate::outcome::Outcome;
 use crate::problem::ProblemKind;
 use crate::roles::gateway::client::{CallerKey, ClientNetwork};
@@ -148,4 +148,48 @@ fn requests_that_the_group_accepts_after_a_wait_count_in_the_expected_wait() {
     assert_eq!(queue.wait_queue.len(), 10);
     let wait = queue.wait_queue.retry_after(caller, start + SECOND * 10);
     assert!(wait > SECOND * 5, "ten requests wait, and one was accepted each second: {wait:?}");
+}
+
+/// Sends a request to a paused queue again 1 ms before its deadline. Returns the ends of the session: with a refusal that
+/// arrives after this time, and at the next timers.
+fn end_after_late_attempt(reply_after: Option<Duration>) -> (ProblemKind, Duration) {
+    let start = Instant::now();
+    let mut session = Session::new(options(), start);
+    let mut step = |event: SessionEvent, now: Instant| {
+        let mut actions = Vec::new();
+        let may_resubmit = &mut || true;
+        session.step(event, &mut StepContext { now, may_resubmit, actions: &mut actions });
+        let end = actions.iter().find_map(|action| match action {
+            SessionAction::End(SessionEnd::Problem(kind)) => Some(*kind),
+            _ => None,
+        });
+        (end, session.wake_at())
+    };
+    let refused = |attempt| SessionEvent::Reply {
+        attempt,
+        reply: Ok(Reply::Refused { reason: RefusalReason::Paused, control: None }),
+    };
+    step(SessionEvent::Start { is_linked: true, wait_for: None }, start);
+    // After these refusals, the request waits.
+    for attempt in 1..=9 {
+        assert_eq!(step(refused(attempt), start).0, None);
+    }
+    let sent_at = start + options().timeout - Duration::from_millis(1);
+    let (_, mut wake_at) = step(SessionEvent::SendToGroup, sent_at);
+    if let Some(reply_after) = reply_after {
+        let replied_at = sent_at + reply_after;
+        assert!(wake_at > replied_at, "the session waits for the reply");
+        (_, wake_at) = step(refused(10), replied_at);
+        wake_at = wake_at.max(replied_at);
+    }
+    let (end, _) = step(SessionEvent::Timer, wake_at);
+    (end.expect("the session ends at its timer"), wake_at.duration_since(sent_at))
+}
+
+#[test]
+fn a_refusal_that_arrives_shortly_after_the_deadline_ends_the_request_as_not_executed() {
+    let late = Duration::from_millis(90);
+    assert_eq!(end_after_late_attempt(Some(late)), (ProblemKind::QueuePaused, late));
+    let silence = Duration::from_millis(100);
+    assert_eq!(end_after_late_attempt(None), (ProblemKind::AttemptTimedOut, silence));
 }
