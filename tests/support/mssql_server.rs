@@ -10,7 +10,7 @@ use fjord::config::tls::ClientTlsConfig;
 use tokio::sync::OnceCell;
 use tokio_util::compat::TokioAsyncWriteCompatExt;
 
-use super::resetting_connection::ResettingStream;
+use super::resetting_connection::{self, ResettingClient};
 use super::tds::{FakeSqlServer, FakeState, PASSWORD, schema};
 
 /// The environment variable with the ADO connection string of a real server.
@@ -124,9 +124,6 @@ pub(crate) fn real() -> Option<MssqlConfig> {
 /// The driver's client, used directly to create objects and to compare fjord's backend with it.
 pub(crate) type DirectClient = tiberius::Client<tokio_util::compat::Compat<tokio::net::TcpStream>>;
 
-/// The driver's client without TLS. It can reset the connection before each request.
-pub(crate) type UnencryptedClient = tiberius::Client<tokio_util::compat::Compat<ResettingStream>>;
-
 /// Opens a connection directly with the driver.
 pub(crate) async fn direct(config: &MssqlConfig) -> DirectClient {
     let (driver, tcp) = dialled(config).await;
@@ -135,12 +132,10 @@ pub(crate) async fn direct(config: &MssqlConfig) -> DirectClient {
         .expect("the login succeeds")
 }
 
-/// Opens a connection without TLS. Returns `None` if the server refuses it.
-pub(crate) async fn unencrypted(config: &MssqlConfig, resets: bool) -> Option<UnencryptedClient> {
-    let (mut driver, tcp) = dialled(config).await;
-    driver.encryption(tiberius::EncryptionLevel::NotSupported);
-    let stream = ResettingStream::new(tcp, resets).compat_write();
-    Box::pin(tiberius::Client::connect(driver, stream)).await.ok()
+/// Opens a connection directly with the driver. Each request resets the connection.
+pub(crate) async fn resetting(config: &MssqlConfig) -> ResettingClient {
+    let (driver, tcp) = dialled(config).await;
+    resetting_connection::connect(driver, tcp).await
 }
 
 async fn dialled(config: &MssqlConfig) -> (tiberius::Config, tokio::net::TcpStream) {

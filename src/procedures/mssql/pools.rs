@@ -95,6 +95,12 @@ impl Pools {
         Self { table, factory }
     }
 
+    /// Leases an idle connection for a queue. Returns `None` if `lease` must be called instead.
+    pub(super) fn try_lease(&self, queue: &str) -> Option<Lease> {
+        let table = self.table.load();
+        Lease::try_acquire(table.by_queue.get(queue).unwrap_or(&table.main))
+    }
+
     /// Leases a connection for a queue, and waits for one until the deadline if necessary. Waiters
     /// with `at_front` are served first, and the others in order of arrival. This method is cancel
     /// safe.

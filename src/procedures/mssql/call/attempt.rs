@@ -8,7 +8,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::bind;
 use super::execute::{self, ExecutionError, RequestForm};
-use super::failure::{AttemptFailure, NotSentFailure, RetryReason, StopCause};
+use super::failed_attempt::preparation_failed;
+use super::failure::{AttemptFailure, NotSentFailure, StopCause};
 use super::session_context::SessionValues;
 use super::transaction;
 use crate::lifecycle::Cancel;
@@ -17,7 +18,7 @@ use crate::procedures::mssql::metadata::{
 };
 use crate::procedures::mssql::pools::{Lease, TdsConnection};
 use crate::procedures::mssql::server_message::MessageLog;
-use crate::procedures::mssql::tds::{BatchRewrite, PrecedingCalls, StreamState};
+use crate::procedures::mssql::tds::{BatchRewrite, PrecedingCalls};
 use crate::procedures::mssql::{Mssql, error_numbers};
 use crate::procedures::{
     BackendError, BackendErrorKind, Call, DatabaseError, ProcedureResult, RowSink, Transaction,
@@ -64,26 +65,41 @@ impl Mssql {
     ) -> Result<ProcedureResult, AttemptFailure> {
         let started = Instant::now();
         // A call holds no connection while it waits for another call to read the signature.
-        let lookup = if self.signatures.is_known(call.procedure) {
+        let signature = self.signatures.known(call.procedure);
+        let lookup = if signature.is_some() {
             SignatureLookup::Known
         } else {
-            self.wait_unless_stopped(call, cancel, self.signatures.lookup(call.procedure)).await?
+            let lookup = self.signatures.lookup(call.procedure);
+            Box::pin(self.wait_unless_stopped(call, cancel, lookup)).await?
         };
         if matches!(lookup, SignatureLookup::Missing) {
             return Err(self.missing(call).into());
         }
+        let lease = self.lease(call, cancel, at_front).await;
+        rows.add_connection_wait(started.elapsed());
+        let context = AttemptContext { call, cancel, started: Instant::now() };
+        let prepared = self.prepare(lease?, signature, context).await?;
+        drop(lookup);
+        self.execute(prepared, rows, context).await
+    }
+
+    /// Leases a connection, and waits for one until the deadline if necessary.
+    async fn lease(
+        &self,
+        call: &Call<'_>,
+        cancel: &Cancel,
+        at_front: bool,
+    ) -> Result<Lease, BackendError> {
         let queue = call.queue.as_str();
-        let lease = tokio::select! {
+        if let Some(lease) = self.pools.try_lease(queue) {
+            return Ok(lease);
+        }
+        tokio::select! {
             biased;
             () = cancel.cancelled() => Err(BackendErrorKind::Cancelled.into()),
             () = self.closing.cancelled() => Err(BackendErrorKind::Cancelled.into()),
             lease = self.pools.lease(queue, call.deadline, at_front) => lease,
-        };
-        rows.add_connection_wait(started.elapsed());
-        let context = AttemptContext { call, cancel, started: Instant::now() };
-        let prepared = self.prepare(lease?, context).await?;
-        drop(lookup);
-        self.execute(prepared, rows, context).await
+        }
     }
 
     /// Waits for `work`, which must finish before the call is sent. Stops waiting at the deadline,
@@ -107,10 +123,14 @@ impl Mssql {
     async fn prepare(
         &self,
         lease: Lease,
+        signature: Option<Arc<Signature>>,
         context: AttemptContext<'_>,
     ) -> Result<PreparedConnection, NotSentFailure> {
         let (lease, capabilities) = self.detect_capabilities(lease, context).await?;
-        let (lease, signature) = self.read_signature(lease, context).await?;
+        let (lease, signature) = match signature {
+            Some(signature) => (lease, signature),
+            None => self.read_signature(lease, context).await?,
+        };
         Ok(PreparedConnection { lease, capabilities, signature })
     }
 
@@ -150,23 +170,17 @@ impl Mssql {
         }
         let Some(connection) = lease.connection() else { return Err(unavailable().into()) };
         stream.start_call(rewrites, preceding);
-        let client = &mut connection.client;
-        let execution = async {
-            let result = execute::execute(client, form, &signature, rows).await;
-            let result = result.map_err(FailedStep::Call)?;
-            let end = transaction::end(client, call.transaction).await;
-            end.map_err(FailedStep::TransactionEnd)?;
-            if call.transaction == Transaction::RolledBack && stream.has_committed() {
-                // The rollback did not undo the whole call.
-                return Err(FailedStep::TransactionEnd(error_numbers::transaction_ended().into()));
+        // The future is boxed, because it would be moved several times.
+        let execution =
+            Box::pin(execute_and_end(connection, call.transaction, (form, &signature), rows));
+        let stopped = async {
+            cancel.cancelled().await;
+            // Stopping a call costs nothing before it is sent.
+            if stream.sent().is_ok() {
+                self.worth_stopping(context).await;
             }
-            Ok(result)
         };
-        let executed = tokio::select! {
-            biased;
-            () = cancelled_before_sending(cancel, &stream) => Err(StopCause::Cancelled),
-            executed = self.until_stopped(context, execution) => executed,
-        };
+        let executed = self.until(stopped, context, execution).await;
         let mut log = stream.take_messages();
         report_messages(&mut log, rows);
         let step = match executed {
@@ -178,15 +192,16 @@ impl Mssql {
             Err(cause) => FailedStep::Stopped(cause),
         };
         if matches!(step, FailedStep::Call(ExecutionError::Recreated)) {
-            return Err(self.end_recreated(lease, context, &signature).await.into());
+            return Err(Box::pin(self.end_recreated(lease, context, &signature)).await.into());
         }
         Err(match stream.sent() {
             Err(proof) => AttemptFailure::NotSent(
-                self.end_unsent(lease, context, (step, &signature), proof).await,
+                Box::pin(self.end_unsent(lease, context, (step, &signature), proof)).await,
             ),
             Ok(proof) => {
                 let failed = (step, &*signature);
-                AttemptFailure::Sent(self.end_sent(lease, context, failed, (log, proof)).await)
+                let ended = self.end_sent(lease, context, failed, (log, proof));
+                AttemptFailure::Sent(Box::pin(ended).await)
             }
         })
     }
@@ -227,21 +242,34 @@ impl Mssql {
         context: AttemptContext<'_>,
         work: F,
     ) -> Result<F::Output, StopCause> {
+        let stopped = async {
+            context.cancel.cancelled().await;
+            self.worth_stopping(context).await;
+        };
+        self.until(stopped, context, work).await
+    }
+
+    /// Waits for `work` until `stopped` completes, the deadline passes, or the backend is closed.
+    async fn until<F: Future>(
+        &self,
+        stopped: impl Future<Output = ()>,
+        context: AttemptContext<'_>,
+        work: F,
+    ) -> Result<F::Output, StopCause> {
         // The cancel and the deadline are polled first, because an endless result would starve
         // them.
         tokio::select! {
             biased;
-            () = self.cancelled_and_worth_it(context) => Err(StopCause::Cancelled),
+            () = stopped => Err(StopCause::Cancelled),
             () = self.closing.cancelled() => Err(StopCause::Cancelled),
             () = sleep_until(context.call.deadline) => Err(StopCause::TimedOut),
             output = work => Ok(output),
         }
     }
 
-    /// Waits until the call is cancelled and has run for at least as long as opening a connection
-    /// takes. A shorter call runs to completion, because stopping a call can cost its connection.
-    async fn cancelled_and_worth_it(&self, context: AttemptContext<'_>) {
-        context.cancel.cancelled().await;
+    /// Waits until a cancelled call has run for at least as long as opening a connection takes. A
+    /// shorter call runs to completion, because stopping a call can cost its connection.
+    async fn worth_stopping(&self, context: AttemptContext<'_>) {
         sleep_until(context.started + self.pools.connection_cost()).await;
     }
 
@@ -255,7 +283,7 @@ impl Mssql {
             return Ok((lease, capabilities));
         }
         let Some(connection) = lease.connection() else { return Err(unavailable().into()) };
-        let detection = self.server.detect(&mut connection.client);
+        let detection = Box::pin(self.server.detect(&mut connection.client));
         match self.until_stopped(context, detection).await {
             Ok(Ok(capabilities)) => Ok((lease, capabilities)),
             failed => Err(preparation_failed(lease, failed.map(|answer| answer.map(drop))).await),
@@ -273,7 +301,7 @@ impl Mssql {
             return Ok((lease, signature));
         }
         let Some(connection) = lease.connection() else { return Err(unavailable().into()) };
-        let read = self.signatures.read(&mut connection.client, procedure);
+        let read = Box::pin(self.signatures.read(&mut connection.client, procedure));
         match self.until_stopped(context, read).await {
             Ok(Ok(Some(signature))) => Ok((lease, signature)),
             Ok(Ok(None)) => {
@@ -293,7 +321,8 @@ impl Mssql {
         context: AttemptContext<'_>,
     ) -> Result<Lease, NotSentFailure> {
         let Some(connection) = lease.connection() else { return Err(unavailable().into()) };
-        match self.until_stopped(context, values.set(&mut connection.client)).await {
+        let set = Box::pin(values.set(&mut connection.client));
+        match self.until_stopped(context, set).await {
             Ok(Ok(())) => {
                 self.session_permission.record_accepted();
                 Ok(lease)
@@ -322,7 +351,7 @@ impl Mssql {
         let Some(connection) = lease.connection() else { return Err(unavailable().into()) };
         let begin =
             transaction::begin(&mut connection.client, transaction, capabilities.reports_commits);
-        match self.until_stopped(context, begin).await {
+        match self.until_stopped(context, Box::pin(begin)).await {
             Ok(Ok(())) => Ok(lease),
             failed => Err(preparation_failed(lease, failed).await),
         }
@@ -332,6 +361,24 @@ impl Mssql {
     pub(super) fn missing(&self, call: &Call<'_>) -> BackendError {
         BackendError::mismatch(call.procedure.as_str(), self.missing_text(call.procedure))
     }
+}
+
+/// Executes a call, and ends its transaction.
+async fn execute_and_end(
+    TdsConnection { client, stream, .. }: &mut TdsConnection,
+    transaction: Transaction,
+    (form, signature): (RequestForm<'_>, &Signature),
+    rows: &mut dyn RowSink,
+) -> Result<ProcedureResult, FailedStep> {
+    let result = execute::execute(client, form, signature, rows).await;
+    let result = result.map_err(FailedStep::Call)?;
+    let end = transaction::end(client, transaction).await;
+    end.map_err(FailedStep::TransactionEnd)?;
+    if transaction == Transaction::RolledBack && stream.has_committed() {
+        // The rollback did not undo the whole call.
+        return Err(FailedStep::TransactionEnd(error_numbers::transaction_ended().into()));
+    }
+    Ok(result)
 }
 
 /// Passes the messages that the procedure has sent so far to the sink, for the log.
@@ -345,46 +392,6 @@ fn report_messages(log: &mut MessageLog, rows: &mut dyn RowSink) {
     }
 }
 
-/// Completes if the call is cancelled before any byte of it is sent. Otherwise never completes,
-/// because `until_stopped` handles a later cancellation.
-async fn cancelled_before_sending(cancel: &Cancel, stream: &StreamState) {
-    cancel.cancelled().await;
-    if stream.sent().is_ok() {
-        std::future::pending::<()>().await;
-    }
-}
-
-/// Handles a failure of one of fjord's own queries before the call.
-async fn preparation_failed(
-    lease: Lease,
-    result: Result<Result<(), Error>, StopCause>,
-) -> NotSentFailure {
-    match result {
-        Ok(Err(Error::Server(token))) if !error_numbers::is_fatal(&token) => {
-            lease.keep_rolled_back().await;
-            error_numbers::before_sending(token).into()
-        }
-        Ok(Err(error)) => broken_before_sending(lease, error),
-        Ok(Ok(())) => {
-            lease.keep();
-            unavailable().into()
-        }
-        Err(cause) => {
-            lease.cancel(cause.as_str()).await;
-            BackendError::new(cause.before_sending()).into()
-        }
-    }
-}
-
-/// Handles a connection that broke before any part of the call was sent.
-pub(super) fn broken_before_sending(lease: Lease, error: Error) -> NotSentFailure {
-    lease.discard("broken");
-    NotSentFailure {
-        error: BackendError::caused_by(BackendErrorKind::Unavailable, error),
-        retry: Some(RetryReason::LostBeforeSending),
-    }
-}
-
-fn unavailable() -> BackendError {
+pub(super) fn unavailable() -> BackendError {
     BackendError::new(BackendErrorKind::Unavailable)
 }

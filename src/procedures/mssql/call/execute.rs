@@ -86,7 +86,8 @@ pub(super) async fn execute(
     match form {
         RequestForm::Rpc(command) => execute_rpc(client, command, signature, rows).await,
         RequestForm::Statement(statement) => {
-            execute_statement(client, statement, signature, rows).await
+            // The future is boxed, because few calls are sent as statements.
+            Box::pin(execute_statement(client, statement, signature, rows)).await
         }
     }
 }
@@ -99,7 +100,8 @@ async fn execute_rpc(
 ) -> Result<ProcedureResult, ExecutionError> {
     let mut result = ProcedureResult::default();
     let mut decoder = RowDecoder::default();
-    let mut stream = command.exec(client).await?;
+    // The driver's future is boxed, because it has several kilobytes and each future around it would be larger.
+    let mut stream = Box::pin(command.exec(client)).await?;
     while let Some(item) = stream.try_next().await? {
         if let Some(row) = item.as_row() {
             decoder.decode(row, |cells| rows.row(cells).map_err(ExecutionError::from))?;

@@ -81,7 +81,7 @@ pub(super) async fn end(
         Transaction::Committed => COMMIT,
         Transaction::RolledBack => ROLLBACK_TO_SAVEPOINT,
     };
-    match query_number(client, sql).await? {
+    match Box::pin(query_number(client, sql)).await? {
         Some(2) => Ok(()),
         _ => Err(error_numbers::transaction_ended().into()),
     }

@@ -31,8 +31,18 @@ impl Lease {
         at_front: bool,
     ) -> Result<Self, BackendError> {
         let connection = pool.acquire(deadline, at_front).await?;
+        Ok(Self::new(connection, pool))
+    }
+
+    /// Takes an idle connection from a pool, like `Pool::try_acquire_usable`.
+    pub(super) fn try_acquire(pool: &Arc<Pool>) -> Option<Self> {
+        let connection = pool.try_acquire_usable()?;
+        Some(Self::new(connection, pool))
+    }
+
+    fn new(connection: TdsConnection, pool: &Arc<Pool>) -> Self {
         connection.stream.start_lease();
-        Ok(Self { connection: Some(connection), pool: Arc::clone(pool) })
+        Self { connection: Some(connection), pool: Arc::clone(pool) }
     }
 
     /// Returns the connection, or `None` if it was closed.
@@ -104,7 +114,7 @@ impl Lease {
             let stream = connection.client.simple_query(ROLLBACK).await?;
             stream.into_results().await.map(drop)
         };
-        tokio::time::timeout(limit, rollback).await
+        tokio::time::timeout(limit, Box::pin(rollback)).await
     }
 
     /// Closes the connection, and counts it by reason.

@@ -140,6 +140,21 @@ impl Pool {
         }
     }
 
+    /// Takes the idle connection whose turn it is, without waiting. Returns `None` if there is none, or if it must be
+    /// closed. `acquire` then closes it.
+    pub(super) fn try_acquire_usable(&self) -> Option<TdsConnection> {
+        let permit = self.idle.try_acquire().ok()?;
+        let mut state = self.lock();
+        let is_usable =
+            |one: &mut TdsConnection| Instant::now() < one.retires && one.stream.is_quiet();
+        let connection = state.idle.pop_if(is_usable)?;
+        permit.forget();
+        self.record(&state);
+        drop(state);
+        self.metrics.wait.record(0.0);
+        Some(connection)
+    }
+
     fn try_acquire(&self) -> Option<TdsConnection> {
         // While there are waiters, the fair semaphore gives no permit to other callers.
         self.idle.try_acquire().ok()?.forget();

@@ -142,7 +142,22 @@ impl ReplyTracker {
 
     fn push(&mut self, part: &[u8]) {
         self.scanner.follow(part);
-        for byte in part {
+        self.find_transactions(part);
+        let part = part.get(part.len().saturating_sub(TAIL_BYTES)..).unwrap_or_default();
+        self.tail.0.rotate_left(part.len());
+        if let Some((_, end)) = self.tail.0.split_at_mut_checked(TAIL_BYTES - part.len()) {
+            end.copy_from_slice(part);
+        }
+        self.tail_length = (self.tail_length + part.len()).min(TAIL_BYTES);
+    }
+
+    fn find_transactions(&mut self, mut part: &[u8]) {
+        loop {
+            if self.transaction_read == 0 {
+                let start = memchr::memchr(ENVCHANGE, part).unwrap_or(part.len());
+                part = part.get(start..).unwrap_or_default();
+            }
+            let Some((byte, rest)) = part.split_first() else { return };
             if self.transaction_read == TRANSACTION.len() && reports_transaction(*byte) {
                 self.transactions = self.transactions.saturating_add(1);
                 self.commits |= *byte == COMMIT;
@@ -150,12 +165,8 @@ impl ReplyTracker {
             let continues = TRANSACTION.get(self.transaction_read) == Some(byte);
             let begins = usize::from(*byte == ENVCHANGE);
             self.transaction_read = if continues { self.transaction_read + 1 } else { begins };
+            part = rest;
         }
-        let part = part.get(part.len().saturating_sub(TAIL_BYTES)..).unwrap_or_default();
-        self.tail.0.rotate_left(part.len());
-        let start = TAIL_BYTES - part.len();
-        self.tail.0.iter_mut().skip(start).zip(part).for_each(|(into, byte)| *into = *byte);
-        self.tail_length = (self.tail_length + part.len()).min(TAIL_BYTES);
     }
 
     fn end(&mut self) -> ReplyEnd {

@@ -97,6 +97,9 @@ impl TokenScanner {
                 self.skip = self.skip.saturating_sub(count as u64);
                 bytes = bytes.get(count..).unwrap_or_default();
             } else if self.incomplete.is_empty() {
+                if matches!(self.position, TokenPosition::Token) {
+                    bytes = self.skip_rows(bytes);
+                }
                 let mut input = Input::new(bytes);
                 match self.read_part(&mut input) {
                     Ok(()) => {
@@ -113,6 +116,32 @@ impl TokenScanner {
                 bytes = self.complete_part(bytes);
             }
         }
+    }
+
+    /// Skips the rows that have completely arrived. Most of a large answer consists of such rows. Stops at any other
+    /// token, and at a row with a value that arrives in chunks.
+    fn skip_rows<'a>(&self, mut bytes: &'a [u8]) -> &'a [u8] {
+        while let Some(rest) = self.after_row(bytes) {
+            bytes = rest;
+        }
+        bytes
+    }
+
+    fn after_row<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
+        let mut input = Input::new(bytes);
+        let nulls = match input.u8().ok()? {
+            ROW => &[],
+            ROW_WITH_BITMAP => input.take(self.columns.len().div_ceil(8)).ok()?,
+            _ => return None,
+        };
+        for (index, format) in self.columns.iter().enumerate() {
+            if is_null(nulls, index) {
+                continue;
+            }
+            let ValueLength::Bytes(length) = format.length(&mut input).ok()? else { return None };
+            input.take(usize::try_from(length).ok()?).ok()?;
+        }
+        Some(input.rest())
     }
 
     /// Completes the incomplete part with as few bytes as possible. Returns the bytes after it.
@@ -233,13 +262,18 @@ impl TokenScanner {
     fn go_to(&mut self, cell: Option<usize>) {
         self.position = TokenPosition::Token;
         let Some(mut index) = cell else { return };
-        while self.nulls.get(index / 8).is_some_and(|byte| byte >> (index % 8) & 1 == 1) {
+        while is_null(&self.nulls, index) {
             index += 1;
         }
         if index < self.columns.len() {
             self.position = TokenPosition::Cell(index);
         }
     }
+}
+
+/// Returns whether the bitmap of a row's NULLs contains this column.
+fn is_null(nulls: &[u8], column: usize) -> bool {
+    nulls.get(column / 8).is_some_and(|byte| byte >> (column % 8) & 1 == 1)
 }
 
 #[cfg(test)]

@@ -35,6 +35,10 @@ impl<'a> Input<'a> {
         self.bytes.len()
     }
 
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     pub(super) fn take(&mut self, count: usize) -> Result<&'a [u8], ReadError> {
         let (taken, rest) = self.bytes.split_at_checked(count).ok_or(ReadError::Incomplete)?;
         self.bytes = rest;

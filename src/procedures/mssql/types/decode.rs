@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use smallvec::SmallVec;
 use tiberius::{ColumnData, ColumnType, Row};
 use uuid::Uuid;
 
@@ -14,13 +15,15 @@ const MONEY_EXACT_LIMIT: f64 = 549_755_813_888.0;
 /// The limit of `money`, 2^63 / 10^4.
 const MONEY_LIMIT: f64 = 922_337_203_685_477.6;
 
-/// Decodes rows to cells. Values that need formatting are written to one text buffer. The memory of
-/// the buffer and the cells is reused for each row.
+/// The number of cells in a row up to which no memory is allocated for them.
+const CELLS_ON_STACK: usize = 16;
+
+/// Decodes rows to cells. Values that need formatting are written to one text buffer, whose memory
+/// is reused for each row.
 #[derive(Debug, Default)]
 pub(crate) struct RowDecoder {
     text: String,
     written: Vec<(usize, WrittenText)>,
-    spare: Vec<Cell<'static>>,
 }
 
 /// The kind of a value that was written as text, and its range in the buffer.
@@ -41,7 +44,7 @@ impl RowDecoder {
     ) -> Result<(), E> {
         self.text.clear();
         self.written.clear();
-        let mut cells: Vec<Cell<'_>> = std::mem::take(&mut self.spare);
+        let mut cells: SmallVec<[Cell<'_>; CELLS_ON_STACK]> = SmallVec::new();
         for (column, value) in row.cells() {
             let kind = column.column_type();
             let is_money = matches!(kind, ColumnType::Money | ColumnType::Money4);
@@ -68,11 +71,7 @@ impl RowDecoder {
                 *cell = written.cell(&self.text);
             }
         }
-        let taken = take(&cells);
-        cells.clear();
-        // This keeps the memory for the next row. The vector is empty, so the closure never runs.
-        self.spare = cells.into_iter().map(|_| Cell::Null).collect();
-        taken
+        take(&cells)
     }
 }
 
