@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+pub(crate) mod fleet_sizes;
 pub(crate) mod growth;
 mod https_client;
 pub(crate) mod idle_connections;

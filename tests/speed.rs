@@ -16,6 +16,7 @@ mod support;
 #[expect(
     clippy::expect_used,
     clippy::panic,
+    clippy::indexing_slicing,
     clippy::print_stdout,
     reason = "a benchmark may panic on failure, and prints its results"
 )]
@@ -30,6 +31,8 @@ enum BenchCommand {
     Run(benchmark::Plan),
     /// Compares the cost of a request in small and large fleets.
     Growth(benchmark::growth::GrowthBenchmark),
+    /// Measures the memory and the start of large fleets, and waiting requests.
+    Sizes(benchmark::fleet_sizes::SizeBenchmark),
     /// Compares fjord's worker with a worker in Go that calls the same procedures.
     Procedures(benchmark::procedures::ProcedureBenchmark),
     /// Runs the fake SQL Server.
@@ -50,6 +53,7 @@ async fn main() {
     match BenchCommand::parse() {
         BenchCommand::Run(plan) => Box::pin(benchmark::run(plan)).await,
         BenchCommand::Growth(growth) => Box::pin(growth.run()).await,
+        BenchCommand::Sizes(sizes) => Box::pin(sizes.run()).await,
         BenchCommand::Procedures(procedures) => Box::pin(procedures.run()).await,
         BenchCommand::SqlServer(server) => server.run().await,
         BenchCommand::Https(server) => server.run().await,

@@ -3,7 +3,7 @@
 //! all workers is compared. A fleet with more processes is measured twice: with the same number of
 //! requests in flight as the small fleet in total, and with the same number per process.
 
-use std::fmt::Write as _;
+use std::path::PathBuf;
 
 use clap::Args;
 
@@ -12,11 +12,12 @@ use crate::support::fleet::{Fleet, FleetOptions};
 use crate::support::nats::NatsServer;
 use crate::support::process::Process;
 
+use super::MIDDLE;
+use super::fleet_sizes::endpoints;
 use super::https_client::BenchHttp;
 use super::load_generator::LoadSample;
 use super::processes::{self, GATEWAY, LoadOptions};
 use super::report::median;
-use super::{ID_BYTES, MIDDLE};
 
 /// The size of a fleet.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +51,9 @@ pub(crate) struct GrowthBenchmark {
     /// The duration of each measurement in seconds, after a warm-up of half that time.
     #[arg(long, env = "FJORD_BENCH_SECONDS", default_value_t = 3.0)]
     seconds: f64,
+    /// The fjord executable. By default it is the one that was built in the same profile as the benchmark.
+    #[arg(long, env = "FJORD_BENCH_EXECUTABLE")]
+    executable: Option<PathBuf>,
 }
 
 impl GrowthBenchmark {
@@ -57,7 +61,11 @@ impl GrowthBenchmark {
     pub(crate) async fn run(self) {
         println!("cpu: microseconds per request, of all gateways and of all workers");
         for (name, size, requests) in LARGE {
-            let fleets = [SizedFleet::start(SMALL).await, SizedFleet::start(size).await];
+            let executable = self.executable.as_ref();
+            let fleets = [
+                SizedFleet::start(SMALL, executable).await,
+                SizedFleet::start(size, executable).await,
+            ];
             let mut samples: [Vec<LoadSample>; 2] = Default::default();
             for _ in 0..self.rounds {
                 for ((fleet, samples), requests) in fleets.iter().zip(&mut samples).zip(requests) {
@@ -89,14 +97,15 @@ struct SizedFleet {
 }
 
 impl SizedFleet {
-    async fn start(size: FleetSize) -> Self {
+    async fn start(size: FleetSize, executable: Option<&PathBuf>) -> Self {
         let fleet = Fleet::start(FleetOptions {
             workers: size.workers,
             gateways: size.gateways,
             concurrency: 1024,
             queues: "echo",
-            catalogue: Some(("many.json", endpoints(size.endpoints).leak())),
+            catalogue: Some(("many.json", endpoints(size.endpoints, |_| "echo".to_owned()).leak())),
             gateway_toml: GATEWAY.to_owned(),
+            executable: executable.cloned(),
             ..FleetOptions::default()
         })
         .await;
@@ -141,21 +150,4 @@ impl SizedFleet {
         };
         [sum(0, gateways), sum(gateways, workers)]
     }
-}
-
-/// Returns a catalogue of additional endpoints that use the same queue.
-fn endpoints(number: usize) -> String {
-    let mut text = String::from("{");
-    for n in 0..number {
-        let comma = if n == 0 { "" } else { "," };
-        write!(
-            text,
-            r#"{comma}"grown-{n}":{{"route":"GET /v1/grown/{n}/{{id}}","handler":"echo","queue":"echo",
-            "parameters":{{"id":{{"in":"path","type":"string","maxLength":{ID_BYTES}}}}},"result":"json",
-            "auth":"public"}}"#
-        )
-        .expect("writing to a String cannot fail");
-    }
-    text.push('}');
-    text
 }

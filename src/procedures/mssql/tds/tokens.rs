@@ -128,20 +128,25 @@ impl TokenScanner {
     }
 
     fn after_row<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
-        let mut input = Input::new(bytes);
-        let nulls = match input.u8().ok()? {
-            ROW => &[],
-            ROW_WITH_BITMAP => input.take(self.columns.len().div_ceil(8)).ok()?,
-            _ => return None,
-        };
-        for (index, format) in self.columns.iter().enumerate() {
-            if is_null(nulls, index) {
-                continue;
+        let (token, mut rest) = bytes.split_first()?;
+        match *token {
+            ROW => {
+                for format in &self.columns {
+                    rest = format.after_value(rest)?;
+                }
             }
-            let ValueLength::Bytes(length) = format.length(&mut input).ok()? else { return None };
-            input.take(usize::try_from(length).ok()?).ok()?;
+            ROW_WITH_BITMAP => {
+                let (nulls, cells) = rest.split_at_checked(self.columns.len().div_ceil(8))?;
+                rest = cells;
+                for (index, format) in self.columns.iter().enumerate() {
+                    if !is_null(nulls, index) {
+                        rest = format.after_value(rest)?;
+                    }
+                }
+            }
+            _ => return None,
         }
-        Some(input.rest())
+        Some(rest)
     }
 
     /// Completes the incomplete part with as few bytes as possible. Returns the bytes after it.

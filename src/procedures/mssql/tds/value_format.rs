@@ -35,10 +35,6 @@ impl<'a> Input<'a> {
         self.bytes.len()
     }
 
-    pub(super) fn rest(&self) -> &'a [u8] {
-        self.bytes
-    }
-
     pub(super) fn take(&mut self, count: usize) -> Result<&'a [u8], ReadError> {
         let (taken, rest) = self.bytes.split_at_checked(count).ok_or(ReadError::Incomplete)?;
         self.bytes = rest;
@@ -178,6 +174,23 @@ impl ValueFormat {
 
     fn by_length(length: u16) -> Self {
         if length == MAX_LENGTH { Self::Chunked } else { Self::ShortLength }
+    }
+
+    /// Returns the bytes after a value, or `None` if the value has not completely arrived or arrives in chunks.
+    #[inline]
+    pub(super) fn after_value(self, bytes: &[u8]) -> Option<&[u8]> {
+        match self {
+            Self::Fixed(length) => bytes.get(usize::from(length)..),
+            Self::ByteLength => {
+                let (length, rest) = bytes.split_first()?;
+                rest.get(usize::from(*length)..)
+            }
+            _ => {
+                let mut input = Input::new(bytes);
+                let ValueLength::Bytes(length) = self.length(&mut input).ok()? else { return None };
+                input.bytes.get(usize::try_from(length).ok()?..)
+            }
+        }
     }
 
     /// Reads the fields that precede a value's bytes.

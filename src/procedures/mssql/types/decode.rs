@@ -188,6 +188,7 @@ fn write(value: &ColumnData<'_>, into: &mut String) -> Option<WrittenText> {
 }
 
 /// Returns the cell of a value that needs no formatting, or `None` if it needs formatting.
+#[inline]
 fn as_is<'a>(value: &'a ColumnData<'_>, is_money: bool) -> Option<Cell<'a>> {
     match value {
         ColumnData::U8(number) => Some(int(number.map(i64::from))),
