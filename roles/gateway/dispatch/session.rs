@@ -53,7 +53,7 @@ pub struct SessionOptions {
     pub window: u32,
 }
 
-/// The time that an attempt needs, estimated from earlier calls to the same endpoint.
+/// The time that an attempt needs, estimated from earlier calls to the same endpoint and from the round trip.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AttemptEstimate {
     /// The time until the first reply to the attempt.
@@ -79,7 +79,7 @@ enum State {
 pub struct Session {
     options: SessionOptions,
     state: State,
-    /// The time by which a worker must accept the request.
+    /// The time by which a worker must accept the request. After this time, the request is not sent again.
     accept_deadline: Instant,
     /// The time at which the session ends.
     deadline: Instant,

@@ -98,8 +98,7 @@ impl QueueTiming {
         configured.max(round_trip * FIRST_REPLY_ROUND_TRIPS + delay)
     }
 
-    /// Returns the time that an attempt is expected to need. While that is unknown, the first reply is expected after a
-    /// round trip.
+    /// Returns the time that an attempt is expected to need. The first reply takes at least a round trip.
     #[must_use]
     pub fn estimate(&self, endpoint: &EndpointId) -> AttemptEstimate {
         let state = self.lock();

@@ -13,9 +13,10 @@ use super::{AttemptEstimate, Session, SessionAction, SessionEnd, State, StepCont
 /// The time for which the session keeps waiting after its deadline for the worker's own timeout
 /// reply.
 const ANSWER_GRACE: Duration = Duration::from_millis(100);
-/// The minimum time for the first reply to an attempt. An attempt that is sent shortly before the deadline can be refused
-/// shortly after it. Without this time, its request would end as possibly executed.
-const FIRST_REPLY_MIN: Duration = Duration::from_millis(100);
+/// The time by which the first reply to an at-least-once request may be later than expected, even if the deadline passes
+/// in the meantime. Without it, a request that is sent shortly before its deadline and refused shortly after it would end
+/// as possibly executed.
+const FIRST_REPLY_GRACE: Duration = Duration::from_millis(100);
 
 impl Session {
     /// Sets the expected duration of an attempt.
@@ -104,7 +105,15 @@ impl Session {
 
     /// Returns the time until which a request that has been sent waits for a worker to accept or refuse it.
     pub(super) fn first_reply_deadline(&self) -> Instant {
-        self.accept_deadline.max(self.sent_at + FIRST_REPLY_MIN)
+        match self.options.execution {
+            // Without a grant, the request has certainly not been executed.
+            Execution::AtMostOnce => self.accept_deadline,
+            Execution::AtLeastOnce => {
+                let first_reply = self.estimate.first_reply.min(self.options.timeout / 2);
+                let expected = self.sent_at + first_reply + FIRST_REPLY_GRACE;
+                self.accept_deadline.max(expected.min(self.deadline + ANSWER_GRACE))
+            }
+        }
     }
 
     /// Returns the time after which too little time is left for an attempt. At most half of the

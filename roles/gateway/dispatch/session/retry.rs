@@ -54,10 +54,11 @@ impl Session {
     pub(super) fn on_no_reply(&mut self, attempt: u32, context: &mut StepContext<'_>) {
         self.wait_reason = WaitReason::NoReply;
         context.actions.push(SessionAction::NoReply(attempt));
-        if self.may_resubmit(context) {
+        let is_too_late = context.now >= self.accept_deadline;
+        if !is_too_late && self.may_resubmit(context) {
             return self.resubmit(ResubmitReason::NoReply, context);
         }
-        let is_last = self.resubmissions + 1 >= self.options.attempts;
+        let is_last = is_too_late || self.resubmissions + 1 >= self.options.attempts;
         // Unless this was the last attempt, only the retry budget is exhausted, and it may recover.
         let retry_at = if is_last {
             self.first_reply_deadline()
@@ -74,6 +75,9 @@ impl Session {
         }
         if self.grant.is_some() {
             return self.end(SessionEnd::Problem(ProblemKind::OutcomeUnknown), context);
+        }
+        if context.now >= self.deadline {
+            return self.end_at_deadline(context);
         }
         if !self.may_resubmit(context) {
             return self.end(SessionEnd::Problem(ProblemKind::AttemptTimedOut), context);

@@ -32,6 +32,10 @@ impl SessionDriver {
         let AttemptReply { attempt, reply, has_room, .. } = reply;
         self.record_times(attempt, &reply, context.now);
         let reply = self.record_member_reply(attempt, reply);
+        if matches!(reply, Ok(Reply::Refused { .. })) {
+            // The session may send the request again without having waited in the queue.
+            self.session.set_estimate(self.queue.timing.estimate(&self.endpoint));
+        }
         let is_closed = matches!(
             reply,
             Ok(Reply::NoResponders | Reply::Refused { reason: RefusalReason::Paused, .. })

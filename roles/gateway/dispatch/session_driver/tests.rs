@@ -150,20 +150,34 @@ fn requests_that_the_group_accepts_after_a_wait_count_in_the_expected_wait() {
     assert!(wait > SECOND * 5, "ten requests wait, and one was accepted each second: {wait:?}");
 }
 
-/// Sends a request to a paused queue again 1 ms before its deadline. Returns the ends of the session: with a refusal that
-/// arrives after this time, and at the next timers.
-fn end_after_late_attempt(reply_after: Option<Duration>) -> (ProblemKind, Duration) {
+/// The end of a session whose queue is paused and whose request is sent again 1 ms before its deadline.
+#[derive(Debug, PartialEq, Eq)]
+struct LateEnd {
+    problem: ProblemKind,
+    /// The time from the last attempt before the deadline to the end.
+    after: Duration,
+    /// The number of attempts after the deadline.
+    late_attempts: usize,
+}
+
+/// If `refused_after` is set, a worker refuses the late attempt at that time.
+fn late_end(options: SessionOptions, refused_after: Option<Duration>) -> LateEnd {
     let start = Instant::now();
-    let mut session = Session::new(options(), start);
+    let deadline = start + options.timeout;
+    let mut session = Session::new(options, start);
+    let (mut problem, mut late_attempts) = (None, 0);
     let mut step = |event: SessionEvent, now: Instant| {
         let mut actions = Vec::new();
         let may_resubmit = &mut || true;
         session.step(event, &mut StepContext { now, may_resubmit, actions: &mut actions });
-        let end = actions.iter().find_map(|action| match action {
-            SessionAction::End(SessionEnd::Problem(kind)) => Some(*kind),
-            _ => None,
-        });
-        (end, session.wake_at())
+        for action in actions {
+            match action {
+                SessionAction::Publish { .. } if now >= deadline => late_attempts += 1,
+                SessionAction::End(SessionEnd::Problem(kind)) => problem = Some(kind),
+                _ => {}
+            }
+        }
+        (problem, session.wake_at())
     };
     let refused = |attempt| SessionEvent::Reply {
         attempt,
@@ -174,22 +188,54 @@ fn end_after_late_attempt(reply_after: Option<Duration>) -> (ProblemKind, Durati
     for attempt in 1..=9 {
         assert_eq!(step(refused(attempt), start).0, None);
     }
-    let sent_at = start + options().timeout - Duration::from_millis(1);
-    let (_, mut wake_at) = step(SessionEvent::SendToGroup, sent_at);
-    if let Some(reply_after) = reply_after {
-        let replied_at = sent_at + reply_after;
-        assert!(wake_at > replied_at, "the session waits for the reply");
-        (_, wake_at) = step(refused(10), replied_at);
-        wake_at = wake_at.max(replied_at);
+    let sent_at = deadline - Duration::from_millis(1);
+    let (_, mut now) = step(SessionEvent::SendToGroup, sent_at);
+    if let Some(refused_after) = refused_after {
+        let refused_at = sent_at + refused_after;
+        assert!(now > refused_at, "the session waits for the reply");
+        now = step(refused(10), refused_at).1.max(refused_at);
     }
-    let (end, _) = step(SessionEvent::Timer, wake_at);
-    (end.expect("the session ends at its timer"), wake_at.duration_since(sent_at))
+    loop {
+        match step(SessionEvent::Timer, now) {
+            (Some(problem), _) => {
+                return LateEnd { problem, after: now.duration_since(sent_at), late_attempts };
+            }
+            (None, next) => {
+                assert!(next > now, "the session waits");
+                now = next;
+            }
+        }
+    }
 }
 
 #[test]
-fn a_refusal_that_arrives_shortly_after_the_deadline_ends_the_request_as_not_executed() {
+fn an_at_least_once_request_that_is_sent_just_before_its_deadline_waits_for_a_refusal() {
     let late = Duration::from_millis(90);
-    assert_eq!(end_after_late_attempt(Some(late)), (ProblemKind::QueuePaused, late));
+    let refused = LateEnd { problem: ProblemKind::QueuePaused, after: late, late_attempts: 0 };
+    assert_eq!(late_end(options(), Some(late)), refused);
     let silence = Duration::from_millis(100);
-    assert_eq!(end_after_late_attempt(None), (ProblemKind::AttemptTimedOut, silence));
+    let unknown = ProblemKind::AttemptTimedOut;
+    let silent = LateEnd { problem: unknown, after: silence, late_attempts: 0 };
+    assert_eq!(late_end(options(), None), silent);
+    // The request is not sent again, although the first reply is late.
+    let impatient =
+        SessionOptions { attempts: 5, accept_timeout: Duration::from_millis(50), ..options() };
+    assert_eq!(late_end(impatient, None), silent);
+}
+
+#[test]
+fn an_at_most_once_request_that_is_sent_just_before_its_deadline_ends_at_the_deadline() {
+    let once = SessionOptions { execution: Execution::AtMostOnce, ..options() };
+    let after = Duration::from_millis(1);
+    let end = LateEnd { problem: ProblemKind::QueuePaused, after, late_attempts: 0 };
+    assert_eq!(late_end(once, None), end);
+}
+
+#[test]
+fn the_first_reply_is_expected_after_a_round_trip_at_the_earliest() {
+    let prefix = Subject::new("test").unwrap();
+    let queue = GatewayQueue::new(0, &QueueName::new("far").unwrap(), &prefix).unwrap();
+    queue.timing.set_link_round_trip(SECOND);
+    let estimate = queue.timing.estimate(&EndpointId::new("e").unwrap());
+    assert_eq!((estimate.first_reply, estimate.answer), (SECOND, Duration::ZERO));
 }
