@@ -22,7 +22,7 @@ pub(in crate::procedures::mssql) use breaker::JITTER;
 pub(super) use connection::TdsConnection;
 use factory::ConnectionFactory;
 pub(super) use lease::Lease;
-use pool::Pool;
+use pool::{NoneIdle, Pool};
 
 /// For this long after an answer, a database without idle connections is not pinged.
 const ANSWER_FRESH: Duration = Duration::from_secs(1);
@@ -95,8 +95,8 @@ impl Pools {
         Self { table, factory }
     }
 
-    /// Leases an idle connection for a queue. Returns `None` if `lease` must be called instead.
-    pub(super) fn try_lease(&self, queue: &str) -> Option<Lease> {
+    /// Leases an idle connection for a queue.
+    pub(super) fn try_lease(&self, queue: &str) -> Result<Lease, NoneIdle> {
         let table = self.table.load();
         Lease::try_acquire(table.by_queue.get(queue).unwrap_or(&table.main))
     }

@@ -75,12 +75,25 @@ impl Mssql {
         if matches!(lookup, SignatureLookup::Missing) {
             return Err(self.missing(call).into());
         }
-        let lease = self.lease(call, cancel, at_front).await;
+        let (lease, signature) = match self.try_lease(call, cancel, at_front) {
+            Ok(lease) => (Ok(lease), signature),
+            // The signature can be read again in the meantime.
+            Err(at_front) => (self.lease(call, cancel, at_front).await, None),
+        };
         rows.add_connection_wait(started.elapsed());
         let context = AttemptContext { call, cancel, started: Instant::now() };
         let prepared = self.prepare(lease?, signature, context).await?;
         drop(lookup);
         self.execute(prepared, rows, context).await
+    }
+
+    /// Leases an idle connection, unless the call is cancelled. Otherwise returns whether the call waits ahead of others.
+    fn try_lease(&self, call: &Call<'_>, cancel: &Cancel, at_front: bool) -> Result<Lease, bool> {
+        if cancel.is_cancelled() || self.closing.is_cancelled() {
+            return Err(at_front);
+        }
+        let lease = self.pools.try_lease(call.queue.as_str());
+        lease.map_err(|none_idle| at_front || none_idle.has_closed)
     }
 
     /// Leases a connection, and waits for one until the deadline if necessary.
@@ -90,15 +103,11 @@ impl Mssql {
         cancel: &Cancel,
         at_front: bool,
     ) -> Result<Lease, BackendError> {
-        let queue = call.queue.as_str();
-        if let Some(lease) = self.pools.try_lease(queue) {
-            return Ok(lease);
-        }
         tokio::select! {
             biased;
             () = cancel.cancelled() => Err(BackendErrorKind::Cancelled.into()),
             () = self.closing.cancelled() => Err(BackendErrorKind::Cancelled.into()),
-            lease = self.pools.lease(queue, call.deadline, at_front) => lease,
+            lease = self.pools.lease(call.queue.as_str(), call.deadline, at_front) => lease,
         }
     }
 
@@ -171,16 +180,20 @@ impl Mssql {
         let Some(connection) = lease.connection() else { return Err(unavailable().into()) };
         stream.start_call(rewrites, preceding);
         // The future is boxed, because it would be moved several times.
-        let execution =
-            Box::pin(execute_and_end(connection, call.transaction, (form, &signature), rows));
+        let execution = Box::pin(execute_and_end_transaction(
+            connection,
+            call.transaction,
+            (form, &signature),
+            rows,
+        ));
         let stopped = async {
             cancel.cancelled().await;
             // Stopping a call costs nothing before it is sent.
             if stream.sent().is_ok() {
-                self.worth_stopping(context).await;
+                self.wait_until_worth_stopping(context).await;
             }
         };
-        let executed = self.until(stopped, context, execution).await;
+        let executed = self.run_until(stopped, context, execution).await;
         let mut log = stream.take_messages();
         report_messages(&mut log, rows);
         let step = match executed {
@@ -244,13 +257,13 @@ impl Mssql {
     ) -> Result<F::Output, StopCause> {
         let stopped = async {
             context.cancel.cancelled().await;
-            self.worth_stopping(context).await;
+            self.wait_until_worth_stopping(context).await;
         };
-        self.until(stopped, context, work).await
+        self.run_until(stopped, context, work).await
     }
 
     /// Waits for `work` until `stopped` completes, the deadline passes, or the backend is closed.
-    async fn until<F: Future>(
+    async fn run_until<F: Future>(
         &self,
         stopped: impl Future<Output = ()>,
         context: AttemptContext<'_>,
@@ -269,7 +282,7 @@ impl Mssql {
 
     /// Waits until a cancelled call has run for at least as long as opening a connection takes. A
     /// shorter call runs to completion, because stopping a call can cost its connection.
-    async fn worth_stopping(&self, context: AttemptContext<'_>) {
+    async fn wait_until_worth_stopping(&self, context: AttemptContext<'_>) {
         sleep_until(context.started + self.pools.connection_cost()).await;
     }
 
@@ -364,7 +377,7 @@ impl Mssql {
 }
 
 /// Executes a call, and ends its transaction.
-async fn execute_and_end(
+async fn execute_and_end_transaction(
     TdsConnection { client, stream, .. }: &mut TdsConnection,
     transaction: Transaction,
     (form, signature): (RequestForm<'_>, &Signature),

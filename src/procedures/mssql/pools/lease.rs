@@ -8,7 +8,7 @@ use tokio::time::error::Elapsed;
 
 use super::connection::TdsConnection;
 use super::factory::CancelResult;
-use super::pool::Pool;
+use super::pool::{NoneIdle, Pool};
 use crate::procedures::BackendError;
 
 /// Rolls back a transaction that a failed call may have left open. It runs outside any procedure,
@@ -35,9 +35,8 @@ impl Lease {
     }
 
     /// Takes an idle connection from a pool, like `Pool::try_acquire_usable`.
-    pub(super) fn try_acquire(pool: &Arc<Pool>) -> Option<Self> {
-        let connection = pool.try_acquire_usable()?;
-        Some(Self::new(connection, pool))
+    pub(super) fn try_acquire(pool: &Arc<Pool>) -> Result<Self, NoneIdle> {
+        pool.try_acquire_usable().map(|connection| Self::new(connection, pool))
     }
 
     fn new(connection: TdsConnection, pool: &Arc<Pool>) -> Self {

@@ -41,6 +41,13 @@ pub(super) struct Pool {
     outage: Notify,
 }
 
+/// Error: no usable connection is idle.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::procedures::mssql) struct NoneIdle {
+    /// Whether unusable connections were closed. If so, the call that found them waits ahead of others.
+    pub(in crate::procedures::mssql) has_closed: bool,
+}
+
 #[derive(Debug)]
 struct State {
     /// The idle connections. The most recently used one is last and is taken first, so that surplus
@@ -130,29 +137,35 @@ impl Pool {
                 None => self.wait(at_front).await?,
             };
             at_front = true;
-            if Instant::now() >= connection.retires {
-                self.discard(connection, "age");
-            } else if !connection.stream.is_quiet() {
-                self.discard(connection, "closed");
-            } else {
+            if let Some(connection) = self.close_unless_usable(connection) {
                 return Ok(connection);
             }
         }
     }
 
-    /// Takes the idle connection whose turn it is, without waiting. Returns `None` if there is none, or if it must be
-    /// closed. `acquire` then closes it.
-    pub(super) fn try_acquire_usable(&self) -> Option<TdsConnection> {
-        let permit = self.idle.try_acquire().ok()?;
-        let mut state = self.lock();
-        let is_usable =
-            |one: &mut TdsConnection| Instant::now() < one.retires && one.stream.is_quiet();
-        let connection = state.idle.pop_if(is_usable)?;
-        permit.forget();
-        self.record(&state);
-        drop(state);
-        self.metrics.wait.record(0.0);
-        Some(connection)
+    /// Takes the most recently used idle connection, without waiting. Closes those that are not usable.
+    pub(super) fn try_acquire_usable(self: &Arc<Self>) -> Result<TdsConnection, NoneIdle> {
+        let mut has_closed = false;
+        while let Some(connection) = self.try_acquire() {
+            if let Some(connection) = self.close_unless_usable(connection) {
+                self.metrics.wait.record(0.0);
+                return Ok(connection);
+            }
+            has_closed = true;
+        }
+        Err(NoneIdle { has_closed })
+    }
+
+    /// Returns a connection, or closes it if it is too old or the server has closed it.
+    fn close_unless_usable(self: &Arc<Self>, connection: TdsConnection) -> Option<TdsConnection> {
+        if Instant::now() >= connection.retires {
+            self.discard(connection, "age");
+        } else if !connection.stream.is_quiet() {
+            self.discard(connection, "closed");
+        } else {
+            return Some(connection);
+        }
+        None
     }
 
     fn try_acquire(&self) -> Option<TdsConnection> {

@@ -121,18 +121,19 @@ impl TokenScanner {
     /// Skips the rows that have completely arrived. Most of a large answer consists of such rows. Stops at any other
     /// token, and at a row with a value that arrives in chunks.
     fn skip_rows<'a>(&self, mut bytes: &'a [u8]) -> &'a [u8] {
-        while let Some(rest) = self.after_row(bytes) {
+        while let Some(rest) = self.skip_row(bytes) {
             bytes = rest;
         }
         bytes
     }
 
-    fn after_row<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
+    /// Skips a row. Returns `None` if the bytes do not begin with a complete row.
+    fn skip_row<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
         let (token, mut rest) = bytes.split_first()?;
         match *token {
             ROW => {
                 for format in &self.columns {
-                    rest = format.after_value(rest)?;
+                    rest = format.skip_value(rest)?;
                 }
             }
             ROW_WITH_BITMAP => {
@@ -140,7 +141,7 @@ impl TokenScanner {
                 rest = cells;
                 for (index, format) in self.columns.iter().enumerate() {
                     if !is_null(nulls, index) {
-                        rest = format.after_value(rest)?;
+                        rest = format.skip_value(rest)?;
                     }
                 }
             }

@@ -178,7 +178,7 @@ impl ValueFormat {
 
     /// Returns the bytes after a value, or `None` if the value has not completely arrived or arrives in chunks.
     #[inline]
-    pub(super) fn after_value(self, bytes: &[u8]) -> Option<&[u8]> {
+    pub(super) fn skip_value(self, bytes: &[u8]) -> Option<&[u8]> {
         match self {
             Self::Fixed(length) => bytes.get(usize::from(length)..),
             Self::ByteLength => {

@@ -44,7 +44,7 @@ impl RowDecoder {
     ) -> Result<(), E> {
         self.text.clear();
         self.written.clear();
-        let mut cells: SmallVec<[Cell<'_>; CELLS_ON_STACK]> = SmallVec::new();
+        let mut cells: SmallVec<[Cell<'_>; CELLS_ON_STACK]> = SmallVec::with_capacity(row.len());
         for (column, value) in row.cells() {
             let kind = column.column_type();
             let is_money = matches!(kind, ColumnType::Money | ColumnType::Money4);
