@@ -79,7 +79,7 @@ bench: nats-server ## Compares the CPU time of a request with that in Go, and wi
 	ulimit -n 20000; env FJORD_BENCH_EXECUTABLE=$(TARGET)/dist/fjord \
 	  $$(test -x $(TARGET)/go/peer && echo FJORD_BENCH_GO=$(TARGET)/go/peer) $(TARGET)/release/examples/speed run
 
-bench-growth: nats-server ## Checks whether a request costs the same in a large fleet, and measures the memory and the start of large fleets
+bench-growth: nats-server ## Checks whether a request costs the same in a large fleet as in a small one, and measures memory and start-up
 	$(CARGO) build --release --locked --bin fjord --example speed
 	ulimit -n 20000; $(TARGET)/release/examples/speed growth && $(TARGET)/release/examples/speed sizes
 

@@ -1,11 +1,12 @@
-//! `cargo bench`: compares procedure calls through the backend with direct calls through the driver, on one connection each.
+//! `cargo bench`: compares procedure calls through the backend with direct calls through the driver.
 //!
 //! Both call the same procedures on the same server in turn, so that other load on the machine slows both. The server
 //! is the one in `FJORD_TEST_MSSQL`, or else the tests' fake server, which has its own runtime.
 //!
-//! The backend resets the connection in each call. The driver calls on two connections, one of which is reset in the same
-//! way. The cost of the session context is measured separately. The benchmark fails if the throughput of the backend is
-//! below 0.95 times that of direct calls with a reset.
+//! The backend has one connection and resets it in each call. The driver calls on two connections: one of its own, which is
+//! not reset, and one on a stream of the tests, which is reset in the same way. On the fake server, a reset costs nothing,
+//! so the driver's own connection is the standard. On a real server, the connection with a reset is. The benchmark fails if
+//! the throughput of the backend is below 0.95 times the standard. The cost of the session context is measured separately.
 
 #[expect(dead_code, unused_imports, reason = "other tests use the rest of it")]
 #[expect(
@@ -49,10 +50,13 @@ const WARM_UP: usize = 3;
 /// signature of a procedure on it. The measurement therefore starts when these connections have been closed.
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(20);
 
+/// All orders of the three measurements.
+const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [2, 1, 0], [1, 2, 0], [0, 2, 1], [2, 0, 1], [1, 0, 2]];
+
 const WORKLOADS: [Workload; 3] = [
     Workload { procedure: "returns", argument: "status", value: 7, calls: 600 },
-    Workload { procedure: "first_ids", argument: "count", value: 20, calls: 300 },
-    Workload { procedure: "first_ids", argument: "count", value: 5000, calls: 6 },
+    Workload { procedure: "first_ids", argument: "count", value: 20, calls: 500 },
+    Workload { procedure: "first_ids", argument: "count", value: 5000, calls: 40 },
 ];
 
 /// A procedure with an integer argument, and the number of calls in a round.
@@ -149,7 +153,7 @@ where
             let Some(row) = item.into_row() else { continue };
             for (_, value) in row.cells() {
                 if let ColumnData::I32(Some(number)) = value {
-                    let _written = write!(json.0, "{},", i64::from(*number));
+                    let _written = write!(json.0, "{number},");
                 }
             }
         }
@@ -179,9 +183,8 @@ async fn costs(
     let (mut backend_us, mut vs_plain, mut vs_resetting) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         let mut took = [Duration::ZERO; 3];
-        // The order changes, so that none is always measured after the same other one.
-        for turn in 0..3 {
-            let which = (round + turn) % 3;
+        // The order changes, because each measurement also depends on what was measured before.
+        for which in ORDERS.get(round % ORDERS.len()).copied()? {
             *took.get_mut(which)? = match which {
                 0 => through_backend(backend, workload, SessionContext::default()).await.ok()?,
                 1 => direct(&mut plain, workload).await.ok()?,
@@ -294,7 +297,7 @@ fn main() -> ExitCode {
                     calls, {ratio:.3} ({low:.3}–{high:.3}) × calls with a reset; session context: {session:.0} µs",
                 workload.procedure, workload.value
             );
-            is_good &= ratio >= RATIO_MIN;
+            is_good &= if server.fake.is_some() { plain } else { ratio } >= RATIO_MIN;
         }
     }));
     if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }

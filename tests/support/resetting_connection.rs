@@ -17,36 +17,15 @@ const REQUESTS: [u8; 2] = [0x01, 0x03];
 const PRELOGIN: u8 = 0x12;
 const END_OF_MESSAGE: u8 = 0x01;
 const RESET_CONNECTION: u8 = 0x08;
-/// A PRELOGIN packet with a version and a request for encryption.
-const PRELOGIN_REQUEST: [u8; 26] = [
-    PRELOGIN,
-    END_OF_MESSAGE,
-    0,
-    26,
-    0,
-    0,
-    0,
-    0,
-    0,
-    0,
-    11,
-    0,
-    6,
-    ENCRYPTION,
-    0,
-    17,
-    0,
-    1,
-    0xff,
-    0,
-    0,
-    0,
-    0,
-    0,
-    0,
-    1,
-];
 const ENCRYPTION: u8 = 0x01;
+const ENCRYPT_ON: u8 = 0x01;
+/// A PRELOGIN packet: the header, the places of a version and of the encryption, and their values.
+const PRELOGIN_REQUEST: [&[u8]; 4] = [
+    &[PRELOGIN, END_OF_MESSAGE, 0, 26, 0, 0, 0, 0],
+    &[0, 0, 11, 0, 6, ENCRYPTION, 0, 17, 0, 1, 0xff],
+    &[0, 0, 0, 0, 0, 0],
+    &[ENCRYPT_ON],
+];
 const ENCRYPT_NOT_SUPPORTED: u8 = 0x02;
 /// The first bytes of TLS records.
 const TLS_RECORDS: std::ops::RangeInclusive<u8> = 0x14..=0x17;
@@ -56,7 +35,7 @@ pub(crate) type ResettingClient = tiberius::Client<Compat<ResettingStream>>;
 
 /// Logs in over a TLS session that trusts any certificate. `driver` is the configuration of the login.
 pub(crate) async fn connect(mut driver: tiberius::Config, mut tcp: TcpStream) -> ResettingClient {
-    tcp.write_all(&PRELOGIN_REQUEST).await.expect("the server reads PRELOGIN");
+    tcp.write_all(&PRELOGIN_REQUEST.concat()).await.expect("the server reads PRELOGIN");
     let mut answer = vec![0; HEADER_BYTES];
     tcp.read_exact(&mut answer).await.expect("the server answers PRELOGIN");
     answer.resize(usize::from(u16::from_be_bytes([answer[2], answer[3]])), 0);
@@ -157,7 +136,7 @@ impl AsyncWrite for HandshakeSocket {
 #[derive(Debug)]
 pub(crate) struct ResettingStream {
     tls: ClientStream<HandshakeSocket>,
-    /// The answer to the driver's PRELOGIN, which is not sent.
+    /// The server's answer to PRELOGIN. The driver gets it instead of an answer to its own PRELOGIN, which is dropped.
     prelogin: Vec<u8>,
     /// The buffered packets. The first `whole` bytes are complete packets.
     packets: Vec<u8>,
