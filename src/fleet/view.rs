@@ -106,7 +106,7 @@ fn queues(pairs: &[ReportPair<'_>]) -> Vec<QueueView> {
         let is_gateway = pair.now.role == "gateway";
         for (_, view) in queues.iter_mut().filter(|(name, _)| !reported.contains(*name)) {
             view.diagnosis.may_lack_gateways |= is_gateway;
-            view.may_lack_workers |= !is_gateway;
+            view.diagnosis.may_lack_workers |= !is_gateway;
         }
     }
     queues.values_mut().for_each(QueueView::finish);

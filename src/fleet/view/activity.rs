@@ -97,8 +97,6 @@ pub(crate) struct QueueView {
     pub(crate) slots_needed: Option<f64>,
     /// Whether the rates exclude processes that have not sent two reports containing the queue.
     pub(crate) is_partial: bool,
-    /// Whether the reports of some workers omit queues, so that further workers may serve this one.
-    pub(crate) may_lack_workers: bool,
     #[serde(flatten)]
     pub(crate) rates: CallRates,
     #[serde(flatten)]

@@ -144,7 +144,7 @@ fn saturated(processes: &[ProcessView], queues: &[QueueView]) -> Option<Bottlene
         queue.name,
         queue.limit,
         match queue.workers {
-            workers if queue.may_lack_workers => format!("{workers} reported workers"),
+            workers if queue.diagnosis.may_lack_workers => format!("{workers} reported workers"),
             1 => "worker".to_owned(),
             workers => format!("{workers} workers"),
         },
@@ -217,7 +217,7 @@ fn nothing(processes: &[ProcessView], queues: &[QueueView]) -> Bottleneck {
             queue.name,
             percent(queue.utilization),
             queue.limit,
-            if queue.may_lack_workers { "reported " } else { "" },
+            if queue.diagnosis.may_lack_workers { "reported " } else { "" },
         ),
         None if is_truncated => {
             "No bottleneck is known: not all queues fit into the processes' reports.".to_owned()

@@ -60,8 +60,10 @@ pub(crate) struct QueueDiagnosis {
     pub(crate) stopped: u64,
     /// The number of calls that workers ran to completion between the reports.
     pub(crate) completed: u64,
-    /// Whether the reports of some gateways omit the queue. It had no requests in flight in these gateways when they replied.
+    /// Whether the reports of some gateways omit the queue.
     pub(crate) may_lack_gateways: bool,
+    /// Whether the reports of some workers omit the queue, so that further workers may serve it.
+    pub(crate) may_lack_workers: bool,
     /// The total time, from sending to timeout, of the requests in `timed_out_unaccepted`.
     #[serde(skip)]
     pub(crate) timed_out_unaccepted_seconds: f64,
@@ -131,10 +133,11 @@ impl QueueDiagnosis {
         }
     }
 
-    /// Returns whether no request was answered between the reports. If the report of a gateway omits the queue, only the workers'
-    /// reports show whether the gateway can have received answers.
+    /// Returns whether no request was answered between the reports. If the report of a gateway omits the queue, only the reports of
+    /// all workers show whether the gateway can have received answers.
     fn is_idle(&self) -> bool {
-        let may_be_answered = self.may_lack_gateways && self.completed > 0;
+        let may_be_answered =
+            self.may_lack_gateways && (self.completed > 0 || self.may_lack_workers);
         self.answered == 0 && !self.is_partial && !may_be_answered
     }
 

@@ -81,7 +81,7 @@ impl QueueView {
     /// Returns a clause with the number of workers that have replied.
     pub(super) fn replied_workers(&self) -> String {
         match self.workers {
-            _ if self.may_lack_workers => {
+            _ if self.diagnosis.may_lack_workers => {
                 "not all workers report whether they serve the queue".to_owned()
             }
             0 => "none of its workers has replied to this query".to_owned(),

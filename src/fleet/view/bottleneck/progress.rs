@@ -46,7 +46,7 @@ fn not_accepted(queues: &[QueueView]) -> Option<Bottleneck> {
         a.diagnosis.unaccepted_seconds.total_cmp(&b.diagnosis.unaccepted_seconds)
     })?;
     let cause = match queue.workers {
-        _ if queue.may_lack_workers => "Workers or a connection to NATS may be hanging",
+        _ if queue.diagnosis.may_lack_workers => "Workers or a connection to NATS may be hanging",
         0 => "Its workers or a connection to NATS may be hanging",
         _ => "Workers that have not replied, or a connection to NATS, may be hanging",
     };

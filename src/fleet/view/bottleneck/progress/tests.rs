@@ -241,14 +241,15 @@ fn requests_that_no_worker_accepts_are_found_although_none_is_old() {
         BottleneckKind::Queue,
         "workers complete calls, although too late"
     );
-    let run_out = changed(&delivery(10, 2.0, 0), [0, 0], 0.0);
+    let mut run_out = changed(&delivery(10, 2.0, 0), [0, 0], 0.0);
     says(
         run_out.clone(),
         "The bottleneck is queue a: 10 requests ran out of time since the earlier report, and no worker had accepted them; 2 of \
          its workers have replied to this query. Workers that have not replied, or a connection to NATS, may be hanging.",
     );
+    run_out.diagnosis.may_lack_workers = true;
     says(
-        QueueView { may_lack_workers: true, ..run_out },
+        run_out,
         "The bottleneck is queue a: 10 requests ran out of time since the earlier report, and no worker had accepted them; not \
          all workers report whether they serve the queue. Workers or a connection to NATS may be hanging.",
     );
