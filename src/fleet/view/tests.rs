@@ -169,6 +169,7 @@ fn a_call_that_does_not_end_is_found_although_another_gateway_omits_its_queue() 
         [one, other, worker, Report { is_truncated: true, ..omitting }]
     });
     let unknown = view(earlier, later);
+    let start = "No bottleneck is known: not all queues fit";
     assert!(unknown.bottleneck.sentence.starts_with(start), "{:?}", unknown.bottleneck);
 }
 
