@@ -9,7 +9,7 @@ use clap::Args;
 use tokio::task::JoinSet;
 
 use crate::support::client::{Client, get_json};
-use crate::support::eventually::eventually_some;
+use crate::support::eventually::{eventually_some, for_a_while};
 use crate::support::fjord_binary;
 use crate::support::fjord_process::FjordProcess;
 use crate::support::fleet::{Fleet, FleetOptions};
@@ -172,7 +172,7 @@ impl SizeBenchmark {
         })
         .await;
         let before = ProcessUsage::of_process(gateway.process.pid());
-        tokio::time::sleep(OBSERVATION_TIME).await;
+        for_a_while(OBSERVATION_TIME).await;
         let used = ProcessUsage::of_process(gateway.process.pid()) - before;
         let waiting = gateway.metric(metric).await;
         let grown = (mebibytes(gateway) - memory) * 1024.0;

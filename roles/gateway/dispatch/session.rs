@@ -202,6 +202,12 @@ impl Session {
         self.attempts.sent_at(attempt)
     }
 
+    /// Returns the time within which a worker must accept the request.
+    #[must_use]
+    pub fn time_to_accept(&self, now: Instant) -> Duration {
+        self.accept_deadline.saturating_duration_since(now)
+    }
+
     /// Returns the number of attempts made so far.
     #[must_use]
     pub fn attempts_made(&self) -> u32 {
@@ -272,8 +278,12 @@ impl Session {
     }
 
     fn wait(&mut self, reason: WaitReason, context: &mut StepContext<'_>) {
-        self.state = State::Waiting;
         self.wait_reason = reason;
+        if context.now >= self.waiting_deadline() {
+            // The request would leave the queue at once, and must not take the place of another one.
+            return self.end_at_deadline(context);
+        }
+        self.state = State::Waiting;
         context.actions.push(SessionAction::JoinQueue(reason));
     }
 

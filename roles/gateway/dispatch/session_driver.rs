@@ -210,7 +210,11 @@ impl SessionDriver {
                     self.waiter.leave(&self.queue.wait_queue, to_send);
                     None
                 }
-                SessionAction::NoReply(attempt) => self.on_no_reply(attempt, context.now),
+                SessionAction::NoReply(attempt) => {
+                    let next = self.actions.get(self.next_action);
+                    let is_resent = matches!(next, Some(SessionAction::CountResubmission(_)));
+                    self.on_no_reply(attempt, is_resent, context.now)
+                }
                 SessionAction::CountResubmission(reason) => {
                     let label = [(names::REASON, reason.as_str().to_owned())];
                     counter(&names::GATEWAY_RESUBMISSIONS, &label).increment(1);

@@ -4,7 +4,8 @@
 //! statement if an RPC is not possible (`statement`), and reads the answer (`execute`). If the
 //! endpoint requires a transaction, the call runs in one (`transaction`). `session_context` tells
 //! the procedure who is calling. After a failure, `failed_attempt` decides whether to keep the
-//! connection and which error (`failure`) to return.
+//! connection and which error (`failure`) to return. `unsent` handles failures before the call is
+//! sent.
 
 mod attempt;
 mod bind;
@@ -15,5 +16,6 @@ mod retry;
 mod session_context;
 mod statement;
 mod transaction;
+mod unsent;
 
 pub(super) use session_context::SessionContextPermission;

@@ -126,7 +126,12 @@ impl SessionDriver {
 
     /// Records that the latest attempt got no reply in time, so that later requests avoid the
     /// worker that received the attempt.
-    pub(super) fn on_no_reply(&mut self, attempt: u32, now: Instant) -> Option<DriverAction> {
+    pub(super) fn on_no_reply(
+        &mut self,
+        attempt: u32,
+        is_resent: bool,
+        now: Instant,
+    ) -> Option<DriverAction> {
         let members = &self.queue.members;
         match self.recipient.take()? {
             Recipient::Group | Recipient::GroupProbe => {}
@@ -144,9 +149,12 @@ impl SessionDriver {
             );
         }
         let query = members.start_query_if_due(now);
-        // Without the pause, NATS could deliver the resubmission to the same worker of the group.
-        let pause = (!members.has_responsive(now))
-            .then(|| self.queue.timing.round_trip().max(MEMBER_REPLY_MIN) * 2);
+        // Without the pause, NATS could deliver the resubmission to the same worker of the group. The pause ends before
+        // the request's time to be accepted does.
+        let pause = (is_resent && !members.has_responsive(now)).then(|| {
+            let pause = self.queue.timing.round_trip().max(MEMBER_REPLY_MIN) * 2;
+            pause.min(self.session.time_to_accept(now) / 2)
+        });
         (query || pause.is_some()).then_some(DriverAction::FindMembers { query, pause })
     }
 }

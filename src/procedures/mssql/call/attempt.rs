@@ -8,10 +8,10 @@ use tokio::time::{Instant, sleep_until};
 
 use super::bind;
 use super::execute::{self, ExecutionError, RequestForm};
-use super::failed_attempt::preparation_failed;
 use super::failure::{AttemptFailure, NotSentFailure, StopCause};
 use super::session_context::SessionValues;
 use super::transaction;
+use super::unsent::{preparation_failed, unavailable};
 use crate::lifecycle::Cancel;
 use crate::procedures::mssql::metadata::{
     ServerCapabilities, SessionContextKind, Signature, SignatureLookup,
@@ -403,8 +403,4 @@ fn report_messages(log: &mut MessageLog, rows: &mut dyn RowSink) {
     if dropped > 0 {
         rows.add_message(&DatabaseError::new(format!("{dropped} further messages"), ""));
     }
-}
-
-pub(super) fn unavailable() -> BackendError {
-    BackendError::new(BackendErrorKind::Unavailable)
 }

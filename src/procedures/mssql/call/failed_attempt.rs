@@ -5,10 +5,11 @@ use std::sync::atomic::Ordering;
 
 use tiberius::error::{Error, TokenError};
 
-use super::attempt::{AttemptContext, FailedStep, unavailable};
+use super::attempt::{AttemptContext, FailedStep};
 use super::execute::ExecutionError;
-use super::failure::{NotSentFailure, RetryReason, SentFailure, StopCause};
+use super::failure::{NotSentFailure, RetryReason, SentFailure};
 use super::transaction;
+use super::unsent::broken_before_sending;
 use crate::procedures::mssql::metadata::Signature;
 use crate::procedures::mssql::pools::Lease;
 use crate::procedures::mssql::server_message::MessageLog;
@@ -233,35 +234,4 @@ impl Mssql {
 fn lost(error: SentError) -> SentFailure {
     let is_lost = error.kind == SentErrorKind::Lost;
     SentFailure { error, retry: is_lost.then_some(RetryReason::LostAfterSending) }
-}
-
-/// Handles a failure of one of fjord's own queries before the call.
-pub(super) async fn preparation_failed(
-    lease: Lease,
-    result: Result<Result<(), Error>, StopCause>,
-) -> NotSentFailure {
-    match result {
-        Ok(Err(Error::Server(token))) if !error_numbers::is_fatal(&token) => {
-            lease.keep_rolled_back().await;
-            error_numbers::before_sending(token).into()
-        }
-        Ok(Err(error)) => broken_before_sending(lease, error),
-        Ok(Ok(())) => {
-            lease.keep();
-            unavailable().into()
-        }
-        Err(cause) => {
-            lease.cancel(cause.as_str()).await;
-            BackendError::new(cause.before_sending()).into()
-        }
-    }
-}
-
-/// Handles a connection that broke before any part of the call was sent.
-pub(super) fn broken_before_sending(lease: Lease, error: Error) -> NotSentFailure {
-    lease.discard("broken");
-    NotSentFailure {
-        error: BackendError::caused_by(BackendErrorKind::Unavailable, error),
-        retry: Some(RetryReason::LostBeforeSending),
-    }
 }
