@@ -111,9 +111,6 @@ impl SizeBenchmark {
         let fleet = Fleet::start(options).await;
         let ready = started.elapsed();
         let server = &fleet.nats.servers[0];
-        let subscriptions = get_json(&format!("{}/subsz", server.monitoring())).await;
-        let subscriptions =
-            subscriptions.expect("the server responds")["num_subscriptions"].as_f64();
         let mut memory: Vec<f64> = fleet.workers.iter().map(mebibytes).collect();
         memory.sort_by(f64::total_cmp);
         let mut status = tokio::process::Command::new(match &self.executable {
@@ -126,6 +123,11 @@ impl SizeBenchmark {
         let output = status.output().await.expect("the command runs");
         let took = asked.elapsed().saturating_sub(STATUS_INTERVAL);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        // The server counts new subscriptions with a delay.
+        for_a_while(OBSERVATION_TIME).await;
+        let subscriptions = get_json(&format!("{}/subsz", server.monitoring())).await;
+        let subscriptions =
+            subscriptions.expect("the server responds")["num_subscriptions"].as_f64();
         vec![
             ("ready after s, including NATS", ready.as_secs_f64()),
             ("subscriptions", subscriptions.expect("a number")),
