@@ -173,6 +173,7 @@ fn late_end(options: SessionOptions, refused_after: Option<Duration>) -> LateEnd
         for action in actions {
             match action {
                 SessionAction::Publish { .. } if now >= deadline => late_attempts += 1,
+                SessionAction::JoinQueue(_) => assert!(now < deadline, "it would evict another"),
                 SessionAction::End(SessionEnd::Problem(kind)) => problem = Some(kind),
                 _ => {}
             }
@@ -238,4 +239,25 @@ fn the_first_reply_is_expected_after_a_round_trip_at_the_earliest() {
     queue.timing.set_link_round_trip(SECOND);
     let estimate = queue.timing.estimate(&EndpointId::new("e").unwrap());
     assert_eq!((estimate.first_reply, estimate.answer), (SECOND, Duration::ZERO));
+}
+
+#[test]
+fn a_request_whose_worker_is_lost_at_the_deadline_is_not_sent_again() {
+    let start = Instant::now();
+    let mut session = Session::new(SessionOptions { attempts: 5, ..options() }, start);
+    let mut step = |event: SessionEvent, now: Instant| {
+        let mut actions = Vec::new();
+        let may_resubmit = &mut || true;
+        session.step(event, &mut StepContext { now, may_resubmit, actions: &mut actions });
+        (actions, session.wake_at())
+    };
+    step(SessionEvent::Start { is_linked: true, wait_for: None }, start);
+    let reply = Ok(Reply::Progress { control: None });
+    let progress_at = start + options().timeout - SECOND * 3 + Duration::from_millis(50);
+    let (_, lost_at) = step(SessionEvent::Reply { attempt: 1, reply }, progress_at);
+    assert_eq!(lost_at, progress_at + SECOND * 3);
+    let (actions, _) = step(SessionEvent::Timer, lost_at);
+    let is_sent = actions.iter().any(|action| matches!(action, SessionAction::Publish { .. }));
+    let end = SessionEnd::Problem(ProblemKind::AttemptTimedOut);
+    assert!(!is_sent && actions.contains(&SessionAction::End(end)), "{actions:?}");
 }
