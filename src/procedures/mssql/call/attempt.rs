@@ -1,4 +1,7 @@
 //! One attempt at a call, on one connection.
+//!
+//! The file is longer than 400 lines, because the steps of an attempt hand the connection from one to the next, and each
+//! must keep or close it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
