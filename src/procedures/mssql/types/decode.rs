@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use smallvec::SmallVec;
-use tiberius::{ColumnData, ColumnType, Row};
+use tiberius::{Column, ColumnData, ColumnType, Row};
 use uuid::Uuid;
 
 use super::{SqlType, date_time, decimal};
@@ -44,27 +44,14 @@ impl RowDecoder {
     ) -> Result<(), E> {
         self.text.clear();
         self.written.clear();
-        let mut cells: SmallVec<[Cell<'_>; CELLS_ON_STACK]> = SmallVec::with_capacity(row.len());
+        // Not `with_capacity`, whose result the compiler copies as a whole.
+        let mut cells: SmallVec<[Cell<'_>; CELLS_ON_STACK]> = SmallVec::new();
         for (column, value) in row.cells() {
-            let kind = column.column_type();
-            let is_money = matches!(kind, ColumnType::Money | ColumnType::Money4);
-            match kind {
-                ColumnType::Udt if !is_null(value) => return Err(clr_value(column.name()).into()),
-                ColumnType::SSVariant if may_be_inexact_money(value) => {
-                    return Err(undecodable(column.name()).into());
-                }
-                _ => {}
-            }
-            // Most values need no formatting.
-            if let Some(cell) = as_is(value, is_money) {
-                cells.push(cell);
-                continue;
-            }
-            match write(value, &mut self.text) {
-                Some(written) => self.written.push((cells.len(), written)),
-                None => return Err(undecodable(column.name()).into()),
-            }
-            cells.push(Cell::Null);
+            let cell = match whole_number(value) {
+                Some(cell) => cell,
+                None => self.cell(column, value, cells.len())?,
+            };
+            cells.push(cell);
         }
         for (index, written) in &self.written {
             if let Some(cell) = cells.get_mut(*index) {
@@ -72,6 +59,32 @@ impl RowDecoder {
             }
         }
         take(&cells)
+    }
+
+    /// Converts a value that is not a whole number. The cell of a value that needs formatting is set later, when the text
+    /// buffer is complete.
+    fn cell<'a>(
+        &mut self,
+        column: &Column,
+        value: &'a ColumnData<'_>,
+        index: usize,
+    ) -> Result<Cell<'a>, SentError> {
+        let kind = column.column_type();
+        let is_money = matches!(kind, ColumnType::Money | ColumnType::Money4);
+        match kind {
+            ColumnType::Udt if !is_null(value) => return Err(clr_value(column.name())),
+            ColumnType::SSVariant if may_be_inexact_money(value) => {
+                return Err(undecodable(column.name()));
+            }
+            _ => {}
+        }
+        // Most values need no formatting.
+        if let Some(cell) = as_is(value, is_money) {
+            return Ok(cell);
+        }
+        let written = write(value, &mut self.text).ok_or_else(|| undecodable(column.name()))?;
+        self.written.push((index, written));
+        Ok(Cell::Null)
     }
 }
 
@@ -191,11 +204,6 @@ fn write(value: &ColumnData<'_>, into: &mut String) -> Option<WrittenText> {
 #[inline]
 fn as_is<'a>(value: &'a ColumnData<'_>, is_money: bool) -> Option<Cell<'a>> {
     match value {
-        ColumnData::U8(number) => Some(int(number.map(i64::from))),
-        ColumnData::I16(number) => Some(int(number.map(i64::from))),
-        ColumnData::I32(number) => Some(int(number.map(i64::from))),
-        ColumnData::I64(number) => Some(int(*number)),
-        ColumnData::Bit(bit) => Some(bit.map_or(Cell::Null, Cell::Bool)),
         ColumnData::F64(Some(number)) => {
             (!is_money && number.is_finite()).then_some(Cell::Float(*number))
         }
@@ -211,7 +219,20 @@ fn as_is<'a>(value: &'a ColumnData<'_>, is_money: bool) -> Option<Cell<'a>> {
         | ColumnData::Date(Some(_))
         | ColumnData::DateTime2(Some(_))
         | ColumnData::DateTimeOffset(Some(_)) => None,
-        _ => Some(Cell::Null),
+        _ => Some(whole_number(value).unwrap_or(Cell::Null)),
+    }
+}
+
+/// Returns the cell of an integer or a bit, or `None` for any other value.
+#[inline]
+fn whole_number<'a>(value: &ColumnData<'_>) -> Option<Cell<'a>> {
+    match value {
+        ColumnData::U8(number) => Some(int(number.map(i64::from))),
+        ColumnData::I16(number) => Some(int(number.map(i64::from))),
+        ColumnData::I32(number) => Some(int(number.map(i64::from))),
+        ColumnData::I64(number) => Some(int(*number)),
+        ColumnData::Bit(bit) => Some(bit.map_or(Cell::Null, Cell::Bool)),
+        _ => None,
     }
 }
 
