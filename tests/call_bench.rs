@@ -6,7 +6,9 @@
 //! The backend has one connection and resets it in each call. The driver calls on two connections: one of its own, which is
 //! not reset, and one on a stream of the tests, which is reset in the same way. On the fake server, a reset costs nothing,
 //! so the driver's own connection is the standard. On a real server, the connection with a reset is. The benchmark fails if
-//! the throughput of the backend is below 0.95 times the standard. The cost of the session context is measured separately.
+//! the throughput of the backend is below 0.95 times the standard. The cost of the session context is measured as well.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "prints its results")]
 
 #[expect(dead_code, unused_imports, reason = "other tests use the rest of it")]
 #[expect(
@@ -42,16 +44,26 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The minimum throughput of the backend relative to the standard, which is described above.
 const RATIO_MIN: f64 = 0.95;
-/// The number of rounds. The first `WARM_UP` of them are not counted.
-const ROUNDS: usize = 33;
-const WARM_UP: usize = 3;
+/// The number of processes. The addresses of code and data in a process change its results by up to a tenth.
+const PROCESSES: usize = 8;
+/// The number of rounds in each process, and the argument that starts such a process.
+const ROUNDS: usize = 8;
+const MEASURE: &str = "--measure";
 
 /// The maximum age of a connection of the backend. Babelfish resets a connection more slowly if the backend has read the
 /// signature of a procedure on it. The measurement therefore starts when these connections have been closed.
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(20);
 
-/// All orders of the three measurements.
-const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [2, 1, 0], [1, 2, 0], [0, 2, 1], [2, 0, 1], [1, 0, 2]];
+/// The callers: the backend, the driver on a connection of its own, the driver with a reset in each call, and the backend with
+/// a session context.
+const CALLERS: usize = 4;
+const BACKEND: usize = 0;
+const PLAIN: usize = 1;
+const RESETTING: usize = 2;
+const WITH_SESSION: usize = 3;
+/// The orders in which the callers are measured. Each caller is measured once directly after each other one.
+const ORDERS: [[usize; CALLERS]; CALLERS] =
+    [[0, 1, 3, 2], [1, 2, 0, 3], [2, 3, 1, 0], [3, 0, 2, 1]];
 
 const WORKLOADS: [Workload; 3] = [
     Workload { procedure: "returns", argument: "status", value: 7, calls: 600 },
@@ -169,72 +181,78 @@ where
     Ok(started.elapsed())
 }
 
-/// The result for a workload: medians and quartiles over the rounds.
-#[derive(Clone, Copy, Debug)]
-struct CallCosts {
-    /// The duration of a call through the backend, in microseconds.
-    backend_us: [f64; 3],
-    /// The throughput of the backend relative to the driver's.
-    vs_plain: [f64; 3],
-    /// The throughput of the backend relative to the driver's if the driver also resets the connection in each call.
-    vs_resetting: [f64; 3],
-}
-
-/// Measures the backend and the driver in turn.
-async fn costs(
-    backend: &Arc<dyn Backend>,
-    config: &MssqlConfig,
-    workload: Workload,
-) -> Option<CallCosts> {
-    let mut plain = mssql_server::direct(config).await;
-    let mut resetting = mssql_server::resetting(config).await;
-    let (mut backend_us, mut vs_plain, mut vs_resetting) = (Vec::new(), Vec::new(), Vec::new());
-    for round in 0..ROUNDS {
-        let mut took = [Duration::ZERO; 3];
-        // The order changes, because each measurement also depends on what was measured before.
-        for which in ORDERS.get(round % ORDERS.len()).copied()? {
-            *took.get_mut(which)? = match which {
-                0 => through_backend(backend, workload, SessionContext::default()).await.ok()?,
-                1 => direct(&mut plain, workload).await.ok()?,
-                _ => direct(&mut resetting, workload).await.ok()?,
-            };
-        }
-        if round >= WARM_UP {
-            let [backend, plain, resetting] = took.map(|took| took.as_secs_f64());
-            backend_us.push(backend * 1e6 / f64::from(workload.calls));
-            vs_plain.push(plain / backend);
-            vs_resetting.push(resetting / backend);
+/// Measures all callers in turn, in a process of its own, and prints a line for each round: the index of the workload, and
+/// the duration of a call in microseconds for each caller.
+async fn measure(server: &SqlServer) -> Option<()> {
+    let config = MssqlConfig { connection_age_max: CONNECTION_AGE_MAX, ..server.config.clone() };
+    // Babelfish keeps the session context, so a call removes each absent value there.
+    let without = MssqlConfig { session_context: Vec::new(), ..config.clone() };
+    let backend = mssql::connect(&without, "default").ok()?;
+    let with_session = mssql::connect(&config, "session").ok()?;
+    let mut plain = mssql_server::direct(&server.config).await;
+    let mut resetting = mssql_server::resetting(&server.config).await;
+    for workload in WORKLOADS {
+        for backend in [&backend, &with_session] {
+            let once = Workload { calls: 1, ..workload };
+            through_backend(backend, once, SESSION).await.ok()?;
         }
     }
-    Some(CallCosts {
-        backend_us: quartiles(backend_us)?,
-        vs_plain: quartiles(vs_plain)?,
-        vs_resetting: quartiles(vs_resetting)?,
-    })
-}
-
-/// Measures the cost of setting the session context of a call, with one backend that sets it and one that does not.
-/// Returns the median over the rounds, in microseconds.
-async fn session_context(
-    [setting, plain]: [&Arc<dyn Backend>; 2],
-    workload: Workload,
-) -> Option<f64> {
-    let mut costs = Vec::new();
-    for round in 0..ROUNDS {
-        let (with, without) = if round % 2 == 0 {
-            let with = through_backend(setting, workload, SESSION).await.ok()?;
-            (with, through_backend(plain, workload, SESSION).await.ok()?)
-        } else {
-            let without = through_backend(plain, workload, SESSION).await.ok()?;
-            (through_backend(setting, workload, SESSION).await.ok()?, without)
-        };
-        if round >= WARM_UP {
-            costs.push(
-                (with.as_secs_f64() - without.as_secs_f64()) * 1e6 / f64::from(workload.calls),
-            );
+    if server.fake.is_none() {
+        for_a_while(CONNECTION_AGE_MAX * 5 / 4).await;
+    }
+    for (index, workload) in WORKLOADS.into_iter().enumerate() {
+        for round in 0..=ROUNDS {
+            let mut us = [0.0; CALLERS];
+            for caller in ORDERS.get(round % CALLERS).copied()? {
+                let took = match caller {
+                    BACKEND => {
+                        through_backend(&backend, workload, SessionContext::default()).await.ok()?
+                    }
+                    PLAIN => direct(&mut plain, workload).await.ok()?,
+                    RESETTING => direct(&mut resetting, workload).await.ok()?,
+                    _ => through_backend(&with_session, workload, SESSION).await.ok()?,
+                };
+                *us.get_mut(caller)? = took.as_secs_f64() * 1e6 / f64::from(workload.calls);
+            }
+            // The first round is not counted.
+            if round > 0 {
+                let [backend, plain, resetting, with_session] = us;
+                println!("{index} {backend} {plain} {resetting} {with_session}");
+            }
         }
     }
-    median(costs)
+    Some(())
+}
+
+/// Runs `measure` in a new process. Returns the indexes of the workloads and the durations of all rounds.
+fn measure_in_process() -> Option<Vec<(usize, [f64; CALLERS])>> {
+    let mut process = std::process::Command::new(std::env::current_exe().ok()?);
+    let output = process.args(["--bench", MEASURE]).output().ok()?;
+    if !output.status.success() {
+        eprintln!("a measurement failed: {}", String::from_utf8_lossy(&output.stderr));
+        return None;
+    }
+    let round = |line: &str| {
+        let (index, durations) = line.split_once(' ')?;
+        let durations: Option<Vec<f64>> = durations.split(' ').map(|us| us.parse().ok()).collect();
+        Some((index.parse().ok()?, durations?.try_into().ok()?))
+    };
+    String::from_utf8(output.stdout).ok()?.lines().map(round).collect()
+}
+
+/// Prints the result for a workload. Returns whether the backend is fast enough.
+fn report(workload: Workload, rounds: &[[f64; CALLERS]], is_fake: bool) -> Option<bool> {
+    let of = |value: fn(&[f64; CALLERS]) -> f64| quartiles(rounds.iter().map(value).collect());
+    let [us, us_low, us_high] = of(|us| us[BACKEND])?;
+    let [plain, plain_low, plain_high] = of(|us| us[PLAIN] / us[BACKEND])?;
+    let [resetting, low, high] = of(|us| us[RESETTING] / us[BACKEND])?;
+    let [session, ..] = of(|us| us[WITH_SESSION] - us[BACKEND])?;
+    println!(
+        "{:>9}({:>4}): {us:.0} µs ({us_low:.0}–{us_high:.0}); {plain:.3} ({plain_low:.3}–{plain_high:.3}) × plain calls, \
+            {resetting:.3} ({low:.3}–{high:.3}) × calls with a reset; session context: {session:.0} µs",
+        workload.procedure, workload.value
+    );
+    Some(if is_fake { plain } else { resetting } >= RATIO_MIN)
 }
 
 /// Returns the median and the quartiles.
@@ -242,11 +260,6 @@ fn quartiles(mut samples: Vec<f64>) -> Option<[f64; 3]> {
     samples.sort_by(f64::total_cmp);
     let at = |quarters: usize| samples.get(samples.len() * quarters / 4).copied();
     Some([at(2)?, at(1)?, at(3)?])
-}
-
-fn median(mut samples: Vec<f64>) -> Option<f64> {
-    samples.sort_by(f64::total_cmp);
-    samples.get(samples.len() / 2).copied()
 }
 
 /// Starts the server on its own thread, so that its work does not count as the client's.
@@ -258,55 +271,39 @@ fn server() -> Option<(tokio::runtime::Runtime, SqlServer)> {
     Some((runtime, server))
 }
 
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "prints its result")]
+/// Runs the measurement in this process.
+fn run_measurement() -> ExitCode {
+    let Some((_server_runtime, server)) = server() else { return ExitCode::FAILURE };
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+        return ExitCode::FAILURE;
+    };
+    match runtime.block_on(Box::pin(measure(&server))) {
+        Some(()) => ExitCode::SUCCESS,
+        None => ExitCode::FAILURE,
+    }
+}
+
 fn main() -> ExitCode {
     // `cargo test --all-targets` also runs this benchmark, but without `--bench`.
     if !std::env::args().any(|argument| argument == "--bench") {
         return ExitCode::SUCCESS;
     }
-    let Some((_server_runtime, server)) = server() else { return ExitCode::FAILURE };
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
-        return ExitCode::FAILURE;
-    };
-    println!("{}: throughput of the backend relative to the driver's", server.name);
+    if std::env::args().any(|argument| argument == MEASURE) {
+        return run_measurement();
+    }
+    let is_fake = std::env::var_os(mssql_server::VARIABLE).is_none();
+    let name = if is_fake { "the fake server" } else { "the real server" };
+    println!("{name}: throughput of the backend relative to the driver's");
+    let mut rounds = Vec::new();
+    for _ in 0..PROCESSES {
+        let Some(measured) = measure_in_process() else { return ExitCode::FAILURE };
+        rounds.extend(measured);
+    }
     let mut is_good = true;
-    runtime.block_on(Box::pin(async {
-        let config = MssqlConfig { connection_age_max: CONNECTION_AGE_MAX, ..server.config.clone() };
-        // Babelfish keeps the session context, so a call removes each absent value there.
-        let plain = MssqlConfig { session_context: Vec::new(), ..config.clone() };
-        let (Ok(backend), Ok(with_session)) =
-            (mssql::connect(&plain, "default"), mssql::connect(&config, "session"))
-        else {
-            eprintln!("cannot create the backends");
-            is_good = false;
-            return;
-        };
-        for workload in WORKLOADS {
-            let once = Workload { calls: 1, ..workload };
-            for backend in [&backend, &with_session] {
-                is_good &= through_backend(backend, once, SESSION).await.is_ok();
-            }
-        }
-        if server.fake.is_none() {
-            for_a_while(CONNECTION_AGE_MAX * 5 / 4).await;
-        }
-        for workload in WORKLOADS {
-            let Some(costs) = costs(&backend, &server.config, workload).await else {
-                is_good = false;
-                continue;
-            };
-            let session = session_context([&with_session, &backend], workload).await;
-            let session = session.unwrap_or(f64::NAN);
-            let [us, us_low, us_high] = costs.backend_us;
-            let [plain, plain_low, plain_high] = costs.vs_plain;
-            let [ratio, low, high] = costs.vs_resetting;
-            println!(
-                "{:>9}({:>4}): {us:.0} µs ({us_low:.0}–{us_high:.0}); {plain:.3} ({plain_low:.3}–{plain_high:.3}) × plain \
-                    calls, {ratio:.3} ({low:.3}–{high:.3}) × calls with a reset; session context: {session:.0} µs",
-                workload.procedure, workload.value
-            );
-            is_good &= if server.fake.is_some() { plain } else { ratio } >= RATIO_MIN;
-        }
-    }));
+    for (index, workload) in WORKLOADS.into_iter().enumerate() {
+        let rounds = rounds.iter().filter(|(of, _)| *of == index);
+        let rounds: Vec<_> = rounds.map(|(_, durations)| *durations).collect();
+        is_good &= report(workload, &rounds, is_fake).unwrap_or(false);
+    }
     if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -14,7 +14,7 @@ use super::resetting_connection::{self, ResettingClient};
 use super::tds::{FakeSqlServer, FakeState, PASSWORD, schema};
 
 /// The environment variable with the ADO connection string of a real server.
-const VARIABLE: &str = "FJORD_TEST_MSSQL";
+pub(crate) const VARIABLE: &str = "FJORD_TEST_MSSQL";
 
 /// The views that list the objects that an earlier run may have left behind, in an order in which
 /// they can be dropped.

@@ -242,7 +242,7 @@ impl ArgumentErrors {
 
 /// Builds the remote procedure call.
 pub(super) fn command<'a>(
-    procedure: &ProcedureName,
+    procedure: &'a ProcedureName,
     bound: Vec<BoundParameter<'a>>,
 ) -> Command<'a> {
     let mut command = Command::new(procedure.quoted());

@@ -59,7 +59,7 @@ pub(super) enum RequestForm<'a> {
 
 /// Chooses the form of a call. `refuses_untyped_null` is set if the server refuses untyped NULLs.
 pub(super) fn form<'a>(
-    procedure: &ProcedureName,
+    procedure: &'a ProcedureName,
     bound: Vec<BoundParameter<'a>>,
     refuses_untyped_null: bool,
 ) -> Result<RequestForm<'a>, BackendError> {

@@ -144,7 +144,7 @@ async fn parameter_rows(
     procedures: &[ProcedureName],
     lacks_parameters_view: &AtomicBool,
 ) -> Result<Vec<Row>, Error> {
-    let names: Vec<String> = procedures.iter().map(ProcedureName::quoted).collect();
+    let names: Vec<&str> = procedures.iter().map(ProcedureName::quoted).collect();
     let [query, fallback] = FORMS.map(|form| parameters_query(form, procedures.len()));
     if lacks_parameters_view.load(Ordering::Relaxed) {
         return rows(client, &fallback, &names).await;
@@ -269,7 +269,7 @@ fn declared_type(row: &Row, tables: &TableTypes) -> SqlParameterType {
         });
     let is_current = table.map(|table| table_query::is_current(&name, table.object_id));
     let is_current = is_current.unwrap_or_default();
-    let (name, quoted) = (name.as_str().to_owned(), name.quoted());
+    let (name, quoted) = (name.as_str().to_owned(), name.quoted().to_owned());
     SqlParameterType::Table { name, quoted, driver_name, columns, is_inserted, is_current, query }
 }
 
