@@ -113,7 +113,7 @@ pub enum TransportError {
     /// The message is larger than the server allows.
     #[error("the message is larger than the message bus allows")]
     TooLarge,
-    /// The transport is closed, or refused the operation for another reason.
-    #[error("the message bus refused the operation")]
-    Refused(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The operation failed for another reason, which is the source of this error.
+    #[error("the operation on the message bus failed")]
+    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

@@ -37,6 +37,9 @@ use futures_util::TryStreamExt;
 use support::eventually::for_a_while;
 use support::mssql_server::{self, SqlServer};
 use tiberius::{ColumnData, Command};
+use tokio::time::timeout;
+
+type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The allocator of the executable.
 #[global_allocator]
@@ -50,6 +53,8 @@ const PROCESSES: usize = 8;
 const ROUNDS: usize = 8;
 const MEASURE: &str = "--measure";
 
+/// The time limit of a call.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// The maximum age of a connection of the backend. Babelfish resets a connection more slowly if the backend has read the
 /// signature of a procedure on it. The measurement therefore starts when these connections have been closed.
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(20);
@@ -65,17 +70,19 @@ const WITH_SESSION: usize = 3;
 const ORDERS: [[usize; CALLERS]; CALLERS] =
     [[0, 1, 3, 2], [1, 2, 0, 3], [2, 3, 1, 0], [3, 0, 2, 1]];
 
+const RETURNS: &str = "[fjord_test].[returns]";
+const FIRST_IDS: &str = "[fjord_test].[first_ids]";
 const WORKLOADS: [Workload; 3] = [
-    Workload { procedure: "returns", argument: "status", value: 7, calls: 600 },
-    Workload { procedure: "first_ids", argument: "count", value: 20, calls: 500 },
-    Workload { procedure: "first_ids", argument: "count", value: 5000, calls: 40 },
+    Workload { quoted: RETURNS, parameter: "@status", value: 7, calls: 600 },
+    Workload { quoted: FIRST_IDS, parameter: "@count", value: 20, calls: 500 },
+    Workload { quoted: FIRST_IDS, parameter: "@count", value: 5000, calls: 40 },
 ];
 
 /// A procedure with an integer argument, and the number of calls in a round.
 #[derive(Clone, Copy, Debug)]
 struct Workload {
-    procedure: &'static str,
-    argument: &'static str,
+    quoted: &'static str,
+    parameter: &'static str,
     value: i32,
     calls: u32,
 }
@@ -129,19 +136,19 @@ async fn through_backend(
     #[expect(clippy::expect_used, reason = "the names are valid")]
     let (queue, procedure) = (
         QueueName::new("bench").expect("a name"),
-        ProcedureName::new(&format!("fjord_test.{}", workload.procedure)).expect("a name"),
+        ProcedureName::new(workload.quoted).expect("a name"),
     );
     let cancel = Cancel::new();
     let started = Instant::now();
     for _ in 0..workload.calls {
         let arguments = [Argument {
-            name: workload.argument.into(),
+            name: workload.parameter.trim_start_matches('@').into(),
             kind: ParameterType::Int32,
             value: ParameterValue::Integer(workload.value.into()),
             columns: Arc::new([]),
             table_type: None,
         }];
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        let deadline = tokio::time::Instant::now() + CALL_TIMEOUT;
         let call = Call {
             queue: &queue,
             procedure: &procedure,
@@ -159,42 +166,46 @@ async fn through_backend(
 async fn direct<S>(
     client: &mut tiberius::Client<S>,
     workload: Workload,
-) -> tiberius::Result<Duration>
+) -> Result<Duration, AnyError>
 where
     S: futures_util::AsyncRead + futures_util::AsyncWrite + Unpin + Send,
 {
     let started = Instant::now();
     for _ in 0..workload.calls {
-        let mut command = Command::new(format!("[fjord_test].[{}]", workload.procedure));
-        command.bind_param(format!("@{}", workload.argument), workload.value);
-        let mut json = JsonRows::default();
-        let mut stream = Box::pin(command.exec(client)).await?;
-        while let Some(item) = stream.try_next().await? {
-            let Some(row) = item.into_row() else { continue };
-            for (_, value) in row.cells() {
-                if let ColumnData::I32(Some(number)) = value {
-                    json.write(i64::from(*number));
+        let call = async {
+            let mut command = Command::new(workload.quoted);
+            command.bind_param(workload.parameter, workload.value);
+            let mut json = JsonRows::default();
+            let mut stream = Box::pin(command.exec(client)).await?;
+            while let Some(item) = stream.try_next().await? {
+                let Some(row) = item.into_row() else { continue };
+                for (_, value) in row.cells() {
+                    if let ColumnData::I32(Some(number)) = value {
+                        json.write(i64::from(*number));
+                    }
                 }
             }
-        }
+            tiberius::Result::Ok(())
+        };
+        timeout(CALL_TIMEOUT, call).await??;
     }
     Ok(started.elapsed())
 }
 
 /// Measures all callers in turn, in a process of its own, and prints a line for each round: the index of the workload, and
 /// the duration of a call in microseconds for each caller.
-async fn measure(server: &SqlServer) -> Option<()> {
+async fn measure(server: &SqlServer) -> Result<(), AnyError> {
     let config = MssqlConfig { connection_age_max: CONNECTION_AGE_MAX, ..server.config.clone() };
     // Babelfish keeps the session context, so a call removes each absent value there.
     let without = MssqlConfig { session_context: Vec::new(), ..config.clone() };
-    let backend = mssql::connect(&without, "default").ok()?;
-    let with_session = mssql::connect(&config, "session").ok()?;
+    let backend = mssql::connect(&without, "default")?;
+    let with_session = mssql::connect(&config, "session")?;
     let mut plain = mssql_server::direct(&server.config).await;
     let mut resetting = mssql_server::resetting(&server.config).await;
     for workload in WORKLOADS {
         for backend in [&backend, &with_session] {
             let once = Workload { calls: 1, ..workload };
-            through_backend(backend, once, SESSION).await.ok()?;
+            through_backend(backend, once, SESSION).await?;
         }
     }
     if server.fake.is_none() {
@@ -203,16 +214,17 @@ async fn measure(server: &SqlServer) -> Option<()> {
     for (index, workload) in WORKLOADS.into_iter().enumerate() {
         for round in 0..=ROUNDS {
             let mut us = [0.0; CALLERS];
-            for caller in ORDERS.get(round % CALLERS).copied()? {
+            for caller in ORDERS.get(round % CALLERS).copied().ok_or("no such order")? {
                 let took = match caller {
                     BACKEND => {
-                        through_backend(&backend, workload, SessionContext::default()).await.ok()?
+                        through_backend(&backend, workload, SessionContext::default()).await?
                     }
-                    PLAIN => direct(&mut plain, workload).await.ok()?,
-                    RESETTING => direct(&mut resetting, workload).await.ok()?,
-                    _ => through_backend(&with_session, workload, SESSION).await.ok()?,
+                    PLAIN => direct(&mut plain, workload).await?,
+                    RESETTING => direct(&mut resetting, workload).await?,
+                    _ => through_backend(&with_session, workload, SESSION).await?,
                 };
-                *us.get_mut(caller)? = took.as_secs_f64() * 1e6 / f64::from(workload.calls);
+                *us.get_mut(caller).ok_or("no such caller")? =
+                    took.as_secs_f64() * 1e6 / f64::from(workload.calls);
             }
             // The first round is not counted.
             if round > 0 {
@@ -221,7 +233,7 @@ async fn measure(server: &SqlServer) -> Option<()> {
             }
         }
     }
-    Some(())
+    Ok(())
 }
 
 /// Runs `measure` in a new process. Returns the indexes of the workloads and the durations of all rounds.
@@ -248,9 +260,9 @@ fn report(workload: Workload, rounds: &[[f64; CALLERS]], is_fake: bool) -> Optio
     let [resetting, low, high] = of(|us| us[RESETTING] / us[BACKEND])?;
     let [session, ..] = of(|us| us[WITH_SESSION] - us[BACKEND])?;
     println!(
-        "{:>9}({:>4}): {us:.0} µs ({us_low:.0}–{us_high:.0}); {plain:.3} ({plain_low:.3}–{plain_high:.3}) × plain calls, \
+        "{:>24}({:>4}): {us:.0} µs ({us_low:.0}–{us_high:.0}); {plain:.3} ({plain_low:.3}–{plain_high:.3}) × plain calls, \
             {resetting:.3} ({low:.3}–{high:.3}) × calls with a reset; session context: {session:.0} µs",
-        workload.procedure, workload.value
+        workload.quoted, workload.value
     );
     Some(if is_fake { plain } else { resetting } >= RATIO_MIN)
 }
@@ -278,8 +290,11 @@ fn run_measurement() -> ExitCode {
         return ExitCode::FAILURE;
     };
     match runtime.block_on(Box::pin(measure(&server))) {
-        Some(()) => ExitCode::SUCCESS,
-        None => ExitCode::FAILURE,
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
     }
 }
 

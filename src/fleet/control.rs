@@ -77,7 +77,7 @@ pub async fn serve(
     transport: &Arc<dyn Transport>,
     tasks: &Tasks,
 ) -> Result<CommandReceiver, TransportError> {
-    let refused = |error: SubjectError| TransportError::Refused(error.into());
+    let refused = |error: SubjectError| TransportError::Failed(error.into());
     let subject = member.identity.prefix.join(CONTROL_TOKEN).map_err(refused)?;
     let (sender, commands) = mpsc::channel(COMMANDS_MAX);
     let intake = Arc::new(CommandIntake {

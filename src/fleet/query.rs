@@ -148,7 +148,7 @@ async fn send(
 }
 
 fn json(value: &impl Serialize) -> Result<Bytes, TransportError> {
-    let json = serde_json::to_vec(value).map_err(|error| TransportError::Refused(error.into()))?;
+    let json = serde_json::to_vec(value).map_err(|error| TransportError::Failed(error.into()))?;
     Ok(json.into())
 }
 
@@ -348,7 +348,7 @@ async fn send_query(
 }
 
 fn refused(error: SubjectError) -> TransportError {
-    TransportError::Refused(error.into())
+    TransportError::Failed(error.into())
 }
 
 #[cfg(test)]

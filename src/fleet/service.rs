@@ -184,7 +184,7 @@ pub async fn serve(
     for request in ServiceRequest::ALL {
         for subject in request.subjects(&member.identity) {
             let subject =
-                Subject::new(&subject).map_err(|error| TransportError::Refused(error.into()))?;
+                Subject::new(&subject).map_err(|error| TransportError::Failed(error.into()))?;
             let subscription: Box<dyn Subscription> =
                 transport.subscribe_optional(&subject).await?;
             requests.push(subscription.map(move |message| (request, message)));

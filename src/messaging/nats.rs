@@ -81,7 +81,7 @@ pub async fn connect(
     name: &str,
 ) -> Result<Arc<dyn Transport>, TransportError> {
     let unique = uuid::Uuid::new_v4().simple().to_string();
-    let refused = |error: SubjectError| TransportError::Refused(error.into());
+    let refused = |error: SubjectError| TransportError::Failed(error.into());
     let inbox = config.inbox_prefix.join(&unique).map_err(refused)?;
     let probes = Arc::new(LinkProbes::new(&inbox).map_err(refused)?);
     let state = Arc::new(ConnectionState::new(ReconnectBackoff::new(config.reconnect_delay_max)));

@@ -144,6 +144,7 @@ async fn dialled(config: &MssqlConfig) -> (tiberius::Config, tokio::net::TcpStre
     driver.port(config.port);
     driver.database(&config.database);
     driver.trust_cert();
+    driver.command_timeout(None);
     let auth = tiberius::AuthMethod::sql_server(&config.user, config.password.expose());
     driver.authentication(auth);
     let tcp = tokio::net::TcpStream::connect(driver.get_addr())

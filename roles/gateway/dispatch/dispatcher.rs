@@ -84,7 +84,7 @@ impl Dispatcher {
         transport: Arc<dyn Transport>,
         tasks: &Tasks,
     ) -> Result<Self, TransportError> {
-        let invalid = |error: SubjectError| TransportError::Refused(error.into());
+        let invalid = |error: SubjectError| TransportError::Failed(error.into());
         let session = config.gateway.session.clone();
         let queues = Arc::new(QueueRegistry::new(config.messaging.prefix.clone()));
         for name in queue_names {

@@ -62,7 +62,7 @@ impl ReplyRouter {
         let base = transport
             .inbox()
             .join("r")
-            .map_err(|error| TransportError::Refused(Box::new(error)))?;
+            .map_err(|error| TransportError::Failed(Box::new(error)))?;
         let mut subscription = transport.subscribe(&base.all_below()).await?;
         let router = Arc::new(Self {
             base,

@@ -31,7 +31,7 @@ impl ReplySender {
     /// that cannot be sent immediately is dropped and counted, and the gateway's timers handle the
     /// loss.
     pub fn try_send(&self, reply: Reply, to: Subject) {
-        let message = reply.into_message(to).map_err(|e| TransportError::Refused(Box::new(e)));
+        let message = reply.into_message(to).map_err(|e| TransportError::Failed(Box::new(e)));
         if let Err(error) = message.and_then(|message| self.transport.try_publish(message)) {
             counter(&names::WORKER_UNSENT, &[]).increment(1);
             tracing::debug!(%error, "a reply to a gateway was dropped");
@@ -43,7 +43,7 @@ impl ReplySender {
     pub fn send(&self, reply: Reply, to: Subject) -> BoxFuture<'_, Result<(), TransportError>> {
         match reply.into_message(to) {
             Ok(message) => self.transport.publish(message),
-            Err(error) => Box::pin(ready(Err(TransportError::Refused(Box::new(error))))),
+            Err(error) => Box::pin(ready(Err(TransportError::Failed(Box::new(error))))),
         }
     }
 

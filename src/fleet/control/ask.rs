@@ -70,9 +70,9 @@ pub async fn ask_at_once(
 fn encode(prefix: &Subject, request: &ControlRequest) -> Result<Message, TransportError> {
     let subject = prefix
         .join(request.command.subject_tokens())
-        .map_err(|error: SubjectError| TransportError::Refused(error.into()))?;
+        .map_err(|error: SubjectError| TransportError::Failed(error.into()))?;
     let payload =
-        serde_json::to_vec(request).map_err(|error| TransportError::Refused(error.into()))?;
+        serde_json::to_vec(request).map_err(|error| TransportError::Failed(error.into()))?;
     Ok(Message { payload: payload.into(), ..Message::to(subject) })
 }
 

@@ -56,7 +56,7 @@ impl NatsClient {
         let subject = convert::subject(&probes.subject());
         // This is the first command of a new client, so its queue has room.
         let subscribed = inner.subscribe(subject).await;
-        let mut returned = subscribed.map_err(|e| TransportError::Refused(e.into()))?;
+        let mut returned = subscribed.map_err(|e| TransportError::Failed(e.into()))?;
         let ended = Cancel::new();
         let dropped = Cancel::new();
         let (on_end, probes, on_drop) = (ended.clone(), Arc::clone(probes), dropped.clone());
@@ -107,7 +107,7 @@ impl NatsClient {
         let mut probe = probes.start();
         let started = Instant::now();
         let sent = self.inner.publish(convert::subject(&probe.subject()), Bytes::new()).await;
-        sent.map_err(|e| TransportError::Refused(e.into()))?;
+        sent.map_err(|e| TransportError::Failed(e.into()))?;
         probe.returned().await;
         Ok(started.elapsed())
     }

@@ -21,7 +21,7 @@ pub(super) async fn client(
         .iter()
         .map(|server| server.parse::<async_nats::ServerAddr>())
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|e| TransportError::Refused(e.into()))?;
+        .map_err(|e| TransportError::Failed(e.into()))?;
     let (backoff, events, failures) = (Arc::clone(state), Arc::clone(state), Arc::clone(state));
     let options = options(config, name)
         .retry_on_initial_connect()
@@ -51,7 +51,7 @@ pub(super) async fn client(
             failures.problems.set_servers(known);
             std::future::ready(None)
         });
-    options.connect(servers).await.map_err(|e| TransportError::Refused(e.into()))
+    options.connect(servers).await.map_err(|e| TransportError::Failed(e.into()))
 }
 
 /// Returns the options that all connections share.

@@ -33,7 +33,7 @@ impl From<WireHeaders> for HeaderMap {
 
 /// Converts headers to the library's type.
 pub(super) fn headers(from: Headers) -> Result<WireHeaders, TransportError> {
-    let refused = || TransportError::Refused(Box::new(HeaderError));
+    let refused = || TransportError::Failed(Box::new(HeaderError));
     let mut map = HeaderMap::new();
     let built = from.into_built();
     let mut bytes = if built.is_empty() { 0 } else { HEADER_FRAME_BYTES };

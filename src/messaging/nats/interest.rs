@@ -60,7 +60,7 @@ async fn unserved(
     shared: &NatsShared,
     client: &NatsClient,
 ) -> Result<BTreeSet<u64>, TransportError> {
-    let refused = |error: async_nats::client::PublishError| TransportError::Refused(error.into());
+    let refused = |error: async_nats::client::PublishError| TransportError::Failed(error.into());
     let mut checked = BTreeSet::new();
     let _earlier = shared.probes.take_unserved();
     for handle in shared.state.subscriptions.accepted() {

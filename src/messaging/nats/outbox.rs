@@ -71,7 +71,7 @@ impl Outbox {
             let client = self.shared.client.load_full();
             return publish(&client.inner, message).await.map_err(transport_error);
         }
-        let refused = |error: mpsc::error::SendError<()>| TransportError::Refused(error.into());
+        let refused = |error: mpsc::error::SendError<()>| TransportError::Failed(error.into());
         let permit = self.sender.reserve().await.map_err(refused)?;
         self.waiting.fetch_add(1, Ordering::AcqRel);
         permit.send(message);
@@ -91,7 +91,7 @@ fn transport_error(error: PublishError) -> TransportError {
         // The client has ended and is being replaced.
         PublishErrorKind::Send => TransportError::Disconnected,
         PublishErrorKind::MaxPayloadExceeded => TransportError::TooLarge,
-        PublishErrorKind::InvalidSubject => TransportError::Refused(error.into()),
+        PublishErrorKind::InvalidSubject => TransportError::Failed(error.into()),
     }
 }
 

@@ -59,7 +59,7 @@ pub async fn run(
 ) -> Result<PermissionCheckResult, TransportError> {
     let refused = Arc::new(Mutex::new(Vec::new()));
     let (report, mut is_closed) = watch::channel(false);
-    let server: ServerAddr = server.parse().map_err(|e| TransportError::Refused(Box::new(e)))?;
+    let server: ServerAddr = server.parse().map_err(|e| TransportError::Failed(Box::new(e)))?;
     let options = connect::options(config, "fjord check").ignore_discovered_servers();
     let (errors, report) = (Arc::clone(&refused), Arc::new(report));
     let options = options.event_callback(move |event| {
@@ -74,7 +74,7 @@ pub async fn run(
         }
         std::future::ready(())
     });
-    let client = options.connect(server).await.map_err(|e| TransportError::Refused(e.into()))?;
+    let client = options.connect(server).await.map_err(|e| TransportError::Failed(e.into()))?;
     let ServerInfo { version, max_payload, .. } = client.server_info();
     let limit = config.operation_timeout;
     let tried = test(&client, config, check).await;

@@ -110,7 +110,7 @@ impl Subscription for NatsSubscription {
         Box::pin(async move {
             let Some(inner) = &mut self.inner else { return Ok(()) };
             match timeout(LEAVE_LIMIT, inner.unsubscribe_after(last)).await {
-                Ok(result) => result.map_err(|e| TransportError::Refused(e.into())),
+                Ok(result) => result.map_err(|e| TransportError::Failed(e.into())),
                 Err(_) => Err(TransportError::TimedOut),
             }
         })

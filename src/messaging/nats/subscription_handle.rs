@@ -154,7 +154,7 @@ impl SubscriptionHandle {
                 None => client.subscribe(subject).await,
             }
         };
-        subscribed.await.map_err(|e| TransportError::Refused(e.into()))
+        subscribed.await.map_err(|e| TransportError::Failed(e.into()))
     }
 
     /// Switches the reader to a subscriber made by client number `number`. Returns the subscriber if this client or a

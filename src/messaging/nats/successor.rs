@@ -203,9 +203,9 @@ impl NatsShared {
         // No other client subscribes to this subject, so the message must have come back on this client's connection.
         let subject = convert::subject(&self.probes.trial_subject(client.number));
         let subscribed = client.inner.subscribe(subject.clone()).await;
-        let mut returned = subscribed.map_err(|error| TransportError::Refused(error.into()))?;
+        let mut returned = subscribed.map_err(|error| TransportError::Failed(error.into()))?;
         let sent = client.inner.publish(subject, Bytes::new()).await;
-        sent.map_err(|error| TransportError::Refused(error.into()))?;
+        sent.map_err(|error| TransportError::Failed(error.into()))?;
         if returned.next().await.is_none() {
             return Err(TransportError::Disconnected);
         }

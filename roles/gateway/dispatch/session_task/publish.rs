@@ -41,7 +41,7 @@ impl SessionTask {
         self.request.waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
         Ok(Message {
             reply: Some(self.registration.reply_subject(attempt)),
-            headers: self.request.headers().map_err(|e| TransportError::Refused(e.into()))?,
+            headers: self.request.headers().map_err(|e| TransportError::Failed(e.into()))?,
             payload: self.request.body(),
             ..Message::to(to)
         })
