@@ -1,12 +1,14 @@
-//! `cargo bench`: compares procedure calls through the backend with direct calls through the driver.
+//! `cargo bench --bench procedure_calls`: compares procedure calls through the backend with direct calls through the driver.
 //!
-//! Both call the same procedures on the same server in turn, so that other load on the machine slows both. The server
-//! is the one in `FJORD_TEST_MSSQL`, or else the tests' fake server, which has its own runtime.
+//! All callers call the same procedures on the same server in turn, so that other load on the machine slows all of them.
+//! The server is the one in `FJORD_TEST_MSSQL`, or else the tests' fake server, which has its own thread.
 //!
 //! The backend has one connection and resets it in each call. The driver calls on two connections: one of its own, which is
-//! not reset, and one on a stream of the tests, which is reset in the same way. On the fake server, a reset costs nothing,
-//! so the driver's own connection is the standard. On a real server, the connection with a reset is. The benchmark fails if
-//! the throughput of the backend is below 0.95 times the standard. The cost of the session context is measured as well.
+//! not reset, and one on a stream of the tests, which is reset in the same way. The benchmark fails if the throughput of
+//! the backend is below 0.95 times that of the driver with a reset. On the fake server, where a reset costs nothing, this
+//! also applies to the driver without a reset. A second backend also sets the session context in each call.
+//!
+//! The results of a process depend on the addresses of its code and data. They are therefore measured in several processes.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "prints its results")]
 
@@ -30,14 +32,12 @@ use fjord::catalogue::{ParameterType, ParameterValue, ProcedureName, QueueName};
 use fjord::config::procedures::MssqlConfig;
 use fjord::lifecycle::Cancel;
 use fjord::procedures::{
-    Argument, Backend, Call, CallError, Cell, RowSink, SessionContext, SinkError, Transaction,
-    mssql,
+    Argument, Backend, Call, Cell, RowSink, SessionContext, SinkError, Transaction, mssql,
 };
 use futures_util::TryStreamExt;
 use support::eventually::for_a_while;
 use support::mssql_server::{self, SqlServer};
 use tiberius::{ColumnData, Command};
-use tokio::time::timeout;
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -45,30 +45,38 @@ type AnyError = Box<dyn std::error::Error + Send + Sync>;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The minimum throughput of the backend relative to the standard, which is described above.
+/// The minimum throughput of the backend relative to the driver's.
 const RATIO_MIN: f64 = 0.95;
-/// The number of processes. The addresses of code and data in a process change its results by up to a tenth.
-const PROCESSES: usize = 8;
-/// The number of rounds in each process, and the argument that starts such a process.
-const ROUNDS: usize = 8;
+/// The number of processes that measure.
+const PROCESSES: usize = 12;
+/// The number of rounds that count in each process. A further round precedes them.
+const ROUNDS: usize = 4;
+/// The argument that starts a process that measures.
 const MEASURE: &str = "--measure";
 
 /// The time limit of a call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// The maximum age of a connection of the backend. Babelfish resets a connection more slowly if the backend has read the
-/// signature of a procedure on it. The measurement therefore starts when these connections have been closed.
-const CONNECTION_AGE_MAX: Duration = Duration::from_secs(20);
+/// signature of a procedure on it. The measurement therefore starts when these connections have been closed. A later
+/// login affects only one round.
+const CONNECTION_AGE_MAX: Duration = Duration::from_secs(10);
 
-/// The callers: the backend, the driver on a connection of its own, the driver with a reset in each call, and the backend with
-/// a session context.
+/// The number of callers.
 const CALLERS: usize = 4;
+/// The backend.
 const BACKEND: usize = 0;
+/// The driver on a connection of its own.
 const PLAIN: usize = 1;
+/// The driver with a reset in each call.
 const RESETTING: usize = 2;
+/// The backend with a session context.
 const WITH_SESSION: usize = 3;
-/// The orders in which the callers are measured. Each caller is measured once directly after each other one.
+/// The orders in which the callers are measured. In four rounds, each caller is measured once in each position, and once
+/// directly after each other caller of the same round.
 const ORDERS: [[usize; CALLERS]; CALLERS] =
     [[0, 1, 3, 2], [1, 2, 0, 3], [2, 3, 1, 0], [3, 0, 2, 1]];
+/// The duration of a call in microseconds, for each caller.
+type Durations = [f64; CALLERS];
 
 const RETURNS: &str = "[fjord_test].[returns]";
 const FIRST_IDS: &str = "[fjord_test].[first_ids]";
@@ -87,19 +95,37 @@ struct Workload {
     calls: u32,
 }
 
-/// A row sink that writes JSON text, which must be the same for the backend and the driver.
-#[derive(Debug, Default)]
-struct JsonRows(String);
+impl Workload {
+    /// Returns the answer that each caller must get.
+    fn expected(self) -> Answer {
+        if self.quoted == RETURNS {
+            return Answer { status: self.value, numbers: Numbers::default() };
+        }
+        let mut numbers = Numbers::default();
+        (1..=self.value).for_each(|id| numbers.write(id.into()));
+        Answer { status: 0, numbers }
+    }
+}
 
-impl JsonRows {
-    /// Writes a number in the same way for the backend and the driver.
+/// The answer to a call.
+#[derive(Debug, Default, PartialEq)]
+struct Answer {
+    status: i32,
+    numbers: Numbers,
+}
+
+/// The numbers in an answer, as text. The backend and the driver write them in the same way.
+#[derive(Debug, Default, PartialEq)]
+struct Numbers(String);
+
+impl Numbers {
     fn write(&mut self, number: i64) {
         self.0.push_str(itoa::Buffer::new().format(number));
         self.0.push(',');
     }
 }
 
-impl RowSink for JsonRows {
+impl RowSink for Numbers {
     fn begin_set(&mut self, _: &[String]) -> Result<(), SinkError> {
         Ok(())
     }
@@ -128,17 +154,15 @@ const SESSION: SessionContext<'static> = SessionContext {
     values: &[],
 };
 
+/// Returns the duration of the calls, and the last answer.
 async fn through_backend(
     backend: &Arc<dyn Backend>,
     workload: Workload,
     session: SessionContext<'_>,
-) -> Result<Duration, CallError> {
-    #[expect(clippy::expect_used, reason = "the names are valid")]
-    let (queue, procedure) = (
-        QueueName::new("bench").expect("a name"),
-        ProcedureName::new(workload.quoted).expect("a name"),
-    );
+) -> Result<(Duration, Answer), AnyError> {
+    let (queue, procedure) = (QueueName::new("bench")?, ProcedureName::new(workload.quoted)?);
     let cancel = Cancel::new();
+    let mut answer = Answer::default();
     let started = Instant::now();
     for _ in 0..workload.calls {
         let arguments = [Argument {
@@ -158,42 +182,45 @@ async fn through_backend(
             may_repeat: false,
             transaction: Transaction::None,
         };
-        backend.call(call, &mut JsonRows::default(), &cancel).await?;
+        answer = Answer::default();
+        let result = backend.call(call, &mut answer.numbers, &cancel).await?;
+        answer.status = result.return_status;
     }
-    Ok(started.elapsed())
+    Ok((started.elapsed(), answer))
 }
 
+/// Returns the duration of the calls, and the last answer.
 async fn direct<S>(
     client: &mut tiberius::Client<S>,
     workload: Workload,
-) -> Result<Duration, AnyError>
+) -> Result<(Duration, Answer), AnyError>
 where
     S: futures_util::AsyncRead + futures_util::AsyncWrite + Unpin + Send,
 {
+    let mut answer = Answer::default();
     let started = Instant::now();
     for _ in 0..workload.calls {
-        let call = async {
-            let mut command = Command::new(workload.quoted);
-            command.bind_param(workload.parameter, workload.value);
-            let mut json = JsonRows::default();
-            let mut stream = Box::pin(command.exec(client)).await?;
-            while let Some(item) = stream.try_next().await? {
-                let Some(row) = item.into_row() else { continue };
+        let mut command = Command::new(workload.quoted);
+        command.bind_param(workload.parameter, workload.value);
+        answer = Answer::default();
+        // The future is boxed here too, because it would be moved.
+        let mut stream = Box::pin(command.exec(client)).await?;
+        while let Some(item) = stream.try_next().await? {
+            if let Some(row) = item.as_row() {
                 for (_, value) in row.cells() {
                     if let ColumnData::I32(Some(number)) = value {
-                        json.write(i64::from(*number));
+                        answer.numbers.write(i64::from(*number));
                     }
                 }
+            } else if let Some(status) = item.as_return_status() {
+                answer.status = status.cast_signed();
             }
-            tiberius::Result::Ok(())
-        };
-        timeout(CALL_TIMEOUT, call).await??;
+        }
     }
-    Ok(started.elapsed())
+    Ok((started.elapsed(), answer))
 }
 
-/// Measures all callers in turn, in a process of its own, and prints a line for each round: the index of the workload, and
-/// the duration of a call in microseconds for each caller.
+/// Measures all callers in turn, and prints a line for each round that counts: the index of the workload and the durations.
 async fn measure(server: &SqlServer) -> Result<(), AnyError> {
     let config = MssqlConfig { connection_age_max: CONNECTION_AGE_MAX, ..server.config.clone() };
     // Babelfish keeps the session context, so a call removes each absent value there.
@@ -212,10 +239,11 @@ async fn measure(server: &SqlServer) -> Result<(), AnyError> {
         for_a_while(CONNECTION_AGE_MAX * 5 / 4).await;
     }
     for (index, workload) in WORKLOADS.into_iter().enumerate() {
+        let expected = workload.expected();
         for round in 0..=ROUNDS {
-            let mut us = [0.0; CALLERS];
-            for caller in ORDERS.get(round % CALLERS).copied().ok_or("no such order")? {
-                let took = match caller {
+            let mut durations = Durations::default();
+            for caller in ORDERS.get(round % ORDERS.len()).copied().unwrap_or_default() {
+                let (took, answer) = match caller {
                     BACKEND => {
                         through_backend(&backend, workload, SessionContext::default()).await?
                     }
@@ -223,12 +251,15 @@ async fn measure(server: &SqlServer) -> Result<(), AnyError> {
                     RESETTING => direct(&mut resetting, workload).await?,
                     _ => through_backend(&with_session, workload, SESSION).await?,
                 };
-                *us.get_mut(caller).ok_or("no such caller")? =
-                    took.as_secs_f64() * 1e6 / f64::from(workload.calls);
+                if answer != expected {
+                    return Err(format!("caller {caller} got {answer:?}").into());
+                }
+                if let Some(us) = durations.get_mut(caller) {
+                    *us = took.as_secs_f64() * 1e6 / f64::from(workload.calls);
+                }
             }
-            // The first round is not counted.
             if round > 0 {
-                let [backend, plain, resetting, with_session] = us;
+                let [backend, plain, resetting, with_session] = durations;
                 println!("{index} {backend} {plain} {resetting} {with_session}");
             }
         }
@@ -236,89 +267,100 @@ async fn measure(server: &SqlServer) -> Result<(), AnyError> {
     Ok(())
 }
 
-/// Runs `measure` in a new process. Returns the indexes of the workloads and the durations of all rounds.
-fn measure_in_process() -> Option<Vec<(usize, [f64; CALLERS])>> {
-    let mut process = std::process::Command::new(std::env::current_exe().ok()?);
-    let output = process.args(["--bench", MEASURE]).output().ok()?;
-    if !output.status.success() {
-        eprintln!("a measurement failed: {}", String::from_utf8_lossy(&output.stderr));
-        return None;
-    }
-    let round = |line: &str| {
-        let (index, durations) = line.split_once(' ')?;
-        let durations: Option<Vec<f64>> = durations.split(' ').map(|us| us.parse().ok()).collect();
-        Some((index.parse().ok()?, durations?.try_into().ok()?))
-    };
-    String::from_utf8(output.stdout).ok()?.lines().map(round).collect()
-}
-
-/// Prints the result for a workload. Returns whether the backend is fast enough.
-fn report(workload: Workload, rounds: &[[f64; CALLERS]], is_fake: bool) -> Option<bool> {
-    let of = |value: fn(&[f64; CALLERS]) -> f64| quartiles(rounds.iter().map(value).collect());
-    let [us, us_low, us_high] = of(|us| us[BACKEND])?;
-    let [plain, plain_low, plain_high] = of(|us| us[PLAIN] / us[BACKEND])?;
-    let [resetting, low, high] = of(|us| us[RESETTING] / us[BACKEND])?;
-    let [session, ..] = of(|us| us[WITH_SESSION] - us[BACKEND])?;
-    println!(
-        "{:>24}({:>4}): {us:.0} µs ({us_low:.0}–{us_high:.0}); {plain:.3} ({plain_low:.3}–{plain_high:.3}) × plain calls, \
-            {resetting:.3} ({low:.3}–{high:.3}) × calls with a reset; session context: {session:.0} µs",
-        workload.quoted, workload.value
-    );
-    Some(if is_fake { plain } else { resetting } >= RATIO_MIN)
-}
-
-/// Returns the median and the quartiles.
-fn quartiles(mut samples: Vec<f64>) -> Option<[f64; 3]> {
-    samples.sort_by(f64::total_cmp);
-    let at = |quarters: usize| samples.get(samples.len() * quarters / 4).copied();
-    Some([at(2)?, at(1)?, at(3)?])
-}
-
-/// Starts the server on its own thread, so that its work does not count as the client's.
-fn server() -> Option<(tokio::runtime::Runtime, SqlServer)> {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().ok()?;
-    let mut server = runtime.block_on(mssql_server::servers()).pop()?;
+/// Starts the server on its own thread, so that its work does not count as the client's, and measures.
+fn run_measurement() -> Result<(), AnyError> {
+    let threads =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let mut server = threads.block_on(mssql_server::servers()).pop().ok_or("there is no server")?;
     server.config.connections_max = 1;
-    Some((runtime, server))
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(Box::pin(measure(&server)))
 }
 
-/// Runs the measurement in this process.
-fn run_measurement() -> ExitCode {
-    let Some((_server_runtime, server)) = server() else { return ExitCode::FAILURE };
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
-        return ExitCode::FAILURE;
+/// Measures in a new process. Returns the durations in each round, by workload.
+fn measure_in_process() -> Result<Vec<Vec<Durations>>, AnyError> {
+    let mut process = std::process::Command::new(std::env::current_exe()?);
+    let output = process.args(["--bench", MEASURE]).output()?;
+    if !output.status.success() {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("a measurement ended with {}: {errors}", output.status).into());
+    }
+    let mut rounds = vec![Vec::new(); WORKLOADS.len()];
+    for line in String::from_utf8(output.stdout)?.lines() {
+        let (index, durations) = line.split_once(' ').ok_or("a line has no durations")?;
+        let durations: Vec<f64> = durations.split(' ').map(str::parse).collect::<Result<_, _>>()?;
+        let durations =
+            durations.try_into().map_err(|_| "a line needs a duration for each caller")?;
+        rounds.get_mut(index.parse::<usize>()?).ok_or("unknown workload")?.push(durations);
+    }
+    if rounds.iter().any(|of_workload| of_workload.len() != ROUNDS) {
+        return Err(format!("a measurement did not print {ROUNDS} rounds for each workload").into());
+    }
+    Ok(rounds)
+}
+
+/// Measures in several processes, and prints the results. Returns whether the backend is fast enough.
+fn compare() -> Result<bool, AnyError> {
+    let is_fake = mssql_server::real().is_none();
+    println!("{} server, {PROCESSES} processes:", if is_fake { "the fake" } else { "the real" });
+    let processes: Vec<_> =
+        (0..PROCESSES).map(|_| measure_in_process()).collect::<Result<_, _>>()?;
+    let mut is_good = true;
+    for (index, workload) in WORKLOADS.into_iter().enumerate() {
+        // The lower quartile, the median and the upper quartile of the processes' medians.
+        let spread = |value: fn(&Durations) -> f64| {
+            let rounds = processes.iter().filter_map(|process| process.get(index));
+            let medians: Vec<f64> =
+                rounds.map(|rounds| quantile(rounds.iter().map(value).collect(), 0.5)).collect();
+            [0.25, 0.5, 0.75].map(|at| quantile(medians.clone(), at))
+        };
+        let [us_low, us, us_high] = spread(|us| us[BACKEND]);
+        let [plain_low, plain, plain_high] = spread(|us| us[PLAIN] / us[BACKEND]);
+        let [low, resetting, high] = spread(|us| us[RESETTING] / us[BACKEND]);
+        let [_, session, _] = spread(|us| us[WITH_SESSION] - us[BACKEND]);
+        println!(
+            "{}({}): {us:.0} µs ({us_low:.0}–{us_high:.0}); throughput {resetting:.3} ({low:.3}–{high:.3}) × the driver's with \
+                a reset, {plain:.3} ({plain_low:.3}–{plain_high:.3}) × without; session context: {session:.0} µs",
+            workload.quoted, workload.value
+        );
+        let lowest = if is_fake { plain.min(resetting) } else { resetting };
+        if lowest < RATIO_MIN {
+            println!("  missed: at least {RATIO_MIN} is required");
+            is_good = false;
+        }
+    }
+    Ok(is_good)
+}
+
+/// Returns a quantile, interpolated between the two nearest samples. It is 0 if there are no samples.
+fn quantile(mut samples: Vec<f64>, at: f64) -> f64 {
+    samples.sort_by(f64::total_cmp);
+    let last = samples.len().saturating_sub(1);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        clippy::cast_sign_loss,
+        reason = "there are few samples"
+    )]
+    let (below, part) = ((at * last as f64) as usize, (at * last as f64).fract());
+    let sample = |index: usize| samples.get(index.min(last)).copied().unwrap_or_default();
+    sample(below) * (1.0 - part) + sample(below + 1) * part
+}
+
+fn main() -> ExitCode {
+    let has = |name: &str| std::env::args().any(|argument| argument == name);
+    // `cargo test --all-targets` also runs this benchmark, but without `--bench`.
+    let result = match (has("--bench"), has(MEASURE)) {
+        (false, _) => Ok(true),
+        (true, true) => run_measurement().map(|()| true),
+        (true, false) => compare(),
     };
-    match runtime.block_on(Box::pin(measure(&server))) {
-        Ok(()) => ExitCode::SUCCESS,
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("{error}");
             ExitCode::FAILURE
         }
     }
-}
-
-fn main() -> ExitCode {
-    // `cargo test --all-targets` also runs this benchmark, but without `--bench`.
-    if !std::env::args().any(|argument| argument == "--bench") {
-        return ExitCode::SUCCESS;
-    }
-    if std::env::args().any(|argument| argument == MEASURE) {
-        return run_measurement();
-    }
-    let is_fake = std::env::var_os(mssql_server::VARIABLE).is_none();
-    let name = if is_fake { "the fake server" } else { "the real server" };
-    println!("{name}: throughput of the backend relative to the driver's");
-    let mut rounds = Vec::new();
-    for _ in 0..PROCESSES {
-        let Some(measured) = measure_in_process() else { return ExitCode::FAILURE };
-        rounds.extend(measured);
-    }
-    let mut is_good = true;
-    for (index, workload) in WORKLOADS.into_iter().enumerate() {
-        let rounds = rounds.iter().filter(|(of, _)| *of == index);
-        let rounds: Vec<_> = rounds.map(|(_, durations)| *durations).collect();
-        is_good &= report(workload, &rounds, is_fake).unwrap_or(false);
-    }
-    if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -1,7 +1,9 @@
 //! Names from the catalogue, validated so that they can be used in NATS subjects, SQL and metric labels.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 /// The maximum length of an endpoint id or queue name in bytes. Both become NATS subject tokens and metric labels.
@@ -76,9 +78,9 @@ pub fn is_token(text: &str) -> bool {
 
 /// The qualified name of a procedure or a table type, `schema.name`. Names that differ only in
 /// unnecessary brackets are equal.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone)]
 pub struct ProcedureName {
-    /// The name with brackets around each part that needs them.
+    /// The name with brackets around each part that needs them. It determines the other fields.
     full: Arc<str>,
     /// The name with brackets around both parts.
     quoted: Arc<str>,
@@ -147,6 +149,32 @@ impl ProcedureName {
     #[must_use]
     pub fn quoted(&self) -> &str {
         &self.quoted
+    }
+}
+
+impl PartialEq for ProcedureName {
+    fn eq(&self, other: &Self) -> bool {
+        self.full == other.full
+    }
+}
+
+impl Eq for ProcedureName {}
+
+impl PartialOrd for ProcedureName {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ProcedureName {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.full.cmp(&other.full)
+    }
+}
+
+impl Hash for ProcedureName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.full.hash(state);
     }
 }
 

@@ -132,6 +132,21 @@ async fn a_value_of_every_type_is_returned_as_it_was_sent() {
     }
 }
 
+/// Cells that need formatting are set after the others.
+#[tokio::test]
+async fn each_cell_of_a_wide_row_is_in_its_place() {
+    for server in servers().await {
+        let answer = ProcedureCaller::new(&server).call("wide", &[]).await;
+        let answer = answer.unwrap_or_else(|error| panic!("{}: {error:?}", server.name));
+        let cell = |n: i64| match n % 2 {
+            1 => OwnedCell::Int(n),
+            _ => OwnedCell::Number(format!("{n}.00")),
+        };
+        let expected: Vec<OwnedCell> = (1..=20).map(cell).collect();
+        assert_eq!(answer.sets, [[expected]], "{}", server.name);
+    }
+}
+
 #[tokio::test]
 async fn null_is_returned_as_null_for_every_type() {
     for server in servers().await {

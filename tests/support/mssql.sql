@@ -98,6 +98,8 @@ CREATE PROCEDURE fjord_test.nothing AS RETURN 0
 GO
 CREATE PROCEDURE fjord_test.sets AS BEGIN SELECT 1 AS a, 2 AS a; SELECT id, name FROM fjord_test.things WHERE 1 = 0; SELECT 3; END
 GO
+CREATE PROCEDURE fjord_test.wide AS BEGIN SELECT 1 AS c1, CAST(2 AS decimal(9, 2)) AS c2, 3 AS c3, CAST(4 AS decimal(9, 2)) AS c4, 5 AS c5, CAST(6 AS decimal(9, 2)) AS c6, 7 AS c7, CAST(8 AS decimal(9, 2)) AS c8, 9 AS c9, CAST(10 AS decimal(9, 2)) AS c10, 11 AS c11, CAST(12 AS decimal(9, 2)) AS c12, 13 AS c13, CAST(14 AS decimal(9, 2)) AS c14, 15 AS c15, CAST(16 AS decimal(9, 2)) AS c16, 17 AS c17, CAST(18 AS decimal(9, 2)) AS c18, 19 AS c19, CAST(20 AS decimal(9, 2)) AS c20; END
+GO
 CREATE PROCEDURE fjord_test.outputs @given int OUTPUT, @text nvarchar(max) OUTPUT, @amount decimal(20, 4) OUTPUT, @untouched nvarchar(20) OUTPUT AS BEGIN SET @given = @given + 1; SET @text = REPLICATE(CAST(N'ab' AS nvarchar(max)), 5000); SET @amount = 1234567890123456.7890; RETURN -3; END
 GO
 CREATE PROCEDURE fjord_test.throws @number int, @message nvarchar(200) AS BEGIN IF @number = 50404 THROW 50404, @message, 1; IF @number = 50001 THROW 50001, @message, 1; RAISERROR(@message, 16, 1); END

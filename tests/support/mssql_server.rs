@@ -14,7 +14,7 @@ use super::resetting_connection::{self, ResettingClient};
 use super::tds::{FakeSqlServer, FakeState, PASSWORD, schema};
 
 /// The environment variable with the ADO connection string of a real server.
-pub(crate) const VARIABLE: &str = "FJORD_TEST_MSSQL";
+const VARIABLE: &str = "FJORD_TEST_MSSQL";
 
 /// The views that list the objects that an earlier run may have left behind, in an order in which
 /// they can be dropped.
@@ -144,6 +144,7 @@ async fn dialled(config: &MssqlConfig) -> (tiberius::Config, tokio::net::TcpStre
     driver.port(config.port);
     driver.database(&config.database);
     driver.trust_cert();
+    // As in the backend. The driver's timer would wake another thread twice in each call.
     driver.command_timeout(None);
     let auth = tiberius::AuthMethod::sql_server(&config.user, config.password.expose());
     driver.authentication(auth);

@@ -59,10 +59,8 @@ impl ReplyRouter {
         queues: &Arc<QueueRegistry>,
         tasks: &Tasks,
     ) -> Result<Arc<Self>, TransportError> {
-        let base = transport
-            .inbox()
-            .join("r")
-            .map_err(|error| TransportError::Failed(Box::new(error)))?;
+        let base =
+            transport.inbox().join("r").map_err(|error| TransportError::Failed(Box::new(error)))?;
         let mut subscription = transport.subscribe(&base.all_below()).await?;
         let router = Arc::new(Self {
             base,

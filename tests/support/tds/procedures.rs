@@ -118,6 +118,9 @@ impl GivenArguments<'_> {
     }
 }
 
+/// The procedures that only return rows.
+const SETS: [&str; 6] = ["sets", "wide", "many", "json", "first_articles", "first_ids"];
+
 /// The procedures that fail, or send messages.
 const ERRORS: [&str; 8] = [
     "throws",
@@ -155,7 +158,6 @@ pub(crate) fn run(
     }
     match bare {
         "narrow_out" => FakeResult::Returned(0, vec![("@v".into(), text(&arguments.text("@v")))]),
-        "sets" | "many" | "json" | "first_articles" | "first_ids" => sets(bare, &arguments, reply),
         "Sales by Year" | "a.b" | "a]b[c" | "größe_lesen" | "it's; -- out" => {
             odd_names(bare, &arguments, reply)
         }
@@ -164,6 +166,7 @@ pub(crate) fn run(
         "lists" | "names" | "codes" | "pages" | "longs" | "order by" | "documents" | "lines" => {
             tables(state, bare, &arguments, reply)
         }
+        _ if SETS.contains(&bare) => sets(bare, &arguments, reply),
         _ if ERRORS.contains(&bare) => errors(bare, &arguments, reply),
         "begins" => {
             session.transaction.count += 1;
@@ -319,6 +322,17 @@ fn sets(name: &str, arguments: &GivenArguments<'_>, reply: &mut TdsReply) -> Fak
             reply.row(&[("int", Sql::Int(1)), ("int", Sql::Int(2))]);
             reply.columns(&[("id", "int"), ("name", "nvarchar(100)")]);
             reply.single("", "int", Sql::Int(3));
+        }
+        "wide" => {
+            let names: Vec<String> = (1..=20).map(|n| format!("c{n}")).collect();
+            let kind = |n: i64| if n % 2 == 1 { "int" } else { "decimal(9, 2)" };
+            let columns = (1..).zip(&names).map(|(n, name)| (name.as_str(), kind(n)));
+            reply.columns(&columns.collect::<Vec<_>>());
+            let cells = (1..=20).map(|n| match kind(n) {
+                "int" => ("int", Sql::Int(n)),
+                decimal => (decimal, Sql::Decimal(i128::from(n) * 100, 2)),
+            });
+            reply.row(&cells.collect::<Vec<_>>());
         }
         "first_articles" => return articles::rows(arguments.int("@count"), reply),
         "first_ids" => return articles::ids(arguments.int("@count"), reply),

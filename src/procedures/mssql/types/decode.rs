@@ -44,10 +44,11 @@ impl RowDecoder {
     ) -> Result<(), E> {
         self.text.clear();
         self.written.clear();
-        // Not `with_capacity`, whose result the compiler copies as a whole.
+        // `SmallVec::with_capacity` would copy the whole inline buffer.
         let mut cells: SmallVec<[Cell<'_>; CELLS_ON_STACK]> = SmallVec::new();
+        cells.reserve_exact(row.len());
         for (column, value) in row.cells() {
-            let cell = match whole_number(value) {
+            let cell = match integer_or_bit(value) {
                 Some(cell) => cell,
                 None => self.cell(column, value, cells.len())?,
             };
@@ -61,8 +62,8 @@ impl RowDecoder {
         take(&cells)
     }
 
-    /// Converts a value that is not a whole number. The cell of a value that needs formatting is set later, when the text
-    /// buffer is complete.
+    /// Converts a value that is neither an integer nor a bit. If the value needs formatting, its cell is set after the rest
+    /// of the row, when the text buffer is complete.
     fn cell<'a>(
         &mut self,
         column: &Column,
@@ -219,13 +220,14 @@ fn as_is<'a>(value: &'a ColumnData<'_>, is_money: bool) -> Option<Cell<'a>> {
         | ColumnData::Date(Some(_))
         | ColumnData::DateTime2(Some(_))
         | ColumnData::DateTimeOffset(Some(_)) => None,
-        _ => Some(whole_number(value).unwrap_or(Cell::Null)),
+        // The rest are integers, bits, and the NULLs of all other types.
+        _ => Some(integer_or_bit(value).unwrap_or(Cell::Null)),
     }
 }
 
 /// Returns the cell of an integer or a bit, or `None` for any other value.
 #[inline]
-fn whole_number<'a>(value: &ColumnData<'_>) -> Option<Cell<'a>> {
+fn integer_or_bit<'a>(value: &ColumnData<'_>) -> Option<Cell<'a>> {
     match value {
         ColumnData::U8(number) => Some(int(number.map(i64::from))),
         ColumnData::I16(number) => Some(int(number.map(i64::from))),
