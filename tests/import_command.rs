@@ -157,6 +157,11 @@ async fn names_determine_route_method_and_result() {
         ("stud.horse_transfer", "SELECT @ueln, @owner;"),
         ("race.GetHorse", "SELECT @ueln AS ueln;"),
         ("race.broken", "SELEC 1;"),
+        (
+            "stud.horse_rename",
+            "CREATE PROCEDURE stud.horse_rename @name nvarchar(20), @reason nvarchar(20) = N'typo' \
+             AS SELECT @name, @reason;",
+        ),
     ] {
         fs::write(procedures.join(format!("{name}.sql")), sql).expect("the file can be written");
     }
@@ -178,7 +183,7 @@ async fn names_determine_route_method_and_result() {
     let [skipped] = skipped.as_slice() else { panic!("{said}") };
     assert!(skipped.starts_with("skipped: race.broken: a statement begins with 'SELEC'"), "{said}");
     assert!(skipped.ends_with("; correct its file"), "{said}");
-    assert!(said.contains("6 endpoints written") && said.contains("GET was chosen"), "{said}");
+    assert!(said.contains("7 endpoints written") && said.contains("GET was chosen"), "{said}");
     let entries: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let describe = |id: &str| {
         let entry = &entries[id];
@@ -201,6 +206,9 @@ async fn names_determine_route_method_and_result() {
         assert_eq!(describe(id), expected);
     }
     assert!(entries["horse-get"].get("auth").is_none(), "the default applies");
+    let parameters = &entries["horse-rename"]["parameters"];
+    assert_eq!(parameters["name"]["required"], json!(true));
+    assert_eq!(parameters["reason"].get("required"), None, "the file declares a default");
 }
 
 #[tokio::test(flavor = "multi_thread")]

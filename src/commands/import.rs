@@ -126,10 +126,10 @@ fn write_new(path: &Path, text: &str) -> io::Result<()> {
 
 /// Returns the aspects of the created entries that a person must review.
 fn advice(entries: &[(String, ImportedEndpoint<'_>)]) -> Vec<&'static str> {
-    let has_required = entries.iter().any(|(_, endpoint)| endpoint.requires_parameters());
+    let may_have_defaults = entries.iter().any(|(_, endpoint)| endpoint.may_have_defaults());
     let has_get = entries.iter().any(|(_, endpoint)| endpoint.route.starts_with("GET "));
     let mut advice = Vec::new();
-    if has_required {
+    if may_have_defaults {
         advice.push(
             "all parameters are required, because the database does not report defaults; \
              remove \"required\" from each parameter that has a default",
@@ -184,7 +184,8 @@ fn entries<'a>(
                     sample_error.as_ref().map(|error| format!("the sample failed: {error}"));
                 let reasons: Vec<String> = unknown.into_iter().chain(failed).collect();
                 if !reasons.is_empty() {
-                    writeln!(output.err, "untyped: {}: {}", procedure.name, reasons.join("; "))?;
+                    let reasons = on_one_line(&reasons.join("; "));
+                    writeln!(output.err, "untyped: {}: {reasons}", procedure.name)?;
                 }
                 entries.push((id, entry));
             }
@@ -194,6 +195,13 @@ fn entries<'a>(
         }
     }
     Ok(entries)
+}
+
+/// Replaces blanks and control characters such as line breaks, which a message of the database can contain, with single
+/// blanks.
+fn on_one_line(text: &str) -> String {
+    let words = text.split(|c: char| c.is_control() || c == ' ').filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// Checks that the catalogue accepts an entry.

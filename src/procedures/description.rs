@@ -31,6 +31,8 @@ pub struct ParameterDescription {
     pub columns: Vec<ParameterDescription>,
     /// Whether the parameter is an OUTPUT parameter.
     pub is_output: bool,
+    /// Whether the parameter has a default, or `None` if the database does not report defaults.
+    pub has_default: Option<bool>,
 }
 
 impl ProcedureDescription {
@@ -64,6 +66,7 @@ impl ParameterDescription {
             range: None,
             columns: Vec::new(),
             is_output: false,
+            has_default: None,
         }
     }
 }

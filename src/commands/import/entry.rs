@@ -56,9 +56,9 @@ impl ImportedEndpoint<'_> {
         self.returns.is_some()
     }
 
-    /// Returns whether a parameter is marked as required.
-    pub(super) fn requires_parameters(&self) -> bool {
-        self.parameters.0.iter().any(|(_, parameter)| parameter.required.is_some())
+    /// Returns whether a parameter is marked as required although it may have a default.
+    pub(super) fn may_have_defaults(&self) -> bool {
+        self.parameters.0.iter().any(|(_, parameter)| parameter.is_required_by_guess)
     }
 }
 
@@ -91,6 +91,9 @@ struct ImportedParameter<'a> {
     kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     required: Option<bool>,
+    /// Whether the parameter is marked as required although it may have a default.
+    #[serde(skip)]
+    is_required_by_guess: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     minimum: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -215,10 +218,13 @@ fn imported<'a>(
         let columns: Vec<&ParameterDescription> = parameter.columns.iter().collect();
         let columns = (kind == ParameterType::Table).then(|| imported(&columns, &|_| None));
         let (minimum, maximum) = parameter.range.unzip();
+        let is_required = location(parameter).is_some_and(|location| location != "path")
+            && parameter.has_default != Some(true);
         let entry = ImportedParameter {
             location: location(parameter),
             kind: kind.as_str(),
-            required: location(parameter).filter(|location| *location != "path").map(|_| true),
+            required: is_required.then_some(true),
+            is_required_by_guess: is_required && parameter.has_default.is_none(),
             minimum,
             maximum,
             max_length: parameter.length_max,

@@ -93,7 +93,7 @@ fn parameters(procedure: &SqliteProcedure) -> Vec<ParameterDescription> {
 /// Describes a declared parameter. A table parameter has no catalogue type, because its columns are
 /// not declared.
 fn described(parameter: &DeclaredParameter) -> ParameterDescription {
-    let DeclaredParameter { name, declared, is_output, .. } = parameter;
+    let DeclaredParameter { name, declared, default, is_output } = parameter;
     let kind = match declared.name.as_str() {
         "bit" => Some(ParameterType::Boolean),
         "tinyint" | "smallint" | "int" => Some(ParameterType::Int32),
@@ -116,6 +116,7 @@ fn described(parameter: &DeclaredParameter) -> ParameterDescription {
         kind,
         length_max: declared.text_length(),
         is_output: *is_output,
+        has_default: Some(default.is_some()),
         ..ParameterDescription::new(name, declared.to_string())
     }
 }

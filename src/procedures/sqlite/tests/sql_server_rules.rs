@@ -173,6 +173,9 @@ async fn an_import_reads_the_declaration() {
         ]
     );
     assert!(of(0)[4].is_output);
+    let defaults: Vec<_> = of(0).iter().map(|one| one.has_default).collect();
+    assert_eq!(defaults, [Some(false), Some(true), Some(true), Some(true), Some(false)]);
+    assert_eq!(of(1)[0].has_default, None);
     let names: Vec<_> = of(1).iter().map(|one| one.name.as_str()).collect();
     assert_eq!(names, ["b", "a"]);
 }
