@@ -1,5 +1,6 @@
 //! Promise: a replaced password is used without a restart, and no login fails often enough to lock
-//! the account.
+//! the account. A login that Azure refuses because it limits or moves the database does not count as a wrong
+//! password.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,15 +10,19 @@ use std::time::Duration;
 
 use fjord::config::Secret;
 use fjord::config::procedures::{DatabaseConfig, MssqlConfig};
-use fjord::procedures::BackendErrorKind;
+use fjord::procedures::{BackendErrorKind, CallError};
 use futures_util::future::join_all;
 
 use super::{ProcedureCaller, int, unsent_error};
-use crate::support::eventually::{SOON, TICK, eventually};
+use crate::support::eventually::{SOON, TICK, eventually, eventually_some};
 use crate::support::mssql_server::{SqlServer, fake_server};
 use crate::support::tds::{FakeState, PASSWORD};
 
 const ROTATED: &str = "the next secret of the fake server";
+
+/// The errors of a login to a database that Azure is moving (40613), that is busy (40501), and whose
+/// sessions have reached their number (10928).
+const THROTTLED: [u32; 3] = [40613, 40501, 10928];
 
 /// The fake server, with a password in a file.
 struct ServerWithFile {
@@ -152,19 +157,76 @@ async fn an_unchanged_file_costs_no_further_attempt() {
 }
 
 #[tokio::test]
-async fn a_reload_with_another_password_logs_in_at_once() {
+async fn a_reload_logs_in_at_once() {
     let one = ServerWithFile::start().await;
     one.rotate(ROTATED).await;
     let caller = ProcedureCaller::new(&one.server);
     assert_eq!(unsent_error(caller.call("nothing", &[]).await), BackendErrorKind::Unavailable);
-    // A reload with the same password does not end the pause.
-    caller.backend.reconfigure(&one.reloaded());
-    assert_eq!(unsent_error(caller.call("nothing", &[]).await), BackendErrorKind::Unavailable);
-    assert_eq!(one.attempts(), 1);
+    // A reload admits one attempt, even with the same password, which the server may accept now.
+    for _ in 0..2 {
+        caller.backend.reconfigure(&one.reloaded());
+        assert_eq!(unsent_error(caller.call("nothing", &[]).await), BackendErrorKind::Unavailable);
+        assert_eq!(unsent_error(caller.call("nothing", &[]).await), BackendErrorKind::Unavailable);
+    }
+    assert_eq!(one.attempts(), 3);
     fs::write(&one.file, ROTATED).expect("a file");
     caller.backend.reconfigure(&one.reloaded());
     caller.call("nothing", &[]).await.expect("an answer");
-    assert_eq!(one.attempts(), 2);
+    assert_eq!(one.attempts(), 4);
+}
+
+/// Fails if such a login counts as refused credentials, because the next attempt is then made after 24
+/// seconds or more, or if the call is reported as sent.
+#[tokio::test]
+async fn a_throttled_login_is_tried_again_soon() {
+    for number in THROTTLED {
+        let server = fake_server().await;
+        let state = server.state();
+        let attempts = || state.attempts.load(Ordering::Acquire);
+        state.login_error.store(number, Ordering::Release);
+        let caller = ProcedureCaller::new(&server);
+        let call = async || caller.call("nothing", &[]).await;
+        let (kind, cause) = match call().await {
+            Err(CallError::NotSent(error)) => (error.kind, error.source.expect("a cause")),
+            other => panic!("{number}: {other:?}"),
+        };
+        assert_eq!(kind, BackendErrorKind::Unavailable, "{number}");
+        assert!(cause.to_string().contains(&number.to_string()), "{number}: {cause}");
+        assert_eq!(attempts(), 1, "{number}: one attempt for each call");
+        eventually_some(format!("a third attempt after {number}"), SOON, async || {
+            assert_eq!(unsent_error(call().await), BackendErrorKind::Unavailable, "{number}");
+            (attempts() >= 3).then_some(())
+        })
+        .await;
+        assert_eq!((state.logins(), state.runs("fjord_test.nothing")), (0, 0), "{number}");
+        state.login_error.store(0, Ordering::Release);
+        eventually_some(format!("an answer after {number}"), SOON, async || call().await.ok())
+            .await;
+        assert_eq!((state.logins(), state.runs("fjord_test.nothing")), (1, 1), "{number}");
+    }
+}
+
+/// Fails if the other password is tried as well, which would count towards a lockout once the server
+/// accepts logins.
+#[tokio::test]
+async fn a_throttled_login_does_not_try_the_other_password() {
+    for number in THROTTLED {
+        let one = ServerWithFile::start().await;
+        let caller = ProcedureCaller::new(&one.server);
+        caller.call("nothing", &[]).await.expect("an answer");
+        fs::write(&one.file, ROTATED).expect("a file");
+        one.state().login_error.store(number, Ordering::Release);
+        one.rotate(ROTATED).await;
+        assert_eq!(unsent_error(caller.call("nothing", &[]).await), BackendErrorKind::Unavailable);
+        assert_eq!(one.attempts(), 2, "{number}: one password was tried");
+        one.state().login_error.store(0, Ordering::Release);
+        let before = one.attempts();
+        eventually_some(format!("an answer after {number}"), SOON, async || {
+            caller.call("nothing", &[]).await.ok()
+        })
+        .await;
+        assert_eq!(one.attempts() - before, 1, "{number}: the new password was accepted at once");
+    }
 }
 
 #[tokio::test]

@@ -93,12 +93,11 @@ impl ConnectionFactory {
         }
     }
 
-    /// Uses another password from the next login on. If the password differs, earlier failures do
-    /// not delay the next login.
+    /// Uses the password of a reload from the next login on. Earlier failures do not delay this login,
+    /// because the server may accept a password that it has refused.
     pub(super) fn set_password(&self, password: &Secret) {
-        if self.connector.set_password(password) {
-            self.breaker.end_pause(Instant::now());
-        }
+        let is_other = self.connector.set_password(password);
+        self.breaker.end_pause(Instant::now(), is_other);
     }
 
     /// Returns the database's name in the configuration.
