@@ -127,6 +127,14 @@ async fn the_messages_of_a_procedure_are_logged_with_the_request_id_and_their_te
     // If a statement fails before the procedure raises its own error, the procedure's error determines the response.
     let problem = client.get("/v1/overrules").await;
     assert_eq!(problem.is_problem(422, "refused")["detail"], "already there");
+    let line = eventually_some("the failure is logged", SOON, async || {
+        let mut lines = lines_of(worker, "who-prints").into_iter();
+        lines.find(|line| line["message"] == "the procedure failed")
+    })
+    .await;
+    let cause = line["cause"].as_str().expect("a cause");
+    assert!(cause.contains("error 50422") && cause.contains("other errors: 2627"), "{line}");
+    assert_eq!(line["level"], "DEBUG");
 
     let file = worker.directory().join("worker.toml");
     let text = fs::read_to_string(&file).expect("the configuration");

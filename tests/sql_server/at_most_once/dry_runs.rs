@@ -188,6 +188,7 @@ async fn the_answer_to_a_dry_run_says_whether_it_was_rolled_back() {
         ("INSERT dry; THROW 547", 409, "conflict"),
         ("INSERT dry; THROW 1205", 500, "internal"),
         ("INSERT dry; THROW 3960", 409, "conflict"),
+        ("INSERT dry; THROW 1222", 500, "internal"),
     ] {
         let answer = ask(script).await;
         assert_eq!(answer.is_problem(status, slug)["effect"], "executed", "{script}");
@@ -200,12 +201,13 @@ async fn the_answer_to_a_dry_run_says_whether_it_was_rolled_back() {
         ("INSERT kept; COMMIT; COMMIT; THROW 547", 502, "outcome-unknown"),
         ("SET AUTOCOMMIT; ROLLBACK; INSERT kept; THROW 50422", 502, "outcome-unknown"),
         ("SET AUTOCOMMIT; ROLLBACK; INSERT kept; THROW 1205", 500, "internal"),
+        ("SET AUTOCOMMIT; ROLLBACK; INSERT kept; THROW 1222", 504, "outcome-unknown"),
     ] {
         let answer = ask(script).await;
         assert_eq!(answer.is_problem(status, slug)["effect"], "unknown", "{script}");
         assert_eq!(applied(&answer), "", "{script}");
     }
-    assert_eq!(count("kept"), 5);
+    assert_eq!(count("kept"), 6);
 
     // The next call on the connection is committed.
     let (client, script) = (fleet.client(), json!({ "script": "INSERT real" }));

@@ -44,6 +44,9 @@ pub fn log_database_messages(are_logged: bool) {
 
 /// Logs a failed call with its causes.
 pub(super) fn log_failure(job: &Job, error: &dyn Error, kind: FailureKind) {
+    if matches!(kind, FailureKind::Debug) && !tracing::enabled!(tracing::Level::DEBUG) {
+        return;
+    }
     let cause = cause(error, LOGS_DATABASE_MESSAGES.load(Ordering::Relaxed));
     let endpoint = job.endpoint.id.as_str();
     match kind {

@@ -199,6 +199,7 @@ fn effect(job: &Job, error: &SentError) -> Effect {
 fn map_user_error(job: &Job, error: &SentError, number: u32, message: &str) -> SentCallResult {
     let status = job.endpoint.status.errors.get(&number).copied().or_else(|| own_status(number));
     if let Some(status) = status {
+        log_failure(job, error, FailureKind::Debug);
         // Within a transaction, the error is the answer only if the whole call was rolled back.
         let is_open = job.endpoint.transaction && !error.is_rolled_back;
         let effect = is_open.then_some(Effect::Unknown);
@@ -232,6 +233,10 @@ fn map_server_error(
         ServerErrorClass::Deadlock => (FailureKind::Warn, ProblemKind::Internal),
         ServerErrorClass::Mismatch | ServerErrorClass::Permission => {
             (FailureKind::Mismatch, ProblemKind::Internal)
+        }
+        // As after a deadlock, a 504 would say that the effect is unknown.
+        ServerErrorClass::Transient if job.request.dry_run && error.is_rolled_back => {
+            (FailureKind::Warn, ProblemKind::Internal)
         }
         // The call may succeed later, but it may already have had effects.
         ServerErrorClass::Transient => match job.request.execution {
