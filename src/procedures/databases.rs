@@ -207,24 +207,21 @@ impl Databases {
         self.databases = new.databases;
     }
 
-    /// Compares the expected procedures with those in the databases once. Returns the first difference of each queue,
-    /// or the reason why the queue's procedures could not be compared by the deadline. The databases need not be
-    /// monitored.
+    /// Compares the expected procedures with those in the databases once. Returns each
+    /// difference with the name of its queue, or the reason why the queue's procedures could not be compared by the
+    /// deadline. The databases need not be monitored.
     pub async fn verify_once(
         &self,
         expected: &BTreeMap<DatabaseKey, Vec<ExpectedProcedure>>,
         deadline: Instant,
-    ) -> BTreeMap<String, String> {
+    ) -> BTreeSet<(String, String)> {
         let checks = expected.iter().map(|(key, one)| self.verify_one(key, one, deadline));
         let results = join_all(checks).await;
         let all = expected.values().flatten().zip(results.into_iter().flatten());
-        let mut problems = BTreeMap::new();
-        for (procedure, result) in all {
-            if let Err(problem) = result {
-                problems.entry(procedure.queue.to_string()).or_insert(problem);
-            }
-        }
-        problems
+        let problem = |(procedure, result): (&ExpectedProcedure, Result<(), String>)| {
+            Some((procedure.queue.to_string(), result.err()?))
+        };
+        all.filter_map(problem).collect()
     }
 
     async fn verify_one(

@@ -107,7 +107,10 @@ async fn verify(
 }
 
 /// Separates the problems of queues that were not served before from all other problems.
-fn split(problems: BTreeMap<String, String>, unserved: &BTreeSet<String>) -> ControlResult {
+fn split(
+    problems: impl IntoIterator<Item = (String, String)>,
+    unserved: &BTreeSet<String>,
+) -> ControlResult {
     let (notes, faults): (Vec<_>, Vec<_>) =
         problems.into_iter().partition(|(queue, _)| unserved.contains(queue));
     let line = |(queue, problem): (String, String)| format!("queue {queue}: {problem}");
@@ -124,7 +127,7 @@ mod tests {
 
     #[test]
     fn only_a_queue_that_was_served_before_prevents_a_reload() {
-        let problems = |names: &[&str]| -> BTreeMap<String, String> {
+        let problems = |names: &[&str]| -> Vec<(String, String)> {
             names.iter().map(|name| ((*name).to_owned(), "broken".to_owned())).collect()
         };
         let unserved = BTreeSet::from(["old".to_owned()]);
@@ -132,6 +135,8 @@ mod tests {
         let note = "queue old: broken (not served before the reload either)".to_owned();
         assert_eq!(split(problems(&["old"]), &unserved), Ok(vec![note]));
         let fault = "queue new: broken".to_owned();
-        assert_eq!(split(problems(&["new", "old"]), &unserved), Err(vec![fault]));
+        assert_eq!(split(problems(&["new", "old"]), &unserved), Err(vec![fault.clone()]));
+        // Each problem of a queue has a line of its own.
+        assert_eq!(split(problems(&["new", "new"]), &unserved), Err(vec![fault.clone(), fault]));
     }
 }
