@@ -8,8 +8,8 @@ const RESERVED: [&str; 4] = ["request_id", "trace_id", "endpoint", "principal"];
 /// The maximum number of values for an endpoint. Together with their keys, the values take about
 /// half of the 1 MB that a session context of SQL Server can hold.
 const VALUES_MAX: usize = 64;
-/// The maximum length of a name in bytes. SQL Server's limit is 128 characters.
-const NAME_BYTES_MAX: usize = 128;
+/// The maximum length of a name in UTF-16 code units. SQL Server's limit for a key is 128 bytes.
+const NAME_LENGTH_MAX: usize = 64;
 
 /// Checks the sources, types and names of the values.
 pub(super) fn check(parameters: &[Parameter], errors: &mut EndpointErrors<'_>) {
@@ -39,8 +39,9 @@ pub(super) fn check(parameters: &[Parameter], errors: &mut EndpointErrors<'_>) {
                 format!("expected another name: workers set {} themselves", RESERVED.join(", "));
             errors.add(key("as"), expected);
         }
-        if value.argument.len() > NAME_BYTES_MAX {
-            errors.add(key("as"), format!("expected at most {NAME_BYTES_MAX} bytes"));
+        if value.argument.encode_utf16().count() > NAME_LENGTH_MAX {
+            errors
+                .add(key("as"), format!("expected at most {NAME_LENGTH_MAX} characters (UTF-16)"));
         }
     }
 }

@@ -469,6 +469,11 @@ fn values_of_the_session_context_are_validated() {
         let text = format!(r#""in":"claim","sessionContext":true,"as":"{reserved}""#);
         check(&other(&text), "parameters.q.as: expected another name");
     }
+    // SQL Server's limit for a key is 128 bytes of UTF-16.
+    let named = |name: &str| format!(r#""in":"claim","sessionContext":true,"as":"{name}""#);
+    check(&other(&named(&"ü".repeat(65))), "parameters.q.as: expected at most 64 characters");
+    let longest = format!("{{\"e\": {}}}", other(&named(&"ü".repeat(64))));
+    assert!(errors(&longest).is_empty());
     check(
         &session(r#""q":{"type":"binary","in":"claim","sessionContext":true}"#),
         "parameters.q.type: expected a type other",
