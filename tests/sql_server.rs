@@ -22,6 +22,7 @@ use crate::support::mssql_server::SqlServer;
 mod access_tokens;
 mod at_most_once;
 mod cancels;
+mod claims;
 mod code_pages;
 mod connections;
 mod embedded;
@@ -39,6 +40,7 @@ mod session_context;
 mod signatures;
 mod strict_encryption;
 mod types;
+mod utf8_results;
 
 /// The time limit of calls that must not time out.
 const LONG: Duration = Duration::from_secs(20);

@@ -349,3 +349,6 @@ impl MssqlEncryption {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

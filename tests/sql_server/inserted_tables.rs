@@ -8,6 +8,9 @@ use super::results::{text_cell, things};
 use super::{ProcedureCaller, int, sent_error, unsent_error};
 use crate::support::mssql_server::fake_server;
 
+mod cell_limits;
+mod required_columns;
+
 fn lines(columns: &[(&str, ParameterType)], rows: Vec<Vec<ParameterValue<'static>>>) -> Argument {
     Argument { name: "rows".into(), ..things(columns, rows) }
 }

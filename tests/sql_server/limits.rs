@@ -9,6 +9,10 @@ use fjord::procedures::{Argument, BackendErrorKind, BadArgument, OwnedCell};
 use super::{ProcedureCaller, given, unsent_error};
 use crate::support::mssql_server::{fake_server, servers};
 
+mod longest_values;
+mod money;
+mod seven_digits;
+mod table_cells;
 mod type_limits;
 
 use type_limits::{

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use fjord::catalogue::{ParameterType, ParameterValue, QueueName};
 use fjord::procedures::{Argument, BackendErrorKind, ExpectedProcedure, OwnedCell};
 
-use super::{ProcedureCaller, given, int, name, unsent_error};
+use super::{ProcedureCaller, given, int, name, text, unsent_error};
 use crate::support::mssql_server::{fake_server, servers};
 
 fn cell(text: &str) -> OwnedCell {
@@ -125,13 +125,18 @@ async fn a_table_type_that_the_driver_cannot_name_is_refused_when_the_queue_star
 
 /// The base type of a CLR type has no name.
 #[tokio::test]
-async fn a_clr_type_is_named() {
+async fn a_clr_type_is_named_with_the_way_to_pass_its_value() {
     let server = fake_server().await;
     let caller = ProcedureCaller::new(&server);
     let arguments = [("at", ParameterType::String), ("under", ParameterType::String)];
     let error = caller.verify(expected("places", &arguments)).await.expect_err("a mismatch");
     let error = error.to_string();
-    for declared in ["declares geography", "declares hierarchyid"] {
-        assert!(error.contains(declared), "{error}");
+    let way = "the procedure can take text or binary data and convert it";
+    for kind in ["geography", "hierarchyid"] {
+        let expected = format!("declares {kind}, which cannot be passed: {way}");
+        assert!(error.contains(&expected), "{error}");
     }
+    let error = unsent_error(caller.call("places", &[text("at", "POINT (1 2)")]).await);
+    let BackendErrorKind::Arguments(bad) = error else { panic!("{error}") };
+    assert_eq!(bad[0].reason, format!("no value can be passed as geography: {way}"));
 }

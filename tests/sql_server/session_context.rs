@@ -149,20 +149,38 @@ async fn the_facts_about_a_call_can_be_switched_off() {
     assert_eq!(value(&caller, "tenant").await, known("s7"));
 }
 
+/// The driver sends text of more than 4,000 bytes in UTF-8 as `nvarchar(max)`, which a `sql_variant`
+/// cannot hold (206).
 #[tokio::test]
-async fn a_value_that_is_too_long_is_refused_before_the_call() {
+async fn the_longest_value_is_set_whatever_its_characters() {
+    for server in servers().await {
+        for longest in ["a".repeat(4000), "ä".repeat(4000), "日".repeat(4000), "𝄞".repeat(2000)]
+        {
+            let values = vec![text("tenant", &longest), text("level", "é")];
+            let caller = ProcedureCaller { session_values: values, ..named(&server) };
+            assert_eq!(value(&caller, "tenant").await, known(&longest), "{}", server.name);
+            assert_eq!(value(&caller, "level").await, known("é"), "{}", server.name);
+        }
+    }
+}
+
+#[tokio::test]
+async fn all_values_that_are_too_long_are_refused_before_the_call() {
     let server = fake_server().await;
-    let longest = "ä".repeat(4000);
-    let caller = |value: &str| {
-        let values = vec![text("tenant", value)];
-        ProcedureCaller { session_values: values, ..named(&server) }
-    };
-    assert_eq!(value(&caller(&longest), "tenant").await, known(&longest));
-    let error = unsent_error(caller(&format!("{longest}ä")).call("nothing", &[]).await);
+    let long = "𝄞".repeat(2000) + "a";
+    let values = vec![text("tenant", &long), text("level", "3"), text("region", &long)];
+    let caller = ProcedureCaller { session_values: values, ..named(&server) };
+    let error = unsent_error(caller.call("nothing", &[]).await);
     let BackendErrorKind::Arguments(bad) = error else { panic!("{error}") };
-    assert_eq!(bad[0].argument, "tenant");
-    let state = &server.fake.as_ref().expect("the fake server").state;
-    assert_eq!(state.runs("fjord_test.nothing"), 0);
+    let names: Vec<&str> = bad.iter().map(|one| one.argument.as_str()).collect();
+    assert_eq!(names, ["tenant", "region"]);
+    assert_eq!(server.state().runs("fjord_test.nothing"), 0);
+    // They are reported together with the arguments that do not fit.
+    let arguments = [text("a", "seven"), text("b", &"x".repeat(21))];
+    let error = unsent_error(caller.call("defaults", &arguments).await);
+    let BackendErrorKind::Arguments(bad) = error else { panic!("{error}") };
+    let names: Vec<&str> = bad.iter().map(|one| one.argument.as_str()).collect();
+    assert_eq!(names, ["a", "b", "tenant", "region"]);
 }
 
 fn expected(procedure: &str, session_keys: &[&str]) -> ExpectedProcedure {

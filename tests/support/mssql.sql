@@ -19,7 +19,11 @@ CREATE TYPE fjord_test.name_list AS TABLE (name nvarchar(100) NULL)
 GO
 CREATE TYPE fjord_test.code_list AS TABLE (code varchar(5) NULL, kana varchar(5) COLLATE Japanese_CI_AS NULL)
 GO
+CREATE TYPE fjord_test.required_list AS TABLE (id int NOT NULL, note nvarchar(20) NULL)
+GO
 CREATE TYPE fjord_test.long_list AS TABLE (wide nvarchar(max) NULL, narrow varchar(max) NULL, bytes varbinary(max) NULL)
+GO
+CREATE TYPE fjord_test.cell_list AS TABLE (n int NULL, a_bit bit NULL, a_tinyint tinyint NULL, a_smallint smallint NULL, a_bigint bigint NULL, a_money money NULL, a_smallmoney smallmoney NULL, a_real real NULL, a_float float NULL, a_date date NULL, a_time time(7) NULL, a_datetime datetime NULL, a_smalldatetime smalldatetime NULL, a_datetime2 datetime2(7) NULL, a_datetimeoffset datetimeoffset(6) NULL, a_uniqueidentifier uniqueidentifier NULL, a_binary binary(4) NULL)
 GO
 -- One procedure for each type, which returns its argument as a column and as an OUTPUT parameter. Two procedures have no
 -- OUTPUT parameter, because Babelfish 4 cannot return their types in one.
@@ -89,6 +93,12 @@ CREATE PROCEDURE fjord_test.echo_sql_variant @v sql_variant = NULL, @out sql_var
 GO
 CREATE PROCEDURE fjord_test.echo_decimal_38_38 @v decimal(38, 38) = NULL, @out decimal(38, 38) OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
 GO
+CREATE PROCEDURE fjord_test.echo_varchar_8000 @v varchar(8000) = NULL, @out varchar(8000) OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
+GO
+CREATE PROCEDURE fjord_test.echo_nvarchar_4000 @v nvarchar(4000) = NULL, @out nvarchar(4000) OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
+GO
+CREATE PROCEDURE fjord_test.echo_varbinary_8000 @v varbinary(8000) = NULL, @out varbinary(8000) OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
+GO
 -- An absent argument is replaced by the default; NULL is not.
 CREATE PROCEDURE fjord_test.defaults @a int = 7, @b nvarchar(20) = 'seven' AS SELECT @a AS a, @b AS b
 GO
@@ -126,6 +136,8 @@ CREATE PROCEDURE fjord_test.codes @codes fjord_test.code_list READONLY AS SELECT
 GO
 CREATE PROCEDURE fjord_test.longs @rows fjord_test.long_list READONLY AS SELECT wide, narrow, bytes FROM @rows
 GO
+CREATE PROCEDURE fjord_test.requires @rows fjord_test.required_list READONLY AS SELECT id, note FROM @rows ORDER BY id
+GO
 CREATE PROCEDURE fjord_test.json @count int AS BEGIN DECLARE @t TABLE (n int); DECLARE @i int = 0; WHILE @i < @count BEGIN INSERT INTO @t VALUES (@i); SET @i = @i + 1; END; SELECT n, N'a "quoted" name' AS name FROM @t ORDER BY n FOR JSON PATH; END
 GO
 CREATE PROCEDURE fjord_test.many @count int AS BEGIN DECLARE @t TABLE (n int); DECLARE @i int = 0; WHILE @i < @count BEGIN INSERT INTO @t VALUES (@i); SET @i = @i + 1; END; SELECT n FROM @t ORDER BY n; END
@@ -152,6 +164,18 @@ GO
 CREATE PROCEDURE fjord_test.takes_variant @v sql_variant AS SELECT CAST(@v AS nvarchar(50)) AS v
 GO
 CREATE PROCEDURE fjord_test.variant AS SELECT CAST(7 AS sql_variant) AS v
+GO
+CREATE PROCEDURE fjord_test.money_in_variant @v money AS SELECT CAST(@v AS sql_variant) AS v
+GO
+CREATE PROCEDURE fjord_test.money_as_decimal @v money AS SELECT CAST(@v AS decimal(19, 4)) AS v
+GO
+CREATE PROCEDURE fjord_test.money_as_output @v money, @out money OUTPUT AS SET @out = @v
+GO
+-- The driver would read the largest values of money as doubles.
+CREATE PROCEDURE fjord_test.cells @rows fjord_test.cell_list READONLY AS SELECT n, a_bit, a_tinyint, a_smallint, a_bigint, CAST(a_money AS decimal(19, 4)) AS a_money, a_smallmoney, a_real, a_float, a_date, a_time, a_datetime, a_smalldatetime, a_datetime2, a_datetimeoffset, a_uniqueidentifier, a_binary FROM @rows ORDER BY n
+GO
+-- Values at the beginning and at the end of each type, as the server stores them.
+CREATE PROCEDURE fjord_test.first_and_last AS BEGIN SELECT CAST('00:00:00.0000001' AS time(7)) AS a_time, CAST('0001-01-01T00:00:00.0000001' AS datetime2(7)) AS a_datetime2, CAST('0001-01-01T14:00:00+14:00' AS datetimeoffset(6)) AS a_datetimeoffset; SELECT CAST('23:59:59.9999999' AS time(7)) AS a_time, CAST('9999-12-31T23:59:59.9999999' AS datetime2(7)) AS a_datetime2, CAST('9999-12-31T09:59:59.999999-14:00' AS datetimeoffset(6)) AS a_datetimeoffset; END
 GO
 -- Writes a row, ends @commits transactions, and begins @begins transactions.
 CREATE PROCEDURE fjord_test.keeps @word nvarchar(20), @commits int, @begins int AS BEGIN INSERT INTO fjord_test.kept VALUES (@word); WHILE @commits > 0 BEGIN COMMIT TRANSACTION; SET @commits = @commits - 1; END; WHILE @begins > 0 BEGIN BEGIN TRANSACTION; SET @begins = @begins - 1; END; SELECT COUNT(*) AS n FROM fjord_test.kept WHERE word = @word; END

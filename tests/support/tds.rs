@@ -20,6 +20,7 @@ use super::certs::Certs;
 
 mod articles;
 mod collations;
+mod conversions;
 mod database;
 mod first_result_set;
 mod metadata;
@@ -78,8 +79,8 @@ pub(crate) struct FakeState {
     pub(crate) redirect: Mutex<Option<SocketAddr>>,
     /// Whether `sys.parameters` is missing, as on Babelfish.
     pub(crate) lacks_parameters_view: AtomicBool,
-    /// Whether the next query on `sys.parameters` fails with a lock timeout.
-    pub(crate) locks_parameters_view: AtomicBool,
+    /// The error number with which the next query on `sys.parameters` fails, or 0 for none.
+    pub(crate) parameters_view_error: AtomicU32,
     /// The number of queries on `sys.all_parameters`.
     pub(crate) fallback_reads: AtomicUsize,
     /// Whether the server identifies itself as Babelfish.
@@ -157,6 +158,8 @@ pub(crate) struct FakeState {
     pub(crate) audit: database::Audit,
     /// Whether the server closes the connection instead of committing a transaction.
     pub(crate) loses_commits: AtomicBool,
+    /// The numbers of the errors with which the server refuses the next commits.
+    pub(crate) refused_commits: Mutex<Vec<u32>>,
     victims: Mutex<HashMap<String, i64>>,
     /// Closes all open connections.
     hang_up: Mutex<Cancel>,
@@ -247,14 +250,10 @@ impl FakeSqlServer {
         let certs = Certs::new(directory.path());
         let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("a free port");
         let address = listener.local_addr().expect("the listener has an address");
-        let mut schema = Schema::read(schema::SQL);
-        for more in [procedures::ONLY_HERE, northwind::SQL] {
-            schema.extend(Schema::read(more));
-        }
         let mut strict_tls = certs.server_tls(&[&rustls::version::TLS13]);
         strict_tls.alpn_protocols = vec![stream::TDS_8.to_vec()];
         let state = Arc::new(FakeState {
-            schema,
+            schema: all_objects(),
             // SQL Server uses TLS 1.2 if TLS is negotiated within TDS.
             tls: Arc::new(certs.server_tls(&[&rustls::version::TLS12])),
             strict_tls: Arc::new(strict_tls),
@@ -266,7 +265,7 @@ impl FakeSqlServer {
             refuses_readers: AtomicBool::new(false),
             redirect: Mutex::default(),
             lacks_parameters_view: AtomicBool::new(false),
-            locks_parameters_view: AtomicBool::new(false),
+            parameters_view_error: AtomicU32::new(0),
             fallback_reads: AtomicUsize::new(0),
             is_babelfish: AtomicBool::new(false),
             lacks_session_context: AtomicBool::new(false),
@@ -305,6 +304,7 @@ impl FakeSqlServer {
             ledger: Mutex::default(),
             audit: database::Audit::default(),
             loses_commits: AtomicBool::new(false),
+            refused_commits: Mutex::default(),
             victims: Mutex::default(),
             hang_up: Mutex::default(),
             ids: AtomicI64::new(50),
@@ -333,6 +333,15 @@ impl Drop for FakeSqlServer {
     fn drop(&mut self) {
         self.stop.cancel();
     }
+}
+
+/// Reads the objects of all scripts.
+fn all_objects() -> Schema {
+    let mut schema = Schema::read(schema::SQL);
+    for more in [procedures::ONLY_HERE, northwind::SQL] {
+        schema.extend(Schema::read(more));
+    }
+    schema
 }
 
 async fn accept(listener: TcpListener, state: Arc<FakeState>, stop: Cancel) {

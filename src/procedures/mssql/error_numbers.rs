@@ -122,6 +122,9 @@ pub(super) fn after_sending(error: Error) -> SentError {
         Error::Io { .. } | Error::Tls(_) | Error::Routing { .. } => {
             return SentError::caused_by(SentErrorKind::Lost, error);
         }
+        Error::Encoding(_) => SentErrorKind::Undecodable(
+            "it contains text that the driver cannot decode: the procedure can return CAST(… AS nvarchar)".to_owned(),
+        ),
         Error::Utf16 | Error::Utf8 => SentErrorKind::Undecodable(
             "it contains text that is not well-formed Unicode".to_owned(),
         ),
@@ -168,6 +171,12 @@ pub(super) fn is_deadlock(error: &ServerMessage) -> bool {
 
 pub(super) fn is_snapshot_conflict(error: &ServerMessage) -> bool {
     class_of(error.number) == ServerErrorClass::SnapshotConflict
+}
+
+/// Returns whether a COMMIT failed because the transaction had lost a conflict. It then had no effect, so a confirmed
+/// rollback undoes the whole call.
+pub(super) fn refuses_commit(token: &TokenError) -> bool {
+    class_of(token.code()) == ServerErrorClass::SnapshotConflict
 }
 
 /// Returns whether memory, locks or capacity were temporarily unavailable.

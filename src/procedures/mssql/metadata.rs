@@ -18,4 +18,4 @@ pub(super) use server::{
 pub(super) use signature::{Signature, SqlParameter, SqlParameterType, unsupported_table_type};
 pub(super) use signature_query::PROCEDURES_PER_QUERY;
 pub(super) use signatures::{SignatureCache, SignatureLookup};
-pub(super) use table_query::TableQuery;
+pub(super) use table_query::{TableColumn, TableQuery};

@@ -6,6 +6,8 @@
 
 use tiberius::error::TokenError;
 
+use crate::procedures::{DatabaseError, RowSink};
+
 /// The maximum number of different error numbers kept for a call.
 const ERRORS_MAX: usize = 64;
 /// The maximum number of messages kept for a call.
@@ -167,9 +169,20 @@ impl MessageLog {
     }
 
     /// Takes the messages, and the number of messages that were not kept.
-    pub(super) fn take_messages(&mut self) -> (Vec<ServerMessage>, usize) {
+    fn take_messages(&mut self) -> (Vec<ServerMessage>, usize) {
         self.message_bytes = 0;
         (std::mem::take(&mut self.messages), std::mem::take(&mut self.dropped))
+    }
+
+    /// Passes the messages that the procedure has sent so far to the sink, for the worker's log.
+    pub(super) fn report_messages(&mut self, rows: &mut dyn RowSink) {
+        let (messages, dropped) = self.take_messages();
+        for message in messages {
+            rows.add_message(&DatabaseError::new(message.origin("message"), message.text));
+        }
+        if dropped > 0 {
+            rows.add_message(&DatabaseError::new(format!("{dropped} further messages"), ""));
+        }
     }
 }
 

@@ -4,6 +4,7 @@ mod access_tokens;
 mod addresses;
 mod batch_rewrite;
 mod browser;
+mod collation;
 mod dial;
 mod joined_calls;
 mod login_password;
@@ -17,6 +18,7 @@ mod tokens;
 mod value_format;
 
 pub(super) use batch_rewrite::BatchRewrite;
+pub(super) use collation::{Utf8Column, may_be_utf8};
 pub(super) use dial::{ConnectError, TdsClient, TdsConnector};
 pub(super) use joined_calls::{
     PrecedingCalls, SESSION_VALUE_UNITS_MAX, SessionValue, set_session_values,

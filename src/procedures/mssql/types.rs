@@ -8,10 +8,13 @@ mod decimal;
 mod decode;
 mod encode;
 mod reason;
+mod vector;
 
 pub(super) use code_page::CodePage;
 pub(super) use decode::{RowDecoder, owned};
 pub(super) use encode::{EncodeError, as_parameter, encode, has_typed_null, null};
+pub(super) use reason::CONVERT_IN_PROCEDURE;
+use vector::VectorSize;
 
 /// The longest `nvarchar` that is not `nvarchar(max)`.
 const NVARCHAR_MAX: usize = 4000;
@@ -72,8 +75,9 @@ pub(super) enum SqlType {
     Xml,
     /// `json`. A driver that does not support this type exchanges its values as text.
     Json,
-    /// `vector`. A driver that does not support this type exchanges its values as the text of a JSON array.
-    Vector,
+    /// `vector`, with its size if that is known. A driver that does not support this type exchanges its values as the
+    /// text of a JSON array.
+    Vector(Option<VectorSize>),
     /// `sql_variant`.
     Variant,
     /// A type without a JSON representation, identified by its name.
@@ -135,7 +139,7 @@ impl SqlType {
             "uniqueidentifier" => Self::Guid,
             "xml" => Self::Xml,
             "json" => Self::Json,
-            "vector" => Self::Vector,
+            "vector" => Self::Vector(VectorSize::from_length(length)),
             "sql_variant" => Self::Variant,
             other => Self::Other(other.to_owned()),
         }
@@ -149,7 +153,7 @@ impl SqlType {
                 let length = length.filter(|length| *length <= NVARCHAR_MAX);
                 Some(Self::Text { name: "nvarchar", length, code_page: CodePage::UTF_16 })
             }
-            Self::Json | Self::Vector => {
+            Self::Json | Self::Vector(_) => {
                 let code_page = CodePage::UTF_16;
                 Some(Self::Text { name: "nvarchar", length: None, code_page })
             }
@@ -157,12 +161,21 @@ impl SqlType {
         }
     }
 
-    /// Returns the declaration of a variable for a value of this type. If the driver exchanges the type as text, the
-    /// variable has a text type.
+    /// Returns the declaration of a variable that can be passed as an OUTPUT parameter of this type. For `json`, only a
+    /// `json` variable can be passed, because SQL Server does not convert `json` to text implicitly. It converts a
+    /// `vector` to and from text, and a text variable fits any number of dimensions.
     pub(super) fn variable_type(&self) -> String {
         match self {
-            Self::Json | Self::Vector => "nvarchar(max)".to_owned(),
+            Self::Vector(_) => "nvarchar(max)".to_owned(),
             sql => sql.to_string(),
+        }
+    }
+
+    /// Returns the declaration of a parameter in which the driver sends a value of this type.
+    pub(super) fn parameter_type(&self) -> String {
+        match self {
+            Self::Json => "nvarchar(max)".to_owned(),
+            sql => sql.variable_type(),
         }
     }
 
@@ -206,7 +219,7 @@ impl fmt::Display for SqlType {
             Self::Guid => f.write_str("uniqueidentifier"),
             Self::Xml => f.write_str("xml"),
             Self::Json => f.write_str("json"),
-            Self::Vector => f.write_str("vector"),
+            Self::Vector(_) => f.write_str("vector"),
             Self::Variant => f.write_str("sql_variant"),
             Self::Other(name) => f.write_str(name),
         }

@@ -95,6 +95,28 @@ async fn a_lost_connection_is_an_unknown_outcome() {
     }
 }
 
+/// Memory-optimized tables detect some conflicts only at COMMIT.
+#[tokio::test]
+async fn a_call_whose_commit_lost_a_conflict_is_retried_and_has_one_effect() {
+    let mut server = fake_server().await;
+    server.config.connections_max = 1;
+    let state = server.state();
+    let caller = caller(&server);
+    // From the second call on, the session context is set in the call's message.
+    for number in [41305, 41325, 41301] {
+        run(&caller, &format!("INSERT before{number}")).await.expect("an answer");
+        state.refused_commits.lock().expect("not poisoned").push(number);
+        run(&caller, &format!("INSERT a{number}")).await.expect("the second attempt succeeds");
+        assert_eq!(state.audit.count(&format!("a{number}")), 1, "{number}");
+    }
+    assert_eq!(state.logins.lock().expect("not poisoned").len(), 1, "the connection was kept");
+    // Any other error leaves it unknown whether the call was committed.
+    state.refused_commits.lock().expect("not poisoned").push(1222);
+    let error = sent(run(&caller, "INSERT b").await);
+    assert!(!error.is_rolled_back, "{error:?}");
+    assert_eq!(state.audit.count("b"), 0);
+}
+
 /// Two at-most-once endpoints. Calls of the first one are transactions and can be dry runs.
 const CATALOGUE: &str = r#"{
     "whole": { "route": "POST /v1/whole", "queue": "whole", "procedure": "fjord_test.runs",

@@ -12,7 +12,7 @@ pub(super) struct TypeLimits {
     pub(super) refused: Vec<(ParameterValue<'static>, &'static str)>,
 }
 
-fn limits(
+pub(super) fn limits(
     procedure: &'static str,
     fits: Vec<(ParameterValue<'static>, OwnedCell)>,
     refused: Vec<(ParameterValue<'static>, &'static str)>,
@@ -24,11 +24,11 @@ fn integer(number: i64) -> (ParameterValue<'static>, OwnedCell) {
     (ParameterValue::Integer(number), OwnedCell::Int(number))
 }
 
-fn digits(text: &str) -> ParameterValue<'static> {
+pub(super) fn digits(text: &str) -> ParameterValue<'static> {
     ParameterValue::Decimal(text.to_owned().into())
 }
 
-fn number(text: &str) -> (ParameterValue<'static>, OwnedCell) {
+pub(super) fn number(text: &str) -> (ParameterValue<'static>, OwnedCell) {
     (digits(text), OwnedCell::Number(text.to_owned()))
 }
 
@@ -44,11 +44,11 @@ pub(super) fn becomes(sent: &str, returned: &str) -> (ParameterValue<'static>, O
     (words(sent), OwnedCell::Text(returned.to_owned()))
 }
 
-fn bytes(length: usize) -> ParameterValue<'static> {
+pub(super) fn bytes(length: usize) -> ParameterValue<'static> {
     ParameterValue::Binary(vec![7; length].into())
 }
 
-fn same_bytes(length: usize) -> (ParameterValue<'static>, OwnedCell) {
+pub(super) fn same_bytes(length: usize) -> (ParameterValue<'static>, OwnedCell) {
     (bytes(length), OwnedCell::Binary(vec![7; length]))
 }
 

@@ -16,7 +16,7 @@ pub(crate) struct Collation {
 
 /// All collations. The first one is the database's collation, which is the default of a US English
 /// installation.
-static ALL: [Collation; 5] = [
+static ALL: [Collation; 6] = [
     Collation { name: "SQL_Latin1_General_CP1_CI_AS", wire: [0x09, 0x04, 0xd0, 0, 52], page: 1252 },
     Collation { name: "Japanese_CI_AS", wire: [0x11, 0x04, 0xd0, 0, 0], page: 932 },
     Collation { name: "Chinese_PRC_CI_AS", wire: [0x04, 0x08, 0xd0, 0, 0], page: 936 },
@@ -28,6 +28,11 @@ static ALL: [Collation; 5] = [
     Collation {
         name: "Latin1_General_100_CI_AS_SC_UTF8",
         wire: [0x09, 0x04, 0xd0, 0x24, 0],
+        page: 65001,
+    },
+    Collation {
+        name: "Japanese_XJIS_140_CI_AS_UTF8",
+        wire: [0x11, 0x04, 0xd0, 0x34, 0],
         page: 65001,
     },
 ];

@@ -124,6 +124,15 @@ pub(super) fn batch(
     if commits && state.loses_commits.load(std::sync::atomic::Ordering::Acquire) {
         return Some(false);
     }
+    let refusal =
+        if commits { state.refused_commits.lock().expect("not poisoned").pop() } else { None };
+    if let Some(number) = refusal {
+        // The transaction is rolled back, and the batch ends. The ENVCHANGE follows the error.
+        reply.error(number, 16, "the commit was refused", "");
+        let _ended = transaction.roll_back();
+        transaction.send_report(state, reply);
+        return Some(true);
+    }
     if commits && count == 2 {
         let committed = transaction.commit(&state.audit).and(transaction.commit(&state.audit));
         committed.expect("two transactions are open");

@@ -1,6 +1,7 @@
 //! Answers `sp_describe_first_result_set`.
 
 use super::FakeState;
+use super::conversions;
 use super::reply::TdsReply;
 use super::request::RpcParameter;
 use super::schema::{Declaration, declarations, parts, take_name};
@@ -39,6 +40,11 @@ fn called(values: &[RpcParameter]) -> (&str, String) {
 pub(super) fn answer(state: &FakeState, values: &[RpcParameter], reply: &mut TdsReply) {
     let (call, name) = called(values);
     state.described.lock().expect("not poisoned").push(call.to_owned());
+    if passes_text_for_json(state, &name, values) {
+        let (number, text) = conversions::TEXT_FOR_JSON;
+        reply.error(number, 16, text, "").done_procedure(true);
+        return;
+    }
     let Some(columns) = columns(state, &name) else {
         let (number, text) = UNDETERMINED;
         reply.error(number, 16, text, "").done_procedure(true);
@@ -58,6 +64,17 @@ pub(super) fn answer(state: &FakeState, values: &[RpcParameter], reply: &mut Tds
         reply.row(&row);
     }
     reply.done_procedure(false);
+}
+
+/// Returns whether a variable of another type is passed for an OUTPUT parameter of the type `json`.
+fn passes_text_for_json(state: &FakeState, name: &str, values: &[RpcParameter]) -> bool {
+    let declared = match values.get(1).map(|one| &one.value) {
+        Some(Sql::Text(declared)) => declared.as_str(),
+        _ => "",
+    };
+    let parameters = state.schema.procedure(name).into_iter().flatten();
+    let mut outputs = parameters.filter(|one| one.is_output && one.declared.name == "json");
+    outputs.any(|one| !declared.contains(&format!("{} json", one.name)))
 }
 
 /// Returns the columns of a procedure's first result set, each with whether it can be NULL. Returns `None` if the

@@ -55,9 +55,13 @@ pub(super) async fn answer(
             .done_procedure(true);
         return;
     }
-    if text.contains("sys.parameters") && state.locks_parameters_view.swap(false, Ordering::AcqRel)
-    {
-        reply.error(1222, 16, "Lock request time out period exceeded.", "").done_procedure(true);
+    let error = if text.contains("sys.parameters") {
+        state.parameters_view_error.swap(0, Ordering::AcqRel)
+    } else {
+        0
+    };
+    if error != 0 {
+        reply.error(error, 16, "not now", "").done_procedure(true);
         return;
     }
     if text.contains("sys.all_parameters") {
@@ -154,7 +158,7 @@ fn parameter_rows(state: &FakeState, name: &str) -> Vec<[Sql; 12]> {
 }
 
 fn columns_of(state: &FakeState, values: &[RpcParameter], reply: &mut TdsReply) {
-    const TYPES: [&str; 10] = [
+    const TYPES: [&str; 11] = [
         "int",
         "nvarchar(128)",
         "nvarchar(128)",
@@ -162,6 +166,7 @@ fn columns_of(state: &FakeState, values: &[RpcParameter], reply: &mut TdsReply) 
         "smallint",
         "tinyint",
         "tinyint",
+        "int",
         "int",
         "int",
         "int",
@@ -184,6 +189,7 @@ fn columns_of(state: &FakeState, values: &[RpcParameter], reply: &mut TdsReply) 
                 one.declared.code_page().map_or(Sql::Null, |page| Sql::Int(page.into())),
                 Sql::Int(object),
                 Sql::Int(one.is_generated.into()),
+                Sql::Int((!one.is_nullable).into()),
             ];
             let row: Vec<_> = TYPES.into_iter().zip(row).collect();
             reply.row(&row);

@@ -12,19 +12,22 @@ use super::request::RpcParameter;
 use super::values::{Declared, Sql};
 
 mod faults;
+mod limits;
 mod sessions;
 mod tables;
 
 use faults::{errors, fault};
 pub(crate) use sessions::FakeSession;
 use sessions::{audited, session_state};
-use tables::{sums, tables};
+use tables::sums;
 
 /// Procedures that only the fake server has. `numbered` stands for every `numbered_N`.
 pub(crate) const ONLY_HERE: &str = "\
 CREATE TYPE fjord_test.page_list AS TABLE (utf varchar(5) COLLATE Latin1_General_100_CI_AS_SC_UTF8 NULL, oem varchar(5) COLLATE SQL_Latin1_General_CP437_CI_AS NULL, prc varchar(5) COLLATE Chinese_PRC_CI_AS NULL, [a]]b] char(4) COLLATE Japanese_CI_AS NULL)
 CREATE PROCEDURE fjord_test.pages @pages fjord_test.page_list READONLY AS
 CREATE PROCEDURE fjord_test.oem AS
+CREATE PROCEDURE fjord_test.utf8 AS
+CREATE PROCEDURE fjord_test.utf8_japanese AS
 CREATE PROCEDURE fjord_test.narrow @v varchar(5) AS
 CREATE PROCEDURE fjord_test.narrow_out @v varchar(5) OUTPUT AS
 CREATE PROCEDURE fjord_test.drops AS
@@ -45,10 +48,13 @@ CREATE PROCEDURE fjord_test.numbered @ms int, @total int OUTPUT AS
 CREATE TYPE fjord_test.[my list] AS TABLE (n int NULL)
 CREATE PROCEDURE fjord_test.echo_json @v json, @out json OUTPUT AS
 CREATE PROCEDURE fjord_test.echo_vector @v vector(3), @out vector(3) OUTPUT AS
+CREATE PROCEDURE fjord_test.echo_datetimeoffset_7 @v datetimeoffset(7), @out datetimeoffset(7) OUTPUT AS
 CREATE TYPE fjord_test.line_list AS TABLE (line int IDENTITY(1, 1), [text] varchar(20) NULL, price decimal(9, 2) NULL, doubled AS (price * 2))
 CREATE PROCEDURE fjord_test.two_lines @a fjord_test.line_list READONLY, @b fjord_test.line_list READONLY, @n int AS
 CREATE PROCEDURE fjord_test.lines @rows fjord_test.line_list READONLY AS
 CREATE TYPE fjord_test.document_list AS TABLE (x xml NULL, j json NULL)
+CREATE TYPE fjord_test.vector_list AS TABLE (v vector(2) NULL)
+CREATE PROCEDURE fjord_test.vectors @rows fjord_test.vector_list READONLY AS
 CREATE PROCEDURE fjord_test.documents @rows fjord_test.document_list READONLY AS
 CREATE PROCEDURE fjord_test.thing_get @id int AS
 CREATE PROCEDURE fjord_test.thing_list AS
@@ -163,9 +169,8 @@ pub(crate) fn run(
         }
         "sums" => sums(&arguments, reply),
         "two_lines" => DONE,
-        "lists" | "names" | "codes" | "pages" | "longs" | "order by" | "documents" | "lines" => {
-            tables(state, bare, &arguments, reply)
-        }
+        _ if tables::NAMES.contains(&bare) => tables::run(state, bare, &arguments, reply),
+        _ if limits::NAMES.contains(&bare) => limits::run(bare, &arguments, reply),
         _ if SETS.contains(&bare) => sets(bare, &arguments, reply),
         _ if ERRORS.contains(&bare) => errors(bare, &arguments, reply),
         "begins" => {
@@ -206,9 +211,8 @@ pub(crate) fn run(
             reply.single("done", "int", Sql::Int(1));
             FakeResult::Slow(Duration::from_millis(arguments.int("@ms").unsigned_abs()))
         }
-        "same" | "shape" | "takes_variant" | "variant" | "narrow" | "oem" => {
-            odd_types(bare, &arguments, reply)
-        }
+        "same" | "shape" | "takes_variant" | "variant" | "narrow" | "oem" | "utf8"
+        | "utf8_japanese" => odd_types(bare, &arguments, reply),
         other => panic!("no procedure {other}"),
     }
 }
@@ -275,6 +279,12 @@ fn odd_types(name: &str, arguments: &GivenArguments<'_>, reply: &mut TdsReply) -
         "oem" => {
             reply.single("v", "varchar(5) COLLATE SQL_Latin1_General_CP437_CI_AS", text("Ω"));
         }
+        "utf8" => utf8_sets(reply),
+        "utf8_japanese" => {
+            let kind = "varchar(20) COLLATE Japanese_XJIS_140_CI_AS_UTF8";
+            reply.columns(&[("v", kind)]);
+            reply.row(&[(kind, text("ascii"))]).row(&[(kind, text("é"))]);
+        }
         "narrow" => {
             reply.single("v", "nvarchar(5)", arguments.get("@v").cloned().unwrap_or(Sql::Null));
         }
@@ -305,6 +315,23 @@ fn collated(text: &str) -> String {
 
 fn text(text: &str) -> Sql {
     Sql::Text(text.to_owned())
+}
+
+/// Writes three result sets. Only the second one has a column in UTF-8.
+fn utf8_sets(reply: &mut TdsReply) {
+    let plain = ("varchar(20)", text("Ã©"));
+    let utf8 = "varchar(20) COLLATE Latin1_General_100_CI_AS_SC_UTF8";
+    reply.single("v", plain.0, plain.1.clone());
+    reply.columns(&[("id", "int"), ("plain", plain.0), ("utf8", utf8), ("wide", "nvarchar(20)")]);
+    for (id, value) in (1..).zip([text("é€日本😀"), Sql::Null, text("ascii")]) {
+        reply.row(&[
+            ("int", Sql::Int(id)),
+            plain.clone(),
+            (utf8, value),
+            ("nvarchar(20)", text("Ã")),
+        ]);
+    }
+    reply.single("v", plain.0, plain.1);
 }
 
 fn echo(declared: &Declared, value: Sql, reply: &mut TdsReply) -> FakeResult {

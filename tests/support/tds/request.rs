@@ -21,6 +21,8 @@ pub(crate) struct RpcParameter {
     pub(crate) value: Sql,
     /// Whether the argument was sent as an untyped NULL.
     pub(crate) is_untyped: bool,
+    /// Whether the argument's type is a `max` type.
+    pub(crate) is_max: bool,
 }
 
 /// A parsed request.
@@ -140,8 +142,9 @@ impl RpcParameter {
         let name = read_b_varchar(from).expect("the request has a name");
         let flags = from.get_u8();
         let is_untyped = from[0] == 0x1f;
-        let value = if from[0] == 0xf3 { read_table(from, state) } else { read(from) };
-        Self { name, is_output: flags & 1 != 0, value, is_untyped }
+        let (value, is_max) =
+            if from[0] == 0xf3 { (read_table(from, state), false) } else { read(from) };
+        Self { name, is_output: flags & 1 != 0, value, is_untyped, is_max }
     }
 }
 
@@ -211,14 +214,20 @@ pub(crate) fn called(
         };
         if word.starts_with("@fjord_table_") {
             let value = inserted(text, word, &|word| value(word));
-            let (name, is_output, is_untyped) = (parameter.to_owned(), false, false);
-            given.push(RpcParameter { name, is_output, value, is_untyped });
+            given.push(converted(parameter, false, value));
             continue;
         }
+        let mut passed = value(
+            word.strip_prefix("CAST(")
+                .map_or(word, |cast| cast.split(" AS ").next().expect("CAST has a value")),
+        );
         if let Some(variable) = variable {
             let one =
                 declared.iter().find(|one| one.name == parameter).expect("the parameter exists");
             let mut one = one.clone();
+            if one.declared.name == "json" && !text.contains(&format!("{variable} json = ")) {
+                passed = Sql::TextForJson;
+            }
             if let Some(cast) = text.split(&format!("CAST({variable} AS ")).nth(1) {
                 let wide = Declared::parse(cast.split("))").next().expect("CAST has a type"));
                 // A value of type `char` keeps its trailing blanks.
@@ -227,14 +236,14 @@ pub(crate) fn called(
             }
             outputs.push(one);
         }
-        given.push(RpcParameter {
-            name: parameter.to_owned(),
-            is_output: variable.is_some(),
-            value: value(word),
-            is_untyped: false,
-        });
+        given.push(converted(parameter, variable.is_some(), passed));
     }
     (name, given, outputs)
+}
+
+/// Returns an argument of a call in a statement.
+fn converted(name: &str, is_output: bool, value: Sql) -> RpcParameter {
+    RpcParameter { name: name.to_owned(), is_output, value, is_untyped: false, is_max: false }
 }
 
 /// Returns the rows that a statement inserts into a variable, with the values in the order of the named

@@ -15,6 +15,7 @@ pub(crate) struct Declaration {
     pub(crate) is_output: bool,
     /// Whether the server generates the column.
     pub(crate) is_generated: bool,
+    pub(crate) is_nullable: bool,
 }
 
 /// The objects of a script.
@@ -158,6 +159,7 @@ fn declaration(text: &str) -> Declaration {
             declared: Declared::parse("int"),
             is_output: false,
             is_generated: true,
+            is_nullable: true,
         };
     }
     let is_generated = rest.contains(" IDENTITY");
@@ -166,7 +168,11 @@ fn declaration(text: &str) -> Declaration {
     let kind = rest.split(" = ").next().expect("the declaration has a type");
     let kind =
         kind.trim_end_matches(" OUTPUT").trim_end_matches(" READONLY").trim_end_matches(" NULL");
-    Declaration { name, declared: Declared::parse(kind), is_output, is_generated }
+    let (kind, is_nullable) = match kind.strip_suffix(" NOT") {
+        Some(kind) => (kind, false),
+        None => (kind, true),
+    };
+    Declaration { name, declared: Declared::parse(kind), is_output, is_generated, is_nullable }
 }
 
 /// Parses a qualified name at the start of a text. Returns it as `schema.name` without brackets, and

@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use tokio_rustls::server::TlsStream;
 
 use super::FakeState;
+use super::conversions;
 use super::database::{self, FakeTransaction};
 use super::metadata;
 use super::procedures::{self, FakeResult, FakeSession};
@@ -174,9 +175,8 @@ async fn answer(
             (state.schema.resolve(&name).name.unwrap_or(name), given, None)
         }
     };
-    if given.iter().any(|one| one.value == Sql::OtherColumns) {
-        let text = "Trying to pass a table-valued parameter with other columns than its type has.";
-        send(stream, reply.error(500, 16, text, &name).done_procedure(true)).await?;
+    if let Some((number, text)) = conversions::refusal(state, &name, &given) {
+        send(stream, reply.error(number, 16, text, &name).done_procedure(true)).await?;
         return Ok(true);
     }
     let given = state.stored(&name, given);

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use bytes::BufMut;
 
 use super::FakeState;
+use super::conversions::MAX_FOR_VARIANT;
 use super::procedures::FakeSession;
 use super::reply::TdsReply;
 use super::request::{RpcParameter, TdsRequest};
@@ -51,7 +52,9 @@ pub(super) fn set(
     assert_eq!(name, "sp_set_session_context", "the only call that precedes another");
     let find = |name: &str| given.iter().find(|one: &&RpcParameter| one.name == name);
     let Some(Sql::Text(key)) = find("@key").map(|one| &one.value) else { panic!("no key") };
-    let value = find("@value").expect("a value").value.clone();
+    let value = find("@value").expect("a value");
+    assert!(!value.is_max, "sql_variant cannot hold a max type");
+    let value = value.value.clone();
     let is_read_only = find("@read_only").is_some_and(|one| one.value == Sql::Int(1));
     let status = match set_value(state, session, key, value, is_read_only) {
         Ok(()) => {
@@ -68,7 +71,7 @@ pub(super) fn set(
     reply.0.put_slice(&[0; 10]);
 }
 
-/// Executes `EXEC sp_set_session_context …; IF @@ERROR <> 0 RETURN; EXEC …`.
+/// Executes `DECLARE @v1 nvarchar(4000) = @P2; EXEC sp_set_session_context …; IF @@ERROR <> 0 RETURN; …`.
 pub(super) fn set_with_statement(
     state: &FakeState,
     session: &mut FakeSession,
@@ -76,24 +79,56 @@ pub(super) fn set_with_statement(
     reply: &mut TdsReply,
 ) {
     state.context_messages.fetch_add(1, Ordering::AcqRel);
-    let value = |word: &str| {
-        let found = values.iter().find(|one| one.name == word).map(|one| one.value.clone());
-        found.unwrap_or_else(|| match word {
-            "NULL" => Sql::Null,
-            word => Sql::Text(word.trim_start_matches("N'").trim_end_matches('\'').to_owned()),
-        })
-    };
+    let mut variables = values.to_vec();
     for statement in text.split("; IF @@ERROR <> 0 RETURN; ") {
+        let (declarations, statement) = match statement.split_once("; EXEC ") {
+            Some((declarations, call)) => (declarations, format!("EXEC {call}")),
+            None => ("", statement.to_owned()),
+        };
+        for declaration in declarations.split("; ").filter(|one| !one.is_empty()) {
+            variables.push(declared(declaration, &variables));
+        }
+        let find = |word: &str| variables.iter().find(|one| one.name == word);
+        let value = |word: &str| match (find(word), word) {
+            (Some(variable), _) => variable.value.clone(),
+            (None, "NULL") => Sql::Null,
+            (None, word) => {
+                Sql::Text(word.trim_start_matches("N'").trim_end_matches('\'').to_owned())
+            }
+        };
         let rest = statement.strip_prefix("EXEC sp_set_session_context @key = ").expect("a call");
         let (key, rest) = rest.split_once(", @value = ").expect("a value");
         let is_read_only = rest.ends_with(", @read_only = 1");
         let rest = rest.trim_end_matches(", @read_only = 1");
         let Sql::Text(key) = value(key) else { panic!("no key in {statement}") };
+        if find(rest).is_some_and(|variable| variable.is_max) {
+            let (number, text) = MAX_FOR_VARIANT;
+            reply.error(number, 16, text, "sp_set_session_context");
+            return;
+        }
         if let Err(number) = set_value(state, session, &key, value(rest), is_read_only) {
             reply.error(number, 16, "The key cannot be set.", "sp_set_session_context");
             return;
         }
     }
+}
+
+/// Executes `DECLARE @variable nvarchar(length) = @parameter`, which cuts off longer text.
+fn declared(declaration: &str, known: &[RpcParameter]) -> RpcParameter {
+    let rest = declaration.strip_prefix("DECLARE ").expect("a declaration");
+    let (variable, parameter) = rest.split_once(" = ").expect("a value");
+    let (name, kind) = variable.split_once(' ').expect("a type");
+    let length = kind.strip_prefix("nvarchar(").and_then(|kind| kind.strip_suffix(')'));
+    let length = length.expect("nvarchar").parse::<usize>().expect("not nvarchar(max)");
+    let found = known.iter().find(|one| one.name == parameter).expect("the parameter was passed");
+    let value = match &found.value {
+        Sql::Text(text) => {
+            let units: Vec<u16> = text.encode_utf16().take(length).collect();
+            Sql::Text(String::from_utf16(&units).expect("whole characters"))
+        }
+        value => value.clone(),
+    };
+    RpcParameter { name: name.to_owned(), value, is_max: false, ..found.clone() }
 }
 
 fn set_value(

@@ -28,13 +28,15 @@ pub(crate) enum Sql {
     Table(Vec<Vec<Sql>>),
     /// A table whose number of columns differs from that of its type.
     OtherColumns,
+    /// A text variable that is passed for an OUTPUT parameter of the type `json`.
+    TextForJson,
 }
 
 /// A declared type: its name, and the numbers in parentheses.
 #[derive(Clone, Debug)]
 pub(crate) struct Declared {
     pub(crate) name: String,
-    pub(crate) numbers: Vec<u8>,
+    pub(crate) numbers: Vec<u16>,
     pub(crate) is_max: bool,
     /// The collation, if it is not the database's.
     pub(crate) collation: Option<&'static Collation>,
@@ -55,8 +57,13 @@ impl Declared {
         Self { name: name.trim().to_owned(), numbers, is_max: inside.trim() == "max", collation }
     }
 
-    fn number(&self, at: usize) -> u8 {
+    fn number(&self, at: usize) -> u16 {
         self.numbers.get(at).copied().unwrap_or_default()
+    }
+
+    /// Returns a precision or a scale.
+    fn digits(&self, at: usize) -> u8 {
+        u8::try_from(self.number(at)).expect("38 digits or fewer")
     }
 
     fn collation(&self) -> &'static Collation {
@@ -100,7 +107,7 @@ impl Declared {
     fn type_info(&self) -> TypeInfo {
         let bare =
             |type_id, length| TypeInfo { type_id, max_length: Some(length), ..TypeInfo::int() };
-        let length = if self.is_max { 0xffff } else { u16::from(self.number(0)) };
+        let length = if self.is_max { 0xffff } else { self.number(0) };
         let sized = |type_id, length, has_collation: bool| TypeInfo {
             collation: has_collation.then(|| self.collation().wire),
             ..bare(type_id, length)
@@ -110,7 +117,7 @@ impl Declared {
             "tinyint" => TypeInfo::tinyint(),
             "smallint" => TypeInfo::smallint(),
             "bigint" => TypeInfo::bigint(),
-            "decimal" | "numeric" => TypeInfo::decimal(self.number(0), self.number(1)),
+            "decimal" | "numeric" => TypeInfo::decimal(self.digits(0), self.digits(1)),
             "money" => TypeInfo::money(),
             "smallmoney" => TypeInfo::smallmoney(),
             "real" => TypeInfo::real(),
@@ -124,11 +131,11 @@ impl Declared {
             "binary" => sized(0xad, length, false),
             "varbinary" => sized(0xa5, length, false),
             "date" => TypeInfo::date(),
-            "time" => TypeInfo::time(self.number(0)),
+            "time" => TypeInfo::time(self.digits(0)),
             "datetime" => TypeInfo::datetime(),
             "smalldatetime" => TypeInfo::smalldatetime(),
-            "datetime2" => TypeInfo::datetime2(self.number(0)),
-            "datetimeoffset" => TypeInfo::datetimeoffset(self.number(0)),
+            "datetime2" => TypeInfo::datetime2(self.digits(0)),
+            "datetimeoffset" => TypeInfo::datetimeoffset(self.digits(0)),
             "uniqueidentifier" => TypeInfo::uniqueidentifier(),
             // `write_type` adds the byte that indicates that there is no schema collection.
             "xml" => TypeInfo { type_id: 0xf1, max_length: None, ..TypeInfo::int() },
@@ -217,7 +224,7 @@ impl Declared {
                 }
             }
             Sql::Decimal(number, scale) => {
-                let scaled = rescale(*number, *scale, self.number(1));
+                let scaled = rescale(*number, *scale, self.digits(1));
                 into.put_u8(u8::from(scaled >= 0));
                 into.put_slice(&scaled.unsigned_abs().to_le_bytes()[..length - 1]);
             }
@@ -289,10 +296,10 @@ fn put_days(days: u32, into: &mut BytesMut) {
     into.put_slice(&days.to_le_bytes()[..3]);
 }
 
-/// Reads a type and a value of that type.
-pub(crate) fn read(from: &mut Bytes) -> Sql {
+/// Reads a type and a value of that type. Returns the value, and whether the type is a `max` type.
+pub(crate) fn read(from: &mut Bytes) -> (Sql, bool) {
     let kind = WireType::read(from);
-    kind.value(from)
+    (kind.value(from), kind.length == 0xffff)
 }
 
 /// A type as a driver sends it.

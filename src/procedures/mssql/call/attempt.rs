@@ -1,7 +1,4 @@
 //! One attempt at a call, on one connection.
-//!
-//! The file is longer than 400 lines, because the steps of an attempt hand the connection from one to the next, and each
-//! must keep or close it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,17 +11,16 @@ use super::execute::{self, ExecutionError, RequestForm};
 use super::failure::{AttemptFailure, NotSentFailure, StopCause};
 use super::session_context::SessionValues;
 use super::transaction;
-use super::unsent::{preparation_failed, unavailable};
+use super::unsent::{both, preparation_failed, unavailable};
 use crate::lifecycle::Cancel;
 use crate::procedures::mssql::metadata::{
     ServerCapabilities, SessionContextKind, Signature, SignatureLookup,
 };
 use crate::procedures::mssql::pools::{Lease, TdsConnection};
-use crate::procedures::mssql::server_message::MessageLog;
 use crate::procedures::mssql::tds::{BatchRewrite, PrecedingCalls};
 use crate::procedures::mssql::{Mssql, error_numbers};
 use crate::procedures::{
-    BackendError, BackendErrorKind, Call, DatabaseError, ProcedureResult, RowSink, Transaction,
+    BackendError, BackendErrorKind, Call, ProcedureResult, RowSink, Transaction,
 };
 
 /// A call, and the conditions that may end an attempt early.
@@ -157,17 +153,16 @@ impl Mssql {
         let Some(connection) = lease.connection() else { return Err(unavailable().into()) };
         let stream = Arc::clone(&connection.stream);
         let joins = self.session_permission.permits_joining(call);
-        let request = self.request(call, &signature, capabilities).and_then(|request| {
-            let kind = capabilities.session_context;
-            Ok((request, self.session_values(call, kind, joins, connection)?))
-        });
-        let ((rewrites, form), (values, preceding)) = match request {
-            Ok(request) => request,
+        let request = self.request(call, &signature, capabilities);
+        let values = self.session_values(call, capabilities.session_context, joins, connection);
+        let ((rewrites, form), (values, preceding)) = match both(request, values) {
+            Ok(prepared) => prepared,
             Err(error) => {
                 lease.keep();
                 return Err(error.into());
             }
         };
+        values.record(connection);
         if cancel.is_cancelled() {
             lease.keep();
             return Err(BackendError::new(BackendErrorKind::Cancelled).into());
@@ -198,7 +193,7 @@ impl Mssql {
         };
         let executed = self.run_until(stopped, context, execution).await;
         let mut log = stream.take_messages();
-        report_messages(&mut log, rows);
+        log.report_messages(rows);
         let step = match executed {
             Ok(Ok(result)) => {
                 lease.keep();
@@ -244,11 +239,10 @@ impl Mssql {
         call: &Call<'a>,
         kind: SessionContextKind,
         joins: bool,
-        connection: &mut TdsConnection,
+        connection: &TdsConnection,
     ) -> Result<(SessionValues<'a>, PrecedingCalls), BackendError> {
         let values = SessionValues::new(call, &self.config.session_context, kind, connection)?;
         let preceding = if joins { values.preceding()? } else { PrecedingCalls::default() };
-        values.record(connection);
         Ok((values, preceding))
     }
 
@@ -386,7 +380,7 @@ async fn execute_and_end_transaction(
     (form, signature): (RequestForm<'_>, &Signature),
     rows: &mut dyn RowSink,
 ) -> Result<ProcedureResult, FailedStep> {
-    let result = execute::execute(client, form, signature, rows).await;
+    let result = execute::execute((client, stream), form, signature, rows).await;
     let result = result.map_err(FailedStep::Call)?;
     let end = transaction::end(client, transaction).await;
     end.map_err(FailedStep::TransactionEnd)?;
@@ -395,15 +389,4 @@ async fn execute_and_end_transaction(
         return Err(FailedStep::TransactionEnd(error_numbers::transaction_ended().into()));
     }
     Ok(result)
-}
-
-/// Passes the messages that the procedure has sent so far to the sink, for the log.
-fn report_messages(log: &mut MessageLog, rows: &mut dyn RowSink) {
-    let (messages, dropped) = log.take_messages();
-    for message in messages {
-        rows.add_message(&DatabaseError::new(message.origin("message"), message.text));
-    }
-    if dropped > 0 {
-        rows.add_message(&DatabaseError::new(format!("{dropped} further messages"), ""));
-    }
 }

@@ -5,15 +5,19 @@ use std::sync::Arc;
 
 use tiberius::{ColumnData, Command, SqlTableDataRow, TableValueRow};
 
-use crate::catalogue::names::eq_ignore_case;
+use crate::catalogue::ProcedureName;
 use crate::catalogue::violations::VIOLATIONS_MAX;
-use crate::catalogue::{ParameterValue, ProcedureName};
 use crate::procedures::mssql::metadata::{
-    Signature, SqlParameter, SqlParameterType, TableQuery, VarcharEncoding, unsupported_table_type,
+    Signature, SqlParameter, SqlParameterType, TableColumn, TableQuery, VarcharEncoding,
+    unsupported_table_type,
 };
 use crate::procedures::mssql::tds::BatchRewrite;
-use crate::procedures::mssql::types::{self, CodePage, EncodeError, SqlType};
+use crate::procedures::mssql::types::{self, EncodeError, SqlType};
 use crate::procedures::{Argument, BackendError, BackendErrorKind, BadArgument, Call};
+
+mod table_rows;
+
+use table_rows::{TableShape, table_rows};
 
 /// A parameter with its value.
 #[derive(Debug)]
@@ -43,13 +47,11 @@ pub(super) enum BoundValue<'a> {
         /// read.
         is_current: &'a str,
         /// The columns to insert.
-        columns: &'a [(String, SqlType)],
+        columns: &'a [TableColumn],
         rows: Vec<TableRow<'a>>,
     },
 }
 
-/// The maximum size of a `(max)` cell. The driver treats the marker for `max`, 0xFFFF, as a length.
-const MAX_CELL_BYTES: usize = 0xffff;
 /// The maximum number of values that a statement can have. SQL Server permits 2,100 parameters in a
 /// request, two of which are the statement and the declarations of the other parameters.
 const STATEMENT_VALUES_MAX: usize = 2100 - 2;
@@ -87,7 +89,7 @@ impl BoundParameter<'_> {
             BoundValue::InsertedTable { columns, rows, .. } => {
                 let in_row = |TableRow(cells): &TableRow<'_>| {
                     let cells = columns.iter().zip(cells);
-                    cells.filter(|((_, sql), cell)| **cell != types::null(sql)).count()
+                    cells.filter(|(column, cell)| **cell != types::null(&column.sql)).count()
                 };
                 rows.iter().map(in_row).sum()
             }
@@ -143,9 +145,9 @@ pub(super) fn bind<'a>(
                     }
                 }
             }
-            (Some(argument), table @ SqlParameterType::Table { columns, .. }) => {
-                let rows =
-                    table_rows(call.procedure, argument, (columns, varchar_encoding), &mut errors)?;
+            (Some(argument), table @ SqlParameterType::Table { columns, is_inserted, .. }) => {
+                let shape = TableShape { columns, is_inserted: *is_inserted, varchar_encoding };
+                let rows = table_rows(call.procedure, argument, shape, &mut errors)?;
                 bound_table(call, argument, table, rows)?
             }
         };
@@ -262,107 +264,4 @@ pub(super) fn command<'a>(
         }
     }
     command
-}
-
-/// Encodes the rows of a table argument, with the columns in the order of the table type. A column
-/// that is not in the catalogue is NULL.
-fn table_rows<'a>(
-    procedure: &ProcedureName,
-    argument: &'a Argument,
-    (columns, varchar_encoding): (&[(String, SqlType)], VarcharEncoding),
-    errors: &mut ArgumentErrors,
-) -> Result<Vec<TableRow<'a>>, BackendError> {
-    let rows: &[Vec<ParameterValue<'static>>] = match &argument.value {
-        ParameterValue::Table(rows) => rows,
-        // SQL Server has no NULL tables, so an absent table is equivalent to an empty one.
-        ParameterValue::Null => &[],
-        _ => {
-            errors.add(&argument.name, None, EncodeError("a table".to_owned()));
-            &[]
-        }
-    };
-    let given = &argument.columns;
-    let is_column = |name: &Arc<str>| columns.iter().any(|(one, _)| eq_ignore_case(one, name));
-    if let Some((unknown, _)) = given.iter().find(|(name, _)| !is_column(name)) {
-        let names: Vec<&str> = columns.iter().map(|(name, _)| name.as_str()).collect();
-        let (table, names) = (&argument.name, names.join(", "));
-        let difference = format!(
-            "the table @{table} has the column {unknown} in the catalogue, but {names} in the database"
-        );
-        return Err(BackendError::mismatch(procedure.as_str(), difference));
-    }
-    let indices: Vec<Option<usize>> = columns
-        .iter()
-        .map(|(name, _)| given.iter().position(|(one, _)| eq_ignore_case(one, name)))
-        .collect();
-    let mut encoded = Vec::with_capacity(rows.len());
-    for (number, row) in rows.iter().enumerate() {
-        let mut cells = Vec::with_capacity(columns.len());
-        for ((column, sql), index) in columns.iter().zip(&indices) {
-            let value = index.and_then(|index| row.get(index));
-            match value.map(|value| encode_cell(value, sql, varchar_encoding)) {
-                None => cells.push(types::null(sql)),
-                Some(Ok(cell)) => cells.push(cell),
-                Some(Err(error)) => errors.add(&argument.name, Some((number, column)), error),
-            }
-        }
-        encoded.push(TableRow(cells));
-        if errors.is_full() {
-            break;
-        }
-    }
-    Ok(encoded)
-}
-
-/// Encodes a cell as the column's type. Fails if the driver would change the value or cannot write
-/// it.
-fn encode_cell<'a>(
-    value: &'a ParameterValue<'_>,
-    sql: &SqlType,
-    varchar_encoding: VarcharEncoding,
-) -> Result<ColumnData<'a>, EncodeError> {
-    let cell = types::encode(value, sql)?;
-    let (bytes, unit) = match (&cell, sql) {
-        (ColumnData::String(Some(text)), SqlType::Text { code_page, length, .. }) => {
-            let by_driver =
-                varchar_encoding == VarcharEncoding::ByDriver && *code_page != CodePage::UTF_16;
-            if by_driver && !code_page.is_written_by_driver() && !text.is_ascii() {
-                let page = code_page.number();
-                return Err(EncodeError(format!(
-                    "text of code page {page} in a table must be ASCII on this server"
-                )));
-            }
-            // Neither encoding takes more than two bytes per byte of UTF-8.
-            if length.is_some() || text.len() <= MAX_CELL_BYTES / 2 {
-                return Ok(cell);
-            }
-            if by_driver {
-                (code_page.length(text).unwrap_or(usize::MAX), "bytes")
-            } else {
-                (
-                    CodePage::UTF_16.length(text).map_or(usize::MAX, |pairs| pairs * 2),
-                    "bytes of UTF-16",
-                )
-            }
-        }
-        // The driver ends an empty `xml` too early, and cannot write text instead of an `xml` value
-        // in a table.
-        (ColumnData::String(Some(_)), SqlType::Xml) => {
-            return Err(EncodeError("an empty xml cannot be passed in a table".to_owned()));
-        }
-        (ColumnData::String(Some(text)), SqlType::Json | SqlType::Vector) => {
-            let pairs = CodePage::UTF_16.length(text).unwrap_or(usize::MAX);
-            (pairs.saturating_mul(2), "bytes of UTF-16")
-        }
-        (ColumnData::Binary(Some(bytes)), SqlType::Binary { length: None, .. }) => {
-            (bytes.len(), "bytes")
-        }
-        _ => return Ok(cell),
-    };
-    if bytes > MAX_CELL_BYTES {
-        return Err(EncodeError(format!(
-            "{bytes} {unit}: a cell of a table can have at most {MAX_CELL_BYTES}"
-        )));
-    }
-    Ok(cell)
 }

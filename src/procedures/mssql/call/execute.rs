@@ -8,7 +8,7 @@ use super::bind::{self, BoundParameter, BoundValue};
 use super::statement::{self, RECREATED_COLUMN, RETURN_COLUMN, Statement, StatementRequest};
 use crate::catalogue::ProcedureName;
 use crate::procedures::mssql::metadata::{Signature, SqlParameterType};
-use crate::procedures::mssql::tds::TdsClient;
+use crate::procedures::mssql::tds::{StreamState, TdsClient};
 use crate::procedures::mssql::types::{self, RowDecoder, SqlType};
 use crate::procedures::{
     BackendError, ProcedureResult, RowSink, SentError, SentErrorKind, SinkError,
@@ -76,24 +76,27 @@ pub(super) fn form<'a>(
     }
 }
 
+/// The driver's client, and the state of its stream.
+pub(super) type CallConnection<'a> = (&'a mut TdsClient, &'a StreamState);
+
 /// Executes a call. If this future is dropped, the connection must be discarded.
 pub(super) async fn execute(
-    client: &mut TdsClient,
+    connection: CallConnection<'_>,
     form: RequestForm<'_>,
     signature: &Signature,
     rows: &mut dyn RowSink,
 ) -> Result<ProcedureResult, ExecutionError> {
     match form {
-        RequestForm::Rpc(command) => execute_rpc(client, command, signature, rows).await,
+        RequestForm::Rpc(command) => execute_rpc(connection, command, signature, rows).await,
         RequestForm::Statement(statement) => {
             // The future is boxed, because few calls are sent as statements.
-            Box::pin(execute_statement(client, statement, signature, rows)).await
+            Box::pin(execute_statement(connection, statement, signature, rows)).await
         }
     }
 }
 
 async fn execute_rpc(
-    client: &mut TdsClient,
+    (client, state): CallConnection<'_>,
     command: tiberius::Command<'_>,
     signature: &Signature,
     rows: &mut dyn RowSink,
@@ -109,6 +112,7 @@ async fn execute_rpc(
                 rows.drain().await?;
             }
         } else if let Some(set) = item.as_metadata() {
+            decoder.begin_set(state.take_utf8_columns(set.result_index()));
             rows.begin_set(&column_names(set.columns()))?;
         } else if let Some(status) = item.as_return_status() {
             // The status is signed (MS-TDS 2.2.7.18), but the driver returns it as unsigned.
@@ -123,13 +127,14 @@ async fn execute_rpc(
 }
 
 async fn execute_statement(
-    client: &mut TdsClient,
+    (client, state): CallConnection<'_>,
     statement: Statement<'_>,
     signature: &Signature,
     rows: &mut dyn RowSink,
 ) -> Result<ProcedureResult, ExecutionError> {
     let Statement { request, outputs } = statement;
     let mut reader = StatementReader {
+        state,
         signature,
         outputs: &outputs,
         result: ProcedureResult::default(),
@@ -142,7 +147,7 @@ async fn execute_statement(
             let mut stream = query.query(client).await?;
             while let Some(item) = stream.try_next().await? {
                 if let Some(set) = item.as_metadata() {
-                    reader.begin_set(set.columns(), rows)?;
+                    reader.begin_set((set.columns(), set.result_index()), rows)?;
                 } else if let Some(row) = item.as_row() {
                     reader.row(row, rows).await?;
                 }
@@ -153,7 +158,7 @@ async fn execute_statement(
             while let Some(item) = stream.try_next().await? {
                 // A RETURN status here is that of `sp_executesql`, and is ignored.
                 if let Some(set) = item.as_metadata() {
-                    reader.begin_set(set.columns(), rows)?;
+                    reader.begin_set((set.columns(), set.result_index()), rows)?;
                 } else if let Some(row) = item.as_row() {
                     reader.row(row, rows).await?;
                 }
@@ -166,6 +171,7 @@ async fn execute_statement(
 /// Reads the answer to a statement.
 #[derive(Debug)]
 struct StatementReader<'a> {
+    state: &'a StreamState,
     signature: &'a Signature,
     outputs: &'a [String],
     result: ProcedureResult,
@@ -179,9 +185,10 @@ struct StatementReader<'a> {
 impl StatementReader<'_> {
     fn begin_set(
         &mut self,
-        columns: &[Column],
+        (columns, index): (&[Column], usize),
         rows: &mut dyn RowSink,
     ) -> Result<(), ExecutionError> {
+        self.decoder.begin_set(self.state.take_utf8_columns(index));
         if matches!(columns, [only] if only.name() == RECREATED_COLUMN) {
             self.is_recreated = true;
             return Ok(());

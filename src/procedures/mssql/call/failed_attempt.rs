@@ -105,9 +105,11 @@ impl Mssql {
         };
         match error {
             ExecutionError::Server(token) => {
+                // Unless the server refused the COMMIT because of a conflict, it is unknown whether a
+                // failed COMMIT or ROLLBACK took effect.
+                let is_certain = is_call || error_numbers::refuses_commit(&token);
                 let mut failure = self.refused(lease, context, (token, log), used).await;
-                // It is unknown whether a failed COMMIT or ROLLBACK took effect.
-                failure.error.is_rolled_back &= is_call;
+                failure.error.is_rolled_back &= is_certain;
                 failure
             }
             ExecutionError::Driver(error) => {

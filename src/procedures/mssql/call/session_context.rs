@@ -14,6 +14,7 @@ use tiberius::Query;
 use tiberius::error::Error;
 
 use crate::catalogue::ParameterValue;
+use crate::catalogue::violations::VIOLATIONS_MAX;
 use crate::config::procedures::SessionKey;
 use crate::procedures::mssql::error_numbers;
 use crate::procedures::mssql::metadata::{SessionContextKind, unsupported_session_context};
@@ -88,7 +89,7 @@ impl<'a> SessionValues<'a> {
     /// connection, they are removed or replaced.
     ///
     /// # Errors
-    /// Returns `Arguments` if a value is too long, or `Mismatch` if the server has no session
+    /// Returns `Arguments` with all values that are too long, or `Mismatch` if the server has no session
     /// context and the endpoint has a value for it.
     pub(super) fn new(
         call: &Call<'a>,
@@ -122,9 +123,12 @@ impl<'a> SessionValues<'a> {
             let length = one.value.as_ref().map(|value| value.encode_utf16().count());
             length > Some(SESSION_VALUE_UNITS_MAX)
         };
-        match values.iter().find(is_long) {
-            Some(one) => Err(too_long(&one.key)),
-            None => Ok(Self { values, is_read_only: !is_kept }),
+        let long = values.iter().filter(is_long).take(VIOLATIONS_MAX);
+        let long: Vec<BadArgument> = long.map(|one| too_long(&one.key)).collect();
+        if long.is_empty() {
+            Ok(Self { values, is_read_only: !is_kept })
+        } else {
+            Err(BackendErrorKind::Arguments(long).into())
         }
     }
 
@@ -142,11 +146,16 @@ impl<'a> SessionValues<'a> {
 
     /// Encodes calls that set the values, to be sent in front of the call.
     pub(super) fn preceding(&self) -> Result<PrecedingCalls, BackendError> {
-        set_session_values(&self.values, self.is_read_only).map_err(|key| too_long(&key))
+        set_session_values(&self.values, self.is_read_only)
+            .map_err(|key| BackendErrorKind::Arguments(vec![too_long(&key)]).into())
     }
 
     /// Sets the values in a separate message. If this future is dropped, the connection must be
     /// discarded.
+    ///
+    /// Each value is assigned to a variable of the type `nvarchar(4000)`, because the driver sends
+    /// text of more than 4,000 bytes in UTF-8 as `nvarchar(max)`. SQL Server does not convert
+    /// `nvarchar(max)` to `sql_variant`, the type of the procedure's parameter.
     pub(super) async fn set(&self, client: &mut TdsClient) -> Result<(), Error> {
         let mut text = String::new();
         let mut parameters: Vec<&str> = Vec::new();
@@ -154,17 +163,19 @@ impl<'a> SessionValues<'a> {
             let separator = if text.is_empty() { "" } else { "; IF @@ERROR <> 0 RETURN; " };
             parameters.push(key);
             let at = parameters.len();
-            let value = match value {
+            let (declared, value) = match value {
                 Some(value) => {
                     parameters.push(value);
-                    format!("@P{}", parameters.len())
+                    let (length, from) = (SESSION_VALUE_UNITS_MAX, parameters.len());
+                    let declared = format!("DECLARE @v{at} nvarchar({length}) = @P{from}; ");
+                    (declared, format!("@v{at}"))
                 }
-                None => "NULL".to_owned(),
+                None => (String::new(), "NULL".to_owned()),
             };
             let read_only = if self.is_read_only { ", @read_only = 1" } else { "" };
             let written = write!(
                 text,
-                "{separator}EXEC sp_set_session_context @key = @P{at}, @value = {value}{read_only}"
+                "{separator}{declared}EXEC sp_set_session_context @key = @P{at}, @value = {value}{read_only}"
             );
             debug_assert!(written.is_ok(), "writing to a string does not fail");
         }
@@ -212,8 +223,7 @@ fn text<'a>(value: &'a ParameterValue<'_>) -> Option<Cow<'a, str>> {
     })
 }
 
-fn too_long(key: &str) -> BackendError {
+fn too_long(key: &str) -> BadArgument {
     let reason = "a value of the session context with at most 4,000 characters (UTF-16)";
-    let argument = BadArgument { argument: key.to_owned(), cell: None, reason: reason.to_owned() };
-    BackendErrorKind::Arguments(vec![argument]).into()
+    BadArgument { argument: key.to_owned(), cell: None, reason: reason.to_owned() }
 }

@@ -14,6 +14,7 @@ use super::bind::{BoundParameter, BoundValue, TableRow};
 use crate::catalogue::ProcedureName;
 use crate::catalogue::names::{is_parameter_name, quoted};
 use crate::procedures::BackendError;
+use crate::procedures::mssql::metadata::TableColumn;
 use crate::procedures::mssql::types::{self, SqlType};
 
 /// The column with the RETURN status. Its name identifies the result set that the statement adds.
@@ -126,12 +127,15 @@ impl<'a> Parts<'a> {
     }
 
     fn add_output(&mut self, (name, bare): (&str, &str), sql: &'a SqlType, value: ColumnData<'a>) {
-        let passed = self.add_value(sql, value);
+        let mut passed = self.add_value(sql, value);
+        if *sql == SqlType::Json {
+            passed = format!("CAST({passed} AS {sql})");
+        }
         let variable = format!("@fjord_{}", self.outputs.len());
         self.outputs.push(bare.to_owned());
         let variable_type = sql.variable_type();
         append(&mut self.declared, format_args!(", {variable} {variable_type} = {passed}"));
-        // The driver cannot read text in every code page.
+        // The driver can read neither text in every code page nor `json`.
         match sql.as_nvarchar() {
             Some(wide) => append(&mut self.results, format_args!(", CAST({variable} AS {wide})")),
             None => append(&mut self.results, format_args!(", {variable}")),
@@ -152,13 +156,13 @@ impl<'a> Parts<'a> {
     fn add_inserted_table(
         &mut self,
         quoted_type: &str,
-        columns: &'a [(String, SqlType)],
+        columns: &'a [TableColumn],
         rows: Vec<TableRow<'a>>,
     ) -> String {
         let variable = format!("@fjord_table_{}", self.inserted_tables);
         self.inserted_tables += 1;
         append(&mut self.inserts, format_args!("; DECLARE {variable} AS {quoted_type}"));
-        let names: Vec<String> = columns.iter().map(|(name, _)| quoted(name)).collect();
+        let names: Vec<String> = columns.iter().map(|column| quoted(&column.name)).collect();
         let (names, rows_len) = (names.join(", "), rows.len());
         for (index, TableRow(cells)) in rows.into_iter().enumerate() {
             if index % ROWS_PER_INSERT == 0 {
@@ -169,7 +173,7 @@ impl<'a> Parts<'a> {
                 self.inserts.push_str(", ");
             }
             let mut separator = "(";
-            for ((_, sql), cell) in columns.iter().zip(cells) {
+            for (TableColumn { sql, .. }, cell) in columns.iter().zip(cells) {
                 // The rows of an INSERT are converted to a common type before they are stored.
                 let passed = self.add_value(sql, cell);
                 let wide = sql.as_nvarchar();
@@ -207,7 +211,7 @@ impl<'a> Parts<'a> {
         }
         let mut declarations = self.table_declarations;
         for (index, (sql, _)) in values.iter().enumerate() {
-            let declaration = format_args!(", @P{} {}", index + 1, sql.variable_type());
+            let declaration = format_args!(", @P{} {}", index + 1, sql.parameter_type());
             append(&mut declarations, declaration);
         }
         let declarations = declarations.strip_prefix(", ").unwrap_or_default().to_owned();

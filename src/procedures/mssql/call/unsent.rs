@@ -3,9 +3,31 @@
 use tiberius::error::Error;
 
 use super::failure::{NotSentFailure, RetryReason, StopCause};
+use crate::catalogue::violations::VIOLATIONS_MAX;
 use crate::procedures::mssql::error_numbers;
 use crate::procedures::mssql::pools::Lease;
 use crate::procedures::{BackendError, BackendErrorKind};
+
+/// Combines two steps that prepare a call. If both find bad arguments, the error lists those of both, up to
+/// `VIOLATIONS_MAX`.
+pub(super) fn both<A, B>(
+    first: Result<A, BackendError>,
+    second: Result<B, BackendError>,
+) -> Result<(A, B), BackendError> {
+    match (first, second) {
+        (Ok(first), Ok(second)) => Ok((first, second)),
+        (Err(mut error), Err(other)) => {
+            if let (BackendErrorKind::Arguments(bad), BackendErrorKind::Arguments(more)) =
+                (&mut error.kind, other.kind)
+            {
+                bad.extend(more);
+                bad.truncate(VIOLATIONS_MAX);
+            }
+            Err(error)
+        }
+        (Err(error), Ok(_)) | (Ok(_), Err(error)) => Err(error),
+    }
+}
 
 /// Handles a failure of one of fjord's own queries before the call.
 pub(super) async fn preparation_failed(

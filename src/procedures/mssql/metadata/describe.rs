@@ -58,7 +58,7 @@ fn parameter(parameter: &SqlParameter) -> ParameterDescription {
         }
         SqlParameterType::Table { name: kind, columns, .. } => ParameterDescription {
             kind: Some(ParameterType::Table),
-            columns: columns.iter().map(|(name, sql)| scalar(name, sql)).collect(),
+            columns: columns.iter().map(|column| scalar(&column.name, &column.sql)).collect(),
             ..ParameterDescription::new(name, kind)
         },
     };
@@ -82,7 +82,7 @@ fn scalar(name: &str, sql: &SqlType) -> ParameterDescription {
         | SqlType::DateTime2(_)
         | SqlType::DateTimeOffset(_) => P::Datetime,
         SqlType::Guid => P::Uuid,
-        SqlType::Json | SqlType::Vector => P::Json,
+        SqlType::Json | SqlType::Vector(_) => P::Json,
         SqlType::Other(_) => return ParameterDescription::new(name, sql.to_string()),
     };
     let range = match sql {

@@ -137,8 +137,8 @@ fn kinds(sql: &SqlType, is_output: bool) -> &'static [ParameterType] {
         | SqlType::DateTimeOffset(_) => &[P::Datetime, P::String],
         SqlType::Guid => &[P::Uuid, P::String],
         // The driver does not distinguish a column of these types from text.
-        SqlType::Json | SqlType::Vector if is_output => &[P::Json],
-        SqlType::Text { .. } | SqlType::Xml | SqlType::Json | SqlType::Vector => &[P::String],
+        SqlType::Json | SqlType::Vector(_) if is_output => &[P::Json],
+        SqlType::Text { .. } | SqlType::Xml | SqlType::Json | SqlType::Vector(_) => &[P::String],
         SqlType::Variant | SqlType::Other(_) => &[],
     }
 }
@@ -195,7 +195,7 @@ mod tests {
             call(&name, &Signature { parameters }),
             (
                 "EXEC [dbo].[Sales by Year] @a = @a, @rows = @rows, @out = @out OUTPUT".to_owned(),
-                Some("@a int, @rows [dbo].[list] READONLY, @out nvarchar(max) OUTPUT".to_owned())
+                Some("@a int, @rows [dbo].[list] READONLY, @out json OUTPUT".to_owned())
             )
         );
         let without = Signature { parameters: Vec::new() };

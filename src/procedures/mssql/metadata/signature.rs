@@ -1,10 +1,10 @@
 //! A procedure's parameters, as declared in the database, and their comparison with the catalogue.
 
-use super::table_query::TableQuery;
+use super::table_query::{TableColumn, TableQuery};
 use crate::catalogue::ParameterType;
 use crate::catalogue::names::eq_ignore_case;
 use crate::procedures::ExpectedProcedure;
-use crate::procedures::mssql::types::{CodePage, SqlType};
+use crate::procedures::mssql::types::{CONVERT_IN_PROCEDURE, CodePage, SqlType};
 
 /// A procedure's parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,8 +37,8 @@ pub(crate) enum SqlParameterType {
         quoted: String,
         /// The name in the driver's form, without brackets, or `None` if the driver cannot pass it.
         driver_name: Option<String>,
-        /// The names and types of the columns, in order, without those that the server generates.
-        columns: Vec<(String, SqlType)>,
+        /// The columns, in order, without those that the server generates.
+        columns: Vec<TableColumn>,
         /// Whether the server generates columns: an IDENTITY, a computed column or a rowversion. A
         /// table-valued parameter cannot leave out a column, so a statement inserts the rows
         /// instead.
@@ -91,7 +91,7 @@ impl Signature {
         self.parameters.iter().find_map(|parameter| match &parameter.declared {
             SqlParameterType::Scalar(sql) => unknown(parameter.name.as_str(), sql),
             SqlParameterType::Table { columns, .. } => {
-                columns.iter().find_map(|(name, sql)| unknown(name, sql))
+                columns.iter().find_map(|column| unknown(&column.name, &column.sql))
             }
         })
     }
@@ -114,6 +114,9 @@ impl Signature {
                 }
                 Some(declared) if accepts(declared, *kind) => continue,
                 None => format!("the procedure has {}", self.names()),
+                Some(SqlParameterType::Scalar(sql @ SqlType::Other(_))) => format!(
+                    "the procedure declares {sql}, which cannot be passed: {CONVERT_IN_PROCEDURE}"
+                ),
                 Some(SqlParameterType::Scalar(sql)) => format!("the procedure declares {sql}"),
                 Some(SqlParameterType::Table { name, .. }) => {
                     format!("the procedure declares the table type {name}")
@@ -176,7 +179,7 @@ fn accepts(declared: &SqlParameterType, given: ParameterType) -> bool {
             matches!(given, P::Datetime | P::Date | P::String)
         }
         S::Guid => matches!(given, P::Uuid | P::String),
-        S::Xml | S::Vector => matches!(given, P::String | P::Json),
+        S::Xml | S::Vector(_) => matches!(given, P::String | P::Json),
         S::Json => !matches!(given, P::Table | P::Binary),
     }
 }

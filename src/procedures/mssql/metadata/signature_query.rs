@@ -9,7 +9,7 @@ use tiberius::{ColumnData, Row, ToSql, error::Error};
 
 use super::object_kind;
 use super::signature::{Signature, SqlParameter, SqlParameterType};
-use super::table_query::{self, TableQuery};
+use super::table_query::{self, TableColumn, TableQuery};
 use crate::catalogue::ProcedureName;
 use crate::procedures::mssql::error_numbers;
 use crate::procedures::mssql::tds::TdsClient;
@@ -114,7 +114,8 @@ fn columns_query(types: usize) -> String {
          c.max_length, c.precision, c.scale, \
          CAST(COLLATIONPROPERTY(c.collation_name, 'CodePage') AS int), t.type_table_object_id, \
          CAST(CASE WHEN c.is_identity = 1 OR c.is_computed = 1 \
-         OR TYPE_NAME(c.system_type_id) = N'timestamp' THEN 1 ELSE 0 END AS int) \
+         OR TYPE_NAME(c.system_type_id) = N'timestamp' THEN 1 ELSE 0 END AS int), \
+         CAST(CASE WHEN c.is_nullable = 0 AND c.default_object_id = 0 THEN 1 ELSE 0 END AS int) \
          FROM sys.table_types AS t \
          JOIN sys.columns AS c ON c.object_id = t.type_table_object_id \
          WHERE t.user_type_id IN ({ids}) ORDER BY t.user_type_id, c.column_id"
@@ -149,19 +150,15 @@ async fn parameter_rows(
     if lacks_parameters_view.load(Ordering::Relaxed) {
         return rows(client, &fallback, &names).await;
     }
-    let refusal = match rows(client, &query, &names).await {
-        Err(Error::Server(refusal)) => refusal,
+    let number = match rows(client, &query, &names).await {
+        Err(Error::Server(refusal)) if error_numbers::is_unknown_object(&refusal) => refusal.code(),
+        // The other form does not follow synonyms, so another error must not lead to it.
         result => return result,
     };
     let found = rows(client, &fallback, &names).await?;
-    let number = refusal.code();
-    if error_numbers::is_unknown_object(&refusal) {
-        lacks_parameters_view.store(true, Ordering::Relaxed);
-        let [view, fallback] = FORMS.map(|form| form.view);
-        tracing::info!(number, "the server has no {view}: {fallback} is queried instead");
-    } else {
-        tracing::debug!(number, "the query for parameters failed, but its other form was answered");
-    }
+    lacks_parameters_view.store(true, Ordering::Relaxed);
+    let [view, fallback] = FORMS.map(|form| form.view);
+    tracing::info!(number, "the server has no {view}: {fallback} is queried instead");
     Ok(found)
 }
 
@@ -178,7 +175,7 @@ async fn rows<T: ToSql>(
 #[derive(Clone, Debug, Default)]
 struct TableType {
     object_id: i64,
-    columns: Vec<(String, SqlType)>,
+    columns: Vec<TableColumn>,
     /// Whether the server generates further columns.
     is_inserted: bool,
 }
@@ -202,7 +199,8 @@ async fn read_table_types(client: &mut TdsClient, parameters: &[Row]) -> Result<
             if number(&column, 9) == Some(1) {
                 table.is_inserted = true;
             } else {
-                table.columns.push((name, scalar(&column, 2, 7)));
+                let (sql, is_required) = (scalar(&column, 2, 7), number(&column, 10) == Some(1));
+                table.columns.push(TableColumn { name, sql, is_required });
             }
         }
     }

@@ -18,6 +18,15 @@ use crate::procedures::mssql::types::SqlType;
 /// before the call is sent, so it cannot be mistaken for an error that the procedure raised.
 const TYPE_CHANGED: u32 = 50_000;
 
+/// A column of a table type, as declared in the database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TableColumn {
+    pub(crate) name: String,
+    pub(crate) sql: SqlType,
+    /// Whether each row must have a value: the column is NOT NULL and has no default.
+    pub(crate) is_required: bool,
+}
+
 /// The replacements for the driver's column query of one table type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TableQuery {
@@ -53,13 +62,13 @@ impl TableQuery {
     pub(super) fn new(
         (name, driver_name): (&ProcedureName, &str),
         object_id: i64,
-        columns: &[(String, SqlType)],
+        columns: &[TableColumn],
     ) -> Self {
         let mut selected = String::new();
         let mut has_narrow_text = false;
-        for (column, sql) in columns {
+        for TableColumn { name: bare, sql, .. } in columns {
             let separator = if selected.is_empty() { "" } else { ", " };
-            let column = quoted(column);
+            let column = quoted(bare);
             let written = if let Some(wide) = sql.as_nvarchar() {
                 has_narrow_text = true;
                 write!(selected, "{separator}CAST({column} AS {wide})")
@@ -87,6 +96,10 @@ mod tests {
     use super::*;
     use crate::procedures::mssql::types::CodePage;
 
+    fn column(name: &str, sql: SqlType) -> TableColumn {
+        TableColumn { name: name.to_owned(), sql, is_required: false }
+    }
+
     fn text(name: &'static str, length: Option<usize>, page: i64) -> SqlType {
         SqlType::Text { name, length, code_page: CodePage::new(Some(page)) }
     }
@@ -94,12 +107,12 @@ mod tests {
     #[test]
     fn text_in_a_code_page_is_selected_as_nvarchar() {
         let columns = [
-            ("id".to_owned(), SqlType::Int),
-            ("a]b".to_owned(), text("varchar", Some(5), 65001)),
-            ("kana".to_owned(), text("varchar", Some(5), 932)),
-            ("wide".to_owned(), text("nvarchar", None, 1200)),
-            ("long".to_owned(), text("varchar", Some(8000), 437)),
-            ("max".to_owned(), text("varchar", None, 0)),
+            column("id", SqlType::Int),
+            column("a]b", text("varchar", Some(5), 65001)),
+            column("kana", text("varchar", Some(5), 932)),
+            column("wide", text("nvarchar", None, 1200)),
+            column("long", text("varchar", Some(8000), 437)),
+            column("max", text("varchar", None, 0)),
         ];
         let original = "DECLARE @P AS dbo.t;SELECT TOP 0 * FROM @P";
         let name = ProcedureName::new("dbo.t").unwrap();

@@ -1,6 +1,7 @@
 //! Follows the server's packets. Detects the end of an answer, the acknowledgement of a cancel
 //! request, reports of transactions, and messages.
 
+use super::collation::Utf8Column;
 use super::socket::{END_OF_MESSAGE, HEADER_BYTES};
 use super::tokens::{ScannedMessage, TokenScanner};
 
@@ -138,6 +139,11 @@ impl ReplyTracker {
     /// Takes the errors and messages found in the bytes followed so far.
     pub(super) fn take_messages(&mut self) -> Vec<ScannedMessage> {
         self.scanner.take_found()
+    }
+
+    /// Takes the columns in UTF-8 found in the bytes followed so far.
+    pub(super) fn take_utf8_columns(&mut self) -> Vec<Utf8Column> {
+        self.scanner.take_utf8_columns()
     }
 
     fn push(&mut self, part: &[u8]) {

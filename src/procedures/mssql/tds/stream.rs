@@ -202,7 +202,7 @@ impl TdsStream {
             }
             let (count, end) = self.reply.follow(&self.surplus);
             self.surplus.advance(count);
-            self.record_messages();
+            self.record_found();
             match end {
                 None if is_cancelling => {}
                 Some(end) if is_cancelling && end.acknowledges => {
@@ -233,17 +233,21 @@ impl TdsStream {
         Poll::Ready(Ok(()))
     }
 
-    /// Records the messages found in the bytes that were followed last.
-    fn record_messages(&mut self) {
+    /// Records the messages and the columns in UTF-8 found in the bytes that were followed last.
+    fn record_found(&mut self) {
         let messages = self.reply.take_messages();
         if !messages.is_empty() {
             self.state.record_messages(messages);
+        }
+        let columns = self.reply.take_utf8_columns();
+        if !columns.is_empty() {
+            self.state.record_utf8_columns(columns);
         }
     }
 
     /// Records the findings in the bytes that were followed last.
     fn record_reply(&mut self, end: Option<ReplyEnd>) {
-        self.record_messages();
+        self.record_found();
         if let Some(end) = end {
             self.state.record_answer(end);
         }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::{Bytes, BytesMut};
 
 use super::batch_rewrite::BatchRewrite;
+use super::collation::Utf8Column;
 use super::joined_calls::PrecedingCalls;
 use super::reply::{ReplyEnd, TransactionReport};
 use super::socket::TcpProbe;
@@ -24,6 +25,8 @@ pub(crate) struct StreamState {
     preceding: Mutex<Bytes>,
     /// The errors and messages received since the call's message began.
     messages: Mutex<MessageLog>,
+    /// The columns in UTF-8 of result sets that the driver has not returned yet.
+    utf8_columns: Mutex<Vec<Utf8Column>>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -44,7 +47,7 @@ struct State {
     has_committed: bool,
     /// The server's report about transactions since the call started.
     report: TransactionReport,
-    /// The number of remote procedure calls that precede the call in its message.
+    /// The number of remote procedure calls that precede the call in its message, or 0 after the call's answer has ended.
     preceding_calls: usize,
     attention: Attention,
 }
@@ -92,6 +95,7 @@ impl StreamState {
             rewrites: Mutex::default(),
             preceding: Mutex::default(),
             messages: Mutex::default(),
+            utf8_columns: Mutex::default(),
         }
     }
 
@@ -118,6 +122,7 @@ impl StreamState {
         *self.rewrites() = rewrites;
         *self.preceding() = preceding.bytes;
         self.take_messages();
+        self.utf8_columns().clear();
         let mut state = self.state();
         state.preceding_calls = preceding.count;
         (state.call, state.has_committed) = (CallMessage::Expected, false);
@@ -232,6 +237,11 @@ impl StreamState {
     pub(super) fn record_answer(&self, end: ReplyEnd) {
         let mut state = self.state();
         state.awaits_answer = false;
+        if state.call == CallMessage::Begun {
+            // Only the call's own answer contains the results of the preceding calls. A later answer can be
+            // that of COMMIT.
+            state.preceding_calls = 0;
+        }
         state.has_committed |= end.commits;
         state.report = state.report.followed_by(end.report);
         drop(state);
@@ -263,6 +273,26 @@ impl StreamState {
         }
     }
 
+    /// Records columns in UTF-8. Those of requests before the call are discarded.
+    pub(super) fn record_utf8_columns(&self, columns: Vec<Utf8Column>) {
+        let state = *self.state();
+        // The columns of a cancelled answer are not needed.
+        if state.call == CallMessage::Begun && state.attention == Attention::None {
+            self.utf8_columns().extend(columns);
+        }
+    }
+
+    /// Takes the columns in UTF-8 of a result set, and forgets those of the sets before it.
+    pub(crate) fn take_utf8_columns(&self, set: usize) -> Vec<Utf8Column> {
+        let mut columns = self.utf8_columns();
+        if columns.is_empty() {
+            return Vec::new();
+        }
+        let taken = columns.iter().filter(|one| one.set == set).copied().collect();
+        columns.retain(|one| one.set > set);
+        taken
+    }
+
     /// Records that the server acknowledged a cancel request.
     pub(super) fn record_acknowledgement(&self) {
         let mut state = self.state();
@@ -284,6 +314,10 @@ impl StreamState {
 
     fn messages(&self) -> MutexGuard<'_, MessageLog> {
         self.messages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn utf8_columns(&self) -> MutexGuard<'_, Vec<Utf8Column>> {
+        self.utf8_columns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -3,6 +3,7 @@
 //! The driver reports only the first error, and no messages. The scanner therefore follows the
 //! tokens of an answer (MS-TDS 2.2.7), and skips everything else by its length.
 
+use super::collation::Utf8Column;
 use super::value_format::{Input, ReadError, ValueFormat, ValueLength};
 use crate::procedures::mssql::server_message::ServerMessage;
 
@@ -41,6 +42,10 @@ pub(super) struct TokenScanner {
     position: TokenPosition,
     /// The columns of the current result set.
     columns: Vec<ValueFormat>,
+    /// The number of result sets that have begun.
+    sets: usize,
+    /// The columns in UTF-8 found since they were last taken.
+    utf8_columns: Vec<Utf8Column>,
     /// The bitmap of the current row's NULLs, if it has one.
     nulls: Vec<u8>,
     /// The messages found since they were last taken.
@@ -81,12 +86,18 @@ impl TokenScanner {
     /// Begins the next answer.
     pub(super) fn restart(&mut self) {
         self.incomplete.clear();
-        (self.skip, self.position, self.ended_calls) = (0, TokenPosition::Token, 0);
+        (self.skip, self.position) = (0, TokenPosition::Token);
+        (self.sets, self.ended_calls) = (0, 0);
     }
 
     /// Takes the errors and messages found.
     pub(super) fn take_found(&mut self) -> Vec<ScannedMessage> {
         std::mem::take(&mut self.found)
+    }
+
+    /// Takes the columns in UTF-8 found.
+    pub(super) fn take_utf8_columns(&mut self) -> Vec<Utf8Column> {
+        std::mem::take(&mut self.utf8_columns)
     }
 
     /// Follows the next bytes of the answer.
@@ -181,8 +192,12 @@ impl TokenScanner {
             TokenPosition::Columns(left) => {
                 // The user type and the flags.
                 input.take(6)?;
-                let format = ValueFormat::read(input)?;
+                let (format, collation) = ValueFormat::read(input)?;
                 input.skip_short_text()?;
+                if let Some(collation) = collation.filter(|one| one.is_utf8()) {
+                    let place = (self.sets.saturating_sub(1), self.columns.len());
+                    self.utf8_columns.push(Utf8Column::new(place, collation));
+                }
                 self.columns.push(format);
                 self.position = match left {
                     0 | 1 => TokenPosition::Token,
@@ -223,22 +238,23 @@ impl TokenScanner {
                 self.ended_calls += usize::from(token == DONE_PROC);
                 self.skip = DONE_BYTES;
             }
-            COLUMNS => match input.u16()? {
-                NO_COLUMNS => {}
-                count => {
+            COLUMNS => {
+                let count = input.u16()?;
+                self.sets += 1;
+                if count != NO_COLUMNS {
                     self.columns.clear();
                     if count > 0 {
                         self.position = TokenPosition::Columns(count);
                     }
                 }
-            },
+            }
             RETURN_STATUS => self.skip = 4,
             RETURN_VALUE => {
                 input.take(2)?;
                 input.skip_short_text()?;
                 // The status, the user type and the flags.
                 input.take(7)?;
-                self.position = TokenPosition::Output(ValueFormat::read(input)?);
+                self.position = TokenPosition::Output(ValueFormat::read(input)?.0);
             }
             token @ (ERROR | INFO) => {
                 let length = usize::from(input.u16()?);

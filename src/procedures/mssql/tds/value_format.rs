@@ -1,13 +1,15 @@
 //! The lengths of values in an answer, by type (MS-TDS 2.2.5.4 and 2.2.5.5).
 
+use super::collation::ColumnCollation;
+
+/// The number of bytes in a collation.
+const COLLATION_BYTES: usize = 5;
 /// The length of a `(max)` type, whose values arrive in chunks.
 const MAX_LENGTH: u16 = 0xffff;
 /// The length of NULL in a value with a length of two bytes.
 const SHORT_NULL: u16 = 0xffff;
 /// The length of NULL in a value that arrives in chunks.
 const CHUNKED_NULL: u64 = u64::MAX;
-/// The number of bytes in a collation.
-const COLLATION_BYTES: usize = 5;
 /// The number of bytes in the timestamp after a text pointer.
 const TIMESTAMP_BYTES: usize = 8;
 
@@ -103,10 +105,13 @@ pub(super) enum ValueLength {
 }
 
 impl ValueFormat {
-    /// Reads the type of a column or an OUTPUT parameter.
-    pub(super) fn read(input: &mut Input<'_>) -> Result<Self, ReadError> {
+    /// Reads the type of a column or an OUTPUT parameter, and the collation of text in a code page.
+    pub(super) fn read(
+        input: &mut Input<'_>,
+    ) -> Result<(Self, Option<ColumnCollation>), ReadError> {
         let kind = input.u8()?;
-        Ok(match kind {
+        let mut collation = None;
+        let format = match kind {
             0x1f => Self::Fixed(0),
             // tinyint, bit; smallint; int, smalldatetime, real, smallmoney; money, datetime,
             // float, bigint.
@@ -127,18 +132,27 @@ impl ValueFormat {
                 input.take(3)?;
                 Self::ByteLength
             }
-            // varbinary, binary; varchar, char, nvarchar, nchar.
+            // varbinary, binary; varchar, char; nvarchar, nchar.
             0xa5 | 0xad => Self::by_length(input.u16()?),
-            0xa7 | 0xaf | 0xe7 | 0xef => {
+            0xa7 | 0xaf => {
                 let length = input.u16()?;
-                input.take(COLLATION_BYTES)?;
+                collation = Some(ColumnCollation(input.array()?));
+                Self::by_length(length)
+            }
+            0xe7 | 0xef => {
+                let length = input.u16()?;
+                input.array::<COLLATION_BYTES>()?;
                 Self::by_length(length)
             }
             // image; text, ntext. The name of the table follows, in parts.
             0x22 | 0x23 | 0x63 => {
                 input.take(4)?;
-                if kind != 0x22 {
-                    input.take(COLLATION_BYTES)?;
+                match kind {
+                    0x22 => {}
+                    0x23 => collation = Some(ColumnCollation(input.array()?)),
+                    _ => {
+                        input.array::<COLLATION_BYTES>()?;
+                    }
                 }
                 for _ in 0..input.u8()? {
                     input.skip_text()?;
@@ -169,7 +183,8 @@ impl ValueFormat {
                 Self::Chunked
             }
             _ => return Err(ReadError::Unknown),
-        })
+        };
+        Ok((format, collation))
     }
 
     fn by_length(length: u16) -> Self {

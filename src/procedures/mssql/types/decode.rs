@@ -7,6 +7,7 @@ use tiberius::{Column, ColumnData, ColumnType, Row};
 use uuid::Uuid;
 
 use super::{SqlType, date_time, decimal};
+use crate::procedures::mssql::tds::{Utf8Column, may_be_utf8};
 use crate::procedures::{Cell, OwnedCell, SentError, SentErrorKind};
 
 /// The limit below which `money` is read exactly, 2^39. The driver reads `money` as a double, and
@@ -24,6 +25,8 @@ const CELLS_ON_STACK: usize = 16;
 pub(crate) struct RowDecoder {
     text: String,
     written: Vec<(usize, WrittenText)>,
+    /// The columns of the current result set that the driver decodes in the wrong code page.
+    utf8_columns: Vec<Utf8Column>,
 }
 
 /// The kind of a value that was written as text, and its range in the buffer.
@@ -36,6 +39,11 @@ enum WrittenText {
 }
 
 impl RowDecoder {
+    /// Begins a result set, of which these columns are in UTF-8.
+    pub(crate) fn begin_set(&mut self, utf8_columns: Vec<Utf8Column>) {
+        self.utf8_columns = utf8_columns;
+    }
+
     /// Decodes a row and passes its cells to `take`.
     pub(crate) fn decode<E: From<SentError>>(
         &mut self,
@@ -77,15 +85,41 @@ impl RowDecoder {
             ColumnType::SSVariant if may_be_inexact_money(value) => {
                 return Err(undecodable(column.name()));
             }
+            ColumnType::SSVariant if is_ambiguous_text(value) => {
+                return Err(undecodable_utf8(column.name()));
+            }
             _ => {}
         }
-        // Most values need no formatting.
-        if let Some(cell) = as_is(value, is_money) {
+        let written = if let Some(text) = self.utf8_text(column, value, index)? {
+            let start = self.text.len();
+            self.text.push_str(&text);
+            WrittenText::Text(start..self.text.len())
+        } else if let Some(cell) = as_is(value, is_money) {
+            // Most values need no formatting.
             return Ok(cell);
-        }
-        let written = write(value, &mut self.text).ok_or_else(|| undecodable(column.name()))?;
+        } else {
+            write(value, &mut self.text).ok_or_else(|| undecodable(column.name()))?
+        };
         self.written.push((index, written));
         Ok(Cell::Null)
+    }
+
+    /// Returns the text of a column in UTF-8 if the driver has decoded it in the wrong code page.
+    fn utf8_text(
+        &self,
+        column: &Column,
+        value: &ColumnData<'_>,
+        index: usize,
+    ) -> Result<Option<String>, SentError> {
+        let ColumnData::String(Some(text)) = value else { return Ok(None) };
+        if text.is_ascii() {
+            return Ok(None);
+        }
+        let utf8 = self.utf8_columns.binary_search_by_key(&index, |one| one.column);
+        let Some(utf8) = utf8.ok().and_then(|at| self.utf8_columns.get(at)) else {
+            return Ok(None);
+        };
+        utf8.restore(text).map(Some).ok_or_else(|| undecodable_utf8(column.name()))
     }
 }
 
@@ -107,7 +141,7 @@ pub(crate) fn owned(
 ) -> Result<OwnedCell, SentError> {
     let is_money = matches!(sql, Some(SqlType::Money | SqlType::SmallMoney));
     match (sql, value) {
-        (Some(SqlType::Json | SqlType::Vector), ColumnData::String(Some(text))) => {
+        (Some(SqlType::Json | SqlType::Vector(_)), ColumnData::String(Some(text))) => {
             return match serde_json::from_str::<serde::de::IgnoredAny>(text) {
                 Ok(_) => Ok(OwnedCell::Json(text.to_string())),
                 Err(_) => Err(undecodable(name)),
@@ -147,6 +181,15 @@ fn undecodable(name: &str) -> SentError {
     )))
 }
 
+/// Returns the error for text in UTF-8 that the driver has decoded in another code page.
+fn undecodable_utf8(name: &str) -> SentError {
+    SentError::new(SentErrorKind::Undecodable(format!(
+        "{} has a UTF-8 collation that the driver cannot decode: the procedure can return \
+         CAST(… AS nvarchar)",
+        place(name)
+    )))
+}
+
 /// Returns the error for a value of a CLR type.
 fn clr_value(name: &str) -> SentError {
     SentError::new(SentErrorKind::Undecodable(format!(
@@ -166,6 +209,11 @@ fn is_null(value: &ColumnData<'_>) -> bool {
 fn may_be_inexact_money(value: &ColumnData<'_>) -> bool {
     matches!(value, ColumnData::F64(Some(number))
         if (MONEY_EXACT_LIMIT..=MONEY_LIMIT).contains(&number.abs()))
+}
+
+/// Returns whether the text of a `sql_variant` may be UTF-8 that the driver has decoded in another code page.
+fn is_ambiguous_text(value: &ColumnData<'_>) -> bool {
+    matches!(value, ColumnData::String(Some(text)) if !text.is_ascii() && may_be_utf8(text))
 }
 
 /// Formats a value that `as_is` does not return. Returns `None` if the value has no exact
@@ -273,7 +321,9 @@ mod tests {
     #[test]
     fn an_output_of_json_is_nested_and_of_a_vector_an_array() {
         let value = |text: &str| ColumnData::String(Some(text.to_owned().into()));
-        for (sql, text) in [(SqlType::Json, "{\"a\":[1]}"), (SqlType::Vector, "[1.0e+000,-2.5]")] {
+        for (sql, text) in
+            [(SqlType::Json, "{\"a\":[1]}"), (SqlType::Vector(None), "[1.0e+000,-2.5]")]
+        {
             let cell = owned("x", &value(text), Some(&sql)).unwrap();
             assert_eq!(cell, OwnedCell::Json(text.to_owned()));
             assert_eq!(owned("x", &ColumnData::String(None), Some(&sql)).unwrap(), OwnedCell::Null);
@@ -313,6 +363,15 @@ mod tests {
             (limit..limit + 100).any(|one| driver(one).to_bits() == driver(one + 1).to_bits());
         assert!(same, "the limit can be raised");
         assert_eq!(scaled_money(driver(limit + 2)), None);
+    }
+
+    /// The driver decodes the text of a `sql_variant` in one code page, whatever its collation.
+    #[test]
+    fn text_in_a_variant_that_may_be_utf8_is_an_error() {
+        let is_ambiguous =
+            |text: &'static str| is_ambiguous_text(&ColumnData::String(Some(text.into())));
+        assert!(is_ambiguous("Ã©") && is_ambiguous("â‚¬"));
+        assert!(!is_ambiguous("é€") && !is_ambiguous("日本") && !is_ambiguous("ascii"));
     }
 
     #[test]

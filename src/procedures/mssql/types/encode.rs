@@ -11,6 +11,7 @@ use super::code_page::{CodePage, Unmappable};
 use super::date_time::{self, ParsedDateTime};
 use super::decimal::{self, ExcessDigits};
 use super::reason::reason;
+use super::vector;
 use crate::catalogue::ParameterValue;
 
 /// The reason why a value cannot be converted, or the expected form, for the caller. It never
@@ -66,7 +67,7 @@ pub(crate) fn encode<'a>(
             text => ColumnData::Xml(Some(Cow::Owned(XmlData::new(text)))),
         }),
         SqlType::Json => json(value).map(|text| ColumnData::String(Some(text))),
-        SqlType::Vector => vector(value).map(|text| ColumnData::String(Some(text))),
+        SqlType::Vector(size) => vector::encode(value, *size).map_err(EncodeError)?,
         SqlType::Variant => variant(value)?,
         SqlType::Other(_) => None,
         _ => plain(value).and_then(|text| moment(text, sql)),
@@ -87,7 +88,7 @@ pub(crate) fn null(sql: &SqlType) -> ColumnData<'static> {
         SqlType::Float => ColumnData::F64(None),
         SqlType::Text { .. }
         | SqlType::Json
-        | SqlType::Vector
+        | SqlType::Vector(_)
         | SqlType::Variant
         | SqlType::Other(_) => ColumnData::String(None),
         SqlType::Binary { .. } => ColumnData::Binary(None),
@@ -143,13 +144,6 @@ fn json<'a>(value: &'a ParameterValue<'_>) -> Option<Cow<'a, str>> {
         }
         value => text(value),
     }
-}
-
-/// Returns the JSON text of an array of finite single-precision numbers.
-fn vector<'a>(value: &'a ParameterValue<'_>) -> Option<Cow<'a, str>> {
-    let text = plain(value)?;
-    let numbers: Vec<f32> = serde_json::from_str(text).ok()?;
-    numbers.iter().all(|number| number.is_finite()).then_some(Cow::Borrowed(text))
 }
 
 fn boolean(value: &ParameterValue<'_>) -> Option<bool> {
@@ -310,7 +304,7 @@ mod tests {
         let encoded = encode(&empty, &SqlType::Xml).unwrap();
         assert_eq!(encoded, ColumnData::String(Some("".into())));
         let vector = ParameterValue::Json("[0.1, 2, 30]".into());
-        let encoded = encode(&vector, &SqlType::Vector).unwrap();
+        let encoded = encode(&vector, &SqlType::Vector(None)).unwrap();
         assert_eq!(encoded, ColumnData::String(Some("[0.1, 2, 30]".into())));
     }
 

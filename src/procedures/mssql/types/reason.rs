@@ -9,6 +9,10 @@ use crate::catalogue::ParameterValue;
 /// The last day of the types that have four digits for the year.
 const LAST_DAY: &str = "9999-12-31";
 
+/// The way to pass a value for which no SQL type can be passed, such as a CLR type.
+pub(crate) const CONVERT_IN_PROCEDURE: &str =
+    "the procedure can take text or binary data and convert it";
+
 /// Returns the reason why `encode` refused a value.
 pub(super) fn reason(value: &ParameterValue<'_>, sql: &SqlType) -> String {
     match sql {
@@ -46,11 +50,11 @@ pub(super) fn reason(value: &ParameterValue<'_>, sql: &SqlType) -> String {
         | SqlType::DateTimeOffset(_) => moment(value, sql),
         SqlType::Text { .. } | SqlType::Xml => format!("expected text for {sql}"),
         SqlType::Json => format!("expected JSON for {sql}"),
-        SqlType::Vector => "expected an array of numbers for vector".to_owned(),
+        SqlType::Vector(_) => "expected an array of numbers for vector".to_owned(),
         SqlType::Variant => {
             "expected a boolean, a number, text or binary data for sql_variant".to_owned()
         }
-        SqlType::Other(_) => format!("no value can be passed as {sql}"),
+        SqlType::Other(_) => format!("no value can be passed as {sql}: {CONVERT_IN_PROCEDURE}"),
     }
 }
 
@@ -248,11 +252,16 @@ mod tests {
             (ParameterValue::Binary(vec![1, 2].into()), binary, "longer than binary(1): 2 bytes"),
             (ParameterValue::Binary(vec![1].into()), varchar, "expected text for varchar(2)"),
             (text_value("{"), SqlType::Json, "expected JSON for json"),
-            (text_value("[1, \"a\"]"), SqlType::Vector, "expected an array of numbers for vector"),
+            (
+                text_value("[1, \"a\"]"),
+                SqlType::Vector(None),
+                "expected an array of numbers for vector",
+            ),
             (
                 text_value("x"),
                 SqlType::Other("geography".into()),
-                "no value can be passed as geography",
+                "no value can be passed as geography: the procedure can take text or binary data and \
+                 convert it",
             ),
         ]);
     }

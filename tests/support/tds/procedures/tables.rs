@@ -5,9 +5,23 @@ use super::super::reply::TdsReply;
 use super::super::values::Sql;
 use super::{DONE, FakeResult, GivenArguments};
 
+/// The procedures that return the rows in a table argument.
+pub(super) const NAMES: [&str; 10] = [
+    "lists",
+    "names",
+    "codes",
+    "pages",
+    "longs",
+    "order by",
+    "documents",
+    "lines",
+    "requires",
+    "vectors",
+];
+
 /// Returns the rows in a table argument, with the original columns of its type. Columns are matched by
 /// name.
-pub(super) fn tables(
+pub(super) fn run(
     state: &FakeState,
     name: &str,
     arguments: &GivenArguments<'_>,
@@ -19,6 +33,8 @@ pub(super) fn tables(
             ("@rows", &[("line", "int"), ("text", "varchar(20)"), ("price", "decimal(9, 2)")])
         }
         "documents" => ("@rows", &[("x", "xml"), ("j", "json")]),
+        "requires" => ("@rows", &[("id", "int"), ("note", "nvarchar(20)")]),
+        "vectors" => ("@rows", &[("v", "vector(2)")]),
         "order by" => ("@rows", &[("sort order", "int"), ("größe", "nvarchar(20)")]),
         "codes" => {
             ("@codes", &[("code", "varchar(5)"), ("kana", "varchar(5) COLLATE Japanese_CI_AS")])

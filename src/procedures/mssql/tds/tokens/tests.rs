@@ -145,3 +145,39 @@ fn an_unknown_token_or_type_ends_the_scan_of_its_answer_only() {
         assert_eq!(found(&mut scanner), [(true, 547)], "{start:?}");
     }
 }
+
+#[test]
+fn columns_in_utf8_are_found_in_their_result_sets_however_the_answer_is_split() {
+    let plain: &[u8] = &[0xa7, 20, 0, 9, 4, 0xd0, 0, 0x34];
+    let utf8: &[u8] = &[0xa7, 20, 0, 9, 4, 0xd0, 0x24, 0];
+    // The same flag in the collation of an nvarchar has no meaning.
+    let wide: &[u8] = &[0xe7, 20, 0, 9, 4, 0xd0, 0x24, 0];
+    let mut answer = Vec::new();
+    for columns in [&[plain][..], &[wide, utf8, plain, utf8], &[], &[utf8]] {
+        answer.extend_from_slice(&[COLUMNS, u8::try_from(columns.len()).unwrap(), 0]);
+        for kind in columns {
+            answer.extend_from_slice(&[0; 6]);
+            answer.extend_from_slice(kind);
+            answer.extend_from_slice(&[1, b'c', 0]);
+        }
+    }
+    // A result set whose columns are not described.
+    answer.extend_from_slice(&[COLUMNS, 0xff, 0xff]);
+    answer.extend_from_slice(&[COLUMNS, 1, 0, 0, 0, 0, 0, 0, 0]);
+    answer.extend_from_slice(utf8);
+    answer.extend_from_slice(&[1, b'c', 0, ROW, 2, 0, 0xc3, 0xa9]);
+    for cut in 0..answer.len() {
+        let mut scanner = TokenScanner::default();
+        let (first, rest) = answer.split_at(cut);
+        scanner.follow(first);
+        let mut found = scanner.take_utf8_columns();
+        scanner.follow(rest);
+        found.extend(scanner.take_utf8_columns());
+        let places: Vec<_> = found.iter().map(|one| (one.set, one.column)).collect();
+        assert_eq!(places, [(1, 1), (1, 3), (3, 0), (5, 0)], "{cut}");
+        // The next answer has result sets of its own.
+        scanner.restart();
+        scanner.follow(&answer);
+        assert_eq!(scanner.take_utf8_columns().first().map(|one| one.set), Some(1), "{cut}");
+    }
+}
