@@ -82,8 +82,6 @@ pub fn is_token(text: &str) -> bool {
 pub struct ProcedureName {
     /// The name with brackets around each part that needs them. It determines the other fields.
     full: Arc<str>,
-    /// The name with brackets around both parts.
-    quoted: Arc<str>,
     schema: Arc<str>,
     procedure: Arc<str>,
 }
@@ -118,13 +116,7 @@ impl ProcedureName {
             ));
         }
         let full = format!("{}.{}", quoted_if_needed(schema), quoted_if_needed(procedure));
-        let quoted = format!("{}.{}", quoted(schema), quoted(procedure));
-        Ok(Self {
-            full: full.into(),
-            quoted: quoted.into(),
-            schema: schema.into(),
-            procedure: procedure.into(),
-        })
+        Ok(Self { full: full.into(), schema: schema.into(), procedure: procedure.into() })
     }
 
     /// Returns the whole name, with brackets around each part that needs them.
@@ -147,8 +139,8 @@ impl ProcedureName {
 
     /// Returns the name for SQL, with brackets around both parts, because a part can be a reserved word.
     #[must_use]
-    pub fn quoted(&self) -> &str {
-        &self.quoted
+    pub fn quoted(&self) -> String {
+        format!("{}.{}", quoted(&self.schema), quoted(&self.procedure))
     }
 }
 

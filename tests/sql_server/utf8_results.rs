@@ -25,6 +25,6 @@ async fn text_in_utf8_that_cannot_be_restored_is_an_error() {
     let caller = ProcedureCaller::new(&server);
     let error = sent_error(caller.call("utf8_japanese", &[]).await);
     let SentErrorKind::Undecodable(reason) = error else { panic!("{error:?}") };
-    assert!(reason.starts_with("'v' has a UTF-8 collation"), "{reason}");
+    assert!(reason.contains("'v'") && reason.contains("UTF-8 collation"), "{reason}");
     caller.call("nothing", &[]).await.expect("the connection can be used again");
 }

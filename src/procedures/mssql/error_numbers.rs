@@ -42,7 +42,7 @@ fn class_of(number: u32) -> ServerErrorClass {
         // uniqueidentifier (8169).
         220 | 235 | 236 | 241 | 242 | 244 | 245 | 248 | 295 | 296 | 8114 | 8115 | 8169
         // NULL in a column that does not allow it; truncated (2628, 8152); XML; JSON.
-        | 515 | 2628 | 8152 | 9400..=9499 | 13609 => ServerErrorClass::BadValue,
+        | 515 | 2628 | 8152 | 9400..=9499 | 13609 | 13647 => ServerErrorClass::BadValue,
         // Parameter missing; too many; unknown; unknown procedure; parameter of a statement
         // missing.
         201 | 8144 | 8145 | 2812 | 8178 => ServerErrorClass::Mismatch,

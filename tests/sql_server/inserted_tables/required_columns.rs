@@ -7,6 +7,7 @@ use fjord::procedures::{BackendErrorKind, BadArgument, OwnedCell};
 use super::super::results::text_cell;
 use super::super::{ProcedureCaller, unsent_error};
 use super::{COLUMNS, lines, row};
+use crate::support::eventually::{SOON, eventually_some};
 use crate::support::mssql_server::{fake_server, servers};
 
 const REQUIRED: [(&str, ParameterType); 2] =
@@ -73,4 +74,28 @@ async fn a_null_in_a_not_null_column_is_not_inserted() {
     assert_eq!(unsent_error(error), BackendErrorKind::Arguments(vec![null_in(1, "text")]));
     assert_eq!(server.state().runs("fjord_test.lines"), 0);
     caller.call("lines", &[lines(&COLUMNS, vec![row("a", "1")])]).await.expect("a row");
+}
+
+/// A refused call does not reach the server, which would report that the type was recreated.
+#[tokio::test]
+async fn a_type_that_was_recreated_is_read_again_after_a_refusal() {
+    let server = fake_server().await;
+    let caller = ProcedureCaller::new(&server);
+    let null = || vec![vec![ParameterValue::Null, ParameterValue::Text("a".into())]];
+    let notes = || lines(&REQUIRED[1..], vec![vec![ParameterValue::Text("a".into())]]);
+    let error = unsent_error(caller.call("requires", &[lines(&REQUIRED, null())]).await);
+    assert!(matches!(error, BackendErrorKind::Arguments(_)), "{error}");
+    server.state().recreate_type("required_list", "id int NULL, note nvarchar(20) NULL");
+    // The signature is read again once it is a second old.
+    eventually_some("the new columns are known", SOON, async || {
+        caller.call("requires", &[notes()]).await.ok()
+    })
+    .await;
+    server.state().recreate_type("required_list", "id int NOT NULL, note nvarchar(20) NULL");
+    caller.call("requires", &[lines(&REQUIRED, null())]).await.expect_err("a null");
+    server.state().recreate_type("required_list", "id int NULL, note nvarchar(20) NULL");
+    eventually_some("the new columns are known", SOON, async || {
+        caller.call("requires", &[lines(&REQUIRED, null())]).await.ok()
+    })
+    .await;
 }

@@ -203,11 +203,13 @@ pub(crate) fn called(
         let (parameter, word) = argument.trim().split_once(" = ").expect("the call has arguments");
         let variable = word.strip_suffix(" OUTPUT");
         let word = match variable {
-            // A declaration has the form `@fjord_0 type = @P1`.
+            // A declaration has the form `@fjord_0 type = @P1`, or is followed by `SET @fjord_0 = CAST(@P1 AS json)`.
             Some(variable) => {
                 let declaration =
                     text.split(&format!("{variable} ")).nth(1).expect("the variable is declared");
-                let value = declaration.split(" = ").nth(1).expect("the variable has a value");
+                let set = text.split(&format!("SET {variable} = ")).nth(1);
+                let value = set.or_else(|| declaration.split(" = ").nth(1));
+                let value = value.expect("the variable has a value");
                 value.split([',', ';']).next().expect("the value has a word").trim()
             }
             None => word,
@@ -225,7 +227,7 @@ pub(crate) fn called(
             let one =
                 declared.iter().find(|one| one.name == parameter).expect("the parameter exists");
             let mut one = one.clone();
-            if one.declared.name == "json" && !text.contains(&format!("{variable} json = ")) {
+            if one.declared.name == "json" && !text.contains(&format!("{variable} json")) {
                 passed = Sql::TextForJson;
             }
             if let Some(cast) = text.split(&format!("CAST({variable} AS ")).nth(1) {
@@ -263,14 +265,40 @@ fn inserted(text: &str, variable: &str, value: &dyn Fn(&str) -> Sql) -> Sql {
 }
 
 /// Returns whether a statement inserts the text `refused` into a table. A constraint forbids this text.
-pub(crate) fn has_failing_insert(text: &str, values: &[RpcParameter]) -> bool {
+fn has_failing_insert(text: &str, values: &[RpcParameter]) -> bool {
     let is_refused =
         |one: &RpcParameter| matches!(&one.value, Sql::Text(text) if text == "refused");
     text.contains("INSERT INTO @fjord_table_") && values.iter().any(is_refused)
 }
 
+/// Returns whether the statement converts a text to `json` that has too many items in an array.
+fn has_failing_cast(text: &str, values: &[RpcParameter]) -> bool {
+    let is_refused = |one: &RpcParameter| matches!(&one.value, Sql::Text(text) if text.matches(',').count() >= 65_535);
+    text.contains(" AS json)") && values.iter().any(is_refused)
+}
+
+/// Returns whether each conversion to `json` is followed by a statement that ends the batch if it failed.
+fn ends_after_failed_casts(text: &str) -> bool {
+    let mut casts = text.split(" AS json)").skip(1);
+    casts.all(|rest| rest.starts_with("; IF @@ERROR <> 0 RETURN"))
+}
+
 /// Returns whether each INSERT is followed by a statement that ends the batch if the INSERT failed.
-pub(crate) fn ends_after_failed_inserts(text: &str) -> bool {
+fn ends_after_failed_inserts(text: &str) -> bool {
     let mut inserts = text.split("; INSERT INTO @fjord_table_").skip(1);
     inserts.all(|insert| insert.split("; ").nth(1) == Some("IF @@ERROR <> 0 RETURN"))
+}
+
+/// Returns the error of a statement that the server refuses before the call: its number, its text, and whether the batch
+/// then ends.
+pub(crate) fn refused_statement(
+    text: &str,
+    values: &[RpcParameter],
+) -> Option<(u32, &'static str, bool)> {
+    if has_failing_insert(text, values) {
+        let error = "The INSERT statement conflicted with the CHECK constraint.";
+        return Some((547, error, ends_after_failed_inserts(text)));
+    }
+    has_failing_cast(text, values)
+        .then(|| (13647, "JSON text has too many items.", ends_after_failed_casts(text)))
 }

@@ -150,13 +150,12 @@ async fn answer(
                 return Ok(true);
             }
             let (name, given, outputs) = request::called(&text, &values, &state.schema);
-            if request::has_failing_insert(&text, &values) {
+            if let Some((number, error, ends_batch)) = request::refused_statement(&text, &values) {
                 // SQL Server continues with the next statement, unless the batch ends itself.
-                if !request::ends_after_failed_inserts(&text) {
+                if !ends_batch {
                     state.ran.lock().expect("not poisoned").push(name.clone());
                 }
-                let error = "The INSERT statement conflicted with the CHECK constraint.";
-                send(stream, reply.error(547, 16, error, "").done_procedure(true)).await?;
+                send(stream, reply.error(number, 16, error, "").done_procedure(true)).await?;
                 return Ok(true);
             }
             (name, given, Some(outputs))

@@ -158,8 +158,8 @@ impl Mssql {
         let ((rewrites, form), (values, preceding)) = match both(request, values) {
             Ok(prepared) => prepared,
             Err(error) => {
-                lease.keep();
-                return Err(error.into());
+                let refused = Box::pin(self.end_refused(lease, context, (error, &signature)));
+                return Err(refused.await.into());
             }
         };
         values.record(connection);
@@ -229,7 +229,7 @@ impl Mssql {
             capabilities.refuses_untyped_null || self.untyped_null_refused.load(Ordering::Relaxed);
         let bound = bind::bind(call, signature, capabilities.varchar_encoding)?;
         let rewrites = bind::rewrites(&bound, capabilities.varchar_encoding)?;
-        Ok((rewrites, execute::form(call.procedure, bound, refuses_null)?))
+        Ok((rewrites, execute::form((call.procedure, signature), bound, refuses_null)?))
     }
 
     /// Returns the values that a call sets in the session context, and their encoding if they are

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use tiberius::{ColumnData, Command, SqlTableDataRow, TableValueRow};
 
-use crate::catalogue::ProcedureName;
 use crate::catalogue::violations::VIOLATIONS_MAX;
 use crate::procedures::mssql::metadata::{
     Signature, SqlParameter, SqlParameterType, TableColumn, TableQuery, VarcharEncoding,
@@ -243,11 +242,8 @@ impl ArgumentErrors {
 }
 
 /// Builds the remote procedure call.
-pub(super) fn command<'a>(
-    procedure: &'a ProcedureName,
-    bound: Vec<BoundParameter<'a>>,
-) -> Command<'a> {
-    let mut command = Command::new(procedure.quoted());
+pub(super) fn command<'a>(signature: &'a Signature, bound: Vec<BoundParameter<'a>>) -> Command<'a> {
+    let mut command = Command::new(signature.quoted.as_str());
     for BoundParameter { parameter, data } in bound {
         let name = Cow::Borrowed(parameter.name.as_str());
         match data {

@@ -59,7 +59,7 @@ pub(super) enum RequestForm<'a> {
 
 /// Chooses the form of a call. `refuses_untyped_null` is set if the server refuses untyped NULLs.
 pub(super) fn form<'a>(
-    procedure: &'a ProcedureName,
+    (procedure, signature): (&ProcedureName, &'a Signature),
     bound: Vec<BoundParameter<'a>>,
     refuses_untyped_null: bool,
 ) -> Result<RequestForm<'a>, BackendError> {
@@ -70,9 +70,9 @@ pub(super) fn form<'a>(
     let has_table = bound.iter().any(|one| matches!(one.data, BoundValue::Table { .. }));
     // The servers that refuse untyped NULLs accept a table only in a remote procedure call.
     if is_inserted || (needs_types && !(refuses_untyped_null && has_table)) {
-        statement::statement(procedure, bound).map(RequestForm::Statement)
+        statement::statement((procedure, signature), bound).map(RequestForm::Statement)
     } else {
-        Ok(RequestForm::Rpc(bind::command(procedure, bound)))
+        Ok(RequestForm::Rpc(bind::command(signature, bound)))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tiberius::error::{Error, TokenError};
 
@@ -16,6 +17,9 @@ use crate::procedures::mssql::server_message::MessageLog;
 use crate::procedures::mssql::tds::{NotSentProof, SentProof};
 use crate::procedures::mssql::{Mssql, error_numbers};
 use crate::procedures::{BackendError, BackendErrorKind, SentError, SentErrorKind};
+
+/// The minimum age of a signature that is read again because the arguments of a call do not fit it.
+const SIGNATURE_AGE_MIN: Duration = Duration::from_secs(1);
 
 impl Mssql {
     /// Keeps or closes the connection of a call that was not sent, and returns the failure.
@@ -67,6 +71,32 @@ impl Mssql {
                 BackendError::new(BackendErrorKind::Unavailable).into()
             }
         }
+    }
+
+    /// Handles a call whose arguments do not fit the procedure's signature. The signature may have changed since it was
+    /// read. It is then read again, at most once per `SIGNATURE_AGE_MIN`, because callers can cause this.
+    pub(super) async fn end_refused(
+        &self,
+        mut lease: Lease,
+        context: AttemptContext<'_>,
+        (error, used): (BackendError, &Signature),
+    ) -> NotSentFailure {
+        let procedure = context.call.procedure;
+        let depends_on_signature = matches!(
+            error.kind,
+            BackendErrorKind::Arguments(_) | BackendErrorKind::Mismatch { .. }
+        );
+        if !depends_on_signature || self.signatures.is_fresh(procedure, SIGNATURE_AGE_MIN) {
+            lease.keep();
+            return error.into();
+        }
+        let Some(current) = self.read_signature_again(&mut lease, context).await else {
+            lease.discard("broken");
+            return error.into();
+        };
+        lease.keep();
+        let has_changed = current.is_some_and(|current| *current != *used);
+        NotSentFailure { error, retry: has_changed.then_some(RetryReason::Signature) }
     }
 
     /// Handles a table cell that fjord accepted but the driver cannot write. Either the table type

@@ -14,7 +14,7 @@ use super::bind::{BoundParameter, BoundValue, TableRow};
 use crate::catalogue::ProcedureName;
 use crate::catalogue::names::{is_parameter_name, quoted};
 use crate::procedures::BackendError;
-use crate::procedures::mssql::metadata::TableColumn;
+use crate::procedures::mssql::metadata::{Signature, TableColumn};
 use crate::procedures::mssql::types::{self, SqlType};
 
 /// The column with the RETURN status. Its name identifies the result set that the statement adds.
@@ -53,7 +53,7 @@ struct Parts<'a> {
     results: String,
     /// The checks that the types of the tables to be filled have not been recreated.
     checks: String,
-    /// The statements that declare and fill table variables.
+    /// The statements that fill variables before the call, each followed by a check of its error.
     inserts: String,
     inserted_tables: usize,
     values: Vec<(&'a SqlType, ColumnData<'a>)>,
@@ -65,7 +65,7 @@ struct Parts<'a> {
 
 /// Builds the statement for a call.
 pub(super) fn statement<'a>(
-    procedure: &ProcedureName,
+    (procedure, signature): (&ProcedureName, &Signature),
     bound: Vec<BoundParameter<'a>>,
 ) -> Result<Statement<'a>, BackendError> {
     let mut parts = Parts {
@@ -108,7 +108,7 @@ pub(super) fn statement<'a>(
             }
         }
     }
-    Ok(parts.statement(procedure))
+    Ok(parts.statement(&signature.quoted))
 }
 
 impl<'a> Parts<'a> {
@@ -127,14 +127,20 @@ impl<'a> Parts<'a> {
     }
 
     fn add_output(&mut self, (name, bare): (&str, &str), sql: &'a SqlType, value: ColumnData<'a>) {
-        let mut passed = self.add_value(sql, value);
-        if *sql == SqlType::Json {
-            passed = format!("CAST({passed} AS {sql})");
-        }
+        let passed = self.add_value(sql, value);
         let variable = format!("@fjord_{}", self.outputs.len());
         self.outputs.push(bare.to_owned());
         let variable_type = sql.variable_type();
-        append(&mut self.declared, format_args!(", {variable} {variable_type} = {passed}"));
+        if *sql == SqlType::Json {
+            // SQL Server may refuse a text that fjord accepts, for example because it has too many items. Otherwise, it
+            // would continue with the call.
+            append(&mut self.declared, format_args!(", {variable} {variable_type}"));
+            let set =
+                format_args!("; SET {variable} = CAST({passed} AS {sql}); IF @@ERROR <> 0 RETURN");
+            append(&mut self.inserts, set);
+        } else {
+            append(&mut self.declared, format_args!(", {variable} {variable_type} = {passed}"));
+        }
         // The driver can read neither text in every code page nor `json`.
         match sql.as_nvarchar() {
             Some(wide) => append(&mut self.results, format_args!(", CAST({variable} AS {wide})")),
@@ -195,10 +201,9 @@ impl<'a> Parts<'a> {
         }
     }
 
-    fn statement(self, procedure: &ProcedureName) -> Statement<'a> {
+    fn statement(self, procedure: &str) -> Statement<'a> {
         let Self { declared, checks, inserts, arguments, results, values, tables, outputs, .. } =
             self;
-        let procedure = procedure.quoted();
         let text = format!(
             "{checks}{declared}{inserts}; EXEC @fjord_return = {procedure}{arguments}; {results};"
         );

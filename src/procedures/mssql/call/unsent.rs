@@ -16,15 +16,18 @@ pub(super) fn both<A, B>(
 ) -> Result<(A, B), BackendError> {
     match (first, second) {
         (Ok(first), Ok(second)) => Ok((first, second)),
-        (Err(mut error), Err(other)) => {
-            if let (BackendErrorKind::Arguments(bad), BackendErrorKind::Arguments(more)) =
-                (&mut error.kind, other.kind)
-            {
+        (Err(mut error), Err(other)) => match (&mut error.kind, other.kind) {
+            (BackendErrorKind::Arguments(bad), BackendErrorKind::Arguments(more)) => {
                 bad.extend(more);
                 bad.truncate(VIOLATIONS_MAX);
+                Err(error)
             }
-            Err(error)
-        }
+            // The caller cannot correct any other error.
+            (BackendErrorKind::Arguments(_), kind) => {
+                Err(BackendError { kind, source: other.source })
+            }
+            _ => Err(error),
+        },
         (Err(error), Ok(_)) | (Ok(_), Err(error)) => Err(error),
     }
 }

@@ -36,7 +36,7 @@ pub(crate) async fn describe_result(
     Ok(match signature {
         None => ResultDescription::unknown(MISSING),
         Some(signature) => ResultDescription {
-            sets: first_set(client, procedure, &signature).await?,
+            sets: first_set(client, &signature).await?,
             has_all_sets: false,
             outputs: outputs(&signature),
         },
@@ -46,10 +46,9 @@ pub(crate) async fn describe_result(
 /// Returns the first result set, an empty list if the procedure returns none, or the reason why it is not known.
 async fn first_set(
     client: &mut TdsClient,
-    procedure: &ProcedureName,
     signature: &Signature,
 ) -> Result<Result<Vec<Vec<ColumnDescription>>, String>, Error> {
-    let (call, parameters) = call(procedure, signature);
+    let (call, parameters) = call(signature);
     let answer = match client.query(QUERY, &[&call, &parameters]).await {
         Ok(stream) => stream.into_first_result().await,
         Err(error) => Err(error),
@@ -66,8 +65,8 @@ async fn first_set(
 }
 
 /// Returns the call as a statement with a variable for each parameter, and the declarations of the variables.
-fn call(procedure: &ProcedureName, signature: &Signature) -> (String, Option<String>) {
-    let mut call = format!("EXEC {}", procedure.quoted());
+fn call(signature: &Signature) -> (String, Option<String>) {
+    let mut call = format!("EXEC {}", signature.quoted);
     let mut variables = String::new();
     for parameter in &signature.parameters {
         let (name, separator) = (&parameter.name, if variables.is_empty() { "" } else { "," });
@@ -192,13 +191,12 @@ mod tests {
             parameter("@out", scalar(SqlType::Json), true),
         ];
         assert_eq!(
-            call(&name, &Signature { parameters }),
+            call(&Signature { parameters, ..Signature::new(&name) }),
             (
                 "EXEC [dbo].[Sales by Year] @a = @a, @rows = @rows, @out = @out OUTPUT".to_owned(),
                 Some("@a int, @rows [dbo].[list] READONLY, @out json OUTPUT".to_owned())
             )
         );
-        let without = Signature { parameters: Vec::new() };
-        assert_eq!(call(&name, &without), ("EXEC [dbo].[Sales by Year]".to_owned(), None));
+        assert_eq!(call(&Signature::new(&name)), ("EXEC [dbo].[Sales by Year]".to_owned(), None));
     }
 }

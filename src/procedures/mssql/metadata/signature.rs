@@ -1,14 +1,16 @@
 //! A procedure's parameters, as declared in the database, and their comparison with the catalogue.
 
 use super::table_query::{TableColumn, TableQuery};
-use crate::catalogue::ParameterType;
 use crate::catalogue::names::eq_ignore_case;
+use crate::catalogue::{ParameterType, ProcedureName};
 use crate::procedures::ExpectedProcedure;
 use crate::procedures::mssql::types::{CONVERT_IN_PROCEDURE, CodePage, SqlType};
 
 /// A procedure's parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Signature {
+    /// The procedure's name for SQL, with brackets around both parts.
+    pub(crate) quoted: String,
     /// The parameters, in the order of their declaration.
     pub(crate) parameters: Vec<SqlParameter>,
 }
@@ -59,6 +61,11 @@ impl SqlParameter {
 }
 
 impl Signature {
+    /// Creates the signature of a procedure without parameters.
+    pub(crate) fn new(procedure: &ProcedureName) -> Self {
+        Self { quoted: procedure.quoted(), parameters: Vec::new() }
+    }
+
     /// Finds a parameter by an argument's name. Names are compared case-insensitively, but an exact
     /// match is preferred because the database's collation may be case-sensitive.
     pub(crate) fn parameter(&self, name: &str) -> Option<&SqlParameter> {

@@ -115,7 +115,7 @@ fn columns_query(types: usize) -> String {
          CAST(COLLATIONPROPERTY(c.collation_name, 'CodePage') AS int), t.type_table_object_id, \
          CAST(CASE WHEN c.is_identity = 1 OR c.is_computed = 1 \
          OR TYPE_NAME(c.system_type_id) = N'timestamp' THEN 1 ELSE 0 END AS int), \
-         CAST(CASE WHEN c.is_nullable = 0 AND c.default_object_id = 0 THEN 1 ELSE 0 END AS int) \
+         CAST(CASE WHEN c.is_nullable = 0 THEN 1 ELSE 0 END AS int) \
          FROM sys.table_types AS t \
          JOIN sys.columns AS c ON c.object_id = t.type_table_object_id \
          WHERE t.user_type_id IN ({ids}) ORDER BY t.user_type_id, c.column_id"
@@ -145,7 +145,7 @@ async fn parameter_rows(
     procedures: &[ProcedureName],
     lacks_parameters_view: &AtomicBool,
 ) -> Result<Vec<Row>, Error> {
-    let names: Vec<&str> = procedures.iter().map(ProcedureName::quoted).collect();
+    let names: Vec<String> = procedures.iter().map(ProcedureName::quoted).collect();
     let [query, fallback] = FORMS.map(|form| parameters_query(form, procedures.len()));
     if lacks_parameters_view.load(Ordering::Relaxed) {
         return rows(client, &fallback, &names).await;
@@ -223,8 +223,7 @@ fn objects(procedures: &[ProcedureName], rows: &[Row], tables: &TableTypes) -> V
         if number(row, 1).is_none() {
             continue;
         }
-        let signature =
-            object.get_or_insert_with(|| Ok(Signature { parameters: Vec::new() })).as_mut();
+        let signature = object.get_or_insert_with(|| Ok(Signature::new(procedure))).as_mut();
         if let (Ok(signature), Some(name)) = (signature, text(row, 2)) {
             let is_output = number(row, 8) == Some(1);
             let declared = declared_type(row, tables);
@@ -267,7 +266,7 @@ fn declared_type(row: &Row, tables: &TableTypes) -> SqlParameterType {
         });
     let is_current = table.map(|table| table_query::is_current(&name, table.object_id));
     let is_current = is_current.unwrap_or_default();
-    let (name, quoted) = (name.as_str().to_owned(), name.quoted().to_owned());
+    let (name, quoted) = (name.as_str().to_owned(), name.quoted());
     SqlParameterType::Table { name, quoted, driver_name, columns, is_inserted, is_current, query }
 }
 

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tiberius::error::Error;
 use tokio::sync::OwnedMutexGuard;
+use tokio::time::Instant;
 
 use super::signature::Signature;
 use super::signature_query::{self, NamedObject, PROCEDURES_PER_QUERY};
@@ -32,10 +34,17 @@ pub(crate) enum SignatureLookup {
     MustRead(#[expect(dead_code, reason = "held until it is dropped")] OwnedMutexGuard<()>),
 }
 
+/// A signature, and the time at which it was read.
+#[derive(Clone, Debug)]
+struct KnownSignature {
+    signature: Arc<Signature>,
+    read: Instant,
+}
+
 /// The signatures read so far, at most one per procedure.
 #[derive(Debug, Default)]
 pub(crate) struct SignatureCache {
-    known: Mutex<HashMap<ProcedureName, Arc<Signature>>>,
+    known: Mutex<HashMap<ProcedureName, KnownSignature>>,
     /// The names of objects that are not procedures, each with the reason why it cannot be called.
     others: Mutex<HashMap<ProcedureName, String>>,
     pending: Mutex<HashMap<ProcedureName, PendingRead>>,
@@ -47,7 +56,14 @@ pub(crate) struct SignatureCache {
 impl SignatureCache {
     /// Returns the signature that was read most recently.
     pub(crate) fn known(&self, procedure: &ProcedureName) -> Option<Arc<Signature>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(procedure).cloned()
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(procedure).map(|one| Arc::clone(&one.signature))
+    }
+
+    /// Returns whether the signature was read at most `age` ago.
+    pub(crate) fn is_fresh(&self, procedure: &ProcedureName, age: Duration) -> bool {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(procedure).is_some_and(|one| one.read.elapsed() <= age)
     }
 
     /// Returns whether the signature has been read.
@@ -64,7 +80,7 @@ impl SignatureCache {
     /// Forgets a signature, unless it has been replaced by a newer one.
     pub(crate) fn forget(&self, procedure: &ProcedureName, used: &Signature) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.get(procedure).is_some_and(|one| **one == *used) {
+        if known.get(procedure).is_some_and(|one| *one.signature == *used) {
             known.remove(procedure);
         }
     }
@@ -107,10 +123,13 @@ impl SignatureCache {
         for chunk in procedures.chunks(PROCEDURES_PER_QUERY) {
             let objects = signature_query::read(client, chunk, &self.lacks_parameters_view).await?;
             let signatures = self.record_others(chunk, objects);
-            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            let (mut known, read) =
+                (self.known.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
             for (procedure, signature) in chunk.iter().zip(&signatures) {
-                match signature {
-                    Some(signature) => known.insert(procedure.clone(), Arc::clone(signature)),
+                match signature.clone() {
+                    Some(signature) => {
+                        known.insert(procedure.clone(), KnownSignature { signature, read })
+                    }
                     None => known.remove(procedure),
                 };
             }

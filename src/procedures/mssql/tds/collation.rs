@@ -3,7 +3,24 @@
 //! The driver ignores that a collation is a UTF-8 one, and decodes the text in the code page of the collation's
 //! language. SQL Server returns such columns for collations whose names end with `_UTF8`, and for the type `json`.
 
-use encoding_rs::{Encoding, WINDOWS_1252};
+use encoding_rs::{
+    Encoding, WINDOWS_874, WINDOWS_1250, WINDOWS_1251, WINDOWS_1252, WINDOWS_1253, WINDOWS_1254,
+    WINDOWS_1255, WINDOWS_1256, WINDOWS_1257, WINDOWS_1258,
+};
+
+/// The encodings in which each byte is a character.
+const SINGLE_BYTE: [&Encoding; 10] = [
+    WINDOWS_874,
+    WINDOWS_1250,
+    WINDOWS_1251,
+    WINDOWS_1252,
+    WINDOWS_1253,
+    WINDOWS_1254,
+    WINDOWS_1255,
+    WINDOWS_1256,
+    WINDOWS_1257,
+    WINDOWS_1258,
+];
 
 /// The flag of a UTF-8 collation, in the fourth byte.
 const UTF_8: u8 = 0x04;
@@ -45,16 +62,19 @@ impl Utf8Column {
     }
 }
 
-/// Returns whether a text may be UTF-8 that the driver has decoded in the code page 1252. This is the only way to detect
+/// Returns whether a text may be UTF-8 that the driver has decoded in another encoding. This is the only way to detect
 /// UTF-8 in a `sql_variant`, whose values have collations of their own.
 pub(crate) fn may_be_utf8(decoded: &str) -> bool {
-    utf8(WINDOWS_1252, decoded).is_some()
+    SINGLE_BYTE.into_iter().any(|encoding| utf8(encoding, decoded).is_some())
 }
 
 /// Reverses the decoding of text in UTF-8 with another encoding. This is exact if each byte is a character.
 fn utf8(encoding: &'static Encoding, decoded: &str) -> Option<String> {
+    if !encoding.is_single_byte() {
+        return None;
+    }
     let (bytes, _, is_lossy) = encoding.encode(decoded);
-    if is_lossy || !encoding.is_single_byte() { None } else { String::from_utf8(bytes.into()).ok() }
+    if is_lossy { None } else { String::from_utf8(bytes.into()).ok() }
 }
 
 #[cfg(test)]
@@ -104,7 +124,10 @@ mod tests {
         }
         assert_eq!(column(0x0409).restore("Ã"), None, "not UTF-8");
         assert_eq!(column(0x0409).restore("日"), None, "not in the code page");
-        assert!(may_be_utf8("Ã©") && !may_be_utf8("é") && !may_be_utf8("日本"));
+        assert!(may_be_utf8("Ã©") && may_be_utf8("Г©"));
+        for text in ["é", "日本", "Škoda", "Привет", "Ελλάδα", "İstanbul"] {
+            assert!(!may_be_utf8(text), "{text}");
+        }
     }
 
     #[test]

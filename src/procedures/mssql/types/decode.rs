@@ -184,8 +184,8 @@ fn undecodable(name: &str) -> SentError {
 /// Returns the error for text in UTF-8 that the driver has decoded in another code page.
 fn undecodable_utf8(name: &str) -> SentError {
     SentError::new(SentErrorKind::Undecodable(format!(
-        "{} has a UTF-8 collation that the driver cannot decode: the procedure can return \
-         CAST(… AS nvarchar)",
+        "{} has, or may have, text in a UTF-8 collation that the driver cannot decode: the procedure \
+         can return CAST(… AS nvarchar)",
         place(name)
     )))
 }

@@ -12,6 +12,8 @@ const HEADER_BYTES: i16 = 8;
 const SINGLE_BYTES: usize = 4;
 /// The size of a half-precision number: `vector(3, float16)`.
 const HALF_BYTES: usize = 2;
+/// The size of the longest `vector`, which has 1,998 single-precision numbers.
+const BYTES_MAX: usize = 1998 * SINGLE_BYTES;
 
 /// The size of the numbers of a `vector`, in bytes. The views that report the precision of the numbers exist only since
 /// SQL Server 2025, so the precision is not known.
@@ -22,7 +24,8 @@ impl VectorSize {
     /// Returns the size for a length in the system views, or `None` if the length is not that of a vector.
     pub(super) fn from_length(length: i16) -> Option<Self> {
         let bytes = usize::try_from(length.checked_sub(HEADER_BYTES)?).ok()?;
-        (bytes > 0 && bytes.is_multiple_of(HALF_BYTES)).then_some(Self(bytes))
+        let is_possible = (1..=BYTES_MAX).contains(&bytes) && bytes.is_multiple_of(HALF_BYTES);
+        is_possible.then_some(Self(bytes))
     }
 
     /// Returns the numbers of dimensions that a vector of this size can have, in single and in half precision.
@@ -47,7 +50,7 @@ impl VectorSize {
 }
 
 /// Encodes an array of finite single-precision numbers as JSON text. Returns `None` for any other value. Fails with
-/// the reason if the type has another number of numbers.
+/// the reason if the array does not have as many numbers as the vector has dimensions.
 pub(super) fn encode<'a>(
     value: &'a ParameterValue<'_>,
     size: Option<VectorSize>,
