@@ -132,9 +132,13 @@ pub(crate) async fn direct(config: &MssqlConfig) -> DirectClient {
         .expect("the login succeeds")
 }
 
-/// Opens a connection directly with the driver. Each request resets the connection.
-pub(crate) async fn resetting(config: &MssqlConfig) -> ResettingClient {
-    let (driver, tcp) = dialled(config).await;
+/// Opens a connection directly with the driver. Each request resets the connection. Without `has_timer`, the driver does
+/// not limit the time of requests.
+pub(crate) async fn resetting(config: &MssqlConfig, has_timer: bool) -> ResettingClient {
+    let (mut driver, tcp) = dialled(config).await;
+    if !has_timer {
+        driver.command_timeout(None);
+    }
     resetting_connection::connect(driver, tcp).await
 }
 
@@ -144,8 +148,6 @@ async fn dialled(config: &MssqlConfig) -> (tiberius::Config, tokio::net::TcpStre
     driver.port(config.port);
     driver.database(&config.database);
     driver.trust_cert();
-    // As in the backend. The driver's timer would wake another thread twice in each call.
-    driver.command_timeout(None);
     let auth = tiberius::AuthMethod::sql_server(&config.user, config.password.expose());
     driver.authentication(auth);
     let tcp = tokio::net::TcpStream::connect(driver.get_addr())
