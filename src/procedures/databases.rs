@@ -207,9 +207,9 @@ impl Databases {
         self.databases = new.databases;
     }
 
-    /// Compares the expected procedures with those in the databases once. Returns each
-    /// difference with the name of its queue, or the reason why the queue's procedures could not be compared by the
-    /// deadline. The databases need not be monitored.
+    /// Compares the expected procedures with those in the databases once. Returns each difference with the name of its
+    /// queue, or the reason why the queue's procedures could not be compared by the deadline. The databases need not be
+    /// monitored.
     pub async fn verify_once(
         &self,
         expected: &BTreeMap<DatabaseKey, Vec<ExpectedProcedure>>,

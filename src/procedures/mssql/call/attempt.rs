@@ -11,7 +11,7 @@ use super::execute::{self, ExecutionError, RequestForm};
 use super::failure::{AttemptFailure, NotSentFailure, StopCause};
 use super::session_context::SessionValues;
 use super::transaction;
-use super::unsent::{both, preparation_failed, unavailable};
+use super::unsent::{combine, preparation_failed, unavailable};
 use crate::lifecycle::Cancel;
 use crate::procedures::mssql::metadata::{
     ServerCapabilities, SessionContextKind, Signature, SignatureLookup,
@@ -155,7 +155,7 @@ impl Mssql {
         let joins = self.session_permission.permits_joining(call);
         let request = self.request(call, &signature, capabilities);
         let values = self.session_values(call, capabilities.session_context, joins, connection);
-        let ((rewrites, form), (values, preceding)) = match both(request, values) {
+        let ((rewrites, form), (values, preceding)) = match combine(request, values) {
             Ok(prepared) => prepared,
             Err(error) => {
                 let refused = Box::pin(self.end_refused(lease, context, (error, &signature)));

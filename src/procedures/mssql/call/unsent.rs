@@ -10,7 +10,7 @@ use crate::procedures::{BackendError, BackendErrorKind};
 
 /// Combines two steps that prepare a call. If both find bad arguments, the error lists those of both, up to
 /// `VIOLATIONS_MAX`.
-pub(super) fn both<A, B>(
+pub(super) fn combine<A, B>(
     first: Result<A, BackendError>,
     second: Result<B, BackendError>,
 ) -> Result<(A, B), BackendError> {

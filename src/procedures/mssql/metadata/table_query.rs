@@ -23,7 +23,8 @@ const TYPE_CHANGED: u32 = 50_000;
 pub(crate) struct TableColumn {
     pub(crate) name: String,
     pub(crate) sql: SqlType,
-    /// Whether each row must have a value: the column is NOT NULL and has no default.
+    /// Whether each row must have a value: the column is NOT NULL. The worker passes a value for each
+    /// column, so the column's default is never used.
     pub(crate) is_required: bool,
 }
 

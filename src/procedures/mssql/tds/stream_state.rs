@@ -47,7 +47,8 @@ struct State {
     has_committed: bool,
     /// The server's report about transactions since the call started.
     report: TransactionReport,
-    /// The number of remote procedure calls that precede the call in its message, or 0 after the call's answer has ended.
+    /// The number of remote procedure calls that precede the call in its message, or 0 after the
+    /// call's answer has ended.
     preceding_calls: usize,
     attention: Attention,
 }
