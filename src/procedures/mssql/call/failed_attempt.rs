@@ -86,14 +86,24 @@ impl Mssql {
             error.kind,
             BackendErrorKind::Arguments(_) | BackendErrorKind::Mismatch { .. }
         );
-        if !depends_on_signature || self.signatures.is_fresh(procedure, SIGNATURE_AGE_MIN) {
+        if !depends_on_signature {
             lease.keep();
             return error.into();
         }
-        let Some(current) = self.read_signature_again(&mut lease, context).await else {
-            lease.discard("broken");
-            return error.into();
-        };
+        let mut current = self.signatures.known(procedure);
+        // Another call may already have read the new signature.
+        let is_newer = current.as_ref().is_some_and(|current| **current != *used);
+        if !is_newer && self.signatures.claim_read(procedure, SIGNATURE_AGE_MIN) {
+            let Some(read) = self.read_signature_again(&mut lease, context).await else {
+                lease.discard("broken");
+                return error.into();
+            };
+            if read.is_none() {
+                lease.keep();
+                return self.missing(context.call).into();
+            }
+            current = read;
+        }
         lease.keep();
         let has_changed = current.is_some_and(|current| *current != *used);
         NotSentFailure { error, retry: has_changed.then_some(RetryReason::Signature) }

@@ -34,11 +34,11 @@ pub(crate) enum SignatureLookup {
     MustRead(#[expect(dead_code, reason = "held until it is dropped")] OwnedMutexGuard<()>),
 }
 
-/// A signature, and the time at which it was read.
+/// A signature, and the time at which it was last read, or at which this was last tried.
 #[derive(Clone, Debug)]
 struct KnownSignature {
     signature: Arc<Signature>,
-    read: Instant,
+    checked: Instant,
 }
 
 /// The signatures read so far, at most one per procedure.
@@ -60,10 +60,15 @@ impl SignatureCache {
         known.get(procedure).map(|one| Arc::clone(&one.signature))
     }
 
-    /// Returns whether the signature was read at most `age` ago.
-    pub(crate) fn is_fresh(&self, procedure: &ProcedureName, age: Duration) -> bool {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(procedure).is_some_and(|one| one.read.elapsed() <= age)
+    /// Returns whether the caller may read the signature again: neither it nor another call has tried within `age`.
+    pub(crate) fn claim_read(&self, procedure: &ProcedureName, age: Duration) -> bool {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(one) = known.get_mut(procedure) else { return true };
+        let is_old = one.checked.elapsed() > age;
+        if is_old {
+            one.checked = Instant::now();
+        }
+        is_old
     }
 
     /// Returns whether the signature has been read.
@@ -123,12 +128,12 @@ impl SignatureCache {
         for chunk in procedures.chunks(PROCEDURES_PER_QUERY) {
             let objects = signature_query::read(client, chunk, &self.lacks_parameters_view).await?;
             let signatures = self.record_others(chunk, objects);
-            let (mut known, read) =
+            let (mut known, checked) =
                 (self.known.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
             for (procedure, signature) in chunk.iter().zip(&signatures) {
                 match signature.clone() {
                     Some(signature) => {
-                        known.insert(procedure.clone(), KnownSignature { signature, read })
+                        known.insert(procedure.clone(), KnownSignature { signature, checked })
                     }
                     None => known.remove(procedure),
                 };

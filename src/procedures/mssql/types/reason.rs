@@ -134,6 +134,8 @@ fn moment(value: &ParameterValue<'_>, sql: &SqlType) -> String {
         Some(at) if date_time::date(first).is_some_and(|first| at.is_before(first)) => {
             format!("before {first}, the first day of {sql}")
         }
+        // The date of a `datetimeoffset` is in its own offset.
+        Some(_) if text.starts_with("0000") => format!("before {first}, the first day of {sql}"),
         Some(_) => format!("after {last}, the end of {sql}"),
         None if date_time::is_moment(text) => format!("outside {sql}: {first} to {last} in UTC"),
         None => format!("expected a date and time as in RFC 3339 for {sql}"),
@@ -230,6 +232,11 @@ mod tests {
                 text_value("0001-01-01T00:00:00+01:00"),
                 SqlType::DateTime2(7),
                 "outside datetime2: 0001-01-01 to 9999-12-31 in UTC",
+            ),
+            (
+                text_value("0000-12-31T10:00:00-14:00"),
+                SqlType::DateTimeOffset(7),
+                "before 0001-01-01, the first day of datetimeoffset",
             ),
             (
                 text_value("2024-01-01T00:00:00+15:00"),
